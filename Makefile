@@ -1,0 +1,35 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) install --quiet --editable ".[test]"
+	touch $@
+
+# Masks for the sample pairs, a short training, fused test pairs.
+demo: $(VENV)/installed
+	$(RUN) precompute_masks.py --sam_model_type vit_nano --dataset_path datasets/sample/train --output_dir demo/masks/train --preview 4
+	$(RUN) precompute_masks.py --sam_model_type vit_nano --dataset_path datasets/sample/test --output_dir demo/masks/test --preview 4
+	$(RUN) train.py --dataset_path datasets/sample/train --precomputed_masks_dir demo/masks/train --epochs 15 --output_dir demo/models
+	$(RUN) test.py --model_path demo/models/best.pth --dataset_path datasets/sample/test --precomputed_masks_dir demo/masks/test --metrics --output_dir demo/results
+	@echo "Fused pictures: demo/results    Masks drawn over the images: demo/masks/train/preview demo/masks/test/preview"
+
+test: $(VENV)/installed-test
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,363 @@
+"""`precompute_masks.py` from its command line: one real run of a tiny SAM, and everything a user can get wrong."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from thfuse_sam.cli import precompute as command
+from thfuse_sam.cli.precompute import main
+from thfuse_sam.images import read_for_sam, read_visible, write_image
+from thfuse_sam.masks.manifest import Manifest
+from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, Instance
+from thfuse_sam.sam.nano import build_vit_nano
+from thfuse_sam.sam.registry import build_sam
+
+# Few points, and thresholds that even random weights pass.
+FAST = ("--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised vit_nano, as a plain PyTorch file."""
+    path = tmp_path_factory.mktemp("weights") / "nano.pth"
+    torch.manual_seed(0)
+    torch.save(build_vit_nano().state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with a data set of two pairs, one of them with a UTF-8 name, in `data`."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(1)
+    for modality in ("ir", "vi"):
+        for name in ("0001", "夜/scène"):
+            image = generator.integers(0, 90, (32, 32, 3), dtype=np.uint8)
+            image[8:24, 4:20] += 150
+            write_image(Path("data") / modality / f"{name}.png", image)
+    return tmp_path
+
+
+class StubGenerator:
+    """Stands in for SAM where a test is not about masks."""
+
+    on_image: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, sam: Any, settings: GeneratorSettings) -> None:
+        pass
+
+    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Instance]:
+        type(self).on_image()
+        mask = image[..., 0] > 100
+        return [Instance(mask, (0, 0, 1, 1), 0.9, 0.9, (0.0, 0.0), int(mask.sum()))]
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubGenerator]:
+    monkeypatch.setattr(command, "build_sam", lambda *_: None)
+    monkeypatch.setattr(command, "AutomaticMaskGenerator", StubGenerator)
+    monkeypatch.setattr(StubGenerator, "on_image", staticmethod(lambda: None))
+    return StubGenerator
+
+
+def run(checkpoint: Path, *options: str) -> int:
+    return main(["--dataset_path", "data", "--sam_checkpoint", str(checkpoint), *FAST, *options])
+
+
+def error_line(captured: pytest.CaptureFixture[str]) -> str:
+    """The one error line, which is all that stderr may hold of the error."""
+    lines = [line for line in captured.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_end_to_end(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(checkpoint, "--save_instances", "--preview", "4") == 0
+
+    tree = MaskTree(Path("precomputed_masks"))
+    assert tree.names("ir") == tree.names("vi") == tree.instance_names("vi") == ["0001", "夜/scène"]
+    manifest = Manifest.load(tree.root)
+    assert manifest.signature.model_type == "vit_nano"
+    assert manifest.signature.generator["points_per_side"] == 3
+    assert manifest.counts == {"ir": 2, "vi": 2}
+    # The same bytes as a generator makes that is used without the command.
+    settings = GeneratorSettings(points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0)
+    live = AutomaticMaskGenerator(build_sam("vit_nano", checkpoint, "cpu"), settings)
+    made = tree.read("ir", "夜/scène", (32, 32))
+    np.testing.assert_array_equal(made, live.label_map(read_for_sam(Path("data/ir/夜/scène.png"), "ir")))
+    assert made.max() > 0
+    assert read_visible(tree.root / "preview" / "contact_sheet.png").ndim == 3
+    shown = capsys.readouterr().err
+    assert "images/s" in shown
+    assert "masks made: 4" in shown
+
+    assert main(["--dataset_path", "data", "--verify", "--save_instances"]) == 0
+    assert "4 of 4 images have a sound mask; no problem" in capsys.readouterr().out
+
+
+def test_a_rerun_keeps_what_is_there(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint) == 0
+    (work / "precomputed_masks" / "vi" / "0001.npy").unlink()
+    capsys.readouterr()
+    # How many points the decoder takes at once is no matter of the masks.
+    assert run(checkpoint, "--points_per_batch", "7", "--num_workers", "0") == 0
+    shown = capsys.readouterr().err
+    assert "4 images, of which 3 have their masks" in shown
+    assert "masks made: 1" in shown
+
+
+def test_nothing_to_do_builds_no_sam(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
+    assert run(checkpoint) == 0
+
+    def refuse() -> None:
+        raise AssertionError("an image was segmented again")
+
+    stub.on_image = staticmethod(refuse)
+    assert run(checkpoint) == 0
+
+
+def test_the_sample_set_below_the_current_folder_is_the_default(
+    work: Path, checkpoint: Path, stub: type[StubGenerator]
+) -> None:
+    Path("datasets/sample").mkdir(parents=True)
+    Path("data").rename("datasets/sample/train")
+    assert main(["--sam_checkpoint", str(checkpoint)]) == 0
+    assert MaskTree(Path("precomputed_masks")).names("vi") == ["0001", "夜/scène"]
+
+
+def test_one_modality_needs_one_folder(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
+    options = ["--modality", "ir", "--ir_dir", "data/ir", "--sam_checkpoint", str(checkpoint)]
+    assert main(options) == 0
+    tree = MaskTree(Path("precomputed_masks"))
+    assert (tree.names("ir"), tree.names("vi")) == (["0001", "夜/scène"], [])
+    assert main(["--modality", "ir", "--ir_dir", "data/ir", "--verify"]) == 0
+    assert main(["--dataset_path", "data", "--verify"]) == 1
+
+
+def test_images_without_a_partner_get_masks(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
+    Path("data/ir/0001.png").unlink()
+    assert run(checkpoint) == 0
+    assert MaskTree(Path("precomputed_masks")).names("vi") == ["0001", "夜/scène"]
+
+
+def test_a_dry_run_writes_nothing(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(work.rglob("*"))
+    assert run(checkpoint, "--dry_run", "--preview", "2") == 0
+    assert sorted(work.rglob("*")) == before
+    shown = capsys.readouterr().out
+    for expected in ("images: 4 (2 ir, 2 vi)", "to make: 4", "model type: vit_nano", "points_per_side: 3"):
+        assert expected in shown
+
+
+def test_a_truncated_jpeg_among_good_images(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = Path("data/vi/bad.jpg")
+    write_image(bad, np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    bad.write_bytes(bad.read_bytes()[:-900])
+    assert run(checkpoint) == 1
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed:")]
+    assert len(failed) == 1
+    assert str(bad) in failed[0]
+    tree = MaskTree(Path("precomputed_masks"))
+    assert tree.names("vi") == ["0001", "夜/scène"]
+    assert [failure["name"] for failure in Manifest.load(tree.root).failures] == ["bad"]
+    assert main(["--dataset_path", "data", "--verify"]) == 1
+    assert str(bad) in capsys.readouterr().out
+
+    write_image(bad, np.zeros((64, 64, 3), np.uint8))
+    assert run(checkpoint) == 0
+    assert Manifest.load(tree.root).failures == []
+
+
+def test_verify_finds_what_is_wrong(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint, "--preview", "1") == 0
+    tree = Path("precomputed_masks")
+    (tree / "ir" / "0001.npy").unlink()
+    np.save(tree / "vi" / "0001.npy", np.array([{}]), allow_pickle=True)
+    np.save(tree / "ir" / "夜" / "scène.npy", np.zeros((3, 3), np.uint8))
+    np.save(tree / "vi" / "extra.npy", np.zeros((3, 3), np.uint8))
+    capsys.readouterr()
+
+    assert main(["--dataset_path", "data", "--verify", "--points_per_side", "5", "--sam_model_type", "vit_b"]) == 1
+
+    shown = capsys.readouterr().out
+    for expected in ("0001.npy", "pickle", "scène.npy", "extra.npy", "points_per_side 3", "model_type vit_nano"):
+        assert expected in shown
+    assert shown.splitlines()[-1].endswith("1 of 4 images have a sound mask; 6 problems")
+    assert "preview" not in shown
+
+
+def test_verify_without_a_tree(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dataset_path", "data", "--verify"]) == 1
+    assert "0 of 4 images" in capsys.readouterr().out
+    assert not Path("precomputed_masks").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--dataset_path", "nowhere"], "nowhere"),
+        (["--dataset_path", "empty"], "empty"),
+        (["--ir_dir", "data/ir"], "--vi_dir"),
+        (["--ir_dir", "data/ir", "--dataset_path", "data"], "--dataset_path data"),
+        (["--sam_model_type", "vit_x"], "vit_x"),
+        (["--modality", "uv"], "uv"),
+        (["--device", "cuda:99"], "--device cuda:99"),
+        (["--device", "tpu"], "--device tpu"),
+        (["--points_per_side", "0"], "points_per_side"),
+        (["--pred_iou_thresh", "1.5"], "pred_iou_thresh"),
+        (["--stability_score_thresh", "nan"], "stability_score_thresh"),
+        (["--num_workers", "-1"], "num_workers"),
+        (["--unknown"], "--unknown"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    work: Path, checkpoint: Path, options: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "empty" / "ir").mkdir(parents=True)
+    (work / "empty" / "vi").mkdir()
+    own_images = [] if "--ir_dir" in options or "--dataset_path" in options else ["--dataset_path", "data"]
+    assert main([*own_images, "--sam_checkpoint", str(checkpoint), *options]) == 2
+    assert named in error_line(capsys)
+    assert not Path("precomputed_masks").exists()
+
+
+def test_a_machine_without_cuda(
+    work: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run(checkpoint, "--device", "cuda") == 2
+    assert "--device cuda" in error_line(capsys)
+
+
+def test_bad_checkpoints(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truncated = work / "truncated.pth"
+    truncated.write_bytes(checkpoint.read_bytes()[:10_000])
+    other = work / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, other)
+    for path, options in (
+        (work / "missing.pth", []),
+        (truncated, []),
+        (other, []),
+        (checkpoint, ["--sam_model_type", "vit_b"]),
+    ):
+        assert run(path, *options) == 1
+        assert path.name in error_line(capsys)
+        assert not Path("precomputed_masks").exists()
+
+
+@pytest.mark.parametrize("option", ["--output_dir", "--preview_dir"])
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_place_of_the_output_folder(
+    work: Path, checkpoint: Path, option: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("mine", encoding="utf-8")
+    assert run(checkpoint, "--preview", "1", option, place) == 1
+    assert f"{option} {Path(place)}" in error_line(capsys)
+    assert Path("file").read_text(encoding="utf-8") == "mine"
+    assert not Path("precomputed_masks").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_is_not_writable(
+    work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("locked").mkdir(mode=0o500)
+    assert run(checkpoint, "--output_dir", "locked/masks") == 1
+    assert "not writable" in error_line(capsys)
+
+
+def test_a_tree_of_other_settings_is_refused(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint) == 0
+    capsys.readouterr()
+    assert run(checkpoint, "--points_per_side", "5") == 2
+    line = error_line(capsys)
+    assert "points_per_side 3 (asked: 5)" in line
+    assert "--output_dir" in line
+    assert run(checkpoint, "--points_per_side", "5", "--overwrite") == 0
+    manifest = json.loads(Path("precomputed_masks/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["signature"]["generator"]["points_per_side"] == 5
+
+
+@pytest.mark.parametrize("num_workers", ["0", "2"])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly(
+    work: Path,
+    checkpoint: Path,
+    stub: type[StubGenerator],
+    sent: signal.Signals,
+    status: int,
+    num_workers: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls = 0
+
+    def stop() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            signal.raise_signal(sent)
+
+    stub.on_image = staticmethod(stop)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(checkpoint, "--num_workers", num_workers) == status
+    shown = capsys.readouterr().err
+    assert "1 of 4 masks are done" in shown
+    assert "goes on" in shown
+    assert "Traceback" not in shown
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert run(checkpoint) == 0
+    assert "masks made: 3" in capsys.readouterr().err
+
+
+def test_a_full_disk_says_how_far_it_came(
+    work: Path,
+    checkpoint: Path,
+    stub: type[StubGenerator],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    room = 3
+
+    def fsync(descriptor: int) -> None:
+        nonlocal room
+        room -= 1
+        if room < 0:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        assert run(checkpoint) == 1
+    line = error_line(capsys)
+    assert "No space left on device" in line
+    assert "2 of 4 masks are done" in line
+    assert run(checkpoint) == 0
+
+
+def test_debug_shows_the_traceback(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(work / "missing.pth", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_shows_every_generator_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in command.SETTINGS_HELP:
+        assert f"--{name}" in shown
+    assert set(command.SETTINGS_HELP) == set(GeneratorSettings.__dataclass_fields__)

@@ -1,0 +1,111 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from thfuse_sam.cli import common
+from thfuse_sam.cli import test as fuse_command
+from thfuse_sam.engine.checkpoint import NetworkSpec, export_network
+from thfuse_sam.images import image_size, read_visible
+from thfuse_sam.models import build_network
+
+main = fuse_command.main
+
+
+@pytest.fixture
+def dataset(make_pairs, monkeypatch, tmp_path) -> Path:
+    """Two pairs; the current folder holds nothing but an untrained network, net.safetensors."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    torch.manual_seed(0)
+    network = build_network("thfuse_lite")
+    export_network(Path("net.safetensors"), network, NetworkSpec("thfuse_lite", network.options))
+    return make_pairs(("a/1.x", "b"), vi_suffix=".jpg")
+
+
+def run(dataset: Path, *argv: str) -> int:
+    return main(["--model_path", "net.safetensors", "--dataset_path", str(dataset), "--device", "cpu", *argv])
+
+
+def test_fuses_at_own_size_under_own_name(dataset, capsys) -> None:
+    assert run(dataset) == 0
+    files = sorted(path.relative_to("results").as_posix() for path in Path("results").rglob("*") if path.is_file())
+    assert files == ["a/1.x.jpg", "b.jpg"]
+    assert image_size(Path("results/b.jpg")) == (32, 48)
+    err = capsys.readouterr().err
+    assert "2 images fused to results" in err and "masks found 0, placeholders 4" in err
+
+
+def test_gray_has_no_colour(dataset) -> None:
+    def colour(path: str) -> int:
+        rgb = read_visible(Path(path)).astype(int)
+        return int(np.abs(rgb[..., 0] - rgb[..., 2]).max())
+
+    assert run(dataset) == 0
+    assert run(dataset, "--gray", "--output_dir", "grey") == 0
+    assert colour("results/b.jpg") > 40 and colour("grey/b.jpg") == 0
+
+
+def test_metrics_files(dataset, capsys) -> None:
+    assert run(dataset, "--metrics") == 0
+    content = json.loads(Path("results/metrics.json").read_text(encoding="utf-8"))
+    assert list(content["images"]) == ["a/1.x", "b"] and content["model"] == "net.safetensors"
+    assert content["mean"]["EN"] == pytest.approx(np.mean([values["EN"] for values in content["images"].values()]))
+    with Path("results/metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["a/1.x", "b", "mean"]
+    names = ["EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "MS_SSIM", "CC", "PSNR", "Nabf"]
+    assert list(rows[0]) == ["name", *names]
+    assert "mean of 2: EN " in capsys.readouterr().err
+
+
+def failure(capsys, argv: list[str], status: int) -> str:
+    assert main(argv) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("test.py: error: "), lines
+    assert not Path("results").exists()
+    return lines[0]
+
+
+def test_unequal_sizes_stop_before_anything_is_written(dataset, make_pairs, tmp_path, capsys) -> None:
+    larger = make_pairs(("b",), size=(40, 48), root=tmp_path / "larger", vi_suffix=".jpg")
+    shutil.copy(larger / "vi" / "b.jpg", dataset / "vi" / "b.jpg")
+    line = failure(capsys, ["--model_path", "net.safetensors", "--dataset_path", str(dataset)], 1)
+    assert "'b'" in line and "48x32" in line and "48x40" in line
+
+    assert run(dataset, "--skip_bad", "--metrics") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("b: not fused: ") and "1 images fused" in lines[-2]
+    assert Path("results/a/1.x.jpg").exists() and not Path("results/b.jpg").exists()
+
+
+def test_missing_shipped_model_names_the_remedy(dataset, capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(common, "checkout_root", lambda: tmp_path)
+    line = failure(capsys, ["--dataset_path", str(dataset)], 1)
+    assert "--model_path" in line and "train.py" in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (["--model_path", "absent.pth"], 1, ("absent.pth", "no such file")),
+        (["--precomputed_masks_dir", "absent"], 2, ("absent", "precompute_masks.py")),
+        (["--dataset_path", "absent"], 2, ("absent",)),
+        (["--metric"], 2, ("--metric",)),
+    ],
+)
+def test_wrong_option_is_one_line(dataset, capsys, argv: list[str], status: int, words: tuple[str, ...]) -> None:
+    defaults = ["--model_path", "net.safetensors", "--dataset_path", str(dataset), "--device", "cpu"]
+    line = failure(capsys, [*defaults, *argv], status)
+    assert all(word in line for word in words)
+
+
+def test_inputs_are_not_replaced(dataset, capsys) -> None:
+    before = (dataset / "vi" / "b.jpg").read_bytes()
+    assert run(dataset, "--output_dir", str(dataset / "vi")) == 2
+    assert "--output_dir" in capsys.readouterr().err
+    assert (dataset / "vi" / "b.jpg").read_bytes() == before

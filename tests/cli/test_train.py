@@ -1,0 +1,175 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from thfuse_sam.cli import common, train
+from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.engine.checkpoint import load_checkpoint
+from thfuse_sam.engine.train_fusion import FusionTrainer, TrainingResult
+from thfuse_sam.images import MODALITIES
+from thfuse_sam.masks.manifest import Manifest, Signature
+from thfuse_sam.masks.tree import MaskTree
+
+ROOT = common.checkout_root()
+FAST = ["--epochs", "1", "--batch_size", "2", "--crop_size", "32", "--device", "cpu"]
+
+
+def write_masks(root: Path, dataset: Path) -> None:
+    """One box as the only segment of every image but the last visible one."""
+    pairs = find_pairs(dataset)
+    tree = MaskTree(root)
+    label_map = np.zeros((32, 48), np.uint8)
+    label_map[8:20, 10:30] = 1
+    for pair in pairs.pairs:
+        for modality in MODALITIES:
+            if (modality, pair) != ("vi", pairs.pairs[-1]):
+                tree.write(modality, pair.name, label_map)
+    manifest = Manifest(Signature("vit_nano", "00", {}, "0.1"))
+    manifest.sources.append({"ir": str(pairs.ir_dir.resolve()), "vi": str(pairs.vi_dir.resolve())})
+    manifest.save(root)
+
+
+@pytest.fixture
+def dataset(make_pairs, monkeypatch, tmp_path) -> Path:
+    """Four pairs; the current folder is an empty one."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return make_pairs(("a/1", "a/2", "b/1", "b/2"))
+
+
+def test_trains_with_a_mask_tree_and_says_what_it_found(dataset, tmp_path, capsys) -> None:
+    write_masks(tmp_path / "masks", dataset)
+    masks = ["--precomputed_masks_dir", str(tmp_path / "masks"), "--use_sam", "--sam_checkpoint", "absent.pth"]
+    assert train.main(["--dataset_path", str(dataset), *masks, *FAST, "--val_fraction", "0", "--epochs", "2"]) == 0
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2 and all("masks found 7, placeholders 1" in line for line in lines)
+    assert "masks: precomputed" in err
+    assert {path.name for path in Path("models").glob("*.pth")} == {"best.pth", "latest.pth", "model_epoch2.pth"}
+    options = json.loads(Path("models/train_options.json").read_text(encoding="utf-8"))
+    assert (options["masks"], options["epochs"], options["pairs"]) == ("precomputed", 2, 4)
+    assert load_checkpoint(Path("models/best.pth")).network.name == "thfuse_lite"
+
+
+def test_resume_auto_goes_on_and_the_hint_repeats_the_command(dataset, capsys, monkeypatch) -> None:
+    argv = ["--dataset_path", str(dataset), *FAST, "--loss_weights", "ssim=0", "gradient=1"]
+    assert train.main([*argv, "--resume", "--max_steps", "1"]) == 0
+    assert train.main([*argv, "--resume", "--epochs", "2"]) == 0
+    assert "1 steps done" in capsys.readouterr().err
+    saved = load_checkpoint(Path("models/latest.pth"))
+    assert (saved.epoch, saved.step) == (2, 4)
+    assert saved.training["loss_weights"]["gradient"] == 1
+
+    interrupted = TrainingResult(epoch=0, step=3, best=1.0, latest=Path("models/latest.pth"), interrupted=True)
+    monkeypatch.setattr(FusionTrainer, "run", lambda self: interrupted)
+    assert train.main([*argv, "--resume", "auto"]) == 130
+    hint = capsys.readouterr().err.splitlines()[-1]
+    assert hint.startswith("stopped after step 3") and hint.count("--resume") == 1
+    assert hint.endswith(f"gradient=1 --resume {Path('models/latest.pth')}") and str(dataset) in hint
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(dataset, capsys) -> None:
+    assert train.main(["--dataset_path", str(dataset), *FAST, "--dry_run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["masks"], plan["device"], plan["crop_size"]) == ("none", "cpu", 32)
+    assert plan["plan"] == "3 pairs to train on, 1 to validate on"
+    assert not list(Path().iterdir())
+
+
+def test_other_pairs_for_validation(dataset, make_pairs, tmp_path, capsys) -> None:
+    other = make_pairs(("x", "y", "z"), root=tmp_path / "other")
+    argv = ["--dataset_path", str(dataset), "--val_dataset_path", str(other), *FAST, "--dry_run"]
+    assert train.main(argv) == 0
+    assert "4 pairs to train on, 3 to validate on" in capsys.readouterr().out
+
+
+def failure(capsys, argv: list[str], status: int) -> str:
+    assert train.main(argv) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("train.py: error: "), lines
+    assert not list(Path().iterdir())
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--dataset_path", "absent"], ("absent",)),
+        (["--network", "resnet"], ("--network", "resnet", "thfuse_lite")),
+        (["--loss_weights", "beauty=1"], ("beauty", "ssim")),
+        (["--loss_weights", "ssim=-1"], ("--loss_weights", "'-1'")),
+        (["--resume", "absent.pth"], ("--resume absent.pth", "no such file")),
+        (["--precomputed_masks_dir", "absent"], ("--precomputed_masks_dir absent", "precompute_masks.py")),
+        (["--device", "tpu"], ("tpu",)),
+        (["--config", "absent.yaml"], ("--config absent.yaml",)),
+        (["--ir_dir", "."], ("--vi_dir",)),
+    ],
+)
+def test_wrong_option_is_one_line_and_leaves_nothing(dataset, capsys, argv: list[str], words: tuple[str, ...]) -> None:
+    given = argv if "--dataset_path" in argv or "--ir_dir" in argv else ["--dataset_path", str(dataset), *argv]
+    line = failure(capsys, given, 2)
+    assert all(word in line for word in words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_absent_gpu_is_one_line(dataset, capsys) -> None:
+    assert "cuda" in failure(capsys, ["--dataset_path", str(dataset), "--device", "cuda"], 2)
+
+
+def test_pair_of_two_sizes_is_one_line(dataset, make_pairs, tmp_path, capsys) -> None:
+    larger = make_pairs(("a/2",), size=(40, 48), root=tmp_path / "larger")
+    shutil.copy(larger / "vi" / "a" / "2.png", dataset / "vi" / "a" / "2.png")
+    line = failure(capsys, ["--dataset_path", str(dataset)], 1)
+    assert "a/2" in line and "48x32" in line and "48x40" in line
+
+
+def test_output_dir_that_cannot_be_made_is_one_line(dataset, tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    argv = ["--dataset_path", str(dataset), *FAST, "--output_dir", str(tmp_path / "file" / "models")]
+    assert train.main(argv) == 1
+    assert "file" in capsys.readouterr().err.splitlines()[-1]
+
+
+SCRIPTS = """
+import runpy, sys
+
+for name in ("segment_anything", "mobile_sam", "thfuse_sam.sam"):
+    sys.modules[name] = None  # importing it raises ImportError
+root, *parts = sys.argv[1:]
+middle = parts.index("+")
+for script, argv in (("train.py", parts[:middle]), ("test.py", parts[middle + 1 :])):
+    sys.argv = [script, *argv]
+    try:
+        runpy.run_path(f"{root}/{script}", run_name="__main__")
+    except SystemExit as stop:
+        if stop.code:
+            raise
+"""
+
+
+def test_scripts_with_a_mask_tree_never_import_sam(dataset, tmp_path) -> None:
+    write_masks(Path("precomputed_masks"), dataset)
+    sam = ["--use_sam", "--sam_checkpoint", "sam_vit_h_4b8939.pth", "--sam_model_type", "vit_h"]
+    masks = ["--precomputed_masks_dir", "precomputed_masks"]
+    first = [*sam, *masks, "--dataset_path", str(dataset), *FAST]
+    folders = ["--ir_dir", str(dataset / "ir"), "--vi_dir", str(dataset / "vi")]
+    second = ["--model_path", "models/model_epoch1.pth", *sam, *masks, *folders, "--output_dir", "results"]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPTS, str(ROOT), *first, "+", *second, "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "masks found 7, placeholders 1" in done.stderr
+    fused = sorted(path.relative_to("results").as_posix() for path in Path("results").rglob("*.png"))
+    assert fused == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]

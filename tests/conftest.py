@@ -1,0 +1,62 @@
+"""Small generated image pairs that many tests read from disk."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MakePairs = Callable[..., Path]
+
+
+def scene(index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Infrared (uint8 HxW) and visible (uint8 HxWx3) of (height, width) `size`; different for every index."""
+    height, width = size
+    random = np.random.default_rng(index)
+    infrared = np.linspace(20, 90, width)[None] + random.integers(0, 8, size)
+    visible = np.stack([np.linspace(40, 200, height)[:, None] + random.integers(0, 8, size)] * 3, axis=2)
+    top, left = int(random.integers(0, height // 2)), int(random.integers(0, width // 2))
+    box = np.s_[top : top + height // 3, left : left + width // 3]
+    infrared[box] = 230
+    visible[box] = (180, 60, 30)
+    return infrared.astype(np.uint8), visible.astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests were started in the background, which makes processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def make_pairs(tmp_path: Path) -> MakePairs:
+    """Write pairs and return their data set's folder.
+
+    make_pairs(names=("0001", "0002"), size=(32, 48), root=tmp_path / "pairs", ir="ir", vi="vi",
+    ir_suffix=".png", vi_suffix=".png"); a name may hold folders.
+    """
+
+    def make(
+        names: Sequence[str] = ("0001", "0002"),
+        *,
+        size: tuple[int, int] = (32, 48),
+        root: Path | None = None,
+        ir: str = "ir",
+        vi: str = "vi",
+        ir_suffix: str = ".png",
+        vi_suffix: str = ".png",
+    ) -> Path:
+        root = root or tmp_path / "pairs"
+        for index, name in enumerate(names):
+            infrared, visible = scene(index, size)
+            for folder, suffix, image in ((ir, ir_suffix, infrared), (vi, vi_suffix, visible)):
+                path = root / folder / (name + suffix)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+        return root
+
+    return make

@@ -1,0 +1,118 @@
+"""Training of vit_nano: targets, losses and a few steps on small images."""
+
+import numpy as np
+import pytest
+import torch
+
+from thfuse_sam.engine.train_nano import (
+    PADDING,
+    DensePointHead,
+    NanoTrainingConfig,
+    TargetStream,
+    fit_to_square,
+    informed_init,
+    interior_point,
+    interior_point_iou,
+    mask_iou,
+    mask_loss,
+    targets_at,
+    textured_shapes,
+    train_nano,
+)
+from thfuse_sam.sam.nano import EMBED_DIM, build_vit_nano
+
+SIZE = 64
+
+
+def test_shapes_are_drawn_where_their_labels_are() -> None:
+    image, labels = textured_shapes(np.random.default_rng(0), 128)
+    assert image.shape == (128, 128, 3) and image.dtype == np.uint8
+    assert labels.max() >= 3
+    means = [image[labels == label].mean() for label in np.unique(labels)]
+    assert np.ptp(means) > 20
+
+
+def test_fit_to_square_pads_at_the_bottom_like_sam() -> None:
+    image = np.full((30, 60, 3), 200, np.uint8)
+    labels = np.tile(np.arange(60) // 30, (30, 1)).astype(np.int32)
+    square, square_labels = fit_to_square(image, labels, SIZE)
+    assert (square[:32] == 200).all() and (square[32:] == 0).all()
+    assert (square_labels[32:] == PADDING).all()
+    assert (square_labels[:32, :32] == 0).all() and (square_labels[:32, 32:] == 1).all()
+
+
+def test_interior_point_lies_inside_a_ring() -> None:
+    y, x = np.mgrid[:41, :41]
+    radius = np.hypot(y - 20, x - 20)
+    ring = (radius > 10) & (radius < 18)
+    px, py = interior_point(ring)
+    assert ring[int(py), int(px)]
+
+
+def test_mask_loss_prefers_the_right_mask_and_small_ones_count() -> None:
+    target = torch.zeros(32, 32)
+    target[4:7, 4:7] = 1
+    right, empty = (target * 2 - 1) * 6, torch.full((32, 32), -6.0)
+    assert mask_loss(right, target) < 0.1
+    assert mask_loss(empty, target) > 2
+
+
+def test_mask_iou_by_hand() -> None:
+    target = torch.zeros(8, 8)
+    target[:4] = 1
+    logits = torch.full((8, 8), -1.0)
+    logits[2:6] = 1
+    assert mask_iou(logits, target).item() == pytest.approx(2 / 6)
+
+
+def test_targets_are_averaged_down() -> None:
+    labels = torch.zeros(1, 8, 8, dtype=torch.int32)
+    labels[0, :2, :1] = 7
+    masks = targets_at(labels, torch.tensor([[7, 0]]), 4)
+    assert masks.shape == (1, 2, 4, 4)
+    assert masks[0, 0, 0, 0] == 0.5 and masks[0, 0].sum() == 0.5
+    assert masks[0, 1, 0, 0] == 0.5
+
+
+def test_stream_gives_points_inside_their_regions() -> None:
+    stream = TargetStream(SIZE, 20, [], NanoTrainingConfig(shares=(1, 0, 0)))
+    image, labels, ids, points, boxes = next(iter(stream))
+    assert image.shape == (3, SIZE, SIZE) and boxes.shape == (20, 4)
+    for label, (x, y) in zip(ids, points, strict=True):
+        assert labels[int(y), int(x)] == label
+
+
+def test_dense_head_answers_each_point() -> None:
+    points = torch.rand(2, 5, 2) * 2 - 1
+    assert DensePointHead()(torch.randn(2, EMBED_DIM, 4, 4), points).shape == (2, 5, 3, 16, 16)
+
+
+def test_informed_init_keeps_patches_apart() -> None:
+    torch.manual_seed(0)
+    sam = build_vit_nano(SIZE)
+    informed_init(sam)
+    weight = sam.image_encoder.patch_embed.proj.weight.flatten(1)
+    gram = weight @ weight.T
+    off_diagonal = gram - torch.diag(gram.diagonal())
+    assert off_diagonal.abs().max() < 0.01 * gram.diagonal().max()
+    assert torch.isfinite(sam.image_encoder(torch.randn(1, 3, SIZE, SIZE))).all()
+
+
+def test_a_short_training_saves_a_changed_model(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    sam = build_vit_nano(SIZE)
+    before = sam.mask_decoder.iou_token.weight.clone()
+    saved = []
+    config = NanoTrainingConfig(minutes=0.01, batch_size=1, prompts=4, dense_points=4, shares=(1, 0, 0), workers=0)
+    train_nano(sam, [], config, lambda model: saved.append(model))
+    assert saved == [sam]
+    assert not torch.equal(before, sam.mask_decoder.iou_token.weight)
+
+
+def test_interior_point_iou_counts_large_objects_only() -> None:
+    torch.manual_seed(0)
+    labels = np.zeros((48, 64), np.int32)
+    labels[10:30, 10:30] = 1
+    labels[40, 60] = 2
+    ious = interior_point_iou(build_vit_nano(SIZE).eval(), np.zeros((48, 64, 3), np.uint8), labels)
+    assert len(ious) == 1 and 0 <= ious[0] <= 1

@@ -1,0 +1,34 @@
+"""Device names and what this machine is said to have."""
+
+import pytest
+import torch
+
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import DeviceError
+
+
+def pretend_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_devices(monkeypatch, 0)
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(DeviceError, match=f"--device {name}: this machine has no CUDA device"):
+            resolve_device(name)
+
+
+def test_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_devices(monkeypatch, 2)
+    assert resolve_device("auto").type == "cuda"
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(DeviceError, match=r"--device cuda:2: this machine has 2 CUDA device\(s\), cuda:0 to cuda:1"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "mps"])
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(DeviceError, match="use auto, cpu, cuda or cuda:0"):
+        resolve_device(name)

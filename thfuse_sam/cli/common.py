@@ -1,0 +1,300 @@
+"""What the commands share: the parser, one-line errors, option files, paths, and the choice of a mask source.
+
+A command is `main(argv) -> exit status`: it makes a `CommandParser` and hands it with its work to `run`.
+"""
+
+import argparse
+import dataclasses
+import logging
+import math
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import torch
+import yaml
+from tqdm import tqdm
+
+import thfuse_sam
+from thfuse_sam.datasets.pairs import PairSet
+from thfuse_sam.errors import ThFuseError, UsageError
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
+
+if TYPE_CHECKING:  # importing it imports segment_anything
+    from thfuse_sam.sam.generator import AutomaticMaskGenerator
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
+DEFAULT_MASKS_DIR = Path("precomputed_masks")
+SWITCHED_OFF = "none"  # value of --precomputed_masks_dir that means: no mask tree, even where one lies
+
+log = logging.getLogger(__name__)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but for options whose help says what None means and for switches."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser that reports a wrong option in one line and reads `--config FILE.yaml`."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+    def add_config_option(self) -> None:
+        self.add_argument(
+            "--config", type=Path, metavar="FILE.yaml", help="options from a file; the command line goes before it"
+        )
+
+    def parse_command(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse `argv` on top of the options in its `--config` file, if it names one. Raises UsageError."""
+        options = self.parse_args(argv)
+        if getattr(options, "config", None) is None:
+            return options
+        try:
+            arguments = self._arguments_of(options.config)
+            self.parse_args(arguments)
+        except UsageError as error:
+            raise UsageError(f"--config {options.config}: {error}") from None
+        return self.parse_args([*arguments, *argv])
+
+    def _arguments_of(self, path: Path) -> list[str]:
+        """The content of a YAML option file as command line arguments, so that argparse checks both alike."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise UsageError(f"{error.strerror}; name a readable YAML file") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"not YAML ({reason}); write one `option: value` a line") from None
+        if not isinstance(values, Mapping):
+            raise UsageError("not a mapping; write one `option: value` a line")
+        known = {action.dest: action for action in self._actions if action.option_strings}
+        arguments: list[str] = []
+        for key, value in values.items():
+            if key not in known or key in ("help", "config"):
+                names = ", ".join(sorted(set(known) - {"help", "config"}))
+                raise UsageError(f"unknown option '{key}'; known are {names}")
+            arguments += _as_arguments(known[key], value)
+        return arguments
+
+
+def _as_arguments(action: argparse.Action, value: Any) -> list[str]:
+    name = action.option_strings[0]
+    if value is None:
+        return []
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise UsageError(f"{name[2:]}: {value!r} is not true or false; write one of these")
+        return [name] if value else []
+    if isinstance(value, Mapping):
+        return [name, *(f"{key}={item}" for key, item in value.items())]
+    # With `=`, a value that starts with a dash is still a value.
+    return [name, *(str(item) for item in value)] if isinstance(value, list) else [f"{name}={value}"]
+
+
+def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
+    """Parse `argv` (None: the process's own), do `work`, and return the exit status.
+
+    A mistake of the user and a full disk become one line `PROG: error: ...` on stderr (2 usage, 1 failure);
+    `--debug` shows the traceback instead. Ctrl-C gives 130.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show_log_lines()
+    try:
+        return work(parser.parse_command(arguments))
+    except SystemExit as stop:  # argparse after --help
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return _report(parser, "interrupted", INTERRUPTED)
+    except (ThFuseError, OSError, torch.cuda.OutOfMemoryError) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        if isinstance(error, ThFuseError):
+            return _report(parser, str(error), error.exit_status)
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            return _report(parser, "out of GPU memory; use a smaller --batch_size, smaller images or --device cpu", 1)
+        return _report(parser, _reason(error), 1)
+
+
+def _report(parser: CommandParser, message: str, status: int) -> int:
+    print(f"{parser.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _reason(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}; check the path, its permissions and the free space"
+
+
+class _BesideProgressBars(logging.Handler):
+    """Writes log lines to stderr above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def show_log_lines() -> None:
+    """Show the package's log lines on stderr. Calling it again changes nothing."""
+    logger = logging.getLogger(thfuse_sam.__name__)
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _BesideProgressBars) for handler in logger.handlers):
+        logger.addHandler(_BesideProgressBars())
+
+
+# Option values
+
+
+def positive_int(text: str) -> int:
+    """`text` as an integer of at least 1."""
+    return _number(text, int, lambda value: value >= 1, "an integer of at least 1")
+
+
+def natural_int(text: str) -> int:
+    """`text` as an integer of at least 0."""
+    return _number(text, int, lambda value: value >= 0, "an integer of at least 0")
+
+
+def positive_float(text: str) -> float:
+    """`text` as a finite number above 0."""
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def not_negative_float(text: str) -> float:
+    """`text` as a finite number of at least 0."""
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """`text` as a number in [0, 1)."""
+    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+
+
+def _number(text: str, kind: Callable[[str], Any], accept: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not accept(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
+    return value
+
+
+def checkout_root() -> Path:
+    """The folder that holds the package: the checkout, where its scripts, `models/` and `datasets/` lie."""
+    return Path(thfuse_sam.__file__).resolve().parents[1]
+
+
+def find_shipped(path: Path) -> Path:
+    """`path` where it exists, else the one of that name below the checkout, if any: samples work from any folder."""
+    shipped = checkout_root() / path
+    return path if path.exists() or not shipped.exists() else shipped
+
+
+def resolve_dataset_path(options: argparse.Namespace, sample: str) -> Path | None:
+    """The folder to look for pairs in: `--dataset_path`, else none beside `--ir_dir` or `--vi_dir`, else `sample`."""
+    if options.dataset_path is not None:
+        return find_shipped(options.dataset_path)
+    return None if options.ir_dir or options.vi_dir else find_shipped(Path(sample))
+
+
+def add_pair_options(parser: argparse.ArgumentParser, sample: str) -> None:
+    group = parser.add_argument_group("image pairs")
+    group.add_argument("--dataset_path", type=Path, help=f"folder of pairs, see datasets/README.md (None: {sample})")
+    group.add_argument("--ir_dir", type=Path, help="folder of infrared images, in place of --dataset_path")
+    group.add_argument("--vi_dir", type=Path, help="folder of visible images, in place of --dataset_path")
+
+
+# Masks
+
+
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("masks")
+    group.add_argument(
+        "--precomputed_masks_dir",
+        type=Path,
+        help=f"mask tree of precompute_masks.py; '{SWITCHED_OFF}' switches it off "
+        f"(None: {DEFAULT_MASKS_DIR} where it holds a manifest and --use_sam is not given)",
+    )
+    group.add_argument("--use_sam", action="store_true", help="without a mask tree: run SAM on every image (slow)")
+    group.add_argument("--sam_checkpoint", type=Path, help="SAM weights for --use_sam; unused with a mask tree")
+    group.add_argument("--sam_model_type", default="auto", help="auto, vit_h, vit_l, vit_b, vit_t or vit_nano")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskPlan:
+    """Where masks come from. `reason` says why, for the log."""
+
+    mode: Literal["precomputed", "live", "none"]
+    reason: str
+    root: Path | None = None  # the mask tree; None in the other modes
+
+
+def plan_masks(options: argparse.Namespace) -> MaskPlan:
+    """Choose the mask source without building or opening anything but the tree's manifest. Raises UsageError."""
+    asked: Path | None = options.precomputed_masks_dir
+    switched_off = asked is not None and str(asked).lower() == SWITCHED_OFF
+    if asked is None and not options.use_sam and (DEFAULT_MASKS_DIR / MANIFEST_NAME).is_file():
+        return _precomputed(DEFAULT_MASKS_DIR, f"found {DEFAULT_MASKS_DIR}", options.sam_model_type)
+    if asked is not None and not switched_off:
+        if not asked.is_dir():
+            raise UsageError(
+                f"--precomputed_masks_dir {asked} is no folder; "
+                f"make it with precompute_masks.py --output_dir {asked}, or give '{SWITCHED_OFF}'"
+            )
+        return _precomputed(asked, "as asked", options.sam_model_type)
+    if options.use_sam:
+        return MaskPlan("live", "--use_sam without a mask tree; precompute_masks.py makes one, which is much faster")
+    if switched_off:
+        return MaskPlan("none", "switched off")
+    return MaskPlan("none", f"no {DEFAULT_MASKS_DIR / MANIFEST_NAME} and no --use_sam")
+
+
+def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
+    if (root / MANIFEST_NAME).is_file():  # the masks of another program have none
+        made_by = Manifest.load(root).signature.model_type
+        reason += f", made by {made_by}"
+        if model_type not in ("auto", made_by):
+            reason += f" although --sam_model_type is {model_type}"
+    return MaskPlan("precomputed", reason, root)
+
+
+def log_mask_plan(plan: MaskPlan) -> None:
+    place = f" from {plan.root}" if plan.root is not None else ""
+    log.info("masks: %s%s (%s)", plan.mode, place, plan.reason)
+
+
+def build_mask_source(plan: MaskPlan, options: argparse.Namespace, device: torch.device, pairs: PairSet) -> MaskSource:
+    """The mask source of `plan` for `pairs`. SAM is imported, and its checkpoint opened, in live mode only."""
+    if plan.mode == "live":
+        return LiveMasks(build_generator(options, device).label_map, None)
+    if plan.root is not None:
+        return PrecomputedMasks(plan.root, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
+    return NoMasks()
+
+
+def build_generator(options: argparse.Namespace, device: torch.device) -> "AutomaticMaskGenerator":
+    """The mask generator that `--sam_model_type` and `--sam_checkpoint` ask for, with its model type's settings."""
+    from thfuse_sam.sam.checkpoints import resolve_sam
+    from thfuse_sam.sam.generator import AutomaticMaskGenerator
+    from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+
+    resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
+    sam = build_sam(resolved.model_type, resolved.checkpoint, device)
+    return AutomaticMaskGenerator(sam, MODEL_TYPES[resolved.model_type].defaults)

@@ -1,0 +1,155 @@
+"""Pairs with their masks as tensors, for training and for fusing.
+
+Reads any layout that `datasets.pairs` finds, with masks from any `MaskSource`::
+
+    datasets/train/ir/a/0001.png    datasets/train/vi/a/0001.jpg
+    precomputed_masks/ir/a/0001.npy precomputed_masks/vi/a/0001.npy
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from thfuse_sam.datasets.pairs import ImagePair, size_mismatch
+from thfuse_sam.errors import ImageSizeError
+from thfuse_sam.images import luma, read_infrared, read_visible
+from thfuse_sam.masks.format import guidance_inputs, labels, placeholder_guidance
+from thfuse_sam.masks.source import MaskSource
+
+Array = npt.NDArray[Any]
+
+
+class FusionSample(TypedDict):
+    """One pair, ready for the network. All arrays share height and width."""
+
+    ir: Tensor  # float32 1xHxW in [0, 1]
+    vi: Tensor  # float32 1xHxW in [0, 1], luma
+    vi_rgb: Tensor  # float32 3xHxW in [0, 1], RGB
+    ir_guidance: Tensor  # float32 2xHxW in [0, 1]: union and edges of the segments; 0.5 where there is no mask
+    vi_guidance: Tensor
+    ir_labels: Tensor  # int64 HxW, 0 is no segment; all 0 where there is no mask
+    vi_labels: Tensor
+    has_ir_mask: bool
+    has_vi_mask: bool
+    name: str
+
+
+class FusionDataset(Dataset[FusionSample]):
+    """Infrared and visible images with their masks, cropped and turned together.
+
+    Args:
+        pairs: what to read, in this order.
+        mask_source: hands out masks of whole images; None from it becomes the placeholder.
+        crop_size: side of the square crop in pixels; None keeps images whole. Smaller images are continued by
+            reflection. Without `augment` the crop is the middle one.
+        augment: random crop, flips and turns by right angles; whole images only by half a turn, to keep their shape.
+        seed: with the epoch and the index, decides every random choice: not the worker, nor the order of reading.
+
+    Raises on reading a sample: ImageReadError; ImageSizeError where the two images differ in size.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[ImagePair],
+        mask_source: MaskSource,
+        *,
+        crop_size: int | None = None,
+        augment: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if crop_size is not None and crop_size < 1:
+            raise ValueError(f"crop_size must be at least 1 or None, got {crop_size}")
+        self._pairs = list(pairs)
+        self._masks = mask_source
+        self._crop_size = crop_size
+        self._augment = augment
+        self._seed = seed
+        # In shared memory, so that loader workers that live on into the next epoch see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the random choices of another epoch (0, 1, ...)."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> FusionSample:
+        pair = self._pairs[index]
+        ir, vi_rgb = read_infrared(pair.ir), read_visible(pair.vi)
+        height, width = ir.shape
+        if vi_rgb.shape[:2] != (height, width):
+            raise ImageSizeError(size_mismatch(pair, (height, width), (vi_rgb.shape[0], vi_rgb.shape[1])))
+        ir_mask = self._masks.get("ir", pair.name, pair.ir, (height, width))
+        vi_mask = self._masks.get("vi", pair.name, pair.vi, (height, width))
+        geometry = _Geometry((height, width), self._crop_size, self._random(index) if self._augment else None)
+
+        vi_rgb = geometry.apply(vi_rgb)
+        ir_guidance, ir_labels = _mask_inputs(ir_mask, geometry)
+        vi_guidance, vi_labels = _mask_inputs(vi_mask, geometry)
+        return FusionSample(
+            ir=_to_float(geometry.apply(ir)[None]),
+            vi=_to_float(luma(vi_rgb)[None]),
+            vi_rgb=_to_float(vi_rgb.transpose(2, 0, 1)),
+            ir_guidance=torch.from_numpy(ir_guidance),
+            vi_guidance=torch.from_numpy(vi_guidance),
+            ir_labels=torch.from_numpy(ir_labels),
+            vi_labels=torch.from_numpy(vi_labels),
+            has_ir_mask=ir_mask is not None,
+            has_vi_mask=vi_mask is not None,
+            name=pair.name,
+        )
+
+    def _random(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, int(self._epoch), index])
+
+
+class _Geometry:
+    """One choice of padding, crop, flip and turn, applied alike to everything of a sample."""
+
+    def __init__(self, shape: tuple[int, int], crop_size: int | None, random: np.random.Generator | None) -> None:
+        crop = (crop_size, crop_size) if crop_size is not None else shape
+        self._padding = [(0, max(side - length, 0)) for side, length in zip(crop, shape, strict=True)]
+        room = [max(length - side, 0) for side, length in zip(crop, shape, strict=True)]
+        if random is None:
+            top, left = room[0] // 2, room[1] // 2
+            self._quarter_turns, self._mirror = 0, False
+        else:
+            top, left = (int(random.integers(0, space + 1)) for space in room)
+            # A mirror image and four turns give all eight ways to lay a square; a whole image keeps its shape.
+            self._mirror = bool(random.integers(0, 2))
+            self._quarter_turns = int(random.integers(0, 4))
+            if crop_size is None:
+                self._quarter_turns = self._quarter_turns // 2 * 2
+        self._window = (slice(top, top + crop[0]), slice(left, left + crop[1]))
+        self.output_shape = crop  # (height, width): only squares are turned by a quarter
+
+    def apply(self, array: Array) -> Array:
+        """HxW or HxWxC in, the chosen part of it out; contiguous."""
+        if any(after for _, after in self._padding):
+            padding = self._padding + [(0, 0)] * (array.ndim - 2)
+            array = np.pad(array, padding, mode="reflect")
+        array = array[self._window]
+        if self._mirror:
+            array = array[:, ::-1]
+        return np.ascontiguousarray(np.rot90(array, self._quarter_turns))
+
+
+def _mask_inputs(mask: Array | None, geometry: _Geometry) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Guidance (2xHxW) and labels (HxW) of the chosen part of a mask, or of the placeholder."""
+    if mask is not None:
+        # Cropped first, derived then: less work, and only edges exactly along the crop's border are lost.
+        mask = geometry.apply(mask)
+        return guidance_inputs(mask), labels(mask)
+    shape = geometry.output_shape
+    return placeholder_guidance(shape), np.zeros(shape, dtype=np.int64)
+
+
+def _to_float(image: npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 CxHxW to float32 CxHxW in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).to(torch.float32) / 255.0

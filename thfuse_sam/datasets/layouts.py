@@ -1,0 +1,149 @@
+"""Which folder of a data set holds the infrared and which the visible images, told by their names.
+
+Accepted below one root, names compared without regard to case where no exact one is there::
+
+    root/ir/a/0001.png                      root/vi/a/0001.jpg               modality folder on top
+    root/set00/V000/lwir/I00000.jpg         root/set00/V000/visible/...      modality folder further down
+
+In the second form a pair is named by its path without the modality folder (`set00/V000/I00000`), and the folder of
+one modality is written as a pattern, `root/**/lwir`: every folder of that name below the root.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thfuse_sam.errors import PairError
+
+# Stands in a folder pattern for any number of folders.
+ANY_FOLDERS = "**"
+
+# How many folders may lie between the root and the modality folders, so that a wrong root (a home folder, a whole
+# disk) is not searched to its end.
+_SEARCH_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the two modality folders in one family of data sets."""
+
+    ir: str
+    vi: str
+    used_by: str
+
+
+LAYOUTS = (
+    Layout("ir", "vi", "this project, MSRS, TNO"),
+    Layout("ir", "vis", "M3FD (Ir, Vis)"),
+    Layout("ir", "rgb", "own recordings"),
+    Layout("ir", "visible", "own recordings"),
+    Layout("lwir", "visible", "KAIST"),
+    Layout("infrared", "visible", "LLVIP"),
+    Layout("cropinfrared", "crop_LR_visible", "RoadScene"),
+    Layout("thermal", "rgb", "own recordings"),
+    Layout("thermal", "visible", "own recordings"),
+)
+
+
+@dataclass(frozen=True)
+class ModalityFolders:
+    """The infrared and the visible folder; each a plain folder or a pattern `root/**/name`."""
+
+    ir: Path
+    vi: Path
+
+
+def detect_folders(root: Path) -> ModalityFolders:
+    """Find the two modality folders of the data set at `root`: directly below it, else up to four folders deeper.
+
+    Raises PairError where none is found, or where more than one layout fits.
+    """
+    if not root.is_dir():
+        kind = "is a file, not a folder" if root.exists() else "no such folder"
+        raise PairError(f"--dataset_path {root}: {kind}; give the folder that holds ir/ and vi/")
+    found = _matches(root)
+    if found:
+        return _only(root, found)
+    below: set[ModalityFolders] = set()
+    for parent in _folders_below(root, _SEARCH_DEPTH):
+        for match in _matches(parent):
+            below.add(ModalityFolders(root / ANY_FOLDERS / match.ir.name, root / ANY_FOLDERS / match.vi.name))
+    if not below:
+        raise PairError(
+            f"--dataset_path {root}: no infrared and visible folder; found {_folder_list(root)}; accepted are "
+            f"{accepted_layouts()}; rename the folders or give --ir_dir and --vi_dir"
+        )
+    return _only(root, _without_case_variants(below))
+
+
+def accepted_layouts() -> str:
+    """All layouts in one line, for messages: 'ir+vi, ir+vis, ...'."""
+    return ", ".join(f"{layout.ir}+{layout.vi}" for layout in LAYOUTS)
+
+
+def is_pattern(folder: Path) -> bool:
+    """Whether `folder` is a pattern `root/**/name` rather than a plain folder."""
+    return ANY_FOLDERS in folder.parts
+
+
+def split_pattern(folder: Path) -> tuple[Path, str]:
+    """`root/**/name` as (root, name)."""
+    return folder.parent.parent, folder.name
+
+
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of `folder` in the order of their names, without hidden ones and archive leftovers of macOS."""
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith((".", "__MACOSX"))), key=lambda entry: entry.name)
+
+
+def _matches(folder: Path) -> list[ModalityFolders]:
+    try:
+        names = [entry.name for entry in visible_entries(folder) if entry.is_dir()]
+    except OSError:  # a folder that may not be listed holds no data set of this user
+        return []
+    pairs = ((_folder_named(layout.ir, names), _folder_named(layout.vi, names)) for layout in LAYOUTS)
+    return [ModalityFolders(folder / ir, folder / vi) for ir, vi in pairs if ir is not None and vi is not None]
+
+
+def _folder_named(wanted: str, names: list[str]) -> str | None:
+    """The exact name if it is there, else the first one that differs only by case."""
+    if wanted in names:
+        return wanted
+    return next((name for name in names if name.casefold() == wanted.casefold()), None)
+
+
+def _only(root: Path, found: list[ModalityFolders]) -> ModalityFolders:
+    if len(found) > 1:
+        choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in found)
+        raise PairError(f"--dataset_path {root}: more than one layout fits ({choices}); give --ir_dir and --vi_dir")
+    return found[0]
+
+
+def _without_case_variants(found: set[ModalityFolders]) -> list[ModalityFolders]:
+    """One of each pair of patterns that differ only by case: patterns are matched without regard to it."""
+    unique = {(match.ir.name.casefold(), match.vi.name.casefold()): match for match in sorted(found, key=str)}
+    return list(unique.values())
+
+
+def _folders_below(folder: Path, depth: int) -> Iterator[Path]:
+    if depth == 0:
+        return
+    try:
+        entries = visible_entries(folder)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            path = folder / entry.name
+            yield path
+            yield from _folders_below(path, depth - 1)
+
+
+def _folder_list(root: Path) -> str:
+    names = [entry.name for entry in visible_entries(root) if entry.is_dir()]
+    if not names:
+        return "no folders"
+    shown = ", ".join(names[:8])
+    return f"the folders {shown}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")

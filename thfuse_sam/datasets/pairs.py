@@ -1,0 +1,195 @@
+"""Finding images, and pairs of infrared and visible images of the same scene.
+
+Two images are a pair when their paths below their modality folders agree without the suffix::
+
+    ir/night/0001.png   +   vi/night/0001.jpg   ->   night/0001
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, is_pattern, split_pattern, visible_entries
+from thfuse_sam.errors import ImageReadError, PairError
+from thfuse_sam.images import IMAGE_SUFFIXES, Modality, image_size
+
+_OPTION: dict[Modality, str] = {"ir": "--ir_dir", "vi": "--vi_dir"}
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """Infrared and visible image of one scene."""
+
+    name: str  # relative path without suffix, with forward slashes: "a/0001"
+    ir: Path
+    vi: Path
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """All pairs of a data set, in the order of their names, and the images that have no partner."""
+
+    pairs: list[ImagePair]
+    ir_dir: Path  # a folder, or a pattern root/**/name (see layouts)
+    vi_dir: Path
+    unmatched_ir: list[Path]
+    unmatched_vi: list[Path]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """All images of one modality, with or without a partner."""
+
+    folder: Path  # a folder, or a pattern root/**/name (see layouts)
+    images: dict[str, Path]  # name -> file, in the order of the names
+
+
+def find_pairs(dataset_path: Path | None = None, *, ir_dir: Path | None = None, vi_dir: Path | None = None) -> PairSet:
+    """Find the pairs below `dataset_path`, or below `ir_dir` and `vi_dir`, which take precedence when both are given.
+
+    Raises PairError: folder missing, layout unknown, no image, no pair, or two files with one name.
+    """
+    folders = _folders(dataset_path, ir_dir, vi_dir)
+    ir = _images_or_error(folders.ir, "ir")
+    vi = _images_or_error(folders.vi, "vi")
+    pairs = [ImagePair(name, ir[name], vi[name]) for name in ir if name in vi]
+    if not pairs:
+        raise PairError(
+            f"no pair: no file in {folders.ir} has a partner in {folders.vi}; names there are such as "
+            f"{_examples(ir)} and {_examples(vi)}; give both images of a scene the same relative path without suffix"
+        )
+    return PairSet(
+        pairs=pairs,
+        ir_dir=folders.ir,
+        vi_dir=folders.vi,
+        unmatched_ir=[path for name, path in ir.items() if name not in vi],
+        unmatched_vi=[path for name, path in vi.items() if name not in ir],
+    )
+
+
+def find_images(
+    dataset_path: Path | None = None,
+    *,
+    ir_dir: Path | None = None,
+    vi_dir: Path | None = None,
+    modality: Modality,
+) -> ImageSet:
+    """Find all images of one modality, with or without a partner.
+
+    The folder of that modality is enough; only a `dataset_path` needs both folders, as its layout is told by them.
+    Raises PairError: folder missing, layout unknown, no image, or two files with one name.
+    """
+    own = ir_dir if modality == "ir" else vi_dir
+    folders = _folders(dataset_path, ir_dir, vi_dir) if own is None else ModalityFolders(own, own)
+    folder = folders.ir if modality == "ir" else folders.vi
+    return ImageSet(folder, _images_or_error(folder, modality))
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """Map the name of every image below `folder` to its file, in the order of the names.
+
+    `folder` may be a pattern `root/**/name`. Hidden files are left out; links to files and folders are followed.
+    Names are in Unicode's composed form (NFC), as one system writes an accent together with its letter and another
+    apart from it. Raises PairError naming both where two files have the same name.
+    """
+    images: dict[str, Path] = {}
+    for name, path in _named_files(folder):
+        other = images.setdefault(name, path)
+        if other != path:
+            raise PairError(f"two images are named {name!r}: {other} and {path}; rename or remove one of them")
+    return dict(sorted(images.items()))
+
+
+def size_mismatches(pairs: Iterable[ImagePair]) -> list[str]:
+    """One line for each pair whose images differ in size or cannot be opened, from the file headers alone."""
+    lines = []
+    for pair in pairs:
+        try:
+            ir, vi = image_size(pair.ir), image_size(pair.vi)
+        except ImageReadError as error:
+            lines.append(str(error))
+            continue
+        if ir != vi:
+            lines.append(size_mismatch(pair, ir, vi))
+    return lines
+
+
+def size_mismatch(pair: ImagePair, ir: tuple[int, int], vi: tuple[int, int]) -> str:
+    """The message for a pair whose images, of (height, width) `ir` and `vi`, differ in size."""
+    return (
+        f"pair {pair.name!r}: {pair.ir} is {ir[1]}x{ir[0]} and {pair.vi} is {vi[1]}x{vi[0]} (width x height); "
+        f"bring both to one size"
+    )
+
+
+def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None) -> ModalityFolders:
+    if ir_dir is not None and vi_dir is not None:
+        if os.path.realpath(ir_dir) == os.path.realpath(vi_dir):
+            raise PairError(f"--ir_dir and --vi_dir are the same folder {ir_dir}; give the two of the data set")
+        return ModalityFolders(ir_dir, vi_dir)
+    if ir_dir is not None or vi_dir is not None:
+        given, missing = ("--ir_dir", "--vi_dir") if ir_dir is not None else ("--vi_dir", "--ir_dir")
+        raise PairError(f"{given} {ir_dir or vi_dir} is given without {missing}; give both or neither")
+    if dataset_path is None:
+        raise PairError("no images are named; give --dataset_path, or --ir_dir and --vi_dir")
+    return detect_folders(dataset_path)
+
+
+def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
+    base = split_pattern(folder)[0] if is_pattern(folder) else folder
+    if not base.is_dir():
+        kind = "is a file, not a folder" if base.exists() else "no such folder"
+        raise PairError(f"{_OPTION[modality]} {folder}: {kind}; check the path")
+    images = list_images(folder)
+    if not images:
+        raise PairError(
+            f"no image found in {folder} ({_OPTION[modality]}); accepted are {', '.join(IMAGE_SUFFIXES)}, nested too"
+        )
+    return images
+
+
+def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat."""
+    if not is_pattern(folder):
+        for relative in _image_files(folder, PurePosixPath(), ()):
+            yield _name(relative), folder / relative
+        return
+    root, modality_folder = split_pattern(folder)
+    wanted = modality_folder.casefold()
+    for relative in _image_files(root, PurePosixPath(), ()):
+        parts = relative.parts
+        position = next((i for i, part in enumerate(parts[:-1]) if part.casefold() == wanted), None)
+        if position is not None:
+            yield _name(PurePosixPath(*parts[:position], *parts[position + 1 :])), root / relative
+
+
+def _image_files(root: Path, relative: PurePosixPath, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
+    """Paths relative to `root` of the image files below `root/relative`; `above` are the real paths on the way."""
+    folder = root / relative
+    real = os.path.realpath(folder)
+    if real in above:  # a link back up would never end
+        return
+    try:
+        entries = visible_entries(folder)
+    except OSError as error:
+        raise PairError(f"cannot list the folder {folder}: {error.strerror}; check its permissions") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _image_files(root, relative / entry.name, (*above, real))
+        elif entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES):
+            yield relative / entry.name
+
+
+def _name(relative: PurePosixPath) -> str:
+    name = relative.as_posix()[: -len(relative.suffix)]
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PairError(f"the file name {name!a} is not UTF-8; rename the file") from error
+    return unicodedata.normalize("NFC", name)
+
+
+def _examples(images: dict[str, Path]) -> str:
+    return ", ".join(repr(name) for name in list(images)[:2])

@@ -1,0 +1,32 @@
+"""Where to compute: the name given on the command line -> a torch device that this machine has."""
+
+import re
+
+import torch
+
+from thfuse_sam.errors import DeviceError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `name` asks for.
+
+    Args:
+        name: "auto" (the first CUDA device where there is one, else the CPU), "cpu", "cuda" or "cuda:i".
+
+    Raises:
+        DeviceError: the name is none of these, or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if match is None:
+        raise DeviceError(f"--device {name}: unknown device; use auto, cpu, cuda or cuda:0, cuda:1, ...")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"--device {name}: this machine has no CUDA device that PyTorch can use; use cpu or auto")
+    index = int(match[1] or 0)
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(f"--device {name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
+    return torch.device(name)

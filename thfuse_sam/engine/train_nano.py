@@ -1,0 +1,497 @@
+"""Training `vit_nano` from scratch: textured shapes, rendered street scenes and regions of photos.
+
+Targets are label maps; a prompt is a point inside one label, or a jittered box around it. The mask loss is taken on
+the best of three outputs, as in Kirillov et al., "Segment Anything", ICCV 2023.
+
+A small vision transformer learns slowly from a few prompts an image. While it trains, a light auxiliary head therefore
+answers many more points an image with dot products between features, which costs next to nothing; it is not shipped.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from thfuse_sam.datasets.synthetic import Scene, render_scene
+from thfuse_sam.sam.nano import EMBED_DIM
+
+logger = logging.getLogger(__name__)
+
+MIN_TARGET_AREA = 0.0015  # share of the input square below which a region is no target
+INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the border; the others lie anywhere inside
+PADDING = -1  # label of padded pixels
+PHOTO_SCALES = (60, 150, 400)  # Felzenszwalb's `scale`: larger means larger regions
+PHOTO_LONGEST_SIDE = 360  # pixels
+SCENE_POOL = 1500  # rendered scenes that each worker keeps
+
+
+@dataclass(frozen=True)
+class NanoTrainingConfig:
+    """How `vit_nano` is trained."""
+
+    minutes: float = 60.0  # wall-clock time; the learning rate follows it
+    batch_size: int = 8  # images a step
+    prompts: int = 6  # prompts an image that go through the mask decoder
+    dense_points: int = 48  # points an image that go through the auxiliary head
+    lr: float = 1e-3  # peak learning rate
+    final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
+    weight_decay: float = 0.05
+    shares: tuple[float, float, float] = (0.25, 0.35, 0.40)  # shapes, scenes, photos; photos count 0 without any
+    workers: int = 1  # processes that render images
+    seed: int = 0
+
+
+# ------------------------------------------------------------------------------------------------ images and targets
+
+
+def _noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
+    grain = rng.standard_normal((max(2, height // cell), max(2, width // cell), 3), dtype=np.float32)
+    return cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def textured_shapes(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping ellipses, polygons and rectangles with textures of their own on a textured ground.
+
+    Returns:
+        image: uint8, size x size x 3, RGB.
+        labels: int32, size x size; 0 is the ground.
+    """
+    image: np.ndarray = (
+        rng.uniform(0, 255, 3).astype(np.float32)
+        + _noise(rng, size, size, int(rng.choice([4, 16, 64]))) * rng.uniform(0, 40)
+        + _noise(rng, size, size, 2) * rng.uniform(0, 10)
+    )
+    labels = np.zeros((size, size), np.int32)
+    for label in range(1, int(rng.integers(4, 16)) + 1):
+        shape = _random_shape(rng, size)
+        labels[shape] = label
+        texture = rng.uniform(0, 255, 3).astype(np.float32) + _noise(
+            rng, size, size, int(rng.choice([3, 8, 32]))
+        ) * rng.uniform(0, 35)
+        image[shape] = texture[shape]
+    if rng.random() < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5))
+    image += rng.standard_normal((size, size, 1), dtype=np.float32) * rng.uniform(0, 8)
+    return np.clip(image, 0, 255).astype(np.uint8), labels
+
+
+def _random_shape(rng: np.random.Generator, size: int) -> np.ndarray:
+    mask = np.zeros((size, size), np.uint8)
+    centre = rng.integers(0, size, 2)
+    radius = rng.choice([0.04, 0.07, 0.12, 0.2, 0.3]) * size * rng.uniform(0.7, 1.3) + 3
+    kind = rng.random()
+    if kind < 0.35:
+        axes = (int(radius), int(radius * rng.uniform(0.3, 1)))
+        cv2.ellipse(mask, tuple(map(int, centre)), axes, rng.uniform(0, 180), 0, 360, 1, -1)
+    elif kind < 0.7:
+        corners = int(rng.integers(3, 9))
+        angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+        radii = radius * rng.uniform(0.5, 1, corners)
+        points = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+        cv2.fillPoly(mask, [points.astype(np.int32)], 1)
+    else:
+        sides = (radius * 2, radius * rng.uniform(0.2, 2))
+        box = cv2.boxPoints((tuple(map(float, centre)), sides, rng.uniform(0, 90)))
+        cv2.fillPoly(mask, [box.astype(np.int32)], 1)
+    return mask.astype(bool)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo with its regions at several scales."""
+
+    image: np.ndarray  # uint8, HxWx3, RGB
+    regions: np.ndarray  # int16, scales x H x W
+
+
+def photo_regions(image: np.ndarray) -> Photo:
+    """Graph-based segmentation of a photo at `PHOTO_SCALES` (Felzenszwalb and Huttenlocher, IJCV 2004).
+
+    Args:
+        image: uint8, HxWx3, RGB; made smaller to `PHOTO_LONGEST_SIDE`.
+    """
+    # Only this training needs scikit-image (the extra `nano`).
+    from skimage.segmentation import felzenszwalb
+
+    ratio = PHOTO_LONGEST_SIDE / max(image.shape[:2])
+    if ratio < 1:
+        image = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    smooth = cv2.bilateralFilter(image, 7, 30, 5)
+    regions = [
+        felzenszwalb(smooth, scale=scale, sigma=0.6, min_size=40 + scale // 2).astype(np.int16)
+        for scale in PHOTO_SCALES
+    ]
+    return Photo(image, np.stack(regions))
+
+
+def _scene(rng: np.random.Generator, size: int, pool: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    """A part of a scene in one modality. Rendering costs more than training on it, so scenes come again."""
+    if len(pool) < SCENE_POOL and rng.random() < 0.5:
+        pool.append(render_scene(int(rng.integers(2**31)), height=size, width=size * 5 // 4))
+    if not pool:
+        pool.append(render_scene(int(rng.integers(2**31)), height=size, width=size * 5 // 4))
+    scene = pool[int(rng.integers(len(pool)))]
+    if rng.random() < 0.5:
+        image, labels = scene.visible, scene.visible_labels
+    else:
+        image, labels = np.repeat(scene.infrared[..., None], 3, 2), scene.infrared_labels
+    crop = _random_crop(rng, image.shape[0], image.shape[1])
+    return image[crop], labels[crop].astype(np.int32)
+
+
+def _random_crop(rng: np.random.Generator, height: int, width: int) -> tuple[slice, slice]:
+    side_y, side_x = (int(rng.integers(int(0.6 * side), side + 1)) for side in (height, width))
+    y, x = int(rng.integers(height - side_y + 1)), int(rng.integers(width - side_x + 1))
+    return np.s_[y : y + side_y, x : x + side_x]
+
+
+def _photo(rng: np.random.Generator, photos: Sequence[Photo]) -> tuple[np.ndarray, np.ndarray]:
+    photo = photos[int(rng.integers(len(photos)))]
+    regions = photo.regions[int(rng.integers(len(photo.regions)))]
+    crop = _random_crop(rng, photo.image.shape[0], photo.image.shape[1])
+    return photo.image[crop], regions[crop].astype(np.int32) + 1
+
+
+def _vary(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Random brightness, contrast, gamma, greyness and inversion (warm things are dark in some infrared cameras)."""
+    values: np.ndarray = image.astype(np.float32)
+    if rng.random() < 0.35:
+        values[:] = values.mean(2, keepdims=True)
+        if rng.random() < 0.2:
+            values = 255 - values
+    values = values * rng.uniform(0.6, 1.4) + rng.uniform(-25, 25)
+    if rng.random() < 0.3:
+        values = 255 * (np.clip(values, 0, 255) / 255) ** rng.uniform(0.6, 1.6)
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def fit_to_square(image: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resize the longest side to `size` and mark the padding at the bottom or right, as SAM does."""
+    height, width = image.shape[:2]
+    ratio = size / max(height, width)
+    new_height, new_width = int(height * ratio + 0.5), int(width * ratio + 0.5)
+    square = np.zeros((size, size, 3), np.uint8)
+    square[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
+    square_labels = np.full((size, size), PADDING, np.int32)
+    square_labels[:new_height, :new_width] = cv2.resize(
+        labels.astype(np.float32), (new_width, new_height), interpolation=cv2.INTER_NEAREST
+    )
+    return square, square_labels
+
+
+def interior_point(mask: np.ndarray) -> tuple[float, float]:
+    """The pixel of a bool HxW mask farthest from its border, as (x, y) of the pixel's centre."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return float(x) + 0.5, float(y) + 0.5
+
+
+def _sample_targets(
+    rng: np.random.Generator, labels: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough."""
+    ids, areas = np.unique(labels[labels != PADDING], return_counts=True)
+    ids = ids[areas >= MIN_TARGET_AREA * labels.size]
+    if len(ids) == 0:
+        return None
+    weights = np.sqrt(areas[areas >= MIN_TARGET_AREA * labels.size])
+    chosen = rng.choice(ids, count, p=weights / weights.sum())
+    points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
+    for row, label in enumerate(chosen):
+        mask = labels == label
+        ys, xs = np.nonzero(mask)
+        if row < INTERIOR_POINTS:
+            points[row] = interior_point(mask)
+        else:
+            pick = int(rng.integers(len(ys)))
+            points[row] = xs[pick] + 0.5, ys[pick] + 0.5
+        box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+        sides = np.tile(box[2:] - box[:2], 2)
+        boxes[row] = box + rng.normal(0, 0.05, 4) * np.minimum(sides, 20)
+    return chosen, points, boxes
+
+
+class TargetStream(IterableDataset):
+    """Endless (image 3xSxS uint8, labels SxS, ids, points, boxes) samples, another sequence in each worker."""
+
+    def __init__(self, size: int, count: int, photos: Sequence[Photo], config: NanoTrainingConfig) -> None:
+        self.size, self.count, self.photos = size, count, photos
+        shares = np.array(config.shares) * (1, 1, bool(photos))
+        self.shares, self.seed = shares / shares.sum(), config.seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        worker = torch.utils.data.get_worker_info()
+        cv2.setNumThreads(1)
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0, time.time_ns() % 2**31])
+        pool: list[Scene] = []
+        sources: list[Callable[[], tuple[np.ndarray, np.ndarray]]] = [
+            lambda: textured_shapes(rng, self.size),
+            lambda: _scene(rng, self.size, pool),
+            lambda: _photo(rng, self.photos),
+        ]
+        while True:
+            image, labels = sources[int(rng.choice(3, p=self.shares))]()
+            if rng.random() < 0.5:
+                image, labels = image[:, ::-1], labels[:, ::-1]
+            square, square_labels = fit_to_square(_vary(rng, image), np.ascontiguousarray(labels), self.size)
+            targets = _sample_targets(rng, square_labels, self.count)
+            if targets is None:
+                continue
+            ids, points, boxes = (torch.from_numpy(value) for value in targets)
+            yield torch.from_numpy(square).permute(2, 0, 1), torch.from_numpy(square_labels), ids, points, boxes
+
+
+# ----------------------------------------------------------------------------------------------------- losses
+
+
+def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy, inside and outside weighing alike, plus Dice for each mask.
+
+    Without that balance the masks of a new model collapse to nothing. SAM's focal loss is left out: a small model
+    trained for a short time needs logits that reach past the stability filter's offset.
+
+    Args:
+        logits: ...xHxW.
+        target: in [0, 1], broadcast against `logits`.
+
+    Returns:
+        loss for each mask, shape `...`.
+    """
+    inside, outside = target.sum((-2, -1), keepdim=True) + 1, (1 - target).sum((-2, -1), keepdim=True) + 1
+    weight = 0.5 * (target / inside + (1 - target) / outside)
+    entropy = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    entropy = (entropy * weight).sum((-2, -1))
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum((-2, -1))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    return entropy + dice
+
+
+def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union of `logits > 0` and `target > 0.5`; shape as in `mask_loss`, no gradient."""
+    with torch.no_grad():
+        predicted, wanted = logits > 0, (target > 0.5).expand_as(logits)
+        union = (predicted | wanted).sum((-2, -1)).clamp(min=1)
+        return (predicted & wanted).sum((-2, -1)) / union
+
+
+class DensePointHead(nn.Module):
+    """Three masks for each of many points, as dot products between the point's feature and all features."""
+
+    def __init__(self, channels: int = EMBED_DIM, width: int = 32, masks: int = 3) -> None:
+        super().__init__()
+        self.masks = masks
+        self.keys = nn.Sequential(
+            nn.ConvTranspose2d(channels, 64, 2, 2), nn.GELU(), nn.ConvTranspose2d(64, width, 2, 2)
+        )
+        self.queries = nn.Sequential(nn.Linear(channels + width, 128), nn.GELU(), nn.Linear(128, masks * (width + 1)))
+
+    def forward(self, embedding: Tensor, points: Tensor) -> Tensor:
+        """Embedding BxCxExE and points BxNx2, (x, y) in [-1, 1]; returns logits BxNx3x4Ex4E."""
+        keys = self.keys(embedding)
+        at = points[:, :, None]
+        features = torch.cat(
+            [F.grid_sample(part, at, align_corners=False)[..., 0].transpose(1, 2) for part in (embedding, keys)], -1
+        )
+        batch, count = points.shape[:2]
+        weights, bias = self.queries(features).view(batch, count, self.masks, -1).split([keys.shape[1], 1], -1)
+        logits = weights.flatten(1, 2) @ keys.flatten(2) + bias.flatten(1, 2)
+        return logits.view(batch, count, self.masks, *keys.shape[-2:])
+
+
+def targets_at(labels: Tensor, ids: Tensor, size: int) -> Tensor:
+    """Masks of `ids` (BxN) in `labels` (BxSxS), averaged down to BxNx`size`x`size`, float in [0, 1]."""
+    masks = (labels[:, None] == ids[:, :, None, None]).float()
+    return F.avg_pool2d(masks, labels.shape[-1] // size)
+
+
+def decoder_outputs(sam: Sam, embedding: Tensor, points: Tensor | None, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """All four masks and predicted IoUs for N points (Nx2) or boxes (Nx4) on one image's embedding (1xCxExE)."""
+    labelled = None if points is None else (points[:, None], torch.ones(len(points), 1, device=points.device))
+    sparse, dense = sam.prompt_encoder(points=labelled, boxes=boxes, masks=None)
+    return sam.mask_decoder.predict_masks(
+        image_embeddings=embedding,
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def informed_init(sam: Sam) -> None:
+    """Start the image encoder where a short training gets far: it sees patches well and looks near before far.
+
+    - The patch embedding is the discrete cosine basis: the 8x8 lowest frequencies of luma and two colour differences.
+    - Position tables start as sines and cosines, the relative ones as a pull towards near tokens in half of the heads.
+    - Attention starts as the identity does, after Trockman and Kolter, "Mimetic Initialization of Self-Attention
+      Layers", ICML 2023.
+
+    Nothing but speed depends on it.
+    """
+    encoder = sam.image_encoder
+    dim, _, patch, _ = encoder.patch_embed.proj.weight.shape
+    with torch.no_grad():
+        frequencies, pixels = torch.arange(8.0)[:, None], torch.arange(float(patch))[None] + 0.5
+        cosines = torch.cos(math.pi / patch * frequencies * pixels) * math.sqrt(2 / patch)
+        cosines[0] /= math.sqrt(2)
+        plane = torch.einsum("iy,jx->ijyx", cosines, cosines).reshape(64, 1, patch, patch)
+        colours = torch.tensor([[0.58, 0.58, 0.58], [0.71, 0.0, -0.71], [0.41, -0.82, 0.41]])
+        basis = torch.cat([plane * colour.view(1, 3, 1, 1) for colour in colours])
+        gain = 0.25 * (1 + torch.arange(8.0)[:, None] + torch.arange(8.0)[None]).reshape(-1).repeat(3)
+        encoder.patch_embed.proj.weight.zero_()
+        count = min(dim, len(basis))
+        encoder.patch_embed.proj.weight[:count] = basis[:count] * gain[:count, None, None, None].sqrt()
+        encoder.pos_embed.copy_(0.3 * _sine_table(encoder.pos_embed.shape[1], dim))
+        for block in encoder.blocks:
+            attention = block.attn
+            heads, width = attention.num_heads, dim // attention.num_heads
+            query, key, value = attention.qkv.weight.view(3, heads, width, dim)
+            shared = torch.randn(heads, width, dim) / math.sqrt(dim)
+            query.copy_(shared + 0.3 * torch.randn_like(shared) / math.sqrt(dim))
+            key.copy_(shared + 0.3 * torch.randn_like(shared) / math.sqrt(dim))
+            basis_out, _ = torch.linalg.qr(torch.randn(dim, dim))
+            value.copy_(0.5 * basis_out.view(heads, width, dim))
+            attention.proj.weight.copy_(-0.5 * basis_out.T)
+            direction = torch.nn.functional.normalize(torch.randn(width), dim=0)
+            bias = attention.qkv.bias.view(3, heads, width)
+            for head in range((heads + 1) // 2):
+                bias[0, head] = direction
+            for table in (attention.rel_pos_h, attention.rel_pos_w):
+                steps = torch.arange(len(table)) - len(table) // 2
+                table.copy_(-0.35 * steps.abs()[:, None] * direction)
+
+
+def _sine_table(grid: int, dim: int) -> Tensor:
+    waves = torch.exp(-math.log(100.0) * torch.arange(dim // 4) / (dim // 4))
+    angles = torch.arange(grid)[:, None] * waves
+    line = torch.cat([angles.sin(), angles.cos()], -1)
+    rows, columns = line[:, None].expand(grid, grid, -1), line[None].expand(grid, grid, -1)
+    return torch.cat([rows, columns], -1)[None]
+
+
+def train_nano(
+    sam: Sam,
+    photos: Sequence[Photo],
+    config: NanoTrainingConfig,
+    save: Callable[[Sam], None],
+    head: DensePointHead | None = None,
+) -> DensePointHead:
+    """Train `sam` in place for `config.minutes`.
+
+    Args:
+        sam: a `vit_nano`, untrained or to be trained on.
+        photos: region targets; may be empty.
+        config: see NanoTrainingConfig.
+        save: called with the model every five minutes and at the end.
+        head: the auxiliary head of an earlier training, or None.
+    """
+    torch.manual_seed(config.seed)
+    size = sam.image_encoder.img_size
+    head = head or DensePointHead()
+    count = max(config.prompts, config.dense_points)
+    stream = TargetStream(size, count, photos, config)
+    loader = iter(DataLoader(stream, batch_size=config.batch_size, num_workers=config.workers))
+    parameters = [*sam.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    start = saved = time.monotonic()
+    step, history = 0, []
+    while (elapsed := (time.monotonic() - start) / 60) < config.minutes:
+        cosine = 0.5 * (1 + math.cos(math.pi * elapsed / config.minutes))
+        decay = config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine
+        optimizer.param_groups[0]["lr"] = config.lr * min(1, (step + 1) / 100) * decay
+        images, labels, ids, points, boxes = next(loader)
+        loss, dense_iou, best_iou = _step_loss(sam, head, config, images, labels, ids, points, boxes)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        history.append((loss.item(), dense_iou, best_iou))
+        if step % 50 == 0:
+            means = np.mean(history[-50:], axis=0)
+            logger.info("step %d, %.1f min: loss %.3f, dense IoU %.3f, decoder IoU %.3f", step, elapsed, *means)
+        if time.monotonic() - saved > 300:
+            save(sam)
+            saved = time.monotonic()
+    save(sam)
+    return head
+
+
+def _step_loss(
+    sam: Sam,
+    head: DensePointHead,
+    config: NanoTrainingConfig,
+    images: Tensor,
+    labels: Tensor,
+    ids: Tensor,
+    points: Tensor,
+    boxes: Tensor,
+) -> tuple[Tensor, float, float]:
+    size = sam.image_encoder.img_size
+    valid = labels[:, None] != PADDING
+    inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, torch.zeros(()))
+    embedding = sam.image_encoder(inputs)
+    targets = targets_at(labels, ids, 4 * embedding.shape[-1])
+
+    dense = head(embedding, points / size * 2 - 1)
+    dense_losses = mask_loss(dense, targets[:, :, None])
+    loss = dense_losses.amin(-1).mean() + 0.05 * dense_losses.mean()
+    dense_iou = mask_iou(dense, targets[:, :, None]).amax(-1).mean().item()
+
+    best = []
+    by_points = config.prompts - config.prompts // 5
+    for index in range(len(images)):
+        one = embedding[index : index + 1]
+        n = slice(0, by_points)
+        logits, predicted = decoder_outputs(sam, one, points[index, n], None)
+        target = targets[index, n, None]
+        losses, ious = mask_loss(logits, target), mask_iou(logits, target)
+        # Output 0 is SAM's single mask, 1 to 3 the choice for an ambiguous point.
+        part = losses[:, 1:].amin(1).mean() + 0.05 * losses.mean() + F.mse_loss(predicted, ious)
+        best.append(ious[:, 1:].amax(1).mean().item())
+        if by_points < config.prompts:
+            n = slice(by_points, config.prompts)
+            logits, predicted = decoder_outputs(sam, one, None, boxes[index, n])
+            target = targets[index, n, None]
+            part = part + 0.25 * mask_loss(logits, target)[:, 0].mean()
+            part = part + 0.25 * F.mse_loss(predicted, mask_iou(logits, target))
+        loss = loss + part / len(images)
+    return loss, dense_iou, float(np.mean(best))
+
+
+# --------------------------------------------------------------------------------------------------- evaluation
+
+
+def interior_point_iou(sam: Sam, image: np.ndarray, labels: np.ndarray, min_area: float = 0.002) -> list[float]:
+    """IoU at the image's own size from one interior point, best of three, for each label.
+
+    Args:
+        image: uint8, HxWx3, RGB.
+        labels: HxW; 0 is not an object.
+        min_area: share of the image below which an object does not count.
+    """
+    # Kept here: SamPredictor belongs to evaluation alone.
+    from segment_anything import SamPredictor
+
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    ious = []
+    for label in np.unique(labels[labels > 0]):
+        mask = labels == label
+        if mask.mean() < min_area:
+            continue
+        masks, _, _ = predictor.predict(np.array([interior_point(mask)]), np.array([1]), multimask_output=True)
+        ious.append(max(float((one & mask).sum() / (one | mask).sum()) for one in masks))
+    return ious

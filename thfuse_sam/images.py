@@ -1,0 +1,297 @@
+"""Reading and writing images: one reader for masks, training, fusion and metrics, so that all see the same pixels.
+
+Pillow decodes, because it reports a truncated file where OpenCV fills the rest with grey and says nothing. OpenCV
+only helps with what Pillow cuts down or does not know: 16-bit colour, and TIFF of 64-bit or colour floats.
+
+How values become 8-bit:
+
+=====================  =========================================================================================
+stored as              read as
+=====================  =========================================================================================
+8-bit                  unchanged
+1-bit                  0 and 255
+16-bit grey, integers  stretched from the image's 0.5 and 99.5 percentiles to 0 and 255; a constant image is 0
+floats                 the same, over the finite pixels
+16-bit colour          visible: the full 16-bit range becomes 0..255; infrared: luma, then stretched as above
+alpha                  dropped, so that no pixel is lost under a transparent one
+palette                its colours
+=====================  =========================================================================================
+
+The EXIF orientation is applied. Of a file with several frames or pages the first one is read.
+"""
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from thfuse_sam.errors import ImageReadError, OutputError
+from thfuse_sam.files import write_atomically
+
+Modality = Literal["ir", "vi"]
+MODALITIES: tuple[Modality, Modality] = ("ir", "vi")
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+# A file that claims more than this is refused before it is decoded: a few kilobytes can ask for gigabytes.
+MAX_PIXELS = 89_478_485
+
+STRETCH_PERCENTILES = (0.5, 99.5)
+
+# Content formats tried, whatever the suffix says; Pillow's other plugins are kept away from foreign files.
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
+_WRITE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".bmp": {"format": "BMP"},
+    ".tif": {"format": "TIFF"},
+    ".tiff": {"format": "TIFF"},
+}
+# Tags of TIFF, and of EXIF, which shares them.
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _ORIENTATION = 256, 257, 258, 274
+_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
+
+ImageArray = npt.NDArray[np.uint8]
+
+
+def read_infrared(path: Path) -> ImageArray:
+    """Read one infrared image as uint8 HxW, 0..255. A colour file gives its luma. Raises ImageReadError."""
+    with _reading(path):
+        pixels = _decode(path)
+        if pixels.dtype == np.uint8:
+            return pixels if pixels.ndim == 2 else luma(pixels)
+        if pixels.ndim == 3:
+            pixels = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+        return _stretch(pixels)
+
+
+def read_visible(path: Path) -> ImageArray:
+    """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
+    with _reading(path):
+        pixels = _decode(path)
+        if pixels.dtype == np.uint16 and pixels.ndim == 3:
+            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        elif pixels.dtype != np.uint8:
+            pixels = _stretch(pixels)
+        return pixels if pixels.ndim == 3 else _repeat_grey(pixels)
+
+
+def read_for_sam(path: Path, modality: Modality) -> ImageArray:
+    """Read the image that SAM sees, uint8 HxWx3 RGB: visible in colour, infrared as grey repeated three times.
+
+    Masks made ahead and masks made during training both come from this function, and so are equal.
+    """
+    return _repeat_grey(read_infrared(path)) if modality == "ir" else read_visible(path)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright image, from the file's header without decoding it. Raises ImageReadError."""
+    with _reading(path), path.open("rb") as file:
+        try:
+            image = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            return _tiff_size(_tiff_tags(file))
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            # Pillow's `size` of a rotated TIFF depends on its version; the tags do not.
+            return _tiff_size(image.tag_v2)
+        width, height = image.size
+        if image.format == "PNG" and _png_has_metadata_after_pixels(file):
+            image.load()
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def luma(rgb: ImageArray) -> ImageArray:
+    """BT.601 luma of uint8 HxWx3 RGB, rounded to uint8 HxW. Grey pixels keep their value exactly."""
+    weighted = rgb.astype(np.uint32) @ np.array([299, 587, 114], dtype=np.uint32)
+    return ((weighted + 500) // 1000).astype(np.uint8)
+
+
+def write_image(path: Path, image: ImageArray) -> None:
+    """Write uint8 HxW (grey) or HxWx3 (RGB) atomically; the suffix decides the format. Raises OutputError."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"an image to write is uint8 HxW or HxWx3, got {image.dtype} {image.shape}")
+    options = _WRITE_OPTIONS.get(path.suffix.lower())
+    if options is None:
+        raise OutputError(f"cannot write {path}: unknown image suffix; use one of {', '.join(IMAGE_SUFFIXES)}")
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    write_atomically(path, lambda file: picture.save(file, **options))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes the decoders raise into one ImageReadError that names the file."""
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise ImageReadError(f"{path}: the file is empty; replace or remove it")
+        yield
+    except ImageReadError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageReadError(f"{path}: no such file; check the path") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        megapixels = MAX_PIXELS // 1_000_000
+        raise ImageReadError(f"{path}: more than {megapixels} megapixels; scale the image down") from error
+    except UnidentifiedImageError as error:
+        raise ImageReadError(f"{path}: not an image of a known format; use PNG, JPEG, BMP or TIFF") from error
+    # Pillow's plugins raise nearly every built-in exception on malformed content; any of them means "unreadable".
+    except Exception as error:
+        if path.is_dir():
+            raise ImageReadError(f"{path}: a folder, not an image; give the path of a file") from error
+        if isinstance(error, PermissionError):
+            raise ImageReadError(f"{path}: permission denied; make the file readable") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageReadError(f"{path}: damaged or truncated image ({reason}); replace or remove it") from error
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise Image.DecompressionBombError
+
+
+def _decode(path: Path) -> npt.NDArray[Any]:
+    """The upright pixels as stored, HxW or HxWx3 RGB; 1-bit becomes uint8, alpha and palette are resolved."""
+    with path.open("rb") as file:
+        try:
+            image = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            return _decode_unknown_tiff(file)
+        _check_pixels(image.size)
+        deep_colour = _is_deep_colour(image, file)
+        image.load()  # raises on a truncated file
+        # Pillow turns a TIFF upright while loading and then reports orientation 1; OpenCV turns TIFF only.
+        orientation = _orientation(image)
+        pixels = _decode_by_opencv(file) if deep_colour else _pixels(image)
+        return _upright(pixels, orientation)
+
+
+def _pixels(image: Image.Image) -> npt.NDArray[Any]:
+    if image.mode == "1":
+        return np.where(np.asarray(image), np.uint8(255), np.uint8(0))
+    if image.mode in ("L", "RGB", "I", "F") or image.mode.startswith("I;16"):
+        return np.array(image)
+    if image.mode in ("LA", "La"):
+        return np.array(image.convert("L"))
+    if image.mode in ("P", "PA"):
+        # By way of RGBA, because a palette with transparent entries does not convert to RGB without a warning.
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _is_deep_colour(image: Image.Image, file: IO[bytes]) -> bool:
+    """Whether the file holds more than 8 bits a sample in a mode that Pillow cuts down to 8."""
+    if image.mode not in ("RGB", "RGBA", "RGBX", "LA"):
+        return False
+    if image.format == "PNG":
+        position = file.tell()
+        file.seek(24)  # bit depth in IHDR, which is always the first chunk
+        bit_depth = file.read(1)[0]
+        file.seek(position)
+        return bit_depth == 16
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8
+    return False
+
+
+def _decode_by_opencv(file: IO[bytes]) -> npt.NDArray[Any]:
+    file.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError("the pixels cannot be decoded")
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return pixels.reshape(pixels.shape[:2])
+    return np.ascontiguousarray(pixels[:, :, 2::-1])  # BGR or BGRA to RGB
+
+
+def _decode_unknown_tiff(file: IO[bytes]) -> npt.NDArray[Any]:
+    """Read a TIFF of a sample type that Pillow does not know (64-bit or colour floats). OpenCV turns it upright."""
+    tags = _tiff_tags(file)
+    _check_pixels(_tiff_size(tags))
+    # OpenCV fills rows that the file does not hold with zeros.
+    starts, lengths = tags.get(_STRIP_OFFSETS, ()), tags.get(_STRIP_BYTES, ())
+    ends = [int(start) + int(length) for start, length in zip(starts, lengths, strict=True)]
+    rows = len(starts) * int(tags.get(_ROWS_PER_STRIP, tags[_HEIGHT]))
+    if max(ends, default=0) > os.fstat(file.fileno()).st_size or (starts and rows < int(tags[_HEIGHT])):
+        raise ValueError("the file does not hold all of its rows")
+    return _decode_by_opencv(file)
+
+
+def _tiff_tags(file: IO[bytes]) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The tags of the first page; UnidentifiedImageError where the file is no TIFF."""
+    file.seek(0)
+    header = file.read(8)
+    if header[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        raise UnidentifiedImageError("unknown image format")
+    if b"+" in header[:4]:
+        header += file.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _tiff_size(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
+    width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+    return (width, height) if tags.get(_ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where there is none or it is unreadable."""
+    try:
+        # PngImageFile.getexif decodes the whole image; the general one reads what is already known.
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    # Broken metadata is common in the wild and no reason to refuse a picture that decodes.
+    except Exception:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _png_has_metadata_after_pixels(file: IO[bytes]) -> bool:
+    """Whether an EXIF or text chunk follows the pixel data, where a header-only look does not see it."""
+    position = file.tell()
+    file.seek(8)
+    pixels_seen = found = False
+    while not found and len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        pixels_seen |= kind == b"IDAT"
+        found = pixels_seen and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(position)
+    return found
+
+
+def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Undo an EXIF orientation: 2-4 are flips and a half turn, 5-8 swap height and width."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _stretch(values: npt.NDArray[Any]) -> ImageArray:
+    """Scale numbers of any range to uint8 0..255 by robust percentiles over all channels; NaN becomes 0."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        raise ValueError("no pixel is a finite number")
+    low, high = (float(value) for value in np.percentile(finite, STRETCH_PERCENTILES))
+    if high <= low:  # nearly all pixels are equal: a few small hot spots must not vanish
+        low, high = float(finite.min()), float(finite.max())
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
+    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8)
+
+
+def _repeat_grey(grey: ImageArray) -> ImageArray:
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,0 +1,109 @@
+"""Full instance masks of one image as JSON, for those who need what a label map loses: overlaps.
+
+::
+
+    {"height": 480, "width": 640, "instances": [
+      {"label": 1, "segmentation": {"size": [480, 640], "counts": "..."}, "area": 5123, "bbox": [x, y, width, height],
+       "predicted_iou": 0.93, "stability_score": 0.97, "point_coords": [[x, y]]}]}
+
+`segmentation` is COCO's compressed run-length encoding, which `pycocotools.mask.decode` reads; `label` is the number
+that the instance has in the label map beside the file.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from thfuse_sam.errors import MaskReadError
+from thfuse_sam.files import write_text
+from thfuse_sam.masks.format import paint_order
+
+
+class InstanceLike(Protocol):
+    """One segment of an image, as a mask generator gives it."""
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """bool HxW."""
+
+    @property
+    def bbox(self) -> Sequence[float]:
+        """x, y, width, height in pixels."""
+
+    @property
+    def predicted_iou(self) -> float:
+        """SAM's own estimate of the mask's quality."""
+
+    @property
+    def stability_score(self) -> float:
+        """IoU of the mask with itself under shifted cut-offs."""
+
+    @property
+    def point(self) -> Sequence[float]:
+        """x, y of the prompt, in pixels."""
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+
+
+def write_instances(path: Path, instances: Sequence[InstanceLike], shape: tuple[int, int]) -> None:
+    """Write the instances of an image of (height, width) `shape`, atomically, in the order of their labels.
+
+    Raises OutputError where the system refuses.
+    """
+    order = paint_order([int(np.count_nonzero(instance.mask)) for instance in instances])
+    records = [_record(label, instances[index], shape) for label, index in enumerate(order, start=1)]
+    content = {"height": shape[0], "width": shape[1], "instances": records}
+    write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
+    """The records of the instance file of an image of (height, width) `shape`, in the order of their labels.
+
+    Each record has its `mask` (bool HxW) besides what is stored. Raises MaskReadError where the file is missing,
+    damaged, or of another size.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        records = [dict(record) for record in content["instances"]]
+        for record in records:
+            # Before decoding: the decoder makes an array of whatever size the file claims.
+            if tuple(record["segmentation"]["size"]) != tuple(shape):
+                raise ValueError(f"a segment is not of the image's size {shape}")
+            record["mask"] = _decode(record["segmentation"])
+    except FileNotFoundError as error:
+        raise MaskReadError(f"{path}: no such file; run precompute_masks.py with --save_instances") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MaskReadError(
+            f"{path}: damaged ({error}); run precompute_masks.py with --save_instances again"
+        ) from error
+    return records
+
+
+def _decode(segmentation: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    with warnings.catch_warnings():
+        # pycocotools' own array class speaks an older protocol than NumPy 2 asks for; the result is right.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return coco_mask.decode(segmentation).astype(bool)
+
+
+def _record(label: int, instance: InstanceLike, shape: tuple[int, int]) -> dict[str, Any]:
+    if instance.mask.shape != shape:
+        raise ValueError(f"an instance mask is {instance.mask.shape}, the image {shape}")
+    encoded = coco_mask.encode(np.asfortranarray(instance.mask, dtype=np.uint8))
+    return {
+        "label": label,
+        "segmentation": {"size": list(shape), "counts": encoded["counts"].decode("ascii")},
+        "area": int(instance.area),
+        "bbox": [float(value) for value in instance.bbox],
+        "predicted_iou": float(instance.predicted_iou),
+        "stability_score": float(instance.stability_score),
+        "point_coords": [[float(value) for value in instance.point]],
+    }

@@ -1,0 +1,167 @@
+"""What made a mask tree: `manifest.json` in its root, the signature that keeps trees of other settings apart.
+
+Masks themselves carry no settings, so a tree must hold masks of one generator only; a run with other settings is
+refused instead of mixing into it. Nor may two data sets whose images share names share a tree.
+"""
+
+import filecmp
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from thfuse_sam.errors import ManifestError
+from thfuse_sam.files import write_json
+from thfuse_sam.images import IMAGE_SUFFIXES, Modality
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+_REMEDY = "choose another --output_dir or pass --overwrite"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Everything that decides what a mask looks like, besides the image."""
+
+    model_type: str  # "vit_h", "vit_t", ...
+    checkpoint_sha256: str  # of the checkpoint file, hexadecimal
+    generator: dict[str, float | int | None]  # every setting of the mask generator under its usual name
+    package_version: str  # informational: another version is not refused
+    precision: str = "fp32"
+
+    def differences(self, asked: "Signature") -> list[str]:
+        """Each setting that differs, as 'name VALUE (asked: VALUE)'; the package version does not count."""
+        settings = asked.settings()
+        absent = {name: None for name in self.settings() if name not in settings}
+        return self.departures({**settings, **absent})
+
+    def departures(self, asked: Mapping[str, Any]) -> list[str]:
+        """As `differences`, for some settings only: {"model_type": "vit_b", "points_per_side": 32}."""
+        mine = self.settings()
+        return [
+            f"{name} {_short(mine.get(name))} (asked: {_short(value)})"
+            for name, value in asked.items()
+            if name not in mine or mine[name] != value
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that counts, under one flat set of names."""
+        return {
+            "model_type": self.model_type,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "precision": self.precision,
+            **self.generator,
+        }
+
+
+@dataclass
+class Manifest:
+    """Content of `manifest.json`."""
+
+    signature: Signature
+    # One entry for each data set in this tree: the absolute folder of each modality, or a pattern root/**/name.
+    sources: list[dict[str, str]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)  # masks in the tree by modality
+    failures: list[dict[str, str]] = field(default_factory=list)  # modality, name, path, reason of each image left out
+
+    @classmethod
+    def load(cls, root: Path) -> "Manifest":
+        """The manifest of the tree at `root`. Raises ManifestError if there is none or it is unreadable."""
+        path = root / MANIFEST_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ManifestError(f"{path}: no such file; make the mask tree with precompute_masks.py") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise ManifestError(f"{path}: not readable as JSON ({error}); {_REMEDY}") from error
+        return cls._from_json(content, path)
+
+    def save(self, root: Path) -> None:
+        """Write `manifest.json` into `root` atomically. Raises OutputError."""
+        write_json(root / MANIFEST_NAME, {"format_version": FORMAT_VERSION, **asdict(self)})
+
+    @classmethod
+    def _from_json(cls, content: Any, path: Path) -> "Manifest":
+        """Check the types of everything that is used later: the file may have been edited or be another tool's."""
+        if not isinstance(content, dict) or not isinstance(content.get("signature"), dict):
+            raise ManifestError(f"{path}: not the manifest of a mask tree; {_REMEDY}")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ManifestError(f"{path}: format_version {version!r}, this program reads {FORMAT_VERSION}; {_REMEDY}")
+        signature = content["signature"]
+        names = {item.name for item in fields(Signature)}
+        if set(signature) != names or not isinstance(signature["generator"], dict):
+            raise ManifestError(f"{path}: the signature must have exactly {', '.join(sorted(names))}; {_REMEDY}")
+        for name in ("sources", "failures"):
+            if not _is_list_of_string_dicts(content.get(name)):
+                raise ManifestError(f"{path}: {name} must be a list of objects that hold strings; {_REMEDY}")
+        counts = content.get("counts")
+        if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
+            raise ManifestError(f"{path}: counts must be an object of integers; {_REMEDY}")
+        return cls(Signature(**signature), content["sources"], counts, content["failures"])
+
+
+def require_same_signature(manifest: Manifest, signature: Signature, remedy: str = _REMEDY) -> None:
+    """Raise ManifestError naming each setting of the tree that differs from what is asked for now."""
+    differences = manifest.signature.differences(signature)
+    if differences:
+        raise ManifestError(f"the mask tree was made with other settings: {', '.join(differences)}; {remedy}")
+
+
+def foreign_source(manifest: Manifest, modality: Modality, name: str, folder: Path) -> Path | None:
+    """The image of another recorded data set that the existing mask called `name` may have been made from.
+
+    Two data sets can hold different images under one name ("0001"); the mask of one must not be taken for the
+    other's. `folder` is the present data set's folder of that modality (or pattern, see `find_image`). Recorded
+    folders that are gone, and copies of the same image, do not count. None: the mask is ours.
+    """
+    others = [Path(source[modality]) for source in manifest.sources if modality in source]
+    own = folder.resolve()
+    for other_folder in others:
+        other = find_image(other_folder, name) if other_folder != own else None
+        if other is not None and not _same_image(other, find_image(folder, name)):
+            return other
+    return None
+
+
+def find_image(folder: Path, name: str) -> Path | None:
+    """The image called `name` in a plain folder, or in the folders of a pattern `root/**/modality`; None if gone."""
+    *above, last = name.split("/")
+    if "**" not in folder.parts:
+        return _with_image_suffix(folder.joinpath(*above), last)
+    root, modality_folder = folder.parent.parent, folder.name
+    # The name lacks the modality folder; it may have stood at any place above the file.
+    for position in range(len(above) + 1):
+        found = _with_image_suffix(root.joinpath(*above[:position], modality_folder, *above[position:]), last)
+        if found is not None:
+            return found
+    return None
+
+
+def _with_image_suffix(folder: Path, stem: str) -> Path | None:
+    if not folder.is_dir():
+        return None
+    candidates = (folder / (stem + suffix) for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _same_image(one: Path, other: Path | None) -> bool:
+    if other is None:
+        return False
+    try:
+        return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _is_list_of_string_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and all(isinstance(text, str) for text in item.values()) for item in value
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."

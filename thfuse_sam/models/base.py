@@ -1,0 +1,98 @@
+"""What every fusion network shares: checking inputs, padding, guidance, the output range.
+
+A network is a subclass that says what sizes it can take (`size_multiple`), what options it was built with and how it
+fuses one padded batch (`fuse`). Everything a caller relies on (any size, neutral placeholders, [0, 1]) is held here.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from thfuse_sam.errors import ImageSizeError, UsageError
+from thfuse_sam.models.blocks import clamp_keeping_gradients, pad_to_multiple
+from thfuse_sam.models.guidance import relative_guidance
+
+MINIMUM_SIZE = 16  # pixels, the shortest side that a network takes
+
+
+class FusionNetwork(nn.Module):
+    """Base of the fusion networks. Subclasses set `size_multiple` and `options` and define `fuse`."""
+
+    name: ClassVar[str]  # the network's name in the registry
+    size_multiple: int  # pixels; both sides of what `fuse` gets are multiples of it
+    options: dict[str, Any]  # every keyword that rebuilds this network, JSON-able
+
+    def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
+        """Fuse one padded batch.
+
+        Args:
+            ir, vi: float B1HW in [0, 1], sides are multiples of `size_multiple`.
+            guidance: float B4HW in [0, 1] as made by `relative_guidance` (zero where it says nothing), or None.
+
+        Returns:
+            float B1HW, not yet limited to [0, 1].
+        """
+        raise NotImplementedError
+
+    def forward(
+        self, ir: Tensor, vi: Tensor, ir_guidance: Tensor | None = None, vi_guidance: Tensor | None = None
+    ) -> Tensor:
+        """Fuse infrared and visible images.
+
+        Args:
+            ir: infrared, float B1HW in [0, 1], both sides at least 16 pixels.
+            vi: luma of the visible image, same shape and range.
+            ir_guidance, vi_guidance: float B2HW in [0, 1], the union and the edges of each image's segments. None, or
+                constant channels of an image, change nothing: the result is equal bit for bit.
+
+        Returns:
+            The fused image, float B1HW in [0, 1]. Values are limited to the range in training too; pixels beyond it
+            still get the gradients that lead back.
+
+        Raises:
+            ImageSizeError: a side is too short.
+            ValueError: shapes do not belong together.
+        """
+        _check_inputs(ir, vi, ir_guidance, vi_guidance)
+        height, width = ir.shape[-2:]
+        guidance = relative_guidance(ir_guidance, vi_guidance)
+        padded_ir, (top, left) = pad_to_multiple(ir, self.size_multiple)
+        padded_vi, _ = pad_to_multiple(vi, self.size_multiple)
+        if guidance is not None:
+            guidance, _ = pad_to_multiple(guidance.to(ir.dtype), self.size_multiple)
+        fused = self.fuse(padded_ir, padded_vi, guidance)
+        return clamp_keeping_gradients(fused[..., top : top + height, left : left + width])
+
+
+def _check_inputs(ir: Tensor, vi: Tensor, ir_guidance: Tensor | None, vi_guidance: Tensor | None) -> None:
+    if ir.dim() != 4 or ir.shape[1] != 1 or ir.shape != vi.shape:
+        raise ValueError(f"ir {tuple(ir.shape)} and vi {tuple(vi.shape)} must be equal and B x 1 x H x W")
+    batch, _, height, width = ir.shape
+    if min(height, width) < MINIMUM_SIZE:
+        raise ImageSizeError(
+            f"image of {width}x{height} pixels; a fusion network needs at least {MINIMUM_SIZE}x{MINIMUM_SIZE}, "
+            "leave it out or enlarge it"
+        )
+    expected = (batch, 2, height, width)
+    for argument, guidance in (("ir_guidance", ir_guidance), ("vi_guidance", vi_guidance)):
+        if guidance is not None and tuple(guidance.shape) != expected:
+            raise ValueError(f"{argument} {tuple(guidance.shape)} must be {expected}, two channels for each image")
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers training can change."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def require_at_least(minimum: float, **values: float) -> None:
+    """Check a network's numeric options. Raises UsageError that names the option, its value and the bound."""
+    for option, value in values.items():
+        if not value >= minimum:
+            raise UsageError(f"network option {option}={value}; use at least {minimum:g}")
+
+
+def require_multiple(divisor: int, divisor_name: str, **values: int) -> None:
+    """Check that widths can be shared out, among heads for example. Raises UsageError that names both options."""
+    for option, value in values.items():
+        if value < divisor or value % divisor:
+            raise UsageError(f"network option {option}={value}; use a multiple of {divisor_name}={divisor}")

@@ -1,0 +1,228 @@
+"""Parts that the fusion networks are made of."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """Pad both sides, split evenly, up to the next multiple.
+
+    Mirrors the content where there is enough of it to mirror, and repeats the border where there is not.
+
+    Args:
+        image: BCHW.
+        multiple: pixels, 1 or more.
+
+    Returns:
+        The padded image and (rows above, columns left of) the original.
+    """
+    height, width = image.shape[-2:]
+    rows, columns = -height % multiple, -width % multiple
+    if not rows and not columns:
+        return image, (0, 0)
+    top, left = rows // 2, columns // 2
+    bottom, right = rows - top, columns - left
+    fits = bottom < height and right < width
+    return F.pad(image, (left, right, top, bottom), mode="reflect" if fits else "replicate"), (top, left)
+
+
+class _ClampKeepingGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        (gradient,) = gradients
+        # A step goes against the gradient: a negative one lifts the value, a positive one lowers it.
+        leads_away = ((values < 0) & (gradient > 0)) | ((values > 1) & (gradient < 0))
+        return gradient.masked_fill(leads_away, 0)
+
+
+def clamp_keeping_gradients(values: Tensor) -> Tensor:
+    """Limit to [0, 1]; in the backward pass drop only the gradients that would push further out of the range.
+
+    A plain clamp has no gradient beyond the range, so a pixel that once left it would never learn to come back.
+    """
+    if not (torch.is_grad_enabled() and values.requires_grad):
+        return values.clamp(0, 1)
+    result: Tensor = _ClampKeepingGradients.apply(values)
+    return result
+
+
+class ConvLayer(nn.Module):
+    """Convolution with mirrored borders, then leaky ReLU (slope 0.01).
+
+    Args:
+        in_channels, out_channels: channels.
+        kernel_size: pixels, odd.
+        stride: pixels.
+        activate: False for the last layer of a network.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, activate: bool = True):
+        super().__init__()
+        self.border = kernel_size // 2
+        self.conv2d = nn.Conv2d(in_channels, out_channels, kernel_size, stride)
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BCHW -> BC'H'W'."""
+        if self.border:
+            x = F.pad(x, (self.border,) * 4, mode="reflect")
+        x = self.conv2d(x)
+        return F.leaky_relu(x) if self.activate else x
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between, on the last dimension."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """... x dim -> ... x dim."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens. Vaswani et al., "Attention is all you need", 2017."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x tokens x dim -> B x tokens x dim."""
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        return self.proj(join_heads(F.scaled_dot_product_attention(query, key, value)))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP, each behind a layer norm and a skip (pre-norm)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 2.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x tokens x dim -> B x tokens x dim."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class TransformerEncoder(nn.Module):
+    """`depth` transformer blocks and a last layer norm. No position code: the convolutions before it see positions."""
+
+    def __init__(self, dim: int, depth: int, heads: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x tokens x dim -> B x tokens x dim."""
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class PooledSpatialAttention(nn.Module):
+    """Every pixel attends to a pooled grid of the same features, so that the cost grows linearly with the image.
+
+    The spatial reduction of Wang et al., "Pyramid Vision Transformer", 2021, with a bound on the grid and not a ratio.
+
+    Args:
+        dim: channels, a multiple of `heads`.
+        heads: attention heads.
+        grid: the longest side of the pooled grid; an image has at most grid x grid keys.
+    """
+
+    def __init__(self, dim: int, heads: int, grid: int):
+        super().__init__()
+        self.heads = heads
+        self.grid = grid
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BHWC -> BHWC."""
+        batch, height, width, dim = x.shape
+        channels_first = x.permute(0, 3, 1, 2)
+        if max(height, width) > self.grid:
+            channels_first = F.adaptive_avg_pool2d(channels_first, (min(height, self.grid), min(width, self.grid)))
+        tokens = channels_first.flatten(2).transpose(1, 2)
+        query = split_heads(self.query(x).reshape(batch, height * width, dim), self.heads)
+        key, value = (split_heads(part, self.heads) for part in self.key_value(tokens).chunk(2, dim=-1))
+        attended = join_heads(F.scaled_dot_product_attention(query, key, value))
+        return self.proj(attended).reshape(batch, height, width, dim)
+
+
+class ChannelAttention(nn.Module):
+    """Attention among channels: how alike two channels are over the whole image decides how they mix.
+
+    The transposed attention of Zamir et al., "Restormer", 2022. Its matrix is channels x channels whatever the image's
+    size, and queries and keys have unit length, so that small training crops and large images are on one scale.
+    """
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BHWC -> BHWC."""
+        batch, height, width, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, height * width, 3 * dim)
+        query, key, value = (split_heads(part, self.heads).transpose(-2, -1) for part in qkv.chunk(3, dim=-1))
+        # Sums over all pixels of a large image do not fit into half precision.
+        query, key = F.normalize(query.float(), dim=-1), F.normalize(key.float(), dim=-1)
+        weights = (query @ key.transpose(-2, -1) * self.temperature).softmax(dim=-1)
+        mixed = weights.to(value.dtype) @ value
+        return self.proj(join_heads(mixed.transpose(-2, -1))).reshape(batch, height, width, dim)
+
+
+class CoarseBlock(nn.Module):
+    """One kind of attention and an MLP on coarse features, each behind a layer norm and a skip (pre-norm)."""
+
+    def __init__(self, dim: int, attention: nn.Module, mlp_ratio: float = 2.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BHWC -> BHWC."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """B x tokens x (heads * dim) -> B x heads x tokens x dim."""
+    batch, tokens, dim = x.shape
+    return x.reshape(batch, tokens, heads, dim // heads).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """B x heads x tokens x dim -> B x tokens x (heads * dim)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def upsample(x: Tensor, factor: int, align_corners: bool = False) -> Tensor:
+    """Bilinear enlargement of BCHW by a whole factor."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)

@@ -1,0 +1,35 @@
+"""The fusion networks by name."""
+
+import inspect
+from typing import Any
+
+from thfuse_sam.errors import UsageError
+from thfuse_sam.models.base import FusionNetwork
+from thfuse_sam.models.thfuse import THFuse
+from thfuse_sam.models.thfuse_lite import THFuseLite
+
+NETWORKS: dict[str, type[FusionNetwork]] = {
+    "thfuse": THFuse,
+    "thfuse_lite": THFuseLite,
+}
+DEFAULT_NETWORK = "thfuse_lite"
+
+
+def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
+    """An untrained network.
+
+    Args:
+        name: a key of NETWORKS.
+        options: keywords of that network; `network.options` of another one rebuilds it.
+
+    Raises:
+        UsageError: unknown name, unknown option or a value that cannot work.
+    """
+    if name not in NETWORKS:
+        raise UsageError(f"network {name!r} is unknown; use one of {', '.join(NETWORKS)}")
+    builder = NETWORKS[name]
+    known = inspect.signature(builder).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise UsageError(f"network {name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return builder(**options)

@@ -1,0 +1,189 @@
+"""A contact sheet of masks: for each image the image itself and its overlay, side by side under one caption."""
+
+import itertools
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from thfuse_sam.errors import ImageReadError, MaskReadError
+from thfuse_sam.images import Modality, read_for_sam, write_image
+from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.report.overlay import draw_overlay
+
+_PAPER = (250, 250, 248)
+_INK = (32, 34, 38)
+_FAINT = (112, 116, 124)
+_MARGIN = 20  # pixels around the sheet and between cards
+_GAP = 4  # pixels between an image and its overlay
+_CAPTION = 26  # pixels for the line above a card
+_FONT_SIZE = 15  # pixels
+PER_SHEET = 40  # cards; a longer sheet is hard to look at
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Card:
+    """One entry of a sheet."""
+
+    title: str  # for example "ir  street/0001"
+    image: npt.NDArray[np.uint8]  # HxWx3, RGB
+    label_map: npt.NDArray[np.integer]  # HxW, 0 is "no segment"
+
+
+def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 320) -> npt.NDArray[np.uint8]:
+    """Lay out cards row by row; each shows its image at the left and the overlay at the right.
+
+    Args:
+        cards: at least one.
+        columns: cards in a row; fewer where there are fewer cards.
+        cell_width: width in pixels of one picture. Pictures keep their shape; one taller than wide is made narrower.
+
+    Returns:
+        uint8 HxWx3, RGB.
+    """
+    if not cards:
+        raise ValueError("a contact sheet needs at least one card")
+    columns = min(columns, len(cards))
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    card_width = 2 * cell_width + _GAP
+    sizes = [[_fit(card.image.shape[:2], cell_width) for card in row] for row in rows]
+    heights = [max(height for height, _ in row) for row in sizes]
+
+    width = columns * card_width + (columns + 1) * _MARGIN
+    height = sum(heights) + len(rows) * (_CAPTION + _MARGIN) + _MARGIN
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=_FONT_SIZE)
+
+    top = _MARGIN
+    for row, row_sizes, row_height in zip(rows, sizes, heights, strict=True):
+        for column, (card, size) in enumerate(zip(row, row_sizes, strict=True)):
+            left = _MARGIN + column * (card_width + _MARGIN)
+            _draw_caption(draw, font, card, left, top, card_width)
+            # Both are brought to the cell's size first, so that an outline is one pixel of the sheet, never less.
+            image = _resize(card.image, size)
+            label_map = _resize_labels(card.label_map, size)
+            sheet.paste(Image.fromarray(image), (left, top + _CAPTION))
+            overlay = Image.fromarray(draw_overlay(image, label_map))
+            sheet.paste(overlay, (left + size[1] + _GAP, top + _CAPTION))
+        top += _CAPTION + row_height + _MARGIN
+    return np.asarray(sheet)
+
+
+def contact_sheets(
+    cards: Iterable[Card], *, per_sheet: int = PER_SHEET, columns: int = 2
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The same for any number of cards: as many sheets as it takes, made one at a time."""
+    page: list[Card] = []
+    for card in cards:
+        page.append(card)
+        if len(page) == per_sheet:
+            yield contact_sheet(page, columns=columns)
+            page = []
+    if page:
+        yield contact_sheet(page, columns=columns)
+
+
+def preview(folder: Path, entries: Sequence[tuple[Modality, str, Path]], tree: MaskTree, count: int) -> list[Path]:
+    """Write contact sheets of `count` masks of `tree`, spread evenly over `entries`.
+
+    Args:
+        folder: gets contact_sheet.png, or contact_sheet_001.png and so on where one sheet would be too long.
+        entries: (modality, name, image path); those without a readable mask or image are left out.
+        count: 0 or less makes none.
+
+    Returns:
+        the files written. Raises OutputError.
+    """
+    sheets = contact_sheets(itertools.islice(_cards(_spread(entries, count), tree), max(0, count)))
+    several = count > PER_SHEET
+    written = []
+    for number, sheet in enumerate(sheets, 1):
+        path = folder / (f"contact_sheet_{number:03d}.png" if several else "contact_sheet.png")
+        write_image(path, sheet)
+        written.append(path)
+    return written
+
+
+def _spread(entries: Sequence[tuple[Modality, str, Path]], count: int) -> list[tuple[Modality, str, Path]]:
+    """`count` entries in their order, whole scenes (all entries of one name) at even distances."""
+    scenes: dict[str, list[tuple[Modality, str, Path]]] = {}
+    for entry in entries:
+        scenes.setdefault(entry[1], []).append(entry)
+    names = list(scenes)
+    wanted = min(len(names), -(-count * len(names) // max(1, len(entries))))
+    return [entry for index in range(wanted) for entry in scenes[names[index * len(names) // wanted]]]
+
+
+def _cards(entries: Sequence[tuple[Modality, str, Path]], tree: MaskTree) -> Iterator[Card]:
+    for modality, name, path in entries:
+        try:
+            image = read_for_sam(path, modality)
+            yield Card(f"{modality}  {name}", image, tree.read(modality, name, image.shape[:2]))
+        except (ImageReadError, MaskReadError):
+            continue
+
+
+def _fit(shape: Sequence[int], cell_width: int) -> tuple[int, int]:
+    """(height, width) of an image of `shape` inside a square cell."""
+    height, width = shape
+    scale = min(cell_width / width, cell_width / height)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _resize(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    smaller = size[0] < image.shape[0]
+    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _resize_labels(label_map: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.uint16]:
+    resized = cv2.resize(label_map.astype(np.uint16), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, dtype=np.uint16)
+
+
+def _draw_caption(
+    draw: ImageDraw.ImageDraw,
+    font: _Font,
+    card: Card,
+    left: int,
+    top: int,
+    width: int,
+) -> None:
+    """The title at the left, the number of segments and the share of the image they cover at the right."""
+    segments = len(np.unique(card.label_map[card.label_map > 0]))
+    covered = np.count_nonzero(card.label_map) / max(1, card.label_map.size)
+    noun = "segment" if segments == 1 else "segments"
+    facts = f"{segments} {noun}, {covered:.0%} covered" if segments else "no segment"
+    facts_width = draw.textlength(facts, font=font)
+    draw.text((left + width - facts_width, top), facts, fill=_FAINT, font=font)
+    room = width - facts_width - _MARGIN
+    title = _drawable(font, card.title)
+    while len(title) > 1 and draw.textlength(title, font=font) > room:
+        # The end of a long path says more than its start.
+        title = "…" + title.lstrip("…")[1:]
+    draw.text((left, top), title, fill=_INK, font=font)
+
+
+def _drawable(font: _Font, text: str) -> str:
+    """`text` without the characters that the font lacks: an accented letter loses its accent, others become "?"."""
+    # A private-use character is in no font: its picture is that of every missing one.
+    missing = bytes(font.getmask("\ue000"))
+
+    def is_missing(character: str) -> bool:
+        return not character.isspace() and bytes(font.getmask(character)) == missing
+
+    drawn = []
+    for character in text:
+        if is_missing(character):
+            character = unicodedata.normalize("NFKD", character)[0]
+            character = "?" if is_missing(character) else character
+        drawn.append(character)
+    return "".join(drawn)

@@ -1,0 +1,136 @@
+"""The Segment Anything model types: how each is built, where its published weights are, its default settings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.sam import nano, tiny_vit
+from thfuse_sam.sam.generator import GeneratorSettings
+from thfuse_sam.sam.weights import describe_differences, read_weights, recognise_model_type, vit_image_size
+
+_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """One kind of Segment Anything model."""
+
+    name: str
+    build: Callable[[], Sam]  # an untrained model
+    image_size: int  # pixels, the longest side that the image encoder sees
+    file_name: str  # of the published weights, in the cache
+    url: str | None  # None: the weights ship with this project
+    sha256: str | None  # of the published weights; None: not fixed
+    defaults: GeneratorSettings  # of the automatic mask generator
+
+
+# The SHA-256 sums are those that micro-sam's `util.py` (computational-cell-analytics/micro-sam on GitHub) checks its
+# downloads against. The digits in SAM's own file names are the first ones of an MD5 sum.
+MODEL_TYPES: dict[str, ModelType] = {
+    "vit_h": ModelType(
+        name="vit_h",
+        build=build_sam_vit_h,
+        image_size=1024,
+        file_name="sam_vit_h_4b8939.pth",
+        url=f"{_SAM_URL}/sam_vit_h_4b8939.pth",
+        sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        defaults=GeneratorSettings(),
+    ),
+    "vit_l": ModelType(
+        name="vit_l",
+        build=build_sam_vit_l,
+        image_size=1024,
+        file_name="sam_vit_l_0b3195.pth",
+        url=f"{_SAM_URL}/sam_vit_l_0b3195.pth",
+        sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        defaults=GeneratorSettings(),
+    ),
+    "vit_b": ModelType(
+        name="vit_b",
+        build=build_sam_vit_b,
+        image_size=1024,
+        file_name="sam_vit_b_01ec64.pth",
+        url=f"{_SAM_URL}/sam_vit_b_01ec64.pth",
+        sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        defaults=GeneratorSettings(),
+    ),
+    "vit_t": ModelType(
+        name="vit_t",
+        build=tiny_vit.build_vit_t,
+        image_size=tiny_vit.IMAGE_SIZE,
+        file_name="mobile_sam.pt",
+        url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        defaults=GeneratorSettings(),
+    ),
+    "vit_nano": ModelType(
+        name="vit_nano",
+        build=nano.build_vit_nano,
+        image_size=nano.IMAGE_SIZE,
+        file_name="vit_nano.safetensors",
+        url=None,
+        sha256=None,
+        defaults=GeneratorSettings(),
+    ),
+}
+
+
+def find_model_type(name: str) -> ModelType:
+    """The model type of that name. Raises UsageError for an unknown one."""
+    if name not in MODEL_TYPES:
+        raise UsageError(f"--sam_model_type {name}: unknown model type; use auto, {', '.join(MODEL_TYPES)}")
+    return MODEL_TYPES[name]
+
+
+def build_sam(model_type: str, checkpoint: Path, device: torch.device | str = "cpu") -> Sam:
+    """The model with the checkpoint's weights in float32, in eval mode, on `device`.
+
+    Raises CheckpointError where the file cannot be read or its weights are not exactly those of the model type.
+    """
+    kind = find_model_type(model_type)
+    weights = read_weights(checkpoint)
+    # On the meta device a model has shapes and no values: nothing is initialised that the checkpoint would replace.
+    with torch.device("meta"):
+        sam = _build_for(kind, weights)
+    _require_fit(kind, sam.state_dict(), weights, checkpoint)
+    # Copies, so that the checkpoint file is not held open by a memory map.
+    values = {name: _for_model(value, torch.device(device)) for name, value in weights.items()}
+    sam.load_state_dict(values, assign=True)
+    return sam.to(device).eval()
+
+
+def _build_for(kind: ModelType, weights: Mapping[str, Tensor]) -> Sam:
+    if kind.name == recognise_model_type(weights) == "vit_nano":
+        return nano.build_vit_nano(vit_image_size(weights))
+    return kind.build()
+
+
+def _require_fit(
+    kind: ModelType, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], checkpoint: Path
+) -> None:
+    differences = describe_differences(expected, weights)
+    if not differences:
+        return
+    found = recognise_model_type(weights)
+    if found is None:
+        raise CheckpointError(
+            f"{checkpoint}: is no Segment Anything checkpoint of a known type ({differences}); "
+            f"use one of {kind.name}, such as {kind.file_name}"
+        )
+    if found != kind.name:
+        raise CheckpointError(
+            f"{checkpoint}: looks like {found}, not like {kind.name} ({differences}); "
+            f"use --sam_model_type {found} or a checkpoint of {kind.name}"
+        )
+    raise CheckpointError(f"{checkpoint}: is not a plain {kind.name} checkpoint ({differences}); use an unmodified one")
+
+
+def _for_model(value: Tensor, device: torch.device) -> Tensor:
+    dtype = torch.float32 if value.is_floating_point() else value.dtype
+    return value.to(device=device, dtype=dtype, copy=True)

@@ -1,0 +1,231 @@
+"""`vit_t`: Segment Anything with a TinyViT image encoder, as published by MobileSAM.
+
+TinyViT: Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers", ECCV 2022.
+MobileSAM: Zhang et al., "Faster Segment Anything: Towards Lightweight SAM for Mobile Applications", 2023.
+
+The module names are those of the published `mobile_sam.pt`, so that its weights load as they are. They include a
+classification head that the encoder never uses.
+"""
+
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling.common import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGE_SIZE = 1024  # pixels, the longest side that the encoder sees
+EMBED_DIM = 256  # channels of the image embedding and of the mask decoder
+STRIDE = 16  # pixels of the input for one cell of the image embedding
+
+# One value for each of the four stages.
+WIDTHS = (64, 128, 160, 320)  # channels
+DEPTHS = (2, 2, 6, 2)  # blocks
+HEADS = (0, 4, 5, 10)  # attention heads; the first stage is convolutional
+WINDOWS = (0, 7, 14, 7)  # cells along one side of an attention window
+EXPANSION = 4  # hidden channels for one channel, in the convolutional blocks and in the MLPs
+CLASSES = 1000  # of the unused classification head
+
+
+class ConvNorm(nn.Sequential):
+    """A convolution without bias, padded to keep the size at stride 1, and its batch norm."""
+
+    c: nn.Conv2d
+    bn: nn.BatchNorm2d
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
+        self.add_module("bn", nn.BatchNorm2d(outputs))
+
+
+class PatchEmbedding(nn.Module):
+    """Image Bx3xHxW -> Bx64x(H/4)x(W/4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = WIDTHS[0]
+        self.seq = nn.Sequential(ConvNorm(3, width // 2, 3, 2), nn.GELU(), ConvNorm(width // 2, width, 3, 2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.seq(image)
+
+
+class ConvBlock(nn.Module):
+    """Inverted bottleneck with a residual connection (MBConv): BxCxHxW -> BxCxHxW."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = width * EXPANSION
+        self.conv1 = ConvNorm(width, hidden)
+        self.conv2 = ConvNorm(hidden, hidden, 3, groups=hidden)
+        self.conv3 = ConvNorm(hidden, width)
+        # A new block starts as the identity.
+        nn.init.zeros_(self.conv3.bn.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.gelu(self.conv1(x))
+        y = F.gelu(self.conv2(y))
+        return F.gelu(x + self.conv3(y))
+
+
+class Downsample(nn.Module):
+    """Changes the number of channels and, at stride 2, halves the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(inputs, outputs)
+        self.conv2 = ConvNorm(outputs, outputs, 3, stride, groups=outputs)
+        self.conv3 = ConvNorm(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows, with one learned bias for each head and each distance |dy|, |dx|."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens Nx(window*window)xC of N windows -> the same shape."""
+        count, tokens, width = x.shape
+        qkv = self.qkv(self.norm(x)).view(count, tokens, self.heads, 3, width // self.heads)
+        query, key, value = qkv.permute(3, 0, 2, 1, 4)
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=self._bias().to(query.dtype))
+        return self.proj(x.transpose(1, 2).reshape(count, tokens, width))
+
+    def _bias(self) -> Tensor:
+        """Biases for every pair of tokens: heads x tokens x tokens."""
+        cells = torch.arange(self.window, device=self.attention_biases.device)
+        distance = (cells[:, None] - cells[None]).abs()
+        index = distance[:, None, :, None] * self.window + distance[None, :, None, :]
+        tokens = self.window * self.window
+        return self.attention_biases[:, index.reshape(tokens, tokens)]
+
+
+class Mlp(nn.Module):
+    """Layer norm and two linear layers, on the last dimension."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, width * EXPANSION)
+        self.fc2 = nn.Linear(width * EXPANSION, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+
+class AttentionBlock(nn.Module):
+    """Window attention, a depthwise convolution across the windows' borders, MLP: BxCxHxW -> BxCxHxW."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.attn = WindowAttention(width, heads, window)
+        self.local_conv = ConvNorm(width, width, 3, groups=width)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self._attend(x)
+        x = self.local_conv(x).permute(0, 2, 3, 1)
+        return (x + self.mlp(x)).permute(0, 3, 1, 2)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        batch, width, height, breadth = x.shape
+        side = self.attn.window
+        # Whole windows; the published weights were trained with attention to the padded cells.
+        x = F.pad(x, (0, -breadth % side, 0, -height % side)).permute(0, 2, 3, 1)
+        rows, columns = x.shape[1] // side, x.shape[2] // side
+        windows = x.reshape(batch, rows, side, columns, side, width).transpose(2, 3)
+        windows = self.attn(windows.reshape(-1, side * side, width))
+        x = windows.view(batch, rows, columns, side, side, width).transpose(2, 3)
+        x = x.reshape(batch, rows * side, columns * side, width).permute(0, 3, 1, 2)
+        return x[:, :, :height, :breadth]
+
+
+class Stage(nn.Module):
+    """The blocks of one resolution, then the change to the next stage's channels and resolution."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        width, heads, window = WIDTHS[index], HEADS[index], WINDOWS[index]
+        self.blocks = nn.ModuleList(
+            AttentionBlock(width, heads, window) if heads else ConvBlock(width) for _ in range(DEPTHS[index])
+        )
+        self.downsample: Downsample | None = None
+        if index + 1 < len(WIDTHS):
+            # MobileSAM keeps the resolution before the last stage, so that the embedding has SAM's 64x64 cells.
+            stride = 1 if index + 2 == len(WIDTHS) else 2
+            self.downsample = Downsample(width, WIDTHS[index + 1], stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class TinyViT(nn.Module):
+    """MobileSAM's image encoder: Bx3xSxS, normalised -> Bx256x(S/16)x(S/16), S = `img_size`."""
+
+    def __init__(self, image_size: int = IMAGE_SIZE) -> None:
+        super().__init__()
+        self.img_size = image_size  # the name that segment_anything reads
+        self.patch_embed = PatchEmbedding()
+        self.layers = nn.ModuleList(Stage(index) for index in range(len(WIDTHS)))
+        self.norm_head = nn.LayerNorm(WIDTHS[-1])
+        self.head = nn.Linear(WIDTHS[-1], CLASSES)
+        self.apply(_initialise)
+        self.neck = nn.Sequential(
+            nn.Conv2d(WIDTHS[-1], EMBED_DIM, 1, bias=False),
+            LayerNorm2d(EMBED_DIM),
+            nn.Conv2d(EMBED_DIM, EMBED_DIM, 3, padding=1, bias=False),
+            LayerNorm2d(EMBED_DIM),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patch_embed(image)
+        for stage in self.layers:
+            x = stage(x)
+        return self.neck(x)
+
+
+def build_vit_t(image_size: int = IMAGE_SIZE) -> Sam:
+    """An untrained `vit_t`.
+
+    Args:
+        image_size: longest side in pixels that the encoder sees, a multiple of 16; the published weights expect 1024.
+    """
+    grid = image_size // STRIDE
+    prompt_encoder = PromptEncoder(
+        embed_dim=EMBED_DIM,
+        image_embedding_size=(grid, grid),
+        input_image_size=(image_size, image_size),
+        mask_in_chans=16,
+    )
+    mask_decoder = MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=TwoWayTransformer(depth=2, embedding_dim=EMBED_DIM, num_heads=8, mlp_dim=2048),
+        transformer_dim=EMBED_DIM,
+        iou_head_depth=3,
+        iou_head_hidden_dim=256,
+    )
+    return Sam(
+        TinyViT(image_size),
+        prompt_encoder,
+        mask_decoder,
+        pixel_mean=[123.675, 116.28, 103.53],
+        pixel_std=[58.395, 57.12, 57.375],
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,135 @@
+"""Files of Segment Anything weights: reading them safely and telling which model type they belong to."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from thfuse_sam.errors import CheckpointError
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+# Training tools put the weights beside other things, under one of these names.
+_NESTED = ("model", "state_dict", "weights")
+_VIT_WIDTHS = {192: "vit_nano", 768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+_NAMED_KEYS = 3  # how many differing keys an error names
+_PATCH_SIZE = 16  # pixels for one cell of a ViT's position embedding
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a checkpoint, on the CPU and as stored; no code in the file is run.
+
+    PyTorch's zip files are memory-mapped: a tensor is read from disk when it is used.
+    Raises CheckpointError where the file is missing, damaged, unsafe or no checkpoint.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise CheckpointError(f"{path}: a checkpoint's name ends in {', '.join(SUFFIXES)}, not in {path.suffix!r}")
+    _refuse_other_files(path)
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    return _unwrap(_read_torch(path), path)
+
+
+def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of the model type that these weights look like, judged by the image encoder; None if like no type."""
+    if "image_encoder.patch_embed.seq.0.c.weight" in weights:
+        return "vit_t"
+    positions = weights.get("image_encoder.pos_embed")
+    if positions is None or positions.ndim != 4:
+        return None
+    return _VIT_WIDTHS.get(positions.shape[-1])
+
+
+def vit_image_size(weights: Mapping[str, Tensor]) -> int:
+    """Longest side in pixels that the weights' image encoder (a ViT of 16-pixel patches) was trained at."""
+    return weights["image_encoder.pos_embed"].shape[1] * _PATCH_SIZE
+
+
+def describe_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """What `weights` lack, have in excess or have in another shape, in a few words; "" where they fit."""
+    parts = []
+    if missing := [key for key in expected if key not in weights]:
+        parts.append(f"{len(missing)} missing: {_some(missing)}")
+    if excess := [key for key in weights if key not in expected]:
+        parts.append(f"{len(excess)} unknown: {_some(excess)}")
+    reshaped = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in weights and weights[key].shape != expected[key].shape
+    ]
+    if reshaped:
+        parts.append(f"{len(reshaped)} of another shape: {_some(reshaped)}")
+    return "; ".join(parts)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED_KEYS]) + (", ..." if len(names) > _NAMED_KEYS else "")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def _refuse_other_files(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; name the checkpoint file in it")
+    try:
+        head = _head(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint; check --sam_checkpoint or download the file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty; download it again")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{path}: is a web page, not a checkpoint; download the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: is a Git LFS pointer, not a checkpoint; run 'git lfs pull'")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_torch(path: Path) -> Any:
+    is_zip = zipfile.is_zipfile(path)
+    if not is_zip and _head(path).startswith(b"PK"):
+        raise CheckpointError(f"{path}: the file is truncated; download or copy it again")
+    try:
+        # Only zip files can be mapped; older PyTorch wrote plain pickles.
+        return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise CheckpointError(
+                f"{path}: refused, it holds code ({unsafe[1]}) and not only tensors; use a file of plain weights"
+            ) from error
+        raise _damaged(path, error) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    return CheckpointError(f"{path}: is truncated, damaged or no checkpoint ({reason}); download or copy it again")
+
+
+def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, dict):
+        for name in _NESTED:
+            if isinstance(loaded.get(name), dict):
+                loaded = loaded[name]
+                break
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointError(f"{path}: holds no named weights; use a checkpoint of a Segment Anything model")
+    return dict(loaded)
