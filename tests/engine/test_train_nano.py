@@ -52,7 +52,7 @@ def test_interior_point_lies_inside_a_ring() -> None:
 def test_mask_loss_prefers_the_right_mask_and_small_ones_count() -> None:
     target = torch.zeros(32, 32)
     target[4:7, 4:7] = 1
-    right, empty = (target * 2 - 1) * 6, torch.full((32, 32), -6.0)
+    right, empty = (target * 2 - 1) * 9, torch.full((32, 32), -9.0)
     assert mask_loss(right, target) < 0.1
     assert mask_loss(empty, target) > 2
 

@@ -1,0 +1,98 @@
+"""The figures on the card of `vit_nano`: interior-point IoU, masks per photo, time of an automatic run.
+
+    python benchmarks/nano_card.py --scenes 40 --pennfudan DIR --photos DIR...
+
+Scenes are rendered from seeds that neither the sample set nor any training uses on purpose (900000 and up).
+`--pennfudan` wants `PNGImages/` and `PedMasks/` below DIR. Prints one markdown table.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.synthetic import render_scene
+from thfuse_sam.engine.train_nano import interior_point_iou
+from thfuse_sam.images import read_infrared, read_visible
+from thfuse_sam.sam.checkpoints import resolve_sam
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+
+FIRST_SEED = 900_000
+
+
+def scene_ious(sam: torch.nn.Module, count: int) -> tuple[list[float], list[float]]:
+    """IoUs of visible and infrared objects over `count` scenes."""
+    visible: list[float] = []
+    infrared: list[float] = []
+    for seed in range(FIRST_SEED, FIRST_SEED + count):
+        scene = render_scene(seed, height=480, width=640)
+        visible += interior_point_iou(sam, scene.visible, scene.visible_labels)
+        infrared += interior_point_iou(sam, np.repeat(scene.infrared[..., None], 3, 2), scene.infrared_labels)
+    return visible, infrared
+
+
+def pennfudan_ious(sam: torch.nn.Module, root: Path) -> list[float]:
+    """IoUs of all people."""
+    masks = list_images(root / "PedMasks")
+    ious: list[float] = []
+    for name, path in list_images(root / "PNGImages").items():
+        label_map = _label_image(masks.get(f"{name}_mask") or masks[name])
+        ious += interior_point_iou(sam, read_visible(path), label_map, min_area=0)
+    return ious
+
+
+def _label_image(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="weights (default: the shipped ones)")
+    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--pennfudan", type=Path)
+    parser.add_argument("--photos", type=Path, nargs="*", default=[])
+    parser.add_argument("--photo_step", type=int, default=1, help="take every n-th photo")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    resolved = resolve_sam("vit_nano", options.checkpoint)
+    sam = build_sam(resolved.model_type, resolved.checkpoint)
+    print(f"| figure | value |\n|---|---|\n| SHA-256 | `{resolved.sha256}` |")
+    visible, infrared = scene_ious(sam, options.scenes)
+    for name, ious in (("visible", visible), ("infrared", infrared), ("both", visible + infrared)):
+        print(f"| interior-point IoU, {options.scenes} scenes, {name} ({len(ious)} objects) | {np.mean(ious):.3f} |")
+    if options.pennfudan:
+        ious = pennfudan_ious(sam, options.pennfudan)
+        print(f"| interior-point IoU, Penn-Fudan ({len(ious)} people) | {np.mean(ious):.3f} |")
+    generator = AutomaticMaskGenerator(sam, MODEL_TYPES["vit_nano"].defaults)
+    for folder in options.photos:
+        read = read_infrared if folder.name == "ir" else read_visible
+        counts, coverage = [], []
+        for path in list(list_images(folder).values())[:: options.photo_step]:
+            image = read(path)
+            label_map = generator.label_map(image if image.ndim == 3 else np.repeat(image[..., None], 3, 2))
+            counts.append(len(np.unique(label_map[label_map > 0])))
+            coverage.append(float((label_map > 0).mean()))
+        low, middle, high = np.percentile(counts, [5, 50, 95])
+        print(
+            f"| masks per photo, {folder.parent.name}/{folder.name} ({len(counts)} photos): "
+            f"5 %, median, 95 % | {low:.0f}, {middle:.0f}, {high:.0f}; {np.mean(coverage):.0%} covered |"
+        )
+    image = render_scene(FIRST_SEED, height=480, width=640).visible
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        generator.generate(image)
+        times.append(time.perf_counter() - start)
+    print(f"| automatic run, 640x480, {options.threads} threads, best of 3 | {min(times):.2f} s |")
+
+
+if __name__ == "__main__":
+    main()
