@@ -76,7 +76,9 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="vit_nano.safetensors",
         url=None,
         sha256=None,
-        defaults=GeneratorSettings(),
+        defaults=GeneratorSettings(
+            points_per_side=16, pred_iou_thresh=0.3, stability_score_thresh=0.55, box_nms_thresh=0.5
+        ),
     ),
 }
 
