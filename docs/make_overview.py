@@ -37,8 +37,8 @@ def main() -> None:
     gap = np.full((360, 8, 3), 255, np.uint8)
     rows = [np.hstack([infrared, gap, scene.visible, gap, fused])]
     rows.append(np.full((8, rows[0].shape[1], 3), 255, np.uint8))
-    difference = np.full_like(fused, 255)
-    rows.append(np.hstack([overlays[0], gap, overlays[1], gap, difference]))
+    blank = np.full_like(fused, 255)
+    rows.append(np.hstack([overlays[0], gap, overlays[1], gap, blank]))
     write_image(ROOT / "docs" / "overview.jpg", np.vstack(rows))
 
 
