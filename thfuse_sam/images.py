@@ -248,7 +248,7 @@ def _orientation(image: Image.Image) -> int:
         # PngImageFile.getexif decodes the whole image; the general one reads what is already known.
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     # Broken metadata is common in the wild and no reason to refuse a picture that decodes.
-    except Exception:
+    except (OSError, ValueError, LookupError, TypeError, SyntaxError, OverflowError, struct.error):
         return 1
     return value if value in range(1, 9) else 1
 
