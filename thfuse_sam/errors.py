@@ -49,5 +49,17 @@ class OutputError(ThFuseError):
     """An output folder or file cannot be written (permissions, disk full)."""
 
 
+class WorkerError(ThFuseError):
+    """The machines or processes that were to do the work are not there, or went away."""
+
+
 class TrainingError(ThFuseError):
     """Training cannot go on, for example because the loss is not finite."""
+
+
+class SampleError(ThFuseError):
+    """An annotated image cannot be used: no partner, no object, a polygon outside the image, and so on."""
+
+
+class DownloadError(ThFuseError):
+    """A data set cannot be fetched, or what was fetched is refused."""

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from thfuse_sam.datasets.synthetic import render_scene
 from thfuse_sam.engine.train_nano import (
+    AFFINITY_STEPS,
     PADDING,
-    DensePointHead,
+    AffinityHead,
     NanoTrainingConfig,
     TargetStream,
+    affinity_loss,
+    decoder_outputs,
     fit_to_square,
-    informed_init,
-    interior_point,
     interior_point_iou,
     mask_iou,
     mask_loss,
@@ -19,6 +21,7 @@ from thfuse_sam.engine.train_nano import (
     textured_shapes,
     train_nano,
 )
+from thfuse_sam.sam.assembly import STRIDE
 from thfuse_sam.sam.nano import EMBED_DIM, build_vit_nano
 
 SIZE = 64
@@ -39,14 +42,6 @@ def test_fit_to_square_pads_at_the_bottom_like_sam() -> None:
     assert (square[:32] == 200).all() and (square[32:] == 0).all()
     assert (square_labels[32:] == PADDING).all()
     assert (square_labels[:32, :32] == 0).all() and (square_labels[:32, 32:] == 1).all()
-
-
-def test_interior_point_lies_inside_a_ring() -> None:
-    y, x = np.mgrid[:41, :41]
-    radius = np.hypot(y - 20, x - 20)
-    ring = (radius > 10) & (radius < 18)
-    px, py = interior_point(ring)
-    assert ring[int(py), int(px)]
 
 
 def test_mask_loss_prefers_the_right_mask_and_small_ones_count() -> None:
@@ -75,27 +70,57 @@ def test_targets_are_averaged_down() -> None:
 
 
 def test_stream_gives_points_inside_their_regions() -> None:
-    stream = TargetStream(SIZE, 20, [], NanoTrainingConfig(shares=(1, 0, 0)))
-    image, labels, ids, points, boxes = next(iter(stream))
+    stream = TargetStream(SIZE, [], [], NanoTrainingConfig(shares=(1, 0, 0), prompts=20, crop_size=SIZE))
+    image, labels, ids, points, boxes, _ = next(iter(stream))
     assert image.shape == (3, SIZE, SIZE) and boxes.shape == (20, 4)
     for label, (x, y) in zip(ids, points, strict=True):
         assert labels[int(y), int(x)] == label
 
 
-def test_dense_head_answers_each_point() -> None:
-    points = torch.rand(2, 5, 2) * 2 - 1
-    assert DensePointHead()(torch.randn(2, EMBED_DIM, 4, 4), points).shape == (2, 5, 3, 16, 16)
+def test_affinity_loss_knows_right_from_wrong() -> None:
+    labels = torch.ones(1, 128, 128, dtype=torch.int32)
+    labels[:, :, 128 // 2 :] += 1
+    labels[:, 128 // 2 :] += 2
+    labels[:, -4:] = PADDING
+    grid = 128 // 4
+    places = labels[:, 2::4, 2::4]
+    right = torch.full((1, len(AFFINITY_STEPS), grid, grid), 9.0)
+    for channel, (dy, dx) in enumerate(AFFINITY_STEPS):
+        there = torch.roll(places, (-dy, -dx), (1, 2))
+        right[:, channel][places != there] = -9.0
+    assert affinity_loss(right, labels) < 0.01
+    assert affinity_loss(-right, labels) > 4
+    assert 0.55 < affinity_loss(0 * right, labels) < 0.7
 
 
-def test_informed_init_keeps_patches_apart() -> None:
+def test_affinity_head_answers_at_the_mask_grid() -> None:
+    assert AffinityHead()(torch.randn(2, EMBED_DIM, 4, 4)).shape == (2, len(AFFINITY_STEPS), 16, 16)
+
+
+def test_stream_crops_at_whole_patches() -> None:
+    scene = render_scene(3, height=96, width=128)
+    stream = TargetStream(128, [scene], [], NanoTrainingConfig(shares=(0, 1, 0), crop_size=64))
+    samples = iter(stream)
+    for _ in range(5):
+        image, labels, ids, points, _, corner = next(samples)
+        assert image.shape == (3, 64, 64) and labels.shape == (64, 64)
+        assert (corner >= 0).all() and (corner * STRIDE + 64 <= 128).all()
+        assert all(labels[int(y), int(x)] == label for label, (x, y) in zip(ids, points, strict=True))
+
+
+def test_a_crop_is_decoded_as_its_place_in_the_whole_image() -> None:
     torch.manual_seed(0)
-    sam = build_vit_nano(SIZE)
-    informed_init(sam)
-    weight = sam.image_encoder.patch_embed.proj.weight.flatten(1)
-    gram = weight @ weight.T
-    off_diagonal = gram - torch.diag(gram.diagonal())
-    assert off_diagonal.abs().max() < 0.01 * gram.diagonal().max()
-    assert torch.isfinite(sam.image_encoder(torch.randn(1, 3, SIZE, SIZE))).all()
+    sam = build_vit_nano(128).eval()
+    embedding = torch.randn(1, EMBED_DIM, 8, 8)
+    points = torch.tensor([[70.0, 90.0]])
+    with torch.no_grad():
+        whole, _ = decoder_outputs(sam, embedding, (0, 0), points, None)
+        same, _ = decoder_outputs(sam, embedding, (0, 0), points, None)
+        crop, _ = decoder_outputs(sam, embedding[..., 4:, 4:], (4, 4), points - 64, None)
+        wrong, _ = decoder_outputs(sam, embedding[..., 4:, 4:], (0, 0), points - 64, None)
+    assert torch.equal(whole, same)
+    far = (wrong - whole[..., 16:, 16:]).abs().mean()
+    assert (crop - whole[..., 16:, 16:]).abs().mean() < far
 
 
 def test_a_short_training_saves_a_changed_model(caplog: pytest.LogCaptureFixture) -> None:
@@ -103,8 +128,8 @@ def test_a_short_training_saves_a_changed_model(caplog: pytest.LogCaptureFixture
     sam = build_vit_nano(SIZE)
     before = sam.mask_decoder.iou_token.weight.clone()
     saved = []
-    config = NanoTrainingConfig(minutes=0.01, batch_size=1, prompts=4, dense_points=4, shares=(1, 0, 0), workers=0)
-    train_nano(sam, [], config, lambda model: saved.append(model))
+    config = NanoTrainingConfig(minutes=0.01, batch_size=1, prompts=4, crop_size=32, shares=(1, 0, 0), workers=0)
+    train_nano(sam, [], [], config, lambda model: saved.append(model))
     assert saved == [sam]
     assert not torch.equal(before, sam.mask_decoder.iou_token.weight)
 

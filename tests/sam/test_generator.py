@@ -1,6 +1,8 @@
 """The mask generator against segment_anything's own, on a model whose decoder finds regions of equal colour."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,16 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thfuse_sam.errors import UsageError
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, enlarge, mask_boxes
+from thfuse_sam.errors import DeviceError, UsageError
+from thfuse_sam.sam import generator as generator_module
+from thfuse_sam.sam.decoder import PointDecoder
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, ImageEmbedding
 from thfuse_sam.sam.nano import build_vit_nano
+from thfuse_sam.sam.postprocess import enlarge, mask_boxes
+from thfuse_sam.sam.registry import MODEL_TYPES
+from thfuse_sam.sam.tiny_vit import build_vit_t
 
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "precompute.py"
 SIDE = 256  # of the model's input
 LOW = SIDE // 4  # of the decoder's logits
 SETTINGS = GeneratorSettings(points_per_side=10, points_per_batch=40)
@@ -84,7 +92,8 @@ def scene(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def stock_settings(settings: GeneratorSettings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in GeneratorSettings.__dataclass_fields__}
+    ours_alone = {"precision", "adaptive_points"}
+    return {name: getattr(settings, name) for name in GeneratorSettings.__dataclass_fields__ if name not in ours_alone}
 
 
 @pytest.mark.parametrize(
@@ -146,20 +155,268 @@ def test_label_map_agrees_with_stock_masks() -> None:
     assert (found == expected).mean() >= 0.999
 
 
-def test_untrained_nano_equals_stock() -> None:
+OPEN = GeneratorSettings(
+    points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, stability_score_offset=1e-3, box_nms_thresh=1
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"), [({}, (60, 90)), ({}, (90, 50)), ({"crop_n_layers": 1, "points_per_batch": "auto"}, (60, 90))]
+)
+def test_untrained_nano_equals_stock(changes: dict[str, Any], size: tuple[int, int]) -> None:
     """Through the real encoder and decoder; an untrained model's masks pass only open filters."""
     torch.manual_seed(0)
-    sam, image = build_vit_nano(64).eval(), scene(60, 90)
-    settings = GeneratorSettings(
-        points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, stability_score_offset=1e-3, box_nms_thresh=1
-    )
-    expected = SamAutomaticMaskGenerator(sam, **stock_settings(settings)).generate(image)
+    sam, image = build_vit_nano(64).eval(), scene(*size)
+    settings = replace(OPEN, **changes)
+    stock = stock_settings(replace(settings, points_per_batch=64))
+    expected = SamAutomaticMaskGenerator(sam, **stock).generate(image)
     # The stock generator also returns masks without any pixel.
     expected = [record for record in expected if record["area"]]
-    found = AutomaticMaskGenerator(sam, settings).generate(image)
+    generator = AutomaticMaskGenerator(sam, settings)
+    assert isinstance(generator.decoder, PointDecoder)
+    found = generator.generate(image)
     assert len(found) == len(expected) > 0
     for instance, record in zip(found, expected, strict=True):
         assert (instance.mask == record["segmentation"]).mean() >= 0.999
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Any:
+    """`benchmarks/precompute.py`, whose oracle gives random weights the masks of a trained model."""
+    spec = importlib.util.spec_from_file_location("benchmark_precompute", BENCHMARK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "points"),
+    [
+        (lambda: build_vit_t(128), (90, 130), 6),
+        (lambda: build_vit_t(128), (130, 60), 6),
+        (lambda: build_vit_nano(256), (90, 130), 8),
+        pytest.param(MODEL_TYPES["vit_b"].build, (120, 160), 8, marks=pytest.mark.slow),
+    ],
+    ids=["vit_t", "vit_t tall", "vit_nano", "vit_b"],
+)
+def test_label_map_equals_stock_with_real_statistics(benchmark: Any, build: Any, size: Any, points: int) -> None:
+    torch.manual_seed(0)
+    sam, image = build().eval(), scene(*size)
+    oracle = benchmark.RegionOracle(image, sam.image_encoder.img_size, regions=(30, 20, 8))
+    records = benchmark.stock_masks(sam, image, oracle, {"points_per_side": points})
+    settings = GeneratorSettings(points_per_side=points, points_per_batch="auto")
+    found = benchmark.own_generator(sam, oracle, settings).generate(image)
+    assert len(found) == len(records) >= 3
+    expected = [record["segmentation"] for record in records]
+    assert benchmark.equal_pixels(expected, [instance.mask for instance in found]) >= 0.999
+
+
+def test_bf16_masks_are_nearly_those_of_fp32() -> None:
+    torch.manual_seed(0)
+    sam, image = build_vit_nano(64).eval(), scene(60, 90)
+    settings = replace(OPEN, points_per_side=2)
+    full, half = (
+        AutomaticMaskGenerator(sam, replace(settings, precision=precision)).generate(image)
+        for precision in ("fp32", "bf16")
+    )
+    assert len(half) == len(full) > 0
+    masks = np.stack([instance.mask.ravel() for instance in full]).astype(float)
+    others = np.stack([instance.mask.ravel() for instance in half]).astype(float)
+    common = masks @ others.T
+    ious = (common / (masks.sum(1)[:, None] + others.sum(1)[None] - common)).max(1)
+    assert ious.mean() >= 0.99
+
+
+def test_adaptive_points_save_work_and_lose_few_masks(benchmark: Any) -> None:
+    image = scene(120, 160)
+    sam = build_vit_nano(128).eval()
+    oracle = benchmark.RegionOracle(image, 128, regions=(40, 20, 8))
+    settings = GeneratorSettings(points_per_side=16, points_per_batch="auto")
+    masks, points = {}, {}
+    for adaptive in (False, True):
+        oracle.points = 0
+        generator = benchmark.own_generator(sam, oracle, replace(settings, adaptive_points=adaptive))
+        masks[adaptive] = [instance.mask for instance in generator.generate(image)]
+        points[adaptive] = oracle.points
+    assert points[False] == 256
+    assert points[True] < 240
+    assert len(masks[False]) >= 5
+    assert benchmark.recall(masks[False], masks[True]) >= 0.95
+
+
+@pytest.mark.parametrize("batch", [1, 7, "auto"])
+def test_adaptive_points_do_not_depend_on_the_batch(benchmark: Any, batch: Any) -> None:
+    image, sam = scene(60, 80), build_vit_nano(64).eval()
+    settings = GeneratorSettings(points_per_side=8, adaptive_points=True)
+    found = []
+    for points_per_batch in (64, batch):
+        oracle = benchmark.RegionOracle(image, 64, regions=(12, 8, 4))
+        generator = benchmark.own_generator(sam, oracle, replace(settings, points_per_batch=points_per_batch))
+        found.append((generator.label_map(image), oracle.points))
+    assert found[0][1] == found[1][1]
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+
+
+def test_every_point_of_a_grid_is_in_one_level() -> None:
+    for side in (1, 2, 3, 8, 13):
+        levels = generator_module._coarse_to_fine(side**2)
+        assert sorted(np.concatenate(levels)) == list(range(side**2))
+
+
+def test_masks_again_from_an_embedding() -> None:
+    torch.manual_seed(0)
+    sam, image = build_vit_nano(64).eval(), scene(60, 90)
+    generator = AutomaticMaskGenerator(sam, OPEN)
+    embedding = generator.encode(image)
+    np.testing.assert_array_equal(generator.label_map_from(embedding), generator.label_map(image))
+    stricter = AutomaticMaskGenerator(sam, replace(OPEN, box_nms_thresh=0.2))
+    expected, found = stricter.generate(image), stricter.generate_from(embedding)
+    assert 0 < len(found) < len(generator.generate(image))
+    assert [instance.bbox for instance in found] == [instance.bbox for instance in expected]
+
+
+def test_a_stored_embedding_is_the_same_but_for_half_precision() -> None:
+    torch.manual_seed(0)
+    sam, image = build_vit_nano(64).eval(), scene(60, 90)
+    embedding = AutomaticMaskGenerator(sam, OPEN).encode(image)
+    arrays = embedding.to_arrays()
+    assert arrays["features"].dtype == np.float16
+    assert arrays["features"].shape == (128, 4, 4)
+    again = ImageEmbedding.from_arrays(arrays)
+    assert again[1:] == embedding[1:] == ((43, 64), (60, 90))
+    assert torch.allclose(again.features, embedding.features, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"features": np.zeros((4, 2, 2), np.float32)}, "float16"),
+        ({"features": np.full((4, 2, 2), np.inf, np.float16)}, "finite"),
+        ({"image_size": np.array([3, 0])}, "positive"),
+        ({"input_size": np.array([3.0, 4.0])}, "whole"),
+    ],
+)
+def test_refuses_arrays_that_are_no_embedding(changes: dict[str, Any], text: str) -> None:
+    arrays = {
+        "features": np.zeros((4, 2, 2), np.float16), "input_size": np.array([3, 4]), "image_size": np.array([6, 8]),
+    }  # fmt: skip
+    ImageEmbedding.from_arrays(arrays)
+    with pytest.raises(ValueError, match=text):
+        ImageEmbedding.from_arrays({**arrays, **changes})
+    with pytest.raises(ValueError, match="without input_size"):
+        ImageEmbedding.from_arrays({"features": arrays["features"], "image_size": arrays["image_size"]})
+
+
+def test_an_embedding_has_no_crops_and_belongs_to_one_model() -> None:
+    sam = oracle_sam()
+    embedding = AutomaticMaskGenerator(sam, SETTINGS).encode(scene(60, 90))
+    with pytest.raises(UsageError, match="--crop_n_layers 1"):
+        AutomaticMaskGenerator(sam, replace(SETTINGS, crop_n_layers=1)).generate_from(embedding)
+    with pytest.raises(UsageError, match="not this model's"):
+        AutomaticMaskGenerator(build_vit_nano(64).eval()).generate_from(embedding)
+
+
+def test_batch_of_images_of_several_sizes() -> None:
+    torch.manual_seed(0)
+    generator = AutomaticMaskGenerator(build_vit_nano(64).eval())
+    images = [scene(60, 90), scene(50, 20), scene(64, 64)]
+    for one, image in zip(generator.encode_batch(images), images, strict=True):
+        alone = generator.encode(image)
+        assert one[1:] == alone[1:]
+        assert torch.allclose(one.features, alone.features, atol=1e-5)
+    assert generator.encode_batch([]) == []
+
+
+NO_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_out_of_memory_halves_the_batch(error: Exception) -> None:
+    torch.manual_seed(0)
+    sam, image = build_vit_nano(64).eval(), scene(60, 90)
+    generator = AutomaticMaskGenerator(sam, replace(OPEN, points_per_batch=16))
+    expected = generator.label_map(image)
+    decode, tried = generator.decoder.decode, []
+
+    def small_only(prepared: Any, points: Tensor) -> Any:
+        tried.append(len(points))
+        if len(points) > 5:
+            raise error
+        return decode(prepared, points)
+
+    generator.decoder.decode = small_only  # type: ignore[method-assign]
+    np.testing.assert_array_equal(generator.label_map(image), expected)
+    assert tried == [16, 8, 4, 4, 4, 4]
+    # The next image starts where this one got to.
+    generator.label_map(image)
+    assert tried[6:] == [4, 4, 4, 4]
+
+
+def test_out_of_memory_for_one_point_is_one_line() -> None:
+    generator = AutomaticMaskGenerator(build_vit_nano(64).eval(), replace(OPEN, points_per_batch=2))
+
+    def fail(prepared: Any, points: Tensor) -> Any:
+        raise MemoryError
+
+    generator.decoder.decode = fail  # type: ignore[method-assign]
+    with pytest.raises(DeviceError, match=r"--points_per_batch 1: not enough memory on cpu .* 60x90"):
+        generator.generate(scene(60, 90))
+
+
+def test_out_of_memory_halves_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = AutomaticMaskGenerator(build_vit_nano(64).eval())
+    encode, tried, most = generator_module.encode_images, [], 2
+
+    def small_only(encoder: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
+        tried.append(len(images))
+        if len(images) > most:
+            raise torch.OutOfMemoryError
+        return encode(encoder, images, dtype)
+
+    monkeypatch.setattr(generator_module, "encode_images", small_only)
+    assert len(generator.encode_batch([scene(20, 30)] * 5)) == 5
+    assert tried == [5, 2, 2, 1]
+    most = 0
+    with pytest.raises(DeviceError, match="--device cpu: not enough memory for the image encoder"):
+        generator.encode(scene(20, 30))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    generator = AutomaticMaskGenerator(build_vit_nano(64).eval(), OPEN)
+
+    def fail(prepared: Any, points: Tensor) -> Any:
+        raise RuntimeError("shapes differ")
+
+    generator.decoder.decode = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        generator.generate(scene(60, 90))
+
+
+def test_automatic_batch_depends_on_the_size_of_the_embedding() -> None:
+    chosen = {}
+    for name, model in {"vit_nano": build_vit_nano(512), "vit_t": build_vit_t(1024)}.items():
+        generator = AutomaticMaskGenerator(model, GeneratorSettings(points_per_batch="auto"))
+        grid, channels = model.prompt_encoder.image_embedding_size[0], model.prompt_encoder.embed_dim
+        embedding = ImageEmbedding(torch.zeros(1, channels, grid, grid), (1, 1), (1, 1))
+        chosen[name] = generator._points_at_once(embedding)
+    assert chosen == {"vit_nano": 24, "vit_t": 3}
+
+
+def test_signature_holds_what_decides_about_masks() -> None:
+    plain = GeneratorSettings()
+    assert "points_per_batch" not in plain.signature()
+    assert "precision" not in plain.signature(), "the manifest keeps the resolved one"
+    assert "adaptive_points" not in plain.signature(), "trees from before the setting stay valid"
+    assert replace(plain, adaptive_points=True).signature()["adaptive_points"] is True
+    assert replace(plain, points_per_batch="auto").signature() == plain.signature()
+    assert hash(plain) == hash(GeneratorSettings())
 
 
 def test_two_runs_are_equal() -> None:
@@ -226,6 +483,8 @@ def test_mask_boxes() -> None:
         ("crop_overlap_ratio", float("inf"), "from 0 to 1"),
         ("crop_n_points_downscale_factor", 0, "from 1"),
         ("min_mask_region_area", -5, "from 0"),
+        ("points_per_batch", "all", "a whole number"),
+        ("adaptive_points", 1, "true or false"),
     ],
 )
 def test_settings_name_option_value_and_range(name: str, value: Any, limits: str) -> None:
@@ -251,5 +510,5 @@ def test_default_settings_are_the_stock_ones() -> None:
 
     parameters = inspect.signature(SamAutomaticMaskGenerator.__init__).parameters
     assert stock_settings(GeneratorSettings()) == {
-        name: parameters[name].default for name in GeneratorSettings.__dataclass_fields__
+        name: parameters[name].default for name in stock_settings(GeneratorSettings())
     }

@@ -3,8 +3,10 @@
 Targets are label maps; a prompt is a point inside one label, or a jittered box around it. The mask loss is taken on
 the best of three outputs, as in Kirillov et al., "Segment Anything", ICCV 2023.
 
-A small vision transformer learns slowly from a few prompts an image. While it trains, a light auxiliary head therefore
-answers many more points an image with dot products between features, which costs next to nothing; it is not shipped.
+Two things make the most of a short training. The model learns on crops of half its input size, at the same scale in
+pixels: a crop takes the rows and columns of the position tables that belong to its place in the whole. And a light
+auxiliary head says of each place on the mask grid whether its neighbours belong to the same region; it tells the image
+encoder much more about an image than a few prompts do, costs next to nothing and is not shipped.
 """
 
 import logging
@@ -21,17 +23,18 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from thfuse_sam.datasets.synthetic import Scene, render_scene
+from thfuse_sam.datasets.prompts import interior_point
+from thfuse_sam.datasets.synthetic import Scene
+from thfuse_sam.sam.assembly import STRIDE
 from thfuse_sam.sam.nano import EMBED_DIM
 
 logger = logging.getLogger(__name__)
 
-MIN_TARGET_AREA = 0.0015  # share of the input square below which a region is no target
+MIN_TARGET_AREA = 200  # pixels below which a region is no target
 INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the border; the others lie anywhere inside
 PADDING = -1  # label of padded pixels
-PHOTO_SCALES = (60, 150, 400)  # Felzenszwalb's `scale`: larger means larger regions
-PHOTO_LONGEST_SIDE = 360  # pixels
-SCENE_POOL = 1500  # rendered scenes that each worker keeps
+PHOTO_SCALES = (100, 300, 800)  # Felzenszwalb's `scale`: larger means larger regions
+PHOTO_LONGEST_SIDE = 512  # pixels
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,13 @@ class NanoTrainingConfig:
 
     minutes: float = 60.0  # wall-clock time; the learning rate follows it
     batch_size: int = 8  # images a step
-    prompts: int = 6  # prompts an image that go through the mask decoder
-    dense_points: int = 48  # points an image that go through the auxiliary head
+    prompts: int = 10  # prompts an image; 0 trains the image encoder alone, by the auxiliary head
+    crop_size: int = 256  # side of the training crops in pixels; the model's image size trains on whole images
     lr: float = 1e-3  # peak learning rate
     final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
     weight_decay: float = 0.05
-    shares: tuple[float, float, float] = (0.25, 0.35, 0.40)  # shapes, scenes, photos; photos count 0 without any
+    shares: tuple[float, float, float] = (0.10, 0.55, 0.35)  # shapes, scenes, photos; of a kind that lacks, 0
+    affinity_weight: float = 1.0  # of the auxiliary loss
     workers: int = 1  # processes that render images
     seed: int = 0
 
@@ -63,7 +67,7 @@ def textured_shapes(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np
 
     Returns:
         image: uint8, size x size x 3, RGB.
-        labels: int32, size x size; 0 is the ground.
+        labels: int32, size x size; 0 is the ground, which is no target.
     """
     image: np.ndarray = (
         rng.uniform(0, 255, 3).astype(np.float32)
@@ -127,19 +131,15 @@ def photo_regions(image: np.ndarray) -> Photo:
         image = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
     smooth = cv2.bilateralFilter(image, 7, 30, 5)
     regions = [
-        felzenszwalb(smooth, scale=scale, sigma=0.6, min_size=40 + scale // 2).astype(np.int16)
+        felzenszwalb(smooth, scale=scale, sigma=0.6, min_size=80 + scale // 2).astype(np.int16)
         for scale in PHOTO_SCALES
     ]
     return Photo(image, np.stack(regions))
 
 
-def _scene(rng: np.random.Generator, size: int, pool: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
-    """A part of a scene in one modality. Rendering costs more than training on it, so scenes come again."""
-    if len(pool) < SCENE_POOL and rng.random() < 0.5:
-        pool.append(render_scene(int(rng.integers(2**31)), height=size, width=size * 5 // 4))
-    if not pool:
-        pool.append(render_scene(int(rng.integers(2**31)), height=size, width=size * 5 // 4))
-    scene = pool[int(rng.integers(len(pool)))]
+def _scene(rng: np.random.Generator, scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    """A part of a scene in one modality."""
+    scene = scenes[int(rng.integers(len(scenes)))]
     if rng.random() < 0.5:
         image, labels = scene.visible, scene.visible_labels
     else:
@@ -188,24 +188,16 @@ def fit_to_square(image: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.
     return square, square_labels
 
 
-def interior_point(mask: np.ndarray) -> tuple[float, float]:
-    """The pixel of a bool HxW mask farthest from its border, as (x, y) of the pixel's centre."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return float(x) + 0.5, float(y) + 0.5
-
-
 def _sample_targets(
     rng: np.random.Generator, labels: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough."""
-    ids, areas = np.unique(labels[labels != PADDING], return_counts=True)
-    ids = ids[areas >= MIN_TARGET_AREA * labels.size]
-    if len(ids) == 0:
+    ids, areas = np.unique(labels[labels > 0], return_counts=True)
+    large = areas >= MIN_TARGET_AREA
+    if not large.any():
         return None
-    weights = np.sqrt(areas[areas >= MIN_TARGET_AREA * labels.size])
-    chosen = rng.choice(ids, count, p=weights / weights.sum())
+    weights = areas[large] ** 0.25
+    chosen = rng.choice(ids[large], count, p=weights / weights.sum())
     points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
     for row, label in enumerate(chosen):
         mask = labels == label
@@ -222,33 +214,48 @@ def _sample_targets(
 
 
 class TargetStream(IterableDataset):
-    """Endless (image 3xSxS uint8, labels SxS, ids, points, boxes) samples, another sequence in each worker."""
+    """Endless (image 3xCxC uint8, labels CxC, ids, points, boxes, corner) samples, another sequence in each worker.
 
-    def __init__(self, size: int, count: int, photos: Sequence[Photo], config: NanoTrainingConfig) -> None:
-        self.size, self.count, self.photos = size, count, photos
-        shares = np.array(config.shares) * (1, 1, bool(photos))
+    C is the crop size; `corner` (2,) is the crop's first row and column of patches in the input square.
+    """
+
+    def __init__(self, size: int, scenes: Sequence[Scene], photos: Sequence[Photo], config: NanoTrainingConfig) -> None:
+        self.size, self.crop, self.count = size, config.crop_size, config.prompts
+        self.scenes, self.photos = scenes, photos
+        shares = np.array(config.shares) * (1, bool(scenes), bool(photos))
         self.shares, self.seed = shares / shares.sum(), config.seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         worker = torch.utils.data.get_worker_info()
         cv2.setNumThreads(1)
         rng = np.random.default_rng([self.seed, worker.id if worker else 0, time.time_ns() % 2**31])
-        pool: list[Scene] = []
         sources: list[Callable[[], tuple[np.ndarray, np.ndarray]]] = [
             lambda: textured_shapes(rng, self.size),
-            lambda: _scene(rng, self.size, pool),
+            lambda: _scene(rng, self.scenes),
             lambda: _photo(rng, self.photos),
         ]
         while True:
             image, labels = sources[int(rng.choice(3, p=self.shares))]()
             if rng.random() < 0.5:
                 image, labels = image[:, ::-1], labels[:, ::-1]
-            square, square_labels = fit_to_square(_vary(rng, image), np.ascontiguousarray(labels), self.size)
+            square, square_labels = fit_to_square(image, np.ascontiguousarray(labels), self.size)
+            corner = self._corner(rng, square_labels)
+            window = tuple(slice(first * STRIDE, first * STRIDE + self.crop) for first in corner)
+            square, square_labels = square[window], np.ascontiguousarray(square_labels[window])
             targets = _sample_targets(rng, square_labels, self.count)
             if targets is None:
                 continue
-            ids, points, boxes = (torch.from_numpy(value) for value in targets)
-            yield torch.from_numpy(square).permute(2, 0, 1), torch.from_numpy(square_labels), ids, points, boxes
+            pixels = torch.from_numpy(_vary(rng, square)).permute(2, 0, 1)
+            yield pixels, torch.from_numpy(square_labels), *map(torch.from_numpy, targets), torch.from_numpy(corner)
+
+    def _corner(self, rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+        """First row and column of patches of a crop that shows the image, and padding no more often than needed."""
+        inside = labels != PADDING
+        sides = np.array([inside.any(1).sum(), inside.any(0).sum()])
+        # Some crops reach into the padding by up to a quarter, as the model meets padding at the bottom or right.
+        reach = sides + (self.crop // 4 if rng.random() < 0.3 else 0)
+        last = np.clip(reach - self.crop, 0, self.size - self.crop) // STRIDE
+        return rng.integers(0, last + 1)
 
 
 # ----------------------------------------------------------------------------------------------------- losses
@@ -285,28 +292,37 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
         return (predicted & wanted).sum((-2, -1)) / union
 
 
-class DensePointHead(nn.Module):
-    """Three masks for each of many points, as dot products between the point's feature and all features."""
+AFFINITY_STEPS = tuple((dy * d, dx * d) for d in (1, 2, 4, 8, 16) for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)))
 
-    def __init__(self, channels: int = EMBED_DIM, width: int = 32, masks: int = 3) -> None:
+
+class AffinityHead(nn.Module):
+    """For each place of the mask grid: does the place `AFFINITY_STEPS` (rows, columns) further share its region?"""
+
+    def __init__(self, channels: int = EMBED_DIM) -> None:
         super().__init__()
-        self.masks = masks
-        self.keys = nn.Sequential(
-            nn.ConvTranspose2d(channels, 64, 2, 2), nn.GELU(), nn.ConvTranspose2d(64, width, 2, 2)
-        )
-        self.queries = nn.Sequential(nn.Linear(channels + width, 128), nn.GELU(), nn.Linear(128, masks * (width + 1)))
+        self.places = nn.Conv2d(channels, len(AFFINITY_STEPS) * 16, 1)
 
-    def forward(self, embedding: Tensor, points: Tensor) -> Tensor:
-        """Embedding BxCxExE and points BxNx2, (x, y) in [-1, 1]; returns logits BxNx3x4Ex4E."""
-        keys = self.keys(embedding)
-        at = points[:, :, None]
-        features = torch.cat(
-            [F.grid_sample(part, at, align_corners=False)[..., 0].transpose(1, 2) for part in (embedding, keys)], -1
-        )
-        batch, count = points.shape[:2]
-        weights, bias = self.queries(features).view(batch, count, self.masks, -1).split([keys.shape[1], 1], -1)
-        logits = weights.flatten(1, 2) @ keys.flatten(2) + bias.flatten(1, 2)
-        return logits.view(batch, count, self.masks, *keys.shape[-2:])
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Embedding BxCxExE to logits BxKx4Ex4E."""
+        return F.pixel_shuffle(self.places(embedding), 4)
+
+
+def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of same-region logits BxKxGxG against labels BxSxS; same and different weigh alike."""
+    grid = logits.shape[-1]
+    stride = labels.shape[-1] // grid
+    places = labels[:, stride // 2 :: stride, stride // 2 :: stride]
+    total = logits.new_zeros(())
+    for channel, (dy, dx) in enumerate(AFFINITY_STEPS):
+        here = (slice(None), slice(0, grid - dy), slice(max(0, -dx), grid - max(0, dx)))
+        there = (slice(None), slice(dy, grid), slice(max(0, dx), grid + min(0, dx)))
+        same = (places[here] == places[there]).float()
+        known = ((places[here] != PADDING) & (places[there] != PADDING)).float()
+        positive, negative = same * known, (1 - same) * known
+        weight = 0.5 * (positive / (positive.sum() + 1) + negative / (negative.sum() + 1))
+        entropy = F.binary_cross_entropy_with_logits(logits[:, channel][here], same, weight=weight, reduction="sum")
+        total = total + entropy
+    return total / len(AFFINITY_STEPS)
 
 
 def targets_at(labels: Tensor, ids: Tensor, size: int) -> Tensor:
@@ -315,93 +331,55 @@ def targets_at(labels: Tensor, ids: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(masks, labels.shape[-1] // size)
 
 
-def decoder_outputs(sam: Sam, embedding: Tensor, points: Tensor | None, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """All four masks and predicted IoUs for N points (Nx2) or boxes (Nx4) on one image's embedding (1xCxExE)."""
-    labelled = None if points is None else (points[:, None], torch.ones(len(points), 1, device=points.device))
-    sparse, dense = sam.prompt_encoder(points=labelled, boxes=boxes, masks=None)
+def decoder_outputs(
+    sam: Sam, embedding: Tensor, corner: Sequence[int], points: Tensor | None, boxes: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """All four masks and predicted IoUs for N points (Nx2) or boxes (Nx4), in pixels of one crop.
+
+    Args:
+        embedding: 1xCxExE.
+        corner: the crop's first row and column of patches.
+    """
+    grid = embedding.shape[-1]
+    y, x = corner
+    place = (..., slice(y, y + grid), slice(x, x + grid))
+    shift = torch.tensor([x, y], dtype=torch.float32) * STRIDE
+    labelled = None if points is None else ((points + shift)[:, None], torch.ones(len(points), 1))
+    shifted = None if boxes is None else boxes + shift.repeat(2)
+    sparse, dense = sam.prompt_encoder(points=labelled, boxes=shifted, masks=None)
     return sam.mask_decoder.predict_masks(
         image_embeddings=embedding,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
+        image_pe=sam.prompt_encoder.get_dense_pe()[place],
         sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
+        dense_prompt_embeddings=dense[place],
     )
 
 
 # ---------------------------------------------------------------------------------------------------- training
 
 
-def informed_init(sam: Sam) -> None:
-    """Start the image encoder where a short training gets far: it sees patches well and looks near before far.
-
-    - The patch embedding is the discrete cosine basis: the 8x8 lowest frequencies of luma and two colour differences.
-    - Position tables start as sines and cosines, the relative ones as a pull towards near tokens in half of the heads.
-    - Attention starts as the identity does, after Trockman and Kolter, "Mimetic Initialization of Self-Attention
-      Layers", ICML 2023.
-
-    Nothing but speed depends on it.
-    """
-    encoder = sam.image_encoder
-    dim, _, patch, _ = encoder.patch_embed.proj.weight.shape
-    with torch.no_grad():
-        frequencies, pixels = torch.arange(8.0)[:, None], torch.arange(float(patch))[None] + 0.5
-        cosines = torch.cos(math.pi / patch * frequencies * pixels) * math.sqrt(2 / patch)
-        cosines[0] /= math.sqrt(2)
-        plane = torch.einsum("iy,jx->ijyx", cosines, cosines).reshape(64, 1, patch, patch)
-        colours = torch.tensor([[0.58, 0.58, 0.58], [0.71, 0.0, -0.71], [0.41, -0.82, 0.41]])
-        basis = torch.cat([plane * colour.view(1, 3, 1, 1) for colour in colours])
-        gain = 0.25 * (1 + torch.arange(8.0)[:, None] + torch.arange(8.0)[None]).reshape(-1).repeat(3)
-        encoder.patch_embed.proj.weight.zero_()
-        count = min(dim, len(basis))
-        encoder.patch_embed.proj.weight[:count] = basis[:count] * gain[:count, None, None, None].sqrt()
-        encoder.pos_embed.copy_(0.3 * _sine_table(encoder.pos_embed.shape[1], dim))
-        for block in encoder.blocks:
-            attention = block.attn
-            heads, width = attention.num_heads, dim // attention.num_heads
-            query, key, value = attention.qkv.weight.view(3, heads, width, dim)
-            shared = torch.randn(heads, width, dim) / math.sqrt(dim)
-            query.copy_(shared + 0.3 * torch.randn_like(shared) / math.sqrt(dim))
-            key.copy_(shared + 0.3 * torch.randn_like(shared) / math.sqrt(dim))
-            basis_out, _ = torch.linalg.qr(torch.randn(dim, dim))
-            value.copy_(0.5 * basis_out.view(heads, width, dim))
-            attention.proj.weight.copy_(-0.5 * basis_out.T)
-            direction = torch.nn.functional.normalize(torch.randn(width), dim=0)
-            bias = attention.qkv.bias.view(3, heads, width)
-            for head in range((heads + 1) // 2):
-                bias[0, head] = direction
-            for table in (attention.rel_pos_h, attention.rel_pos_w):
-                steps = torch.arange(len(table)) - len(table) // 2
-                table.copy_(-0.35 * steps.abs()[:, None] * direction)
-
-
-def _sine_table(grid: int, dim: int) -> Tensor:
-    waves = torch.exp(-math.log(100.0) * torch.arange(dim // 4) / (dim // 4))
-    angles = torch.arange(grid)[:, None] * waves
-    line = torch.cat([angles.sin(), angles.cos()], -1)
-    rows, columns = line[:, None].expand(grid, grid, -1), line[None].expand(grid, grid, -1)
-    return torch.cat([rows, columns], -1)[None]
-
-
 def train_nano(
     sam: Sam,
+    scenes: Sequence[Scene],
     photos: Sequence[Photo],
     config: NanoTrainingConfig,
     save: Callable[[Sam], None],
-    head: DensePointHead | None = None,
-) -> DensePointHead:
+    head: AffinityHead | None = None,
+) -> AffinityHead:
     """Train `sam` in place for `config.minutes`.
 
     Args:
         sam: a `vit_nano`, untrained or to be trained on.
-        photos: region targets; may be empty.
+        scenes: rendered scenes; may be empty.
+        photos: photos with regions; may be empty.
         config: see NanoTrainingConfig.
         save: called with the model every five minutes and at the end.
         head: the auxiliary head of an earlier training, or None.
     """
     torch.manual_seed(config.seed)
     size = sam.image_encoder.img_size
-    head = head or DensePointHead()
-    count = max(config.prompts, config.dense_points)
-    stream = TargetStream(size, count, photos, config)
+    head = head or AffinityHead()
+    stream = TargetStream(size, scenes, photos, config)
     loader = iter(DataLoader(stream, batch_size=config.batch_size, num_workers=config.workers))
     parameters = [*sam.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
@@ -411,17 +389,16 @@ def train_nano(
         cosine = 0.5 * (1 + math.cos(math.pi * elapsed / config.minutes))
         decay = config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine
         optimizer.param_groups[0]["lr"] = config.lr * min(1, (step + 1) / 100) * decay
-        images, labels, ids, points, boxes = next(loader)
-        loss, dense_iou, best_iou = _step_loss(sam, head, config, images, labels, ids, points, boxes)
+        loss, affinity, best_iou = _step_loss(sam, head, config, *next(loader))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        history.append((loss.item(), dense_iou, best_iou))
+        history.append((loss.item(), affinity, best_iou))
         if step % 50 == 0:
             means = np.mean(history[-50:], axis=0)
-            logger.info("step %d, %.1f min: loss %.3f, dense IoU %.3f, decoder IoU %.3f", step, elapsed, *means)
+            logger.info("step %d, %.1f min: loss %.3f, affinity loss %.3f, IoU %.3f", step, elapsed, *means)
         if time.monotonic() - saved > 300:
             save(sam)
             saved = time.monotonic()
@@ -431,31 +408,30 @@ def train_nano(
 
 def _step_loss(
     sam: Sam,
-    head: DensePointHead,
+    head: AffinityHead,
     config: NanoTrainingConfig,
     images: Tensor,
     labels: Tensor,
     ids: Tensor,
     points: Tensor,
     boxes: Tensor,
+    corners: Tensor,
 ) -> tuple[Tensor, float, float]:
-    size = sam.image_encoder.img_size
     valid = labels[:, None] != PADDING
     inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, torch.zeros(()))
     embedding = sam.image_encoder(inputs)
-    targets = targets_at(labels, ids, 4 * embedding.shape[-1])
-
-    dense = head(embedding, points / size * 2 - 1)
-    dense_losses = mask_loss(dense, targets[:, :, None])
-    loss = dense_losses.amin(-1).mean() + 0.05 * dense_losses.mean()
-    dense_iou = mask_iou(dense, targets[:, :, None]).amax(-1).mean().item()
+    affinity = affinity_loss(head(embedding), labels)
+    loss = config.affinity_weight * affinity
 
     best = []
+    if config.prompts == 0:
+        return loss, affinity.item(), math.nan
+    targets = targets_at(labels, ids, 4 * embedding.shape[-1])
     by_points = config.prompts - config.prompts // 5
     for index in range(len(images)):
-        one = embedding[index : index + 1]
+        one, corner = embedding[index : index + 1], corners[index].tolist()
         n = slice(0, by_points)
-        logits, predicted = decoder_outputs(sam, one, points[index, n], None)
+        logits, predicted = decoder_outputs(sam, one, corner, points[index, n], None)
         target = targets[index, n, None]
         losses, ious = mask_loss(logits, target), mask_iou(logits, target)
         # Output 0 is SAM's single mask, 1 to 3 the choice for an ambiguous point.
@@ -463,12 +439,12 @@ def _step_loss(
         best.append(ious[:, 1:].amax(1).mean().item())
         if by_points < config.prompts:
             n = slice(by_points, config.prompts)
-            logits, predicted = decoder_outputs(sam, one, None, boxes[index, n])
+            logits, predicted = decoder_outputs(sam, one, corner, None, boxes[index, n])
             target = targets[index, n, None]
             part = part + 0.25 * mask_loss(logits, target)[:, 0].mean()
             part = part + 0.25 * F.mse_loss(predicted, mask_iou(logits, target))
         loss = loss + part / len(images)
-    return loss, dense_iou, float(np.mean(best))
+    return loss, affinity.item(), float(np.mean(best))
 
 
 # --------------------------------------------------------------------------------------------------- evaluation

@@ -1,17 +1,82 @@
 """`vit_nano`: a small Segment Anything model that ships with the project.
 
-It is made of segment_anything's own modules at a smaller size, so every tool that drives a `Sam` drives it too.
-Kirillov et al., "Segment Anything", ICCV 2023.
+Prompt encoder and mask decoder are segment_anything's own modules at a smaller size (Kirillov et al., "Segment
+Anything", ICCV 2023), so every tool that drives a `Sam` drives it too. The image encoder is a small convolutional
+network: from the few thousand images that it was trained on, a plain vision transformer of that size learned little.
 """
 
-from functools import partial
-
 import torch
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-IMAGE_SIZE = 256  # pixels, the longest side that the encoder sees
-PATCH_SIZE = 16  # pixels
+from thfuse_sam.sam.assembly import assemble_sam
+
+IMAGE_SIZE = 512  # pixels, the longest side that the encoder sees
 EMBED_DIM = 128  # channels of the image embedding and of the mask decoder
+WIDTHS = (24, 48, 96, 192)  # channels at 1/2, 1/4, 1/8 and 1/16 of the input's size
+FINE_WIDTH = 32  # channels at 1/4 of the input's size that go into the embedding
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of BxCxHxW."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride, padding=1), ChannelNorm(after, eps=1e-6), nn.GELU())
+
+
+class ResidualBlock(nn.Module):
+    """A dilated 3x3 and a 1x1 convolution, added to the input. Starts as the identity."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels, eps=1e-6)
+        self.spread = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.mix.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(F.gelu(self.spread(self.norm(x))))
+
+
+class NanoEncoder(nn.Module):
+    """A U-shaped convolutional image encoder.
+
+    It goes down to 1/16 of the input's size and up again to 1/4. Each 4x4 block of the fine features then becomes one
+    place of the embedding, so the mask decoder, which puts out logits at 1/4, finds in it what each of them needs.
+    """
+
+    def __init__(self, image_size: int, out_chans: int = EMBED_DIM) -> None:
+        super().__init__()
+        self.register_buffer("image_size", torch.tensor(image_size))  # lets a file of weights tell its input size
+        self.img_size = image_size  # read by segment_anything
+        half, quarter, eighth, coarse = WIDTHS
+        self.to_half = nn.Sequential(nn.Conv2d(3, half, 3, 2, padding=1), nn.GELU())
+        self.to_quarter = _convolution(half, quarter, stride=2)
+        self.to_eighth = nn.Sequential(_convolution(quarter, eighth, stride=2), ResidualBlock(eighth, 1))
+        self.to_coarse = nn.Sequential(
+            _convolution(eighth, coarse, stride=2), *(ResidualBlock(coarse, dilation) for dilation in (1, 2, 4, 1))
+        )
+        self.coarse_to_eighth = nn.Conv2d(coarse, eighth, 1)
+        self.fuse_eighth = _convolution(eighth, quarter)
+        self.eighth_to_quarter = nn.Conv2d(quarter, quarter, 1)
+        self.fuse_quarter = _convolution(quarter, FINE_WIDTH)
+        self.embed_fine = nn.Conv2d(FINE_WIDTH * 16, out_chans, 1)
+        self.embed_coarse = nn.Conv2d(coarse, out_chans, 1)
+        self.norm = ChannelNorm(out_chans, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images Bx3xHxW (multiples of 16) to embeddings BxCxH/16xW/16."""
+        quarter = self.to_quarter(self.to_half(x.contiguous(memory_format=torch.channels_last)))
+        eighth = self.to_eighth(quarter)
+        coarse = self.to_coarse(eighth)
+        eighth = self.fuse_eighth(eighth + F.interpolate(self.coarse_to_eighth(coarse), scale_factor=2.0))
+        fine = self.fuse_quarter(quarter + F.interpolate(self.eighth_to_quarter(eighth), scale_factor=2.0))
+        return self.norm(self.embed_fine(F.pixel_unshuffle(fine, 4)) + self.embed_coarse(coarse))
 
 
 def build_vit_nano(image_size: int = IMAGE_SIZE) -> Sam:
@@ -20,34 +85,4 @@ def build_vit_nano(image_size: int = IMAGE_SIZE) -> Sam:
     Args:
         image_size: longest side in pixels that the encoder sees, a multiple of 16.
     """
-    grid = image_size // PATCH_SIZE
-    encoder = ImageEncoderViT(
-        img_size=image_size,
-        patch_size=PATCH_SIZE,
-        embed_dim=192,
-        depth=6,
-        num_heads=3,
-        mlp_ratio=4,
-        out_chans=EMBED_DIM,
-        qkv_bias=True,
-        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=0,
-        global_attn_indexes=tuple(range(6)),
-    )
-    prompt_encoder = PromptEncoder(
-        embed_dim=EMBED_DIM,
-        image_embedding_size=(grid, grid),
-        input_image_size=(image_size, image_size),
-        mask_in_chans=16,
-    )
-    mask_decoder = MaskDecoder(
-        num_multimask_outputs=3,
-        transformer=TwoWayTransformer(depth=2, embedding_dim=EMBED_DIM, num_heads=8, mlp_dim=512),
-        transformer_dim=EMBED_DIM,
-        iou_head_depth=3,
-        iou_head_hidden_dim=128,
-    )
-    return Sam(
-        encoder, prompt_encoder, mask_decoder, pixel_mean=[123.675, 116.28, 103.53], pixel_std=[58.395, 57.12, 57.375]
-    )
+    return assemble_sam(NanoEncoder(image_size), image_size, EMBED_DIM, mlp_dim=512)

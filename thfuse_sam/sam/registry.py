@@ -12,7 +12,7 @@ from torch import Tensor
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.sam import nano, tiny_vit
 from thfuse_sam.sam.generator import GeneratorSettings
-from thfuse_sam.sam.weights import describe_differences, read_weights, recognise_model_type, vit_image_size
+from thfuse_sam.sam.weights import describe_differences, nano_image_size, read_weights, recognise_model_type
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
 
@@ -40,7 +40,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="sam_vit_h_4b8939.pth",
         url=f"{_SAM_URL}/sam_vit_h_4b8939.pth",
         sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        defaults=GeneratorSettings(),
+        defaults=GeneratorSettings(points_per_batch="auto"),
     ),
     "vit_l": ModelType(
         name="vit_l",
@@ -49,7 +49,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="sam_vit_l_0b3195.pth",
         url=f"{_SAM_URL}/sam_vit_l_0b3195.pth",
         sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-        defaults=GeneratorSettings(),
+        defaults=GeneratorSettings(points_per_batch="auto"),
     ),
     "vit_b": ModelType(
         name="vit_b",
@@ -58,7 +58,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="sam_vit_b_01ec64.pth",
         url=f"{_SAM_URL}/sam_vit_b_01ec64.pth",
         sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        defaults=GeneratorSettings(),
+        defaults=GeneratorSettings(points_per_batch="auto"),
     ),
     "vit_t": ModelType(
         name="vit_t",
@@ -67,7 +67,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="mobile_sam.pt",
         url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-        defaults=GeneratorSettings(),
+        defaults=GeneratorSettings(points_per_batch="auto"),
     ),
     "vit_nano": ModelType(
         name="vit_nano",
@@ -77,7 +77,11 @@ MODEL_TYPES: dict[str, ModelType] = {
         url=None,
         sha256=None,
         defaults=GeneratorSettings(
-            points_per_side=16, pred_iou_thresh=0.3, stability_score_thresh=0.55, box_nms_thresh=0.5
+            points_per_side=16,
+            points_per_batch="auto",
+            pred_iou_thresh=0.35,
+            stability_score_thresh=0.58,
+            box_nms_thresh=0.5,
         ),
     ),
 }
@@ -109,7 +113,7 @@ def build_sam(model_type: str, checkpoint: Path, device: torch.device | str = "c
 
 def _build_for(kind: ModelType, weights: Mapping[str, Tensor]) -> Sam:
     if kind.name == recognise_model_type(weights) == "vit_nano":
-        return nano.build_vit_nano(vit_image_size(weights))
+        return nano.build_vit_nano(nano_image_size(weights) or nano.IMAGE_SIZE)
     return kind.build()
 
 

@@ -8,14 +8,15 @@ classification head that the encoder never uses.
 """
 
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import Sam
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.sam.assembly import assemble_sam
+
 IMAGE_SIZE = 1024  # pixels, the longest side that the encoder sees
 EMBED_DIM = 256  # channels of the image embedding and of the mask decoder
-STRIDE = 16  # pixels of the input for one cell of the image embedding
 
 # One value for each of the four stages.
 WIDTHS = (64, 128, 160, 320)  # channels
@@ -202,27 +203,7 @@ def build_vit_t(image_size: int = IMAGE_SIZE) -> Sam:
     Args:
         image_size: longest side in pixels that the encoder sees, a multiple of 16; the published weights expect 1024.
     """
-    grid = image_size // STRIDE
-    prompt_encoder = PromptEncoder(
-        embed_dim=EMBED_DIM,
-        image_embedding_size=(grid, grid),
-        input_image_size=(image_size, image_size),
-        mask_in_chans=16,
-    )
-    mask_decoder = MaskDecoder(
-        num_multimask_outputs=3,
-        transformer=TwoWayTransformer(depth=2, embedding_dim=EMBED_DIM, num_heads=8, mlp_dim=2048),
-        transformer_dim=EMBED_DIM,
-        iou_head_depth=3,
-        iou_head_hidden_dim=256,
-    )
-    return Sam(
-        TinyViT(image_size),
-        prompt_encoder,
-        mask_decoder,
-        pixel_mean=[123.675, 116.28, 103.53],
-        pixel_std=[58.395, 57.12, 57.375],
-    )
+    return assemble_sam(TinyViT(image_size), image_size, EMBED_DIM, mlp_dim=2048)
 
 
 def _initialise(module: nn.Module) -> None:

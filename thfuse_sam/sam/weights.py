@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from thfuse_sam.errors import CheckpointError
+from thfuse_sam.sam.assembly import STRIDE
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
 # Training tools put the weights beside other things, under one of these names.
 _NESTED = ("model", "state_dict", "weights")
-_VIT_WIDTHS = {192: "vit_nano", 768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+_VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+_NANO_SIZE = "image_encoder.image_size"
+_LARGEST_INPUT = 4096  # pixels
 _NAMED_KEYS = 3  # how many differing keys an error names
-_PATCH_SIZE = 16  # pixels for one cell of a ViT's position embedding
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -41,15 +43,19 @@ def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
     """The name of the model type that these weights look like, judged by the image encoder; None if like no type."""
     if "image_encoder.patch_embed.seq.0.c.weight" in weights:
         return "vit_t"
+    if _NANO_SIZE in weights:
+        return "vit_nano"
     positions = weights.get("image_encoder.pos_embed")
     if positions is None or positions.ndim != 4:
         return None
     return _VIT_WIDTHS.get(positions.shape[-1])
 
 
-def vit_image_size(weights: Mapping[str, Tensor]) -> int:
-    """Longest side in pixels that the weights' image encoder (a ViT of 16-pixel patches) was trained at."""
-    return weights["image_encoder.pos_embed"].shape[1] * _PATCH_SIZE
+def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
+    """Longest side in pixels that the image encoder of `vit_nano` weights was trained at; None where that is absurd."""
+    size = weights[_NANO_SIZE]
+    pixels = int(size) if size.numel() == 1 and not size.is_floating_point() else 0
+    return pixels if 0 < pixels <= _LARGEST_INPUT and pixels % STRIDE == 0 else None
 
 
 def describe_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,207 @@
+"""Prompts: where points and boxes lie, mixes, and points that correct a mask."""
+
+import numpy as np
+import pytest
+
+from thfuse_sam.datasets.prompts import (
+    MAX_JITTER,
+    PromptMix,
+    Prompts,
+    interior_point,
+    jittered_box,
+    mask_box,
+    next_points,
+    random_points,
+    sample_prompts,
+)
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.errors import UsageError
+
+
+def rectangle(top: int, left: int, height: int, width: int, shape: tuple[int, int] = (60, 80)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def make(*masks: np.ndarray) -> SegmentationSample:
+    image = np.zeros((*masks[0].shape, 3), np.uint8)
+    return SegmentationSample.from_masks("s", image, dict(enumerate(masks, 1)))
+
+
+def at(mask: np.ndarray, point: np.ndarray) -> bool:
+    x, y = point
+    return bool(mask[int(y), int(x)])
+
+
+def test_interior_point_lies_inside_a_ring() -> None:
+    y, x = np.mgrid[:41, :41]
+    radius = np.hypot(y - 20, x - 20)
+    ring = (radius > 10) & (radius < 18)
+    assert at(ring, np.array(interior_point(ring)))
+
+
+def test_interior_point_counts_the_image_border_as_border() -> None:
+    x, y = interior_point(rectangle(0, 0, 9, 80))
+    assert 4 < y < 5 and 4 <= x <= 76
+    assert interior_point(rectangle(59, 79, 1, 1)) == (79.5, 59.5)
+    with pytest.raises(ValueError, match="empty"):
+        interior_point(np.zeros((4, 4), bool))
+
+
+def test_box_reaches_around_the_pixels() -> None:
+    assert mask_box(rectangle(5, 7, 10, 20)).tolist() == [7, 5, 27, 15]
+    with pytest.raises(ValueError, match="empty"):
+        mask_box(np.zeros((4, 4), bool))
+
+
+def test_box_jitter_is_bounded_by_a_tenth_and_20_pixels() -> None:
+    rng = np.random.default_rng(0)
+    small, large = rectangle(20, 30, 10, 20), rectangle(200, 300, 500, 100, (1000, 1000))
+    moves = np.stack([jittered_box(small, rng) - mask_box(small) for _ in range(300)])
+    assert (np.abs(moves) <= [2, 1, 2, 1]).all()
+    assert (np.abs(moves).max(0) > [1.8, 0.9, 1.8, 0.9]).all()
+    moves = np.stack([jittered_box(large, rng) - mask_box(large) for _ in range(300)])
+    assert (np.abs(moves) <= [10, MAX_JITTER, 10, MAX_JITTER]).all() and np.abs(moves[:, 1]).max() > 18
+    edge = rectangle(0, 0, 60, 80)
+    boxes = np.stack([jittered_box(edge, rng) for _ in range(50)])
+    assert (boxes >= 0).all() and (boxes <= [80, 60, 80, 60]).all()
+
+
+def test_random_points_are_different_pixels_of_the_region() -> None:
+    mask = rectangle(2, 3, 2, 3)
+    points = random_points(mask, 6, np.random.default_rng(0))
+    assert len({tuple(point) for point in points}) == 6 and all(at(mask, point) for point in points)
+    assert len(random_points(mask, 9, np.random.default_rng(0))) == 9
+
+
+KINDS = {
+    "box": PromptMix(box=1),
+    "point": PromptMix(point=1),
+    "random": PromptMix(random=1),
+    "points": PromptMix(points=1, num_points=4),
+    "negative": PromptMix(negative=1, num_points=3),
+    "mask": PromptMix(mask=1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_prompt(kind: str) -> None:
+    masks = rectangle(5, 5, 20, 20), rectangle(30, 40, 12, 25)
+    prompts = sample_prompts(make(*masks), [1, 2], KINDS[kind], np.random.default_rng(1))
+    assert len(prompts) == 2
+    assert prompts.points.dtype == np.float32 and prompts.point_labels.dtype == np.int32
+    counts = {"box": (0, 0), "point": (1, 0), "random": (1, 0), "points": (4, 0), "negative": (1, 3), "mask": (1, 0)}
+    for row, mask in enumerate(masks):
+        inside, outside = prompts.point_labels[row] == 1, prompts.point_labels[row] == 0
+        assert (inside.sum(), outside.sum()) == counts[kind]
+        assert all(at(mask, point) for point in prompts.points[row][inside])
+        assert not any(at(mask, point) for point in prompts.points[row][outside])
+    assert (prompts.boxes is not None) == (kind == "box")
+    assert (prompts.masks is not None) == (kind == "mask")
+    if prompts.masks is not None:
+        overlap = ((prompts.masks > 0) & masks).sum((1, 2)) / ((prompts.masks > 0) | masks).sum((1, 2))
+        assert (overlap > 0.5).all() and (np.abs(prompts.masks) == 8).all()
+
+
+def test_negative_points_lie_near() -> None:
+    mask = rectangle(30, 40, 10, 10)
+    prompts = sample_prompts(make(mask), [1], PromptMix(negative=1, num_points=40), np.random.default_rng(0))
+    outside = prompts.points[0][prompts.point_labels[0] == 0]
+    assert (np.abs(outside - [45, 35]) <= 10).all()
+
+
+def test_an_object_that_fills_the_image_has_no_negative_point() -> None:
+    prompts = sample_prompts(make(np.ones((8, 8), bool)), [1], PromptMix(negative=1), np.random.default_rng(0))
+    assert prompts.point_labels.tolist() == [[1]]
+
+
+def test_points_avoid_the_object_in_front_but_boxes_do_not() -> None:
+    behind, front = rectangle(10, 10, 40, 40), rectangle(14, 14, 30, 30)
+    for seed in range(10):
+        prompts = sample_prompts(make(behind, front), [1], PromptMix(point=1, random=1), np.random.default_rng(seed))
+        assert not at(front, prompts.points[0, 0])
+    boxed = sample_prompts(make(behind, front), [1], PromptMix(box=1), np.random.default_rng(0)).boxes
+    assert boxed is not None and np.abs(boxed[0] - mask_box(behind)).max() <= 4
+
+
+def test_thin_objects_keep_a_mask_and_a_point_inside() -> None:
+    line = rectangle(30, 2, 1, 70)
+    for seed in range(10):
+        prompts = sample_prompts(make(line), [1], PromptMix(mask=1, point=1), np.random.default_rng(seed))
+        assert at(line, prompts.points[0, 0])
+        assert prompts.masks is None or (prompts.masks > 0).any()
+
+
+def test_mixed_kinds_are_grouped_without_padding() -> None:
+    masks = [rectangle(5 * row, 8 * row, 5, 8) for row in range(10)]
+    mix = PromptMix(box=1, point=1, points=1, mask=1, num_points=3)
+    prompts = sample_prompts(make(*masks), range(1, 11), mix, np.random.default_rng(2))
+    seen: list[int] = []
+    kinds = set()
+    for indices, group in prompts.groups():
+        seen += indices.tolist()
+        assert (group.point_labels != -1).all()
+        assert group.boxes is None or not np.isnan(group.boxes).any()
+        assert group.masks is None or not np.isnan(group.masks).any()
+        for row, index in enumerate(indices):
+            assert all(at(masks[index], point) for point in group.points[row])
+        kinds.add((group.points.shape[1], group.boxes is None, group.masks is None))
+    assert sorted(seen) == list(range(10)) and len(kinds) >= 3
+
+
+def test_weights_decide_how_often() -> None:
+    mask = rectangle(10, 10, 20, 20)
+    sample = make(mask)
+    prompts = sample_prompts(sample, [1] * 400, PromptMix(box=3, point=1), np.random.default_rng(0))
+    assert prompts.boxes is not None
+    assert 0.68 < (~np.isnan(prompts.boxes[:, 0])).mean() < 0.82
+
+
+def test_equal_seeds_give_equal_prompts() -> None:
+    sample = make(rectangle(10, 10, 20, 20))
+    one, two = (sample_prompts(sample, [1], PromptMix(random=1), np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(one.points, two.points)
+
+
+def test_next_point_lies_on_the_error_in_x_y_order() -> None:
+    target = np.stack([rectangle(40, 5, 10, 10), rectangle(5, 60, 10, 10), rectangle(5, 5, 4, 4)])
+    predicted = target.copy()
+    predicted[0, 45:50] = False  # missed: rows 45 to 49, columns 5 to 14
+    predicted[1, 50:55, 70:75] = True  # too much
+    for seed in range(20):
+        points, labels = next_points(predicted, target, np.random.default_rng(seed))
+        assert points.shape == (3, 1, 2) and labels.tolist() == [[1], [0], [-1]]
+        x, y = points[0, 0]
+        assert 5 < x < 15 and 45 < y < 50
+        x, y = points[1, 0]
+        assert 70 < x < 75 and 50 < y < 55
+
+
+def test_next_points_reach_all_of_the_error() -> None:
+    target, predicted = rectangle(10, 10, 2, 2)[None], np.zeros((1, 60, 80), bool)
+    seen = {tuple(next_points(predicted, target, np.random.default_rng(seed))[0][0, 0]) for seed in range(60)}
+    assert seen == {(10.5, 10.5), (11.5, 10.5), (10.5, 11.5), (11.5, 11.5)}
+
+
+def test_points_are_added() -> None:
+    first = Prompts(np.ones((2, 1, 2), np.float32), np.ones((2, 1), np.int32))
+    both = first.with_points(np.zeros((2, 1, 2), np.float32), np.array([[0], [-1]], np.int32))
+    assert both.points.shape == (2, 2, 2) and both.point_labels.tolist() == [[1, 0], [1, -1]]
+    assert [indices.tolist() for indices, _ in both.groups()] == [[1], [0]]
+
+
+@pytest.mark.parametrize("weights", [{}, {"box": -1}, {"box": float("nan")}, {"box": 1, "num_points": 0}])
+def test_mixes_that_cannot_work(weights: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        PromptMix(**weights)  # type: ignore[arg-type]
+
+
+def test_selection_by_name() -> None:
+    sample = make(rectangle(10, 10, 20, 20))
+    points = sample_prompts(sample, [1], PromptMix.from_selection("center", 3), np.random.default_rng(0)).points
+    assert points.shape == (1, 3, 2) and points[0, 0].tolist() == list(interior_point(sample.mask(1)))
+    assert PromptMix.from_selection("random", 5) == PromptMix(points=1, num_points=5)
+    assert PromptMix.from_selection("bbox") == PromptMix(box=1)
+    with pytest.raises(UsageError, match="--point_selection middle"):
+        PromptMix.from_selection("middle")

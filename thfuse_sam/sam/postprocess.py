@@ -1,0 +1,184 @@
+"""From the decoder's logits to masks: enlarging, stability, boxes, packing, suppression of duplicates.
+
+The results are those of segment_anything's `utils.amg`; a mask is never turned into runs and back.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+LOGIT_STRIDE = 4  # pixels of the encoder's input for one logit, along one side
+_STRIP = 64  # output rows (columns) that are interpolated together
+
+
+class PackedMask(NamedTuple):
+    """A mask as bits, of its bounding box only."""
+
+    bits: npt.NDArray[np.uint8]
+    top: int
+    left: int
+    shape: tuple[int, int]  # height, width of the box
+
+    @classmethod
+    def pack(cls, mask: npt.NDArray[np.bool_], box: Sequence[int], offset: tuple[int, int] = (0, 0)) -> "PackedMask":
+        """Pack a mask HxW whose True pixels lie in `box` (x0, y0, x1, y1, inclusive); `offset` = y, x of its origin."""
+        left, top, right, bottom = box
+        inside = mask[top : bottom + 1, left : right + 1]
+        return cls(np.packbits(inside), top + offset[0], left + offset[1], (inside.shape[0], inside.shape[1]))
+
+    def unpack(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """The mask in an image of `shape` = (height, width)."""
+        height, width = self.shape
+        mask = np.zeros(shape, dtype=bool)
+        inside = np.unpackbits(self.bits, count=height * width).reshape(height, width)
+        mask[self.top : self.top + height, self.left : self.left + width] = inside
+        return mask
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """N masks on their way through the filters, on the CPU, in the coordinates of the whole image."""
+
+    masks: list[PackedMask]
+    boxes: Tensor  # Nx4 int64: x0, y0, x1, y1, inclusive
+    predicted_ious: Tensor  # N float32
+    stability_scores: Tensor  # N float32
+    points: Tensor  # Nx2 float64: x, y
+    crop_areas: Tensor  # N int64, pixels of the crop that each mask was found in
+
+    def select(self, indices: Tensor) -> "Candidates":
+        return Candidates(
+            [self.masks[index] for index in indices.tolist()],
+            self.boxes[indices],
+            self.predicted_ious[indices],
+            self.stability_scores[indices],
+            self.points[indices],
+            self.crop_areas[indices],
+        )
+
+    def suppress(self, scores: Tensor, threshold: float) -> "Candidates":
+        """Without those whose box overlaps a better scored one's by more than `threshold`; best scored first."""
+        kept = batched_nms(self.boxes.float(), scores, torch.zeros(len(self.masks)), threshold)
+        return self.select(kept)
+
+    @staticmethod
+    def join(parts: Iterable["Candidates"]) -> "Candidates":
+        # The empty one gives every column its type where nothing was found.
+        parts = [_NO_CANDIDATES, *parts]
+        return Candidates(
+            list(itertools.chain.from_iterable(part.masks for part in parts)),
+            torch.cat([part.boxes for part in parts]),
+            torch.cat([part.predicted_ious for part in parts]),
+            torch.cat([part.stability_scores for part in parts]),
+            torch.cat([part.points for part in parts]),
+            torch.cat([part.crop_areas for part in parts]),
+        )
+
+
+_NO_CANDIDATES = Candidates(
+    masks=[],
+    boxes=torch.zeros((0, 4), dtype=torch.int64),
+    predicted_ious=torch.zeros(0),
+    stability_scores=torch.zeros(0),
+    points=torch.zeros((0, 2), dtype=torch.float64),
+    crop_areas=torch.zeros(0, dtype=torch.int64),
+)
+
+
+def stable_masks(logits: Tensor, threshold: float, offset: float, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The masks that hardly change with the threshold.
+
+    Args:
+        logits: float32 NxHxW at the image's own size.
+        threshold: logits above it belong to the mask.
+        offset: the stability score is the IoU of the masks at thresholds so far up and down.
+        least: lowest score that passes; 0: all pass, also empty masks, whose score is NaN.
+
+    Returns:
+        Indices int64 K and scores float32 K of those that pass, on the CPU; their masks bool KxHxW.
+    """
+    scores = count_pixels(_above(logits, threshold + offset)) / count_pixels(_above(logits, threshold - offset))
+    indices = (scores >= least).nonzero()[:, 0] if least > 0 else torch.arange(len(scores), device=scores.device)
+    return indices.cpu(), scores[indices].cpu(), _above(logits[indices], threshold)
+
+
+def enlarge(logits: Tensor, padded_size: int, input_size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+    """Resize the decoder's logits to the image, as `Sam.postprocess_masks` does in two steps.
+
+    Args:
+        logits: float32 Nxrxc, one for each 4x4 pixels of the encoder's input; rows and columns at the end that hold
+            nothing but padding may be missing.
+        padded_size: side of the encoder's input in pixels.
+        input_size: height and width of the image within that input.
+        image_size: height and width of the result.
+
+    Returns:
+        float32 Nxheightxwidth; equal to the two steps but for rounding.
+    """
+    low = padded_size // LOGIT_STRIDE
+    rows = _strips(low, padded_size, input_size[0], image_size[0])
+    columns = _strips(low, padded_size, input_size[1], image_size[1])
+    wide = torch.cat([logits[:, :, a:b] @ weights.T.to(logits.device) for a, b, weights in columns], dim=2)
+    return torch.cat([weights.to(logits.device) @ wide[:, a:b] for a, b, weights in rows], dim=1)
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """Boxes (x0, y0, x1, y1 of the first and last pixels) around masks bool NxHxW: int64 Nx4 on the CPU.
+
+    An empty mask has the box 0, 0, 0, 0.
+    """
+    height, width = masks.shape[1:]
+    if len(masks) == 0:
+        return torch.zeros((0, 4), dtype=torch.int64)
+    # As bytes, because maxima of bytes are computed many at a time.
+    rows, columns = masks.view(torch.uint8).amax(2), masks.view(torch.uint8).amax(1)
+    ends = [width - 1 - columns.flip(1).argmax(1), height - 1 - rows.flip(1).argmax(1)]
+    boxes = torch.stack([columns.argmax(1), rows.argmax(1), *ends], dim=1)
+    return (boxes * rows.amax(1, keepdim=True)).cpu()
+
+
+@functools.lru_cache(maxsize=64)
+def _strips(low: int, padded: int, seen: int, final: int) -> list[tuple[int, int, Tensor]]:
+    """The interpolation along one axis, `low` values -> `padded` -> the first `seen` -> `final`, in strips.
+
+    A strip (start, stop, weights) makes consecutive outputs from the inputs start:stop. A whole matrix would be nearly
+    all zeros.
+    """
+    matrix = (_interpolation(seen, final) @ _interpolation(low, padded)[:seen]).float()
+    strips = []
+    for first in range(0, final, _STRIP):
+        weights = matrix[first : first + _STRIP]
+        used = (weights != 0).any(0).nonzero()[:, 0]
+        start, stop = int(used[0]), int(used[-1]) + 1
+        strips.append((start, stop, weights[:, start:stop].contiguous()))
+    return strips
+
+
+def _interpolation(inputs: int, outputs: int) -> Tensor:
+    """Matrix (outputs x inputs) of PyTorch's bilinear interpolation along one axis.
+
+    The weights are PyTorch's own float32 ones, as float64 so that a product of two matrices does not lose digits.
+    """
+    identity = torch.eye(inputs)[None, None]
+    return F.interpolate(identity, size=(outputs, inputs), mode="bilinear", align_corners=False)[0, 0].double()
+
+
+def _above(logits: Tensor, threshold: float) -> Tensor:
+    if logits.device.type == "cpu":
+        # Equal to PyTorch's comparison and several times as fast.
+        return torch.from_numpy(np.greater(logits.numpy(), np.float32(threshold)))
+    return logits > threshold
+
+
+def count_pixels(masks: Tensor) -> Tensor:
+    """Numbers of True pixels of masks NxHxW."""
+    return masks.sum(-1, dtype=torch.int32).sum(-1, dtype=torch.int32)

@@ -1,0 +1,51 @@
+"""In which number format to compute: the name given on the command line -> one that pays on a device."""
+
+import logging
+from typing import Any
+
+import torch
+
+from thfuse_sam.errors import UsageError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+log = logging.getLogger(__name__)
+
+
+def check_precision(name: Any) -> str:
+    """`name`, if it is "auto" or one of PRECISIONS. Raises UsageError."""
+    if name != "auto" and name not in PRECISIONS:
+        raise UsageError(f"--precision {name}: unknown precision; use auto, {', '.join(PRECISIONS)}")
+    return str(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """The key of PRECISIONS that `name` means on `device`.
+
+    "auto" takes 16 bits where the hardware multiplies matrices of them faster than of 32, and fp32 elsewhere. It
+    depends on the hardware alone, so that equal machines make equal masks. Raises UsageError for an unknown name.
+    """
+    check_precision(name)
+    fast = _fast_half_precision(device)
+    if name == "auto":
+        return fast or "fp32"
+    if name != "fp32" and fast is None:
+        log.warning("--precision %s: %s has no instructions for it and may be much slower than with fp32", name, device)
+    return name
+
+
+def _fast_half_precision(device: torch.device) -> str | None:
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        # Tensor cores came with 7.0, in bf16 with 8.0, which keeps fp32's range.
+        return "bf16" if major >= 8 else "fp16" if major == 7 else None
+    if device.type == "cpu" and _cpu_multiplies_bf16():
+        return "bf16"
+    return None
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for bf16 products (AVX512_BF16 or AMX). Without them PyTorch emulates."""
+    # What PyTorch calls "supported" includes CPUs that emulate; older versions do not list the instructions.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
