@@ -1,5 +1,6 @@
 """`precompute_masks.py` from its command line: one real run of a tiny SAM, and everything a user can get wrong."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,9 +18,10 @@ from thfuse_sam.cli.precompute import main
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.sam.checkpoints import sha256_of
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, Instance
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
 # Few points, and thresholds that even random weights pass.
 FAST = ("--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0", "--device", "cpu")
@@ -30,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised vit_nano, as a plain PyTorch file."""
     path = tmp_path_factory.mktemp("weights") / "nano.pth"
     torch.manual_seed(0)
-    torch.save(build_vit_nano().state_dict(), path)
+    torch.save(build_vit_nano(64).state_dict(), path)
     return path
 
 
@@ -90,7 +92,9 @@ def test_end_to_end(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[
     assert manifest.signature.generator["points_per_side"] == 3
     assert manifest.counts == {"ir": 2, "vi": 2}
     # The same bytes as a generator makes that is used without the command.
-    settings = GeneratorSettings(points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0)
+    settings = dataclasses.replace(
+        MODEL_TYPES["vit_nano"].defaults, points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0
+    )
     live = AutomaticMaskGenerator(build_sam("vit_nano", checkpoint, "cpu"), settings)
     made = tree.read("ir", "夜/scène", (32, 32))
     np.testing.assert_array_equal(made, live.label_map(read_for_sam(Path("data/ir/夜/scène.png"), "ir")))
@@ -223,6 +227,18 @@ def test_verify_without_a_tree(work: Path, capsys: pytest.CaptureFixture[str]) -
         (["--stability_score_thresh", "nan"], "stability_score_thresh"),
         (["--num_workers", "-1"], "num_workers"),
         (["--unknown"], "--unknown"),
+        (["--n_jobs", "0"], "n_jobs"),
+        (["--shard", "0/4"], "'0/4' is not I/N"),
+        (["--shard", "5/4"], "'5/4' is not I/N"),
+        (["--shard", "2"], "'2' is not I/N"),
+        (["--devices", "cpu,,cpu"], "'cpu,,cpu'"),
+        (["--devices", "cpu,cuda:99"], "cuda:99"),
+        (["--devices", "cpu,cpu", "--n_jobs", "2"], "give one of the two"),
+        (["--ray_address", "auto"], "--engine ray"),
+        (["--store", "zip"], "zip"),
+        (["--embeddings", "nowhere"], "nowhere"),
+        (["--save_embeddings", "--crop_n_layers", "1"], "--crop_n_layers 1"),
+        (["--verify", "--shard", "1/2"], "--shard"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(
@@ -361,3 +377,93 @@ def test_help_shows_every_generator_setting(capsys: pytest.CaptureFixture[str]) 
     for name in command.SETTINGS_HELP:
         assert f"--{name}" in shown
     assert set(command.SETTINGS_HELP) == set(GeneratorSettings.__dataclass_fields__)
+
+
+def test_ray_is_asked_for_and_absent(
+    work: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(checkpoint, "--engine", "ray") == 2
+    assert "pip install 'th-fuse-sam[ray]'" in error_line(capsys)
+
+
+def test_ray_needs_one_precision_for_all_machines(
+    work: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "require_ray", lambda: None)
+    assert run(checkpoint, "--engine", "ray", "--precision", "auto") == 2
+    assert "--precision auto" in error_line(capsys)
+    assert run(checkpoint, "--engine", "ray", "--devices", "cpu") == 2
+    assert "--devices" in error_line(capsys)
+
+
+def test_shards_of_a_job_array_make_the_whole_tree(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("1/3", "2/3", "3/3"):
+        assert run(checkpoint, "--shard", part) == 0
+    assert "0 images" in capsys.readouterr().err  # three parts of two pairs
+    assert Manifest.load(work / "precomputed_masks").counts == {"ir": 2, "vi": 2}
+    assert main(["--dataset_path", "data", "--verify"]) == 0
+
+
+def test_tar_files(work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(checkpoint, "--store", "shards", "--preview", "2", "--save_instances") == 0
+    assert list((work / "precomputed_masks" / "shards").glob("*.tar"))
+    assert (work / "precomputed_masks" / "preview" / "contact_sheet.png").is_file()
+    assert main(["--dataset_path", "data", "--verify", "--save_instances"]) == 0
+    capsys.readouterr()
+    assert run(checkpoint) == 0
+    assert "kept: 4" in capsys.readouterr().err
+
+
+def test_other_thresholds_from_kept_embeddings(work: Path, checkpoint: Path) -> None:
+    assert run(checkpoint, "--output_dir", "first", "--save_embeddings") == 0
+    assert len(list(Path("first/embeddings").rglob("*.safetensors"))) == 4
+    again = ("--embeddings", "first/embeddings", "--min_mask_region_area", "3")
+    assert run(checkpoint, "--output_dir", "second", *again) == 0
+    assert Manifest.load(work / "second").signature.generator["from_embeddings"] == 1
+    # Another precision would be another encoder.
+    assert run(checkpoint, "--output_dir", "third", *again, "--precision", "bf16") == 2
+    assert not Path("third").exists()
+
+
+def test_another_checkpoint_is_refused_and_both_are_named(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint) == 0
+    sums = [Manifest.load(work / "precomputed_masks").signature.checkpoint_sha256]
+    torch.manual_seed(1)
+    torch.save(build_vit_nano(64).state_dict(), work / "other.pth")
+    sums.append(sha256_of(work / "other.pth"))
+    capsys.readouterr()
+    assert run(work / "other.pth") == 2
+    line = error_line(capsys)
+    assert f"checkpoint_sha256 {sums[0][:12]}... (asked: {sums[1][:12]}...)" in line
+
+
+@pytest.mark.parametrize("model_type", ["auto", "vit_h"])
+def test_a_dry_run_downloads_nothing(
+    work: Path, model_type: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setenv("SAM_CACHE", str(work / "cache"))
+    monkeypatch.delenv("THFUSE_OFFLINE", raising=False)
+    monkeypatch.setattr("thfuse_sam.sam.checkpoints._download", refuse)
+    monkeypatch.setattr("thfuse_sam.sam.checkpoints._answers", refuse)
+    assert main(["--dataset_path", "data", "--sam_model_type", model_type, "--dry_run", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    assert f"model type: {'vit_t' if model_type == 'auto' else model_type}" in shown.out
+    assert "would first download it" in shown.err
+    assert not (work / "cache").exists()
+
+
+@pytest.mark.slow
+def test_two_processes(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(checkpoint, "--output_dir", "one") == 0
+    assert run(checkpoint, "--output_dir", "two", "--n_jobs", "2") == 0
+    assert "cpu, cpu" in capsys.readouterr().err
+    for path in Path("one").rglob("*.npy"):
+        assert path.read_bytes() == (Path("two") / path.relative_to("one")).read_bytes()

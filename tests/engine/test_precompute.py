@@ -6,13 +6,17 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thfuse_sam.engine import precompute as engine
-from thfuse_sam.engine.precompute import Job, Outcome, Plan, list_jobs, plan_precompute, precompute
+from thfuse_sam.engine import mask_making
+from thfuse_sam.engine.mask_jobs import Job, list_jobs
+from thfuse_sam.engine.mask_making import MakeOptions
+from thfuse_sam.engine.mask_plan import Plan, plan_precompute
+from thfuse_sam.engine.precompute import Outcome, precompute
 from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam, write_image
 from thfuse_sam.masks.format import label_map
@@ -68,8 +72,11 @@ def jobs_of(folders: dict[Modality, Path]) -> list[Job]:
     return list_jobs(found)
 
 
-def make_plan(root: Path, folders: dict[Modality, Path], **options: bool) -> Plan:
-    return plan_precompute(root, jobs_of(folders), folders, SIGNATURE, **options)
+def make_plan(
+    root: Path, folders: dict[Modality, Path], *, overwrite: bool = False, save_instances: bool = False, **options: Any
+) -> Plan:
+    options["options"] = MakeOptions(save_instances=save_instances)
+    return plan_precompute(root, jobs_of(folders), folders, SIGNATURE, overwrite=overwrite, **options)
 
 
 def fill(plan: Plan, generator: StubGenerator | None = None, num_workers: int = 0) -> Outcome:
@@ -94,11 +101,11 @@ def test_every_image_gets_the_generators_label_map(
         image = read_for_sam(job.image, job.modality)
         segments = StubGenerator().generate(image)
         expected = label_map([segment.mask for segment in segments], image.shape[:2])
-        np.testing.assert_array_equal(plan.tree.read(job.modality, job.name, image.shape[:2]), expected)
+        np.testing.assert_array_equal(MaskTree(plan.root).read(job.modality, job.name, image.shape[:2]), expected)
     manifest = Manifest.load(tmp_path / "tree")
     assert manifest.signature == SIGNATURE
     assert manifest.counts == {"ir": 3, "vi": 3}
-    assert plan.tree.partial_files() == []
+    assert MaskTree(plan.root).partial_files() == []
 
 
 def test_pairs_are_made_together(images: dict[Modality, Path]) -> None:
@@ -153,7 +160,7 @@ def test_overwriting_with_other_settings(tmp_path: Path, images: dict[Modality, 
     fill(plan)
     assert Manifest.load(root).signature == other
     # Instances of the old settings would belong to no mask.
-    assert plan.tree.instance_names("ir") == []
+    assert MaskTree(plan.root).instance_names("ir") == []
 
 
 def test_overwriting_a_part_with_other_settings_is_refused(tmp_path: Path, images: dict[Modality, Path]) -> None:
@@ -246,7 +253,7 @@ def test_earlier_failures_of_other_images_stay_listed(tmp_path: Path, images: di
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(ValueError("bad\nimage"), "ValueError: bad image"), (MemoryError(), "out of memory; use a lower")],
+    [(ValueError("bad\nimage"), "ValueError: bad image"), (MemoryError(), "out of memory; use a smaller SAM")],
 )
 def test_an_image_on_which_the_generator_fails(
     tmp_path: Path, images: dict[Modality, Path], error: Exception, reason: str
@@ -286,7 +293,7 @@ def test_instances_are_written_beside_and_asked_for_later(tmp_path: Path, images
     assert make_plan(root, images, save_instances=True).todo == []
     job = plan.jobs[0]
     image = read_for_sam(job.image, job.modality)
-    records = read_instances(plan.tree.instances_path(job.modality, job.name), image.shape[:2])
+    records = read_instances(MaskTree(plan.root).instances_path(job.modality, job.name), image.shape[:2])
     masks = [record["mask"] for record in records]
     expected = sorted((image[..., 0] > level for level in (100, 200)), key=np.sum, reverse=True)
     np.testing.assert_array_equal(masks, expected)
@@ -307,7 +314,7 @@ def test_an_interrupted_run_keeps_all_that_was_made(
     assert outcome.written == 3
     manifest = Manifest.load(tmp_path / "tree")
     assert sum(manifest.counts.values()) == 3
-    assert plan.tree.partial_files() == []
+    assert MaskTree(plan.root).partial_files() == []
     rest = make_plan(tmp_path / "tree", images)
     assert rest.todo == plan.todo[3:]
     fill(rest)
@@ -340,7 +347,7 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_partial(
         precompute(plan, generator, outcome, num_workers=num_workers)
 
     assert outcome.written == 2
-    assert plan.tree.partial_files() == []
+    assert MaskTree(plan.root).partial_files() == []
     monkeypatch.undo()
     assert len(make_plan(tmp_path / "tree", images).todo) == 4
 
@@ -359,7 +366,7 @@ def test_reading_ahead_is_bounded_and_beside_the_generator(tmp_path: Path, monke
         threads.add(threading.get_ident())
         return read_for_sam(path, modality)
 
-    monkeypatch.setattr(engine, "read_for_sam", counting_read)
+    monkeypatch.setattr(mask_making, "read_for_sam", counting_read)
     fill(
         make_plan(tmp_path / "tree", folders),
         StubGenerator(lambda number: ahead.append(read - number)),

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -19,23 +20,23 @@ import thfuse_sam
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.pairs import ImageSet, find_images
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.engine.precompute import (
-    Job,
-    Outcome,
-    Plan,
-    list_jobs,
-    plan_precompute,
-    precompute,
-    save_manifest,
-)
-from thfuse_sam.errors import OutputError, UsageError
+from thfuse_sam.engine.mask_jobs import Job, list_jobs, take_part
+from thfuse_sam.engine.mask_making import MakeOptions, MaskGenerator
+from thfuse_sam.engine.mask_plan import Plan, plan_precompute, require_embeddings
+from thfuse_sam.engine.mask_processes import WorkerSpec, make_in_processes
+from thfuse_sam.engine.mask_ray import RayOptions, make_on_ray, require_ray
+from thfuse_sam.engine.precompute import Outcome, precompute, save_manifest, write_masks
+from thfuse_sam.errors import OutputError, UsageError, WorkerError
 from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.manifest import Signature
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.shards import SHARD_SIZE
+from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
 from thfuse_sam.report.contact_sheet import preview
-from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam, sha256_of
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, cache_folder, resolve_sam, sha256_of
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
 SAMPLE = "datasets/sample/train"
@@ -44,7 +45,7 @@ SHOWN_PROBLEMS = 50  # lines of --verify before it only counts
 
 SETTINGS_HELP = {
     "points_per_side": "points along each side of the grid that SAM is prompted with",
-    "points_per_batch": "points in one go: more is faster and takes more memory; the masks stay the same",
+    "points_per_batch": "points in one go, or auto: as suits device and memory; the masks stay the same",
     "pred_iou_thresh": "drop masks whose quality SAM itself puts below this, 0 to 1",
     "stability_score_thresh": "drop masks that change more than this with the cut-off, 0 to 1",
     "stability_score_offset": "shift of the cut-off for that, in logits",
@@ -54,7 +55,16 @@ SETTINGS_HELP = {
     "crop_overlap_ratio": "overlap of crops as a share of the image's shorter side",
     "crop_n_points_downscale_factor": "in layer i, divide points_per_side by this to the power of i",
     "min_mask_region_area": "remove holes and islands smaller than this, in pixels; 0: keep them",
+    "precision": "fp32, bf16, fp16, or auto: 16 bits where the device is fast at it",
+    "adaptive_points": "skip points inside the smallest good mask of another: faster, loses a few masks",
 }
+
+
+def _points_per_batch(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+_SETTING_TYPES = {"points_per_batch": _points_per_batch}
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +86,28 @@ def build_parser() -> common.CommandParser:
     sam.add_argument("--sam_model_type", choices=("auto", *MODEL_TYPES), default="auto", help="auto: the checkpoint's")
     sam.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
+    spread = parser.add_argument_group("several processes, several machines", "see docs/precompute.md")
+    spread.add_argument(
+        "--n_jobs",
+        type=common.positive_int,
+        metavar="N",
+        help="processes on --device, CPU ones divide the cores (None: 1; with --engine ray: one a GPU, else a core)",
+    )
+    spread.add_argument("--devices", type=_device_list, metavar="cuda:0,cuda:1", help="one process on each of these")
+    spread.add_argument("--shard", type=_part, metavar="I/N", help="only part I of N of the images, I from 1 to N")
+    spread.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: a Ray cluster")
+    spread.add_argument("--ray_address", help="of the cluster, auto: a running one (None: start Ray on this machine)")
+
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, default=common.DEFAULT_MASKS_DIR, help="the mask tree")
     output.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
     output.add_argument("--save_instances", action="store_true", help="also write overlapping masks, COCO RLE in JSON")
+    output.add_argument("--save_embeddings", action="store_true", help="also keep image embeddings, for --embeddings")
+    output.add_argument(
+        "--embeddings", type=Path, metavar="DIR", help="use the embeddings kept in DIR, not the encoder"
+    )
+    output.add_argument("--store", choices=("npy", "shards"), help="a file for each mask, or tar files (None: npy)")
+    output.add_argument("--shard_size", type=common.positive_int, default=SHARD_SIZE, help="masks in a tar file")
     output.add_argument("--preview", type=common.natural_int, default=0, metavar="N", help="contact sheet of N masks")
     output.add_argument("--preview_dir", type=Path, help="for the contact sheet (None: OUTPUT_DIR/preview)")
     output.add_argument("--num_workers", type=common.natural_int, default=2, help="threads that read and write files")
@@ -88,11 +116,13 @@ def build_parser() -> common.CommandParser:
 
     settings = parser.add_argument_group("mask generator", "None means the default of the model type")
     for field in dataclasses.fields(GeneratorSettings):
-        settings.add_argument(
-            f"--{field.name}",
-            type=int if isinstance(field.default, int) else float,
-            help=f"{SETTINGS_HELP[field.name]} (None: {_defaults_text(field.name)})",
-        )
+        text = f"{SETTINGS_HELP[field.name]} (None: {_defaults_text(field.name)})"
+        if isinstance(field.default, bool):
+            settings.add_argument(f"--{field.name}", action="store_true", default=None, help=text)
+        else:
+            settings.add_argument(
+                f"--{field.name}", type=_SETTING_TYPES.get(field.name, type(field.default)), help=text
+            )
     parser.add_config_option()
     return parser
 
@@ -107,25 +137,20 @@ def _precompute(options: argparse.Namespace) -> int:
         logging.getLogger(thfuse_sam.__name__).setLevel(logging.DEBUG)
     _settings(options, GeneratorSettings())  # refuses a wrong value before anything is looked for or fetched
     images = _find_images(options)
-    jobs = list_jobs({modality: found.images for modality, found in images.items()})
     if options.verify:
         return _verify(options, images)
-    device = resolve_device(options.device)
+    jobs = list_jobs({modality: found.images for modality, found in images.items()})
+    if options.shard is not None:
+        jobs = take_part(jobs, *options.shard)
+    workers = _workers(options)
     _require_writable("--output_dir", options.output_dir)
     if options.preview:
         _require_writable("--preview_dir", _preview_dir(options))
-    sam = resolve_sam(options.sam_model_type, options.sam_checkpoint)
-    settings = _settings(options, MODEL_TYPES[sam.model_type].defaults)
-    plan = plan_precompute(
-        options.output_dir,
-        jobs,
-        {modality: found.folder for modality, found in images.items()},
-        _signature(sam, settings),
-        overwrite=options.overwrite,
-        save_instances=options.save_instances,
-    )
+    sam = _find_sam(options)
+    settings = _with_precision(_settings(options, MODEL_TYPES[sam.model_type].defaults), options, workers)
+    plan = _plan(options, images, jobs, sam, settings)
     if options.dry_run:
-        print(_plan_text(options, plan, sam, settings, device))
+        print(_plan_text(options, plan, sam, settings, workers))
         return 0
     log.info("%d images, of which %d have their masks in %s", len(jobs), plan.finished, options.output_dir)
     outcome = Outcome()
@@ -133,19 +158,142 @@ def _precompute(options: argparse.Namespace) -> int:
     try:
         with _sigterm_as_interrupt():
             if plan.todo:
-                log.info("%s from %s on %s", sam.model_type, sam.checkpoint, device)
-                generator = AutomaticMaskGenerator(build_sam(sam.model_type, sam.checkpoint, device), settings)
-                precompute(plan, generator, outcome, num_workers=options.num_workers)
+                log.info("%s from %s on %s", sam.model_type, sam.checkpoint, _workers_text(options, workers))
+                _make(options, plan, sam, settings, workers, outcome)
             else:
                 save_manifest(plan, outcome)
-            for path in preview(_preview_dir(options), _entries(jobs), plan.tree, options.preview):
-                log.info("preview: %s", path)
+            if options.preview:
+                for path in preview(_preview_dir(options), _entries(jobs), plan.open(), options.preview):
+                    log.info("preview: %s", path)
     except KeyboardInterrupt as stop:
         log.error("stopped: %s", _how_far(plan, outcome))
         return TERMINATED if isinstance(stop, _Terminated) else common.INTERRUPTED
-    except OutputError as error:
-        raise OutputError(f"{error}; {_how_far(plan, outcome)}") from error
+    except (OutputError, WorkerError) as error:
+        raise type(error)(f"{error}; {_how_far(plan, outcome)}") from error
     return _report(plan, outcome, time.monotonic() - started)
+
+
+def _plan(
+    options: argparse.Namespace,
+    images: Mapping[Modality, ImageSet],
+    jobs: Sequence[Job],
+    sam: ResolvedSam,
+    settings: GeneratorSettings,
+) -> Plan:
+    """What is to be done. Raises UsageError and ManifestError."""
+    folders = {modality: found.folder for modality, found in images.items()}
+    encoder = _embedding_signature(sam, settings)
+    if options.embeddings is not None:
+        require_embeddings(options.embeddings, encoder, jobs, folders)
+    if settings.crop_n_layers and (options.save_embeddings or options.embeddings is not None):
+        name = "--save_embeddings" if options.save_embeddings else "--embeddings"
+        raise UsageError(f"{name}: embeddings are of whole images; leave --crop_n_layers {settings.crop_n_layers} out")
+    return plan_precompute(
+        options.output_dir,
+        jobs,
+        folders,
+        _signature(sam, settings, from_embeddings=options.embeddings is not None),
+        overwrite=options.overwrite,
+        options=MakeOptions(
+            save_instances=options.save_instances,
+            save_embeddings=options.save_embeddings,
+            embeddings=EmbeddingTree(options.embeddings) if options.embeddings is not None else None,
+        ),
+        embedding_signature=encoder,
+        store=options.store,
+        shard_size=options.shard_size,
+    )
+
+
+def _make(
+    options: argparse.Namespace,
+    plan: Plan,
+    sam: ResolvedSam,
+    settings: GeneratorSettings,
+    devices: Sequence[str],
+    outcome: Outcome,
+) -> None:
+    build = functools.partial(_make_generator, sam.model_type, sam.checkpoint.resolve(), settings)
+    if options.engine == "local" and len(devices) == 1:
+        precompute(plan, build(devices[0]), outcome, num_workers=options.num_workers)
+        return
+    spec = WorkerSpec(build, plan.options)
+    if options.engine == "ray":
+        use_gpu = None if options.device == "auto" else options.device != "cpu"
+        results = make_on_ray(plan.todo, spec, RayOptions(options.ray_address, options.n_jobs, use_gpu))
+    else:
+        results = make_in_processes(plan.todo, spec, devices)
+    write_masks(plan, results, outcome, num_workers=options.num_workers)
+
+
+def _make_generator(model_type: str, checkpoint: Path, settings: GeneratorSettings, device: str) -> MaskGenerator:
+    """The mask generator on `device`; worker processes call it too."""
+    return AutomaticMaskGenerator(build_sam(model_type, checkpoint, torch.device(device)), settings)
+
+
+def _workers(options: argparse.Namespace) -> list[str]:
+    """The device of each process on this machine; on a cluster, the actors find their own. Raises UsageError."""
+    if options.engine == "ray":
+        require_ray()
+        if options.devices is not None:
+            raise UsageError("--devices is for this machine; with --engine ray give --n_jobs, the number of workers")
+        return []
+    if options.ray_address is not None:
+        raise UsageError(f"--ray_address {options.ray_address}: give --engine ray with it")
+    if options.devices is None:
+        return [str(resolve_device(options.device))] * (options.n_jobs or 1)
+    if options.n_jobs is not None:
+        raise UsageError(f"--n_jobs {options.n_jobs} and --devices {','.join(options.devices)}: give one of the two")
+    return [str(resolve_device(name)) for name in options.devices]
+
+
+def _with_precision(
+    settings: GeneratorSettings, options: argparse.Namespace, workers: Sequence[str]
+) -> GeneratorSettings:
+    """`settings` with "auto" replaced by what it means here, so that every process makes the same masks."""
+    if options.engine == "ray":
+        if settings.precision == "auto":
+            raise UsageError("--precision auto: the machines of a cluster may differ; give fp32, bf16 or fp16")
+        return settings
+    meant = {resolve_precision(settings.precision, torch.device(device)) for device in workers}
+    if len(meant) > 1:
+        raise UsageError(f"--precision auto: means {' and '.join(sorted(meant))} on these devices; give one of them")
+    return dataclasses.replace(settings, precision=meant.pop())
+
+
+def _workers_text(options: argparse.Namespace, workers: Sequence[str]) -> str:
+    if options.engine == "ray":
+        return f"the Ray cluster {options.ray_address or 'of this machine'}"
+    return ", ".join(workers)
+
+
+def _device_list(text: str) -> list[str]:
+    """`text` as names of devices, separated by commas."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of devices such as cuda:0,cuda:1")
+    return names
+
+
+def _part(text: str) -> tuple[int, int]:
+    """`text` as (part, parts), from "2/8"."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not I/N with I from 1 to N, such as 2/8")
+    return int(part), int(parts)
+
+
+def _find_sam(options: argparse.Namespace) -> ResolvedSam:
+    """The checkpoint to use; a dry run downloads none."""
+    if not options.dry_run or options.sam_checkpoint is not None:
+        return resolve_sam(options.sam_model_type, options.sam_checkpoint)
+    kind = MODEL_TYPES["vit_t" if options.sam_model_type == AUTO else options.sam_model_type]
+    if kind.url is None or kind.sha256 is None:
+        return resolve_sam(options.sam_model_type)
+    cached = cache_folder() / kind.file_name
+    if not cached.is_file():
+        log.info("%s is not there yet; a run would first download it from %s", cached, kind.url)
+    return ResolvedSam(kind.name, cached, kind.sha256)
 
 
 def _find_images(options: argparse.Namespace) -> dict[Modality, ImageSet]:
@@ -175,19 +323,30 @@ def _defaults_text(name: str) -> str:
     """For example "32; vit_nano 24": the setting's default, and the model types that have another."""
     common_value = getattr(GeneratorSettings(), name)
     values = {key: getattr(kind.defaults, name) for key, kind in MODEL_TYPES.items()}
-    others = [f"{key} {value:.4g}" for key, value in values.items() if value != common_value]
-    return "; ".join([f"{common_value:.4g}", *others])
+    others = [f"{key} {_short(value)}" for key, value in values.items() if value != common_value]
+    return "; ".join([_short(common_value), *others])
 
 
-def _signature(sam: ResolvedSam, settings: GeneratorSettings) -> Signature:
-    generator = dataclasses.asdict(settings)
-    del generator["points_per_batch"]  # speed and memory only
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _signature(sam: ResolvedSam, settings: GeneratorSettings, from_embeddings: bool) -> Signature:
+    """What the masks depend on, with `settings.precision` resolved."""
+    generator: dict[str, float | int | None] = dict(settings.signature())
+    if from_embeddings:
+        generator["from_embeddings"] = 1  # they are rounded, so the masks differ a little
+    return dataclasses.replace(_embedding_signature(sam, settings), generator=generator)
+
+
+def _embedding_signature(sam: ResolvedSam, settings: GeneratorSettings) -> Signature:
+    """What image embeddings depend on."""
     return Signature(
         model_type=sam.model_type,
         checkpoint_sha256=sam.sha256,
-        generator=generator,
+        generator={},
         package_version=thfuse_sam.__version__,
-        precision="fp32",
+        precision=settings.precision,
     )
 
 
@@ -247,7 +406,7 @@ def _report(plan: Plan, outcome: Outcome, seconds: float) -> int:
         outcome.empty,
         plan.finished,
         len(outcome.failures),
-        plan.tree.root,
+        plan.root,
     )
     for job, reason in outcome.failures.items():
         log.error("failed: %s: %s", job, reason)
@@ -255,7 +414,7 @@ def _report(plan: Plan, outcome: Outcome, seconds: float) -> int:
 
 
 def _plan_text(
-    options: argparse.Namespace, plan: Plan, sam: ResolvedSam, settings: GeneratorSettings, device: torch.device
+    options: argparse.Namespace, plan: Plan, sam: ResolvedSam, settings: GeneratorSettings, workers: Sequence[str]
 ) -> str:
     counts = ", ".join(f"{sum(job.modality == modality for job in plan.jobs)} {modality}" for modality in MODALITIES)
     lines = {
@@ -265,9 +424,12 @@ def _plan_text(
         "output_dir": options.output_dir,
         "model type": sam.model_type,
         "checkpoint": f"{sam.checkpoint} (SHA-256 {sam.sha256})",
-        "device": device,
+        "processes on": _workers_text(options, workers),
+        "store": plan.store,
         "num_workers": options.num_workers,
         "save_instances": options.save_instances,
+        "save_embeddings": options.save_embeddings,
+        "embeddings from": options.embeddings or "the encoder",
         "preview": f"{options.preview} masks in {_preview_dir(options)}" if options.preview else "none",
         **dataclasses.asdict(settings),
     }
@@ -275,14 +437,18 @@ def _plan_text(
 
 
 def _verify(options: argparse.Namespace, images: Mapping[Modality, ImageSet]) -> int:
+    if options.shard is not None:
+        raise UsageError("--verify looks at the whole tree; leave --shard out")
     asked = _given_settings(options)
     asked.pop("points_per_batch", None)
+    if asked.get("precision") == "auto":
+        del asked["precision"]
     if options.sam_model_type != "auto":
         asked["model_type"] = options.sam_model_type
     if options.sam_checkpoint is not None:
         asked["checkpoint_sha256"] = sha256_of(options.sam_checkpoint)
     found = verify_tree(
-        MaskTree(options.output_dir),
+        open_masks(options.output_dir),
         {modality: images_found.images for modality, images_found in images.items()},
         asked=asked,
         require_instances=options.save_instances,

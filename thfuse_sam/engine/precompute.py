@@ -1,69 +1,35 @@
-"""Filling a mask tree: `plan_precompute` looks and refuses, `precompute` writes; a command can stop between them."""
+"""Filling a mask tree as `mask_plan.plan_precompute` has planned it.
+
+Masks are made in this process (`mask_making`), in several of one machine (`mask_processes`) or on a Ray cluster
+(`mask_ray`); in each case this process alone writes. Several such processes may fill one tree at the same time.
+"""
 
 import contextlib
-import itertools
-import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol
 
-import joblib
-import numpy as np
-import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
-from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError, OutputError
+from thfuse_sam.engine.mask_jobs import Job
+from thfuse_sam.engine.mask_making import MaskGenerator, Result, make_masks
+from thfuse_sam.engine.mask_plan import Plan, store_kind
+from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.files import make_directory
-from thfuse_sam.images import MODALITIES, Modality, image_size, read_for_sam
-from thfuse_sam.masks.format import label_map, mask_shape
-from thfuse_sam.masks.instances import InstanceLike, write_instances
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, foreign_source, require_same_signature
+from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
+from thfuse_sam.masks.format import LabelMap
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, manifest_lock, require_same_signature
+from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards, ShardWriter
+from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.masks.tree import MaskTree
-
-log = logging.getLogger(__name__)
 
 # Always images per second, also below one, where tqdm would turn the ratio round.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-
-
-class MaskGenerator(Protocol):
-    """What `precompute` needs of a generator; `thfuse_sam.sam.generator.AutomaticMaskGenerator` has it."""
-
-    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[InstanceLike]:
-        """The segments of `image` (uint8 HxWx3, RGB)."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image whose mask belongs in the tree."""
-
-    modality: Modality
-    name: str  # relative path without suffix, "a/0001"
-    image: Path
-
-    def __str__(self) -> str:
-        return f"{self.modality} {self.name}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do. Nothing has been written yet."""
-
-    tree: MaskTree
-    manifest: Manifest  # as it is written before the first mask
-    jobs: list[Job]  # every image of the run
-    todo: list[Job]  # those without a finished mask, or all of them to overwrite
-    save_instances: bool  # also write the overlapping instance masks
-    overwrite: bool  # remove what exists of `todo` before the first mask is made
-
-    @property
-    def finished(self) -> int:
-        """Number of images whose masks exist and stay."""
-        return len(self.jobs) - len(self.todo)
 
 
 @dataclass
@@ -75,137 +41,73 @@ class Outcome:
     failures: dict[Job, str] = field(default_factory=dict)  # reason, one line
 
 
-def list_jobs(images: Mapping[Modality, Mapping[str, Path]]) -> list[Job]:
-    """One job for every image, both modalities of a name next to each other: whole pairs are ready early."""
-    jobs = [Job(modality, name, path) for modality, found in images.items() for name, path in found.items()]
-    return sorted(jobs, key=lambda job: (job.name, job.modality))
-
-
-# Planning
-
-
-def plan_precompute(
-    root: Path,
-    jobs: Sequence[Job],
-    image_dirs: Mapping[Modality, Path],
-    signature: Signature,
-    *,
-    overwrite: bool = False,
-    save_instances: bool = False,
-) -> Plan:
-    """Decide what a run into the tree at `root` has to make; reads headers only and writes nothing.
-
-    A mask is finished when its size is the image's and, with `save_instances`, its instance file exists.
-
-    Args:
-        image_dirs: the folder of each modality of the run, for the manifest.
-        overwrite: make every mask anew. Where that replaces the whole tree, other settings and other images are fine.
-
-    Raises:
-        ManifestError: the tree has masks of other settings, of unknown settings, or of other images of the same names.
-    """
-    tree = MaskTree(root)
-    present = {modality: set(tree.names(modality)) for modality in MODALITIES}
-    existing = [job for job in jobs if job.name in present[job.modality]]
-    others = sum(map(len, present.values())) - len(existing)
-    manifest = Manifest(signature)
-    replaces_all = overwrite and not others
-    if not replaces_all and (root / MANIFEST_NAME).is_file():
-        manifest = Manifest.load(root)
-        remedy = f"choose another --output_dir than {root}, or pass --overwrite"
-        if overwrite:
-            remedy = f"--overwrite would leave {others} masks of those in {root}; choose another --output_dir"
-        require_same_signature(manifest, signature, remedy)
-        for job in existing:
-            _require_own_mask(manifest, job, image_dirs[job.modality], root)
-    elif not replaces_all and (existing or others):
-        raise ManifestError(
-            f"--output_dir {root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
-            "choose another --output_dir or delete them"
-        )
-    source: dict[str, str] = {modality: str(folder.resolve()) for modality, folder in image_dirs.items()}
-    if source not in manifest.sources:
-        manifest = replace(manifest, sources=[*manifest.sources, source])
-    unfinished = set(jobs) if overwrite else set(jobs).difference(_finished(tree, existing, save_instances))
-    todo = [job for job in jobs if job in unfinished]
-    return Plan(tree, manifest, list(jobs), todo, save_instances, overwrite)
-
-
-def _require_own_mask(manifest: Manifest, job: Job, folder: Path, root: Path) -> None:
-    other = foreign_source(manifest, job.modality, job.name, folder)
-    if other is not None:
-        raise ManifestError(
-            f"--output_dir {root} may hold the mask of {other} under the name of {job.image}, another image; "
-            "choose another --output_dir for this data set"
-        )
-
-
-def _finished(tree: MaskTree, existing: Sequence[Job], save_instances: bool) -> Iterator[Job]:
-    for job in existing:
-        if save_instances and not tree.instances_path(job.modality, job.name).is_file():
-            continue
-        with contextlib.suppress(ImageReadError, MaskReadError):
-            if mask_shape(tree.path(job.modality, job.name)) == image_size(job.image):
-                yield job
-
-
-# Writing
-
-
 def precompute(plan: Plan, generator: MaskGenerator, outcome: Outcome, *, num_workers: int = 0) -> None:
-    """Make the masks of `plan.todo`.
-
-    An image that cannot be read or segmented is noted in `outcome.failures` and the rest is done. Whatever stops the
-    run early (Ctrl-C, a full disk), masks that are written stay valid and the manifest says what there is.
+    """Make the masks of `plan.todo` in this process; see `write_masks`.
 
     Args:
-        generator: runs in the calling thread, one image at a time.
+        num_workers: threads that read images ahead of the generator, and as many that paint and write masks behind
+            it, each with at most this many images at hand; 0 does everything in line.
+    """
+    write_masks(plan, make_masks(plan.todo, generator, plan.options, num_workers), outcome, num_workers=num_workers)
+
+
+def write_masks(plan: Plan, results: Iterable[Result], outcome: Outcome, *, num_workers: int = 0) -> None:
+    """Write what is made of `plan.todo`.
+
+    An image that could not be read or segmented is noted in `outcome.failures` and the rest is done. Whatever stops
+    the run early (Ctrl-C, a full disk), masks that are written stay valid and the manifest says what there is.
+
+    Args:
+        results: makes masks while it is iterated over.
         outcome: filled while the run goes on.
-        num_workers: threads that read images ahead of the generator and write masks behind it, at most this many
-            images each; 0 does everything in line.
 
     Raises:
         OutputError: the tree cannot be written; nothing partial is left behind.
+        ManifestError: meanwhile another process has begun to fill the tree with other settings.
     """
-    tree = plan.tree
-    make_directory(tree.root)
-    if plan.overwrite:
-        # First, so that an interrupted run can go on as a plain one: what exists then is new.
-        _remove_masks(plan)
-    save_manifest(plan, outcome)
-    run = _Run(plan, generator, outcome)
+    _begin(plan)
+    shards = ShardWriter(plan.root, plan.shard_size) if plan.store == "shards" else None
+    writing = _Writing(plan, shards or MaskTree(plan.root), outcome, num_workers)
     try:
-        if num_workers == 0:
-            run.in_line()
-        else:
-            run.with_workers(num_workers)
-    except OutputError:
-        raise
-    except BaseException:
-        run.write_waiting()
+        for result in results:
+            writing.add(result)
+        writing.finish()
+        if shards is not None:
+            shards.close()
+        save_manifest(plan, outcome)
+    except BaseException as error:
+        if isinstance(results, Iterator) and hasattr(results, "close"):
+            results.close()
+        # What is made is kept if it can be; the first error is the one to report.
+        with contextlib.suppress(OutputError):
+            writing.finish(discard=isinstance(error, OutputError))
+        if shards is not None:
+            with contextlib.suppress(OutputError):
+                shards.close()
+            outcome.written -= shards.lost
+        with contextlib.suppress(OutputError, ManifestError):
+            save_manifest(plan, outcome)
         raise
     finally:
-        run.close()
-        save_manifest(plan, outcome)
+        writing.close()
 
 
-@dataclass
-class _Decoded:
-    job: Job
-    image: npt.NDArray[np.uint8] | None  # HxWx3, RGB; None: unreadable
-    reason: str = ""
+class _MaskWriter(Protocol):
+    def add(self, modality: Modality, name: str, mask: LabelMap, instances: str | None) -> None:
+        """Write a label map and its instances (content of their file). Raises OutputError."""
 
 
-class _Run:
-    """The state of one `precompute` call: results that wait to be written, and the progress bar."""
+class _Writing:
+    """Writes results in threads, at most `num_workers` at a time, and counts them; 0 writes in line."""
 
-    def __init__(self, plan: Plan, generator: MaskGenerator, outcome: Outcome) -> None:
-        self._plan = plan
-        self._generator = generator
+    def __init__(self, plan: Plan, writer: _MaskWriter, outcome: Outcome, num_workers: int) -> None:
+        self._writer = writer
+        self._embeddings = EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
         self._outcome = outcome
-        # Instances by job. One result is written at a time: an interruption then waits for at most one file.
-        self._waiting: dict[Job, tuple[tuple[int, int], Sequence[InstanceLike]]] = {}
-        self._writing = threading.Lock()
+        self._num_workers = num_workers
+        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="write") if num_workers else None
+        self._waiting: deque[Future[None]] = deque()
+        self._counting = threading.Lock()
         self._bar = tqdm(
             total=len(plan.todo),
             desc="masks",
@@ -214,116 +116,132 @@ class _Run:
             mininterval=0.1 if sys.stderr.isatty() else 5.0,
         )
 
-    def in_line(self) -> None:
-        for job in self._plan.todo:
-            if self._segment(_decode(job)):
-                self._write(job)
+    def add(self, result: Result) -> None:
+        """Write `result` soon. Raises OutputError, also for a result that was added before."""
+        if self._threads is None:
+            self._write(result)
+            return
+        self._waiting.append(self._threads.submit(self._write, result))
+        # Looked at before it is taken out, so that an interruption here forgets none.
+        while len(self._waiting) > self._num_workers or (self._waiting and self._waiting[0].done()):
+            self._waiting[0].result()
+            self._waiting.popleft()
 
-    def with_workers(self, num_workers: int) -> None:
-        """Read and write in threads, window by window: while the generator works on one window of `num_workers`
-        images, the threads write the window before it and read the one after it."""
-        todo = iter(self._plan.todo)
-        windows = iter(lambda: list(itertools.islice(todo, num_workers)), [])
-        finished: list[Job] = []
-        with joblib.Parallel(
-            n_jobs=num_workers, backend="threading", return_as="generator", batch_size=1, pre_dispatch="all"
-        ) as parallel:
-            ahead = parallel(joblib.delayed(_decode)(job) for job in next(windows, []))
-            try:
-                while window := [decoded for decoded in ahead if decoded is not None]:
-                    tasks = [joblib.delayed(self._write)(job) for job in finished]
-                    tasks += [joblib.delayed(_decode)(job) for job in next(windows, [])]
-                    ahead = parallel(tasks)
-                    finished = [decoded.job for decoded in window if self._segment(decoded)]
-            finally:
-                # joblib complains on stderr about tasks that nobody waits for.
-                for _ in ahead:
-                    pass
-        self.write_waiting()
-
-    def _segment(self, decoded: _Decoded) -> bool:
-        """Run the generator; True where there is a result to write."""
-        if decoded.image is None:
-            self._fail(decoded.job, decoded.reason)
-            return False
-        try:
-            instances = self._generator.generate(decoded.image)
-        except (MemoryError, torch.OutOfMemoryError):
-            self._fail(decoded.job, "out of memory; use a lower --points_per_batch or --device cpu")
-            return False
-        except Exception as error:
-            # One image must not cost the run: the reason goes into the manifest and the exit status.
-            log.debug("%s", decoded.job, exc_info=True)
-            self._fail(decoded.job, " ".join(f"{type(error).__name__}: {error}".split()))
-            return False
-        height, width = decoded.image.shape[:2]
-        self._waiting[decoded.job] = ((height, width), instances)
-        return True
-
-    def _write(self, job: Job) -> None:
-        """Write the result of `job`, unless that is done already; from any thread. Raises OutputError."""
-        with self._writing:
-            if job not in self._waiting:
-                return
-            shape, instances = self._waiting[job]
-            tree = self._plan.tree
-            beside = tree.instances_path(job.modality, job.name)
-            # Instances first: where the label map exists, everything that was asked for does.
-            if self._plan.save_instances:
-                write_instances(beside, instances, shape)
-            else:
-                beside.unlink(missing_ok=True)
-            tree.write(job.modality, job.name, label_map((instance.mask for instance in instances), shape))
-            del self._waiting[job]
-            self._outcome.written += 1
-            self._outcome.empty += not instances
-            self._bar.update()
-
-    def _fail(self, job: Job, reason: str) -> None:
-        self._outcome.failures[job] = reason
-        self._bar.set_postfix(failed=len(self._outcome.failures), refresh=False)
-        self._bar.update()
-
-    def write_waiting(self) -> None:
-        """Write every result that is not written yet. Raises OutputError."""
-        for job in list(self._waiting):
-            self._write(job)
+    def finish(self, discard: bool = False) -> None:
+        """Wait until everything is written; `discard` drops what nobody has begun to write. Raises OutputError."""
+        if discard:
+            for future in self._waiting:
+                future.cancel()
+        first: OutputError | None = None
+        while self._waiting:
+            future = self._waiting[0]
+            if not future.cancelled():
+                try:
+                    future.result()
+                except OutputError as error:
+                    first = first or error
+            self._waiting.popleft()
+        if first is not None:
+            raise first
 
     def close(self) -> None:
-        """End the bar; threads that come late find nothing to write."""
-        with self._writing:
-            self._waiting.clear()
+        """End the threads and the bar."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
         self._bar.close()
 
+    def _write(self, result: Result) -> None:
+        made = result.finish()
+        if made.label_map is not None:
+            modality, name = made.job.modality, made.job.name
+            # The label map last: where it exists, everything that was asked for does.
+            if made.embedding is not None:
+                self._embeddings.write(modality, name, made.embedding)
+            self._writer.add(modality, name, made.label_map, made.instances)
+        with self._counting:
+            if made.label_map is None:
+                self._outcome.failures[made.job] = made.reason
+                self._bar.set_postfix(failed=len(self._outcome.failures), refresh=False)
+            else:
+                self._outcome.written += 1
+                self._outcome.empty += not made.segments
+            self._bar.update()
 
-def _decode(job: Job) -> _Decoded:
-    try:
-        return _Decoded(job, read_for_sam(job.image, job.modality))
-    except ImageReadError as error:
-        return _Decoded(job, None, str(error))
+
+def _begin(plan: Plan) -> None:
+    """Make the folders, note the run in the manifest, and remove what is to be overwritten."""
+    make_directory(plan.root)
+    with manifest_lock(plan.root):
+        store_kind(plan.root, plan.store, any(map(open_masks(plan.root).names, MODALITIES)))
+        manifest = _current_manifest(plan)
+        if plan.overwrite:
+            # First, so that an interrupted run can go on as a plain one: what exists then is new.
+            _remove(plan)
+        if plan.source not in manifest.sources:
+            manifest = replace(manifest, sources=[*manifest.sources, plan.source])
+        manifest.save(plan.root)
+        if plan.store == "shards":
+            make_directory(plan.root / SHARDS_FOLDER)
+        if plan.embedding_signature is not None:
+            _note_embeddings(plan, plan.embedding_signature)
 
 
-def _remove_masks(plan: Plan) -> None:
+def _current_manifest(plan: Plan) -> Manifest:
+    """The manifest as it is now: another process may have written it after this run was planned."""
+    if plan.replaces_all or not (plan.root / MANIFEST_NAME).is_file():
+        return Manifest(plan.signature)
+    manifest = Manifest.load(plan.root)
+    require_same_signature(manifest, plan.signature)
+    return manifest
+
+
+def _note_embeddings(plan: Plan, signature: Signature) -> None:
+    folder = make_directory(plan.root / EMBEDDINGS_FOLDER)
+    manifest = Manifest(signature)
+    if not plan.replaces_all and (folder / MANIFEST_NAME).is_file():
+        manifest = Manifest.load(folder)
+        require_same_signature(manifest, signature)
+    if plan.source not in manifest.sources:
+        manifest = replace(manifest, sources=[*manifest.sources, plan.source])
+    manifest.save(folder)
+
+
+def _remove(plan: Plan) -> None:
+    tree, kept = MaskTree(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
     for job in plan.todo:
-        for path in (plan.tree.path(job.modality, job.name), plan.tree.instances_path(job.modality, job.name)):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise OutputError(f"cannot remove {path}: {error.strerror or error}; check permissions") from error
+        tree.remove(job.modality, job.name)
+        kept.remove(job.modality, job.name)
+    if plan.replaces_all and isinstance(found := open_masks(plan.root), MaskShards):
+        found.remove_all()
 
 
 def save_manifest(plan: Plan, outcome: Outcome) -> None:
-    """Write the manifest with the present counts; a failure is forgotten once its mask exists."""
-    present = {(modality, name) for modality in MODALITIES for name in plan.tree.names(modality)}
-    failed_now = {(job.modality, job.name) for job in outcome.failures}
-    earlier = [
-        failure
-        for failure in plan.manifest.failures
-        if (failure["modality"], failure["name"]) not in present | failed_now
-    ]
-    new = [
-        {"modality": job.modality, "name": job.name, "path": str(job.image.absolute()), "reason": reason}
-        for job, reason in outcome.failures.items()
-    ]
-    counts: dict[str, int] = {key: sum(modality == key for modality, _ in present) for key in MODALITIES}
-    replace(plan.manifest, counts=counts, failures=earlier + new).save(plan.tree.root)
+    """Bring counts and failures in the manifest up to date; a failure is forgotten once its mask exists.
+
+    Raises OutputError, ManifestError.
+    """
+    if not plan.root.is_dir():
+        make_directory(plan.root)
+    with manifest_lock(plan.root):
+        manifest = Manifest(plan.signature)
+        if (plan.root / MANIFEST_NAME).is_file():
+            manifest = Manifest.load(plan.root)
+        sources = manifest.sources if plan.source in manifest.sources else [*manifest.sources, plan.source]
+        found = open_masks(plan.root)
+        failed_now = {(job.modality, job.name) for job in outcome.failures}
+        earlier = [entry for entry in manifest.failures if _still_failed(entry, found, failed_now)]
+        new = [
+            {"modality": job.modality, "name": job.name, "path": str(job.image.absolute()), "reason": reason}
+            for job, reason in outcome.failures.items()
+        ]
+        counts: dict[str, int] = {modality: len(found.names(modality)) for modality in MODALITIES}
+        replace(manifest, sources=sources, counts=counts, failures=earlier + new).save(plan.root)
+
+
+def _still_failed(entry: Mapping[str, str], store: MaskStore, failed_now: set[tuple[Modality, str]]) -> bool:
+    """Whether a failure in the manifest stands after a run in which `failed_now` have failed."""
+    name = entry.get("name", "")
+    return any(
+        modality == entry.get("modality") and (modality, name) not in failed_now and not store.has(modality, name)
+        for modality in MODALITIES
+    )

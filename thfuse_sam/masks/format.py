@@ -7,6 +7,8 @@ asked for, because a mask tree may come from someone else.
 """
 
 import contextlib
+import functools
+import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +27,8 @@ PLACEHOLDER_VALUE = 0.5
 MAX_SEGMENTS = 65535
 
 _REMEDY = "delete it and run precompute_masks.py again"
+_PREFIX = 10  # bytes before the header's text: magic, version, length
+_LONGEST_HEADER = 10_000  # bytes; NumPy refuses longer ones too
 
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -89,17 +93,24 @@ def placeholder_guidance(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
 def write_mask(path: Path, mask: LabelMap) -> None:
     """Write a label map (uint8 or uint16 HxW) atomically. Raises OutputError where the system refuses."""
+    header, values = encode_mask(mask)
+
+    def write(file: IO[bytes]) -> None:
+        file.write(header)
+        file.write(values)
+
+    write_atomically(path, write)
+
+
+def encode_mask(mask: LabelMap) -> tuple[bytes, memoryview]:
+    """The header and the values of the `.npy` file of a label map (uint8 or uint16 HxW)."""
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"a label map to write is 2-D uint8 or uint16, got {mask.dtype} {mask.shape}")
     contiguous = np.ascontiguousarray(mask)
-
-    def write(file: IO[bytes]) -> None:
-        header = np.lib.format.header_data_from_array_1_0(contiguous)
-        np.lib.format.write_array_header_1_0(file, header)
-        # Not `np.save`, whose error on a full disk does not say so.
-        file.write(contiguous.data)
-
-    write_atomically(path, write)
+    # Not `np.save`, whose error on a full disk does not say so.
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(contiguous))
+    return header.getvalue(), contiguous.data.cast("B")
 
 
 def read_mask(path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
@@ -109,27 +120,36 @@ def read_mask(path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
     `.npy`, pickled content, truncated, wrong type, shape or values.
     """
     with _opened(path) as file:
-        mask = _read_array(file, path, shape)
-    if mask.dtype.kind != "f":
-        return mask
-    mask = mask.astype(np.float32)
-    # Written so that NaN fails too.
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise MaskReadError(f"{path}: values outside [0, 1] or NaN in a float mask; {_REMEDY}")
-    return mask
+        return _read_checked(file, str(path), shape, os.fstat(file.fileno()).st_size)
+
+
+def decode_mask(content: bytes, place: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+    """As `read_mask`, from the bytes of a `.npy` file; `place` names them in errors."""
+    return _read_checked(io.BytesIO(content), place, shape, len(content))
 
 
 def mask_shape(path: Path) -> tuple[int, int]:
     """(height, width) of a mask from its header alone, if the file is long enough for it. Raises MaskReadError."""
+    return mask_stamp(path)[0]
+
+
+def mask_stamp(path: Path | str) -> tuple[tuple[int, int], int]:
+    """As `mask_shape`, with the time of the last change in nanoseconds."""
     with _opened(path) as file:
-        (height, width), _, _ = _checked_header(file, path, None)
-    return height, width
+        status = os.fstat(file.fileno())
+        return _checked_header(file, str(path), None, status.st_size)[0], status.st_mtime_ns
+
+
+def encoded_shape(content: bytes, length: int, place: str) -> tuple[int, int]:
+    """As `mask_shape`, from the first bytes of a `.npy` file that is `length` bytes long."""
+    return _checked_header(io.BytesIO(content), place, None, length)[0]
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path | str) -> Iterator[IO[bytes]]:
     try:
-        with path.open("rb") as file:
+        # Unbuffered: headers and values are read in one go each.
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123, text is faster where many are opened
             yield file
     except FileNotFoundError as error:
         raise MaskReadError(f"{path}: no such mask; run precompute_masks.py for this data set") from error
@@ -137,46 +157,70 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
 
 
-def _read_array(file: IO[bytes], path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+def _read_checked(file: IO[bytes], place: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
+    mask = _read_array(file, place, shape, length)
+    if mask.dtype.kind != "f":
+        return mask
+    mask = mask.astype(np.float32)
+    # Written so that NaN fails too.
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise MaskReadError(f"{place}: values outside [0, 1] or NaN in a float mask; {_REMEDY}")
+    return mask
+
+
+def _read_array(file: IO[bytes], place: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
     """Check the header, then read exactly the bytes that it promises."""
-    stored_shape, fortran_order, dtype = _checked_header(file, path, shape)
+    stored_shape, fortran_order, dtype = _checked_header(file, place, shape, length)
     content = bytearray(math.prod(stored_shape) * dtype.itemsize)
     if file.readinto(content) != len(content):  # type: ignore[attr-defined]
-        raise MaskReadError(f"{path}: truncated while it was read; {_REMEDY}")
+        raise MaskReadError(f"{place}: truncated while it was read; {_REMEDY}")
     mask = np.frombuffer(content, dtype=dtype).reshape(stored_shape, order="F" if fortran_order else "C")
     return np.ascontiguousarray(mask, dtype=dtype.newbyteorder("="))
 
 
 def _checked_header(
-    file: IO[bytes], path: Path, shape: tuple[int, int] | None
+    file: IO[bytes], place: str, shape: tuple[int, int] | None, length: int
 ) -> tuple[tuple[int, int], bool, np.dtype[Any]]:
-    """(shape, Fortran order, type) of the stored array, once they are known to be a mask's."""
-    stored_shape, fortran_order, dtype = _read_header(file, path)
+    """(shape, Fortran order, type) of the stored array, once they are known to be a mask's of `length` bytes."""
+    stored_shape, fortran_order, dtype, header_length = _read_header(file, place)
     if dtype.hasobject:
-        raise MaskReadError(f"{path}: pickled content is refused, as loading it can run code; {_REMEDY}")
+        raise MaskReadError(f"{place}: pickled content is refused, as loading it can run code; {_REMEDY}")
     is_label_map = dtype.kind == "u" and dtype.itemsize <= 2
     is_union = dtype.kind == "b" or (dtype.kind == "f" and dtype.itemsize <= 8)
     if not (is_label_map or is_union):
-        raise MaskReadError(f"{path}: values of type {dtype}, expected uint8, uint16, bool or float; {_REMEDY}")
+        raise MaskReadError(f"{place}: values of type {dtype}, expected uint8, uint16, bool or float; {_REMEDY}")
     if len(stored_shape) != 2 or min(stored_shape) < 1:
-        raise MaskReadError(f"{path}: shape {stored_shape}, expected (height, width); {_REMEDY}")
+        raise MaskReadError(f"{place}: shape {stored_shape}, expected (height, width); {_REMEDY}")
     height, width = stored_shape
     if shape is not None and (height, width) != tuple(shape):
-        raise MaskReadError(f"{path}: shape {stored_shape}, but the image is {tuple(shape)}; {_REMEDY}")
+        raise MaskReadError(f"{place}: shape {stored_shape}, but the image is {tuple(shape)}; {_REMEDY}")
     # Compared with the file before any memory is asked for; Python's integers cannot overflow.
     promised = height * width * dtype.itemsize
-    if os.fstat(file.fileno()).st_size - file.tell() < promised:
-        raise MaskReadError(f"{path}: truncated, its header promises {promised} bytes of values; {_REMEDY}")
+    if length - header_length < promised:
+        raise MaskReadError(f"{place}: truncated, its header promises {promised} bytes of values; {_REMEDY}")
     return (height, width), fortran_order, dtype
 
 
-def _read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, Fortran order, type and length in bytes of the header, which is read to its end."""
     try:
-        version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        # Version 3 exists only for structured types, which no mask has.
-        shape, fortran_order, dtype = readers[version](file)
+        prefix = file.read(_PREFIX)
+        length = _PREFIX + int.from_bytes(prefix[8:_PREFIX], "little")
+        if prefix[6:7] == b"\2":  # version 2 has two more bytes of length
+            prefix += file.read(2)
+            length = _PREFIX + 2 + int.from_bytes(prefix[8 : _PREFIX + 2], "little")
+        shape, fortran_order, dtype = _parse_header(prefix + file.read(min(length, _LONGEST_HEADER) - len(prefix)))
     # NumPy parses the header as a Python literal; a damaged one can fail in any of the parser's ways.
     except Exception as error:
-        raise MaskReadError(f"{path}: not a .npy file, or its header is damaged; {_REMEDY}") from error
-    return shape, fortran_order, dtype
+        raise MaskReadError(f"{place}: not a .npy file, or its header is damaged; {_REMEDY}") from error
+    return shape, fortran_order, dtype, length
+
+
+# Masks of one size share their header, and parsing it takes longer than reading it.
+@functools.lru_cache(maxsize=256)
+def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    stream = io.BytesIO(header)
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    # Version 3 exists only for structured types, which no mask has.
+    return readers[version](stream)

@@ -58,10 +58,15 @@ def write_instances(path: Path, instances: Sequence[InstanceLike], shape: tuple[
 
     Raises OutputError where the system refuses.
     """
+    write_text(path, encode_instances(instances, shape))
+
+
+def encode_instances(instances: Sequence[InstanceLike], shape: tuple[int, int]) -> str:
+    """The content of the instance file of an image of (height, width) `shape`, in the order of the labels."""
     order = paint_order([int(np.count_nonzero(instance.mask)) for instance in instances])
     records = [_record(label, instances[index], shape) for label, index in enumerate(order, start=1)]
     content = {"height": shape[0], "width": shape[1], "instances": records}
-    write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
+    return json.dumps(content, separators=(",", ":")) + "\n"
 
 
 def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
@@ -71,18 +76,26 @@ def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
     damaged, or of another size.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        records = [dict(record) for record in content["instances"]]
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MaskReadError(f"{path}: no such file; run precompute_masks.py with --save_instances") from error
+    except OSError as error:
+        raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+    return decode_instances(content, str(path), shape)
+
+
+def decode_instances(content: bytes, place: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
+    """As `read_instances`, from the content of the file; `place` names it in errors."""
+    try:
+        records = [dict(record) for record in json.loads(content.decode("utf-8"))["instances"]]
         for record in records:
             # Before decoding: the decoder makes an array of whatever size the file claims.
             if tuple(record["segmentation"]["size"]) != tuple(shape):
                 raise ValueError(f"a segment is not of the image's size {shape}")
             record["mask"] = _decode(record["segmentation"])
-    except FileNotFoundError as error:
-        raise MaskReadError(f"{path}: no such file; run precompute_masks.py with --save_instances") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MaskReadError(
-            f"{path}: damaged ({error}); run precompute_masks.py with --save_instances again"
+            f"{place}: damaged ({error}); run precompute_masks.py with --save_instances again"
         ) from error
     return records
 

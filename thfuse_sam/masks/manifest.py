@@ -2,21 +2,33 @@
 
 Masks themselves carry no settings, so a tree must hold masks of one generator only; a run with other settings is
 refused instead of mixing into it. Nor may two data sets whose images share names share a tree.
+
+Several processes may fill one tree: who changes the manifest reads, changes and replaces it under a lock
+(`manifest_lock`), so that no process undoes what another has added. Readers need no lock.
 """
 
+import contextlib
+import errno
 import filecmp
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from thfuse_sam.errors import ManifestError
+import filelock
+
+from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.files import write_json
 from thfuse_sam.images import IMAGE_SUFFIXES, Modality
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
+
+_SUFFIXES = tuple(suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
+_LOCK_NAME = ".manifest.lock"
+_LOCK_SECONDS = 120.0  # a change takes far less, so whoever holds the lock so long is stuck
 
 _REMEDY = "choose another --output_dir or pass --overwrite"
 
@@ -82,6 +94,10 @@ class Manifest:
         """Write `manifest.json` into `root` atomically. Raises OutputError."""
         write_json(root / MANIFEST_NAME, {"format_version": FORMAT_VERSION, **asdict(self)})
 
+    def records(self, modality: Modality, folder: Path) -> bool:
+        """Whether masks were made from this very folder (or pattern, see `find_image`)."""
+        return str(folder.resolve()) in (source.get(modality) for source in self.sources)
+
     @classmethod
     def _from_json(cls, content: Any, path: Path) -> "Manifest":
         """Check the types of everything that is used later: the file may have been edited or be another tool's."""
@@ -110,20 +126,61 @@ def require_same_signature(manifest: Manifest, signature: Signature, remedy: str
         raise ManifestError(f"the mask tree was made with other settings: {', '.join(differences)}; {remedy}")
 
 
-def foreign_source(manifest: Manifest, modality: Modality, name: str, folder: Path) -> Path | None:
-    """The image of another recorded data set that the existing mask called `name` may have been made from.
+@contextlib.contextmanager
+def manifest_lock(root: Path) -> Iterator[None]:
+    """Keep other processes from changing the manifest of the tree at `root`, which exists. Raises OutputError.
 
-    Two data sets can hold different images under one name ("0001"); the mask of one must not be taken for the
-    other's. `folder` is the present data set's folder of that modality (or pattern, see `find_image`). Recorded
-    folders that are gone, and copies of the same image, do not count. None: the mask is ours.
+    The system frees the lock of a process that dies. On a file system without locks there is none: manifests are
+    still replaced whole, but of two changes in one moment the first may be lost.
     """
-    others = [Path(source[modality]) for source in manifest.sources if modality in source]
-    own = folder.resolve()
-    for other_folder in others:
-        other = find_image(other_folder, name) if other_folder != own else None
-        if other is not None and not _same_image(other, find_image(folder, name)):
-            return other
-    return None
+    lock = filelock.FileLock(root / _LOCK_NAME, timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise OutputError(
+            f"{root / _LOCK_NAME}: held by another process for {_LOCK_SECONDS:.0f} s; end the run that hangs"
+        ) from error
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise OutputError(f"cannot lock {root}: {error.strerror or error}; check permissions") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class ForeignSources:
+    """Finds masks that were made from another data set's image of the same name.
+
+    Two data sets can hold different images under one name ("0001"); the mask of one must not be taken for the other's.
+
+    Args:
+        folder: the present data set's folder of `modality`, or pattern (see `find_image`).
+    """
+
+    def __init__(self, manifest: Manifest, modality: Modality, folder: Path) -> None:
+        own = folder.resolve()
+        recorded = (Path(source[modality]) for source in manifest.sources if modality in source)
+        self._folder = folder
+        self._others = [other for other in recorded if other != own]
+
+    def find(self, name: str) -> Path | None:
+        """The image of another recorded data set that the existing mask called `name` may have been made from.
+
+        Recorded folders that are gone, and copies of the same image, do not count. None: the mask is ours.
+        """
+        for folder in self._others:
+            other = find_image(folder, name)
+            if other is not None and not _same_image(other, find_image(self._folder, name)):
+                return other
+        return None
+
+
+def foreign_source(manifest: Manifest, modality: Modality, name: str, folder: Path) -> Path | None:
+    """`ForeignSources.find` for a single mask."""
+    return ForeignSources(manifest, modality, folder).find(name)
 
 
 def find_image(folder: Path, name: str) -> Path | None:
@@ -141,10 +198,11 @@ def find_image(folder: Path, name: str) -> Path | None:
 
 
 def _with_image_suffix(folder: Path, stem: str) -> Path | None:
-    if not folder.is_dir():
+    above = str(folder)
+    if not os.path.isdir(above):  # noqa: PTH112, asked for every image of a data set
         return None
-    candidates = (folder / (stem + suffix) for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
-    return next((path for path in candidates if path.is_file()), None)
+    candidates = (os.path.join(above, stem + suffix) for suffix in _SUFFIXES)  # noqa: PTH118
+    return next((Path(path) for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def _same_image(one: Path, other: Path | None) -> bool:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError, UsageError
-from thfuse_sam.images import MODALITIES, Modality, read_for_sam
+from thfuse_sam.images import Modality, read_for_sam
 from thfuse_sam.masks.format import LabelMap
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, foreign_source
+from thfuse_sam.masks.manifest import MANIFEST_NAME, ForeignSources, Manifest
+from thfuse_sam.masks.store import has_masks, open_masks
 from thfuse_sam.masks.tree import MaskTree
 
 log = logging.getLogger(__name__)
@@ -46,15 +47,11 @@ class MaskSource(Protocol):
         """What was handed out since the last `start_epoch`."""
 
 
-class NoMasks:
-    """Every image gets the placeholder."""
+class _Counting:
+    """The counts that every source keeps."""
 
     def __init__(self) -> None:
         self._counts = MaskCounts()
-
-    def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
-        self._counts.missing += 1
-        return None
 
     def start_epoch(self) -> None:
         self._counts = MaskCounts()
@@ -63,8 +60,16 @@ class NoMasks:
         return self._counts
 
 
-class PrecomputedMasks:
-    """Masks from a tree on disk. A missing or broken one gives None; why, is logged once for each broken mask.
+class NoMasks(_Counting):
+    """Every image gets the placeholder."""
+
+    def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
+        self._counts.missing += 1
+        return None
+
+
+class PrecomputedMasks(_Counting):
+    """Masks made ahead, one file each or in shards. A missing or broken one gives None; why, is logged once for each.
 
     Args:
         root: the mask tree. Its manifest may be missing: masks may come from another program.
@@ -77,59 +82,51 @@ class PrecomputedMasks:
     """
 
     def __init__(self, root: Path, image_dirs: Mapping[Modality, Path]) -> None:
-        if not any((root / modality).is_dir() for modality in MODALITIES):
+        super().__init__()
+        if not has_masks(root):
             raise UsageError(
                 f"--precomputed_masks_dir {root}: no ir/ or vi/ folder with masks there; run precompute_masks.py first"
             )
-        self._tree = MaskTree(root)
-        self._manifest = Manifest.load(root) if (root / MANIFEST_NAME).is_file() else None
-        self._unrecorded = {
-            modality: folder for modality, folder in image_dirs.items() if not self._is_recorded(modality, folder)
+        self._store = open_masks(root)
+        manifest = Manifest.load(root) if (root / MANIFEST_NAME).is_file() else None
+        # A folder that the manifest names needs no look: making the tree has ruled out foreign masks.
+        self._foreign = {
+            modality: ForeignSources(manifest, modality, folder)
+            for modality, folder in image_dirs.items()
+            if manifest is not None and not manifest.records(modality, folder)
         }
-        self._reasons: dict[Path, str] = {}  # of broken masks, by their files; logged already
-        self._own: set[Path] = set()  # masks known to be of this data set
-        self._counts = MaskCounts()
+        self._logged: set[tuple[Modality, str]] = set()  # broken masks
+        self._own: set[tuple[Modality, str]] = set()  # masks known to be of this data set
 
     def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
-        if not self._tree.has(modality, name):
+        if not self._store.has(modality, name):
             self._counts.missing += 1
             return None
-        path = self._tree.path(modality, name)
         try:
-            self._require_own(path, modality, name, image_path)
-            mask = self._tree.read(modality, name, shape)
+            self._require_own(modality, name, image_path)
+            mask = self._store.read(modality, name, shape)
         except MaskReadError as error:
             self._counts.broken += 1
-            if path not in self._reasons:
-                self._reasons[path] = str(error)
+            if (modality, name) not in self._logged:
+                self._logged.add((modality, name))
                 log.warning("mask not used: %s", error)
             return None
         self._counts.found += 1
         return mask
 
-    def start_epoch(self) -> None:
-        self._counts = MaskCounts()
-
-    def report(self) -> MaskCounts:
-        return self._counts
-
-    def _is_recorded(self, modality: Modality, folder: Path) -> bool:
-        """Whether the tree was made from this very folder; making it has ruled out foreign masks then."""
-        recorded = self._manifest.sources if self._manifest is not None else []
-        return str(folder.resolve()) in (source.get(modality) for source in recorded)
-
-    def _require_own(self, path: Path, modality: Modality, name: str, image_path: Path) -> None:
-        if self._manifest is None or modality not in self._unrecorded or path in self._own:
+    def _require_own(self, modality: Modality, name: str, image_path: Path) -> None:
+        if modality not in self._foreign or (modality, name) in self._own:
             return
-        other = foreign_source(self._manifest, modality, name, self._unrecorded[modality])
+        other = self._foreign[modality].find(name)
         if other is not None:
             raise MaskReadError(
-                f"{path} was made from {other}, not from {image_path}; run precompute_masks.py for this data set"
+                f"{self._store.place(modality, name)} was made from {other}, not from {image_path}; "
+                "run precompute_masks.py for this data set"
             )
-        self._own.add(path)
+        self._own.add((modality, name))
 
 
-class LiveMasks:
+class LiveMasks(_Counting):
     """Masks made when they are asked for, from the full image, exactly as they are made ahead.
 
     Args:
@@ -139,9 +136,9 @@ class LiveMasks:
     """
 
     def __init__(self, make_label_map: Callable[[npt.NDArray[np.uint8]], LabelMap], tree: MaskTree | None) -> None:
+        super().__init__()
         self._make_label_map = make_label_map
         self._tree = tree
-        self._counts = MaskCounts()
 
     def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
         mask = self._kept(modality, name, shape)
@@ -153,12 +150,6 @@ class LiveMasks:
                 self._tree.write(modality, name, mask)
         self._counts.found += 1
         return mask
-
-    def start_epoch(self) -> None:
-        self._counts = MaskCounts()
-
-    def report(self) -> MaskCounts:
-        return self._counts
 
     def _kept(self, modality: Modality, name: str, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
         if self._tree is None or not self._tree.has(modality, name):

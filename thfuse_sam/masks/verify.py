@@ -7,10 +7,9 @@ from typing import Any
 
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import Modality, image_size
-from thfuse_sam.masks.format import mask_shape
-from thfuse_sam.masks.instances import read_instances
 from thfuse_sam.masks.manifest import Manifest, find_image
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.shards import MaskShards
+from thfuse_sam.masks.store import MaskStore
 
 
 @dataclass
@@ -38,7 +37,7 @@ class VerifyReport:
 
 
 def verify_tree(
-    tree: MaskTree,
+    store: MaskStore,
     images_by_modality: Mapping[Modality, Mapping[str, Path]],
     *,
     asked: Mapping[str, Any] | None = None,
@@ -54,7 +53,7 @@ def verify_tree(
     report = VerifyReport()
     manifest: Manifest | None = None
     try:
-        manifest = Manifest.load(tree.root)
+        manifest = Manifest.load(store.root)
     except ManifestError as error:
         report.settings.append(str(error))
     if manifest is not None:
@@ -62,48 +61,52 @@ def verify_tree(
     failed = {(entry.get("modality"), entry.get("name")): entry.get("reason") for entry in _failures(manifest)}
     for modality, images in images_by_modality.items():
         for name, image in images.items():
-            _check(report, tree, modality, name, image, failed.get((modality, name)), require_instances)
-        report.left_over += _left_over(tree, modality, images, manifest)
-    report.partial += [str(path) for path in tree.partial_files()]
+            _check(report, store, modality, name, image, failed.get((modality, name)), require_instances)
+        report.left_over += _left_over(store, modality, images, manifest)
+    if isinstance(store, MaskShards):
+        report.unreadable += store.damaged
+    report.partial += [str(path) for path in store.partial_files()]
     return report
 
 
 def _check(
     report: VerifyReport,
-    tree: MaskTree,
+    store: MaskStore,
     modality: Modality,
     name: str,
     image: Path,
     failed: str | None,
     require_instances: bool,
 ) -> None:
-    path = tree.path(modality, name)
-    if not path.is_file():
+    place = store.place(modality, name)
+    if not store.has(modality, name):
         if failed is not None:
             report.failures.append(f"{modality}/{name}: {failed}")
         else:
-            report.missing.append(f"{path}, of {image}")
+            report.missing.append(f"{place}, of {image}")
         return
     try:
-        size, mask_size = image_size(image), mask_shape(path)
-        tree.read(modality, name, None)
+        size, (mask_size, _) = image_size(image), store.stamp(modality, name)
+        store.read(modality, name, None)
     except (ImageReadError, MaskReadError) as error:
         report.unreadable.append(str(error))
         return
     if size != mask_size:
-        report.wrong_size.append(f"{path} is {mask_size}, {image} is {size} (height, width)")
+        report.wrong_size.append(f"{place} is {mask_size}, {image} is {size} (height, width)")
         return
-    if require_instances and not _check_instances(report, tree.instances_path(modality, name), size):
+    if require_instances and not _check_instances(report, store, modality, name, size):
         return
     report.sound += 1
 
 
-def _check_instances(report: VerifyReport, path: Path, size: tuple[int, int]) -> bool:
-    if not path.is_file():
-        report.missing.append(str(path))
+def _check_instances(
+    report: VerifyReport, store: MaskStore, modality: Modality, name: str, size: tuple[int, int]
+) -> bool:
+    if not store.has_instances(modality, name):
+        report.missing.append(store.instances_place(modality, name))
         return False
     try:
-        read_instances(path, size)
+        store.read_instances(modality, name, size)
     except MaskReadError as error:
         report.unreadable.append(str(error))
         return False
@@ -111,18 +114,18 @@ def _check_instances(report: VerifyReport, path: Path, size: tuple[int, int]) ->
 
 
 def _left_over(
-    tree: MaskTree, modality: Modality, images: Mapping[str, Path], manifest: Manifest | None
+    store: MaskStore, modality: Modality, images: Mapping[str, Path], manifest: Manifest | None
 ) -> Iterator[str]:
     """Masks and instance files of no image in `images`, nor in another data set that shares the tree."""
     sources = [Path(source[modality]) for source in (manifest.sources if manifest else []) if modality in source]
-    masks, instances = tree.names(modality), tree.instance_names(modality)
+    masks, instances = store.names(modality), store.instance_names(modality)
     has_mask = set(masks)
     for name in masks:
         if name not in images and not any(find_image(folder, name) for folder in sources):
-            yield str(tree.path(modality, name))
+            yield store.place(modality, name)
     for name in instances:
         if name not in has_mask:
-            yield str(tree.instances_path(modality, name))
+            yield store.instances_place(modality, name)
 
 
 def _failures(manifest: Manifest | None) -> list[dict[str, str]]:

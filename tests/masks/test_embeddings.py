@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from thfuse_sam.errors import MaskReadError, UsageError
+from thfuse_sam.masks.embeddings import EmbeddingTree, StoredEmbedding
+
+EMBEDDING = StoredEmbedding(np.arange(24, dtype=np.float16).reshape(2, 3, 4), (12, 16), (480, 640))
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    tree = EmbeddingTree(tmp_path)
+    assert not tree.has("ir", "a/scene.v2")
+    tree.write("ir", "a/scene.v2", EMBEDDING.to_bytes())
+    found = tree.read("ir", "a/scene.v2")
+    np.testing.assert_array_equal(found.features, EMBEDDING.features)
+    assert found.features.dtype == np.float16
+    assert (found.input_size, found.image_size) == ((12, 16), (480, 640))
+    assert tree.names("ir") == ["a/scene.v2"]
+    tree.remove("ir", "a/scene.v2")
+    assert tree.names("ir") == []
+
+
+def changed(**arrays: np.ndarray) -> bytes:
+    return safetensors.numpy.save({**EMBEDDING.arrays(), **arrays})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"broken",
+        EMBEDDING.to_bytes()[:-1],
+        safetensors.numpy.save({"features": EMBEDDING.features}),
+        changed(features=np.zeros((2, 3, 4), np.float32)),
+        changed(features=np.zeros((3, 4), np.float16)),
+        changed(features=np.full((2, 3, 4), np.nan, np.float16)),
+        changed(image_size=np.array([480, 0])),
+        changed(image_size=np.array([480, 640, 1])),
+        changed(input_size=np.array([4.0, 5.0])),
+    ],
+)
+def test_a_damaged_embedding(tmp_path: Path, content: bytes) -> None:
+    tree = EmbeddingTree(tmp_path)
+    tree.write("vi", "a", content)
+    with pytest.raises(MaskReadError, match=r"a\.safetensors: .*--save_embeddings again") as caught:
+        tree.read("vi", "a")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_embedding_and_a_name_outside(tmp_path: Path) -> None:
+    with pytest.raises(MaskReadError, match="no such embedding"):
+        EmbeddingTree(tmp_path).read("ir", "a")
+    with pytest.raises(UsageError, match="would leave"):
+        EmbeddingTree(tmp_path).path("ir", "../a")

@@ -1,0 +1,202 @@
+import errno
+import json
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thfuse_sam.errors import MaskReadError, OutputError, UsageError
+from thfuse_sam.images import write_image
+from thfuse_sam.masks.instances import encode_instances
+from thfuse_sam.masks.manifest import Manifest, Signature
+from thfuse_sam.masks.shards import MaskShards, ShardWriter
+from thfuse_sam.masks.source import MaskCounts, PrecomputedMasks
+from thfuse_sam.masks.store import open_masks
+from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.verify import verify_tree
+
+SHAPE = (5, 7)
+LONG = "/".join(["ein sehr langer Ordnername mit Umlauten äöü"] * 5) + "/0001"
+
+
+def mask(value: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.full(SHAPE, value, dtype)
+
+
+def fill(root: Path, images: int = 2) -> None:
+    writer = ShardWriter(root, images)
+    for index, name in enumerate(("a/0001", "scene.v2", LONG), 1):
+        writer.add("ir", name, mask(index), encode_instances([], SHAPE))
+        writer.add("vi", name, mask(1000 + index, np.uint16), None)
+    writer.close()
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_what_was_packed_is_read(tmp_path: Path, indexed: bool) -> None:
+    fill(tmp_path)
+    shards = sorted((tmp_path / "shards").glob("*.tar"))
+    assert len(shards) == 3
+    if not indexed:
+        for index in (tmp_path / "shards").glob("*.json"):
+            index.unlink()
+    store = pickle.loads(pickle.dumps(open_masks(tmp_path)))  # noqa: S301
+    assert isinstance(store, MaskShards)
+    assert store.names("ir") == store.names("vi") == store.instance_names("ir") == sorted(["a/0001", "scene.v2", LONG])
+    assert store.instance_names("vi") == []
+    for index, name in enumerate(("a/0001", "scene.v2", LONG), 1):
+        np.testing.assert_array_equal(store.read("ir", name, SHAPE), mask(index))
+        made = store.read("vi", name, None)
+        assert made.dtype == np.uint16 and (made == 1000 + index).all()
+        assert store.stamp("vi", name)[0] == SHAPE
+        assert store.read_instances("ir", name, SHAPE) == []
+    assert not store.has("ir", "b")
+    with pytest.raises(MaskReadError, match="no such mask"):
+        store.read("ir", "b", None)
+    with pytest.raises(MaskReadError, match=r"\.tar: ir/a/0001\.npy: shape"):
+        store.read("ir", "a/0001", (7, 5))
+
+
+def test_members_are_the_files_of_a_tree(tmp_path: Path) -> None:
+    fill(tmp_path, images=100)
+    (shard,) = (tmp_path / "shards").glob("*.tar")
+    with tarfile.open(shard) as tar:
+        tar.extractall(tmp_path / "tree", filter="data")
+    tree = MaskTree(tmp_path / "tree")
+    tree.add("ir", "again", mask(1), None)
+    assert tree.path("ir", "again").read_bytes() == tree.path("ir", "a/0001").read_bytes()
+    assert tree.instance_names("ir") == sorted(["a/0001", "scene.v2", LONG])
+
+
+def test_only_finished_shards_are_seen(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, 2)
+    for name in ("1", "2", "3"):
+        writer.add("ir", name, mask(1), None)
+    assert MaskShards(tmp_path).names("ir") == ["1", "2"]
+    (partial,) = MaskShards(tmp_path).partial_files()
+    assert partial.name.endswith(".partial")
+    writer.close()
+    assert MaskShards(tmp_path).names("ir") == ["1", "2", "3"]
+    assert MaskShards(tmp_path).partial_files() == []
+
+
+def test_a_later_shard_counts(tmp_path: Path) -> None:
+    for value in (1, 2, 3):
+        writer = ShardWriter(tmp_path)
+        writer.add("ir", "a", mask(value), None)
+        writer.close()
+    store = MaskShards(tmp_path)
+    assert store.names("ir") == ["a"]
+    assert (store.read("ir", "a", SHAPE) == 3).all()
+
+
+def test_writers_do_not_meet(tmp_path: Path) -> None:
+    writers = [ShardWriter(tmp_path, 1), ShardWriter(tmp_path, 1)]
+    for index in range(6):
+        writers[index % 2].add("ir", str(index), mask(index + 1), None)
+    store = MaskShards(tmp_path)
+    assert [int(store.read("ir", str(index), SHAPE)[0, 0]) for index in range(6)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_image_that_does_not_fit_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.add("ir", "1", mask(1), None)
+    encode = tarfile.TarFile.addfile
+
+    def full(tar: tarfile.TarFile, header: tarfile.TarInfo, content: object = None) -> None:
+        assert tar.fileobj is not None
+        tar.fileobj.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
+        writer.add("ir", "2", mask(2), None)
+    monkeypatch.setattr(tarfile.TarFile, "addfile", encode)
+    writer.add("ir", "3", mask(3), None)
+    writer.close()
+    assert writer.lost == 0
+    store = MaskShards(tmp_path)
+    assert store.names("ir") == ["1", "3"]
+    for index in (tmp_path / "shards").glob("*.json"):
+        index.unlink()
+    store = MaskShards(tmp_path)
+    assert (store.read("ir", "3", SHAPE) == 3).all()
+
+
+def test_a_shard_that_cannot_be_finished_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = ShardWriter(tmp_path)
+    writer.add("ir", "1", mask(1), None)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError):
+        writer.close()
+    assert writer.lost == 1
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index.update(size=1),
+        lambda index: index.update(version=2),
+        lambda index: index["members"].update({"ir/a/0001.npy": [10**9, 163]}),
+        lambda index: index["members"].update({"ir/a/0001.npy": [-1, 163]}),
+        lambda index: index["members"].update({"ir/a/0001.npy": "x"}),
+        lambda index: index.clear(),
+    ],
+)
+def test_an_index_that_does_not_fit_is_not_used(tmp_path: Path, change: object) -> None:
+    fill(tmp_path, images=100)
+    (path,) = (tmp_path / "shards").glob("*.json")
+    index = json.loads(path.read_text(encoding="utf-8"))
+    change(index)  # type: ignore[operator]
+    path.write_text(json.dumps(index), encoding="utf-8")
+    assert (MaskShards(tmp_path).read("ir", "a/0001", SHAPE) == 1).all()
+
+
+def test_a_damaged_shard_costs_its_own_masks(tmp_path: Path) -> None:
+    fill(tmp_path)
+    first, *_ = sorted((tmp_path / "shards").glob("*.tar"))
+    first.write_bytes(b"x" * 2000)
+    store = MaskShards(tmp_path)
+    assert store.names("ir") == sorted(["scene.v2", LONG])
+    assert len(store.damaged) == 1 and str(first) in store.damaged[0]
+    assert [line for line in verify_tree(store, {}).unreadable if str(first) in line]
+
+
+def test_names_cannot_leave_the_tree(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
+    for name in ("../a", "/a", "a/../b"):
+        with pytest.raises(UsageError, match="would leave"):
+            writer.add("ir", name, mask(1), None)
+        with pytest.raises(UsageError, match="would leave"):
+            MaskShards(tmp_path).has("ir", name)
+    writer.close()
+
+
+def test_training_reads_shards_as_it_reads_a_tree(tmp_path: Path) -> None:
+    fill(tmp_path)
+    source = pickle.loads(pickle.dumps(PrecomputedMasks(tmp_path, {})))  # noqa: S301
+    made = source.get("ir", "scene.v2", Path("x.png"), SHAPE)
+    assert made is not None and (made == 2).all()
+    assert source.get("ir", "scene.v2", Path("x.png"), (9, 9)) is None
+    assert source.get("ir", "gone", Path("x.png"), SHAPE) is None
+    assert source.report() == MaskCounts(found=1, missing=1, broken=1)
+
+
+def test_verify_reads_shards(tmp_path: Path) -> None:
+    fill(tmp_path / "tree")
+    images = {name: tmp_path / "ir" / f"{index}.png" for index, name in enumerate(("a/0001", "scene.v2", LONG))}
+    for path in images.values():
+        write_image(path, np.zeros(SHAPE, np.uint8))
+    Manifest(Signature("vit_b", "00", {}, "1.0")).save(tmp_path / "tree")
+    report = verify_tree(MaskShards(tmp_path / "tree"), {"ir": images}, require_instances=True)
+    assert report.ok and report.sound == 3
+    write_image(images["scene.v2"], np.zeros((3, 3), np.uint8))
+    images["new"] = images.pop("a/0001")
+    found = verify_tree(MaskShards(tmp_path / "tree"), {"ir": images})
+    assert len(found.missing) == len(found.left_over) == len(found.wrong_size) == 1

@@ -1,0 +1,36 @@
+"""The images of a mask precomputation, and how they are divided among job arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from thfuse_sam.images import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image whose mask belongs in the tree."""
+
+    modality: Modality
+    name: str  # relative path without suffix, "a/0001"
+    image: Path
+
+    def __str__(self) -> str:
+        return f"{self.modality} {self.name}"
+
+
+def list_jobs(images: Mapping[Modality, Mapping[str, Path]]) -> list[Job]:
+    """One job for every image, both modalities of a name next to each other: whole pairs are ready early."""
+    jobs = [Job(modality, name, path) for modality, found in images.items() for name, path in found.items()]
+    return sorted(jobs, key=lambda job: (job.name, job.modality))
+
+
+def take_part(jobs: Sequence[Job], part: int, parts: int) -> list[Job]:
+    """Part number `part` (1 to `parts`) of `jobs`: every image in exactly one part, the images of a pair together.
+
+    The same images give the same parts on every machine. Neighbours go to different parts, so that a stretch of
+    large images does not make one part last longer than the others.
+    """
+    names = sorted({job.name for job in jobs})
+    mine = set(names[part - 1 :: parts])
+    return [job for job in jobs if job.name in mine]

@@ -1,0 +1,98 @@
+"""Image embeddings kept beside the masks, so that masks with other thresholds need no image encoder.
+
+::
+
+    precomputed_masks/embeddings/
+      manifest.json               model type, checkpoint and precision that made them
+      ir/a/0001.safetensors       of ir/a/0001.png
+
+A file holds `features` (float16 CxHxW), `input_size` (height and width that the encoder saw) and `image_size`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from thfuse_sam.errors import MaskReadError
+from thfuse_sam.files import write_atomically
+from thfuse_sam.images import Modality
+from thfuse_sam.masks.tree import path_inside, relative_names, remove_file
+
+EMBEDDINGS_FOLDER = "embeddings"
+EMBEDDING_SUFFIX = ".safetensors"
+
+_REMEDY = "delete it and run precompute_masks.py with --save_embeddings again"
+
+
+@dataclass(frozen=True)
+class StoredEmbedding:
+    """What the image encoder made of one image, rounded to half precision."""
+
+    features: npt.NDArray[np.float16]  # CxHxW
+    input_size: tuple[int, int]  # height, width that the encoder saw, without its padding
+    image_size: tuple[int, int]  # height, width of the image
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Features, and the sizes as int64, by their names."""
+        return {
+            "features": np.ascontiguousarray(self.features),
+            "input_size": np.array(self.input_size, dtype=np.int64),
+            "image_size": np.array(self.image_size, dtype=np.int64),
+        }
+
+    def to_bytes(self) -> bytes:
+        """The content of the embedding's file."""
+        return safetensors.numpy.save(self.arrays())
+
+
+@dataclass(frozen=True)
+class EmbeddingTree:
+    """Embeddings on disk, under the names of their images."""
+
+    root: Path
+
+    def path(self, modality: Modality, name: str) -> Path:
+        """The file of an image's embedding. Raises UsageError for a name that would leave the folder."""
+        return path_inside(self.root, modality, name, EMBEDDING_SUFFIX)
+
+    def has(self, modality: Modality, name: str) -> bool:
+        """Whether the file is there; says nothing about its content."""
+        return self.path(modality, name).is_file()
+
+    def names(self, modality: Modality) -> list[str]:
+        """The names of all finished embeddings, sorted."""
+        return sorted(relative_names(self.root / modality, EMBEDDING_SUFFIX))
+
+    def write(self, modality: Modality, name: str, content: bytes) -> None:
+        """Write the content of an embedding's file atomically. Raises OutputError."""
+        write_atomically(self.path(modality, name), lambda file: file.write(content))
+
+    def remove(self, modality: Modality, name: str) -> None:
+        """Remove the embedding of an image if it exists. Raises OutputError."""
+        remove_file(self.path(modality, name))
+
+    def read(self, modality: Modality, name: str) -> StoredEmbedding:
+        """Read an embedding. Raises MaskReadError: no such file, damaged, or other arrays than expected."""
+        path = self.path(modality, name)
+        try:
+            arrays = safetensors.numpy.load(path.read_bytes())
+            features, sizes = arrays["features"], [arrays[key] for key in ("input_size", "image_size")]
+        except FileNotFoundError as error:
+            raise MaskReadError(f"{path}: no such embedding; {_REMEDY}") from error
+        except OSError as error:
+            raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise MaskReadError(f"{path}: not an embedding ({error}); {_REMEDY}") from error
+        if features.dtype != np.float16 or features.ndim != 3 or 0 in features.shape:
+            raise MaskReadError(f"{path}: features are {features.dtype} {features.shape}; {_REMEDY}")
+        if not np.isfinite(features).all():
+            raise MaskReadError(f"{path}: features that are no finite numbers; {_REMEDY}")
+        if any(size.shape != (2,) or size.dtype != np.int64 or size.min() < 1 for size in sizes):
+            raise MaskReadError(f"{path}: sizes are no two positive whole numbers; {_REMEDY}")
+        (input_height, input_width), (height, width) = (size.tolist() for size in sizes)
+        return StoredEmbedding(features, (input_height, input_width), (height, width))

@@ -1,0 +1,297 @@
+"""Masks packed in tar files, for data sets whose files are too many for a file system.
+
+::
+
+    precomputed_masks/
+      manifest.json
+      shards/00000-1f3a9c20.tar    members ir/a/0001.npy, ir/a/0001.json, vi/a/0001.npy, ... (as in a tree)
+      shards/00000-1f3a9c20.json   where each member lies in the tar file
+
+A shard is written beside its place and renamed when it is full, so a reader sees whole shards only. Its index is a
+convenience: where it is missing or does not fit, the tar file itself is read through. Where two shards hold one
+image, the later by name counts. Plain tar with a suffix for each kind of file is what WebDataset reads.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tarfile
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy.typing as npt
+
+from thfuse_sam.errors import MaskReadError, OutputError
+from thfuse_sam.files import PARTIAL_SUFFIX, write_text
+from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.masks.format import LabelMap, decode_mask, encode_mask, encoded_shape
+from thfuse_sam.masks.instances import decode_instances
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MASK_SUFFIX, partial_files, require_inside
+
+SHARDS_FOLDER = "shards"
+SHARD_SIZE = 256  # images in a shard
+
+_HEADER_BYTES = 256  # of a member, enough for the header of any label map
+_INDEX_VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+class _Member(NamedTuple):
+    shard: int  # number in the list of shards
+    offset: int  # bytes
+    size: int  # bytes
+
+
+class MaskShards:
+    """The shards below `root` as they are when this is made; shards that are finished later are not seen."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._shards = sorted((root / SHARDS_FOLDER).glob("*.tar"))
+        self._members: dict[str, _Member] = {}
+        self.damaged: list[str] = []  # one line for each shard that cannot be read
+        for number, path in enumerate(self._shards):
+            try:
+                found = _read_index(path) or _scan(path)
+            except MaskReadError as error:
+                self.damaged.append(str(error))
+                log.warning("shard not used: %s", error)
+                continue
+            for member, (offset, size) in found.items():
+                self._members[member] = _Member(number, offset, size)
+
+    def place(self, modality: Modality, name: str) -> str:
+        return self._place(_member_name(self.root, modality, name, MASK_SUFFIX))
+
+    def instances_place(self, modality: Modality, name: str) -> str:
+        return self._place(_member_name(self.root, modality, name, INSTANCES_SUFFIX))
+
+    def has(self, modality: Modality, name: str) -> bool:
+        return _member_name(self.root, modality, name, MASK_SUFFIX) in self._members
+
+    def has_instances(self, modality: Modality, name: str) -> bool:
+        return _member_name(self.root, modality, name, INSTANCES_SUFFIX) in self._members
+
+    def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+        member = _member_name(self.root, modality, name, MASK_SUFFIX)
+        return decode_mask(self._content(member), self._place(member), shape)
+
+    def read_instances(self, modality: Modality, name: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
+        member = _member_name(self.root, modality, name, INSTANCES_SUFFIX)
+        return decode_instances(self._content(member), self._place(member), shape)
+
+    def stamp(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
+        member = _member_name(self.root, modality, name, MASK_SUFFIX)
+        content = self._content(member, _HEADER_BYTES)
+        found = self._members[member]
+        written = self._shards[found.shard].stat().st_mtime_ns
+        return encoded_shape(content, found.size, self._place(member)), written
+
+    def names(self, modality: Modality) -> list[str]:
+        return self._names(modality, MASK_SUFFIX)
+
+    def instance_names(self, modality: Modality) -> list[str]:
+        return self._names(modality, INSTANCES_SUFFIX)
+
+    def partial_files(self) -> list[Path]:
+        return partial_files(self.root)
+
+    def remove_all(self) -> None:
+        """Delete every shard. Raises OutputError."""
+        for shard in self._shards:
+            with _as_output_error(shard.parent):
+                _index_path(shard).unlink(missing_ok=True)
+                shard.unlink(missing_ok=True)
+        self._shards, self._members = [], {}
+
+    def _names(self, modality: Modality, suffix: str) -> list[str]:
+        start = f"{modality}/"
+        found = (member for member in self._members if member.startswith(start) and member.endswith(suffix))
+        return sorted(member[len(start) : -len(suffix)] for member in found)
+
+    def _place(self, member: str) -> str:
+        found = self._members.get(member)
+        shard = self.root / SHARDS_FOLDER if found is None else self._shards[found.shard]
+        return f"{shard}: {member}"
+
+    def _content(self, member: str, limit: int | None = None) -> bytes:
+        """The first `limit` bytes of a member (None: all)."""
+        found = self._members.get(member)
+        if found is None:
+            raise MaskReadError(f"{self._place(member)}: no such mask; run precompute_masks.py for this data set")
+        length = found.size if limit is None else min(found.size, limit)
+        try:
+            with self._shards[found.shard].open("rb") as file:
+                file.seek(found.offset)
+                content = file.read(length)
+        except OSError as error:
+            reason = error.strerror or error
+            raise MaskReadError(f"{self._place(member)}: cannot be read ({reason}); check the file") from error
+        if len(content) != length:
+            raise MaskReadError(f"{self._place(member)}: truncated; delete the shard and run precompute_masks.py again")
+        return content
+
+
+class ShardWriter:
+    """Packs masks into new shards below `root`; from any thread of one process. Several processes may each have one.
+
+    Args:
+        images: of a full shard. What is in the shard that is being filled is lost if the process is killed.
+    """
+
+    def __init__(self, root: Path, images: int = SHARD_SIZE) -> None:
+        self._folder = root / SHARDS_FOLDER
+        self._root = root
+        self._images = images
+        existing = [path.name.split("-")[0] for path in self._folder.glob("*.tar")]
+        # Later shards count where two hold one image, so a new one gets a number above all there are.
+        self._number = max((int(number) for number in existing if number.isdecimal()), default=-1) + 1
+        self._lock = threading.Lock()
+        self._open: _OpenShard | None = None
+        self.lost = 0  # images that were added to a shard which could not be finished
+
+    def add(self, modality: Modality, name: str, mask: LabelMap, instances: str | None) -> None:
+        """Append the mask of an image, and its instances (content of their file). Raises OutputError."""
+        files = [] if instances is None else [(INSTANCES_SUFFIX, instances.encode("utf-8"))]
+        files.append((MASK_SUFFIX, b"".join(encode_mask(mask))))
+        members = {_member_name(self._root, modality, name, suffix): content for suffix, content in files}
+        with self._lock, _as_output_error(self._folder):
+            if self._open is None:
+                self._open = _OpenShard(self._folder, f"{self._number:05d}-{uuid.uuid4().hex[:8]}")
+                self._number += 1
+            self._open.add(members)
+            if self._open.images >= self._images:
+                self._seal()
+
+    def close(self) -> None:
+        """Finish the shard that is being filled. Raises OutputError; the images in it are lost then."""
+        with self._lock, _as_output_error(self._folder):
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._open is None:
+            return
+        shard, self._open = self._open, None
+        try:
+            shard.seal()
+        except BaseException:
+            self.lost += shard.images
+            shard.discard()
+            raise
+
+
+class _OpenShard:
+    """A tar file that is being written, under a name that no reader takes for a shard."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.images = 0
+        self._path = folder / f"{name}.tar"
+        self._partial = folder / f".{name}.tar{PARTIAL_SUFFIX}"
+        self._members: dict[str, tuple[int, int]] = {}
+        self._file: IO[bytes] = self._partial.open("xb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+
+    def add(self, members: dict[str, bytes]) -> None:
+        """Append the files of one image: all of them, or, after an OSError, none."""
+        start = self._tar.offset
+        offsets: dict[str, tuple[int, int]] = {}
+        try:
+            for name, content in members.items():
+                header = tarfile.TarInfo(name)
+                header.size = len(content)
+                self._tar.addfile(header, io.BytesIO(content))
+                padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                offsets[name] = self._tar.offset - padded, len(content)
+            self._file.flush()
+        except OSError:
+            self._cut(start)
+            raise
+        self._members.update(offsets)
+        self.images += 1
+
+    def seal(self) -> None:
+        """End the tar file and give it its name; then write its index."""
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if not self.images:
+            self._partial.unlink(missing_ok=True)
+            return
+        self._partial.replace(self._path)
+        index = {"version": _INDEX_VERSION, "size": self._path.stat().st_size, "members": self._members}
+        # The shard is whole without it: a full disk at this very moment costs time when it is opened, no more.
+        with contextlib.suppress(OutputError):
+            write_text(_index_path(self._path), json.dumps(index, separators=(",", ":"), ensure_ascii=False) + "\n")
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: buffered bytes cannot be written
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _cut(self, length: int) -> None:
+        """Make the file end where it was before an image that did not fit."""
+        # Closed first: bytes that wait in its buffer would follow later.
+        with contextlib.suppress(OSError):
+            self._file.close()
+        os.truncate(self._partial, length)
+        self._file = self._partial.open("r+b")
+        self._file.seek(length)
+        self._tar.fileobj = self._file
+        self._tar.offset = length
+
+
+def _member_name(root: Path, modality: Modality, name: str, suffix: str) -> str:
+    require_inside(root, name)  # refuses a name that would leave the folder when it is unpacked
+    return f"{modality}/{name}{suffix}"
+
+
+def _index_path(shard: Path) -> Path:
+    return shard.with_suffix(".json")
+
+
+def _read_index(shard: Path) -> dict[str, tuple[int, int]] | None:
+    """Offset and size of each member, from the index; None where there is none that fits the shard."""
+    try:
+        index = json.loads(_index_path(shard).read_bytes())
+        length = shard.stat().st_size
+        if index["version"] != _INDEX_VERSION or index["size"] != length:
+            return None
+        members = {str(name): (int(offset), int(size)) for name, (offset, size) in index["members"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    # An offset outside the file would only be noticed when it is read.
+    fits = all(offset >= 0 and size >= 0 and offset + size <= length for offset, size in members.values())
+    return members if fits else None
+
+
+def _scan(shard: Path) -> dict[str, tuple[int, int]]:
+    """The same from the tar file itself. Raises MaskReadError."""
+    members: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for header in tar:
+                if header.isreg() and header.name.partition("/")[0] in MODALITIES:
+                    members[header.name] = header.offset_data, header.size
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise MaskReadError(
+            f"{shard}: not a readable tar file ({error}); delete it and run precompute_masks.py again"
+        ) from error
+    return members
+
+
+@contextlib.contextmanager
+def _as_output_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write a shard in {folder}: {error.strerror or error}; check space and permissions"
+        ) from error
