@@ -1,10 +1,12 @@
-"""Finding, downloading and reading checkpoints; nothing here touches the network."""
+"""Finding, downloading and reading checkpoints; nothing here leaves this machine."""
 
 import dataclasses
 import hashlib
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,69 @@ def test_checkpoints_without_weights(tmp_path: Path, content: Any) -> None:
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="holds no named weights"):
         read_weights(path)
+
+
+# A real server on this machine
+
+
+@pytest.fixture
+def server(cache: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Publishes `vit_t` on a local server. `served` is what it sends; `promised` the length that it announces."""
+    state: dict[str, Any] = {"served": CONTENT, "promised": len(CONTENT), "asked": []}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            state["asked"].append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(state["promised"]))
+            self.end_headers()
+            self.wfile.write(state["served"])
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    running = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.delenv("THFUSE_OFFLINE")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    url = f"http://127.0.0.1:{running.server_port}/mobile_sam.pt"
+    monkeypatch.setitem(MODEL_TYPES, "vit_t", dataclasses.replace(MODEL_TYPES["vit_t"], url=url))
+    state["stop"] = lambda: (running.shutdown(), running.server_close(), thread.join())
+    yield state
+    if thread.is_alive():
+        state["stop"]()
+
+
+def test_download_happens_once(server: dict[str, Any], cache: Path) -> None:
+    assert resolve_sam("vit_t").checkpoint.read_bytes() == CONTENT
+    assert resolve_sam("vit_t").checkpoint.parent == cache
+    assert server["asked"] == ["/mobile_sam.pt"]
+
+
+def assert_clear_error_and_nothing_left(cache: Path, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        resolve_sam("vit_t")
+    assert "\n" not in str(caught.value) and "--sam_checkpoint" in str(caught.value)
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_cut_connection(server: dict[str, Any], cache: Path) -> None:
+    server["promised"] = len(CONTENT) + 1000
+    assert_clear_error_and_nothing_left(cache, "the download failed")
+    server["promised"] = len(CONTENT)
+    assert resolve_sam("vit_t").checkpoint.is_file()
+
+
+def test_other_content_than_published(server: dict[str, Any], cache: Path) -> None:
+    server["served"] = CONTENT[::-1]
+    assert_clear_error_and_nothing_left(cache, "the download failed .*hash")
+
+
+def test_no_network(server: dict[str, Any], cache: Path) -> None:
+    server["stop"]()
+    assert_clear_error_and_nothing_left(cache, "the server does not answer")

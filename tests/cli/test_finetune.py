@@ -1,0 +1,323 @@
+"""`finetune.py` and `predict.py` from the command line, on a few generated images and a small random model."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from thfuse_sam.cli import finetune, precompute, predict
+from thfuse_sam.engine import loop
+from thfuse_sam.engine.sam_training.trainer import SamTrainer
+from thfuse_sam.sam.nano import build_vit_nano
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path for path in (ROOT / "configs" / "finetune").glob("*.yaml") if "mixture_example" not in path.name)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("THFUSE_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four images with instance masks of one or two objects, as in Penn-Fudan."""
+    root = tmp_path / "data"
+    for folder in ("PNGImages", "PedMasks"):
+        (root / folder).mkdir(parents=True)
+    for index in range(4):
+        random = np.random.default_rng(index)
+        image = random.integers(0, 60, (40, 56, 3), dtype=np.uint8)
+        labels = np.zeros((40, 56), np.uint8)
+        labels[5:20, 4:24] = 1
+        if index % 2:
+            labels[22:38, 30:50] = 2
+        image[labels > 0] = 220
+        Image.fromarray(image).save(root / "PNGImages" / f"scene{index}.png")
+        Image.fromarray(labels).save(root / "PedMasks" / f"scene{index}_mask.png")
+    return root
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "base.pth"
+    torch.save(build_vit_nano(64).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def run(data: Path, checkpoint: Path) -> Callable[..., int]:
+    def call(*options: str) -> int:
+        given = ["--data_dir", str(data), "--checkpoint", str(checkpoint), "--num_epochs", "1", *options]
+        return finetune.main(given)
+
+    return call
+
+
+def test_tunes_exports_and_the_export_makes_masks(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], make_pairs: Callable[..., Path]
+) -> None:
+    full = tmp_path / "full.pth"
+    assert run("--freeze_image_encoder", "--exp_name", "a", "--batch_size", "2", "--export", str(full)) == 0
+    table = capsys.readouterr().out
+    assert "| box | IoU |" in table and "zero-shot | fine-tuned" in table
+    folder = tmp_path / "runs" / "a"
+    assert {"best.safetensors", "latest.pth", "train_log.csv"} <= {path.name for path in folder.iterdir()}
+    # The exported file and the trained weights on their base predict the same.
+    image = str(tmp_path / "data" / "PNGImages" / "scene1.png")
+    for name, source in (("one", full), ("two", folder / "best.safetensors")):
+        options = ["--base_checkpoint", str(tmp_path / "base.pth")] if name == "two" else []
+        assert (
+            predict.main(
+                ["--input", image, "--checkpoint", str(source), "--boxes", "4,5,24,20", "--output_dir", name, *options]
+            )
+            == 0
+        )
+    assert np.array_equal(np.load(tmp_path / "one" / "scene1.npy"), np.load(tmp_path / "two" / "scene1.npy"))
+    assert precompute.main(
+        ["--sam_checkpoint", str(full), "--dataset_path", str(make_pairs()), "--output_dir", "tree",
+         "--points_per_side", "4", "--pred_iou_thresh", "0", "--stability_score_thresh", "0"]
+    ) == 0  # fmt: skip
+    assert np.load(tmp_path / "tree" / "ir" / "0001.npy").shape == (32, 48)
+    # And later, from the trained weights alone.
+    again = tmp_path / "again.safetensors"
+    trained = ["--checkpoint", str(folder / "best.safetensors"), "--base_checkpoint", str(tmp_path / "base.pth")]
+    assert finetune.main([*trained, "--export", str(again)]) == 0
+    from safetensors.torch import load_file
+
+    whole = torch.load(full, weights_only=True)
+    assert all(torch.equal(value, whole[name]) for name, value in load_file(again).items())
+
+
+def test_resume_goes_on(run: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run("--freeze_image_encoder") == 0
+    with caplog.at_level(logging.INFO):
+        assert run("--freeze_image_encoder", "--num_epochs", "2", "--resume") == 0
+    assert "resumed" in caplog.text
+    assert len((tmp_path / "runs" / "finetune" / "train_log.csv").read_text().splitlines()) == 3
+
+
+def test_one_example(run: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert run("-d", "--num_epochs", "5", "--n_iterations", "2") == 0
+    assert "1 images to train on, 1 to validate on" in caplog.text and "2 steps" in caplog.text
+
+
+@pytest.mark.parametrize("value", ["off", "auto", "kept"])
+def test_where_embeddings_go(run: Callable[..., int], tmp_path: Path, cache: Path, value: str) -> None:
+    assert run("--freeze_image_encoder", "--cache_embeddings", value) == 0
+    found = {path: len(list(path.rglob("*.safetensors"))) for path in (cache, tmp_path / "kept")}
+    assert found == {cache: 4 * (value == "auto"), tmp_path / "kept": 4 * (value == "kept")}
+
+
+def test_dry_run_writes_nothing(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert run("--dry_run", "--prompts", "box=2", "mask=1", "--loss", "bce=3") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["model_type"], plan["epochs"], plan["loss"]["bce"]) == ("vit_nano", 1, 3.0)
+    assert plan["prompts"] == {"box": 2, "point": 0, "random": 0, "points": 0, "negative": 0, "mask": 1}
+    assert "3 images to train on, 1 to validate on" in plan["plan"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_synonyms_are_one_option() -> None:
+    parse = finetune.build_parser().parse_command
+    groups = [
+        (["--data_dir", "d"], ["--data_root", "d"], ["-d", "d"]),
+        (["--checkpoint", "c.pth"], ["--checkpoint_path", "c.pth"], ["--sam_checkpoint", "c.pth"], ["-c", "c.pth"]),
+        (["--model_type", "vit_t"], ["-m", "vit_t"], ["--sam_model_type", "vit_t"]),
+        (["--batch_size", "3"], ["-b", "3"]),
+        (["--n_objects_per_batch", "3"], ["-n", "3"]),
+        (["--device", "cpu"], ["-g", "cpu"]),
+        (["--n_iterations", "3"], ["-i", "3"], ["--steps", "3"]),
+        (["--n_sub_iteration", "3"], ["-s", "3"]),
+        (["--num_epochs", "3"], ["--epoch_num", "3"], ["--epochs", "3"], ["-e", "3"]),
+        (["--lr", "0.1"], ["--learning_rate", "0.1"]),
+        (["--exp_name", "x"], ["--checkpoint_name", "x"], ["-c", "x"]),
+        (["--test_interval", "3"], ["--eval_interval", "3"]),
+        (["--debug_with_one_example"], ["-d"]),
+    ]  # fmt: skip
+    for first, *others in groups:
+        for other in others:
+            assert vars(parse(other)) == vars(parse(first)), other
+        assert vars(parse(first)) != vars(parse([])), first
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_understood(recipe: Path) -> None:
+    options = finetune.build_parser().parse_command(["--config", str(recipe)])
+    finetune._adaptation(options), finetune._loss(options), finetune._mix(options)
+    settings = finetune._settings(options, torch.device("cpu"))
+    assert settings.lr < 1e-3 and options.exp_name
+    assert len(RECIPES) == 4
+
+
+def only_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--model_type", "vit_x"], 2, "vit_x"),
+        (["--checkpoint", "missing.pth"], 1, "missing.pth: no such checkpoint"),
+        (["--model_type", "vit_b"], 1, "looks like vit_nano, not like vit_b"),
+        (["--freeze_image_encoder", "--freeze_prompt_encoder", "--freeze_mask_decoder"], 2, "every part"),
+        (["--data_dir", "nowhere"], 2, "nowhere"),
+        (["--labels", "unicorn"], 2, "--labels"),
+        (["--precision", "fp16", "--device", "cpu"], 2, "--precision fp16"),
+        (["--cache_embeddings", "somewhere"], 2, "--freeze_image_encoder"),
+        (["--prompts", "box=1", "--point_selection", "center"], 2, "give one"),
+        (["--prompts", "box=0"], 2, "0"),
+        (["--prompts", "circle=1"], 2, "circle"),
+        (["--loss", "dice=0", "focal=0"], 2, "no loss of the mask"),
+        (["--alpha", "2"], 2, "--alpha"),
+        (["--export", "full.ckpt"], 1, "--export full.ckpt"),
+        (["--resume", "none.pth"], 2, "--resume none.pth"),
+        (["--lr", "0"], 2, "--lr"),
+        (["--output_dir", "base.pth"], 1, "base.pth"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    run: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    status: int,
+    words: str,
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert run(*options) == status
+    assert words in only_line(capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_truncated_checkpoint_and_checkpoint_of_other_keys(
+    run: Callable[..., int], checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = torch.load(checkpoint, weights_only=True)
+    weights["mask_decoder.extra"] = weights.pop("mask_decoder.iou_token.weight")
+    torch.save(weights, checkpoint)
+    assert run() == 1
+    line = only_line(capsys)
+    assert "mask_decoder.extra" in line and "mask_decoder.iou_token.weight" in line
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
+    assert run() == 1
+    assert "truncated" in only_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_full_memory_names_the_option(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: SamTrainer) -> None:
+        raise error
+
+    monkeypatch.setattr(SamTrainer, "run", fail)
+    assert run() == 1
+    assert "--n_objects_per_batch" in only_line(capsys)
+
+
+def test_trained_weights_alone_are_no_start(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run() == 0
+    capsys.readouterr()
+    assert run("--checkpoint", str(tmp_path / "runs" / "finetune" / "best.safetensors")) == 1
+    assert "export them" in only_line(capsys)
+    assert finetune.main([]) == 2
+    assert "--data_dir is not given" in only_line(capsys)
+
+
+def test_iterations_decide_the_epochs_where_none_are_given(data: Path, checkpoint: Path) -> None:
+    options = finetune.build_parser().parse_command(["-i", "7", "-b", "2"])
+    settings = finetune._with_epochs(options, finetune._settings(options, torch.device("cpu")), 5)
+    assert (settings.epochs, settings.max_steps) == (3, 7)
+    assert not loop.is_distributed()
+
+
+# predict.py
+
+
+@pytest.fixture
+def ask(checkpoint: Path, data: Path) -> Callable[..., int]:
+    def call(*options: str) -> int:
+        return predict.main(["--input", str(data / "PNGImages"), "--checkpoint", str(checkpoint), *options])
+
+    return call
+
+
+def test_every_prompt_is_an_object_in_every_format(ask: Callable[..., int], tmp_path: Path) -> None:
+    options = ["--points", "10,10", "12,12,0", "--points", "40,30", "--boxes", "4,5,24,20"]
+    assert ask(*options, "--format", "npy", "png", "coco", "--overlay", "--output_dir", "out") == 0
+    content = json.loads((tmp_path / "out" / "annotations.json").read_text(encoding="utf-8"))
+    assert [image["file_name"] for image in content["images"]] == [f"scene{index}.png" for index in range(4)]
+    assert len(content["annotations"]) == 12
+    for image in content["images"]:
+        name = Path(image["file_name"]).stem
+        labels = np.load(tmp_path / "out" / f"{name}.npy")
+        assert labels.shape == (40, 56) and labels.max() <= 3
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), labels)
+        assert np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{name}.png")).shape == (40, 56, 3)
+        own = [item for item in content["annotations"] if item["image_id"] == image["id"]]
+        union = np.zeros((40, 56), bool)
+        for item in own:
+            area = int(coco_mask.area(item["segmentation"]))
+            assert area == item["area"]
+            with warnings.catch_warnings():
+                # pycocotools' own array class speaks an older protocol than NumPy 2 asks for; the result is right.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                union |= coco_mask.decode(item["segmentation"]).astype(bool)
+        assert np.array_equal(union, labels > 0)
+
+
+def test_automatic_masks_of_one_image(ask: Callable[..., int], data: Path, tmp_path: Path) -> None:
+    image = str(data / "PNGImages" / "scene0.png")
+    assert ask("--input", image, "--points_per_side", "4", "--pred_iou_thresh", "0", "--output_dir", "out") == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scene0.npy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--points", "10"], 2, "X,Y"),
+        (["--points", "10,10,2"], 2, "inside (1) or outside (0)"),
+        (["--points", "10,10,0"], 2, "no point inside"),
+        (["--points", "100,10"], 2, "outside the image of 56x40"),
+        (["--boxes", "20,20,10,30"], 2, "--boxes 20,20,10,30"),
+        (["--boxes", "nan,0,1,1"], 2, "X0,Y0,X1,Y1"),
+        (["--input", "nowhere"], 2, "nowhere"),
+        (["--checkpoint", "none.pth"], 1, "none.pth"),
+    ],
+)
+def test_bad_prompts_and_paths(
+    ask: Callable[..., int], capsys: pytest.CaptureFixture[str], options: list[str], status: int, words: str
+) -> None:
+    assert ask(*options, "--output_dir", "out") == status
+    assert words in only_line(capsys)
+
+
+def test_unreadable_image_is_reported_and_the_others_are_done(
+    ask: Callable[..., int], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (data / "PNGImages" / "scene2.png").write_bytes(b"no image")
+    with caplog.at_level(logging.INFO):
+        assert ask("--boxes", "4,5,24,20", "--output_dir", "out") == 1
+    assert "scene2.png" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene0.npy", "scene1.npy", "scene3.npy"]

@@ -1,0 +1,140 @@
+"""Mixtures: shares of sets, pasted foregrounds, test sets, and what a YAML file may say."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from thfuse_sam.datasets.segmentation import open_segmentation_dataset, set_epoch, split_dataset
+from thfuse_sam.datasets.segmentation.mixture import Mixture
+from thfuse_sam.errors import UsageError
+
+from .conftest import box_mask, save
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def sets(mask_pairs: Write, tmp_path: Path) -> Path:
+    """Sets `cracks` of 10 samples and `people` of 2, and backgrounds that are blue alone."""
+    mask_pairs({f"{number:02d}": box_mask() for number in range(10)}, root="cracks")
+    mask_pairs({"a": box_mask(), "b": box_mask()}, root="people")
+    save(tmp_path / "backgrounds/x.png", np.full((50, 40, 3), (0, 0, 255), np.uint8))
+    return tmp_path
+
+
+def mixture(root: Path, content: Any, seed: int = 0) -> Mixture:
+    path = root / "mixture.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    opened = open_segmentation_dataset(path, seed=seed)
+    assert isinstance(opened, Mixture)
+    return opened
+
+
+def train_set(root: Path, name: str, **more: Any) -> dict[str, Any]:
+    return {"data_dir": str(root / name), **more}
+
+
+@pytest.mark.parametrize(("percentage", "count"), [(0.5, 5), (0.01, 1), (1, 10), (2, 20), (1.3, 13), (None, 10)])
+def test_percentage_is_a_share_each_epoch(sets: Path, percentage: float | None, count: int) -> None:
+    drawn = mixture(sets, {"train": [train_set(sets, "cracks", percentage=percentage)]})
+    assert len(drawn) == len(drawn.names) == count
+    repeats = [drawn.names.count(name) for name in set(drawn.names)]
+    assert max(repeats) - min(repeats) <= 1
+
+
+def test_every_epoch_draws_anew_and_repeatably(sets: Path) -> None:
+    content = {"train": [train_set(sets, "cracks", percentage=0.3), train_set(sets, "people")]}
+    drawn, again = mixture(sets, content), mixture(sets, content)
+    seen = []
+    for epoch in range(4):
+        set_epoch(drawn, epoch)
+        set_epoch(again, epoch)
+        assert drawn.names == again.names
+        assert [drawn[index].name for index in range(len(drawn))] == drawn.names
+        assert drawn.names[3:] == ["people/a", "people/b"]
+        seen.append(tuple(drawn.names))
+    assert len(set(seen)) > 1
+    assert any(mixture(sets, content, seed=seed).names != list(seen[0]) for seed in range(1, 4))
+
+
+def test_foreground_is_pasted_onto_backgrounds(sets: Path) -> None:
+    part = train_set(sets, "cracks", w_aug=1.0, aug_details=["crop_foreground"], bg_paths=[str(sets / "backgrounds")])
+    drawn = mixture(sets, {"train": [part]})
+    for index in range(3):
+        sample = drawn[index]
+        assert drawn.image_path(index) is None
+        assert sample.image.shape == (24, 32, 3) and sample.object_ids == (1,)
+        outside = sample.image[~sample.mask(1)]
+        assert (outside == (0, 0, 255)).all(), "nothing but the labelled foreground is pasted"
+        assert not (sample.image[sample.mask(1)] == (0, 0, 255)).all(1).all()
+        assert 64 * 0.5 < sample.mask(1).sum() < 64 * 1.7
+    first = drawn[0]
+    assert np.array_equal(drawn[0].image, first.image)
+    set_epoch(drawn, 1)
+    assert not np.array_equal(drawn[0].image, first.image)
+
+
+def test_w_aug_true_pastes_some(sets: Path) -> None:
+    part = train_set(
+        sets, "cracks", w_aug=True, aug_details=["crop_foreground"], bg_paths=[str(sets / "backgrounds")], percentage=4
+    )
+    drawn = mixture(sets, {"train": [part]})
+    pasted = sum(drawn.image_path(index) is None for index in range(40))
+    assert 10 < pasted < 30
+
+
+@pytest.mark.parametrize("more", [{}, {"bg_paths": None}, {"bg_paths": []}])
+def test_backgrounds_may_be_absent(sets: Path, more: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    drawn = mixture(sets, {"train": [train_set(sets, "people", w_aug=True, aug_details=["crop_foreground"], **more)]})
+    assert len(drawn) == 2 and drawn.image_path(0) is not None and drawn[0].object_ids == (1,)
+    assert "needs bg_paths" in caplog.text
+
+
+def test_test_set_is_the_validation_part(sets: Path) -> None:
+    drawn = mixture(sets, {"train": [train_set(sets, "cracks")], "test": train_set(sets, "people")})
+    train, val = split_dataset(drawn, 0.5, 0)
+    assert train is drawn and val.names == ["a", "b"]
+
+
+def test_without_test_set_each_set_is_split(sets: Path) -> None:
+    part = train_set(
+        sets,
+        "cracks",
+        percentage=2,
+        w_aug=1.0,
+        aug_details=["crop_foreground"],
+        bg_paths=[str(sets / "backgrounds")],
+    )
+    train, val = split_dataset(mixture(sets, {"train": [part, train_set(sets, "people")]}), 0.5, 0)
+    assert len(train) == 5 * 2 + 1 and len(val) == 5 + 1
+    assert not set(train.names) & set(val.names)
+    assert all(val.image_path(index) is not None for index in range(len(val))), "validation images are unchanged"
+
+
+BAD = {
+    "yaml": ("train: [", "not readable as YAML"),
+    "list": ("[1]", "write a list 'train'"),
+    "empty": ("train: []", "'train' is no list of sets"),
+    "key": ({"train": [{"data_dir": "cracks", "bg_path": []}]}, "train set 1: unknown bg_path; known are data_dir"),
+    "no data_dir": ({"train": [{"percentage": 1}]}, "train set 1: has no data_dir"),
+    "zero": ({"train": [{"data_dir": "cracks", "percentage": 0}]}, "percentage 0: give a number above 0"),
+    "nan": ({"train": [{"data_dir": "cracks", "percentage": float("nan")}]}, "percentage nan"),
+    "text": ({"train": [{"data_dir": "cracks", "percentage": "half"}]}, "percentage 'half'"),
+    "augmentation": ({"train": [{"data_dir": "cracks", "aug_details": ["spin"]}]}, "known is .crop_foreground."),
+    "w_aug": ({"train": [{"data_dir": "cracks", "aug_details": ["crop_foreground"], "w_aug": 3}]}, "w_aug 3"),
+    "backgrounds": ({"train": [{"data_dir": "cracks", "bg_paths": ["nowhere"]}]}, "bg_paths nowhere: no such folder"),
+    "test": ({"train": [{"data_dir": "cracks"}], "test": []}, "test set: has no data_dir"),
+    "folder": ({"train": [{"data_dir": "nowhere"}]}, "no such folder"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD)
+def test_bad_files_are_refused(sets: Path, content: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(sets)
+    with pytest.raises(UsageError, match=message) as caught:
+        mixture(sets, content)
+    assert "mixture.yaml" in str(caught.value) and "\n" not in str(caught.value)

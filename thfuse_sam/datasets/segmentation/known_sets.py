@@ -1,0 +1,139 @@
+"""Data sets that are known by name: fetched once into the cache, checked, and unpacked with care."""
+
+import logging
+import os
+import shutil
+import stat
+import uuid
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pooch
+import requests
+
+from thfuse_sam.errors import DownloadError, UsageError
+from thfuse_sam.files import make_directory, write_text
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "SAM_CACHE"  # environment variable: folder of what was downloaded
+OFFLINE_VARIABLE = "THFUSE_OFFLINE"  # environment variable: 1 for never downloading
+TIMEOUT = (5.0, 30.0)  # seconds to connect, and of silence in a download that has begun
+MAX_UNPACKED = 8 << 30  # bytes; an archive that claims more is refused
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """A published data set: one zip archive."""
+
+    name: str
+    url: str
+    sha256: str | None  # as published; None: nobody publishes one, the first download's is kept and checked
+    folder: str  # in the archive, what to open
+    terms: str  # licence, in a few words
+
+
+KNOWN_SETS: dict[str, KnownSet] = {
+    "pennfudan": KnownSet(
+        name="pennfudan",
+        url="https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip",
+        sha256=None,
+        folder="PennFudanPed",
+        terms="no licence stated",
+    ),
+}
+
+
+def find_known_set(name: str) -> KnownSet:
+    """The set called `name`. Raises UsageError."""
+    if name not in KNOWN_SETS:
+        raise UsageError(f"--download {name}: unknown; known are {', '.join(KNOWN_SETS)}")
+    return KNOWN_SETS[name]
+
+
+def fetch(known: KnownSet) -> Path:
+    """The folder of a known set in the cache, downloaded and unpacked where need be.
+
+    Raises DownloadError: no network, a cut connection, content of another hash, or an archive that is refused.
+    Nothing half-done stays behind.
+    """
+    base = _cache_folder() / "datasets"
+    target = base / known.name
+    if (target / known.folder).is_dir():
+        return target / known.folder
+    make_directory(base)
+    archive = base / f"{known.name}.zip"
+    kept = base / f"{known.name}.zip.sha256"
+    expected = known.sha256 or _kept_hash(kept)
+    if not archive.is_file() or (expected is not None and pooch.file_hash(str(archive)) != expected):
+        _download(known, archive, expected, kept)
+    _unpack(archive, target, known)
+    if expected is None:
+        # Only after the archive has proved readable: a login page must not become what is expected.
+        found = pooch.file_hash(str(archive))
+        write_text(kept, found + "\n")
+        logger.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, found, kept)
+    return target / known.folder
+
+
+def _cache_folder() -> Path:
+    folder = os.environ.get(CACHE_VARIABLE)
+    return Path(folder).expanduser() if folder else Path(pooch.os_cache("thfuse-sam"))
+
+
+def _kept_hash(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def _download(known: KnownSet, archive: Path, expected: str | None, kept: Path) -> None:
+    remedy = f"download {known.url} yourself to {archive}"
+    if os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
+        raise DownloadError(f"{known.name}: not in the cache and {OFFLINE_VARIABLE} forbids the download; {remedy}")
+    logger.info("%s: downloading %s (%s)", known.name, known.url, known.terms)
+    archive.unlink(missing_ok=True)
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=1 << 20)
+    pooch.get_logger().setLevel("WARNING")  # it advises in many lines to write an unknown hash down
+    try:
+        pooch.retrieve(known.url, known_hash=expected, fname=archive.name, path=archive.parent, downloader=downloader)
+    except (requests.RequestException, OSError, ValueError) as error:
+        archive.unlink(missing_ok=True)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if expected is not None and "hash" in reason.lower():
+            source = "the published one" if known.sha256 else f"the one kept in {kept}"
+            reason = f"its SHA-256 is not {source}, {expected[:12]}..."
+        raise DownloadError(f"{known.name}: the download failed ({reason}); {remedy}") from error
+
+
+def _unpack(archive: Path, target: Path, known: KnownSet) -> None:
+    """Unpack into a folder beside `target`, then rename it. A refused archive is removed."""
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            for member in zipped.infolist():
+                _refuse_unsafe(member)
+            if sum(member.file_size for member in zipped.infolist()) > MAX_UNPACKED:
+                raise ValueError(f"claims to unpack to more than {MAX_UNPACKED >> 30} GiB")
+            zipped.extractall(partial)
+        if not (partial / known.folder).is_dir():
+            raise ValueError(f"holds no folder {known.folder}")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
+        archive.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{known.name}: the archive from {known.url} is refused: {error}; download it anew"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_unsafe(member: zipfile.ZipInfo) -> None:
+    """Raise ValueError for a member that would be written outside, and for links."""
+    name = member.orig_filename.replace("\\", "/")
+    outside = PurePosixPath(name).is_absolute() or ".." in name.split("/") or PureWindowsPath(name).drive
+    if outside or "\0" in name:
+        raise ValueError(f"member {name!r} would leave the folder")
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ValueError(f"member {name!r} is a link or a special file")

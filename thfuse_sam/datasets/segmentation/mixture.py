@@ -1,0 +1,208 @@
+"""A mixture of training sets, described by a YAML file::
+
+    train:
+      - data_dir: data/cracks            # any format that a folder can have
+        percentage: 0.5                  # share of the set used each epoch, drawn anew; 2 takes every sample twice
+        w_aug: true                      # apply aug_details to every second sample; or a probability, 0 to 1
+        aug_details: [crop_foreground]   # paste the foreground onto a background
+        bg_paths: [data/roads]           # folders of background images; may be absent
+      - data_dir: data/people
+    test:
+      data_dir: data/people_test
+
+Paths are relative to the current folder, as in options.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.segmentation.augment import crop_foreground, shared_epoch
+from thfuse_sam.datasets.segmentation.sample import SegmentationDataset, SegmentationSample
+from thfuse_sam.datasets.segmentation.splits import Subset, split_dataset
+from thfuse_sam.errors import UsageError
+from thfuse_sam.images import read_visible
+
+logger = logging.getLogger(__name__)
+
+CROP_FOREGROUND = "crop_foreground"
+_TRAIN_KEYS = ("data_dir", "bg_paths", "w_aug", "aug_details", "percentage")
+_W_AUG_TRUE = 0.5  # probability that `w_aug: true` stands for
+_LARGEST_PERCENTAGE = 1000.0
+
+Open = Callable[[Path], SegmentationDataset]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training set of a mixture."""
+
+    name: str
+    dataset: SegmentationDataset
+    percentage: float = 1.0  # share of the set used each epoch, above 0; more than 1 repeats
+    paste: float = 0.0  # probability that a sample's foreground is pasted onto a background
+    backgrounds: tuple[Path, ...] = ()
+
+    def count(self) -> int:
+        """Samples each epoch, at least 1."""
+        return max(1, round(self.percentage * len(self.dataset)))
+
+    def draw(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+        """The samples of one epoch: whole rounds through the set, and a part drawn without repetition."""
+        rounds, rest = divmod(self.count(), len(self.dataset))
+        whole = np.tile(np.arange(len(self.dataset)), rounds)
+        return np.concatenate([whole, rng.permutation(len(self.dataset))[:rest]]).astype(np.intp)
+
+
+class Mixture:
+    """The training samples of several sets, drawn anew each epoch; `test` is the test set, if one is named."""
+
+    def __init__(self, parts: Sequence[Part], test: SegmentationDataset | None, seed: int = 0) -> None:
+        self.test = test
+        self._parts = list(parts)
+        self._seed = seed
+        self._epoch = shared_epoch()
+        self._drawn: tuple[int, list[tuple[int, int]]] | None = None  # epoch, its (part, index)s
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the samples of this epoch, with the name of their set."""
+        by_part = [part.dataset.names for part in self._parts]
+        return [f"{self._parts[part].name}/{by_part[part][index]}" for part, index in self._order()]
+
+    def __len__(self) -> int:
+        return sum(part.count() for part in self._parts)
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        number, inner = self._order()[index]
+        part, rng = self._parts[number], self._random(index)
+        sample = part.dataset[inner]
+        sample = sample.renamed(f"{part.name}/{sample.name}")
+        if not self._pastes(part, rng):
+            return sample
+        background = part.backgrounds[int(rng.integers(len(part.backgrounds)))]
+        return crop_foreground(sample, read_visible(background), rng)
+
+    def image_path(self, index: int) -> Path | None:
+        number, inner = self._order()[index]
+        part = self._parts[number]
+        return None if self._pastes(part, self._random(index)) else part.dataset.image_path(inner)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the random choices of epoch 0, 1, ..."""
+        self._epoch.fill_(epoch)
+
+    def split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
+        """Itself and the test set; without one, each set is split, and its validation part used whole and unchanged."""
+        if self.test is not None:
+            return self, self.test
+        train, val = [], []
+        for part in self._parts:
+            for_training, held = split_dataset(part.dataset, val_ratio, seed)
+            train.append(Part(part.name, for_training, part.percentage, part.paste, part.backgrounds))
+            val.append(Part(part.name, held))
+        held_out = Mixture(val, None)
+        return Mixture(train, None, self._seed), Subset(held_out, range(len(held_out)))
+
+    @staticmethod
+    def _pastes(part: Part, rng: np.random.Generator) -> bool:
+        return bool(part.backgrounds) and float(rng.random()) < part.paste
+
+    def _order(self) -> list[tuple[int, int]]:
+        epoch = int(self._epoch)
+        if self._drawn is None or self._drawn[0] != epoch:
+            order = [
+                (number, int(inner))
+                for number, part in enumerate(self._parts)
+                for inner in part.draw(np.random.default_rng([self._seed, epoch, number]))
+            ]
+            self._drawn = (epoch, order)
+        return self._drawn[1]
+
+    def _random(self, index: int) -> np.random.Generator:
+        # A third number keeps these apart from the draws of samples.
+        return np.random.default_rng([self._seed, int(self._epoch), index, 1])
+
+
+def open_mixture(path: Path, open_set: Open, seed: int = 0) -> Mixture:
+    """The mixture that a YAML file describes; `open_set` opens one data folder. Raises UsageError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: not readable as YAML ({reason})") from error
+    if not isinstance(content, Mapping) or not set(content) <= {"train", "test"}:
+        raise UsageError(f"{path}: write a list 'train' of sets and at most one 'test' set, nothing else")
+    train, test = content.get("train"), content.get("test")
+    if isinstance(train, Mapping):
+        train = [train]
+    if not isinstance(train, list) or not train:
+        raise UsageError(f"{path}: 'train' is no list of sets; write `- data_dir: FOLDER` for each")
+    try:
+        parts = [_part(item, open_set, f"train set {number}") for number, item in enumerate(train, 1)]
+        test_set = None if test is None else open_set(_data_dir(test, ("data_dir",), "test set"))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return Mixture(parts, test_set, seed)
+
+
+def _part(item: Any, open_set: Open, where: str) -> Part:
+    folder = _data_dir(item, _TRAIN_KEYS, where)
+    percentage = item.get("percentage")
+    percentage = 1.0 if percentage is None else percentage
+    if not _is_number(percentage) or not 0 < percentage <= _LARGEST_PERCENTAGE:
+        raise UsageError(
+            f"{where}: percentage {percentage!r}: give a number above 0, such as 0.5 for half of the set each epoch"
+        )
+    details = item.get("aug_details") or []
+    if not isinstance(details, list) or not set(map(str, details)) <= {CROP_FOREGROUND}:
+        raise UsageError(f"{where}: aug_details {details!r}: known is [{CROP_FOREGROUND}]")
+    backgrounds = _backgrounds(item.get("bg_paths"), where)
+    paste = _probability(item.get("w_aug"), where) if details else 0.0
+    if paste and not backgrounds:
+        logger.warning("%s: %s needs bg_paths; the samples of %s stay as they are", where, CROP_FOREGROUND, folder)
+    return Part(folder.name or str(folder), open_set(folder), float(percentage), paste, backgrounds)
+
+
+def _data_dir(item: Any, keys: Sequence[str], where: str) -> Path:
+    if not isinstance(item, Mapping) or not isinstance(item.get("data_dir"), str):
+        raise UsageError(f"{where}: has no data_dir; name its folder")
+    unknown = sorted(str(key) for key in set(item) - set(keys))
+    if unknown:
+        raise UsageError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(keys)}")
+    return Path(item["data_dir"])
+
+
+def _backgrounds(value: Any, where: str) -> tuple[Path, ...]:
+    folders = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise UsageError(f"{where}: bg_paths {value!r}: give a list of folders")
+    images: list[Path] = []
+    for folder in folders:
+        found = list(list_images(Path(folder)).values()) if Path(folder).is_dir() else []
+        if not found:
+            raise UsageError(f"{where}: bg_paths {folder}: no such folder, or no image in it")
+        images += found
+    return tuple(images)
+
+
+def _probability(value: Any, where: str) -> float:
+    if value is None or value is False:
+        return 0.0
+    if value is True:
+        return _W_AUG_TRUE
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise UsageError(f"{where}: w_aug {value!r}: give true, false or a probability from 0 to 1")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

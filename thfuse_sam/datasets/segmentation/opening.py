@@ -1,0 +1,131 @@
+"""Which format a data set has, told by its content, and opening it."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from thfuse_sam.datasets.segmentation import coco, label_maps, labelme, mask_files
+from thfuse_sam.datasets.segmentation.entries import Found, checked
+from thfuse_sam.datasets.segmentation.mixture import open_mixture
+from thfuse_sam.datasets.segmentation.sample import SegmentationDataset
+from thfuse_sam.datasets.segmentation.splits import split_dataset
+from thfuse_sam.errors import UsageError
+
+MIXTURE_SUFFIXES = (".yaml", ".yml")
+TRAIN_FOLDER, VAL_FOLDERS = "train", ("val", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which annotated images lie in a folder."""
+
+    name: str
+    layout: str  # for messages
+    detect: Callable[[Path], bool]
+    find: Callable[[Path], Found]
+
+
+def _has_labelme(root: Path) -> bool:
+    """Whether one of the folder's first JSON files is LabelMe's."""
+    for path in labelme.json_files(root)[:10]:
+        try:
+            if labelme.is_labelme(json.loads(path.read_text(encoding="utf-8"))):
+                return True
+        except (OSError, ValueError, RecursionError):
+            continue
+    return False
+
+
+def _has_folders(choices: tuple[tuple[str, str], ...], root: Path) -> bool:
+    return mask_files.folders_of(root, choices) is not None
+
+
+# The first that fits. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class names.
+FORMATS = (
+    Format("COCO", "annotations.json + images/ (COCO)", lambda root: coco.coco_file(root) is not None, coco.find_coco),
+    Format("label maps", "images/ + masks/*.npy", label_maps.is_label_map_folder, label_maps.find_label_maps),
+    Format(
+        "instance masks",
+        "PNGImages/ + PedMasks/",
+        partial(_has_folders, mask_files.INSTANCE_FOLDERS),
+        mask_files.find_instance_masks,
+    ),
+    Format(
+        "binary masks",
+        "imgs/ + masks/",
+        partial(_has_folders, mask_files.BINARY_FOLDERS),
+        mask_files.find_binary_masks,
+    ),
+    Format(
+        "LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", _has_labelme, labelme.find_labelme
+    ),
+)
+
+
+def detect_format(root: Path) -> Format:
+    """The format of a folder. Raises UsageError: no such folder, or no known layout in it."""
+    if not root.is_dir():
+        kind = "is a file of an unknown kind" if root.exists() else "no such folder"
+        raise UsageError(f"--data_dir {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
+    found = next((form for form in FORMATS if form.detect(root)), None)
+    if found is None:
+        if (root / TRAIN_FOLDER).is_dir():
+            raise UsageError(f"--data_dir {root}: holds {TRAIN_FOLDER}/ and other parts; give one of them")
+        layouts = "; ".join(form.layout for form in FORMATS)
+        raise UsageError(f"--data_dir {root}: no known layout. Known are: {layouts}; or a mixture .yaml")
+    return found
+
+
+def open_segmentation_dataset(
+    path: Path, *, labels: Sequence[str] | None = None, merge: bool = False, skip_bad: bool = False, seed: int = 0
+) -> SegmentationDataset:
+    """Open annotated images of any known format and read each once, so that no surprise waits in a later epoch.
+
+    Args:
+        path: a folder (see `FORMATS`), a COCO `.json`, or a mixture `.yaml`, which gives a `mixture.Mixture`.
+        labels: only objects of these classes; None for all.
+        merge: all objects of an image become object 1.
+        skip_bad: leave out bad samples and log how many, in place of an error.
+        seed: of what a mixture draws by chance.
+
+    Raises:
+        UsageError: unknown layout, or no sample is left.
+        SampleError: a file is bad: no partner, no object, another size, a shape outside its image, and so on.
+    """
+    if path.is_file() and path.suffix.lower() in MIXTURE_SUFFIXES:
+        open_set = partial(_open_folder, labels=labels, merge=merge, skip_bad=skip_bad)
+        return open_mixture(path, open_set, seed)
+    return _open_folder(path, labels=labels, merge=merge, skip_bad=skip_bad)
+
+
+def _open_folder(path: Path, *, labels: Sequence[str] | None, merge: bool, skip_bad: bool) -> SegmentationDataset:
+    is_json = path.is_file() and path.suffix.lower() == ".json"
+    found = coco.find_coco(path) if is_json else detect_format(path).find(path)
+    return checked(found, path, labels=labels, merge=merge, skip_bad=skip_bad)
+
+
+def open_train_and_val(
+    path: Path,
+    *,
+    val_path: Path | None = None,
+    val_ratio: float = 0.2,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    merge: bool = False,
+    skip_bad: bool = False,
+) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """Training and validation samples.
+
+    Of two folders where `val_path` is given; of `train/` and `val/` (or `valid/`, `test/`) in `path`, where these
+    are there; else split by `val_ratio` and `seed`. Raises as `open_segmentation_dataset` does.
+    """
+    open_set = partial(open_segmentation_dataset, labels=labels, merge=merge, skip_bad=skip_bad, seed=seed)
+    if val_path is not None:
+        return open_set(path), open_set(val_path)
+    held = next((path / name for name in VAL_FOLDERS if (path / name).is_dir()), None)
+    # An annotation file above `train/` and `val/` describes images in them; it is one set.
+    if held is not None and (path / TRAIN_FOLDER).is_dir() and not any(form.detect(path) for form in FORMATS):
+        return open_set(path / TRAIN_FOLDER), open_set(held)
+    return split_dataset(open_set(path), val_ratio, seed)

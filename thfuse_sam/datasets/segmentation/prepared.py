@@ -1,0 +1,92 @@
+"""Writing annotated images as a data set that the loaders, and other programs, read::
+
+images/0001.jpg       the image, byte for byte where it was a file or embedded in one
+masks/0001.npy        label map, see masks.format: larger objects have smaller numbers and lie below
+annotations.json      COCO instances: whole masks also where objects overlap, and class names
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from thfuse_sam.datasets.prompts import mask_box
+from thfuse_sam.datasets.segmentation.labelme import embedded_bytes
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.files import make_directory, write_atomically, write_json
+from thfuse_sam.images import IMAGE_SUFFIXES, write_image
+from thfuse_sam.masks.format import label_map, paint_order, write_mask
+
+ANNOTATIONS, IMAGES, MASKS = "annotations.json", "images", "masks"
+CONTENT = (ANNOTATIONS, IMAGES, MASKS)
+NO_CLASS = "object"  # category of objects without a class name
+
+_SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"}
+
+
+class PreparedWriter:
+    """Adds samples one by one; `annotations.json` is written by `close`. Raises OutputError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = make_directory(folder)
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._categories: dict[str, int] = {}
+
+    def add(self, sample: SegmentationSample, image_path: Path | None) -> None:
+        """Write a sample; its image is copied from `image_path`, or written as PNG where that is no image file."""
+        file_name = self._write_image(sample, image_path)
+
+        masks = [sample.mask(object_id) for object_id in sample.object_ids]
+        write_mask(self._folder / MASKS / f"{sample.name}.npy", label_map(masks, sample.shape))
+        image_id = len(self._images) + 1
+        height, width = sample.shape
+        self._images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        for index in paint_order([int(np.count_nonzero(mask)) for mask in masks]):
+            name = sample.categories.get(sample.object_ids[index], NO_CLASS)
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": self._categories.setdefault(name, len(self._categories) + 1),
+                    **_geometry(masks[index]),
+                }
+            )
+
+    def _write_image(self, sample: SegmentationSample, image_path: Path | None) -> str:
+        """The path below `images/` of what was written."""
+        suffix, content = _stored_image(image_path) if image_path is not None else ("", b"")
+        file_name = sample.name + (suffix or ".png")
+        if suffix:
+            write_atomically(self._folder / IMAGES / file_name, lambda file: file.write(content))
+        else:
+            write_image(self._folder / IMAGES / file_name, sample.image)
+        return file_name
+
+    def close(self) -> None:
+        """Write `annotations.json`."""
+        categories = [{"id": number, "name": name} for name, number in self._categories.items()]
+        content = {"images": self._images, "annotations": self._annotations, "categories": categories}
+        write_json(self._folder / ANNOTATIONS, content)
+
+
+def _stored_image(path: Path) -> tuple[str, bytes]:
+    """Suffix and bytes of the image file that `path` is or embeds; no suffix where it is of another kind."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return path.suffix.lower(), path.read_bytes()
+    if path.suffix.lower() == ".json":
+        content = embedded_bytes(path)
+        return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), ""), content
+    return "", b""
+
+
+def _geometry(mask: np.ndarray) -> dict[str, Any]:
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    left, top, right, bottom = (float(value) for value in mask_box(mask))
+    return {
+        "segmentation": {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")},
+        "area": int(np.count_nonzero(mask)),
+        "bbox": [left, top, right - left, bottom - top],
+        "iscrowd": 0,
+    }

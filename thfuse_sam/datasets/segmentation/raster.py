@@ -1,0 +1,83 @@
+"""Outlines as masks. A pixel belongs to a shape where the shape covers its middle, so that areas come out unbiased."""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+Mask = npt.NDArray[np.bool_]
+Point = tuple[float, float]
+
+TOLERANCE = 1.0  # pixels that a point may lie outside the image: annotation programs round
+
+
+def polygon_mask(points: Sequence[Point], shape: tuple[int, int]) -> Mask:
+    """The inside of a polygon of at least 3 points (x, y), bool of (height, width) `shape`.
+
+    Raises ValueError: too few points, a point that is no finite number or lies outside the image, or no pixel inside.
+    """
+    if len(points) < 3:
+        raise ValueError(f"a polygon has {len(points)} points, it needs at least 3")
+    inside = [_in_image(point, shape) for point in points]
+    encoded = coco_mask.frPyObjects([[value for point in inside for value in point]], *shape)
+    mask = decode_rle(encoded[0], shape)
+    if not mask.any():
+        raise ValueError("a polygon covers no pixel")
+    return mask
+
+
+def rectangle_mask(corners: Sequence[Point], shape: tuple[int, int]) -> Mask:
+    """The inside of the rectangle with two opposite `corners`. Raises ValueError as `polygon_mask`."""
+    (x0, y0), (x1, y1) = corners
+    return polygon_mask([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], shape)
+
+
+def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int]) -> Mask:
+    """The part in the image of the circle around `centre` through `on_circle`. Raises ValueError: nothing in it."""
+    x, y = _in_image(centre, shape)
+    radius = math.dist(centre, on_circle)
+    if not math.isfinite(radius):
+        raise ValueError("a circle's radius is no finite number")
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    mask: Mask = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
+    if not mask.any():
+        raise ValueError("a circle covers no pixel")
+    return mask
+
+
+def decode_rle(encoded: dict[str, object], shape: tuple[int, int]) -> Mask:
+    """COCO run-length encoding, compressed or as a list of counts, as a bool mask. Raises ValueError."""
+    # Compared before decoding: the decoder makes an array of whatever size the encoding claims.
+    if list(encoded.get("size", ())) != list(shape):  # type: ignore[call-overload]
+        raise ValueError(f"a mask is {encoded.get('size')} (height, width), the image {list(shape)}")
+    counts = encoded.get("counts")
+    if isinstance(counts, list):
+        return _from_counts(counts, shape)
+    if not isinstance(counts, str | bytes):
+        raise ValueError("a run-length encoding has no counts")
+    with warnings.catch_warnings():
+        # pycocotools' own array class speaks an older protocol than NumPy 2 asks for; the result is right.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return np.asarray(coco_mask.decode(encoded)).astype(bool)
+
+
+def _from_counts(counts: list[object], shape: tuple[int, int]) -> Mask:
+    runs = [count for count in counts if isinstance(count, int) and count >= 0]
+    if len(runs) != len(counts) or sum(runs) != shape[0] * shape[1]:
+        raise ValueError("the counts of a run-length encoding do not add up to the image")
+    values = np.arange(len(runs)) % 2 == 1  # runs of 0 and 1 in turn, column by column
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(shape, order="F"))
+
+
+def _in_image(point: Point, shape: tuple[int, int]) -> Point:
+    """The point moved to the image's border if it lies outside by no more than TOLERANCE. Raises ValueError."""
+    x, y = point
+    height, width = shape
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ValueError("a point is no finite number")
+    if not (-TOLERANCE <= x <= width + TOLERANCE and -TOLERANCE <= y <= height + TOLERANCE):
+        raise ValueError(f"the point ({x:.1f}, {y:.1f}) lies outside the image of {width}x{height} (width x height)")
+    return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))

@@ -1,0 +1,103 @@
+"""The one sample type of all annotated images, and the interface of their data sets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from thfuse_sam.masks.format import paint_order
+
+
+@dataclass(frozen=True)
+class SegmentationSample:
+    """An image with its annotated objects.
+
+    Ask `object_ids` and `mask(object_id)` for objects; `labels` alone loses the part of an object that another one
+    covers, as every label map does.
+
+    Attributes:
+        name: path below its folder without suffix, with forward slashes.
+        image: uint8 HxWx3, RGB.
+        labels: int32 HxW; 0 is no object, k is object k. Smaller objects lie over larger ones.
+        categories: class names of objects; objects of a set without class names are not in it.
+        overlapped: bool HxW, the whole mask of each object of which `labels` shows a part only.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+    categories: Mapping[int, str] = field(default_factory=dict)
+    overlapped: Mapping[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != self.image.shape[:2]:
+            raise ValueError(f"labels {self.labels.shape} and image {self.image.shape[:2]} differ in size")
+
+    @classmethod
+    def from_masks(
+        cls,
+        name: str,
+        image: npt.NDArray[np.uint8],
+        masks: Mapping[int, npt.NDArray[np.bool_]],
+        categories: Mapping[int, str] | None = None,
+    ) -> "SegmentationSample":
+        """A sample whose objects (id of at least 1 -> bool HxW, not empty) may overlap."""
+        areas = {object_id: int(np.count_nonzero(mask)) for object_id, mask in masks.items()}
+        if not all(areas.values()):
+            raise ValueError(f"{name}: an object without a pixel")
+        ids = list(masks)
+        labels = np.zeros(image.shape[:2], np.int32)
+        for index in paint_order([areas[object_id] for object_id in ids]):
+            labels[masks[ids[index]]] = ids[index]
+        shown = np.bincount(labels.ravel(), minlength=max(ids, default=0) + 1)
+        overlapped = {object_id: masks[object_id] for object_id in ids if shown[object_id] < areas[object_id]}
+        return cls(name, image, labels, dict(categories or {}), overlapped)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    @cached_property
+    def object_ids(self) -> tuple[int, ...]:
+        """The numbers of all objects, ascending."""
+        shown = np.flatnonzero(np.bincount(self.labels.ravel()))
+        return tuple(sorted({int(label) for label in shown if label > 0} | set(self.overlapped)))
+
+    def mask(self, object_id: int) -> npt.NDArray[np.bool_]:
+        """The whole object, bool HxW, also where another object covers it. Raises KeyError for an unknown number."""
+        if object_id not in self.object_ids:
+            raise KeyError(object_id)
+        if object_id in self.overlapped:
+            return self.overlapped[object_id]
+        return np.asarray(self.labels == object_id)
+
+    def renamed(self, name: str) -> "SegmentationSample":
+        """The same sample under another name."""
+        return replace(self, name=name)
+
+
+class SegmentationDataset(Protocol):
+    """Annotated images in a fixed order; each has at least one object.
+
+    A set that draws by chance (a mixture, augmentation) also has `set_epoch(epoch)`, see `datasets.set_epoch`.
+    """
+
+    @property
+    def names(self) -> list[str]:
+        """One name for each sample."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        """Raises SampleError, ImageReadError or MaskReadError where the files are bad; IndexError past the end."""
+
+    def image_path(self, index: int) -> Path | None:
+        """The file whose bytes decide the image: an image, or a JSON file that embeds one.
+
+        None where chance decides it too (a composed image): such a sample's embedding is not worth keeping.
+        """

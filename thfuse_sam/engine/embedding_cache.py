@@ -1,0 +1,103 @@
+"""Image embeddings on disk, so that a frozen image encoder sees every image once and not once an epoch.
+
+An embedding is stored in half precision (2 MiB for SAM's 256x64x64) under a key of the image's pixels, in a folder of
+the encoder's weights and preprocessing: a changed image, another checkpoint or another input size is another entry,
+and an entry can never be stale. Entries hold a checksum; one that is damaged is made again.
+"""
+
+import hashlib
+import json
+import logging
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from thfuse_sam.errors import OutputError
+from thfuse_sam.files import write_atomically
+
+FORMAT_VERSION = 1
+_SUFFIX = ".safetensors"
+_TENSOR, _CHECKSUM = "embedding", "crc32"
+
+log = logging.getLogger(__name__)
+
+
+def encoder_signature(sam: Sam) -> str:
+    """What an embedding depends on besides the image, as 32 hexadecimal digits: weights and preprocessing."""
+    digest = hashlib.sha256()
+    preprocessing = {
+        "format_version": FORMAT_VERSION,
+        "image_size": int(sam.image_encoder.img_size),
+        "resampling": "pillow bilinear, longest side, padded bottom right",
+        "pixel_mean": sam.pixel_mean.flatten().tolist(),
+        "pixel_std": sam.pixel_std.flatten().tolist(),
+    }
+    digest.update(json.dumps(preprocessing, sort_keys=True).encode())
+    for name, value in sorted(sam.image_encoder.state_dict().items()):
+        array = np.ascontiguousarray(value.detach().cpu().numpy())
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:32]
+
+
+class EmbeddingCache:
+    """Embeddings of one image encoder, below `root`/<its signature>. Safe in processes that share a folder."""
+
+    def __init__(self, root: Path, signature: str) -> None:
+        self.folder = root / signature
+        self._full = False  # nothing more can be written
+
+    @staticmethod
+    def key(image: npt.NDArray[np.uint8]) -> str:
+        """The key of an image (uint8 HxWx3): its size and pixels, as 40 hexadecimal digits."""
+        digest = hashlib.sha256(str(image.shape).encode())
+        digest.update(np.ascontiguousarray(image).data)
+        return digest.hexdigest()[:40]
+
+    def load(self, key: str) -> Tensor | None:
+        """The embedding (float16 CxExE) of `key`; None where there is none, or only a damaged one."""
+        path = self._path(key)
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                checksum = (file.metadata() or {}).get(_CHECKSUM)
+                embedding: Tensor = file.get_tensor(_TENSOR)
+        except FileNotFoundError:
+            return None
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+            log.warning("%s: damaged (%s); it is made again", path, " ".join(str(error).split()))
+            return None
+        if embedding.dtype != torch.float16 or checksum != _checksum(embedding):
+            log.warning("%s: damaged (wrong checksum); it is made again", path)
+            return None
+        return embedding
+
+    def store(self, key: str, embedding: Tensor) -> Tensor:
+        """Keep an embedding CxExE; returns it as `load` will, float16 on the CPU.
+
+        A full disk is reported once; training goes on without the entry.
+        """
+        rounded = embedding.detach().to(device="cpu", dtype=torch.float16).contiguous()
+        if self._full:
+            return rounded
+        content = safetensors.torch.save({_TENSOR: rounded}, {_CHECKSUM: _checksum(rounded)})
+        try:
+            write_atomically(self._path(key), lambda file: file.write(content))
+        except OutputError as error:
+            self._full = True
+            log.warning("embeddings are no longer kept: %s", error)
+        return rounded
+
+    def _path(self, key: str) -> Path:
+        # Two levels, so that no folder holds hundreds of thousands of files.
+        return self.folder / key[:2] / (key + _SUFFIX)
+
+
+def _checksum(embedding: Tensor) -> str:
+    return f"{zlib.crc32(embedding.numpy().data):08x}"

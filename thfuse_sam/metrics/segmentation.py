@@ -1,0 +1,124 @@
+"""How well predicted masks agree with labelled ones. Masks are bool HxW; every value is better the higher it is."""
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from thfuse_sam.errors import UsageError
+
+Mask = npt.NDArray[np.bool_]
+
+
+def mask_iou(predicted: Mask, wanted: Mask) -> float:
+    """Intersection over union, in [0, 1]; two empty masks agree (1). Raises ValueError where shapes differ."""
+    _require_same_shape(predicted, wanted)
+    union = np.count_nonzero(predicted | wanted)
+    return np.count_nonzero(predicted & wanted) / union if union else 1.0
+
+
+def mask_dice(predicted: Mask, wanted: Mask) -> float:
+    """Dice coefficient 2|A and B| / (|A| + |B|), in [0, 1]; two empty masks agree (1)."""
+    _require_same_shape(predicted, wanted)
+    total = np.count_nonzero(predicted) + np.count_nonzero(wanted)
+    return 2 * np.count_nonzero(predicted & wanted) / total if total else 1.0
+
+
+def boundary_iou(predicted: Mask, wanted: Mask, dilation_ratio: float = 0.02) -> float:
+    """IoU of the two masks' inner boundary bands (Cheng et al., "Boundary IoU", CVPR 2021), in [0, 1].
+
+    A band is what lies within `dilation_ratio` times the image's diagonal (at least one pixel) of the mask's border;
+    the image's edge is a border too.
+    """
+    _require_same_shape(predicted, wanted)
+    width = max(1, round(dilation_ratio * math.hypot(*wanted.shape)))
+    return mask_iou(_inner_band(predicted, width), _inner_band(wanted, width))
+
+
+def _inner_band(mask: Mask, width: int) -> Mask:
+    padded = np.pad(mask.astype(np.uint8), 1)
+    eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)
+    return mask & ~eroded[1:-1, 1:-1].astype(bool)
+
+
+@dataclass(frozen=True)
+class ScoredMask:
+    """A predicted mask and the labelled one that it was asked for, run-length encoded: there may be thousands."""
+
+    image: str  # name; masks of one image are matched with each other
+    size: tuple[int, int]  # height, width
+    predicted: str  # COCO's compressed run-length encoding
+    wanted: str
+    score: float  # the model's own estimate of the mask's quality
+
+    @classmethod
+    def of(cls, image: str, predicted: Mask, wanted: Mask, score: float) -> "ScoredMask":
+        """Of two masks bool HxW."""
+        _require_same_shape(predicted, wanted)
+        height, width = wanted.shape
+        return cls(image, (height, width), _encode(predicted), _encode(wanted), score)
+
+
+def coco_average_precision(masks: Sequence[ScoredMask]) -> dict[str, float]:
+    """COCO's average precision of masks, all of one category: "AP" (IoU 0.50 to 0.95), "AP50", "AP75", in [0, 1].
+
+    NaN where there is no mask. A predicted mask may match any labelled one of its image, as in COCO.
+    Raises UsageError where `faster-coco-eval` is not installed.
+    """
+    names = ("AP", "AP50", "AP75")
+    if not masks:
+        return dict.fromkeys(names, math.nan)
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        raise UsageError("COCO AP needs faster-coco-eval; pip install 'th-fuse-sam[finetune]'") from None
+    image_ids = {name: number for number, name in enumerate(dict.fromkeys(item.image for item in masks), start=1)}
+    sizes = {item.image: item.size for item in masks}
+    truth = {
+        "images": [
+            {"id": number, "height": sizes[name][0], "width": sizes[name][1], "file_name": name}
+            for name, number in image_ids.items()
+        ],
+        "annotations": [
+            {**_annotation(item.wanted, item.size, image_ids[item.image]), "id": number, "iscrowd": 0}
+            for number, item in enumerate(masks, start=1)
+        ],
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    found = [{**_annotation(item.predicted, item.size, image_ids[item.image]), "score": item.score} for item in masks]
+    most = max(sum(item.image == name for item in masks) for name in image_ids)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports there
+        labelled = COCO(truth)
+        evaluation = COCOeval_faster(labelled, labelled.loadRes(found), "segm")
+        evaluation.params.maxDets = [1, 10, max(100, most)]  # more objects than 100 an image are met here
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = np.asarray(evaluation.eval["precision"])  # IoU thresholds x recalls x categories x areas x maxDets
+    values = precision[:, :, 0, 0, -1].mean(axis=1)
+    return dict(zip(names, (float(values.mean()), float(values[0]), float(values[5])), strict=True))
+
+
+def _encode(mask: Mask) -> str:
+    return str(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode("ascii"))
+
+
+def _annotation(counts: str, size: tuple[int, int], image_id: int) -> dict[str, object]:
+    encoded = {"size": list(size), "counts": counts}
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "segmentation": encoded,
+        "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
+        "area": int(coco_mask.area(encoded)),
+    }
+
+
+def _require_same_shape(predicted: Mask, wanted: Mask) -> None:
+    if predicted.shape != wanted.shape:
+        raise ValueError(f"masks of {predicted.shape} and {wanted.shape} cannot be compared")

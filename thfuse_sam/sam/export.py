@@ -1,0 +1,170 @@
+"""Files of fine-tuned models: the trained weights alone, or a whole checkpoint in the original SAM format.
+
+A file of trained weights is `.safetensors` with one JSON entry in its metadata: the model type, the SHA-256 of the
+checkpoint that was tuned, which parts were frozen, and the adapters' size. It says nothing without that checkpoint.
+"""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors
+import safetensors.torch
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from thfuse_sam.errors import CheckpointError, OutputError
+from thfuse_sam.files import write_atomically
+from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, cache_folder, resolve_sam, sha256_of, shipped_checkpoint
+from thfuse_sam.sam.lora import LoraSettings, merged_state_dict
+from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.sam.weights import read_weights
+
+FORMAT_VERSION = 1
+TRAINED_SUFFIX = ".safetensors"
+EXPORT_SUFFIXES = (".pth", ".pt", ".safetensors")
+_KEY = "thfuse_sam_trained"
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedFile:
+    """What a file of trained weights says about itself."""
+
+    model_type: str
+    base_sha256: str  # of the checkpoint that was tuned
+    base_name: str  # its file name, for messages
+    adaptation: Adaptation
+
+
+def save_trained(path: Path, sam: Sam, adaptation: Adaptation, base: ResolvedSam) -> None:
+    """Write the trained weights of `sam`, which was tuned from `base`, atomically. Raises OutputError."""
+    entry = {
+        "format_version": FORMAT_VERSION,
+        "model_type": base.model_type,
+        "base_sha256": base.sha256,
+        "base_name": base.checkpoint.name,
+        "frozen": list(adaptation.frozen),
+        "lora": None if adaptation.lora is None else dataclasses.asdict(adaptation.lora),
+    }
+    weights = {name: value.cpu().contiguous() for name, value in trained_state(sam, adaptation).items()}
+    content = safetensors.torch.save(weights, {_KEY: json.dumps(entry)})
+    write_atomically(path, lambda file: file.write(content))
+
+
+def read_trained_header(path: Path) -> TrainedFile | None:
+    """What `path` says about itself; None where it is no file of trained weights. Raises CheckpointError."""
+    if path.suffix.lower() != TRAINED_SUFFIX or not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (safetensors.SafetensorError, OSError, ValueError):
+        return None  # the reader of checkpoints says what is wrong with it
+    if text is None:
+        return None
+    try:
+        entry: dict[str, Any] = json.loads(text)
+        if entry["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: has format version {entry['format_version']}, this program reads {FORMAT_VERSION}; "
+                "use the thfuse_sam version that wrote it"
+            )
+        lora = None if entry["lora"] is None else LoraSettings(**entry["lora"])
+        adaptation = Adaptation(tuple(entry["frozen"]), lora)
+        return TrainedFile(str(entry["model_type"]), str(entry["base_sha256"]), str(entry["base_name"]), adaptation)
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path}: damaged description of trained weights; write it again") from None
+
+
+def load_trained(path: Path, base: Path | None = None, device: torch.device | str = "cpu") -> Sam:
+    """The model in a file of trained weights, in eval mode.
+
+    Args:
+        base: the checkpoint that was tuned; None looks for it in the cache and among what ships.
+
+    Raises:
+        CheckpointError: no file of trained weights, or its base is another file or is not found.
+    """
+    header = read_trained_header(path)
+    if header is None:
+        raise CheckpointError(f"{path}: holds no trained weights of finetune.py; give a file that it wrote")
+    found = _find_base(path, header, base)
+    sam = build_sam(header.model_type, found, device)
+    prepare(sam, header.adaptation)
+    load_trained_state(sam, header.adaptation, read_weights(path), path)
+    return sam.eval()
+
+
+def load_any(
+    model_type: str = AUTO,
+    checkpoint: Path | None = None,
+    *,
+    base: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Sam, str]:
+    """A model from a whole checkpoint or from a file of trained weights, in eval mode, and its type's name."""
+    header = read_trained_header(checkpoint) if checkpoint is not None else None
+    if header is None or checkpoint is None:
+        resolved = resolve_sam(model_type, checkpoint)
+        return build_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type
+    if model_type not in (AUTO, header.model_type):
+        raise CheckpointError(f"{checkpoint}: holds {header.model_type}, not {model_type}; leave out --model_type")
+    return load_trained(checkpoint, base, device), header.model_type
+
+
+def export_sam(path: Path, sam: Sam) -> None:
+    """Write the whole model, adapters merged, atomically, in the format of the published checkpoints.
+
+    Raises OutputError: the suffix is none of EXPORT_SUFFIXES, or the system refuses.
+    """
+    require_export_name(path)
+    weights: dict[str, Tensor] = {name: value.cpu().contiguous() for name, value in merged_state_dict(sam).items()}
+    if path.suffix.lower() == ".safetensors":
+        content = safetensors.torch.save(weights)
+        write_atomically(path, lambda file: file.write(content))
+        return
+    write_atomically(path, lambda file: _torch_save(weights, file))
+
+
+def require_export_name(path: Path) -> None:
+    """Refuse a name that readers of checkpoints would not take. Raises OutputError."""
+    if path.suffix.lower() not in EXPORT_SUFFIXES:
+        raise OutputError(f"--export {path}: the name must end in {', '.join(EXPORT_SUFFIXES)}")
+
+
+def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:
+    if base is not None:
+        found = sha256_of(base)
+        if found != header.base_sha256:
+            raise CheckpointError(
+                f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), "
+                f"but --base_checkpoint {base} has {found[:12]}...; give the file that was tuned"
+            )
+        return base
+    kind = MODEL_TYPES.get(header.model_type)
+    places = [path.parent / header.base_name, cache_folder() / header.base_name, shipped_checkpoint()]
+    if kind is not None and kind.sha256 == header.base_sha256:
+        return resolve_sam(header.model_type).checkpoint
+    for place in places:
+        if place.is_file() and sha256_of(place) == header.base_sha256:
+            return place
+    raise CheckpointError(
+        f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), which is neither beside it "
+        "nor in the cache; give it by --base_checkpoint, or use the exported file"
+    )
+
+
+def _torch_save(weights: dict[str, Tensor], file: IO[bytes]) -> None:
+    try:
+        torch.save(weights, file)
+    except RuntimeError as error:
+        # torch hides the system's refusal (disk full) behind an error of its own.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
