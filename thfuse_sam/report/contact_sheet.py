@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import Modality, read_for_sam, write_image
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.store import MaskStore
 from thfuse_sam.report.overlay import draw_overlay
 
 _PAPER = (250, 250, 248)
@@ -91,7 +91,7 @@ def contact_sheets(
         yield contact_sheet(page, columns=columns)
 
 
-def preview(folder: Path, entries: Sequence[tuple[Modality, str, Path]], tree: MaskTree, count: int) -> list[Path]:
+def preview(folder: Path, entries: Sequence[tuple[Modality, str, Path]], tree: MaskStore, count: int) -> list[Path]:
     """Write contact sheets of `count` masks of `tree`, spread evenly over `entries`.
 
     Args:
@@ -102,7 +102,7 @@ def preview(folder: Path, entries: Sequence[tuple[Modality, str, Path]], tree: M
     Returns:
         the files written. Raises OutputError.
     """
-    sheets = contact_sheets(itertools.islice(_cards(_spread(entries, count), tree), max(0, count)))
+    sheets = contact_sheets(itertools.islice(_cards(spread_entries(entries, count), tree), max(0, count)))
     several = count > PER_SHEET
     written = []
     for number, sheet in enumerate(sheets, 1):
@@ -112,7 +112,7 @@ def preview(folder: Path, entries: Sequence[tuple[Modality, str, Path]], tree: M
     return written
 
 
-def _spread(entries: Sequence[tuple[Modality, str, Path]], count: int) -> list[tuple[Modality, str, Path]]:
+def spread_entries(entries: Sequence[tuple[Modality, str, Path]], count: int) -> list[tuple[Modality, str, Path]]:
     """`count` entries in their order, whole scenes (all entries of one name) at even distances."""
     scenes: dict[str, list[tuple[Modality, str, Path]]] = {}
     for entry in entries:
@@ -122,7 +122,7 @@ def _spread(entries: Sequence[tuple[Modality, str, Path]], count: int) -> list[t
     return [entry for index in range(wanted) for entry in scenes[names[index * len(names) // wanted]]]
 
 
-def _cards(entries: Sequence[tuple[Modality, str, Path]], tree: MaskTree) -> Iterator[Card]:
+def _cards(entries: Sequence[tuple[Modality, str, Path]], tree: MaskStore) -> Iterator[Card]:
     for modality, name, path in entries:
         try:
             image = read_for_sam(path, modality)

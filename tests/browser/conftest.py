@@ -1,0 +1,67 @@
+"""A real browser for the pages: Chromium by `CHROMIUM` (its path) or from PATH, driven by Playwright.
+
+Without one the tests are skipped, or fail where `REQUIRE_BROWSER` is set, as it is in continuous integration.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+OpenPage = Callable[..., Any]
+
+
+def missing(reason: str) -> NoReturn:
+    if os.environ.get("REQUIRE_BROWSER"):
+        pytest.fail(f"REQUIRE_BROWSER is set, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is not installed; pip install playwright")
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not path or not Path(path).is_file():
+        missing("no Chromium; install it (apt-get install chromium) or name its path in CHROMIUM")
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root, as whom containers run.
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[OpenPage]:
+    """open_page(path, width=1280, dark=False): the file in a fresh page. At the end the console must be free of
+    errors, and nothing but files below the page's own folder may have been asked for."""
+    pages: list[tuple[Any, list[str]]] = []
+
+    def open_file(path: Path, *, width: int = 1280, dark: bool = False, fragment: str = "") -> Any:
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", offline=True
+        )
+        troubles: list[str] = []
+        folder = path.parent.resolve().as_uri()
+        page.on("console", lambda message: troubles.append(message.text) if message.type != "log" else None)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+        page.on("request", lambda request: troubles.append(request.url) if not is_own(request.url, folder) else None)
+        page.on("dialog", lambda dialog: (troubles.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.goto(path.resolve().as_uri() + fragment)
+        pages.append((page, troubles))
+        return page
+
+    yield open_file
+    for page, troubles in pages:
+        page.close()
+        assert not troubles
+
+
+def is_own(url: str, folder: str) -> bool:
+    return url.startswith((f"{folder}/", "data:,"))

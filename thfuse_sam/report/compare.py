@@ -1,0 +1,175 @@
+"""Comparing a network's fused images with those of other methods: the same metrics for all, means and mean ranks."""
+
+import csv
+import dataclasses
+import io
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from thfuse_sam.datasets.pairs import ImagePair, list_images
+from thfuse_sam.engine.fuse import FusedPair, Metrics
+from thfuse_sam.errors import ImageReadError, ImageSizeError, UsageError
+from thfuse_sam.files import write_text
+from thfuse_sam.images import image_size, luma, read_visible
+
+COMPARISON_CSV = "comparison.csv"
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """The fused images of another method."""
+
+    name: str
+    images: Mapping[str, Path]  # pair name -> file; a method may lack some pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodScores:
+    """One row of the table."""
+
+    name: str
+    images: int  # fused images the method has
+    mean: dict[str, float]  # over the pairs that all methods have; nan where a metric is defined for none
+    ranks: dict[str, float]  # mean rank by metric over the same pairs, 1 is best; empty for a single method
+    mean_rank: float  # mean of `ranks`; nan for a single method
+
+
+def find_methods(
+    given: Sequence[str], pairs: Sequence[ImagePair], taken: Sequence[str], *, option: str = "--compare"
+) -> list[Method]:
+    """The methods that an option names: folders of fused images under the pairs' names, with any image suffix.
+
+    Args:
+        given: "DIR", or "NAME=DIR" to show it under another name than the folder's.
+        taken: names that no method may have, such as that of the network they are compared with.
+        option: for messages.
+
+    Raises:
+        UsageError: no such folder, a name twice, or a folder without any of the pairs.
+        ImageSizeError: an image differs in size from its pair.
+    """
+    methods: list[Method] = []
+    for text in given:
+        name, folder = _split(text)
+        if name in {*taken, *(method.name for method in methods)}:
+            raise UsageError(f"{option} {text}: there is a method '{name}' already; give another as NAME={folder}")
+        if not folder.is_dir():
+            raise UsageError(f"{option} {text}: no such folder; give one with fused images under the pairs' names")
+        found = list_images(folder)
+        images = {pair.name: found[pair.name] for pair in pairs if pair.name in found}
+        if not images:
+            raise UsageError(
+                f"{option} {text}: no image there has the name of a pair, such as '{pairs[0].name}'; "
+                "give fused images the names of their pairs"
+            )
+        if len(images) < len(pairs):
+            log.warning("%s: has %d of %d pairs; means and ranks are over those of all", name, len(images), len(pairs))
+        for pair in pairs:
+            if pair.name in images:
+                _require_size(images[pair.name], pair, option)
+        methods.append(Method(name, images))
+    return methods
+
+
+class Comparison:
+    """Collects the metrics of every method; an observer of `fuse_pairs`."""
+
+    def __init__(self, own_name: str, others: Sequence[Method], metrics: Metrics) -> None:
+        self.names = [own_name, *(method.name for method in others)]
+        self.values: dict[str, list[dict[str, float] | None]] = {}  # pair name -> one entry a method; None: no image
+        self._others = others
+        self._metrics = metrics
+
+    def add(self, seen: FusedPair) -> None:
+        """Measure the others' images of a pair. One that cannot be read counts as missing."""
+        row: list[dict[str, float] | None] = [seen.metrics]
+        for method in self._others:
+            path = method.images.get(seen.pair.name)
+            row.append(None)
+            if path is not None:
+                try:
+                    row[-1] = self._metrics(luma(read_visible(path)), seen.infrared, seen.visible_luma)
+                except ImageReadError as error:
+                    log.warning("%s: left out: %s", method.name, error)
+        self.values[seen.pair.name] = row
+
+    def table(self, better: Mapping[str, str]) -> list[MethodScores]:
+        """One row a method, the own one first. `better`: "higher" or "lower" for each metric, in column order."""
+        shared = [[row or {} for row in rows] for rows in self.values.values() if all(rows)]
+        shape = (len(shared), len(self.names), len(better))
+        values = np.array([[[row[key] for key in better] for row in rows] for rows in shared], float).reshape(shape)
+        signs = np.array([1.0 if direction == "higher" else -1.0 for direction in better.values()])
+        ranks = mean_ranks(values * signs) if len(self.names) > 1 else np.full(shape[1:], math.nan)
+        return [
+            MethodScores(
+                name,
+                sum(rows[index] is not None for rows in self.values.values()),
+                {key: _mean(values[:, index, column]) for column, key in enumerate(better)},
+                {key: float(ranks[index, column]) for column, key in enumerate(better) if len(self.names) > 1},
+                _mean(ranks[index]),
+            )
+            for index, name in enumerate(self.names)
+        ]
+
+    @property
+    def shared_pairs(self) -> int:
+        """Number of pairs that all methods have: those of the means and ranks."""
+        return sum(all(rows) for rows in self.values.values())
+
+
+def mean_ranks(goodness: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean rank of each method by each metric: pairs x methods x metrics, larger is better -> methods x metrics.
+
+    Rank 1 is the best; equal values share the mean of their ranks. A pair counts for a metric where that is defined
+    for every method; nan where there is no such pair.
+    """
+    ranks = np.empty(goodness.shape)
+    for method in range(goodness.shape[1]):
+        own = goodness[:, method : method + 1]
+        ranks[:, method] = 1 + (goodness > own).sum(axis=1) + ((goodness == own).sum(axis=1) - 1) / 2
+    defined = np.logical_not(np.isnan(goodness).any(axis=1))  # pairs x metrics
+    counts = defined.sum(axis=0)
+    sums = np.where(defined[:, np.newaxis], ranks, 0.0).sum(axis=0)
+    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), math.nan))
+
+
+def write_comparison(path: Path, table: Sequence[MethodScores]) -> None:
+    """Write the table as CSV: a row a method, the best mean rank first. Raises OutputError."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    metrics = list(table[0].mean)
+    writer.writerow(["method", "images", "mean_rank", *metrics, *(f"rank_{key}" for key in metrics)])
+    for row in sorted(table, key=lambda scores: scores.mean_rank):
+        numbers = [row.mean_rank, *row.mean.values(), *row.ranks.values()]
+        writer.writerow([row.name, row.images, *("" if math.isnan(value) else f"{value:.6g}" for value in numbers)])
+    write_text(path, text.getvalue())
+
+
+def _split(text: str) -> tuple[str, Path]:
+    """Name and folder of a method given as DIR or NAME=DIR."""
+    name, separator, folder = text.partition("=")
+    if separator and name and "/" not in name and not Path(text).exists():
+        return name, Path(folder)
+    return Path(text).resolve().name, Path(text)
+
+
+def _require_size(image: Path, pair: ImagePair, option: str) -> None:
+    fused, visible = image_size(image), image_size(pair.vi)
+    if fused != visible:
+        raise ImageSizeError(
+            f"{option}: {image} is {fused[1]}x{fused[0]}, {pair.vi} is {visible[1]}x{visible[0]} (width x height); "
+            "bring fused images to the size of their pair"
+        )
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    """Mean of the values that are defined; nan where none is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else math.nan

@@ -1,0 +1,113 @@
+"""Writing a report: one folder of plain files that opens from the disk, without a network and without a server.
+
+::
+
+    report/
+      index.html      the page of one kind of report
+      data.js         all that the page shows, `window.REPORT = {...}`
+      report.css, *.js
+      pictures/       numbered, so that no image's name becomes part of an address
+
+`data.js` is a script and not a JSON file because browsers refuse to fetch files from pages on the disk.
+"""
+
+import contextlib
+import importlib.resources
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from thfuse_sam.errors import OutputError
+from thfuse_sam.files import PARTIAL_SUFFIX, make_directory, write_atomically, write_text
+from thfuse_sam.report.run_facts import Facts, gist
+
+Kind = Literal["fusion", "training", "precompute"]
+
+REPORT_FOLDER = "report"  # below the outputs of a command
+INDEX = "index.html"
+DATA = "data.js"
+
+_SCRIPTS: dict[Kind, tuple[str, ...]] = {
+    "fusion": ("ui.js", "charts.js", "viewer.js", "fusion.js"),
+    "training": ("ui.js", "charts.js", "training.js"),
+    "precompute": ("ui.js", "charts.js", "precompute.js"),
+}
+
+
+def require_replaceable(folder: Path) -> None:
+    """Raise OutputError where `folder` holds something that is not an earlier report."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DATA).is_file():
+        raise OutputError(f"cannot write {folder}: it holds other files than a report; move them or give --no-report")
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write {folder}: a file is where the report's folder is needed; move it")
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder beside `folder`, which it replaces at the end. After an error the earlier report stays.
+
+    Raises OutputError.
+    """
+    require_replaceable(folder)
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+    make_directory(staging)
+    former = staging.with_name(f"{staging.name}.old")
+    try:
+        yield staging
+        try:
+            if folder.exists():
+                folder.rename(former)
+            staging.rename(folder)
+        except OSError as error:
+            if former.exists() and not folder.exists():
+                former.rename(folder)
+            raise OutputError(f"cannot write {folder}: {error.strerror or error}; close what uses it") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def write_page(folder: Path, kind: Kind, facts: Facts, data: Mapping[str, Any]) -> Path:
+    """Write the page of `kind` into `folder`.
+
+    Args:
+        facts: what was run, shown at the top.
+        data: what the page's script reads, JSON-able; numbers that are not finite become null.
+
+    Returns the path of index.html. Raises OutputError.
+    """
+    static = importlib.resources.files("thfuse_sam.report") / "static"
+    names = {f"{kind}.html": INDEX, "report.css": "report.css", **{name: name for name in _SCRIPTS[kind]}}
+    write_text(folder / DATA, data_script({"kind": kind, "facts": facts, "gist": gist(facts), **data}))
+    for source, target in reversed(names.items()):  # the page itself last
+        write_text(folder / target, (static / source).read_text(encoding="utf-8"))
+    return folder / INDEX
+
+
+def data_script(data: Mapping[str, Any]) -> str:
+    """`data` as a script that is safe whatever its strings hold, also where it is pasted into a page."""
+    text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # "</script>" and "<!--" would end a script in a page; the two line separators end a line of older JavaScript.
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f"window.REPORT = {text};\n"
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content atomically. Raises OutputError."""
+    with source.open("rb") as content:
+        write_atomically(target, lambda file: shutil.copyfileobj(content, file))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

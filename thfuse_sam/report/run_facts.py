@@ -1,0 +1,91 @@
+"""What was run, on what, by which code: the facts at the top of every report."""
+
+import datetime
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+import thfuse_sam
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+
+Facts = list[tuple[str, str]]  # (label, value) in the order in which they are shown
+
+
+def run_facts(program: str, arguments: Sequence[str], device: torch.device, details: Mapping[str, str]) -> Facts:
+    """The command, `details` of the caller, then code, machine and time.
+
+    The machine is described and not named: reports are made to be passed on.
+    """
+    return [
+        ("command", shlex.join(["python", program, *arguments])),
+        *details.items(),
+        ("code", code_version()),
+        ("machine", machine(device)),
+        ("time", datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")),
+    ]
+
+
+def gist(facts: Facts) -> list[str]:
+    """The facts that fit into one line: what it was run with, by which code, when."""
+    values = dict(facts)
+    return [values[label].partition(";")[0] for label in ("network", "masks", "code", "time") if label in values]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def code_version() -> str:
+    """The package's version and, in a git checkout, its commit; "with changes" where files differ from it."""
+    version = f"thfuse_sam {thfuse_sam.__version__}"
+    root = Path(thfuse_sam.__file__).resolve().parents[1]
+    commit = _git(root, "rev-parse", "--short=10", "HEAD") if (root / ".git").exists() else ""
+    if not commit:
+        return version
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{version}, commit {commit}{' with changes' if changed else ''}"
+
+
+def machine(device: torch.device) -> str:
+    """The device that did the work, the processor, and the versions that decide results."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
+    return f"{name}; {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def mask_signature(root: Path) -> str:
+    """What made the mask tree at `root`, in one line. Raises ManifestError where its manifest is unreadable."""
+    if not (root / MANIFEST_NAME).is_file():
+        return f"{root}, no manifest"
+    signature = Manifest.load(root).signature
+    settings = ", ".join(f"{name} {value}" for name, value in signature.generator.items())
+    return f"{root}: {signature.model_type}, checkpoint {signature.checkpoint_sha256[:12]}, {settings}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Output of a git command in `root`; empty where git is missing or refuses."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

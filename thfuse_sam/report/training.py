@@ -1,0 +1,144 @@
+"""The report of a training run: its log as curves, and what the kept checkpoints make of some pairs."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thfuse_sam.datasets.fusion import FusionDataset
+from thfuse_sam.datasets.pairs import ImagePair
+from thfuse_sam.engine.checkpoint import Checkpoint, load_checkpoint, restore_network
+from thfuse_sam.engine.fuse import add_colour, fuse_luma
+from thfuse_sam.errors import OutputError
+from thfuse_sam.images import read_infrared, read_visible
+from thfuse_sam.masks.source import MaskSource
+from thfuse_sam.report.page import replacing, write_page
+from thfuse_sam.report.pictures import write_thumbnail
+from thfuse_sam.report.run_facts import Facts
+
+LOG_NAME = "train_log.csv"  # see `engine.loop.EpochLog`
+SAMPLE_PAIRS = 3
+SAMPLE_EPOCHS = 6
+SAMPLE_WIDTH = 320  # pixels
+
+# With these equal, checkpoints in one folder are of one run.
+_SAME_RUN = ("network", "ir_dir", "vi_dir", "pairs", "seed", "batch_size", "crop_size", "lr", "loss_weights", "masks")
+
+_TITLES = {
+    "total": "loss, total",
+    "lr": "learning rate",
+    "images_per_second": "images per second",
+    "masks_found": "masks found",
+    "step": "optimiser steps",
+}
+
+
+def write_training_report(
+    folder: Path,
+    log: Path,
+    facts: Facts,
+    *,
+    checkpoints: Sequence[Path] = (),
+    pairs: Sequence[ImagePair] = (),
+    masks: MaskSource | None = None,
+    device: torch.device | None = None,
+) -> Path:
+    """Write the report into `folder` and return the path of its page.
+
+    Args:
+        folder: is replaced where it holds an earlier report.
+        log: `train_log.csv`, one row an epoch.
+        checkpoints: kept ones of the run, any number and order; some are run on some of `pairs`, with `masks`. Those
+            of another run than the one that was trained last are left out.
+
+    Raises OutputError, ImageReadError, and CheckpointError where a checkpoint is damaged.
+    """
+    columns, rows = read_log(log)
+    with replacing(folder) as staging:
+        kept = _spread(_of_last_run(checkpoints), SAMPLE_EPOCHS) if masks is not None else []
+        samples = []
+        if kept and masks is not None:
+            samples = _write_samples(staging, kept, pairs[:SAMPLE_PAIRS], masks, device or torch.device("cpu"))
+        data: dict[str, Any] = {
+            "columns": columns,
+            "titles": _TITLES,
+            "rows": rows,
+            "sampleEpochs": [checkpoint.epoch for checkpoint, _ in kept],
+            "samples": samples,
+        }
+        page = write_page(staging, "training", facts, data)
+    return folder / page.name
+
+
+def read_log(path: Path) -> tuple[list[str], list[dict[str, float]]]:
+    """Columns besides the epoch, and rows, of `train_log.csv`. Cells that hold no number are left out.
+
+    Raises OutputError where the log is missing.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            cells = list(csv.DictReader(file))
+    except OSError as error:
+        raise OutputError(f"{path}: no log to report on ({error.strerror}); train for an epoch first") from None
+    rows = [{key: number for key, text in row.items() if (number := _number(text)) is not None} for row in cells]
+    rows = [row for row in rows if "epoch" in row]
+    return list(dict.fromkeys(key for row in rows for key in row if key != "epoch")), rows
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else value
+
+
+def _of_last_run(paths: Sequence[Path]) -> list[tuple[Checkpoint, Path]]:
+    """The checkpoints of the run that wrote the newest of `paths`, in the order of their epochs."""
+    newest_first = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+    found = [(load_checkpoint(path), path) for path in newest_first]
+    own = [entry for entry in found if _identity(entry[0].training) == _identity(found[0][0].training)]
+    by_epoch = {checkpoint.epoch: (checkpoint, path) for checkpoint, path in reversed(own)}
+    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+
+def _identity(training: Mapping[str, Any]) -> str:
+    return json.dumps({key: training.get(key) for key in _SAME_RUN}, sort_keys=True, default=str)
+
+
+def _write_samples(
+    folder: Path,
+    checkpoints: Sequence[tuple[Checkpoint, Path]],
+    pairs: Sequence[ImagePair],
+    masks: MaskSource,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    dataset = FusionDataset(pairs, masks)
+    samples = [dataset[index] for index in range(len(pairs))]  # masks may be made live: once is enough
+    pictures = folder / "pictures"
+    entries: list[dict[str, Any]] = []
+    for number, pair in enumerate(pairs, 1):
+        entry: dict[str, Any] = {"name": pair.name, "fused": []}
+        for key, image in (("ir", read_infrared(pair.ir)), ("vi", read_visible(pair.vi))):
+            path = pictures / f"{number:05d}_{key}.jpg"
+            write_thumbnail(path, image, SAMPLE_WIDTH)
+            entry[key] = path.relative_to(folder).as_posix()
+        entries.append(entry)
+    for checkpoint, source in checkpoints:
+        network = restore_network(checkpoint.network, checkpoint.weights, source).to(device).eval()
+        for number, (entry, pair, sample) in enumerate(zip(entries, pairs, samples, strict=True), 1):
+            fused = add_colour(fuse_luma(network, sample, device), read_visible(pair.vi))
+            path = pictures / f"{number:05d}_epoch{checkpoint.epoch}.jpg"
+            write_thumbnail(path, fused, SAMPLE_WIDTH)
+            entry["fused"].append(path.relative_to(folder).as_posix())
+    return entries
+
+
+def _spread(values: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of `values` at even distances, the first and the last among them."""
+    if len(values) <= count:
+        return list(values)
+    return [values[round(index * (len(values) - 1) / (count - 1))] for index in range(count)]
