@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -32,7 +33,7 @@ def run(dataset: Path, *argv: str) -> int:
 
 
 def test_fuses_at_own_size_under_own_name(dataset, capsys) -> None:
-    assert run(dataset) == 0
+    assert run(dataset, "--no-report") == 0
     files = sorted(path.relative_to("results").as_posix() for path in Path("results").rglob("*") if path.is_file())
     assert files == ["a/1.x.jpg", "b.jpg"]
     assert image_size(Path("results/b.jpg")) == (32, 48)
@@ -61,6 +62,61 @@ def test_metrics_files(dataset, capsys) -> None:
     names = ["EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "MS_SSIM", "CC", "PSNR", "Nabf"]
     assert list(rows[0]) == ["name", *names]
     assert "mean of 2: EN " in capsys.readouterr().err
+
+
+def report_data() -> dict:
+    text = Path("results/report/data.js").read_text(encoding="utf-8")
+    return json.loads(text[len("window.REPORT = ") : -2])
+
+
+def test_report_is_one_folder_with_everything_in_it(dataset, capsys) -> None:
+    assert run(dataset) == 0
+    assert "report: open results/report/index.html" in capsys.readouterr().err
+    assert not Path("results/metrics.csv").exists()
+    data = report_data()
+    facts = dict(data["facts"])
+    assert "--model_path net.safetensors" in facts["command"] and facts["network"].startswith("thfuse_lite, ")
+    digest = hashlib.sha256(Path("net.safetensors").read_bytes()).hexdigest()
+    assert digest in facts["weights"] and facts["masks"].startswith("none (0 found, 4 missing)")
+    assert {"code", "machine", "time"} <= set(facts)
+    assert [pair["name"] for pair in data["pairs"]] == ["a/1.x", "b"]
+    for pair in data["pairs"]:
+        assert len(pair["values"][0]) == len(data["metrics"]) == 13
+        for address in (pair["ir"], pair["vi"], pair["thumbnail"], *pair["fused"]):
+            assert (Path("results/report") / address).is_file()
+    assert data["methods"][0]["meanRank"] is None
+    # A second run takes the place of the first one.
+    assert run(dataset) == 0
+
+
+def test_compare_measures_all_methods_alike(dataset, tmp_path, capsys) -> None:
+    shutil.copytree(dataset / "vi", tmp_path / "visible")
+    (tmp_path / "visible" / "b.jpg").unlink()
+    assert run(dataset, "--compare", str(tmp_path / "visible"), f"Same={tmp_path / 'visible'}") == 0
+    err = capsys.readouterr().err
+    assert "visible: has 1 of 2 pairs" in err and "mean of 1, Same (mean rank " in err
+    data = report_data()
+    own, visible, same = data["methods"]
+    assert (own["name"], visible["name"], same["name"]) == ("thfuse_lite", "visible", "Same")
+    assert visible["mean"] == same["mean"] and visible["images"] == 1 and data["sharedPairs"] == 1
+    assert visible["meanRank"] == same["meanRank"] != own["meanRank"]
+    assert data["pairs"][1]["fused"][1] is None and data["pairs"][1]["values"][1] is None
+    with Path("results/comparison.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"thfuse_lite", "visible", "Same"}
+
+
+def test_report_off_in_an_option_file(dataset) -> None:
+    Path("off.yaml").write_text("report: false\n", encoding="utf-8")
+    assert run(dataset, "--config", "off.yaml") == 0
+    assert not Path("results/report").exists()
+
+
+def test_folder_that_is_no_report_is_left_alone(dataset, capsys) -> None:
+    Path("results/report").mkdir(parents=True)
+    Path("results/report/mine.txt").touch()
+    assert run(dataset) == 1
+    assert "other files than a report" in capsys.readouterr().err
+    assert [path.name for path in Path("results/report").iterdir()] == ["mine.txt"]
 
 
 def failure(capsys, argv: list[str], status: int) -> str:
@@ -96,6 +152,7 @@ def test_missing_shipped_model_names_the_remedy(dataset, capsys, monkeypatch, tm
         (["--precomputed_masks_dir", "absent"], 2, ("absent", "precompute_masks.py")),
         (["--dataset_path", "absent"], 2, ("absent",)),
         (["--metric"], 2, ("--metric",)),
+        (["--compare", "absent"], 2, ("--compare absent", "no such folder")),
     ],
 )
 def test_wrong_option_is_one_line(dataset, capsys, argv: list[str], status: int, words: tuple[str, ...]) -> None:

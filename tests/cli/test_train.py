@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,16 @@ def test_resume_auto_goes_on_and_the_hint_repeats_the_command(dataset, capsys, m
     assert hint.endswith(f"gradient=1 --resume {Path('models/latest.pth')}") and str(dataset) in hint
 
 
+def test_report_has_the_curves_and_a_sample_of_each_checkpoint(dataset, capsys) -> None:
+    argv = ["--dataset_path", str(dataset), *FAST, "--epochs", "2", "--save_interval", "1", "--report"]
+    assert train.main(argv) == 0
+    assert f"report: open {Path('models/report/index.html')}" in capsys.readouterr().err
+    text = Path("models/report/data.js").read_text(encoding="utf-8")
+    data = json.loads(text[len("window.REPORT = ") : -2])
+    assert [row["epoch"] for row in data["rows"]] == [1, 2] == data["sampleEpochs"]
+    assert len(data["samples"]) == 1 and "--report" in dict(data["facts"])["command"]
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(dataset, capsys) -> None:
     assert train.main(["--dataset_path", str(dataset), *FAST, "--dry_run"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -88,6 +99,80 @@ def test_other_pairs_for_validation(dataset, make_pairs, tmp_path, capsys) -> No
     argv = ["--dataset_path", str(dataset), "--val_dataset_path", str(other), *FAST, "--dry_run"]
     assert train.main(argv) == 0
     assert "4 pairs to train on, 3 to validate on" in capsys.readouterr().out
+
+
+def test_several_folders_are_mixed_each_with_its_masks_and_validation_pairs(
+    dataset, make_pairs, tmp_path, capsys
+) -> None:
+    other = make_pairs(("x", "y", "z"), root=tmp_path / "other")
+    write_masks(tmp_path / "masks", dataset)
+    write_masks(tmp_path / "other_masks", other)
+    folders = ["--dataset_path", str(dataset), "--dataset_path", str(other)]
+    masks = ["--precomputed_masks_dir", str(tmp_path / "masks"), str(tmp_path / "other_masks")]
+    assert train.main([*folders, *masks, *FAST]) == 0
+    err = capsys.readouterr().err
+    assert "5 pairs to train on, 2 to validate on" in err
+    options = json.loads(Path("models/train_options.json").read_text(encoding="utf-8"))
+    assert options["pairs"] == 5 and str(other / "ir") in options["ir_dir"] and len(options["mask_trees"]) == 2
+    (line,) = (line for line in err.splitlines() if line.startswith("epoch "))
+    found = [int(word) for word in re.findall(r"(?:masks found|placeholders) (\d+)", line)]
+    assert sum(found) == 10 and found[1] <= 2
+
+
+def test_folders_in_an_option_file_are_replaced_by_given_ones(dataset, make_pairs, tmp_path, capsys) -> None:
+    other = make_pairs(("x", "y", "z"), root=tmp_path / "other")
+    config = tmp_path / "options.yaml"
+    config.write_text(f"dataset_path: ['{dataset}', '{other}']\n", encoding="utf-8")
+    for given, number in (([], 5), (["--dataset_path", str(other)], 2)):
+        assert train.main(["--config", str(config), *given, "--dry_run", "--device", "cpu"]) == 0
+        assert json.loads(capsys.readouterr().out)["plan"].startswith(f"{number} pairs")
+
+
+def test_skip_bad_leaves_out_what_cannot_be_used_and_lists_it(dataset, make_pairs, tmp_path, capsys) -> None:
+    write_masks(tmp_path / "masks", dataset)
+    MaskTree(tmp_path / "masks").write("vi", "a/1", np.ones((8, 8), np.uint8))
+    broken = dataset / "ir" / "b" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:-60])
+    (dataset / "vi" / "b" / "2.png").unlink()
+    argv = ["--dataset_path", str(dataset), "--precomputed_masks_dir", str(tmp_path / "masks"), *FAST]
+    assert train.main([*argv, "--skip_bad"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped ")]
+    assert len(lines) == 3
+    assert any("ir/b/2.png: no partner" in line.replace(os.sep, "/") for line in lines)
+    assert any(line.startswith("skipped b/1: ") for line in lines)
+    assert any("the mask of a/1" in line and "8x8" in line for line in lines)
+
+
+def test_mask_of_another_size_is_one_line(dataset, tmp_path, capsys) -> None:
+    write_masks(tmp_path / "masks", dataset)
+    MaskTree(tmp_path / "masks").write("vi", "a/1", np.ones((8, 8), np.uint8))
+    line = failure(capsys, ["--dataset_path", str(dataset), "--precomputed_masks_dir", str(tmp_path / "masks")], 1)
+    assert "8x8" in line and "48x32" in line and "precompute_masks.py" in line
+
+
+def test_missing_partner_is_one_line(dataset, capsys) -> None:
+    (dataset / "vi" / "b" / "2.png").unlink()
+    line = failure(capsys, ["--dataset_path", str(dataset)], 2)
+    assert "2.png has no partner" in line and "--skip_bad" in line
+
+
+def test_broken_image_is_one_line_also_from_a_worker(dataset, capsys) -> None:
+    for path in (dataset / "ir").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:-60])
+    assert train.main(["--dataset_path", str(dataset), *FAST, "--num_workers", "1"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("train.py: error: ") and ".png" in line and "Traceback" not in line
+
+
+def test_every_training_option_reaches_the_run(dataset, capsys) -> None:
+    argv = ["--accumulate", "2", "--schedule", "plateau", "--warmup_steps", "3", "--ema_decay", "0.9"]
+    argv += ["--precision", "bf16", "--val_metrics", "SD", "SCD", "--grad_clip", "0.5", "--weight_decay", "0"]
+    assert train.main(["--dataset_path", str(dataset), *FAST, *argv]) == 0
+    saved = load_checkpoint(Path("models/latest.pth"))
+    for key, value in (("accumulate", 2), ("schedule", "plateau"), ("ema_decay", 0.9), ("precision", "bf16")):
+        assert saved.training[key] == value
+    assert saved.raw_weights and saved.scheduler["name"] == "plateau"
+    assert "validation of epoch 1/1: SD " in capsys.readouterr().err
 
 
 def failure(capsys, argv: list[str], status: int) -> str:
@@ -105,6 +190,10 @@ def failure(capsys, argv: list[str], status: int) -> str:
         (["--network", "resnet"], ("--network", "resnet", "thfuse_lite")),
         (["--loss_weights", "beauty=1"], ("beauty", "ssim")),
         (["--loss_weights", "ssim=-1"], ("--loss_weights", "'-1'")),
+        (["--loss_weights", "perceptual=1"], ("perceptual", "--vgg_weights")),
+        (["--val_metrics", "SD", "Beauty"], ("--val_metrics Beauty", "SCD")),
+        (["--precomputed_masks_dir", ".", ".", "."], ("3 trees", "1 --dataset_path")),
+        (["--precision", "fp16", "--device", "cpu"], ("--precision fp16", "bf16")),
         (["--resume", "absent.pth"], ("--resume absent.pth", "no such file")),
         (["--precomputed_masks_dir", "absent"], ("--precomputed_masks_dir absent", "precompute_masks.py")),
         (["--device", "tpu"], ("tpu",)),
@@ -171,5 +260,6 @@ def test_scripts_with_a_mask_tree_never_import_sam(dataset, tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "masks found 7, placeholders 1" in done.stderr
-    fused = sorted(path.relative_to("results").as_posix() for path in Path("results").rglob("*.png"))
+    written = (path.relative_to("results") for path in Path("results").glob("[ab]/*.png"))
+    fused = sorted(path.as_posix() for path in written if path.parts[0] != "report")
     assert fused == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]

@@ -11,6 +11,8 @@ from torch import nn
 
 from thfuse_sam.engine import checkpoint as checkpoints
 from thfuse_sam.errors import CheckpointError, OutputError
+from thfuse_sam.models import build_network
+from thfuse_sam.models.thfuse import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 
 
 class Tiny(nn.Module):
@@ -165,3 +167,26 @@ def test_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch) -> None:
         checkpoints.save_checkpoint(path, make_checkpoint())
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["latest.pth"]
+
+
+def test_a_state_dict_of_the_original_thfuse_is_a_model(tmp_path) -> None:
+    torch.manual_seed(0)
+    sizes = {"spatial_dim": 16, "spatial_depth": 1, "channel_dim": 16, "channel_depth": 1}
+    network = build_network("thfuse", **sizes, pixel_range=ORIGINAL_PIXEL_RANGE).eval()
+    original = {}
+    for key, value in network.state_dict().items():
+        if not key.startswith("guidance."):
+            prefix = next(name for name, own in ORIGINAL_NAMES.items() if key.startswith(own))
+            original[prefix + key[len(ORIGINAL_NAMES[prefix]) :]] = value
+    path = tmp_path / "Final_epoch.model"
+    torch.save(original, path)
+    loaded, spec = checkpoints.load_network(path)
+    assert (spec.name, spec.options["pixel_range"]) == ("thfuse", 255.0)
+    images = torch.rand(2, 1, 1, 20, 30)
+    with torch.no_grad():
+        assert torch.equal(loaded(*images), network(*images))
+
+    del original["conv_out.conv2d.bias"]
+    torch.save(original, path)
+    with pytest.raises(CheckpointError, match=r"Final_epoch\.model: .*reconstruction\.conv2d\.bias"):
+        checkpoints.load_network(path)

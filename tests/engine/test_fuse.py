@@ -197,3 +197,24 @@ def test_metric_files_hold_each_image_and_the_mean(tmp_path) -> None:
         "images": {"a": {"EN": 1.0, "MS_SSIM": None}, "b/c": {"EN": 2.0, "MS_SSIM": 0.5}},
     }
     assert math.isnan(fuse.mean_metrics({"a": {"MS_SSIM": math.nan}})["MS_SSIM"])
+
+
+# Batches
+
+
+def test_batches_of_equal_size_give_the_same_files_and_name_bad_pairs(tmp_path) -> None:
+    for index, (name, shape) in enumerate((("a", (12, 20)), ("b", (14, 20)), ("c", (12, 20)), ("d", (12, 20)))):
+        write_pair(tmp_path, name, seed=index, shape=shape)
+    broken = tmp_path / "ir" / "c.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    one = run(tmp_path, tmp_path / "one", skip_bad=True)
+    seen = []
+    settings = fuse.InferenceSettings(batch_size=2)
+    more = run(tmp_path, tmp_path / "more", skip_bad=True, settings=settings, observers=[lambda s: seen.append(s.pair)])
+    assert set(more.failures) == set(one.failures) == {"c"}
+    assert [pair.name for pair in seen] == ["a", "b", "d"]  # a with c, b, d
+    assert {path.name for path in more.fused} == {"a.png", "b.png", "d.png"}
+    for path in one.fused:
+        assert (tmp_path / "more" / path.name).read_bytes() == path.read_bytes()
+    with pytest.raises(ImageReadError, match=r"c\.png"):
+        run(tmp_path, tmp_path / "strict", settings=settings)

@@ -160,3 +160,97 @@ def test_log_keeps_one_row_an_epoch_and_drops_those_done_over(tmp_path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["train/total"] for row in rows] == ["0.142857", "0.285714", "9"]
     assert [row["val/total"] for row in rows] == ["", "", "0.5"]
+
+
+def test_plain_batches_are_one_step_each() -> None:
+    plan = loop.EpochBatches(10, 4, 1).plan
+    assert [(len(batch.positions), batch.share, batch.ends_step) for batch in plan] == [
+        (4, 1.0, True),
+        (4, 1.0, True),
+        (2, 1.0, True),
+    ]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_a_step_is_the_mean_over_its_samples_however_it_is_divided(world_size: int, batch_size: int) -> None:
+    ranks = [
+        loop.EpochBatches(11, batch_size, 1, step_size=6, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    assert {batches.steps for batches in ranks} == {2}
+    # What the gradient of a step weighs each sample with: the share, divided among its batch, averaged over processes.
+    weights = [[0.0] * 11, [0.0] * 11]
+    for batches in ranks:
+        step = 0
+        for batch in batches.plan:
+            for position in batch.positions:
+                weights[step][position] += batch.share / len(batch.positions) / world_size
+            step += batch.ends_step
+    assert weights[0] == pytest.approx([1 / 6] * 6 + [0] * 5)
+    assert weights[1] == pytest.approx([0] * 6 + [1 / 5] * 5)
+
+
+def test_too_few_samples_for_all_processes_wait() -> None:
+    ranks = [loop.EpochBatches(9, 1, 1, rank=rank, world_size=4) for rank in range(4)]
+    assert [len(batches) for batches in ranks] == [2, 2, 2, 2]
+    assert {batches.steps for batches in ranks} == {2}
+
+
+def step_with(batch_size: int, step_size: int) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    fabric = loop.make_fabric(torch.device("cpu"))
+    module = nn.Linear(1, 1)
+    network, optimizer = fabric.setup(module, torch.optim.SGD(module.parameters(), lr=1e-3))
+    loader, batches = loop.make_loader(Numbers(), batch_size, seed=None, num_workers=0, step_size=step_size)
+    progress = loop.Progress()
+    loop.train_epoch(
+        fabric, network, optimizer, loader, squares, lambda batch: {"seen": len(batch["name"])},
+        loop.StepSettings(lambda step: 1e-3, 1e6), progress, loop.StopRequest(), None, batches.plan,
+    )  # fmt: skip
+    assert (progress.images, progress.step, progress.counts) == (10, batches.steps, {"seen": 10})
+    return [value.detach().clone() for value in module.parameters()]
+
+
+def test_accumulated_gradients_equal_those_of_one_large_batch() -> None:
+    whole = step_with(4, 4)
+    for batch_size in (1, 2, 3):
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(step_with(batch_size, 4), whole, strict=True))
+    assert not all(torch.allclose(a, b, atol=1e-6) for a, b in zip(step_with(2, 2), whole, strict=True))
+
+
+def test_polynomial_rises_then_falls_to_nothing() -> None:
+    factors = [loop.warmup_polynomial(step, 100, 10) for step in range(101)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[55] == pytest.approx(0.5**0.9)
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
+    assert factors[100] == 0
+
+
+def test_plateau_equals_torchs() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=2, threshold=1e-4)
+    own = loop.Plateau(factor=0.1, patience=2)
+    for score in (1.0, 0.9, 0.9, 0.89999, 0.9, 0.5, 0.6, 0.6, 0.6, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4):
+        own.update(score)
+        reference.step(score)
+        assert own.scale == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert own.scale < 0.011
+
+
+def test_overflows_are_let_pass_in_half_precision_alone() -> None:
+    calls = itertools.count()
+
+    def sometimes(network: nn.Module, batch: loop.Batch) -> dict[str, torch.Tensor]:
+        # Without the weights in the end: no gradient scaler is here to skip the step that breaks them.
+        if next(calls) < 2:
+            return {
+                "total": (network(batch["x"]).detach().sum() * 0 + network.module.weight.sum() * 0).nan_to_num().sqrt()
+            }
+        return {"total": torch.ones((), requires_grad=True) * 1}
+
+    progress, error, _ = run_steps(sometimes, loop.StepSettings(lambda step: 0.0, 1.0, overflows=2))
+    assert error is None and progress.step == 3
+    calls = itertools.count()
+    _, error, _ = run_steps(sometimes, loop.StepSettings(lambda step: 0.0, 1.0, overflows=1))
+    assert "gradient norm" in str(error)

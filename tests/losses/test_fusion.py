@@ -63,7 +63,8 @@ def test_half_precision_inputs_give_single_precision_losses(batch: tuple[Tensor,
 @pytest.mark.parametrize(
     ("weights", "named"),
     [
-        ({"colour": 1.0}, "colour"),
+        ({"beauty": 1.0}, "beauty"),
+        ({"perceptual": 1.0}, "--vgg_weights"),
         ({"ssim": -1.0}, "ssim=-1.0"),
         ({"ssim": float("nan")}, "ssim=nan"),
         ({"ssim": 0.0}, "nothing to train on"),

@@ -61,8 +61,17 @@ def test_segments_of_different_images_are_kept_apart() -> None:
     vi_labels = torch.zeros_like(labels)
     together = region_loss(fused, ir, vi, labels, vi_labels)
     alone = [region_loss(*(x[i : i + 1] for x in (fused, ir, vi, labels, vi_labels))) for i in range(2)]
-    areas = [(labels[i] > 0).sum() for i in range(2)]
-    torch.testing.assert_close(together, (alone[0] * areas[0] + alone[1] * areas[1]) / sum(areas))
+    torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
+
+
+def test_an_image_without_segments_counts_as_zero(labels: Tensor) -> None:
+    torch.manual_seed(0)
+    ir, vi, fused = torch.rand(3, 2, 1, 32, 32)
+    one_empty = torch.cat([labels, torch.zeros_like(labels)])
+    for loss in (region_loss, region_edges_loss):
+        alone = loss(fused[:1], ir[:1], vi[:1], labels, None)
+        assert alone > 0
+        torch.testing.assert_close(loss(fused, ir, vi, one_empty, None), alone / 2)
 
 
 def test_region_equals_a_plain_loop_over_segments() -> None:

@@ -1,7 +1,13 @@
 import torch
 from torch import Tensor
 
-from thfuse_sam.losses import gradient_loss, intensity_loss
+from thfuse_sam.losses import (
+    average_intensity_loss,
+    gradient_loss,
+    intensity_loss,
+    salient_intensity_loss,
+    squared_intensity_loss,
+)
 from thfuse_sam.losses.sources import fused_and_target_gradients, sobel
 
 
@@ -36,3 +42,23 @@ def test_the_target_takes_whole_vectors() -> None:
     across, down = ramp(0.04), ramp(0.03).transpose(2, 3)
     _, target = fused_and_target_gradients(across, across, down)
     torch.testing.assert_close(target[0, 1, 2:-2, 2:-2], torch.zeros(12, 12), rtol=0, atol=1e-7)
+
+
+def test_squared_and_average_intensity_are_zero_at_their_targets() -> None:
+    ir, vi = torch.rand(2, 2, 1, 16, 16)
+    highest, mean = torch.maximum(ir, vi), (ir + vi) / 2
+    assert squared_intensity_loss(highest, ir, vi) == 0
+    torch.testing.assert_close(squared_intensity_loss(highest - 0.5, ir, vi), torch.tensor(0.25))
+    assert average_intensity_loss(mean, ir, vi) == 0
+    torch.testing.assert_close(average_intensity_loss(mean + 0.25, ir, vi), torch.tensor(0.25))
+
+
+def test_salient_intensity_keeps_what_stands_out_dark_or_bright() -> None:
+    flat = torch.full((1, 1, 64, 64), 0.6)
+    dark = torch.full((1, 1, 64, 64), 0.6)
+    dark[..., 28:36, 28:36] = 0.1
+    kept, filled = dark.clone(), flat.clone()
+    for ir, vi in ((dark, flat), (flat, dark)):
+        assert salient_intensity_loss(kept, ir, vi) < 0.05 * salient_intensity_loss(filled, ir, vi)
+        assert intensity_loss(filled, ir, vi) == 0  # the brighter source loses it
+    assert salient_intensity_loss(flat, flat, flat) < 1e-6

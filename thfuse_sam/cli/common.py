@@ -68,14 +68,17 @@ class CommandParser(argparse.ArgumentParser):
         if getattr(options, "config", None) is None:
             return options
         try:
-            arguments = self._arguments_of(options.config)
+            arguments = self._arguments_of(options.config, argv)
             self.parse_args(arguments)
         except UsageError as error:
             raise UsageError(f"--config {options.config}: {error}") from None
         return self.parse_args([*arguments, *argv])
 
-    def _arguments_of(self, path: Path) -> list[str]:
-        """The content of a YAML option file as command line arguments, so that argparse checks both alike."""
+    def _arguments_of(self, path: Path, argv: Sequence[str]) -> list[str]:
+        """The content of a YAML option file as command line arguments, so that argparse checks both alike.
+
+        Options that may be repeated are left out where `argv` has them: theirs would be added to, not replaced.
+        """
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except OSError as error:
@@ -91,7 +94,9 @@ class CommandParser(argparse.ArgumentParser):
             if key not in known or key in ("help", "config"):
                 names = ", ".join(sorted(set(known) - {"help", "config"}))
                 raise UsageError(f"unknown option '{key}'; known are {names}")
-            arguments += _as_arguments(known[key], value)
+            adds_up = isinstance(known[key], argparse._ExtendAction)
+            if not (adds_up and any(text.partition("=")[0] in known[key].option_strings for text in argv)):
+                arguments += _as_arguments(known[key], value)
         return arguments
 
 
@@ -102,6 +107,8 @@ def _as_arguments(action: argparse.Action, value: Any) -> list[str]:
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise UsageError(f"{name[2:]}: {value!r} is not true or false; write one of these")
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return [action.option_strings[0 if value else 1]]
         return [name] if value else []
     if isinstance(value, Mapping):
         return [name, *(f"{key}={item}" for key, item in value.items())]
@@ -214,9 +221,13 @@ def resolve_dataset_path(options: argparse.Namespace, sample: str) -> Path | Non
     return None if options.ir_dir or options.vi_dir else find_shipped(Path(sample))
 
 
-def add_pair_options(parser: argparse.ArgumentParser, sample: str) -> None:
+def add_pair_options(parser: argparse.ArgumentParser, sample: str, *, several: bool = False) -> None:
+    """`several`: `--dataset_path` takes any number of folders and is a list or None."""
     group = parser.add_argument_group("image pairs")
-    group.add_argument("--dataset_path", type=Path, help=f"folder of pairs, see datasets/README.md (None: {sample})")
+    many: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
+    group.add_argument(
+        "--dataset_path", type=Path, help=f"folder of pairs, see datasets/README.md (None: {sample})", **many
+    )
     group.add_argument("--ir_dir", type=Path, help="folder of infrared images, in place of --dataset_path")
     group.add_argument("--vi_dir", type=Path, help="folder of visible images, in place of --dataset_path")
 
@@ -224,11 +235,14 @@ def add_pair_options(parser: argparse.ArgumentParser, sample: str) -> None:
 # Masks
 
 
-def add_mask_options(parser: argparse.ArgumentParser) -> None:
+def add_mask_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """`several`: `--precomputed_masks_dir` takes any number of trees and is a list or None."""
     group = parser.add_argument_group("masks")
+    many: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     group.add_argument(
         "--precomputed_masks_dir",
         type=Path,
+        **many,
         help=f"mask tree of precompute_masks.py; '{SWITCHED_OFF}' switches it off "
         f"(None: {DEFAULT_MASKS_DIR} where it holds a manifest and --use_sam is not given)",
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -11,19 +10,35 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+import thfuse_sam
 from thfuse_sam.cli import common
-from thfuse_sam.datasets.fusion import FusionDataset
-from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, require_partners, unreadable_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.engine.fuse import require_usable
-from thfuse_sam.engine.loop import set_seed
-from thfuse_sam.engine.train_fusion import LATEST, FusionTrainer, TrainingSettings, epoch_file, split_pairs
-from thfuse_sam.errors import UsageError
+from thfuse_sam.engine.loop import is_distributed, is_main_process, set_seed
+from thfuse_sam.engine.train_fusion import (
+    LATEST,
+    FusionTrainer,
+    TrainingSettings,
+    epoch_file,
+    require_precision,
+    split_pairs,
+)
+from thfuse_sam.errors import MaskReadError, PairError, UsageError
 from thfuse_sam.files import make_directory
-from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
+from thfuse_sam.losses import DEFAULT_WEIGHTS, LOSS_PARTS, FusionLoss, load_perceptual_loss
+from thfuse_sam.masks.source import MaskSource
+from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import DEFAULT_NETWORK, NETWORKS, build_network
+from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.run_facts import file_sha256, mask_signature, run_facts
+from thfuse_sam.report.training import LOG_NAME, write_training_report
 
 SAMPLE = "datasets/sample/train"
+VAL_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
 AUTO = "auto"  # value of --resume: latest.pth in --output_dir where there is one
 
 log = logging.getLogger(__name__)
@@ -31,22 +46,35 @@ log = logging.getLogger(__name__)
 
 def build_parser() -> common.CommandParser:
     parser = common.CommandParser("train.py", "Train a fusion network on pairs of infrared and visible images.")
-    common.add_pair_options(parser, SAMPLE)
-    common.add_mask_options(parser)
+    common.add_pair_options(parser, SAMPLE, several=True)
+    common.add_mask_options(parser, several=True)
     defaults = TrainingSettings()
     group = parser.add_argument_group("training")
     add = group.add_argument
     add("--network", choices=sorted(NETWORKS), default=DEFAULT_NETWORK, help="which network")
     add("--epochs", type=common.positive_int, default=defaults.epochs, help="passes over the pairs")
-    add("--batch_size", type=common.positive_int, default=defaults.batch_size, help="crops in a step")
+    add("--batch_size", type=common.positive_int, default=defaults.batch_size, help="crops in a batch, of each process")
+    add("--accumulate", type=common.positive_int, default=defaults.accumulate, help="batches in a step")
     add("--crop_size", type=common.positive_int, default=128, help="side of the crops, pixels")
     add("--lr", type=common.positive_float, default=defaults.lr, help="learning rate at its peak")
+    add("--schedule", choices=("cosine", "plateau"), default=defaults.schedule, help="how the learning rate falls")
+    add("--warmup_steps", type=common.natural_int, default=defaults.warmup_steps, help="over which it rises first")
+    add("--plateau_patience", type=common.natural_int, default=defaults.plateau_patience, help="epochs, for 'plateau'")
+    add("--weight_decay", type=common.not_negative_float, default=defaults.weight_decay, help="of AdamW")
+    add("--grad_clip", type=common.positive_float, default=defaults.grad_clip, help="largest norm of the gradient")
+    add("--ema_decay", type=common.fraction, default=defaults.ema_decay, help="of averaged weights, as 0.99; 0: none")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default=defaults.precision, help="bf16, fp16: mixed precision")
+    add("--compile", action="store_true", help="torch.compile: a slow start, then faster steps on a GPU")
     add("--loss_weights", type=_weight, nargs="+", default=[], metavar="NAME=VALUE", help="change parts of the loss")
-    add("--val_fraction", type=common.fraction, default=0.1, help="part of the pairs kept for validation")
+    add("--vgg_weights", type=Path, metavar="FILE", help="torchvision's vgg16, for the loss part 'perceptual'")
+    add("--val_fraction", type=common.fraction, default=0.1, help="part of each folder's pairs kept for validation")
     add("--val_dataset_path", type=Path, help="pairs for validation, in place of --val_fraction")
+    add("--val_precomputed_masks_dir", type=Path, help="their mask tree (None: the first --precomputed_masks_dir)")
+    add("--val_metrics", nargs="+", default=list(VAL_METRICS), metavar="NAME", help="each epoch; also 'all', 'none'")
     add("--seed", type=common.natural_int, default=defaults.seed, help="of weights, order and crops")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     add("--num_workers", type=common.natural_int, help="processes that make samples (None: 0 on a CPU)")
+    add("--skip_bad", action="store_true", help="read all images first, leave out pairs that cannot be used, list them")
     add("--max_steps", type=common.positive_int, help="stop after so many steps (None: after --epochs)")
     group = parser.add_argument_group("output")
     add = group.add_argument
@@ -54,6 +82,7 @@ def build_parser() -> common.CommandParser:
     add("--log_dir", type=Path, help="for train_log.csv and TensorBoard's files (None: --output_dir)")
     add("--save_interval", type=common.positive_int, default=defaults.save_interval, help="epochs between checkpoints")
     add("--resume", nargs="?", const=AUTO, metavar="PATH", help="go on from a checkpoint (auto: latest.pth, if any)")
+    add("--report", action="store_true", help=f"write LOG_DIR/{REPORT_FOLDER}/{INDEX}: curves, and samples by epoch")
     parser.add_config_option()
     add("--dry_run", action="store_true", help="check everything, print the plan, write nothing")
     return parser
@@ -61,8 +90,8 @@ def build_parser() -> common.CommandParser:
 
 def _weight(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
-    if name not in DEFAULT_WEIGHTS:
-        raise argparse.ArgumentTypeError(f"'{text}': known are {', '.join(f'{key}=VALUE' for key in DEFAULT_WEIGHTS)}")
+    if name not in LOSS_PARTS:
+        raise argparse.ArgumentTypeError(f"'{text}': known are {', '.join(f'{key}=VALUE' for key in LOSS_PARTS)}")
     return name, common.not_negative_float(value)
 
 
@@ -72,42 +101,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     return common.run(build_parser(), lambda options: _train(options, given), given)
 
 
+@dataclasses.dataclass(frozen=True)
+class DataPart:
+    """One folder of pairs and where their masks come from."""
+
+    name: str  # begins the names of its samples where there are several parts
+    found: PairSet
+    plan: common.MaskPlan
+    pairs: list[ImagePair]  # those of `found` that can be used
+
+
 def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
     device = resolve_device(options.device)
-    dataset_path = common.resolve_dataset_path(options, SAMPLE)
-    pairs = find_pairs(dataset_path, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
-    other = find_pairs(options.val_dataset_path) if options.val_dataset_path is not None else None
-    train_pairs, val_pairs = split_pairs(pairs.pairs, 0.0 if other else options.val_fraction, options.seed)
-    val_pairs = other.pairs if other else val_pairs
-    require_usable([*train_pairs, *val_pairs])
+    if not is_main_process():
+        logging.getLogger(thfuse_sam.__name__).setLevel(logging.WARNING)
+    skipped: dict[str, str] = {}
+    parts = _data_parts(options, skipped)
+    splits = [split_pairs(part.pairs, _val_fraction(options), options.seed) for part in parts]
+    train_parts = [dataclasses.replace(part, pairs=train) for part, (train, _) in zip(parts, splits, strict=True)]
+    val_parts = [dataclasses.replace(part, pairs=val) for part, (_, val) in zip(parts, splits, strict=True) if val]
+    if options.val_dataset_path is not None:
+        val_parts = [_val_part(options, parts[0], skipped)]
     resume = _checkpoint_to_resume(options)
-    plan = common.plan_masks(options)
-    settings = _settings(options, device.type, plan.mode)
+    modes = sorted({part.plan.mode for part in parts})
+    settings = _settings(options, device.type, live="live" in modes)
+    require_precision(settings, device)
     weights = DEFAULT_WEIGHTS | dict(options.loss_weights)
     resolved = {
-        **{key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
-        **{"ir_dir": str(pairs.ir_dir), "vi_dir": str(pairs.vi_dir), "masks": plan.mode, "loss_weights": weights},
-        **{"device": str(device), "resume": None if resume is None else str(resume), **dataclasses.asdict(settings)},
+        **{key: _plain(value) for key, value in vars(options).items()},
+        "ir_dir": ", ".join(str(part.found.ir_dir) for part in parts),
+        "vi_dir": ", ".join(str(part.found.vi_dir) for part in parts),
+        "masks": ", ".join(modes),
+        "mask_trees": [mask_signature(part.plan.root) for part in parts if part.plan.root is not None],
+        "loss_weights": weights,
+        "device": str(device),
+        "resume": None if resume is None else str(resume),
+        **dataclasses.asdict(settings),
     }
-    counts = f"{len(train_pairs)} pairs to train on, {len(val_pairs)} to validate on"
-    loss = FusionLoss(weights)
+    counts = f"{_count(train_parts)} pairs to train on, {_count(val_parts)} to validate on"
+    loss = FusionLoss(weights, None if options.vgg_weights is None else load_perceptual_loss(options.vgg_weights))
     set_seed(settings.seed)
     network = build_network(options.network)
     if options.dry_run:
         print(json.dumps({**resolved, "plan": counts}, indent=2))
         return 0
     log.info("%s; %s on %s", counts, options.network, device)
-    common.log_mask_plan(plan)
-    build = functools.partial(common.build_mask_source, plan, options, device)
-    masks = build(pairs)
-    # A mask tree is read with the folders of the images in view; a SAM is built once.
-    val_masks = masks if other is None or plan.mode != "precomputed" else build(other)
+    for part in parts:
+        common.log_mask_plan(part.plan)
+    sources = _Sources(options, device)
     trainer = FusionTrainer(
         network,
         options.network,
         loss,
-        FusionDataset(train_pairs, masks, crop_size=options.crop_size, augment=True, seed=settings.seed),
-        FusionDataset(val_pairs, val_masks, crop_size=options.crop_size) if val_pairs else None,
+        _dataset(train_parts, sources, crop_size=options.crop_size, augment=True, seed=settings.seed),
+        _dataset(val_parts, sources, crop_size=options.crop_size) if val_parts else None,
         settings,
         device=device,
         output_dir=options.output_dir,
@@ -116,18 +163,148 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
     )
     if resume is not None:
         trainer.resume(resume)
+    if options.report:
+        require_replaceable((options.log_dir or options.output_dir) / REPORT_FOLDER)
     make_directory(options.output_dir)
     result = trainer.run()
     if result.interrupted:
-        command = shlex.join(_without_resume(given))
-        log.info("stopped after step %d; to go on: python train.py %s --resume %s", result.step, command, result.latest)
+        command = f"{_launcher()} train.py {shlex.join(_without_resume(given))}"
+        log.info("stopped after step %d; to go on: %s --resume %s", result.step, command, result.latest)
         return common.INTERRUPTED
+    if options.report and is_main_process():
+        shown = (val_parts or train_parts)[0]
+        folder = (options.log_dir or options.output_dir) / REPORT_FOLDER
+        page = write_training_report(
+            folder,
+            folder.parent / LOG_NAME,
+            run_facts("train.py", given, device, _report_details(options, parts, network, counts, result.latest)),
+            checkpoints=list(options.output_dir.glob("model_epoch*.pth")),
+            pairs=shown.pairs,
+            masks=sources.of(shown),
+            device=device,
+        )
+        log.info("report: open %s in a browser", page)
     last = options.output_dir / epoch_file(result.epoch)
     log.info("done after %d epochs, %d steps: %s", result.epoch, result.step, last if last.exists() else result.latest)
+    for name, reason in skipped.items():
+        log.warning("skipped %s: %s", name, reason)
     return 0
 
 
-def _settings(options: argparse.Namespace, device_type: str, mask_mode: str) -> TrainingSettings:
+def _data_parts(options: argparse.Namespace, skipped: dict[str, str]) -> list[DataPart]:
+    """The data to train on, checked; with `--skip_bad`, what cannot be used goes into `skipped`."""
+    paths: list[Path | None] = options.dataset_path or [None]
+    trees: list[Path | None] = options.precomputed_masks_dir or [None]
+    if len(paths) > 1 and (options.ir_dir or options.vi_dir):
+        raise UsageError("--ir_dir and --vi_dir are given beside several --dataset_path; give one or the other")
+    if len(trees) not in (1, len(paths)):
+        raise UsageError(
+            f"--precomputed_masks_dir names {len(trees)} trees for {len(paths)} --dataset_path; "
+            "give one for all, or one for each in the same order"
+        )
+    names = [path.resolve().name if path is not None else "" for path in paths]
+    parts = []
+    for index, path in enumerate(paths):
+        alone = argparse.Namespace(**{**vars(options), "dataset_path": path})
+        found = find_pairs(common.resolve_dataset_path(alone, SAMPLE), ir_dir=options.ir_dir, vi_dir=options.vi_dir)
+        name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
+        plan = _mask_plan(options, trees[index if len(trees) > 1 else 0])
+        parts.append(DataPart(name, found, plan, _usable_pairs(found, plan, options.skip_bad, skipped)))
+    return parts
+
+
+def _val_part(options: argparse.Namespace, first: DataPart, skipped: dict[str, str]) -> DataPart:
+    found = find_pairs(options.val_dataset_path)
+    tree = options.val_precomputed_masks_dir
+    plan = first.plan if tree is None else _mask_plan(options, tree)
+    return DataPart("val", found, plan, _usable_pairs(found, plan, options.skip_bad, skipped))
+
+
+def _mask_plan(options: argparse.Namespace, tree: Path | None) -> common.MaskPlan:
+    return common.plan_masks(argparse.Namespace(**{**vars(options), "precomputed_masks_dir": tree}))
+
+
+def _usable_pairs(found: PairSet, plan: common.MaskPlan, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:
+    """The pairs of `found` that can be used. Without `skip_bad` that has to be all of them."""
+    if not skip_bad:
+        require_partners(found)
+        require_usable(found.pairs)
+    bad = unreadable_pairs(found.pairs) if skip_bad else {}
+    mismatches = {} if plan.root is None else mask_mismatches(found.pairs, plan.root)
+    if mismatches and not skip_bad:
+        raise MaskReadError(next(iter(mismatches.values()))[0])
+    pairs = [pair for pair in found.pairs if pair.name not in bad]
+    if not pairs:
+        raise PairError(f"no pair of {found.ir_dir} and {found.vi_dir} can be used, such as {next(iter(bad.values()))}")
+    if skip_bad:
+        skipped |= {str(path): "no partner" for path in (*found.unmatched_ir, *found.unmatched_vi)}
+        skipped |= bad
+        skipped |= {f"the mask of {name}": "; ".join(lines) for name, lines in mismatches.items()}
+    return pairs
+
+
+class _Sources:
+    """The mask sources of the parts; a SAM is built once for all of them."""
+
+    def __init__(self, options: argparse.Namespace, device: torch.device) -> None:
+        self._options, self._device = options, device
+        self._made: dict[object, MaskSource] = {}
+
+    def of(self, part: DataPart) -> MaskSource:
+        # A mask tree is read with the folders of the images in view.
+        key = "live" if part.plan.mode == "live" else (part.plan.root, part.found.ir_dir, part.found.vi_dir)
+        if key not in self._made:
+            self._made[key] = common.build_mask_source(part.plan, self._options, self._device, part.found)
+        return self._made[key]
+
+
+def _dataset(
+    parts: Sequence[DataPart], sources: _Sources, *, crop_size: int, augment: bool = False, seed: int = 0
+) -> FusionDataset | MixedPairs:
+    # Parts with one seed would draw the same crops for the same indices.
+    made = {
+        part.name: FusionDataset(
+            part.pairs, sources.of(part), crop_size=crop_size, augment=augment, seed=seed + 1_000_003 * index
+        )
+        for index, part in enumerate(parts)
+    }
+    return MixedPairs(made) if len(made) > 1 else next(iter(made.values()))
+
+
+def _count(parts: Sequence[DataPart]) -> int:
+    return sum(len(part.pairs) for part in parts)
+
+
+def _val_fraction(options: argparse.Namespace) -> float:
+    return 0.0 if options.val_dataset_path is not None else float(options.val_fraction)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _launcher() -> str:
+    return f"torchrun --nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if is_distributed() else "python"
+
+
+def _report_details(
+    options: argparse.Namespace, parts: Sequence[DataPart], network: torch.nn.Module, counts: str, latest: Path
+) -> dict[str, str]:
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return {
+        "network": f"{options.network}, {parameters:,} parameters",
+        "weights": f"{latest}, SHA-256 {file_sha256(latest)}",
+        "masks": "; ".join(
+            f"{plan.mode}; {mask_signature(plan.root) if plan.root is not None else plan.reason}"
+            for plan in (part.plan for part in parts)
+        ),
+        "pairs": counts,
+    }
+
+
+def _settings(options: argparse.Namespace, device_type: str, live: bool) -> TrainingSettings:
     values = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(TrainingSettings)
@@ -136,9 +313,19 @@ def _settings(options: argparse.Namespace, device_type: str, mask_mode: str) -> 
     if options.num_workers is None:
         # On a CPU the workers would take the cores from the training.
         values["num_workers"] = min(8, max((os.cpu_count() or 1) - 1, 0)) if device_type == "cuda" else 0
-    if mask_mode == "live":
+    if live:
         values["num_workers"] = 0  # SAM is not to be copied into every worker
+    values["val_metrics"] = _val_metrics(options.val_metrics)
     return TrainingSettings(**values)
+
+
+def _val_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    if list(names) in (["all"], ["none"]):
+        return tuple(METRICS) if names[0] == "all" else ()
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise UsageError(f"--val_metrics {unknown[0]}: unknown; use some of {', '.join(METRICS)}, or 'all' or 'none'")
+    return tuple(names)
 
 
 def _checkpoint_to_resume(options: argparse.Namespace) -> Path | None:

@@ -6,7 +6,8 @@ Reads any layout that `datasets.pairs` finds, with masks from any `MaskSource`::
     precomputed_masks/ir/a/0001.npy precomputed_masks/vi/a/0001.npy
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from thfuse_sam.datasets.pairs import ImagePair, size_mismatch
-from thfuse_sam.errors import ImageSizeError
-from thfuse_sam.images import luma, read_infrared, read_visible
+from thfuse_sam.errors import ImageReadError, ImageSizeError, MaskReadError
+from thfuse_sam.images import MODALITIES, image_size, luma, read_infrared, read_visible
 from thfuse_sam.masks.format import guidance_inputs, labels, placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
+from thfuse_sam.masks.store import open_masks
 
 Array = npt.NDArray[Any]
 
@@ -107,6 +109,55 @@ class FusionDataset(Dataset[FusionSample]):
 
     def _random(self, index: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, int(self._epoch), index])
+
+
+class MixedPairs(Dataset[FusionSample]):
+    """Several data sets as one, each with its masks; a sample's name begins with its data set's.
+
+    Args:
+        parts: the data sets by name, in this order.
+    """
+
+    def __init__(self, parts: Mapping[str, FusionDataset]) -> None:
+        self._samples = [(name, part, index) for name, part in parts.items() for index in range(len(part))]
+        self._parts = list(parts.values())
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the random choices of another epoch (0, 1, ...)."""
+        for part in self._parts:
+            part.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> FusionSample:
+        name, part, own_index = self._samples[index]
+        sample = part[own_index]
+        return {**sample, "name": f"{name}/{sample['name']}"}
+
+
+def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[str]]:
+    """Masks at `root` whose size is not their image's: pair name -> one line for each. Reads headers only.
+
+    Masks that are missing, or not readable at all, are none of these: they become placeholders.
+    """
+    masks = open_masks(root)
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        for modality, path in zip(MODALITIES, (pair.ir, pair.vi), strict=True):
+            if not masks.has(modality, pair.name):
+                continue
+            try:
+                height, width = masks.stamp(modality, pair.name)[0]
+                image_height, image_width = image_size(path)
+            except (MaskReadError, ImageReadError):
+                continue
+            if (height, width) != (image_height, image_width):
+                found.setdefault(pair.name, []).append(
+                    f"mask {masks.place(modality, pair.name)} is {width}x{height} and its image {path} "
+                    f"{image_width}x{image_height} (width x height); run precompute_masks.py again"
+                )
+    return found
 
 
 class _Geometry:

@@ -9,11 +9,11 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, is_pattern, split_pattern, visible_entries
 from thfuse_sam.errors import ImageReadError, PairError
-from thfuse_sam.images import IMAGE_SUFFIXES, Modality, image_size
+from thfuse_sam.images import IMAGE_SUFFIXES, Modality, image_size, read_infrared, read_visible
 
 _OPTION: dict[Modality, str] = {"ir": "--ir_dir", "vi": "--vi_dir"}
 
@@ -116,6 +116,31 @@ def size_mismatches(pairs: Iterable[ImagePair]) -> list[str]:
     return lines
 
 
+def require_partners(pairs: PairSet) -> None:
+    """Raise PairError naming the first image without a partner, and how many more there are."""
+    lonely = [*pairs.unmatched_ir, *pairs.unmatched_vi]
+    if lonely:
+        others = f" (and {len(lonely) - 1} more images)" if len(lonely) > 1 else ""
+        folder = pairs.vi_dir if pairs.unmatched_ir else pairs.ir_dir
+        raise PairError(
+            f"{lonely[0]} has no partner in {folder}{others}; add it, take the image out or give --skip_bad"
+        )
+
+
+def unreadable_pairs(pairs: Iterable[ImagePair]) -> dict[str, str]:
+    """Pairs that cannot be used, by name, with the reason. Reads every image whole."""
+    found = {}
+    for pair in pairs:
+        try:
+            ir, vi = read_infrared(pair.ir).shape, read_visible(pair.vi).shape[:2]
+        except ImageReadError as error:
+            found[pair.name] = str(error)
+            continue
+        if ir != vi:
+            found[pair.name] = size_mismatch(pair, (ir[0], ir[1]), (vi[0], vi[1]))
+    return found
+
+
 def size_mismatch(pair: ImagePair, ir: tuple[int, int], vi: tuple[int, int]) -> str:
     """The message for a pair whose images, of (height, width) `ir` and `vi`, differ in size."""
     return (
@@ -153,23 +178,26 @@ def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
 def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat."""
     if not is_pattern(folder):
-        for relative in _image_files(folder, PurePosixPath(), ()):
-            yield _name(relative), folder / relative
+        for relative in _image_files(folder, "", ()):
+            yield _name(relative), Path(f"{folder}/{relative}")
         return
     root, modality_folder = split_pattern(folder)
     wanted = modality_folder.casefold()
-    for relative in _image_files(root, PurePosixPath(), ()):
-        parts = relative.parts
+    for relative in _image_files(root, "", ()):
+        parts = relative.split("/")
         position = next((i for i, part in enumerate(parts[:-1]) if part.casefold() == wanted), None)
         if position is not None:
-            yield _name(PurePosixPath(*parts[:position], *parts[position + 1 :])), root / relative
+            yield _name("/".join([*parts[:position], *parts[position + 1 :]])), root / relative
 
 
-def _image_files(root: Path, relative: PurePosixPath, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
-    """Paths relative to `root` of the image files below `root/relative`; `above` are the real paths on the way."""
-    folder = root / relative
+def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterator[str]:
+    """Paths relative to `root`, with forward slashes, of the image files below its folder `above` ("" or "a/b/").
+
+    Text, because path objects would take most of the time in a large data set. `real_above`: the real paths on the way.
+    """
+    folder = root / above
     real = os.path.realpath(folder)
-    if real in above:  # a link back up would never end
+    if real in real_above:  # a link back up would never end
         return
     try:
         entries = visible_entries(folder)
@@ -177,13 +205,13 @@ def _image_files(root: Path, relative: PurePosixPath, above: tuple[str, ...]) ->
         raise PairError(f"cannot list the folder {folder}: {error.strerror}; check its permissions") from error
     for entry in entries:
         if entry.is_dir():
-            yield from _image_files(root, relative / entry.name, (*above, real))
+            yield from _image_files(root, f"{above}{entry.name}/", (*real_above, real))
         elif entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES):
-            yield relative / entry.name
+            yield above + entry.name
 
 
-def _name(relative: PurePosixPath) -> str:
-    name = relative.as_posix()[: -len(relative.suffix)]
+def _name(relative: str) -> str:
+    name = relative[: relative.rindex(".")]
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -4,10 +4,13 @@ A training checkpoint is a `torch.save` file of plain values and tensors, read w
 
     format_version  1
     network         {"name": key of models.NETWORKS, "options": what rebuilds it}
-    weights         state dict
+    weights         state dict: what the network is used with (averaged over steps where training does so)
+    raw_weights     state dict that training goes on from, where it is not `weights`; empty otherwise
     training        the resolved training options, for the record
     epoch, step     finished epochs; optimiser steps so far
-    optimizer, scheduler, random_states, progress    what an uninterrupted run would have in memory
+    optimizer, scheduler, scaler, random_states, progress    what an uninterrupted run would have in memory
+
+`raw_weights` and `scaler` may be missing. `load_network` also takes a state dict of the authors' TH-Fuse.
 
 A shipped network is a `.safetensors` file: the weights, and the `network` entry as JSON in its metadata.
 """
@@ -29,7 +32,7 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.models import NETWORKS, build_network
+from thfuse_sam.models import NETWORKS, build_network, is_original_thfuse, thfuse_from_original
 
 FORMAT_VERSION = 1
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -58,6 +61,8 @@ class Checkpoint:
     scheduler: dict[str, Any]
     random_states: dict[str, Any]
     progress: dict[str, Any]  # the epoch under way and the best loss so far, see loop.Progress
+    raw_weights: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # empty: `weights` are those
+    scaler: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the loss in fp16; empty: none
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -69,8 +74,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a training checkpoint onto the CPU. Raises CheckpointError."""
+    return _as_checkpoint(_torch_load(path), path)
+
+
+def _torch_load(path: Path) -> Any:
     with _as_checkpoint_error(path):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _as_checkpoint(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, Mapping) or "format_version" not in content:
         raise CheckpointError(
             f"{path}: not a checkpoint of train.py; give one that it wrote (SAM weights go to --sam_checkpoint)"
@@ -81,7 +93,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "use the thfuse_sam version that wrote it"
         )
     try:
-        values = {field.name: content[field.name] for field in dataclasses.fields(Checkpoint)}
+        values = {
+            field.name: content[field.name]
+            for field in dataclasses.fields(Checkpoint)
+            if field.name in content or field.default_factory is dataclasses.MISSING
+        }
         network = NetworkSpec(name=values["network"]["name"], options=dict(values["network"]["options"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: incomplete checkpoint ({error}); train again or give another file") from None
@@ -91,12 +107,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def load_network(path: Path) -> tuple[nn.Module, NetworkSpec]:
     """Rebuild the network in a training checkpoint or a shipped `.safetensors` file, on the CPU, in eval mode.
 
-    Raises CheckpointError.
+    A state dict saved by the authors' TH-Fuse code is taken too, see docs/reproduction.md. Raises CheckpointError.
     """
     if path.suffix == SAFETENSORS_SUFFIX:
         spec, weights = _read_safetensors(path)
     else:
-        checkpoint = load_checkpoint(path)
+        content = _torch_load(path)
+        if is_original_thfuse(content):
+            try:
+                original = thfuse_from_original(content)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}") from None
+            return original.eval(), NetworkSpec(original.name, dict(original.options))
+        checkpoint = _as_checkpoint(content, path)
         spec, weights = checkpoint.network, checkpoint.weights
     return restore_network(spec, weights, path).eval(), spec
 

@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample
 from thfuse_sam.datasets.pairs import ImagePair, size_mismatches
-from thfuse_sam.errors import ImageSizeError, OutputError, ThFuseError, UsageError
+from thfuse_sam.engine.inference import DEFAULT_INFERENCE, InferenceSettings, fuse_lumas, plan_batches
+from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
 from thfuse_sam.files import write_json, write_text
-from thfuse_sam.images import write_image
+from thfuse_sam.images import image_size, write_image
 from thfuse_sam.masks.source import MaskSource
 
 METRICS_CSV = "metrics.csv"
@@ -35,6 +36,21 @@ log = logging.getLogger(__name__)
 Uint8Image = NDArray[np.uint8]
 # (fused, ir, vi), each uint8 HxW -> values by name
 Metrics = Callable[[Uint8Image, Uint8Image, Uint8Image], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FusedPair:
+    """One pair after fusing, as an observer of `fuse_pairs` is shown it. All arrays share height and width."""
+
+    pair: ImagePair
+    path: Path  # of the fused image
+    fused: Uint8Image  # HxW, luma
+    infrared: Uint8Image  # HxW
+    visible: Uint8Image  # HxWx3, RGB
+    visible_luma: Uint8Image  # HxW
+    ir_labels: NDArray[np.int64] | None  # HxW, 0 is no segment; None: there was no mask
+    vi_labels: NDArray[np.int64] | None
+    metrics: dict[str, float]  # empty where none are asked for
 
 
 @dataclasses.dataclass
@@ -71,23 +87,9 @@ def require_outputs_apart(pairs: Sequence[ImagePair], output_dir: Path) -> None:
             raise UsageError(f"--output_dir {output_dir}: {path} is an input image; give another folder")
 
 
-@torch.no_grad()
 def fuse_luma(network: nn.Module, sample: FusionSample, device: torch.device) -> Uint8Image:
-    """The network's fused image of one whole pair: uint8 HxW.
-
-    Values are clamped and rounded, never stretched: stretching inflates contrast metrics.
-    """
-    height, width = sample["ir"].shape[-2:]
-    inputs = (sample["ir"], sample["vi"], sample["ir_guidance"], sample["vi_guidance"])
-    try:
-        fused = network(*(value[None].to(device) for value in inputs))
-    except ImageSizeError as error:  # the network does not know the name
-        raise ImageSizeError(f"pair {sample['name']!r}: {error}") from None
-    except torch.cuda.OutOfMemoryError:
-        raise ImageSizeError(
-            f"pair {sample['name']!r}: {width}x{height} pixels do not fit into the GPU; use --device cpu"
-        ) from None
-    return _to_uint8(fused[0, 0])
+    """The network's fused image of one whole pair: uint8 HxW, see `fuse_lumas`."""
+    return fuse_lumas(network, [sample], device)[0]
 
 
 def add_colour(luma: Uint8Image, visible: Uint8Image) -> Uint8Image:
@@ -124,39 +126,100 @@ def fuse_pairs(
     gray: bool = False,
     metrics: Metrics | None = None,
     skip_bad: bool = False,
+    observers: Sequence[Callable[[FusedPair], None]] = (),
+    settings: InferenceSettings = DEFAULT_INFERENCE,
 ) -> FuseReport:
     """Fuse `pairs` into `output_dir`, each at its own size under its own name.
 
     `gray` writes the fused luma alone. `metrics` is called with fused luma, infrared and visible luma. An unusable
-    pair raises its error, or with `skip_bad` is reported in `failures` while the rest is done.
+    pair raises its error, or with `skip_bad` is reported in `failures` while the rest is done. Each of `observers` is
+    called after each fused pair; what it raises ends the run. With batches of several pairs, those of one size come one
+    after the other.
     """
     dataset = FusionDataset(pairs, mask_source)
     network = network.to(device).eval()
     report = FuseReport()
     started = time.perf_counter()
+    bar = tqdm(total=len(pairs), unit=" images", leave=False, disable=None, file=sys.stderr)
     # No workers: decoding a pair takes a fraction of the time that the network takes.
-    for index, pair in enumerate(tqdm(pairs, unit=" images", leave=False, disable=None, file=sys.stderr)):
+    for group in plan_batches([_size(pair, settings) for pair in pairs], settings.batch_size):
         try:
-            sample = dataset[index]
-            luma = fuse_luma(network, sample, device)
-            visible = _to_uint8(sample["vi_rgb"])
-            path = output_path(pair, output_dir)
-            write_image(path, luma if gray else add_colour(luma, visible))
-        except OutputError:
-            raise  # what hinders one file, such as a full disk, hinders the next ones
+            samples = _readable(dataset, [(index, pairs[index]) for index in group], skip_bad, report)
+            lumas = fuse_lumas(network, [sample for _, sample in samples], device, settings) if samples else []
+        except ThFuseError as error:
+            if not skip_bad:
+                raise
+            report.failures |= {pair.name: str(error) for pair, _ in samples}
+            continue
+        for (pair, sample), luma in zip(samples, lumas, strict=True):
+            seen = _finish(pair, sample, luma, output_dir, gray, metrics, report)
+            for observe in observers:
+                observe(seen)
+        bar.update(len(group))
+    bar.close()
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _readable(
+    dataset: FusionDataset, group: Sequence[tuple[int, ImagePair]], skip_bad: bool, report: FuseReport
+) -> list[tuple[ImagePair, FusionSample]]:
+    """The samples of a group; one that cannot be read raises, or with `skip_bad` goes into `report.failures`."""
+    samples = []
+    for index, pair in group:
+        try:
+            samples.append((pair, dataset[index]))
         except ThFuseError as error:
             if not skip_bad:
                 raise
             report.failures[pair.name] = str(error)
-            continue
-        report.fused.append(path)
-        found = int(sample["has_ir_mask"]) + int(sample["has_vi_mask"])
-        report.masks_found += found
-        report.placeholders += 2 - found
-        if metrics is not None:
-            report.metrics[pair.name] = metrics(luma, _to_uint8(sample["ir"][0]), _to_uint8(sample["vi"][0]))
-    report.seconds = time.perf_counter() - started
-    return report
+    return samples
+
+
+def _finish(
+    pair: ImagePair,
+    sample: FusionSample,
+    luma: Uint8Image,
+    output_dir: Path,
+    gray: bool,
+    metrics: Metrics | None,
+    report: FuseReport,
+) -> FusedPair:
+    """Write the fused image and take it into `report`.
+
+    Raises OutputError, in any case: what hinders one file, such as a full disk, hinders the next ones.
+    """
+    visible = _to_uint8(sample["vi_rgb"])
+    path = output_path(pair, output_dir)
+    write_image(path, luma if gray else add_colour(luma, visible))
+    report.fused.append(path)
+    found = int(sample["has_ir_mask"]) + int(sample["has_vi_mask"])
+    report.masks_found += found
+    report.placeholders += 2 - found
+    infrared, visible_luma = _to_uint8(sample["ir"][0]), _to_uint8(sample["vi"][0])
+    if metrics is not None:
+        report.metrics[pair.name] = metrics(luma, infrared, visible_luma)
+    return FusedPair(
+        pair,
+        path,
+        luma,
+        infrared,
+        visible,
+        visible_luma,
+        ir_labels=sample["ir_labels"].numpy() if sample["has_ir_mask"] else None,
+        vi_labels=sample["vi_labels"].numpy() if sample["has_vi_mask"] else None,
+        metrics=report.metrics.get(pair.name, {}),
+    )
+
+
+def _size(pair: ImagePair, settings: InferenceSettings) -> tuple[int, int]:
+    """(height, width) from the visible image's header, for batches of several pairs; else of no matter."""
+    if settings.batch_size == 1:
+        return (0, 0)
+    try:
+        return image_size(pair.vi)
+    except ImageReadError:  # is reported when it is read
+        return (0, 0)
 
 
 def mean_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -4,11 +4,13 @@ A trainer brings objects (network, loss, loaders, optimiser) and a step function
 that a run that was stopped anywhere and goes on computes bit for bit what an uninterrupted one computes (on a CPU).
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import logging
 import math
+import os
 import random
 import signal
 import sys
@@ -17,16 +19,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import lightning_fabric
 import numpy as np
 import torch
+from lightning_fabric.strategies import DDPStrategy
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from thfuse_sam.errors import TrainingError
+from thfuse_sam.errors import ThFuseError, TrainingError
 from thfuse_sam.files import write_text
 
 log = logging.getLogger(__name__)
@@ -86,44 +90,96 @@ class _ByEpoch(Dataset[Any]):
         return self.dataset[index]
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) keys in an order drawn from (seed, epoch), from batch `first` on."""
+@dataclasses.dataclass(frozen=True)
+class PlannedBatch:
+    """One batch of one process, and its place in the optimiser step that it is a part of."""
 
-    def __init__(self, size: int, batch_size: int, seed: int | None) -> None:
-        """`seed` None: in the dataset's own order."""
+    positions: tuple[int, ...]  # of its samples in the epoch's order
+    share: float  # factor on its mean loss, such that a step's gradient is that of the mean over all its samples
+    ends_step: bool
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) keys in an order drawn from (seed, epoch), from batch `first` on.
+
+    An optimiser step is made of one batch or of several (accumulated gradients), in one process or in several, which
+    take its samples in turns. The order, and which samples make a step, do not depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int | None,
+        *,
+        step_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """`seed` None: in the dataset's own order. `step_size`: samples of a step, of all processes together; None:
+        one batch of each. Where fewer samples than processes are left for the last step, they wait for another epoch.
+        """
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
         self.first = 0
+        self.plan: list[PlannedBatch] = []
+        step_size = step_size or batch_size * world_size
+        for start in range(0, size, step_size):
+            members = range(start, min(start + step_size, size))
+            if len(members) < world_size:
+                continue
+            own = members[rank::world_size]
+            for first in range(0, len(own), batch_size):
+                batch = tuple(own[first : first + batch_size])
+                share = len(batch) * world_size / len(members)
+                self.plan.append(PlannedBatch(batch, share, first + batch_size >= len(own)))
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in a whole epoch."""
+        return sum(batch.ends_step for batch in self.plan)
 
     def start_at(self, epoch: int, first: int = 0) -> None:
         self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
-        return math.ceil(self.size / self.batch_size)
+        """Batches of this process in a whole epoch."""
+        return len(self.plan)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = list(range(self.size))
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size).tolist()
-        for batch in range(self.first, len(self)):
-            members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in members]
+        for batch in self.plan[self.first :]:
+            yield [(self.epoch, order[position]) for position in batch.positions]
 
 
 def make_loader(
-    dataset: EpochDataset, batch_size: int, *, seed: int | None, num_workers: int, pin_memory: bool = False
+    dataset: EpochDataset,
+    batch_size: int,
+    *,
+    seed: int | None,
+    num_workers: int,
+    pin_memory: bool = False,
+    step_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    collate: Callable[[list[Any]], Batch] | None = None,
 ) -> tuple[DataLoader[Any], EpochBatches]:
-    """A loader and the sampler that says which epoch, and from which batch on, its next pass is."""
-    batches = EpochBatches(len(dataset), batch_size, seed)
+    """A loader and the sampler that says which epoch, and from which batch on, its next pass is.
+
+    `step_size`, `rank` and `world_size` are those of `EpochBatches`; `collate` None stacks the samples' tensors.
+    """
+    batches = EpochBatches(len(dataset), batch_size, seed, step_size=step_size, rank=rank, world_size=world_size)
     loader: DataLoader[Any] = DataLoader(
         _ByEpoch(dataset),
         batch_sampler=batches,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        collate_fn=collate,
         worker_init_fn=_ignore_interrupts,
         # A generator of its own: starting a pass must not draw from the one that dropout draws from.
         generator=torch.Generator().manual_seed(0),
@@ -137,10 +193,48 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def make_fabric(device: torch.device) -> lightning_fabric.Fabric:
-    """Fabric for one device, in 32-bit floats."""
+Precision = Literal["fp32", "fp16", "bf16"]
+_FABRIC_PRECISION: dict[Precision, Literal["32-true", "16-mixed", "bf16-mixed"]] = {
+    "fp32": "32-true",
+    "fp16": "16-mixed",
+    "bf16": "bf16-mixed",
+}
+
+
+def make_fabric(device: torch.device, precision: Precision = "fp32") -> lightning_fabric.Fabric:
+    """Fabric for one device; "fp16" and "bf16" compute in mixed precision."""
     devices = [device.index or 0] if device.type == "cuda" else 1
-    return lightning_fabric.Fabric(accelerator=device.type, devices=devices, precision="32-true")
+    return lightning_fabric.Fabric(accelerator=device.type, devices=devices, precision=_FABRIC_PRECISION[precision])
+
+
+def is_distributed() -> bool:
+    """Whether `torchrun` has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files: the only one, or the first of several."""
+    return not is_distributed() or os.environ.get("RANK", "0") == "0"
+
+
+def make_distributed_fabric(device: torch.device, precision: Precision = "fp32") -> lightning_fabric.Fabric:
+    """Fabric for the processes that `torchrun` started on this and other machines, one device each.
+
+    Gradients are averaged over the processes: by NCCL between CUDA devices, by gloo between CPUs.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = lightning_fabric.Fabric(
+        accelerator=device.type,
+        devices=local,
+        num_nodes=int(os.environ["WORLD_SIZE"]) // local,
+        # Some weights have no part in a step: those for boxes where all prompts are points.
+        strategy=DDPStrategy(
+            find_unused_parameters=True, process_group_backend="nccl" if device.type == "cuda" else "gloo"
+        ),
+        precision=_FABRIC_PRECISION[precision],
+    )
+    fabric.launch()
+    return fabric
 
 
 def set_seed(seed: int) -> None:
@@ -159,6 +253,38 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: int, floor: float =
         return (step + 1) / warmup_steps
     done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def warmup_polynomial(step: int, total_steps: int, warmup_steps: int, power: float = 0.9) -> float:
+    """Factor on the learning rate at `step`: a linear rise, then (1 - t) to the power of `power`, t from 0 to 1.
+
+    The polynomial ("poly") decay of DeepLab, Chen et al., TPAMI 2018.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    return float((1 - done) ** power)
+
+
+@dataclasses.dataclass
+class Plateau:
+    """Lowers the learning rate when a score has stopped falling, as torch's ReduceLROnPlateau in mode "min" does."""
+
+    factor: float = 0.1  # on the learning rate, each time
+    patience: int = 3  # epochs without a better score that are let pass
+    threshold: float = 1e-4  # relative; a score must be lower by this to be better
+    scale: float = 1.0  # of the learning rate, so far
+    best: float = math.inf
+    bad_epochs: int = 0
+
+    def update(self, score: float) -> None:
+        """Take the score of another epoch, the lower the better."""
+        if score < self.best * (1 - self.threshold):
+            self.best, self.bad_epochs = score, 0
+            return
+        self.bad_epochs += 1
+        if self.bad_epochs > self.patience:
+            self.scale, self.bad_epochs = self.scale * self.factor, 0
 
 
 class StopRequest:
@@ -194,6 +320,8 @@ class StepSettings:
     learning_rate: Callable[[int], float]  # step -> learning rate
     grad_clip: float  # largest norm of the gradient
     max_steps: int | None = None  # stop at this step; None: no limit
+    overflows: int = 0  # steps in a row whose gradient may be infinite, as at the start of training in fp16
+    after_step: Callable[[int], None] | None = None  # called with the number of steps taken, after each of them
 
     def is_last(self, step: int) -> bool:
         return self.max_steps is not None and step >= self.max_steps
@@ -210,41 +338,94 @@ def train_epoch(
     progress: Progress,
     stop: StopRequest,
     bar: "tqdm[Any] | None" = None,
+    plan: Sequence[PlannedBatch] | None = None,
 ) -> None:
     """Take the remaining steps of the epoch under way, as far as `stop` and `settings` let it, and keep `progress`.
 
-    `network`, `optimizer` and `loader` are Fabric's. Raises TrainingError before a step that is not finite, so that
-    the weights are still good ones.
+    `network`, `optimizer` and `loader` are Fabric's. `plan` says which batches make a step (`EpochBatches.plan`); None:
+    each is one. Raises TrainingError before a step that is not finite, so that the weights are still good ones.
     """
     network.train()
     remaining = iter(loader)
+    alone = fabric.world_size == 1
+    overflows = 0
     # Asked before a batch is made: with live masks, making one that is not used takes seconds.
-    while not stop.asked and not settings.is_last(progress.step):
-        batch = next(remaining, None)
-        if batch is None:
-            return
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate(progress.step)
-        optimizer.zero_grad(set_to_none=True)
-        parts = loss_function(network, batch)
-        values = _as_floats(parts)
-        _require_finite(values, progress, batch)
-        fabric.backward(parts["total"])
-        norm = fabric.clip_gradients(network, optimizer, max_norm=settings.grad_clip, error_if_nonfinite=False)
-        assert norm is not None  # it is for clipping by value only
-        _require_finite({"gradient norm": float(norm)}, progress, batch)
+    while not _is_asked(fabric, stop) and not settings.is_last(progress.step):
+        trouble: list[str] = []
+        step: list[tuple[Batch, dict[str, float]]] = []
+        while True:
+            batch = next_batch(remaining)
+            if batch is None:
+                return
+            planned = plan[progress.batch + len(step)] if plan is not None else None
+            if not step:
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.learning_rate(progress.step)
+                optimizer.zero_grad(set_to_none=True)
+            ends_step = planned is None or planned.ends_step
+            waiting = contextlib.nullcontext() if alone or ends_step else fabric.no_backward_sync(network)  # type: ignore[arg-type]
+            with waiting:
+                parts = loss_function(network, batch)
+                values = _as_floats(parts)
+                trouble += [] if _is_finite(values) else [_describe_trouble(values, progress, batch)]
+                # Of several processes each one has to go on to where they meet, or the others wait for it.
+                if trouble and alone:
+                    raise TrainingError(trouble[0])
+                total = parts["total"]
+                fabric.backward(total if planned is None or planned.share == 1 else total * planned.share)
+            step.append((batch, values))
+            if ends_step:
+                break
+        clipped = fabric.clip_gradients(network, optimizer, max_norm=settings.grad_clip, error_if_nonfinite=False)
+        assert clipped is not None  # it is for clipping by value only
+        norm = float(clipped)
+        overflows = 0 if math.isfinite(norm) else overflows + 1
+        if trouble or overflows > settings.overflows:
+            last = step[-1][0]
+            raise TrainingError(trouble[0] if trouble else _describe_trouble({"gradient norm": norm}, progress, last))
         optimizer.step()
-        images = _batch_size(batch)
-        for key, value in values.items():
-            progress.sums[key] = progress.sums.get(key, 0.0) + value * images
-        for key, number in count(batch).items():
-            progress.counts[key] = progress.counts.get(key, 0) + number
-        progress.images += images
-        progress.batch += 1
+        for batch, values in step:
+            _add_up(progress, batch, values, count, bar)
         progress.step += 1
+        if settings.after_step is not None:
+            settings.after_step(progress.step)
         if bar is not None:
-            bar.update(images)
-            bar.set_postfix(loss=f"{values['total']:.4f}", refresh=False)
+            bar.set_postfix(loss=f"{step[-1][1]['total']:.4f}", refresh=False)
+
+
+def next_batch(batches: Iterator[Batch]) -> Batch | None:
+    """The next batch, None after the last one. An error of a loader's worker is raised without that worker's trace."""
+    try:
+        return next(batches, None)
+    except ThFuseError as error:
+        lines = str(error).strip().splitlines()
+        if len(lines) < 2:
+            raise
+        # The last line is "module.Class: message".
+        raise type(error)(lines[-1].partition(": ")[2]) from None
+
+
+def _add_up(
+    progress: Progress, batch: Batch, values: Mapping[str, float], count: CountFunction, bar: "tqdm[Any] | None"
+) -> None:
+    images = _batch_size(batch)
+    for key, value in values.items():
+        progress.sums[key] = progress.sums.get(key, 0.0) + value * images
+    for key, number in count(batch).items():
+        progress.counts[key] = progress.counts.get(key, 0) + number
+    progress.images += images
+    progress.batch += 1
+    if bar is not None:
+        bar.update(images)
+
+
+def _is_asked(fabric: lightning_fabric.Fabric, stop: StopRequest) -> bool:
+    """Whether any process was asked to stop: all of them stop after the same step."""
+    if fabric.world_size == 1:
+        return stop.asked
+    asked = fabric.all_reduce(torch.tensor(float(stop.asked), device=fabric.device), reduce_op="max")
+    stop.asked = bool(asked > 0)  # type: ignore[operator]  # all_reduce keeps the type of its argument
+    return stop.asked
 
 
 @torch.no_grad()
@@ -300,6 +481,11 @@ class EpochLog:
             for key, value in values.items():
                 self._board.add_scalar(key, value, epoch)
 
+    def write_picture(self, epoch: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Show a picture, uint8 HxWx3 RGB, in TensorBoard, where it is installed."""
+        if self._board is not None:
+            self._board.add_image(name, picture, epoch, dataformats="HWC")
+
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
@@ -331,10 +517,13 @@ def _batch_size(batch: Batch) -> int:
     return len(batch["name"])
 
 
-def _require_finite(values: Mapping[str, float], progress: Progress, batch: Batch) -> None:
+def _is_finite(values: Mapping[str, float]) -> bool:
+    return all(math.isfinite(value) for value in values.values())
+
+
+def _describe_trouble(values: Mapping[str, float], progress: Progress, batch: Batch) -> str:
     bad = [key for key, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise TrainingError(
-            f"step {progress.step + 1}: {', '.join(bad)} not finite on {', '.join(batch['name'])}; "
-            "lower --lr or take these images out; the checkpoints from before are kept"
-        )
+    return (
+        f"step {progress.step + 1}: {', '.join(bad)} not finite on {', '.join(batch['name'])}; "
+        "lower --lr or take these images out; the checkpoints from before are kept"
+    )

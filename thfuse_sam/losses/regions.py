@@ -92,7 +92,8 @@ def region_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None,
         ir_labels, vi_labels: int64 BHW, 0 where there is no segment; None for no segments.
 
     Returns:
-        Scalar: absolute differences, weighted by area; 0 without segments.
+        Scalar: absolute differences, weighted by area in each image, averaged over images; 0 without segments. Each
+        image counts by itself, so that a batch in parts, in turns or in several processes, has the loss of the whole.
     """
     if ir_labels is None and vi_labels is None:
         return _nothing(fused)
@@ -102,8 +103,12 @@ def region_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None,
         sources = torch.stack([_twice(ir), _twice(vi)])
         contrast_ir, contrast_vi = contrasts(segments, sources)
         target_sums = torch.where(contrast_ir > contrast_vi, segments.sums(sources[0]), segments.sums(sources[1]))
-    differences = (segments.sums(_twice(fused)) - target_sums)[1:].abs()
-    return differences.sum() / segments.areas.sum().clamp(min=1)
+    differences = (segments.sums(_twice(fused)) - target_sums).abs()
+    differences = torch.where(segments.areas > 0, differences, 0)
+    # Places are numbered label map by label map, the infrared ones of all images first.
+    of_image = differences.reshape(2, len(fused), -1).sum((0, 2))
+    areas = segments.areas.reshape(2, len(fused), -1).sum((0, 2))
+    return (of_image / areas.clamp(min=1)).mean()
 
 
 def region_edges_loss(
@@ -116,7 +121,7 @@ def region_edges_loss(
         ir_labels, vi_labels: int64 BHW, 0 where there is no segment; None for no segments.
 
     Returns:
-        Scalar, averaged over outline pixels; 0 without segments.
+        Scalar, averaged over each image's outline pixels, then over images; 0 without segments.
     """
     if ir_labels is None and vi_labels is None:
         return _nothing(fused)
@@ -124,7 +129,7 @@ def region_edges_loss(
     outline = (outlines(ir_labels) | outlines(vi_labels)).unsqueeze(1)
     gradient, target = fused_and_target_gradients(fused, ir, vi)
     missing = F.relu(target.abs() - target.sign() * gradient)
-    return (missing * outline).sum() / outline.sum().clamp(min=1)
+    return ((missing * outline).sum((1, 2, 3)) / outline.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
 def outlines(labels: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
 """Fusion networks and the SAM guidance branch."""
 
-from thfuse_sam.models.base import MINIMUM_SIZE, FusionNetwork, count_parameters
+from thfuse_sam.models.base import MINIMUM_SIZE, FusionNetwork, TiledNetwork, count_parameters
 from thfuse_sam.models.registry import DEFAULT_NETWORK, NETWORKS, build_network
-from thfuse_sam.models.thfuse import thfuse_from_original
+from thfuse_sam.models.thfuse import is_original_thfuse, thfuse_from_original
 
 __all__ = [
     "DEFAULT_NETWORK",
     "MINIMUM_SIZE",
     "NETWORKS",
     "FusionNetwork",
+    "TiledNetwork",
     "build_network",
     "count_parameters",
+    "is_original_thfuse",
     "thfuse_from_original",
 ]

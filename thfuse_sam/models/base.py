@@ -4,7 +4,7 @@ A network is a subclass that says what sizes it can take (`size_multiple`), what
 fuses one padded batch (`fuse`). Everything a caller relies on (any size, neutral placeholders, [0, 1]) is held here.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -53,7 +53,7 @@ class FusionNetwork(nn.Module):
             ImageSizeError: a side is too short.
             ValueError: shapes do not belong together.
         """
-        _check_inputs(ir, vi, ir_guidance, vi_guidance)
+        check_inputs(ir, vi, ir_guidance, vi_guidance)
         height, width = ir.shape[-2:]
         guidance = relative_guidance(ir_guidance, vi_guidance)
         padded_ir, (top, left) = pad_to_multiple(ir, self.size_multiple)
@@ -64,7 +64,30 @@ class FusionNetwork(nn.Module):
         return clamp_keeping_gradients(fused[..., top : top + height, left : left + width])
 
 
-def _check_inputs(ir: Tensor, vi: Tensor, ir_guidance: Tensor | None, vi_guidance: Tensor | None) -> None:
+@runtime_checkable
+class TiledNetwork(Protocol):
+    """A fusion network that large images can be put through in tiles, with the result of the whole image.
+
+    What looks at the whole image works on coarse features, which are small enough; the rest sees at most `tile_margin`
+    pixels far. So the coarse features are collected tile by tile, the attention maps computed once from all of them,
+    and the tiles fused with their parts of the maps.
+    """
+
+    size_multiple: int  # pixels; also the factor between the image and its coarse features
+    tile_margin: int  # pixels, a multiple of `size_multiple`: beyond that, a tile's surroundings change nothing in it
+
+    def coarse_features(self, ir: Tensor, vi: Tensor) -> Tensor:
+        """float B1HW each, sides multiples of `size_multiple` -> float B x H/multiple x W/multiple x C."""
+
+    def attention_maps(self, coarse: Tensor) -> Tensor:
+        """Coarse features of a whole image -> maps of the same height and width, with channels of their own, last."""
+
+    def fuse_with_maps(self, ir: Tensor, vi: Tensor, guidance: Tensor | None, maps: Tensor) -> Tensor:
+        """`FusionNetwork.fuse` with given maps, of the same part of the image."""
+
+
+def check_inputs(ir: Tensor, vi: Tensor, ir_guidance: Tensor | None, vi_guidance: Tensor | None) -> None:
+    """Raise what `FusionNetwork.forward` raises for its arguments."""
     if ir.dim() != 4 or ir.shape[1] != 1 or ir.shape != vi.shape:
         raise ValueError(f"ir {tuple(ir.shape)} and vi {tuple(vi.shape)} must be equal and B x 1 x H x W")
     batch, _, height, width = ir.shape

@@ -243,6 +243,13 @@ def thfuse_from_original(state_dict: Mapping[str, Tensor]) -> THFuse:
     return network
 
 
+def is_original_thfuse(content: object) -> bool:
+    """Whether a file's content looks like a state dict of the authors' code (also of parts of it, or of more)."""
+    return isinstance(content, Mapping) and any(
+        isinstance(key, str) and key.startswith(("ctrans3.", "strans3.", "conv_in1.")) for key in content
+    )
+
+
 def _own_name(original: str) -> str:
     for prefix, own in ORIGINAL_NAMES.items():
         if original.startswith(prefix):

@@ -67,6 +67,7 @@ class THFuseLite(FusionNetwork):
 
     name = "thfuse_lite"
     size_multiple = COARSEST
+    tile_margin = 64
 
     def __init__(
         self,
@@ -119,6 +120,24 @@ class THFuseLite(FusionNetwork):
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
         """See `FusionNetwork.fuse`."""
+        features, coarse = self._features(ir, vi)
+        return self._reconstruct(ir, vi, guidance, features, self.attention_maps(coarse))
+
+    def coarse_features(self, ir: Tensor, vi: Tensor) -> Tensor:
+        """See `TiledNetwork.coarse_features`."""
+        return self._features(ir, vi)[1]
+
+    def attention_maps(self, coarse: Tensor) -> Tensor:
+        """See `TiledNetwork.attention_maps`."""
+        maps: Tensor = 2 * torch.sigmoid(self.maps(self.norm(self.attention(self.embed(coarse)))))
+        return maps
+
+    def fuse_with_maps(self, ir: Tensor, vi: Tensor, guidance: Tensor | None, maps: Tensor) -> Tensor:
+        """See `TiledNetwork.fuse_with_maps`."""
+        return self._reconstruct(ir, vi, guidance, self._features(ir, vi)[0], maps)
+
+    def _features(self, ir: Tensor, vi: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features at 1, 1/2, 1/4, 1/8 of the size (BCHW each), and those that attention sees (BHWC at 1/8)."""
         # Thin layers on large images are a third faster on a CPU with the channels innermost.
         x = self.stem(torch.cat([vi, ir], dim=1).contiguous(memory_format=torch.channels_last))
         strided = self.strided_branch(x)
@@ -126,10 +145,12 @@ class THFuseLite(FusionNetwork):
         features = [F.leaky_relu_(joined, SLOPE)]
         for encoder in self.encoders:
             features.append(encoder(F.avg_pool2d(features[-1], 2)))
+        return features, torch.cat([features[-1], strided], dim=1).permute(0, 2, 3, 1)
 
-        coarse = torch.cat([features[-1], strided], dim=1).permute(0, 2, 3, 1)
-        maps = self.maps(self.norm(self.attention(self.embed(coarse)))).permute(0, 3, 1, 2)
-        weights = list((2 * torch.sigmoid(maps)).split(self.map_channels, dim=1))
+    def _reconstruct(
+        self, ir: Tensor, vi: Tensor, guidance: Tensor | None, features: list[Tensor], maps: Tensor
+    ) -> Tensor:
+        weights = list(maps.permute(0, 3, 1, 2).split(self.map_channels, dim=1))
         for scale in (0, 1, 2):
             weights[scale] = upsample(weights[scale], COARSEST // 2**scale)
         if guidance is not None:

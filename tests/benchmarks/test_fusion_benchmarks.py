@@ -1,0 +1,110 @@
+"""The benchmark scripts run, on little."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.models import count_parameters
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_stand_in_has_seafusions_parameters() -> None:
+    speed = script("fusion_speed")
+    other = speed.SeAFusionLayers().eval()
+    assert count_parameters(other) == speed.SEAFUSION_PARAMETERS
+    with torch.no_grad():
+        assert other(*speed.inputs(1, (16, 24))).shape == (1, 1, 16, 24)
+
+
+def test_speed_prints_both_rows_and_the_share_of_loading(make_pairs: Callable[..., Path], capsys) -> None:
+    threads = torch.get_num_threads()
+    argv = ["--size", "32", "32", "--rounds", "1", "--threads", "1", "--dataset_path", str(make_pairs())]
+    assert script("fusion_speed").main([*argv, "--steps", "2", "--crop_size", "16", "--num_workers", "0"]) == 0
+    torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    assert "| this network |" in out
+    assert "| SeAFusion's layers | 166,883 |" in out and "loading: " in out
+
+
+def write_results(folder: Path, better: bool) -> list[str]:
+    peers = script("fusion_peers")
+    sign = {name: 1 if peers.METRICS[name].better == "higher" else -1 for name in peers.RANKED}
+    level = 1 if better else -1
+    ours = {name: 5 + sign[name] * level for name in peers.RANKED}
+    (folder / "metrics.json").write_text(json.dumps({"mean": ours}), encoding="utf-8")
+    others = {"SeAFusion": dict.fromkeys(peers.RANKED, 5.0), "max": dict.fromkeys(peers.RANKED, 5.0)}
+    (folder / "peers.json").write_text(json.dumps({"TNO": others}), encoding="utf-8")
+    return ["--results", str(folder), "--peers", str(folder / "peers.json"), "--dataset", "TNO"]
+
+
+@pytest.mark.parametrize(("better", "rank", "won"), [(True, "1.00", 10), (False, "3.00", 0)])
+def test_peers_ranks_and_counts_wins(tmp_path: Path, capsys, better: bool, rank: str, won: int) -> None:
+    assert script("fusion_peers").main(write_results(tmp_path, better)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if line.startswith("| this network"))
+    assert row.endswith(f"| {rank} |")
+    ties = [line for line in lines if line.startswith(("| SeAFusion", "| max"))]
+    assert all(line.endswith("| 2.50 |" if better else "| 1.50 |") for line in ties)
+    assert lines[-1].startswith(f"better than SeAFusion on {won} of 10")
+
+
+def test_peers_refuses_unknown_data_and_incomplete_rows(tmp_path: Path, capsys) -> None:
+    argv = write_results(tmp_path, True)
+    peers = script("fusion_peers")
+    with pytest.raises(SystemExit):
+        peers.main([*argv[:-1], "Moon"])
+    (tmp_path / "metrics.json").write_text(json.dumps({"mean": {"EN": 1.0}}), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        peers.main(argv)
+    assert "this network lacks SD" in capsys.readouterr().err
+
+
+def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp_path: Path, capsys) -> None:
+    root = make_pairs(("a", "b"), size=(48, 56))
+    tree = MaskTree(tmp_path / "masks")
+    labels = np.zeros((48, 56), np.uint8)
+    labels[10:30, 10:40] = 1
+    for pair in find_pairs(root).pairs:
+        for modality in ("ir", "vi"):
+            tree.write(modality, pair.name, labels)
+    ablation = script("ablation")
+    seen: dict[str, list[tuple[bool, bool]]] = {}
+    original = ablation.Withheld.__getitem__
+
+    def watch(self, index: int):
+        sample = original(self, index)
+        guided = bool(sample["ir_guidance"].amax() > sample["ir_guidance"].amin())
+        arm = next(name for name, arm in ablation.ARMS.items() if arm == self.arm)
+        seen.setdefault(arm, []).append((guided, bool(sample["vi_labels"].any())))
+        return sample
+
+    ablation.Withheld.__getitem__ = watch
+    argv = ["--dataset_path", str(root), "--masks", str(tree.root), "--test_path", str(root), "--test_masks"]
+    argv += [str(tree.root), "--seeds", "0", "1", "--epochs", "1", "--batch_size", "2", "--crop_size", "32"]
+    assert ablation.main([*argv, "--device", "cpu", "--output", str(tmp_path / "out")]) == 0
+    assert {arm: set(values) for arm, values in seen.items()} == {
+        "none": {(False, False)},
+        "placeholder": {(False, False)},
+        "guidance": {(True, False)},
+        "region losses": {(False, True)},
+        "both": {(True, True)},
+    }
+    rows = [line for line in (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines() if "±" in line]
+    assert [row.split("|")[1].strip() for row in rows if row.startswith("|")] == list(ablation.ARMS)

@@ -1,0 +1,83 @@
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from thfuse_sam.cli import app
+from thfuse_sam.engine.session import FusionSession, Limits
+from thfuse_sam.models import build_network
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.sam.nano import build_vit_nano
+
+
+@pytest.fixture(autouse=True)
+def environment() -> None:
+    """The command sets variables of its own process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_DISABLE_TELEMETRY"):
+            patch.setenv(name, os.environ.get(name, ""))
+        yield
+
+
+@pytest.fixture
+def session() -> FusionSession:
+    torch.manual_seed(0)
+    generator = AutomaticMaskGenerator(build_vit_nano(64).eval(), GeneratorSettings(points_per_side=2))
+    return FusionSession(build_network("thfuse_lite"), generator, torch.device("cpu"), Limits(max_bytes=1000))
+
+
+def client(session: FusionSession, files: Path, monkeypatch, *, host: str = "127.0.0.1", base: str | None = None):
+    pytest.importorskip("gradio", reason="gradio is not installed; pip install 'th-fuse-sam[app]'")
+    from starlette.testclient import TestClient
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(files))
+    page = app.build_app(session, [], files, host=host, folders=app.is_loopback(host))
+    return TestClient(page, base_url=base or f"http://{host}")
+
+
+def test_without_gradio_says_how_to_get_it(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert app.main([]) == 2
+    assert "pip install 'th-fuse-sam[app]'" in capsys.readouterr().err
+
+
+def test_taken_port_is_an_error_in_one_line(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(app, "_require_gradio", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert app.main(["--device", "cpu", "--port", str(taken.getsockname()[1])]) == 2
+    err = capsys.readouterr().err
+    assert "cannot listen there" in err and len(err.strip().splitlines()) == 1
+
+
+def test_listens_on_this_machine_alone_by_default() -> None:
+    options = app.build_parser().parse_command([])
+    assert app.is_loopback(options.host) and not options.allow_folders
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.2", "example.org"])
+def test_other_addresses_are_not_loopback(host) -> None:
+    assert not app.is_loopback(host)
+
+
+def test_missing_samples_are_no_error(tmp_path, caplog) -> None:
+    assert app.find_samples(tmp_path) == []
+    assert "no samples" in caplog.text
+
+
+def test_foreign_host_names_are_refused(session, tmp_path, monkeypatch) -> None:
+    assert client(session, tmp_path, monkeypatch).get("/").status_code == 200
+    assert client(session, tmp_path, monkeypatch, base="http://evil.example").get("/").status_code == 400
+
+
+def test_folders_are_not_offered_to_others(session, tmp_path, monkeypatch) -> None:
+    assert "Output folder" in client(session, tmp_path, monkeypatch).get("/config").text
+    assert "Output folder" not in client(session, tmp_path, monkeypatch, host="0.0.0.0").get("/config").text
+
+
+def test_large_uploads_are_refused(session, tmp_path, monkeypatch) -> None:
+    files = {"files": ("a.png", b"\0" * 5000, "image/png")}
+    answer = client(session, tmp_path, monkeypatch).post("/gradio_api/upload", files=files)
+    assert answer.status_code == 413 and "size" in answer.text
