@@ -8,6 +8,7 @@ start. Prints one line for each.
 """
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -54,14 +55,14 @@ def main() -> None:
 
 def make_images(folder: Path, count: int) -> None:
     random = np.random.default_rng(0)
+    # Several, as a file can have only so many links.
     originals = [folder.parent / f"original_{index}.png" for index in range(8)]
     for path in originals:
         write_image(path, random.integers(0, 256, (48, 64), dtype=np.uint8))
     for index in range(count):
         path = folder / f"{index // PER_FOLDER:04d}" / f"{index:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Symbolic, as a file can have only so many hard links.
-        path.symlink_to(originals[index % len(originals)])
+        path.hardlink_to(originals[index % len(originals)])
 
 
 def run_child(task: str, folder: Path, store: str) -> dict[str, float]:
@@ -85,10 +86,12 @@ def child(task: str, folder: Path, store: str) -> None:
 
     imported = peak_mib()
     started, started_cpu = time.perf_counter(), time.process_time()
+    gc.disable()  # as the command does until it knows what to do
     found = find_images(ir_dir=folder / "ir", modality="ir")
     jobs = list_jobs({"ir": found.images})
     signature = Signature("stub", "0" * 64, {}, "0")
     plan = plan_precompute(folder / "masks", jobs, {"ir": found.folder}, signature, store=store)
+    gc.enable()
     assert len(plan.todo) == (len(jobs) if task == "fill" else 0)
     if task == "fill":
         precompute(plan, Stub(), Outcome(), num_workers=2)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
 import os
 import signal
@@ -136,10 +137,11 @@ def _precompute(options: argparse.Namespace) -> int:
     if options.debug:
         logging.getLogger(thfuse_sam.__name__).setLevel(logging.DEBUG)
     _settings(options, GeneratorSettings())  # refuses a wrong value before anything is looked for or fetched
-    images = _find_images(options)
+    with _no_garbage_collection():
+        images = _find_images(options)
+        jobs = list_jobs({modality: found.images for modality, found in images.items()})
     if options.verify:
         return _verify(options, images)
-    jobs = list_jobs({modality: found.images for modality, found in images.items()})
     if options.shard is not None:
         jobs = take_part(jobs, *options.shard)
     workers = _workers(options)
@@ -148,7 +150,8 @@ def _precompute(options: argparse.Namespace) -> int:
         _require_writable("--preview_dir", _preview_dir(options))
     sam = _find_sam(options)
     settings = _with_precision(_settings(options, MODEL_TYPES[sam.model_type].defaults), options, workers)
-    plan = _plan(options, images, jobs, sam, settings)
+    with _no_garbage_collection():
+        plan = _plan(options, images, jobs, sam, settings)
     if options.dry_run:
         print(_plan_text(options, plan, sam, settings, workers))
         return 0
@@ -171,6 +174,16 @@ def _precompute(options: argparse.Namespace) -> int:
     except (OutputError, WorkerError) as error:
         raise type(error)(f"{error}; {_how_far(plan, outcome)}") from error
     return _report(plan, outcome, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Inside, no garbage is looked for: of a large tree there are many objects, and all of them stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _plan(

@@ -179,7 +179,7 @@ def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat."""
     if not is_pattern(folder):
         for relative in _image_files(folder, "", ()):
-            yield _name(relative), Path(f"{folder}/{relative}")
+            yield _name(relative), folder / relative
         return
     root, modality_folder = split_pattern(folder)
     wanted = modality_folder.casefold()
@@ -212,6 +212,8 @@ def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterato
 
 def _name(relative: str) -> str:
     name = relative[: relative.rindex(".")]
+    if name.isascii():
+        return name
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -54,6 +54,7 @@ class MaskShards:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._shards = sorted((root / SHARDS_FOLDER).glob("*.tar"))
+        self._written: dict[int, int] = {}  # when each shard was, in nanoseconds; filled on demand
         self._members: dict[str, _Member] = {}
         self.damaged: list[str] = []  # one line for each shard that cannot be read
         for number, path in enumerate(self._shards):
@@ -90,8 +91,9 @@ class MaskShards:
         member = _member_name(self.root, modality, name, MASK_SUFFIX)
         content = self._content(member, _HEADER_BYTES)
         found = self._members[member]
-        written = self._shards[found.shard].stat().st_mtime_ns
-        return encoded_shape(content, found.size, self._place(member)), written
+        if found.shard not in self._written:
+            self._written[found.shard] = self._shards[found.shard].stat().st_mtime_ns
+        return encoded_shape(content, found.size, self._place(member)), self._written[found.shard]
 
     def names(self, modality: Modality) -> list[str]:
         return self._names(modality, MASK_SUFFIX)
@@ -127,7 +129,7 @@ class MaskShards:
             raise MaskReadError(f"{self._place(member)}: no such mask; run precompute_masks.py for this data set")
         length = found.size if limit is None else min(found.size, limit)
         try:
-            with self._shards[found.shard].open("rb") as file:
+            with self._shards[found.shard].open("rb", buffering=0) as file:
                 file.seek(found.offset)
                 content = file.read(length)
         except OSError as error:
