@@ -8,12 +8,13 @@ from thfuse_sam.datasets.synthetic import render_scene
 from thfuse_sam.engine.train_nano import (
     AFFINITY_STEPS,
     PADDING,
-    AffinityHead,
     NanoTrainingConfig,
+    RegionHead,
     TargetStream,
     affinity_loss,
     decoder_outputs,
     fit_to_square,
+    identity_loss,
     interior_point_iou,
     mask_iou,
     mask_loss,
@@ -93,8 +94,22 @@ def test_affinity_loss_knows_right_from_wrong() -> None:
     assert 0.55 < affinity_loss(0 * right, labels) < 0.7
 
 
-def test_affinity_head_answers_at_the_mask_grid() -> None:
-    assert AffinityHead()(torch.randn(2, EMBED_DIM, 4, 4)).shape == (2, len(AFFINITY_STEPS), 16, 16)
+def test_identity_loss_knows_right_from_wrong() -> None:
+    torch.manual_seed(0)
+    labels = torch.ones(1, 64, 64, dtype=torch.int32)
+    labels[:, :, 20:40] = 2
+    labels[:, 48:] = PADDING
+    key = torch.stack([(labels == label)[:, 2::4, 2::4] * 40.0 for label in (1, 2)], 1)  # 1x2x16x16
+    bias = torch.full((1, 1, 16, 16), -10.0)
+    assert identity_loss(torch.cat([key / 40, key, bias], 1), labels, 32) < 0.01
+    assert identity_loss(torch.cat([key / 40, -key, bias], 1), labels, 32) > 4
+    assert identity_loss(torch.zeros(1, 5, 16, 16), torch.zeros_like(labels), 32) == 0
+
+
+def test_region_head_answers_at_the_mask_grid() -> None:
+    affinities, identities = RegionHead()(torch.randn(2, EMBED_DIM, 4, 4))
+    assert affinities.shape == (2, len(AFFINITY_STEPS), 16, 16)
+    assert identities.shape == (2, 2 * 16 + 1, 16, 16)
 
 
 def test_stream_crops_at_whole_patches() -> None:

@@ -16,9 +16,9 @@ from segment_anything.modeling import Sam
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.synthetic import Scene, render_scene
 from thfuse_sam.engine.train_nano import (
-    AffinityHead,
     NanoTrainingConfig,
     Photo,
+    RegionHead,
     photo_regions,
     train_nano,
 )
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(config.seed)
     np.random.seed(config.seed)
     sam = build_vit_nano(args.image_size)
-    head = AffinityHead()
+    head = RegionHead()
     head_path = args.output.with_suffix(".head.pt")
     if args.init is not None:
         sam.load_state_dict(safetensors.torch.load_file(args.init))

@@ -5,8 +5,9 @@ the best of three outputs, as in Kirillov et al., "Segment Anything", ICCV 2023.
 
 Two things make the most of a short training. The model learns on crops of half its input size, at the same scale in
 pixels: a crop takes the rows and columns of the position tables that belong to its place in the whole. And a light
-auxiliary head says of each place on the mask grid whether its neighbours belong to the same region; it tells the image
-encoder much more about an image than a few prompts do, costs next to nothing and is not shipped.
+auxiliary head says of each place on the mask grid whether its neighbours belong to the same region, and of a good many
+places which others do; it tells the image encoder much more about an image than a few prompts do, costs next to nothing
+and is not shipped.
 """
 
 import logging
@@ -49,7 +50,9 @@ class NanoTrainingConfig:
     final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
     weight_decay: float = 0.05
     shares: tuple[float, float, float] = (0.10, 0.55, 0.35)  # shapes, scenes, photos; of a kind that lacks, 0
-    affinity_weight: float = 1.0  # of the auxiliary loss
+    affinity_weight: float = 1.0  # of the auxiliary loss on neighbours
+    identity_weight: float = 1.0  # of the auxiliary loss on any two places
+    places: int = 64  # an image that the latter asks about
     workers: int = 1  # processes that render images
     seed: int = 0
 
@@ -295,16 +298,47 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
 AFFINITY_STEPS = tuple((dy * d, dx * d) for d in (1, 2, 4, 8, 16) for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)))
 
 
-class AffinityHead(nn.Module):
-    """For each place of the mask grid: does the place `AFFINITY_STEPS` (rows, columns) further share its region?"""
+class RegionHead(nn.Module):
+    """What the image encoder alone knows of regions: of a place's neighbours, and of any two places.
 
-    def __init__(self, channels: int = EMBED_DIM) -> None:
+    Two places p and q of the mask grid lie in one region where query(p) . key(q) + bias(p) > 0: what a mask decoder
+    does once it has found the embedding under a point prompt.
+    """
+
+    def __init__(self, channels: int = EMBED_DIM, width: int = 16) -> None:
         super().__init__()
-        self.places = nn.Conv2d(channels, len(AFFINITY_STEPS) * 16, 1)
+        self.width = width
+        self.affinities = nn.Conv2d(channels, len(AFFINITY_STEPS) * 16, 1)
+        self.identities = nn.Conv2d(channels, (2 * width + 1) * 16, 1)
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Embedding BxCxExE to logits BxKx4Ex4E."""
-        return F.pixel_shuffle(self.places(embedding), 4)
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding BxCxExE to affinity logits BxKx4Ex4E (see `AFFINITY_STEPS`) and identities BxDx4Ex4E."""
+        return F.pixel_shuffle(self.affinities(embedding), 4), F.pixel_shuffle(self.identities(embedding), 4)
+
+
+def identity_loss(identities: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Mask loss of the regions of `count` random places an image, small regions as often as large ones.
+
+    Args:
+        identities: BxDxGxG of `RegionHead`: queries, keys, a bias.
+        labels: BxSxS; 0 and `PADDING` are no region.
+    """
+    grid = identities.shape[-1]
+    stride = labels.shape[-1] // grid
+    places = labels[:, stride // 2 :: stride, stride // 2 :: stride].flatten(1)
+    query, key, bias = identities.flatten(2).split([(identities.shape[1] - 1) // 2] * 2 + [1], 1)
+    losses = []
+    for index, regions in enumerate(places):
+        _, numbers, areas = regions.unique(return_inverse=True, return_counts=True)
+        weights = (regions > 0) / areas[numbers]
+        if not weights.any():
+            continue
+        chosen = torch.multinomial(weights, count, replacement=True)
+        logits = query[index, :, chosen].T @ key[index] + bias[index, :, chosen].T
+        logits = logits.masked_fill(regions == PADDING, -20.0)  # for the loss, outside and known
+        same = (regions[chosen, None] == regions[None]).float()
+        losses.append(mask_loss(logits[:, None], same[:, None]).mean())
+    return torch.stack(losses).mean() if losses else identities.sum() * 0
 
 
 def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -364,8 +398,8 @@ def train_nano(
     photos: Sequence[Photo],
     config: NanoTrainingConfig,
     save: Callable[[Sam], None],
-    head: AffinityHead | None = None,
-) -> AffinityHead:
+    head: RegionHead | None = None,
+) -> RegionHead:
     """Train `sam` in place for `config.minutes`.
 
     Args:
@@ -378,7 +412,7 @@ def train_nano(
     """
     torch.manual_seed(config.seed)
     size = sam.image_encoder.img_size
-    head = head or AffinityHead()
+    head = head or RegionHead()
     stream = TargetStream(size, scenes, photos, config)
     loader = iter(DataLoader(stream, batch_size=config.batch_size, num_workers=config.workers))
     parameters = [*sam.parameters(), *head.parameters()]
@@ -389,16 +423,16 @@ def train_nano(
         cosine = 0.5 * (1 + math.cos(math.pi * elapsed / config.minutes))
         decay = config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine
         optimizer.param_groups[0]["lr"] = config.lr * min(1, (step + 1) / 100) * decay
-        loss, affinity, best_iou = _step_loss(sam, head, config, *next(loader))
+        loss, parts = _step_loss(sam, head, config, *next(loader))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        history.append((loss.item(), affinity, best_iou))
+        history.append(parts)
         if step % 50 == 0:
-            means = np.mean(history[-50:], axis=0)
-            logger.info("step %d, %.1f min: loss %.3f, affinity loss %.3f, IoU %.3f", step, elapsed, *means)
+            means = (f"{name} {np.mean([part[name] for part in history[-50:]]):.3f}" for name in parts)
+            logger.info("step %d, %.1f min: %s", step, elapsed, ", ".join(means))
         if time.monotonic() - saved > 300:
             save(sam)
             saved = time.monotonic()
@@ -408,7 +442,7 @@ def train_nano(
 
 def _step_loss(
     sam: Sam,
-    head: AffinityHead,
+    head: RegionHead,
     config: NanoTrainingConfig,
     images: Tensor,
     labels: Tensor,
@@ -416,16 +450,19 @@ def _step_loss(
     points: Tensor,
     boxes: Tensor,
     corners: Tensor,
-) -> tuple[Tensor, float, float]:
+) -> tuple[Tensor, dict[str, float]]:
     valid = labels[:, None] != PADDING
     inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, torch.zeros(()))
     embedding = sam.image_encoder(inputs)
-    affinity = affinity_loss(head(embedding), labels)
-    loss = config.affinity_weight * affinity
+    affinities, identities = head(embedding)
+    affinity = affinity_loss(affinities, labels)
+    identity = identity_loss(identities, labels, config.places)
+    loss = config.affinity_weight * affinity + config.identity_weight * identity
+    parts = {"affinity loss": affinity.item(), "identity loss": identity.item()}
+    if config.prompts == 0:
+        return loss, parts
 
     best = []
-    if config.prompts == 0:
-        return loss, affinity.item(), math.nan
     targets = targets_at(labels, ids, 4 * embedding.shape[-1])
     by_points = config.prompts - config.prompts // 5
     for index in range(len(images)):
@@ -444,7 +481,7 @@ def _step_loss(
             part = part + 0.25 * mask_loss(logits, target)[:, 0].mean()
             part = part + 0.25 * F.mse_loss(predicted, mask_iou(logits, target))
         loss = loss + part / len(images)
-    return loss, affinity.item(), float(np.mean(best))
+    return loss, {"loss": loss.item(), **parts, "IoU": float(np.mean(best))}
 
 
 # --------------------------------------------------------------------------------------------------- evaluation

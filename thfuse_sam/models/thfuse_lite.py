@@ -4,13 +4,16 @@
                       +-> strided branch (1/8, enlarged) ---+            |
              channel attention -> spatial attention at 1/8 = attention maps
              maps enlarged to every scale weigh that scale's features, SAM gates them, sums run from coarse to fine
-             -> residual + max(ir, vi) = fused image
+             -> at 1/8 a residual on the brighter source, at each finer scale weights of both sources' details
+             -> fused image, put together as a Laplacian pyramid
 
-What differs from `thfuse` and why: the result is a residual on the brighter source, so that an untrained network fuses
-already; attention has a bounded number of keys, so that its cost grows linearly with the image; maps are limited to
-(0, 2) and there is no batch norm, so that an image's result depends on no other image.
+What differs from `thfuse` and why: the network does not paint details, it says how much of each source's to take, so
+that they stay sharp and an untrained network fuses already; attention has a bounded number of keys, so that its cost grows
+linearly with the image; maps are limited to (0, 2) and there is no batch norm, so that an image's result depends on no
+other image.
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -24,6 +27,8 @@ from thfuse_sam.models.guidance import GuidanceBranch, gated
 COARSEST = 8  # the attention maps are this many times smaller than the image
 SLOPE = 0.1  # of leaky ReLU below zero
 KEY_GRID = 16  # a side of the grid of keys in spatial attention: at most 256 keys
+HIGHEST_WEIGHT = 1.5  # of a source's detail; above 1 it is amplified
+FAINT = 0.01  # of the intensity range: details well below it count as equally lively
 
 
 class LiteConv(nn.Module):
@@ -51,6 +56,30 @@ class LiteDenseBranch(nn.Module):
         for layer in self.layers:
             x = torch.cat([x, layer(x)], dim=1)
         return x
+
+
+class DetailMix(nn.Module):
+    """Weights for the details of both sources at one scale, from features and from which source is livelier there.
+
+    Before training the livelier one is taken, as in Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code",
+    1983.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weigh = nn.Conv2d(channels + 1, 2, kernel_size=3, padding=1)
+        nn.init.normal_(self.weigh.weight, std=1e-3)
+        with torch.no_grad():
+            self.weigh.weight[:, -1, 1, 1] = torch.tensor([1.5, -1.5])
+            # Where both are as lively, half of each.
+            self.weigh.bias.fill_(-math.log(2 * HIGHEST_WEIGHT - 1))
+
+    def forward(self, features: Tensor, details: Tensor) -> Tensor:
+        """Features BCHW and details B2HW (infrared, visible) -> mixed details B1HW."""
+        lively = F.avg_pool2d(details.abs(), 3, stride=1, padding=1)
+        balance = (lively[:, :1] - lively[:, 1:]) / (lively.sum(1, keepdim=True) + FAINT)
+        weights = HIGHEST_WEIGHT * torch.sigmoid(self.weigh(torch.cat([features, balance], dim=1)))
+        return (weights * details).sum(1, keepdim=True)
 
 
 class THFuseLite(FusionNetwork):
@@ -113,10 +142,10 @@ class THFuseLite(FusionNetwork):
         self.guidance = GuidanceBranch(self.map_channels, hidden=growth)
         self.to_fine = nn.Conv2d(width, fine_width, kernel_size=1)
         self.merge = LiteConv(fine_width, fine_width)
-        self.reconstruction = nn.Conv2d(fine_width, 1, kernel_size=3, padding=1)
-        # Near zero, so that the first result is nearly max(ir, vi).
-        for parameter in self.reconstruction.parameters():
-            nn.init.normal_(parameter, std=1e-3)
+        self.base = nn.Conv2d(width, 1, kernel_size=3, padding=1)
+        nn.init.normal_(self.base.weight, std=1e-3)
+        nn.init.zeros_(self.base.bias)
+        self.details = nn.ModuleList(DetailMix(channels) for channels in (fine_width, width, width))
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
         """See `FusionNetwork.fuse`."""
@@ -156,8 +185,21 @@ class THFuseLite(FusionNetwork):
         if guidance is not None:
             weights = [gated(weight, gate) for weight, gate in zip(weights, self.guidance(guidance), strict=True)]
 
+        details, base = _laplacian_pyramid(torch.cat([ir, vi], dim=1))
         total = features[3] * weights[3]
-        total = features[2] * weights[2] + upsample(total, 2)
-        total = features[1] * weights[1] + upsample(total, 2)
-        fine = features[0] * weights[0] + upsample(self.to_fine(total), 2)
-        return torch.maximum(ir, vi) + self.reconstruction(self.merge(fine))
+        fused = base.amax(1, keepdim=True) + self.base(total)
+        for scale in (2, 1):
+            total = features[scale] * weights[scale] + upsample(total, 2)
+            fused = upsample(fused, 2) + self.details[scale](total, details[scale])
+        fine = self.merge(features[0] * weights[0] + upsample(self.to_fine(total), 2))
+        return upsample(fused, 2) + self.details[0](fine, details[0])
+
+
+def _laplacian_pyramid(images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What BCHW images lose in three halvings, at 1, 1/2 and 1/4 of their size, and what is left at 1/8."""
+    details = []
+    while len(details) < 3:
+        halved = F.avg_pool2d(images, 2)
+        details.append(images - upsample(halved, 2))
+        images = halved
+    return details, images
