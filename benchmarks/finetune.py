@@ -1,17 +1,21 @@
 """Figures of docs/finetuning.md: what fine-tuning gains on annotated images, and what the embedding cache saves.
 
-python benchmarks/finetune.py table --sets pennfudan=DIR fruits=DIR --checkpoint models/vit_nano.safetensors
-python benchmarks/finetune.py cache --data_dir DIR --model_type vit_b --images 6
+python benchmarks/finetune.py table --sets pennfudan=DIR fruits=DIR -- --freeze_image_encoder --num_epochs 20
+python benchmarks/finetune.py cache --data_dir DIR --model_type vit_b --images 4 --epochs 2
+python benchmarks/finetune.py cost --model_types vit_nano vit_t vit_b --objects 1 5 20 100
 """
 
 import argparse
-import csv
+import functools
 import json
+import statistics
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from segment_anything.modeling import Sam
 
 from thfuse_sam.cli import finetune
 from thfuse_sam.cli.common import positive_int
@@ -21,8 +25,9 @@ from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.engine.loop import set_seed
 from thfuse_sam.engine.sam_training.trainer import EVALUATION, FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import SegmentationLoss
-from thfuse_sam.sam.adapt import Adaptation
+from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
+from thfuse_sam.sam.prompted import PromptTensors, decode, encode, logits_side
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
 FROZEN = Adaptation(("image_encoder",))
@@ -35,17 +40,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     table.add_argument("--sets", nargs="+", required=True, metavar="NAME=DIR")
     table.add_argument("--output_dir", type=Path, default=Path("runs/benchmark"))
     table.add_argument("finetune_options", nargs=argparse.REMAINDER, help="after --: options of finetune.py")
-    cache = commands.add_parser("cache", help="seconds of each epoch with and without the embedding cache")
+    cache = commands.add_parser("cache", help="CPU seconds of an epoch with and without the embedding cache")
     cache.add_argument("--data_dir", type=Path, required=True)
     cache.add_argument("--model_type", choices=MODEL_TYPES, default="vit_b", help="with random weights: time only")
     cache.add_argument("--images", type=positive_int, default=6)
     cache.add_argument("--epochs", type=positive_int, default=3)
     cache.add_argument("--n_objects", type=positive_int, default=5)
+    cost = commands.add_parser("cost", help="CPU seconds of the image encoder, and of training the decoder on an image")
+    cost.add_argument("--model_types", nargs="+", choices=MODEL_TYPES, default=["vit_nano", "vit_t", "vit_b"])
+    cost.add_argument("--objects", type=positive_int, nargs="+", default=[1, 5, 20, 100], help="of an image")
     options = parser.parse_args(argv)
-    if options.command == "table":
-        print(_table(options))
-    else:
-        print(_cache(options))
+    print({"table": _table, "cache": _cache, "cost": _cost}[options.command](options))
 
 
 def _table(options: argparse.Namespace) -> str:
@@ -72,40 +77,94 @@ def _table(options: argparse.Namespace) -> str:
 
 
 def _cache(options: argparse.Namespace) -> str:
+    """One thread's CPU time and not the clock's, so that other work on the machine does not count.
+
+    Each epoch is a run of its own from the same weights, its checkpoints included.
+    """
+    torch.set_num_threads(1)
     dataset = open_segmentation_dataset(options.data_dir)
     part = Subset(dataset, range(min(options.images, len(dataset))))
     lines = [f"| cache | {' | '.join(f'epoch {number + 1}, s' for number in range(options.epochs))} |"]
     lines.append(f"|---|{'---:|' * options.epochs}")
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {"off": [], "on": []}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         set_seed(0)
         checkpoint = root / "random.pth"
         torch.save(MODEL_TYPES[options.model_type].build().state_dict(), checkpoint)
-        for name in ("off", "on"):
-            sam = build_sam(options.model_type, checkpoint)
-            trainer = SamTrainer(
-                sam,
-                ResolvedSam(options.model_type, checkpoint, "0" * 64),
-                FROZEN,
-                SegmentationLoss(),
-                PromptMix(box=1.0),
-                part,
-                None,
-                FinetuneSettings(epochs=options.epochs, n_objects=options.n_objects, lr=1e-6),
-                device=torch.device("cpu"),
-                output_dir=root / name,
-                cache=EmbeddingCache(root / "cache", encoder_signature(sam)) if name == "on" else None,
-            )
-            trainer.run()
-            with (root / name / "train_log.csv").open(encoding="utf-8", newline="") as file:
-                seconds[name] = [len(part) / float(row["images_per_second"]) for row in csv.DictReader(file)]
-            lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in seconds[name])} |")
-    later = sorted(seconds["on"][1:])
-    if later:
-        gain = sorted(seconds["off"])[len(seconds["off"]) // 2] / later[len(later) // 2]
-        lines.append(f"\nAn epoch from the cache is {gain:.1f} times as fast as one without (medians).")
+        for name, measured in seconds.items():
+            for _ in range(options.epochs):
+                sam = build_sam(options.model_type, checkpoint)
+                trainer = SamTrainer(
+                    sam,
+                    ResolvedSam(options.model_type, checkpoint, "0" * 64),
+                    FROZEN,
+                    SegmentationLoss(),
+                    PromptMix(box=1.0),
+                    part,
+                    None,
+                    FinetuneSettings(epochs=1, n_objects=options.n_objects, lr=1e-6),
+                    device=torch.device("cpu"),
+                    output_dir=root / name,
+                    cache=EmbeddingCache(root / "cache", encoder_signature(sam)) if name == "on" else None,
+                )
+                start = time.process_time()
+                trainer.run()
+                measured.append(time.process_time() - start)
+            lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in measured)} |")
+    objects = sum(len(part[index].object_ids) for index in range(len(part)))
+    lines.append(f"\n{len(part)} images with {objects} objects.")
+    if options.epochs > 1:
+        gain = statistics.median(seconds["off"]) / statistics.median(seconds["on"][1:])
+        lines.append(f"An epoch from the cache is {gain:.1f} times as fast as one without (medians).")
     return "\n".join(lines)
+
+
+def _cost(options: argparse.Namespace) -> str:
+    """CPU time as in `_cache`."""
+    torch.set_num_threads(1)
+    lines = [
+        f"| model | encoder, s | {' | '.join(f'decoder, objects {count}, s (gain)' for count in options.objects)} |",
+        f"|---|---:|{'---:|' * len(options.objects)}",
+    ]
+    for name in options.model_types:
+        set_seed(0)
+        sam = MODEL_TYPES[name].build().eval()
+        prepare(sam, FROZEN)
+        size = int(sam.image_encoder.img_size)
+        image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
+        with torch.no_grad():
+            embedding = encode(sam, [image])[0]
+            encoder = _cpu_seconds(functools.partial(encode, sam, [image]))
+        decoders = [_cpu_seconds(_decoder_step(sam, embedding, count)) for count in options.objects]
+        cells = [f"{decoder:.3f} ({1 + encoder / decoder:.1f})" for decoder in decoders]
+        lines.append(f"| {name} | {encoder:.3f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _decoder_step(sam: Sam, embedding: torch.Tensor, count: int) -> Callable[[], None]:
+    """Forward and backward of the decoder, for `count` boxes in the image of `embedding`."""
+    size, side = int(sam.image_encoder.img_size), logits_side(sam)
+    corners = torch.rand(count, 2) * size / 2
+    prompts = PromptTensors(boxes=torch.cat([corners, corners + size / 4], dim=1))
+    targets, valid = torch.rand(count, side, side).round(), torch.ones(side, side)
+
+    def step() -> None:
+        parts = SegmentationLoss()(*decode(sam, embedding, prompts, multimask=False), targets, valid)
+        parts["total"].mean().backward()
+
+    return step
+
+
+def _cpu_seconds(work: Callable[[], object], runs: int = 3) -> float:
+    """The median of a few runs after a first one."""
+    work()
+    seconds = []
+    for _ in range(runs):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return statistics.median(seconds)
 
 
 if __name__ == "__main__":

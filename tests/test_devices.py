@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from thfuse_sam.devices import resolve_device
+from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.errors import DeviceError
 
 
@@ -32,3 +32,20 @@ def test_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_names(name: str) -> None:
     with pytest.raises(DeviceError, match="use auto, cpu, cuda or cuda:0"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lack"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("can't start new thread"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("shapes do not fit"), False),
+        (ValueError("not enough memory"), False),
+    ],
+)
+def test_lack_of_memory(error: Exception, is_lack: bool) -> None:
+    assert is_out_of_memory(error) is is_lack

@@ -8,6 +8,7 @@ from typing import IO
 
 import pytest
 
+from thfuse_sam import files
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import make_directory, write_atomically, write_json, write_text
 
@@ -95,3 +96,23 @@ def test_folder_without_permission(tmp_path: Path) -> None:
             make_directory(tmp_path)
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    killed, folder = files.partial_path(tmp_path / "a" / "x.npy"), files.partial_path(tmp_path / "report")
+    killed.parent.mkdir()
+    killed.write_bytes(b"half")
+    folder.mkdir()
+    (folder / "page.html").write_text("half")
+    of_another_machine = tmp_path / f".x.npy.1234.elsewhere{files.PARTIAL_SUFFIX}"
+    of_another_machine.write_bytes(b"half")
+    finished = tmp_path / "finished.npy"
+    finished.write_bytes(b"whole")
+    with files.open_partial(tmp_path / "y.npy") as under_way:
+        assert files.remove_abandoned(tmp_path) == 2
+        assert sorted(tmp_path.rglob("*")) == sorted(
+            [tmp_path / "a", of_another_machine, finished, Path(under_way.name)]
+        )
+    assert files.remove_abandoned(tmp_path) == 1
+    assert files.remove_abandoned(tmp_path / "nowhere") == 0

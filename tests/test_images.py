@@ -1,5 +1,7 @@
 import io
+import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from thfuse_sam import images
+from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.errors import ImageReadError, OutputError
 from thfuse_sam.images import image_size, luma, read_for_sam, read_infrared, read_visible, write_image
 
@@ -380,3 +383,26 @@ def test_write_refuses(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="uint8 HxW or HxWx3"):
             write_image(tmp_path / "a.png", wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    for modality in ("ir", "vi"):
+        write_image(tmp_path / modality / "a.png", np.zeros((4, 4), np.uint8))
+        os.mkfifo(tmp_path / modality / "x.png")
+    assert list(list_images(tmp_path / "ir")) == ["a"]
+    for read in (read_infrared, read_visible, image_size):
+        with pytest.raises(ImageReadError, match="pipe or device"):
+            read(tmp_path / "ir" / "x.png")
+
+
+def test_a_reader_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, answered = tmp_path / "a.png", threading.Event()
+    write_image(path, np.full((4, 4), 7, np.uint8))
+    monkeypatch.setattr(images, "READ_SECONDS", 0.1)
+    decode = images._decode
+    monkeypatch.setattr(images, "_decode", lambda path: (answered.wait(10), decode(path))[1])
+    with pytest.raises(ImageReadError, match=r"a\.png: not read within 0\.1 s"):
+        read_visible(path)
+    answered.set()
+    assert read_visible(path).max() == 7  # a slow one is only slow

@@ -1,10 +1,20 @@
-"""Where to compute: the name given on the command line -> a torch device that this machine has."""
+"""Where to compute: the name given on the command line -> a torch device that this machine has; and lack of memory."""
 
 import re
 
 import torch
 
 from thfuse_sam.errors import DeviceError
+
+# How PyTorch, oneDNN, C++ and Python say that memory does not suffice, in errors that have no class of their own.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "can't start new thread",
+)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -30,3 +40,11 @@ def resolve_device(name: str) -> torch.device:
     if index >= count:
         raise DeviceError(f"--device {name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
     return torch.device(name)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of the GPU does not suffice."""
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, (RuntimeError, OSError)) and any(words in text for words in _NO_MEMORY)
+    )

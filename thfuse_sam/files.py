@@ -3,6 +3,10 @@
 import contextlib
 import json
 import os
+import platform
+import re
+import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +14,14 @@ from typing import IO, Any
 
 from thfuse_sam.errors import OutputError
 
+if sys.platform != "win32":
+    import fcntl
+
 # Names of files that are being written. Readers and `--verify` never take them for finished ones.
 PARTIAL_SUFFIX = ".partial"
+
+# In those names: whether a file's writer is still alive can be asked on its own machine only.
+_HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:16]
 
 
 @contextlib.contextmanager
@@ -24,16 +34,73 @@ def _as_output_error(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; check space and permissions") from error
 
 
-def _partial_path(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """A fresh hidden name beside `path`, short enough for any file system that takes `path` itself."""
-    return path.parent / f".{path.name[:20]}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+    return path.parent / f".{path.name[:20]}.{uuid.uuid4().hex}.{_HOST}{PARTIAL_SUFFIX}"
+
+
+def open_partial(path: Path) -> IO[bytes]:
+    """A new file to be renamed to `path`, marked as being written. Its name is in `name`."""
+    while True:
+        file = partial_path(path).open("xb")
+        hold(file.fileno())
+        if Path(file.name).exists():  # else removed between its two lines above, by a run that has just begun
+            return file
+        file.close()
+
+
+def hold(descriptor: int) -> None:
+    """Mark an open partial file or folder as one that is being written, until it is closed or the process dies."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):  # a file system without locks: nobody takes it for abandoned either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Remove partial files and folders below `folder` whose writer was killed on this machine; their number."""
+    found = [path for path in _own_partials(folder) if _is_abandoned(path)]
+    for path in map(Path, found):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(found)
+
+
+def _own_partials(folder: str | Path) -> Iterator[str]:
+    # Not `rglob`, which takes many times as long: a mask tree may hold millions of files.
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # gone meanwhile, or not ours to look into
+        return
+    for entry in entries:
+        if entry.name.startswith(".") and entry.name.endswith(f".{_HOST}{PARTIAL_SUFFIX}"):
+            yield entry.path
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _own_partials(entry.path)
+
+
+def _is_abandoned(path: str) -> bool:
+    if sys.platform == "win32":
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def make_directory(path: Path) -> Path:
     """Make `path` and its parents and check that files can be made in it. Raises OutputError."""
     with _as_output_error(path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = _partial_path(path / "probe")
+        probe = partial_path(path / "probe")
         probe.touch(exist_ok=False)
         probe.unlink()
     return path
@@ -47,10 +114,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     with _as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial_path(path)
+        # Not mkstemp: its files are private to the user, and results are to be as readable as any other file.
+        file = open_partial(path)
+        partial = Path(file.name)
         try:
-            # Not mkstemp: its files are private to the user, and results are to be as readable as any other file.
-            with partial.open("xb") as file:
+            with file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())

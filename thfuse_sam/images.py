@@ -22,8 +22,10 @@ The EXIF orientation is applied. Of a file with several frames or pages the firs
 
 import contextlib
 import os
+import stat
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -45,6 +47,9 @@ MAX_PIXELS = 89_478_485
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 
+# A disk or a network that no longer answers must not stop a run for ever.
+READ_SECONDS = 120.0
+
 # Content formats tried, whatever the suffix says; Pillow's other plugins are kept away from foreign files.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -64,6 +69,10 @@ ImageArray = npt.NDArray[np.uint8]
 
 def read_infrared(path: Path) -> ImageArray:
     """Read one infrared image as uint8 HxW, 0..255. A colour file gives its luma. Raises ImageReadError."""
+    return _in_time(_read_infrared, path)
+
+
+def _read_infrared(path: Path) -> ImageArray:
     with _reading(path):
         pixels = _decode(path)
         if pixels.dtype == np.uint8:
@@ -75,6 +84,10 @@ def read_infrared(path: Path) -> ImageArray:
 
 def read_visible(path: Path) -> ImageArray:
     """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
+    return _in_time(_read_visible, path)
+
+
+def _read_visible(path: Path) -> ImageArray:
     with _reading(path):
         pixels = _decode(path)
         if pixels.dtype == np.uint16 and pixels.ndim == 3:
@@ -125,11 +138,39 @@ def write_image(path: Path, image: ImageArray) -> None:
     write_atomically(path, lambda file: picture.save(file, **options))
 
 
+def _in_time(read: Callable[[Path], ImageArray], path: Path) -> ImageArray:
+    """What `read` gives, within READ_SECONDS. Raises ImageReadError."""
+    given: list[ImageArray | BaseException] = []
+
+    def work() -> None:
+        try:
+            given.append(read(path))
+        except BaseException as error:
+            given.append(error)
+
+    # A thread cannot be ended from outside; as a daemon it does not keep the process from ending.
+    thread = threading.Thread(target=work, name="image", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise MemoryError(str(error)) from error
+    thread.join(READ_SECONDS)
+    if not given:
+        raise ImageReadError(f"{path}: not read within {READ_SECONDS:g} s; does its disk or network still answer?")
+    if isinstance(given[0], BaseException):
+        raise given[0]
+    return given[0]
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file makes the decoders raise into one ImageReadError that names the file."""
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            # Opening a pipe would wait for a writer.
+            raise ImageReadError(f"{path}: a pipe or device, not an image; give the path of a file")
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
             raise ImageReadError(f"{path}: the file is empty; replace or remove it")
         yield
     except ImageReadError:
@@ -141,6 +182,10 @@ def _reading(path: Path) -> Iterator[None]:
         raise ImageReadError(f"{path}: more than {megapixels} megapixels; scale the image down") from error
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{path}: not an image of a known format; use PNG, JPEG, BMP or TIFF") from error
+    except MemoryError as error:
+        raise ImageReadError(
+            f"{path}: memory does not suffice for it, or it is damaged; close other programs"
+        ) from error
     # Pillow's plugins raise nearly every built-in exception on malformed content; any of them means "unreadable".
     except Exception as error:
         if path.is_dir():

@@ -242,7 +242,7 @@ def test_two_thousand_pairs_open_in_two_seconds(fusion_page, open_page, browser,
 
 @pytest.fixture(scope="session")
 def other_pages(tmp_path_factory) -> list[Path]:
-    """A training report and a report of masks."""
+    """Reports of training, of masks and of fine-tuning."""
     root = tmp_path_factory.mktemp("others")
     (root / "log.csv").write_text("epoch,lr,train/total,val/total\n1,0.1,3,4\n2,0.05,2,3\n", encoding="utf-8")
     training = write_training_report(root / "training", root / "log.csv", FACTS)
@@ -255,7 +255,30 @@ def other_pages(tmp_path_factory) -> list[Path]:
             if name != "b":
                 tree.write(modality, name, np.repeat(np.arange(24, dtype=np.uint8)[:, None] // 8, 32, axis=1))
     images = {modality: find_images(root, modality=modality).images for modality in MODALITIES}
-    return [training, write_precompute_report(root / "masks", images, FACTS)]
+    return [training, write_precompute_report(root / "masks", images, FACTS), finetune_page(root)]
+
+
+def finetune_page(root: Path) -> Path:
+    """A report of fine-tuning, its data written by hand."""
+    picture = {"iou": 0.5, "picture": "pictures/1.jpg"}
+    states = {state: {"point": picture, "box": {**picture, "iou": None}} for state in ("before", "after")}
+    figure = {"figure": "IoU", "objects": 7}
+    data = {
+        "kinds": ["point", "box"],
+        "figures": [
+            {**figure, "kind": "point", "before": 0.25, "after": 0.75},
+            {**figure, "kind": "box", "before": 0.5, "after": 0.4},
+        ],
+        "charts": [{"title": "loss, total", "series": [{"name": "training", "colour": 0, "points": [[1, 3], [2, 2]]}]}],
+        "columns": ["train/total"],
+        "rows": [{"epoch": 1, "train/total": 3}, {"epoch": 2, "train/total": 2}],
+        "samples": [{"name": EVIL, "objects": 1, "image": "pictures/1.jpg", "truth": "pictures/1.jpg", **states}],
+    }
+    with replacing(root / "finetune") as staging:
+        (staging / "pictures").mkdir()
+        Image.new("RGB", (64, 48)).save(staging / "pictures" / "1.jpg")
+        write_page(staging, "finetune", FACTS, data)
+    return root / "finetune" / "index.html"
 
 
 def test_training_page(other_pages, open_page) -> None:
@@ -263,6 +286,17 @@ def test_training_page(other_pages, open_page) -> None:
     assert "Lowest validation loss 3 in epoch 2" in page.locator("#verdict").inner_text()
     assert page.locator("#curves figure").count() == 2
     assert "loss, total" in page.locator("#curves figure").first.inner_text()
+
+
+def test_finetune_page(other_pages, open_page) -> None:
+    page = open_page(other_pages[2])
+    assert "By point: mean IoU 0.250 before, 0.750 after." in page.locator("#verdict").inner_text()
+    assert page.locator("#figures tbody tr").count() == 2
+    assert page.locator("#figures .best").all_inner_texts() == ["+0.500"]
+    page.locator("#figures thead button", has_text="change").click()
+    assert page.locator("#figures tbody tr").first.locator("td").last.inner_text() in ("-0.100", "+0.500")
+    assert page.locator("#sample-table img").count() == 6 and page.locator("img[onerror]").count() == 0
+    assert page.locator("#curves figure").count() == 1
 
 
 def test_masks_page(other_pages, open_page) -> None:

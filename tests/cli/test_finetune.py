@@ -1,5 +1,6 @@
 """`finetune.py` and `predict.py` from the command line, on a few generated images and a small random model."""
 
+import argparse
 import json
 import logging
 import warnings
@@ -14,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from thfuse_sam.cli import finetune, precompute, predict
 from thfuse_sam.engine import loop
-from thfuse_sam.engine.sam_training.trainer import SamTrainer
+from thfuse_sam.engine.sam_training.trainer import FinetuneSettings, SamTrainer
 from thfuse_sam.sam.nano import build_vit_nano
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +122,32 @@ def test_where_embeddings_go(run: Callable[..., int], tmp_path: Path, cache: Pat
     assert found == {cache: 4 * (value == "auto"), tmp_path / "kept": 4 * (value == "kept")}
 
 
+def test_mirrored_images_are_not_kept(run: Callable[..., int], cache: Path) -> None:
+    assert run("--freeze_image_encoder", "--flip", "0.5") == 0
+    assert len(list(cache.rglob("*.safetensors"))) == 1, "that of the validation image"
+
+
+def test_report_shows_masks_before_and_after(run: Callable[..., int], tmp_path: Path) -> None:
+    assert run("--freeze_image_encoder", "--num_epochs", "2", "--report") == 0
+    report = tmp_path / "runs" / "finetune" / "report"
+    data = json.loads((report / "data.js").read_text(encoding="utf-8")[len("window.REPORT = ") : -2])
+    scores = json.loads((tmp_path / "runs" / "finetune" / "evaluation.json").read_text(encoding="utf-8"))
+    facts = dict(data["facts"])
+    assert facts["command"].startswith("python finetune.py --data_dir")
+    assert facts["images"] == "3 images to train on, 1 to validate on"
+    assert facts["network"].startswith("vit_nano, ") and "box 1, point 1" in facts["prompts"]
+    shown = {(row["kind"], row["figure"]): (row["before"], row["after"]) for row in data["figures"]}
+    for kind in ("point", "box"):
+        pair = (scores["zero_shot"][kind]["iou"], scores["fine_tuned"][kind]["iou"])
+        assert shown[kind, "IoU"] == pytest.approx(pair, abs=1e-5)
+        # One image validates: its pictures show the masks that were scored.
+        (sample,) = data["samples"]
+        assert (sample["before"][kind]["iou"], sample["after"][kind]["iou"]) == pytest.approx(pair, abs=1e-5)
+        assert (report / sample["after"][kind]["picture"]).is_file()
+    curve = next(chart for chart in data["charts"] if chart["title"] == "IoU, validation")
+    assert [len(line["points"]) for line in curve["series"]] == [3, 3], "before training, and two epochs"
+
+
 def test_dry_run_writes_nothing(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert run("--dry_run", "--prompts", "box=2", "mask=1", "--loss", "bce=3") == 0
@@ -147,6 +174,7 @@ def test_synonyms_are_one_option() -> None:
         (["--exp_name", "x"], ["--checkpoint_name", "x"], ["-c", "x"]),
         (["--test_interval", "3"], ["--eval_interval", "3"]),
         (["--debug_with_one_example"], ["-d"]),
+        (["--config", str(RECIPES[0])], ["-c", str(RECIPES[0])]),
     ]  # fmt: skip
     for first, *others in groups:
         for other in others:
@@ -154,11 +182,31 @@ def test_synonyms_are_one_option() -> None:
         assert vars(parse(first)) != vars(parse([])), first
 
 
+def settings_of(options: argparse.Namespace) -> FinetuneSettings:
+    return finetune._settings(options, torch.device("cpu"), finetune._adaptation(options))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], 0.5),
+        (["--freeze_image_encoder"], 0.0),
+        (["--freeze_image_encoder", "--cache_embeddings", "off"], 0.5),
+        (["--freeze_image_encoder", "--flip", "0.25"], 0.25),
+        (["--lora_rank", "2", "--freeze_image_encoder"], 0.5),
+        (["--debug_with_one_example"], 0.0),
+        (["--flip", "0"], 0.0),
+    ],
+)
+def test_images_are_mirrored_unless_their_embeddings_are_kept(given: list[str], expected: float) -> None:
+    assert settings_of(finetune.build_parser().parse_command(given)).flip == expected
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_understood(recipe: Path) -> None:
     options = finetune.build_parser().parse_command(["--config", str(recipe)])
-    finetune._adaptation(options), finetune._loss(options), finetune._mix(options)
-    settings = finetune._settings(options, torch.device("cpu"))
+    finetune._loss(options), finetune._mix(options)
+    settings = settings_of(options)
     assert settings.lr < 1e-3 and options.exp_name
     assert len(RECIPES) == 4
 
@@ -174,7 +222,7 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["--model_type", "vit_x"], 2, "vit_x"),
         (["--checkpoint", "missing.pth"], 1, "missing.pth: no such checkpoint"),
-        (["--model_type", "vit_b"], 1, "looks like vit_nano, not like vit_b"),
+        (["--model_type", "vit_b"], 1, "looks like vit_nano, not like vit_b (177 missing: image_encoder.pos_embed"),
         (["--freeze_image_encoder", "--freeze_prompt_encoder", "--freeze_mask_decoder"], 2, "every part"),
         (["--data_dir", "nowhere"], 2, "nowhere"),
         (["--labels", "unicorn"], 2, "--labels"),
@@ -240,14 +288,16 @@ def test_trained_weights_alone_are_no_start(
     assert run() == 0
     capsys.readouterr()
     assert run("--checkpoint", str(tmp_path / "runs" / "finetune" / "best.safetensors")) == 1
-    assert "export them" in only_line(capsys)
+    assert "--export FILE.pth" in only_line(capsys)
     assert finetune.main([]) == 2
     assert "--data_dir is not given" in only_line(capsys)
 
 
 def test_iterations_decide_the_epochs_where_none_are_given(data: Path, checkpoint: Path) -> None:
     options = finetune.build_parser().parse_command(["-i", "7", "-b", "2"])
-    settings = finetune._with_epochs(options, finetune._settings(options, torch.device("cpu")), 5)
+    settings = finetune._with_epochs(
+        options, finetune._settings(options, torch.device("cpu"), finetune._adaptation(options)), 5
+    )
     assert (settings.epochs, settings.max_steps) == (3, 7)
     assert not loop.is_distributed()
 

@@ -108,6 +108,35 @@ def test_end_to_end(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[
     assert "4 of 4 images have a sound mask; no problem" in capsys.readouterr().out
 
 
+def test_a_report_on_request(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint, "--modality", "ir") == 0
+    report = work / "precomputed_masks" / "report"
+    assert not report.exists()
+    # Of the whole tree, also where nothing is left to do or only a part was made.
+    assert run(checkpoint, "--shard", "1/2", "--report") == 0
+    assert f"report: open {Path('precomputed_masks', 'report', 'index.html')}" in capsys.readouterr().err
+    data = json.loads((report / "data.js").read_text(encoding="utf-8")[len("window.REPORT = ") : -2])
+    assert [(part["images"], part["masks"]) for part in data["modalities"]] == [(2, 2), (2, 1)]
+    assert len(data["cards"]) == 3
+    facts = dict(data["facts"])
+    assert facts["command"].startswith("python precompute_masks.py --dataset_path data")
+    assert "vit_nano" in facts["masks"]
+    assert main(["--dataset_path", "data", "--verify", "--modality", "ir"]) == 0
+
+
+def test_a_report_replaces_no_other_files(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = work / "precomputed_masks" / "report" / "mine.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    assert run(checkpoint, "--report") == 1
+    assert "it holds other files than a report" in error_line(capsys)
+    assert other.read_text() == "mine" and not (work / "precomputed_masks" / "ir").exists()
+
+
 def test_a_rerun_keeps_what_is_there(
     work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,7 +481,7 @@ def test_a_dry_run_downloads_nothing(
     monkeypatch.setenv("SAM_CACHE", str(work / "cache"))
     monkeypatch.delenv("THFUSE_OFFLINE", raising=False)
     monkeypatch.setattr("thfuse_sam.sam.checkpoints._download", refuse)
-    monkeypatch.setattr("thfuse_sam.sam.checkpoints._answers", refuse)
+    monkeypatch.setattr("thfuse_sam.downloads._answers", refuse)
     assert main(["--dataset_path", "data", "--sam_model_type", model_type, "--dry_run", "--device", "cpu"]) == 0
     shown = capsys.readouterr()
     assert f"model type: {'vit_t' if model_type == 'auto' else model_type}" in shown.out

@@ -35,7 +35,9 @@ def main() -> None:
         PromptMix(box=1.0, point=1.0, mask=0.5),
         FakeObjects(10),
         FakeObjects(3),
-        FinetuneSettings(epochs=1, batch_size=batch_size, lr=0.1, warmup_steps=1, max_steps=3, sub_iterations=2),
+        FinetuneSettings(
+            epochs=1, batch_size=batch_size, lr=0.1, warmup_steps=1, max_steps=3, sub_iterations=2, flip=0.5
+        ),
         device=torch.device("cpu"),
         output_dir=folder,
     )

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from thfuse_sam.datasets.prompts import PromptMix
+from thfuse_sam.datasets.segmentation.augment import flipped
 from thfuse_sam.engine import checkpoint as checkpoints
 from thfuse_sam.engine import loop
 from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.engine.sam_training.evaluation import evaluate_sam, mean_iou, result_table
 from thfuse_sam.engine.sam_training.model import PromptedSam
-from thfuse_sam.engine.sam_training.samples import ModelFrame, PromptedSamples, collate
+from thfuse_sam.engine.sam_training.samples import ModelFrame, PromptedSamples, collate, object_masks
 from thfuse_sam.engine.sam_training.trainer import FinetuneResult, FinetuneSettings, SamTrainer
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.losses.segmentation import SegmentationLoss
@@ -30,13 +31,15 @@ from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import load_trained
 from thfuse_sam.sam.lora import LoraSettings
-from thfuse_sam.sam.prompted import logits_side
+from thfuse_sam.sam.prompted import Frame, logits_side, low_resolution_targets, resize_image
 from thfuse_sam.sam.registry import build_sam
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))  # the processes of a test share this module
 
 from fake_objects import FakeObjects, write_base  # noqa: E402
+
+pytest.importorskip("peft")  # here, because old versions of what it needs draw random numbers while they are imported
 
 FROZEN = Adaptation(("image_encoder",))
 
@@ -223,7 +226,7 @@ def test_run_writes_its_files_and_learns(base: ResolvedSam, tmp_path: Path) -> N
     ("adaptation", "settings"),
     [
         (FROZEN, {"sub_iterations": 2, "schedule": "plateau"}),
-        (Adaptation(lora=LoraSettings(2, 4.0, dropout=0.3)), {"virtual_batch_size": 2, "batch_size": 1}),
+        (Adaptation(lora=LoraSettings(2, 4.0, dropout=0.3)), {"virtual_batch_size": 2, "batch_size": 1, "flip": 0.5}),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
@@ -245,6 +248,8 @@ def test_resume_refuses_another_run(base: ResolvedSam, tmp_path: Path) -> None:
     make_trainer(base, tmp_path, max_steps=1, epochs=1).run()
     with pytest.raises(UsageError, match="batch_size 2, now it is 3"):
         make_trainer(base, tmp_path, batch_size=3).resume(tmp_path / "latest.pth")
+    with pytest.raises(UsageError, match=r"flip 0\.0, now it is 0\.5"):
+        make_trainer(base, tmp_path, flip=0.5).resume(tmp_path / "latest.pth")
     with pytest.raises(UsageError, match="other parts"):
         make_trainer(base, tmp_path, adaptation=Adaptation()).resume(tmp_path / "latest.pth")
 
@@ -268,6 +273,19 @@ def test_cached_run_equals_itself_and_computes_each_embedding_once(
     assert_same_end(tmp_path / "one", tmp_path / "two")
     without = make_trainer(base, tmp_path / "three").run()
     assert mean_iou(without.fine_tuned) == pytest.approx(mean_iou(first.fine_tuned), abs=0.05)
+
+
+def test_mirrored_images_are_trained_on_and_not_kept(base: ResolvedSam, tmp_path: Path) -> None:
+    trainer = make_trainer(base, tmp_path / "run", cache=tmp_path / "cache", val=2, epochs=1, flip=0.999)
+    plain = FakeObjects()[2]
+    sample = trainer._samples[2]
+    frame = Frame.of(plain.shape, 64)
+    assert sample.image is not None
+    assert torch.equal(sample.image, resize_image(np.ascontiguousarray(plain.image[:, ::-1]), frame))
+    wanted, _ = low_resolution_targets(object_masks(flipped(plain), plain.object_ids), frame, 16)
+    assert torch.equal(sample.targets, wanted)
+    trainer.run()
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 2, "those of the validation images"
 
 
 def test_composed_images_are_not_kept(base: ResolvedSam, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_data_comes_back_and_holds_nothing_that_ends_a_script() -> None:
     assert not set("<>&\u2028\u2029") & set(script)
 
 
-@pytest.mark.parametrize("kind", ["fusion", "training", "precompute"])
+@pytest.mark.parametrize("kind", ["fusion", "training", "precompute", "finetune"])
 def test_page_needs_nothing_from_outside_its_folder(kind, tmp_path) -> None:
     page = write_page(tmp_path, kind, [("command", "x")], {})
     html = page.read_text(encoding="utf-8")

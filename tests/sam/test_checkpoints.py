@@ -16,11 +16,14 @@ import requests
 import torch
 from safetensors.torch import save_file
 
+from thfuse_sam import downloads
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.sam import checkpoints
+from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import resolve_sam, sha256_of
+from thfuse_sam.sam.export import save_trained
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.registry import MODEL_TYPES
+from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.weights import read_weights
 
 CONTENT = b"published weights"
@@ -62,7 +65,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes | Exception) -> list[s
             Path(output_file).write_bytes(content)
 
     monkeypatch.delenv("THFUSE_OFFLINE")
-    monkeypatch.setattr(checkpoints, "_answers", lambda url: True)
+    monkeypatch.setattr(downloads, "_answers", lambda url: True)
     monkeypatch.setattr(pooch, "HTTPDownloader", Downloader)
     return asked
 
@@ -81,8 +84,24 @@ def test_auto_takes_the_type_from_the_file(tmp_path: Path) -> None:
 
 
 def test_explicit_type_must_agree(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"looks like vit_nano, not like vit_b; use --sam_model_type vit_nano or"):
+    with pytest.raises(
+        CheckpointError, match=r"looks like vit_nano, not like vit_b \(\d+ missing: .*pos_embed"
+    ) as caught:
         resolve_sam("vit_b", nano_file(tmp_path / "mine.pth"))
+    assert "unknown: image_encoder." in str(caught.value)
+    assert "use --sam_model_type vit_nano or" in str(caught.value)
+
+
+@pytest.mark.parametrize("frozen", [("image_encoder",), ()])
+def test_trained_weights_alone_name_the_way_to_a_whole_file(tmp_path: Path, frozen: tuple[str, ...]) -> None:
+    base = resolve_sam("auto", nano_file(tmp_path / "base.pth"))
+    sam, adaptation = build_sam("vit_nano", base.checkpoint), Adaptation(frozen)
+    prepare(sam, adaptation)
+    path = tmp_path / "best.safetensors"
+    save_trained(path, sam, adaptation, base)
+    for model_type in ("auto", "vit_nano"):
+        with pytest.raises(CheckpointError, match=r"trained weights alone.* --checkpoint .*best\.safetensors --export"):
+            resolve_sam(model_type, path)
 
 
 def test_unknown_type_and_unknown_weights(tmp_path: Path) -> None:
@@ -144,10 +163,21 @@ def test_failed_download_leaves_nothing(
     cache: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | Exception
 ) -> None:
     serve(monkeypatch, content)
-    with pytest.raises(CheckpointError, match="vit_t: the download failed"):
+    with pytest.raises(CheckpointError, match="vit_t: no checkpoint in the cache and the download failed"):
         resolve_sam("vit_t")
     assert list(cache.iterdir()) == []
     assert resolve_sam("auto").model_type == "vit_nano"
+
+
+@pytest.mark.parametrize("model_type", ["auto", "vit_t"])
+def test_without_fetching_the_file_to_be_is_named(
+    cache: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, model_type: str
+) -> None:
+    asked = serve(monkeypatch, CONTENT)
+    with caplog.at_level(logging.INFO):
+        planned = resolve_sam(model_type, fetch=False)
+    assert not asked and not cache.exists() and "would first download it" in caplog.text
+    assert resolve_sam(model_type) == planned
 
 
 def test_damaged_cache_is_replaced(cache: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,28 +187,6 @@ def test_damaged_cache_is_replaced(cache: Path, shipped: Path, monkeypatch: pyte
         resolve_sam("vit_t")
     serve(monkeypatch, CONTENT)
     assert resolve_sam("vit_t").checkpoint.read_bytes() == CONTENT
-
-
-def test_silent_server_is_given_up_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-
-    def never(*arguments: Any, **options: Any) -> None:
-        release.wait(10)
-        raise requests.ConnectionError
-
-    monkeypatch.setattr(checkpoints, "_PROBE_SECONDS", 0.05)
-    monkeypatch.setattr(requests, "head", never)
-    assert not checkpoints._answers("https://example.invalid/file")
-    release.set()
-
-
-def test_refusing_server_does_not_cost_the_whole_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise requests.ConnectionError
-
-    monkeypatch.setattr(checkpoints, "_PROBE_SECONDS", 60.0)
-    monkeypatch.setattr(requests, "head", refuse)
-    assert not checkpoints._answers("https://example.invalid/file")
 
 
 class Malicious:

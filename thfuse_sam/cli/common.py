@@ -4,29 +4,37 @@ A command is `main(argv) -> exit status`: it makes a `CommandParser` and hands i
 """
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import math
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
-import yaml
 from tqdm import tqdm
 
 import thfuse_sam
 from thfuse_sam.datasets.pairs import PairSet
+from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import ThFuseError, UsageError
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
+from thfuse_sam.plain_yaml import read_yaml
+from thfuse_sam.shipped import shipped_root
 
 if TYPE_CHECKING:  # importing it imports segment_anything
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
+TERMINATED = 143  # after SIGTERM
+LONGEST_LINE = 2000  # characters of an error
 DEFAULT_MASKS_DIR = Path("precomputed_masks")
 SWITCHED_OFF = "none"  # value of --precomputed_masks_dir that means: no mask tree, even where one lies
 
@@ -80,12 +88,11 @@ class CommandParser(argparse.ArgumentParser):
         Options that may be repeated are left out where `argv` has them: theirs would be added to, not replaced.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            values = read_yaml(path) or {}
         except OSError as error:
             raise UsageError(f"{error.strerror}; name a readable YAML file") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"not YAML ({reason}); write one `option: value` a line") from None
+        except ValueError as error:
+            raise UsageError(f"not YAML ({error}); write one `option: value` a line") from None
         if not isinstance(values, Mapping):
             raise UsageError("not a mapping; write one `option: value` a line")
         known = {action.dest: action for action in self._actions if action.option_strings}
@@ -116,38 +123,77 @@ def _as_arguments(action: argparse.Action, value: Any) -> list[str]:
     return [name, *(str(item) for item in value)] if isinstance(value, list) else [f"{name}={value}"]
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C."""
+
+
 def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parse `argv` (None: the process's own), do `work`, and return the exit status.
 
-    A mistake of the user and a full disk become one line `PROG: error: ...` on stderr (2 usage, 1 failure);
-    `--debug` shows the traceback instead. Ctrl-C gives 130.
+    A mistake of the user and what the machine lacks (memory, disk, other processes) become one line
+    `PROG: error: ...` on stderr (2 usage, 1 failure); `--debug` shows the traceback instead. Ctrl-C gives 130, SIGTERM
+    143, both after everything under way was left as after an error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_log_lines()
     try:
-        return work(parser.parse_command(arguments))
+        with _sigterm_as_interrupt():
+            return work(parser.parse_command(arguments))
     except SystemExit as stop:  # argparse after --help
         return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        return _report(parser, "interrupted", INTERRUPTED)
-    except (ThFuseError, OSError, torch.cuda.OutOfMemoryError) as error:
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        message = f"{'terminated' if terminated else 'interrupted'}; the files that are there are whole"
+        return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
+    except (ThFuseError, OSError, MemoryError, RuntimeError) as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
         if "--debug" in arguments:
             traceback.print_exc()
-        if isinstance(error, ThFuseError):
-            return _report(parser, str(error), error.exit_status)
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            return _report(parser, "out of GPU memory; use a smaller --batch_size, smaller images or --device cpu", 1)
-        return _report(parser, _reason(error), 1)
+        return _report(parser, reason, error.exit_status if isinstance(error, ThFuseError) else 1)
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM stops the work as cleanly as Ctrl-C does."""
+
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _report(parser: CommandParser, message: str, status: int) -> int:
-    print(f"{parser.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    print(f"{parser.prog}: error: {line[:LONGEST_LINE]}{'...' * (len(line) > LONGEST_LINE)}", file=sys.stderr)
     return status
 
 
-def _reason(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{error.strerror or error}; check the path, its permissions and the free space"
+def _reason(error: ThFuseError | OSError | MemoryError | RuntimeError) -> str | None:
+    """One line for an error that is no mistake in the program; None for any other."""
+    if isinstance(error, ThFuseError):
+        return str(error)
+    if is_out_of_memory(error):
+        where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+        return f"out of {where}; use a smaller --batch_size or smaller images"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; check the path, its permissions and the free space"
+    text = str(error)
+    # PyTorch has no class of its own for this, nor for all of the next.
+    if "DataLoader worker" in text:
+        return f"a process that makes samples died ({text.splitlines()[0]}); use fewer --num_workers"
+    if isinstance(error, torch.distributed.DistError) or "gloo" in text:
+        return "another process of this run is lost; look at its messages, then start all of them again with --resume"
+    return None
 
 
 class _BesideProgressBars(logging.Handler):
@@ -204,8 +250,8 @@ def _number(text: str, kind: Callable[[str], Any], accept: Callable[[Any], bool]
 
 
 def checkout_root() -> Path:
-    """The folder that holds the package: the checkout, where its scripts, `models/` and `datasets/` lie."""
-    return Path(thfuse_sam.__file__).resolve().parents[1]
+    """The folder where `models/` and `datasets/` lie; see `shipped_root`."""
+    return shipped_root()
 
 
 def find_shipped(path: Path) -> Path:

@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,28 @@ from segment_anything.modeling import Sam
 import thfuse_sam
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.prompts import PromptMix
-from thfuse_sam.datasets.segmentation import SegmentationDataset, Subset, open_segmentation_dataset, open_train_and_val
-from thfuse_sam.devices import resolve_device
+from thfuse_sam.datasets.segmentation import (
+    OneSample,
+    SegmentationDataset,
+    open_segmentation_dataset,
+    open_train_and_val,
+)
+from thfuse_sam.devices import is_out_of_memory, resolve_device
+from thfuse_sam.downloads import cache_folder
 from thfuse_sam.engine import loop
 from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.engine.sam_training.evaluation import result_table
 from thfuse_sam.engine.sam_training.trainer import SCHEDULES, STATE, FinetuneResult, FinetuneSettings, SamTrainer
-from thfuse_sam.errors import CheckpointError, TrainingError, UsageError
-from thfuse_sam.files import make_directory
+from thfuse_sam.errors import TrainingError, UsageError
+from thfuse_sam.files import make_directory, remove_abandoned
 from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
+from thfuse_sam.report.finetune import write_finetune_report
+from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.run_facts import file_sha256, run_facts
+from thfuse_sam.report.training import LOG_NAME
 from thfuse_sam.sam.adapt import PARTS, Adaptation
-from thfuse_sam.sam.checkpoints import AUTO, cache_folder, resolve_sam
-from thfuse_sam.sam.export import EXPORT_SUFFIXES, export_sam, load_trained, read_trained_header, require_export_name
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam
+from thfuse_sam.sam.export import EXPORT_SUFFIXES, export_sam, load_trained, require_export_name
 from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
@@ -51,14 +62,17 @@ class _DebugOrData(argparse.Action):
             namespace.data_dir = Path(values)
 
 
-class _NameOrCheckpoint(argparse.Action):
-    """`-c FILE` is --checkpoint where the value is the name of a file of weights, else --exp_name."""
+class _ByItsValue(argparse.Action):
+    """`-c`, which earlier tools use for three things: weights (--checkpoint), a YAML file (--config), --exp_name."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        if Path(values).suffix.lower() in EXPORT_SUFFIXES:
+        suffix = Path(values).suffix.lower()
+        if suffix in EXPORT_SUFFIXES:
             namespace.checkpoint = Path(values)
+        elif suffix in (".yaml", ".yml"):
+            namespace.config = Path(values)
         else:
             namespace.exp_name = values
 
@@ -135,6 +149,13 @@ def build_parser() -> common.CommandParser:
     add("--patience", type=common.natural_int, default=defaults.patience, help="of plateau, epochs")
     add("--early_stopping", type=common.positive_int, help="evaluations without a better one before the end")
     add("--precision", choices=("fp32", "bf16", "fp16"), default=defaults.precision, help="fp16 needs a GPU")
+    add(
+        "--flip",
+        type=common.fraction,
+        metavar="P",
+        help="probability of a mirror image in training (None: 0.5; with one example, and where embeddings of a frozen "
+        "image encoder are kept, which cannot be mirrored: 0. With P above 0 none are kept of training images)",
+    )
     add("--seed", type=common.natural_int, default=defaults.seed, help="of the split, the order, the prompts")
     add("--device", "-g", default="auto", help="auto, cpu, cuda or cuda:1; several by torchrun")
     add("--num_workers", type=common.natural_int, help="processes that make samples (None: 0 on a CPU)")
@@ -143,7 +164,13 @@ def build_parser() -> common.CommandParser:
     add = group.add_argument
     add("--output_dir", type=Path, default=Path("runs"), help="folder of experiments")
     add("--exp_name", "--checkpoint_name", default="finetune", help="folder of this one in it")
-    add("-c", action=_NameOrCheckpoint, metavar="NAME|FILE", default=argparse.SUPPRESS, help="exp_name, or checkpoint")
+    add(
+        "-c",
+        action=_ByItsValue,
+        metavar="NAME|FILE",
+        default=argparse.SUPPRESS,
+        help="exp_name; FILE.pth and the like: checkpoint; FILE.yaml: config",
+    )
     add("--save_interval", type=common.positive_int, default=defaults.save_interval, help="epochs between kept weights")
     add(
         "--test_interval",
@@ -153,6 +180,11 @@ def build_parser() -> common.CommandParser:
         help="epochs between evaluations",
     )
     add("--export", type=Path, metavar="FILE", help="also write the best model whole, for --sam_checkpoint elsewhere")
+    add(
+        "--report",
+        action="store_true",
+        help=f"write OUTPUT_DIR/EXP_NAME/{REPORT_FOLDER}/{INDEX}: masks before and after",
+    )
     add("--base_checkpoint", type=Path, help="to export trained weights later: what they were tuned from")
     add("--resume", nargs="?", const=AUTO, metavar="PATH", help=f"go on from a state (auto: {STATE}, if any)")
     parser.add_config_option()
@@ -189,10 +221,11 @@ def _weight(text: str, known: Collection[str]) -> tuple[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return common.run(build_parser(), _finetune, argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    return common.run(build_parser(), lambda options: _finetune(options, given), given)
 
 
-def _finetune(options: argparse.Namespace) -> int:
+def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     if not loop.is_main_process():
         logging.getLogger(thfuse_sam.__name__).setLevel(logging.ERROR)
     if options.export is not None:
@@ -200,16 +233,13 @@ def _finetune(options: argparse.Namespace) -> int:
     if options.data_dir is None:
         return _export_only(options)
     folder: Path = options.output_dir / options.exp_name
+    if options.report:
+        require_replaceable(folder / REPORT_FOLDER)
     device = _device(options)
-    settings = _settings(options, device)
     adaptation, loss, mix = _adaptation(options), _loss(options), _mix(options)
+    settings = _settings(options, device, adaptation)
     resume = _state_to_resume(options, folder)
-    if options.checkpoint is not None and read_trained_header(options.checkpoint) is not None:
-        raise CheckpointError(
-            f"--checkpoint {options.checkpoint}: holds trained weights alone; export them to a whole file first "
-            f"(finetune.py --checkpoint {options.checkpoint} --export FILE.pth), or go on with --resume"
-        )
-    base = resolve_sam(options.model_type, options.checkpoint)
+    base = resolve_sam(options.model_type, options.checkpoint, fetch=not options.dry_run)
     train_set, val_set = _open_data(options)
     settings = _with_epochs(options, settings, len(train_set))
     resolved = {
@@ -224,7 +254,8 @@ def _finetune(options: argparse.Namespace) -> int:
         return 0
     log.info("%s; %s from %s on %s", counts, base.model_type, base.checkpoint, device)
     sam = build_sam(base.model_type, base.checkpoint, device)
-    cache = _cache(options, adaptation, sam, [part for part in (train_set, val_set) if part is not None])
+    parts = [part for part in (train_set, val_set) if part is not None]
+    cache = _cache(options, adaptation, sam, parts, settings.flip)
     loop.set_seed(settings.seed)
     trainer = SamTrainer(
         sam,
@@ -243,22 +274,54 @@ def _finetune(options: argparse.Namespace) -> int:
     if resume is not None:
         trainer.resume(resume)
     make_directory(folder)
+    remove_abandoned(folder)
     result = _naming_memory(trainer.run)
     if result.interrupted:
         log.info("stopped after step %d; to go on: the same command with --resume", result.step)
         return common.INTERRUPTED
-    if loop.is_main_process():
-        _report(options, sam, result)
-    return 0
-
-
-def _report(options: argparse.Namespace, sam: Sam, result: FinetuneResult) -> None:
+    if not loop.is_main_process():
+        return 0
     if result.fine_tuned:
         print(result_table({"zero-shot": result.zero_shot, "fine-tuned": result.fine_tuned}))
     log.info("done after %d epochs, %d steps: %s", result.epoch, result.step, result.best_file)
     if options.export is not None:
         export_sam(options.export, sam)
         log.info("exported to %s, for precompute_masks.py --sam_checkpoint", options.export)
+    if options.report:
+        page = write_finetune_report(
+            folder / REPORT_FOLDER,
+            folder / LOG_NAME,
+            run_facts("finetune.py", given, device, _report_details(base, sam, mix, loss, counts, result)),
+            base,
+            sam,
+            val_set or train_set,
+            zero_shot=result.zero_shot,
+            fine_tuned=result.fine_tuned,
+            n_objects=settings.n_objects,
+            seed=settings.seed,
+        )
+        log.info("report: open %s in a browser", page)
+    return 0
+
+
+def _report_details(
+    base: ResolvedSam, sam: Sam, mix: PromptMix, loss: SegmentationLoss, counts: str, result: FinetuneResult
+) -> dict[str, str]:
+    trained, total = (
+        sum(value.numel() for value in sam.parameters() if value.requires_grad or not only) for only in (True, False)
+    )
+    return {
+        "network": f"{base.model_type}, {trained:,} of {total:,} parameters trained",
+        "tuned from": f"{base.checkpoint}, SHA-256 {base.sha256}",
+        "weights": f"{result.best_file}, SHA-256 {file_sha256(result.best_file)}",
+        "images": counts,
+        "prompts": _weights_text(mix.weights()),
+        "loss": _weights_text(loss.weights),
+    }
+
+
+def _weights_text(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in weights.items() if value > 0)
 
 
 def _export_only(options: argparse.Namespace) -> int:
@@ -281,11 +344,14 @@ def _device(options: argparse.Namespace) -> torch.device:
     return device
 
 
-def _settings(options: argparse.Namespace, device: torch.device) -> FinetuneSettings:
+def _settings(options: argparse.Namespace, device: torch.device, adaptation: Adaptation) -> FinetuneSettings:
     own = {field.name for field in dataclasses.fields(FinetuneSettings)}
     values = {name: value for name, value in vars(options).items() if name in own}
     values |= {"n_objects": options.n_objects_per_batch, "sub_iterations": options.n_sub_iteration}
     values["max_steps"] = options.n_iterations
+    if options.flip is None:
+        keeps_embeddings = adaptation.encoder_is_fixed and options.cache_embeddings != OFF
+        values["flip"] = 0.0 if keeps_embeddings or options.debug_with_one_example else 0.5
     if options.num_workers is None:
         # On a CPU the workers would take the cores from the training.
         values["num_workers"] = min(8, max((os.cpu_count() or 1) - 1, 0)) if device.type == "cuda" else 0
@@ -329,7 +395,7 @@ def _mix(options: argparse.Namespace) -> PromptMix:
 def _open_data(options: argparse.Namespace) -> tuple[SegmentationDataset, SegmentationDataset | None]:
     choices = {"labels": options.labels, "merge": options.merge, "skip_bad": options.skip_bad, "seed": options.seed}
     if options.debug_with_one_example:
-        one = Subset(open_segmentation_dataset(options.data_dir, **choices), [0])
+        one = OneSample(open_segmentation_dataset(options.data_dir, **choices))
         return one, one
     if options.val_dir is None and options.val_ratio == 0:
         return open_segmentation_dataset(options.data_dir, **choices), None
@@ -348,7 +414,7 @@ def _state_to_resume(options: argparse.Namespace, folder: Path) -> Path | None:
 
 
 def _cache(
-    options: argparse.Namespace, adaptation: Adaptation, sam: Sam, parts: Sequence[SegmentationDataset]
+    options: argparse.Namespace, adaptation: Adaptation, sam: Sam, parts: Sequence[SegmentationDataset], flip: float
 ) -> EmbeddingCache | None:
     asked = options.cache_embeddings
     if asked == OFF:
@@ -361,11 +427,11 @@ def _cache(
             )
         return None
     root = cache_folder() / "embeddings" if asked == AUTO else Path(asked)
-    images = sum(part.image_path(index) is not None for part in parts for index in range(len(part)))
+    images = sum(len(part) for part in parts)
     if asked == AUTO and not _has_space(root, sam, images):
         log.info("embeddings are not kept: too little space in %s; name a folder by --cache_embeddings", root)
         return None
-    log.info("embeddings are kept in %s", root)
+    log.info("embeddings%s are kept in %s", " of images to validate on" if flip else "", root)
     return EmbeddingCache(root, encoder_signature(sam))
 
 
@@ -373,16 +439,15 @@ def _has_space(root: Path, sam: Sam, images: int) -> bool:
     rows, columns = sam.prompt_encoder.image_embedding_size
     needed = images * sam.prompt_encoder.embed_dim * rows * columns * 2
     existing = next(path for path in (root, *root.absolute().parents) if path.exists())
-    return images > 0 and shutil.disk_usage(existing).free > needed + SPARE_BYTES
+    return shutil.disk_usage(existing).free > needed + SPARE_BYTES
 
 
 def _naming_memory(work: Callable[[], FinetuneResult]) -> FinetuneResult:
     """Do `work`; where the memory is not enough, say which option helps. Raises TrainingError."""
     try:
         return work()
-    except (MemoryError, torch.cuda.OutOfMemoryError, RuntimeError) as error:
-        # PyTorch reports a full CPU memory as a plain RuntimeError.
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             "out of memory; use a smaller --n_objects_per_batch or --batch_size, --n_sub_iteration 1, "

@@ -7,12 +7,10 @@ import functools
 import gc
 import logging
 import os
-import signal
-import threading
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -35,13 +33,15 @@ from thfuse_sam.masks.shards import SHARD_SIZE
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
 from thfuse_sam.report.contact_sheet import preview
-from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, cache_folder, resolve_sam, sha256_of
+from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.precompute import write_precompute_report
+from thfuse_sam.report.run_facts import mask_signature, run_facts
+from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam, sha256_of
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
 SAMPLE = "datasets/sample/train"
-TERMINATED = 143  # exit status after SIGTERM, as shells report it
 SHOWN_PROBLEMS = 50  # lines of --verify before it only counts
 
 SETTINGS_HELP = {
@@ -111,6 +111,9 @@ def build_parser() -> common.CommandParser:
     output.add_argument("--shard_size", type=common.positive_int, default=SHARD_SIZE, help="masks in a tar file")
     output.add_argument("--preview", type=common.natural_int, default=0, metavar="N", help="contact sheet of N masks")
     output.add_argument("--preview_dir", type=Path, help="for the contact sheet (None: OUTPUT_DIR/preview)")
+    output.add_argument(
+        "--report", action="store_true", help=f"write OUTPUT_DIR/{REPORT_FOLDER}/{INDEX}: what the masks are like"
+    )
     output.add_argument("--num_workers", type=common.natural_int, default=2, help="threads that read and write files")
     output.add_argument("--dry_run", action="store_true", help="print what would be done and stop")
     output.add_argument("--verify", action="store_true", help="check the tree against the images and stop; no SAM")
@@ -130,10 +133,11 @@ def build_parser() -> common.CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return common.run(build_parser(), _precompute, argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    return common.run(build_parser(), lambda options: _precompute(options, given), given)
 
 
-def _precompute(options: argparse.Namespace) -> int:
+def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.debug:
         logging.getLogger(thfuse_sam.__name__).setLevel(logging.DEBUG)
     _settings(options, GeneratorSettings())  # refuses a wrong value before anything is looked for or fetched
@@ -148,7 +152,9 @@ def _precompute(options: argparse.Namespace) -> int:
     _require_writable("--output_dir", options.output_dir)
     if options.preview:
         _require_writable("--preview_dir", _preview_dir(options))
-    sam = _find_sam(options)
+    if options.report:
+        require_replaceable(options.output_dir / REPORT_FOLDER)
+    sam = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=not options.dry_run)
     settings = _with_precision(_settings(options, MODEL_TYPES[sam.model_type].defaults), options, workers)
     with _no_garbage_collection():
         plan = _plan(options, images, jobs, sam, settings)
@@ -159,18 +165,19 @@ def _precompute(options: argparse.Namespace) -> int:
     outcome = Outcome()
     started = time.monotonic()
     try:
-        with _sigterm_as_interrupt():
-            if plan.todo:
-                log.info("%s from %s on %s", sam.model_type, sam.checkpoint, _workers_text(options, workers))
-                _make(options, plan, sam, settings, workers, outcome)
-            else:
-                save_manifest(plan, outcome)
-            if options.preview:
-                for path in preview(_preview_dir(options), _entries(jobs), plan.open(), options.preview):
-                    log.info("preview: %s", path)
+        if plan.todo:
+            log.info("%s from %s on %s", sam.model_type, sam.checkpoint, _workers_text(options, workers))
+            _make(options, plan, sam, settings, workers, outcome)
+        else:
+            save_manifest(plan, outcome)
+        if options.preview:
+            for path in preview(_preview_dir(options), _entries(jobs), plan.open(), options.preview):
+                log.info("preview: %s", path)
+        if options.report:
+            log.info("report: open %s in a browser", _write_report(options, images, workers, given))
     except KeyboardInterrupt as stop:
         log.error("stopped: %s", _how_far(plan, outcome))
-        return TERMINATED if isinstance(stop, _Terminated) else common.INTERRUPTED
+        return common.TERMINATED if isinstance(stop, common.Terminated) else common.INTERRUPTED
     except (OutputError, WorkerError) as error:
         raise type(error)(f"{error}; {_how_far(plan, outcome)}") from error
     return _report(plan, outcome, time.monotonic() - started)
@@ -296,19 +303,6 @@ def _part(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _find_sam(options: argparse.Namespace) -> ResolvedSam:
-    """The checkpoint to use; a dry run downloads none."""
-    if not options.dry_run or options.sam_checkpoint is not None:
-        return resolve_sam(options.sam_model_type, options.sam_checkpoint)
-    kind = MODEL_TYPES["vit_t" if options.sam_model_type == AUTO else options.sam_model_type]
-    if kind.url is None or kind.sha256 is None:
-        return resolve_sam(options.sam_model_type)
-    cached = cache_folder() / kind.file_name
-    if not cached.is_file():
-        log.info("%s is not there yet; a run would first download it from %s", cached, kind.url)
-    return ResolvedSam(kind.name, cached, kind.sha256)
-
-
 def _find_images(options: argparse.Namespace) -> dict[Modality, ImageSet]:
     """The images of each modality asked for. One folder is enough for `--modality ir` or `vi`."""
     dataset_path = options.dataset_path
@@ -381,25 +375,19 @@ def _entries(jobs: Sequence[Job]) -> list[tuple[Modality, str, Path]]:
     return [(job.modality, job.name, job.image) for job in jobs]
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, handled like Ctrl-C."""
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM stops the work as cleanly as Ctrl-C does."""
-
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _write_report(
+    options: argparse.Namespace, images: Mapping[Modality, ImageSet], workers: Sequence[str], given: Sequence[str]
+) -> Path:
+    """The report of the whole tree, also after a part of it was made; returns the path of its page."""
+    facts = run_facts(
+        "precompute_masks.py",
+        given,
+        torch.device(workers[0] if workers else "cpu"),  # of a cluster, this machine is described
+        {"masks": mask_signature(options.output_dir)},
+    )
+    return write_precompute_report(
+        options.output_dir, {modality: found.images for modality, found in images.items()}, facts
+    )
 
 
 def _how_far(plan: Plan, outcome: Outcome) -> str:
@@ -444,6 +432,7 @@ def _plan_text(
         "save_embeddings": options.save_embeddings,
         "embeddings from": options.embeddings or "the encoder",
         "preview": f"{options.preview} masks in {_preview_dir(options)}" if options.preview else "none",
+        "report": options.report,
         **dataclasses.asdict(settings),
     }
     return "\n".join(["dry run, nothing is written", *(f"  {name}: {value}" for name, value in lines.items())])

@@ -16,7 +16,7 @@ from thfuse_sam.engine.checkpoint import load_network
 from thfuse_sam.engine.inference import InferenceSettings
 from thfuse_sam.engine.onnx import export_onnx
 from thfuse_sam.errors import CheckpointError, MaskReadError
-from thfuse_sam.files import make_directory
+from thfuse_sam.files import make_directory, remove_abandoned
 from thfuse_sam.metrics import METRICS, fusion_metrics
 from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, find_methods, write_comparison
 from thfuse_sam.report.fusion import FusionReport
@@ -102,6 +102,7 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
     network, spec = load_network(model_path)
     others = find_methods(options.compare, pairs.pairs, [spec.name])
     make_directory(options.output_dir)
+    remove_abandoned(options.output_dir)
     log.info("%d pairs; %s from %s on %s", len(pairs.pairs), spec.name, model_path, device)
     common.log_mask_plan(plan)
     measured = options.metrics or options.report or bool(others)

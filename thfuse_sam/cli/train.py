@@ -28,7 +28,7 @@ from thfuse_sam.engine.train_fusion import (
     split_pairs,
 )
 from thfuse_sam.errors import MaskReadError, PairError, UsageError
-from thfuse_sam.files import make_directory
+from thfuse_sam.files import make_directory, remove_abandoned
 from thfuse_sam.losses import DEFAULT_WEIGHTS, LOSS_PARTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.metrics import METRICS
@@ -166,6 +166,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.report:
         require_replaceable((options.log_dir or options.output_dir) / REPORT_FOLDER)
     make_directory(options.output_dir)
+    remove_abandoned(options.output_dir)
     result = trainer.run()
     if result.interrupted:
         command = f"{_launcher()} train.py {shlex.join(_without_resume(given))}"

@@ -30,6 +30,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.models import NETWORKS, build_network, is_original_thfuse, thfuse_from_original
@@ -37,6 +38,8 @@ from thfuse_sam.models import NETWORKS, build_network, is_original_thfuse, thfus
 FORMAT_VERSION = 1
 SAFETENSORS_SUFFIX = ".safetensors"
 _METADATA_KEY = "network"
+_LARGEST_OPTION = 4096  # of a network; deeper or wider ones are no fusion networks
+_NO_MEMORY = "{path}: memory does not suffice to read it; close other programs"
 _TRUNCATED = "{path}: truncated or not a checkpoint; copy it again or give another file"
 
 
@@ -130,8 +133,15 @@ def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path
         known = ", ".join(sorted(NETWORKS))
         raise CheckpointError(f"{path}: holds a network '{spec.name}', known are {known}; update thfuse_sam")
     try:
+        for option, value in spec.options.items():
+            largest = len(weights) if "depth" in option else _LARGEST_OPTION
+            if isinstance(value, int | float) and not abs(value) <= largest:
+                raise ValueError(f"{option} is {value:.6g}")
+        # First without memory: options may claim a network far larger than the weights in the file.
+        with torch.device("meta"):
+            _require_fitting(build_network(spec.name, **spec.options), weights, path)
         network = build_network(spec.name, **spec.options)
-    except (TypeError, ValueError, UsageError) as error:
+    except (TypeError, ValueError, RuntimeError, UsageError) as error:
         raise CheckpointError(f"{path}: {spec.name} does not take its options ({error}); update thfuse_sam") from None
     load_weights(network, weights, path)
     return network
@@ -139,6 +149,13 @@ def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Copy `weights` into `network`; every key and shape must match. Raises CheckpointError naming what differs."""
+    _require_fitting(network, weights, path)
+    network.load_state_dict(dict(weights))
+
+
+def _require_fitting(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: its weights are no named tensors; copy it again or give another file")
     own = network.state_dict()
     different = {
         "missing": sorted(own.keys() - weights.keys()),
@@ -150,7 +167,6 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         raise CheckpointError(
             f"{path}: weights do not fit the network: {', '.join(found)}; give a checkpoint of this network"
         )
-    network.load_state_dict(dict(weights))
 
 
 def export_network(path: Path, network: nn.Module, spec: NetworkSpec, dtype: torch.dtype = torch.float32) -> None:
@@ -206,6 +222,8 @@ def _as_checkpoint_error(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; make it with train.py or give another --model_path") from None
+    except MemoryError:
+        raise CheckpointError(_NO_MEMORY.format(path=path)) from None
     except OSError as error:
         if error.filename is None:  # found while reading, not while opening: an offset beyond the end
             raise CheckpointError(_TRUNCATED.format(path=path)) from None
@@ -214,8 +232,10 @@ def _as_checkpoint_error(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path}: not a checkpoint, or one that holds code; give a file that train.py wrote"
         ) from None
-    except (RuntimeError, EOFError, KeyError, ValueError, safetensors.SafetensorError):
-        raise CheckpointError(_TRUNCATED.format(path=path)) from None
+    # A damaged pickle can fail in any of the unpickler's ways.
+    except Exception as error:
+        text = _NO_MEMORY if is_out_of_memory(error) else _TRUNCATED
+        raise CheckpointError(text.format(path=path)) from None
 
 
 def _torch_save(content: Mapping[str, Any], file: IO[bytes]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.engine.mask_jobs import Job
 from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError
 from thfuse_sam.images import image_size, read_for_sam
@@ -188,14 +189,9 @@ def _store(embedding: ImageEmbedding) -> StoredEmbedding:
 
 
 def _failed(job: Job, error: Exception) -> Made:
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the next image may fit
         return Made(job, None, reason=_NO_MEMORY)
     kind = "" if isinstance(error, ThFuseError) else f"{type(error).__name__}: "
     return Made(job, None, reason=" ".join(f"{kind}{error}".split()))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch's allocator for the CPU has no exception class of its own.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -19,7 +19,7 @@ from thfuse_sam.engine.mask_jobs import Job
 from thfuse_sam.engine.mask_making import MaskGenerator, Result, make_masks
 from thfuse_sam.engine.mask_plan import Plan, store_kind
 from thfuse_sam.errors import ManifestError, OutputError
-from thfuse_sam.files import make_directory
+from thfuse_sam.files import make_directory, remove_abandoned
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
 from thfuse_sam.masks.format import LabelMap
@@ -171,6 +171,7 @@ class _Writing:
 def _begin(plan: Plan) -> None:
     """Make the folders, note the run in the manifest, and remove what is to be overwritten."""
     make_directory(plan.root)
+    remove_abandoned(plan.root)
     with manifest_lock(plan.root):
         store_kind(plan.root, plan.store, any(map(open_masks(plan.root).names, MODALITIES)))
         manifest = _current_manifest(plan)

@@ -22,12 +22,12 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError, OutputError
-from thfuse_sam.files import PARTIAL_SUFFIX, write_text
+from thfuse_sam.files import hold, open_partial, write_text
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.format import LabelMap, decode_mask, encode_mask, encoded_shape
 from thfuse_sam.masks.instances import decode_instances
@@ -195,9 +195,9 @@ class _OpenShard:
         folder.mkdir(parents=True, exist_ok=True)
         self.images = 0
         self._path = folder / f"{name}.tar"
-        self._partial = folder / f".{name}.tar{PARTIAL_SUFFIX}"
         self._members: dict[str, tuple[int, int]] = {}
-        self._file: IO[bytes] = self._partial.open("xb")
+        self._file = open_partial(self._path)
+        self._partial = Path(self._file.name)
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
     def add(self, members: dict[str, bytes]) -> None:
@@ -245,6 +245,7 @@ class _OpenShard:
             self._file.close()
         os.truncate(self._partial, length)
         self._file = self._partial.open("r+b")
+        hold(self._file.fileno())
         self._file.seek(length)
         self._tar.fileobj = self._file
         self._tar.offset = length
@@ -267,7 +268,7 @@ def _read_index(shard: Path) -> dict[str, tuple[int, int]] | None:
         if index["version"] != _INDEX_VERSION or index["size"] != length:
             return None
         members = {str(name): (int(offset), int(size)) for name, (offset, size) in index["members"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     # An offset outside the file would only be noticed when it is read.
     fits = all(offset >= 0 and size >= 0 and offset + size <= length for offset, size in members.values())

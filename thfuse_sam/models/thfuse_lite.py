@@ -8,8 +8,8 @@
              -> fused image, put together as a Laplacian pyramid
 
 What differs from `thfuse` and why: the network does not paint details, it says how much of each source's to take, so
-that they stay sharp and an untrained network fuses already; attention has a bounded number of keys, so that its cost grows
-linearly with the image; maps are limited to (0, 2) and there is no batch norm, so that an image's result depends on no
+that they stay sharp and an untrained network fuses already; attention has a bounded number of keys, so that its cost
+grows linearly with the image; maps are limited to (0, 2) and there is no batch norm, so that an image's result depends on no
 other image.
 """
 
@@ -72,7 +72,7 @@ class DetailMix(nn.Module):
         with torch.no_grad():
             self.weigh.weight[:, -1, 1, 1] = torch.tensor([1.5, -1.5])
             # Where both are as lively, half of each.
-            self.weigh.bias.fill_(-math.log(2 * HIGHEST_WEIGHT - 1))
+            nn.init.constant_(self.weigh.get_parameter("bias"), -math.log(2 * HIGHEST_WEIGHT - 1))
 
     def forward(self, features: Tensor, details: Tensor) -> Tensor:
         """Features BCHW and details B2HW (infrared, visible) -> mixed details B1HW."""
@@ -143,8 +143,9 @@ class THFuseLite(FusionNetwork):
         self.to_fine = nn.Conv2d(width, fine_width, kernel_size=1)
         self.merge = LiteConv(fine_width, fine_width)
         self.base = nn.Conv2d(width, 1, kernel_size=3, padding=1)
-        nn.init.normal_(self.base.weight, std=1e-3)
-        nn.init.zeros_(self.base.bias)
+        # Near zero, so that the first result stands on the brighter source.
+        for parameter in self.base.parameters():
+            nn.init.normal_(parameter, std=1e-3)
         self.details = nn.ModuleList(DetailMix(channels) for channels in (fine_width, width, width))
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
@@ -197,7 +198,7 @@ class THFuseLite(FusionNetwork):
 
 def _laplacian_pyramid(images: Tensor) -> tuple[list[Tensor], Tensor]:
     """What BCHW images lose in three halvings, at 1, 1/2 and 1/4 of their size, and what is left at 1/8."""
-    details = []
+    details: list[Tensor] = []
     while len(details) < 3:
         halved = F.avg_pool2d(images, 2)
         details.append(images - upsample(halved, 2))

@@ -15,17 +15,17 @@ import contextlib
 import importlib.resources
 import json
 import math
+import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from thfuse_sam.errors import OutputError
-from thfuse_sam.files import PARTIAL_SUFFIX, make_directory, write_atomically, write_text
+from thfuse_sam.files import hold, make_directory, partial_path, write_atomically, write_text
 from thfuse_sam.report.run_facts import Facts, gist
 
-Kind = Literal["fusion", "training", "precompute"]
+Kind = Literal["fusion", "training", "precompute", "finetune"]
 
 REPORT_FOLDER = "report"  # below the outputs of a command
 INDEX = "index.html"
@@ -35,13 +35,14 @@ _SCRIPTS: dict[Kind, tuple[str, ...]] = {
     "fusion": ("ui.js", "charts.js", "viewer.js", "fusion.js"),
     "training": ("ui.js", "charts.js", "training.js"),
     "precompute": ("ui.js", "charts.js", "precompute.js"),
+    "finetune": ("ui.js", "charts.js", "finetune.js"),
 }
 
 
 def require_replaceable(folder: Path) -> None:
     """Raise OutputError where `folder` holds something that is not an earlier report."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / DATA).is_file():
-        raise OutputError(f"cannot write {folder}: it holds other files than a report; move them or give --no-report")
+        raise OutputError(f"cannot write {folder}: it holds other files than a report; move them or make no report")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"cannot write {folder}: a file is where the report's folder is needed; move it")
 
@@ -53,10 +54,12 @@ def replacing(folder: Path) -> Iterator[Path]:
     Raises OutputError.
     """
     require_replaceable(folder)
-    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+    staging, former = partial_path(folder), partial_path(folder)
     make_directory(staging)
-    former = staging.with_name(f"{staging.name}.old")
+    held = os.open(staging, os.O_RDONLY) if os.name != "nt" else None  # Windows opens no folders
     try:
+        if held is not None:
+            hold(held)
         yield staging
         try:
             if folder.exists():
@@ -67,6 +70,8 @@ def replacing(folder: Path) -> Iterator[Path]:
                 former.rename(folder)
             raise OutputError(f"cannot write {folder}: {error.strerror or error}; close what uses it") from error
     finally:
+        if held is not None:
+            os.close(held)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
 

@@ -1,5 +1,7 @@
 """Drawing annotated objects and their prompts over an image, for a person to look at."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -7,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from thfuse_sam.datasets.prompts import FOREGROUND, PADDING, Prompts, interior_point
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.masks.format import paint_order
 from thfuse_sam.report.overlay import draw_overlay, segment_colors
 
 _SMALLEST_SIDE = 640  # pixels that the longer side of a picture has at least, so that marks and text stay apart
@@ -16,44 +19,60 @@ _COLORS = {FOREGROUND: (40, 220, 60), 0: (240, 40, 40)}
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 Picture = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 
 def draw_sample(sample: SegmentationSample, prompts: Prompts | None = None) -> Picture:
-    """The image with its objects in colour, class names, and prompts.
+    """The image with its objects, class names, and prompts of all objects in the order of `object_ids`, if any.
+
+    See `draw_objects`.
+    """
+    ids = sample.object_ids
+    names = [sample.categories.get(object_id, "") for object_id in ids]
+    return draw_objects(sample.image, [sample.mask(object_id) for object_id in ids], prompts, names)
+
+
+def draw_objects(
+    image: Picture, masks: Sequence[Mask], prompts: Prompts | None = None, names: Sequence[str] | None = None
+) -> Picture:
+    """The image with objects in colour, names, and prompts.
 
     Boxes have their object's colour; foreground points are green discs, background points red crosses; an earlier
     mask is outlined in white.
 
     Args:
-        sample: what to draw.
-        prompts: of all objects, in the order of `sample.object_ids`; None draws none.
+        image: uint8 HxWx3, RGB.
+        masks: bool HxW each; the number in this list decides the colour. Smaller ones lie over larger ones, whose
+            outline is drawn whole.
+        prompts: of all of them, in this order; None draws none.
+        names: to write at the objects; None for none.
 
     Returns:
         uint8 HxWx3, RGB; made larger where the image is small.
     """
-    factor = max(1, -(-_SMALLEST_SIDE // max(sample.shape)))
-    numbers = {object_id: row for row, object_id in enumerate(sample.object_ids, 1)}
-    # Consecutive numbers take consecutive colours, whatever the objects' own numbers are.
-    lookup = np.zeros(max(numbers) + 1, np.int32)
-    for object_id, number in numbers.items():
-        lookup[object_id] = number
-    image = np.repeat(np.repeat(sample.image, factor, 0), factor, 1)
-    shown = np.repeat(np.repeat(lookup[sample.labels], factor, 0), factor, 1)
-    picture = Image.fromarray(draw_overlay(image, shown, opacity=0.4))
+    height, width = image.shape[:2]
+    factor = max(1, -(-_SMALLEST_SIDE // max(height, width)))
+    areas = [int(np.count_nonzero(mask)) for mask in masks]
+    labels = np.zeros((height, width), np.int32)
+    for row in paint_order(areas):
+        labels[masks[row]] = row + 1
+    shown = np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]
+    enlarged = np.repeat(np.repeat(image, factor, 0), factor, 1)
+    picture = Image.fromarray(draw_overlay(enlarged, np.repeat(np.repeat(labels, factor, 0), factor, 1), opacity=0.4))
     draw = ImageDraw.Draw(picture)
-    colors = [tuple(int(value) for value in color) for color in segment_colors(len(numbers))]
-    for object_id, number in numbers.items():
-        if object_id in sample.overlapped:  # the covered part has no colour, so its outline is drawn whole
-            _draw_outline(draw, sample.mask(object_id), factor, colors[number - 1])
-    for row, object_id in enumerate(sample.object_ids):
+    colors = [tuple(int(value) for value in color) for color in segment_colors(len(masks))]
+    for row, mask in enumerate(masks):
+        if shown[row] < areas[row]:
+            _draw_outline(draw, mask, factor, colors[row])
+    for row, mask in enumerate(masks):
         if prompts is not None:
             _draw_prompt(draw, prompts, row, factor, colors[row])
-        if object_id in sample.categories:
-            _draw_name(draw, sample.categories[object_id], interior_point(sample.mask(object_id)), factor)
+        if names is not None and names[row] and areas[row]:
+            _draw_name(draw, names[row], interior_point(mask), factor)
     return np.asarray(picture)
 
 
-def _draw_outline(draw: ImageDraw.ImageDraw, mask: npt.NDArray[np.bool_], factor: int, color: tuple[int, ...]) -> None:
+def _draw_outline(draw: ImageDraw.ImageDraw, mask: Mask, factor: int, color: tuple[int, ...]) -> None:
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     for outline in outlines:
         points = [(float(x + 0.5) * factor, float(y + 0.5) * factor) for x, y in outline[:, 0]]

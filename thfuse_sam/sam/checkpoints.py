@@ -2,30 +2,22 @@
 
 import hashlib
 import logging
-import os
-import queue
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-import requests
-
-from thfuse_sam.errors import CheckpointError
-from thfuse_sam.sam.registry import MODEL_TYPES, ModelType, find_model_type
-from thfuse_sam.sam.weights import read_weights, recognise_model_type
+from thfuse_sam.downloads import cache_folder, download
+from thfuse_sam.errors import CheckpointError, DownloadError
+from thfuse_sam.sam.registry import MODEL_TYPES, ModelType, find_model_type, fitting_model
+from thfuse_sam.sam.weights import read_weights, recognise_model_type, trained_note
+from thfuse_sam.shipped import shipped_root
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-CACHE_VARIABLE = "SAM_CACHE"  # environment variable: folder of downloaded checkpoints
-OFFLINE_VARIABLE = "THFUSE_OFFLINE"  # environment variable: 1 for never downloading
 
-_SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "models"
+_SHIPPED_FOLDER = shipped_root() / "models"
 _PREFERRED = "vit_t"  # what "auto" downloads
 _FALLBACK = "vit_nano"  # what "auto" uses offline
-_PROBE_SECONDS = 4.0  # to learn whether a server answers
-_READ_SECONDS = 30.0  # of silence before a download that has begun is given up
 _BLOCK = 1 << 20  # bytes
 
 
@@ -50,24 +42,19 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cache_folder() -> Path:
-    """Where downloaded checkpoints are kept: the folder in SAM_CACHE, else the user's cache."""
-    folder = os.environ.get(CACHE_VARIABLE)
-    return Path(folder).expanduser() if folder else Path(pooch.os_cache("thfuse-sam"))
-
-
 def shipped_checkpoint() -> Path:
-    """The small checkpoint in the checkout's `models` folder; it may be absent from an installed package."""
+    """The small checkpoint in `models/`; it may be absent."""
     return _SHIPPED_FOLDER / MODEL_TYPES[_FALLBACK].file_name
 
 
-def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None) -> ResolvedSam:
+def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch: bool = True) -> ResolvedSam:
     """The checkpoint to use, downloaded where need be.
 
     Args:
         model_type: a name in MODEL_TYPES, or "auto": the type of the given checkpoint; without one `vit_t` from the
             cache or the download, and where that cannot be had the `vit_nano` that ships, with a warning.
         checkpoint: a file; None for the published weights of the type.
+        fetch: False downloads nothing: the file may then not be there yet, which a log line says.
 
     Raises:
         UsageError: unknown model type.
@@ -78,13 +65,19 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None) -> Resol
     if checkpoint is not None:
         return _resolve_given(model_type, checkpoint)
     if model_type == AUTO:
-        return _resolve_auto()
-    return _resolve_published(find_model_type(model_type))
+        return _resolve_auto(fetch)
+    return _resolve_published(find_model_type(model_type), fetch)
 
 
 def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
     # Opened for an explicit type too, so that a wrong file is reported before any work starts.
-    found = recognise_model_type(read_weights(checkpoint))
+    weights = read_weights(checkpoint)
+    if trained_note(checkpoint) is not None:
+        raise CheckpointError(
+            f"{checkpoint}: holds trained weights alone, not a whole model; "
+            f"write one by finetune.py --checkpoint {checkpoint} --export FILE.pth and give that"
+        )
+    found = recognise_model_type(weights)
     if model_type == AUTO:
         if found is None:
             raise CheckpointError(
@@ -92,16 +85,14 @@ def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
             )
         model_type = found
     elif found != model_type:
-        like = f"looks like {found}" if found else "is no Segment Anything checkpoint of a known type"
-        remedy = f"use --sam_model_type {found} or" if found else "use"
-        raise CheckpointError(f"{checkpoint}: {like}, not like {model_type}; {remedy} a checkpoint of {model_type}")
+        fitting_model(find_model_type(model_type), weights, checkpoint)  # raises, and names the keys that differ
     return ResolvedSam(model_type, checkpoint, sha256_of(checkpoint))
 
 
-def _resolve_auto() -> ResolvedSam:
+def _resolve_auto(fetch: bool) -> ResolvedSam:
     kind = MODEL_TYPES[_PREFERRED]
     try:
-        return _resolve_published(kind)
+        return _resolve_published(kind, fetch)
     except CheckpointError as error:
         if not shipped_checkpoint().is_file():
             raise
@@ -110,10 +101,10 @@ def _resolve_auto() -> ResolvedSam:
             _FALLBACK,
             str(error).rstrip("."),
         )
-    return _resolve_published(MODEL_TYPES[_FALLBACK])
+    return _resolve_published(MODEL_TYPES[_FALLBACK], fetch)
 
 
-def _resolve_published(kind: ModelType) -> ResolvedSam:
+def _resolve_published(kind: ModelType, fetch: bool) -> ResolvedSam:
     if kind.url is None:
         shipped = _SHIPPED_FOLDER / kind.file_name
         if not shipped.is_file():
@@ -125,6 +116,9 @@ def _resolve_published(kind: ModelType) -> ResolvedSam:
         if found == kind.sha256:
             return ResolvedSam(kind.name, cached, found)
         logger.warning("%s: is damaged (SHA-256 %s..., expected %s...)", cached, found[:8], str(kind.sha256)[:8])
+    if not fetch and kind.sha256 is not None:
+        logger.info("%s is not there yet; a run would first download it from %s", cached, kind.url)
+        return ResolvedSam(kind.name, cached, kind.sha256)
     _download(kind, cached)
     return ResolvedSam(kind.name, cached, sha256_of(cached))
 
@@ -132,38 +126,10 @@ def _resolve_published(kind: ModelType) -> ResolvedSam:
 def _download(kind: ModelType, target: Path) -> None:
     """Fetch the published weights to `target`: checked, complete or not there at all. Raises CheckpointError."""
     assert kind.url is not None
-    remedy = f"download {kind.url} yourself to {target}, or give a file by --sam_checkpoint"
-    if os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
+    try:
+        download(kind.url, target, kind.sha256)
+    except DownloadError as error:
         raise CheckpointError(
-            f"{kind.name}: no checkpoint in the cache and {OFFLINE_VARIABLE} forbids the download; {remedy}"
-        )
-    if not _answers(kind.url):
-        raise CheckpointError(f"{kind.name}: no checkpoint in the cache and the server does not answer; {remedy}")
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=(_PROBE_SECONDS, _READ_SECONDS), chunk_size=_BLOCK)
-    try:
-        pooch.retrieve(kind.url, known_hash=kind.sha256, fname=target.name, path=target.parent, downloader=downloader)
-    except (requests.RequestException, OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{kind.name}: the download failed ({reason}); {remedy}") from error
-
-
-def _answers(url: str) -> bool:
-    """Whether the server answers within a few seconds, name resolution included.
-
-    Resolving a name has no time limit of its own, hence a thread that is left behind when it takes too long.
-    """
-    answers: queue.Queue[bool] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            requests.head(url, timeout=_PROBE_SECONDS, allow_redirects=False).close()
-        except (requests.RequestException, OSError):
-            answers.put(False)
-        else:
-            answers.put(True)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return answers.get(timeout=_PROBE_SECONDS)
-    except queue.Empty:
-        return False
+            f"{kind.name}: no checkpoint in the cache and {error}; "
+            f"download {kind.url} yourself to {target}, or give a file by --sam_checkpoint"
+        ) from error

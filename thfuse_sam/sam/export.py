@@ -10,24 +10,22 @@ import logging
 from pathlib import Path
 from typing import IO, Any
 
-import safetensors
 import safetensors.torch
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import CheckpointError, OutputError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
-from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, cache_folder, resolve_sam, sha256_of, shipped_checkpoint
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam, sha256_of, shipped_checkpoint
 from thfuse_sam.sam.lora import LoraSettings, merged_state_dict
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
-from thfuse_sam.sam.weights import read_weights
+from thfuse_sam.sam.weights import TRAINED_KEY, read_weights, trained_note
 
 FORMAT_VERSION = 1
-TRAINED_SUFFIX = ".safetensors"
 EXPORT_SUFFIXES = (".pth", ".pt", ".safetensors")
-_KEY = "thfuse_sam_trained"
 
 log = logging.getLogger(__name__)
 
@@ -53,19 +51,13 @@ def save_trained(path: Path, sam: Sam, adaptation: Adaptation, base: ResolvedSam
         "lora": None if adaptation.lora is None else dataclasses.asdict(adaptation.lora),
     }
     weights = {name: value.cpu().contiguous() for name, value in trained_state(sam, adaptation).items()}
-    content = safetensors.torch.save(weights, {_KEY: json.dumps(entry)})
+    content = safetensors.torch.save(weights, {TRAINED_KEY: json.dumps(entry)})
     write_atomically(path, lambda file: file.write(content))
 
 
 def read_trained_header(path: Path) -> TrainedFile | None:
     """What `path` says about itself; None where it is no file of trained weights. Raises CheckpointError."""
-    if path.suffix.lower() != TRAINED_SUFFIX or not path.is_file():
-        return None
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-    except (safetensors.SafetensorError, OSError, ValueError):
-        return None  # the reader of checkpoints says what is wrong with it
+    text = trained_note(path)
     if text is None:
         return None
     try:

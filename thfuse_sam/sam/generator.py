@@ -26,6 +26,7 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes, remove_small_regions
 from torch import Tensor
 
+from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.format import LabelMap, label_map
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, StockDecoder
@@ -488,9 +489,7 @@ def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
     try:
         return work()
     except (MemoryError, RuntimeError) as error:  # PyTorch's own class is a RuntimeError, on a CPU it is a plain one
-        text = str(error)
-        lack = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not lack and "can't allocate memory" not in text and "not enough memory" not in text:
+        if not is_out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

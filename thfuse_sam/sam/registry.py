@@ -101,29 +101,28 @@ def build_sam(model_type: str, checkpoint: Path, device: torch.device | str = "c
     """
     kind = find_model_type(model_type)
     weights = read_weights(checkpoint)
-    # On the meta device a model has shapes and no values: nothing is initialised that the checkpoint would replace.
-    with torch.device("meta"):
-        sam = _build_for(kind, weights)
-    _require_fit(kind, sam.state_dict(), weights, checkpoint)
+    sam = fitting_model(kind, weights, checkpoint)
     # Copies, so that the checkpoint file is not held open by a memory map.
     values = {name: _for_model(value, torch.device(device)) for name, value in weights.items()}
     sam.load_state_dict(values, assign=True)
     return sam.to(device).eval()
 
 
-def _build_for(kind: ModelType, weights: Mapping[str, Tensor]) -> Sam:
-    if kind.name == recognise_model_type(weights) == "vit_nano":
-        return nano.build_vit_nano(nano_image_size(weights) or nano.IMAGE_SIZE)
-    return kind.build()
+def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Path) -> Sam:
+    """The model of `kind` without values, on the meta device.
 
-
-def _require_fit(
-    kind: ModelType, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], checkpoint: Path
-) -> None:
-    differences = describe_differences(expected, weights)
-    if not differences:
-        return
+    Raises CheckpointError, naming `checkpoint` and what differs, where `weights` are not exactly those of the model.
+    """
     found = recognise_model_type(weights)
+    # On the meta device nothing is initialised that the checkpoint would replace.
+    with torch.device("meta"):
+        if kind.name == found == "vit_nano":
+            sam = nano.build_vit_nano(nano_image_size(weights) or nano.IMAGE_SIZE)
+        else:
+            sam = kind.build()
+    differences = describe_differences(sam.state_dict(), weights)
+    if not differences:
+        return sam
     if found is None:
         raise CheckpointError(
             f"{checkpoint}: is no Segment Anything checkpoint of a known type ({differences}); "

@@ -12,10 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError
 from thfuse_sam.sam.assembly import STRIDE
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
+TRAINED_KEY = "thfuse_sam_trained"  # metadata of a .safetensors file of trained weights alone, see `export`
 
 # Training tools put the weights beside other things, under one of these names.
 _NESTED = ("model", "state_dict", "weights")
@@ -37,6 +39,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     return _unwrap(_read_torch(path), path)
+
+
+def trained_note(path: Path) -> str | None:
+    """What a file of trained weights alone says about itself, as JSON; None where `path` is none, or unreadable."""
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(TRAINED_KEY)
+    except (safetensors.SafetensorError, OSError, ValueError):
+        return None  # the reader of checkpoints says what is wrong with it
 
 
 def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
@@ -109,7 +122,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
+    try:
+        is_zip = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # something like a zip file's end, which leads nowhere
+        is_zip = False
     if not is_zip and _head(path).startswith(b"PK"):
         raise CheckpointError(f"{path}: the file is truncated; download or copy it again")
     try:
@@ -121,11 +137,14 @@ def _read_torch(path: Path) -> Any:
                 f"{path}: refused, it holds code ({unsafe[1]}) and not only tensors; use a file of plain weights"
             ) from error
         raise _damaged(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    # A damaged pickle can fail in any of the unpickler's ways.
+    except Exception as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
+    if is_out_of_memory(error):
+        return CheckpointError(f"{path}: memory does not suffice to read it; close other programs or use a smaller SAM")
     reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
     return CheckpointError(f"{path}: is truncated, damaged or no checkpoint ({reason}); download or copy it again")
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from torchvision.transforms import v2
 
-from thfuse_sam.datasets.segmentation.augment import Augmentation, AugmentedDataset, crop_foreground, transformed
+from thfuse_sam.datasets.segmentation.augment import FlippedDataset, crop_foreground, flipped
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 
 
@@ -37,40 +36,26 @@ class Listed:
 
 
 def test_flip_turns_image_labels_and_hidden_parts(sample: SegmentationSample) -> None:
-    flipped = transformed(sample, v2.RandomHorizontalFlip(1.0))
-    assert flipped is not None
-    assert np.array_equal(flipped.image, sample.image[:, ::-1])
+    turned = flipped(sample)
+    assert np.array_equal(turned.image, sample.image[:, ::-1])
+    assert turned.object_ids == (1, 2) and turned.categories == sample.categories
     for number in (1, 2):
-        assert np.array_equal(flipped.mask(number), sample.mask(number)[:, ::-1])
-    assert flipped.categories == sample.categories
+        assert np.array_equal(turned.mask(number), sample.mask(number)[:, ::-1])
 
 
-def test_masks_follow_their_pixels(sample: SegmentationSample) -> None:
-    augmented = AugmentedDataset(Listed(sample, 12), Augmentation(colour=0.0), seed=3)
-    areas = []
-    for index in range(12):
-        changed = augmented[index]
-        assert changed.image.shape == sample.image.shape and changed.image.dtype == np.uint8
-        seen = changed.image.max(2) > 100
-        drawn = changed.labels > 0
-        assert (seen & drawn).sum() / (seen | drawn).sum() > 0.85
-        areas.append(int(changed.mask(1).sum()))
-    assert min(areas) < 320 * 0.9 and max(areas) > 320 * 1.1
+def test_seed_epoch_and_index_decide_what_is_flipped(sample: SegmentationSample) -> None:
+    def pattern(dataset: FlippedDataset) -> list[bool]:
+        return [not np.array_equal(dataset[index].image, sample.image) for index in range(len(dataset))]
 
-
-def test_epoch_and_index_decide(sample: SegmentationSample) -> None:
-    augmented, again = (AugmentedDataset(Listed(sample, 2), Augmentation(), seed=1) for _ in range(2))
-    assert np.array_equal(augmented[1].image, again[1].image)
-    assert not np.array_equal(augmented[0].image, augmented[1].image)
-    augmented.set_epoch(1)
-    assert not np.array_equal(augmented[1].image, again[1].image)
-
-
-def test_objects_that_leave_are_dropped(sample: SegmentationSample) -> None:
-    right = transformed(sample, v2.RandomAffine(0, translate=None, scale=(1, 1), shear=None, center=None))
-    assert right is not None and right.object_ids == (1, 2)
-    gone = transformed(sample, v2.Compose([v2.Lambda(lambda item: item * 0)]))
-    assert gone is None
+    one, again, other = (FlippedDataset(Listed(sample, 40), 0.5, seed) for seed in (1, 1, 2))
+    first = pattern(one)
+    assert 10 < sum(first) < 30
+    assert pattern(again) == first != pattern(other)
+    one.set_epoch(1)
+    assert pattern(one) != first
+    assert one.names == Listed(sample, 40).names
+    assert sum(pattern(FlippedDataset(Listed(sample, 40), 1.0))) == 40
+    assert one.image_path(0) is None, "half of the images are not those in the files"
 
 
 def test_pasting_keeps_overlaps_and_size(sample: SegmentationSample) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from thfuse_sam.datasets.segmentation import open_segmentation_dataset, set_epoch, split_dataset
+from thfuse_sam.datasets.segmentation import OneSample, open_segmentation_dataset, set_epoch, split_dataset
 from thfuse_sam.datasets.segmentation.mixture import Mixture
 from thfuse_sam.errors import UsageError
 
@@ -76,6 +76,15 @@ def test_foreground_is_pasted_onto_backgrounds(sets: Path) -> None:
     assert np.array_equal(drawn[0].image, first.image)
     set_epoch(drawn, 1)
     assert not np.array_equal(drawn[0].image, first.image)
+
+
+def test_one_sample_stays_the_same_in_every_epoch(sets: Path) -> None:
+    part = train_set(sets, "cracks", w_aug=1.0, aug_details=["crop_foreground"], bg_paths=[str(sets / "backgrounds")])
+    one = OneSample(mixture(sets, {"train": [part]}))
+    first = one[0]
+    set_epoch(one, 1)
+    assert np.array_equal(one[0].image, first.image) and one.names == [first.name]
+    assert len(list(one)) == len(one) == 1 and one.image_path(0) is None, "a composed image is not one in a file"
 
 
 def test_w_aug_true_pastes_some(sets: Path) -> None:

@@ -2,9 +2,10 @@
 
 from thfuse_sam.datasets.segmentation.opening import open_segmentation_dataset, open_train_and_val
 from thfuse_sam.datasets.segmentation.sample import SegmentationDataset, SegmentationSample
-from thfuse_sam.datasets.segmentation.splits import Subset, set_epoch, split_dataset
+from thfuse_sam.datasets.segmentation.splits import OneSample, Subset, set_epoch, split_dataset
 
 __all__ = [
+    "OneSample",
     "SegmentationDataset",
     "SegmentationSample",
     "Subset",

@@ -1,15 +1,13 @@
-"""Augmentation of annotated images: flip, scale, colour, and pasting the foreground onto other backgrounds."""
+"""Augmentation of annotated images: mirroring, and pasting the foreground onto other backgrounds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from thfuse_sam.datasets.segmentation.sample import SegmentationDataset, SegmentationSample
 from thfuse_sam.datasets.segmentation.splits import set_epoch
@@ -17,41 +15,12 @@ from thfuse_sam.datasets.segmentation.splits import set_epoch
 _PASTE_SCALES = (0.75, 1.25)  # of a pasted foreground; more would tear thin objects
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is changed by chance."""
+class FlippedDataset:
+    """`dataset` with some of its samples mirrored left to right; the seed, the epoch and the index decide which."""
 
-    flip: float = 0.5  # probability of a mirror image
-    scale: tuple[float, float] = (0.75, 1.33)  # smallest and largest factor; the image keeps its size
-    shift: float = 0.1  # largest shift, as a share of height and width
-    colour: float = 0.2  # largest change of brightness, contrast and saturation, as a share
-
-    def transform(self) -> v2.Transform:
-        """The torchvision transform for image and masks together."""
-        return v2.Compose(
-            [
-                v2.RandomHorizontalFlip(self.flip),
-                v2.RandomAffine(
-                    degrees=0,
-                    translate=(self.shift, self.shift),
-                    scale=self.scale,
-                    interpolation=v2.InterpolationMode.BILINEAR,
-                ),
-                v2.ColorJitter(self.colour, self.colour, self.colour),
-            ]
-        )
-
-
-class AugmentedDataset:
-    """`dataset` with every sample augmented; the epoch, the index and the seed decide how.
-
-    Objects that leave the image are dropped; a sample that would lose all of them stays as it is.
-    """
-
-    def __init__(self, dataset: SegmentationDataset, augmentation: Augmentation, seed: int = 0) -> None:
-        self._dataset = dataset
-        self._transform = augmentation.transform()
-        self._seed = seed
+    def __init__(self, dataset: SegmentationDataset, probability: float, seed: int = 0) -> None:
+        """`probability`: of a mirror image, in [0, 1]."""
+        self._dataset, self._probability, self._seed = dataset, probability, seed
         self._epoch = shared_epoch()
 
     @property
@@ -63,11 +32,8 @@ class AugmentedDataset:
 
     def __getitem__(self, index: int) -> SegmentationSample:
         sample = self._dataset[index]
-        seed = int(np.random.default_rng([self._seed, int(self._epoch), index]).integers(2**63))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            changed = transformed(sample, self._transform)
-        return changed or sample
+        rng = np.random.default_rng([self._seed, int(self._epoch), index])
+        return flipped(sample) if rng.random() < self._probability else sample
 
     def image_path(self, index: int) -> Path | None:
         return None
@@ -82,17 +48,14 @@ def shared_epoch() -> torch.Tensor:
     return torch.zeros((), dtype=torch.int64).share_memory_()
 
 
-def transformed(sample: SegmentationSample, transform: v2.Transform) -> SegmentationSample | None:
-    """`sample` through a torchvision transform, image and masks alike; None if no object is left in the image."""
-    ids = sorted(sample.overlapped)
-    layers = np.stack([sample.labels, *(sample.overlapped[object_id].astype(np.int32) for object_id in ids)])
-    image, masks = transform(
-        tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))),
-        tv_tensors.Mask(torch.from_numpy(layers)),
+def flipped(sample: SegmentationSample) -> SegmentationSample:
+    """`sample` mirrored left to right, image and masks alike."""
+    return replace(
+        sample,
+        image=np.ascontiguousarray(sample.image[:, ::-1]),
+        labels=np.ascontiguousarray(sample.labels[:, ::-1]),
+        overlapped={number: np.ascontiguousarray(mask[:, ::-1]) for number, mask in sample.overlapped.items()},
     )
-    labels, *whole = masks.numpy()
-    kept = {object_id: mask.astype(bool) for object_id, mask in zip(ids, whole, strict=True) if mask.any()}
-    return _sample_of(sample, image.numpy().transpose(1, 2, 0), labels.astype(np.int32), kept)
 
 
 def crop_foreground(

@@ -52,8 +52,9 @@ class CocoEntry:
             except (ValueError, TypeError, OverflowError) as error:
                 where = f"{self.json_path}: annotation {annotation.get('id')} of {self.image_path.name}"
                 raise SampleError(f"{where}: {error}") from error
-            if annotation.get("category_id") in self.categories:
-                names[number] = self.categories[annotation["category_id"]]
+            category = annotation.get("category_id")
+            if isinstance(category, int) and category in self.categories:
+                names[number] = self.categories[category]
         return SegmentationSample.from_masks(self.name, image, masks, names)
 
 
@@ -84,7 +85,7 @@ def find_coco(path: Path) -> Found:
     root = file.parent.parent if file.parent.name == _FOLDER else file.parent
     categories = {
         item["id"]: item["name"]
-        for item in content.get("categories") or []
+        for item in _list(content.get("categories"))
         if isinstance(item, dict) and isinstance(item.get("id"), int) and isinstance(item.get("name"), str)
     }
     by_image, problems = _by_image(content, file)
@@ -116,6 +117,10 @@ def load_coco(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[Any, list[dict[str, Any]]], list[str]]:
     """Annotations that are no crowd by image id, and a line for each that belongs to no image."""
     by_image: dict[Any, list[dict[str, Any]]] = {
@@ -126,7 +131,9 @@ def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[Any, list[dict[
         image = annotation.get("image_id") if isinstance(annotation, dict) else None
         if not isinstance(image, int) or image not in by_image:
             number = annotation.get("id") if isinstance(annotation, dict) else annotation
-            problems.append(f"{file}: annotation {number!r} belongs to image {image!r}, which is not listed")
+            problems.append(
+                f"{file}: annotation {str(number)[:80]} belongs to image {str(image)[:80]}, which is not listed"
+            )
         elif not annotation.get("iscrowd"):
             by_image[image].append(annotation)
     return by_image, problems

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN_PROBLEMS = 3  # in an error line
 _LOGGED_PROBLEMS = 20  # with skip_bad, one line each
+_SHOWN_NAME = 200  # characters of a path in an error line
 _READERS = 4  # threads of the check
 _BAR_FROM = 200  # entries from which a progress bar is worth a line
 
@@ -169,7 +170,7 @@ def _listed(classes: Iterable[str]) -> str:
 
 
 def resolve_inside(root: Path, folder: Path, relative: str, source: Path) -> Path:
-    """The path `relative` to `folder` that the file `source` names; it must stay inside `root`.
+    """The path `relative` to `folder` that the file `source` names; it must stay inside `root`, also through links.
 
     Backslashes separate folders too: LabelMe on Windows writes them. Raises SampleError.
     """
@@ -177,6 +178,16 @@ def resolve_inside(root: Path, folder: Path, relative: str, source: Path) -> Pat
     windows = PureWindowsPath(relative)
     target = Path(os.path.normpath(folder.absolute() / text))
     absolute = PurePosixPath(text).is_absolute() or windows.drive or windows.root
-    if not text or "\0" in text or absolute or not target.is_relative_to(os.path.normpath(root.absolute())):
-        raise SampleError(f"{source}: its image {relative!r} lies outside {root}; give a path inside it")
+    named = f"{source}: its image {relative[:_SHOWN_NAME]!r}"
+    inside = target.is_relative_to(os.path.normpath(root.absolute()))
+    if not text or absolute or not inside:
+        raise SampleError(f"{named} lies outside {root}; give a path inside it")
+    try:
+        target.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return target  # who looks for it says so
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{named} cannot be looked for ({type(error).__name__}); give another path") from error
+    if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(root)):
+        raise SampleError(f"{named} is a link out of {root}; copy the image there")
     return target

@@ -1,7 +1,6 @@
 """Data sets that are known by name: fetched once into the cache, checked, and unpacked with care."""
 
 import logging
-import os
 import shutil
 import stat
 import uuid
@@ -10,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pooch
-import requests
 
+from thfuse_sam.downloads import cache_folder, download
 from thfuse_sam.errors import DownloadError, UsageError
 from thfuse_sam.files import make_directory, write_text
 
 logger = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "SAM_CACHE"  # environment variable: folder of what was downloaded
-OFFLINE_VARIABLE = "THFUSE_OFFLINE"  # environment variable: 1 for never downloading
-TIMEOUT = (5.0, 30.0)  # seconds to connect, and of silence in a download that has begun
 MAX_UNPACKED = 8 << 30  # bytes; an archive that claims more is refused
 
 
@@ -58,7 +54,7 @@ def fetch(known: KnownSet) -> Path:
     Raises DownloadError: no network, a cut connection, content of another hash, or an archive that is refused.
     Nothing half-done stays behind.
     """
-    base = _cache_folder() / "datasets"
+    base = cache_folder() / "datasets"
     target = base / known.name
     if (target / known.folder).is_dir():
         return target / known.folder
@@ -77,32 +73,22 @@ def fetch(known: KnownSet) -> Path:
     return target / known.folder
 
 
-def _cache_folder() -> Path:
-    folder = os.environ.get(CACHE_VARIABLE)
-    return Path(folder).expanduser() if folder else Path(pooch.os_cache("thfuse-sam"))
-
-
 def _kept_hash(path: Path) -> str | None:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def _download(known: KnownSet, archive: Path, expected: str | None, kept: Path) -> None:
-    remedy = f"download {known.url} yourself to {archive}"
-    if os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
-        raise DownloadError(f"{known.name}: not in the cache and {OFFLINE_VARIABLE} forbids the download; {remedy}")
     logger.info("%s: downloading %s (%s)", known.name, known.url, known.terms)
     archive.unlink(missing_ok=True)
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=1 << 20)
-    pooch.get_logger().setLevel("WARNING")  # it advises in many lines to write an unknown hash down
     try:
-        pooch.retrieve(known.url, known_hash=expected, fname=archive.name, path=archive.parent, downloader=downloader)
-    except (requests.RequestException, OSError, ValueError) as error:
-        archive.unlink(missing_ok=True)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        download(known.url, archive, expected)
+    except DownloadError as error:
+        reason = str(error)
         if expected is not None and "hash" in reason.lower():
             source = "the published one" if known.sha256 else f"the one kept in {kept}"
             reason = f"its SHA-256 is not {source}, {expected[:12]}..."
-        raise DownloadError(f"{known.name}: the download failed ({reason}); {remedy}") from error
+        remedy = f"download {known.url} yourself to {archive}"
+        raise DownloadError(f"{known.name}: not in the cache and {reason}; {remedy}") from error
 
 
 def _unpack(archive: Path, target: Path, known: KnownSet) -> None:

@@ -101,8 +101,9 @@ class LabelMeEntry:
             number = numbers.setdefault(key, len(numbers) + 1)
             try:
                 drawn = outline.draw(shape)
-            except (ValueError, OSError, SyntaxError) as error:
-                raise SampleError(f"{self.json_path}: shape {index} '{outline.label}': {error}") from error
+            # What the mask of a shape holds is decoded by Pillow, whose plugins raise nearly every built-in exception.
+            except Exception as error:
+                raise SampleError(f"{self.json_path}: shape {index} '{outline.label[:80]}': {error}") from error
             masks[number] = masks[number] | drawn if number in masks else drawn
             categories[number] = outline.label
         if not masks:
@@ -178,7 +179,7 @@ def _entry(root: Path, base: Path, path: Path, apart: Path | None) -> LabelMeEnt
     for index, shape in enumerate(content["shapes"]):
         try:
             shapes.append(_shape(shape))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise SampleError(f"{path}: shape {index}: {error}") from None
     name = path.relative_to(base).as_posix()[: -len(path.suffix)]
     image = path if content.get("imageData") else _image_file(root, path, content, apart)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.augment import crop_foreground, shared_epoch
@@ -30,6 +29,7 @@ from thfuse_sam.datasets.segmentation.sample import SegmentationDataset, Segment
 from thfuse_sam.datasets.segmentation.splits import Subset, split_dataset
 from thfuse_sam.errors import UsageError
 from thfuse_sam.images import read_visible
+from thfuse_sam.plain_yaml import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +135,9 @@ class Mixture:
 def open_mixture(path: Path, open_set: Open, seed: int = 0) -> Mixture:
     """The mixture that a YAML file describes; `open_set` opens one data folder. Raises UsageError."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: not readable as YAML ({reason})") from error
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not readable as YAML ({error})") from error
     if not isinstance(content, Mapping) or not set(content) <= {"train", "test"}:
         raise UsageError(f"{path}: write a list 'train' of sets and at most one 'test' set, nothing else")
     train, test = content.get("train"), content.get("test")

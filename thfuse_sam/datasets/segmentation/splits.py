@@ -34,6 +34,25 @@ class Subset:
         set_epoch(self.dataset, epoch)
 
 
+class OneSample:
+    """The first sample of `dataset`, the same in every epoch, also where the data set draws by chance."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.names = dataset.names[:1]
+        self._sample, self._image_path = dataset[0], dataset.image_path(0)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        if index:
+            raise IndexError(index)
+        return self._sample
+
+    def image_path(self, index: int) -> Path | None:
+        return self._image_path
+
+
 def set_epoch(dataset: SegmentationDataset, epoch: int) -> None:
     """Make the random choices of epoch 0, 1, ... in a data set that makes any."""
     setter = getattr(dataset, "set_epoch", None)

@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets import segmentation
-from thfuse_sam.datasets.prompts import PromptMix, sample_prompts
-from thfuse_sam.datasets.segmentation import SegmentationDataset
+from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
+from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.engine.embedding_cache import EmbeddingCache
 from thfuse_sam.engine.sam_training.samples import find_embedding, group_prompts, object_masks
 from thfuse_sam.metrics.segmentation import (
@@ -44,7 +45,15 @@ class _Outcome:
     scored: ScoredMask | None
 
 
-@torch.no_grad()
+@dataclasses.dataclass(frozen=True)
+class PredictedObjects:
+    """Predicted masks of an image's N objects, in the order of its `object_ids`."""
+
+    prompts: Prompts
+    masks: npt.NDArray[np.bool_]  # NxHxW
+    scores: npt.NDArray[np.float32]  # N, the model's own estimate of each mask's IoU
+
+
 def evaluate_sam(
     sam: Sam,
     dataset: SegmentationDataset,
@@ -103,15 +112,17 @@ def result_table(columns: Mapping[str, Results]) -> str:
     return "\n".join(lines)
 
 
-def _evaluate_image(
+@torch.no_grad()
+def predict_objects(
     sam: Sam,
     dataset: SegmentationDataset,
     index: int,
+    *,
     n_objects: int,
-    seed: int,
-    cache: EmbeddingCache | None,
-    full: bool,
-) -> list[_Outcome]:
+    seed: int = 0,
+    cache: EmbeddingCache | None = None,
+) -> tuple[SegmentationSample, dict[str, PredictedObjects]]:
+    """A sample, and what `sam` makes of its objects for each of KINDS. Arguments as in `evaluate_sam`."""
     sample = dataset[index]
     ids = sample.object_ids
     frame = Frame.of(sample.shape, sam.image_encoder.img_size)
@@ -121,25 +132,41 @@ def _evaluate_image(
         if cache is not None and key is not None:
             embedding = cache.store(key, embedding)
     embedding = embedding.to(sam.device).float()
-    wanted = object_masks(sample, ids)
-    outcomes = []
+    found = {}
     for kind, mix in KINDS.items():
         prompts = sample_prompts(sample, ids, mix, np.random.default_rng((seed, index)))
+        masks, scores = np.empty((len(ids), *sample.shape), bool), np.empty(len(ids), np.float32)
         for indices, tensors in group_prompts(prompts, frame, logits_side(sam)):
             for first in range(0, len(indices), n_objects):
                 chosen = slice(first, first + n_objects)
-                masks, scores = predict(sam, embedding, frame, tensors.rows(chosen))
-                for mask, score, number in zip(masks, scores, indices[chosen].tolist(), strict=True):
-                    outcomes.append(
-                        _Outcome(
-                            kind,
-                            mask_iou(mask, wanted[number]),
-                            mask_dice(mask, wanted[number]),
-                            boundary_iou(mask, wanted[number]) if full else math.nan,
-                            ScoredMask.of(sample.name, mask, wanted[number], float(score)) if full else None,
-                        )
-                    )
-    return outcomes
+                rows = indices[chosen].numpy()
+                masks[rows], scores[rows] = predict(sam, embedding, frame, tensors.rows(chosen))
+        found[kind] = PredictedObjects(prompts, masks, scores)
+    return sample, found
+
+
+def _evaluate_image(
+    sam: Sam,
+    dataset: SegmentationDataset,
+    index: int,
+    n_objects: int,
+    seed: int,
+    cache: EmbeddingCache | None,
+    full: bool,
+) -> list[_Outcome]:
+    sample, found = predict_objects(sam, dataset, index, n_objects=n_objects, seed=seed, cache=cache)
+    wanted = object_masks(sample, sample.object_ids)
+    return [
+        _Outcome(
+            kind,
+            mask_iou(mask, truth),
+            mask_dice(mask, truth),
+            boundary_iou(mask, truth) if full else math.nan,
+            ScoredMask.of(sample.name, mask, truth, float(score)) if full else None,
+        )
+        for kind, objects in found.items()
+        for mask, truth, score in zip(objects.masks, wanted, objects.scores, strict=True)
+    ]
 
 
 def _summarise(outcomes: Sequence[_Outcome], full: bool) -> dict[str, float]:

@@ -14,6 +14,7 @@ from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import SegmentationDataset
+from thfuse_sam.datasets.segmentation.augment import FlippedDataset
 from thfuse_sam.engine import checkpoint as checkpoints
 from thfuse_sam.engine import loop
 from thfuse_sam.engine.embedding_cache import EmbeddingCache
@@ -58,6 +59,7 @@ class FinetuneSettings:
     warmup_steps: int = 20  # optimiser steps
     patience: int = 3  # epochs without a better score before "plateau" lowers the learning rate to a tenth
     early_stopping: int | None = None  # evaluations without a better score before training ends; None: never
+    flip: float = 0.0  # probability of a mirror image in training, in [0, 1]; mirrored sets have no kept embeddings
     seed: int = 0
     num_workers: int = 0  # 0: samples are made in the training process
     save_interval: int = 10  # epochs between epoch{N}.safetensors
@@ -129,6 +131,8 @@ class SamTrainer:
         trained = [value for value in sam.parameters() if value.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
         frame = ModelFrame(int(sam.image_encoder.img_size), logits_side(sam))
+        if settings.flip:
+            train_set = FlippedDataset(train_set, settings.flip, settings.seed)
         self._samples = PromptedSamples(
             train_set, frame, mix, n_objects=settings.n_objects, seed=settings.seed, cache=cache
         )
@@ -148,7 +152,7 @@ class SamTrainer:
                 "give the same --checkpoint, --freeze_... and --lora_rank, or start without --resume"
             )
         # These decide what a step sees; with others, "going on" would repeat some images and leave out some.
-        for key in ("batch_size", "virtual_batch_size", "seed", "images", "n_objects", "sub_iterations"):
+        for key in ("batch_size", "virtual_batch_size", "seed", "images", "n_objects", "sub_iterations", "flip"):
             there, here = saved.training.get(key), self.options[key]
             if there != here:
                 raise UsageError(

@@ -1,0 +1,116 @@
+"""A thousand pairs through the whole pipeline: do memory, open files and temporary files stay where they are?
+
+    python benchmarks/soak.py [--pairs 1000] [--folder DIR]
+
+Makes small random pairs and the weights of a small random SAM, runs precompute_masks.py, train.py, test.py and
+finetune.py on them, each in a process of its own, and looks at it ten times a second. Prints a
+Markdown table: of memory and open files the median of the second and of the last fifth of the time.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from thfuse_sam.masks.tree import partial_files
+from thfuse_sam.sam.nano import build_vit_nano
+
+ROOT = Path(__file__).resolve().parents[1]
+HEIGHT, WIDTH = 48, 64
+FEW_POINTS = ["--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0"]
+
+
+@dataclass
+class Samples:
+    """What was seen of a process while it ran."""
+
+    memory: list[float] = field(default_factory=list)  # MiB
+    files: list[int] = field(default_factory=list)  # open ones
+    temporary: list[int] = field(default_factory=list)  # in the folder for them
+
+    def row(self) -> str:
+        """Second and last fifth of the time."""
+        return " | ".join(
+            f"{statistics.median(_fifth(values, 1)):.0f} -> {statistics.median(_fifth(values, 4)):.0f}"
+            for values in (self.memory, self.files, self.temporary)
+        )
+
+
+def _fifth(values: list[float] | list[int], number: int) -> list[float]:
+    size = max(len(values) // 5, 1)
+    return [float(value) for value in values[number * size : (number + 1) * size]] or [float(values[-1])]
+
+
+def make_data(folder: Path, pairs: int) -> None:
+    for index in range(pairs):
+        random = np.random.default_rng(index)
+        image = random.integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        top, left = int(random.integers(0, HEIGHT // 2)), int(random.integers(0, WIDTH // 2))
+        image[top : top + 20, left : left + 25] += 150
+        for modality, pixels in (("ir", image[..., 0]), ("vi", image)):
+            path = folder / "pairs" / modality / f"{index // 100:02d}" / f"{index:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    torch.manual_seed(0)
+    torch.save(build_vit_nano(64).state_dict(), folder / "nano.pth")
+
+
+def watch(script: str, arguments: list[str], folder: Path) -> tuple[float, Samples]:
+    """Run a command and look at it; its seconds and what was seen. Ends the program where it fails."""
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    samples = Samples()
+    env = {**psutil.Process().environ(), "TMPDIR": str(temporary), "THFUSE_OFFLINE": "1"}
+    started = time.monotonic()
+    with (folder / "log.txt").open("wb") as log:
+        process = psutil.Popen(
+            [sys.executable, str(ROOT / script), *arguments], cwd=folder, stdout=log, stderr=log, env=env
+        )
+        while process.poll() is None:
+            try:
+                samples.memory.append(process.memory_info().rss / 2**20)
+                samples.files.append(process.num_fds())
+            except psutil.NoSuchProcess:
+                break
+            samples.temporary.append(sum(1 for _ in temporary.rglob("*")))
+            time.sleep(0.1)
+        status = process.wait()
+    if status:
+        sys.exit(f"{script} ended with {status}: {(folder / 'log.txt').read_text(errors='replace')[-1000:]}")
+    return time.monotonic() - started, samples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--folder", type=Path, help="where everything is made (None: a temporary one)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        make_data(folder, options.pairs)
+        pairs = ["--dataset_path", "pairs", "--precomputed_masks_dir", "precomputed_masks", "--device", "cpu"]
+        stages = {
+            "precompute_masks.py": ["--dataset_path", "pairs", "--sam_checkpoint", "nano.pth", *FEW_POINTS],
+            "train.py": [*pairs, "--epochs", "2", "--batch_size", "8", "--crop_size", "32", "--val_metrics", "none"],
+            "test.py": [*pairs, "--model_path", "models/latest.pth", "--metrics"],
+            "finetune.py": ["--data_dir", "precomputed_masks", "--checkpoint", "nano.pth", "--n_iterations", "300",
+                            "--val_ratio", "0", "--freeze_image_encoder", "--skip_bad", "--cache_embeddings", "off"],
+        }  # fmt: skip
+        print("| command | seconds | memory, MiB | open files | temporary files | left over |")
+        print("|---|---:|---:|---:|---:|---:|")
+        for script, arguments in stages.items():
+            seconds, samples = watch(script, arguments, folder)
+            left = len(partial_files(folder)) + sum(path.is_file() for path in (folder / "tmp").rglob("*"))
+            print(f"| `{script}` | {seconds:.0f} | {samples.row()} | {left} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

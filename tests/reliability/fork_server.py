@@ -1,0 +1,152 @@
+"""Runs commands of the project in forked children, because importing them takes seconds each time (not on Windows).
+
+Reads one JSON request a line and answers with one line each:
+
+    {"command": "train", "argv": [...], "cwd": "...", "send": 9, "after": 0.4, "limits": {"RLIMIT_FSIZE": 4096}}
+    {"status": -9, "seconds": 0.41, "err": "..."}
+
+`send` is a signal for the child `after` seconds from its start, null for none. A status below 0 is the signal that has
+ended the child. `"limits": {"MEMORY": n}` leaves it n bytes more than it has. `"fault": [kind, read, path]` happens
+when the child, or a process that it starts, reads an image for the `read`-th time, see `FAULTS`. With `"ranks": 2` that
+many children are processes of one distributed run, the signal goes to the last one, and the answer is a list.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from thfuse_sam import images
+
+COMMANDS = ("precompute", "train", "test", "finetune")
+SECONDS = 120.0  # after which a child is taken for one that hangs
+
+
+def _wait(path: Path) -> None:
+    time.sleep(1000)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _die(path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+FAULTS = {"vanish": Path.unlink, "truncate": _truncate, "hang": _wait, "die": _die}
+
+
+def main() -> None:
+    mains = {name: importlib.import_module(f"thfuse_sam.cli.{name}").main for name in COMMANDS}
+    importlib.import_module("torch.utils.tensorboard")  # training imports it when it starts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for line in sys.stdin:
+        request = json.loads(line)
+        ranks = request.get("ranks", 1)
+        env = dict(request.get("env") or {})
+        if ranks > 1:
+            env |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
+            env |= {"MASTER_PORT": str(_free_port())}
+        started = time.monotonic()
+        children = [
+            _start(
+                mains[request["command"]],
+                request,
+                env | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
+            )
+            for rank in range(ranks)
+        ]
+        answers = _watch(children, request.get("send"), request.get("after", 0.0), started)
+        print(json.dumps(answers if ranks > 1 else answers[0]), flush=True)
+
+
+def _start(command: Any, request: dict[str, Any], env: dict[str, str]) -> tuple[int, Path]:
+    descriptor, name = tempfile.mkstemp()
+    child = os.fork()
+    if child:
+        os.close(descriptor)
+        return child, Path(name)
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.chdir(request["cwd"])
+        os.environ.update(env)
+        if request.get("fault"):
+            _inject(*request["fault"])
+        for limit, value in (request.get("limits") or {}).items():
+            if limit == "MEMORY":
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                limit, value = "RLIMIT_AS", pages * resource.getpagesize() + value
+            resource.setrlimit(getattr(resource, limit), (value, value))
+        status = command(request["argv"])
+    except BaseException:  # as the interpreter does
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _inject(kind: str, at: int, path: str) -> None:
+    """Let a fault happen at the `at`-th time (from 1) that an image is read, before it is."""
+    reads, decode = 0, images._decode
+    images.READ_SECONDS = 0.5
+
+    def faulty(own: Path) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == at:
+            FAULTS[kind](Path(path))
+        return decode(own)
+
+    images._decode = faulty
+
+
+def _watch(children: list[tuple[int, Path]], send: int | None, after: float, started: float) -> list[dict[str, Any]]:
+    """Wait for the children; the last one is sent `send` at its time, all are killed when they take too long."""
+    ended: dict[int, tuple[int, float]] = {}
+    while len(ended) < len(children):
+        for child, _ in children:
+            if child not in ended:
+                found, wait_status = os.waitpid(child, os.WNOHANG)
+                if found:
+                    ended[child] = os.waitstatus_to_exitcode(wait_status), time.monotonic() - started
+        seconds = time.monotonic() - started
+        if send is not None and seconds >= after and children[-1][0] not in ended:
+            os.kill(children[-1][0], send)
+            send = None
+        if seconds > SECONDS:
+            for child, _ in children:
+                if child not in ended:
+                    os.kill(child, signal.SIGKILL)
+        time.sleep(0.002)
+    answers = []
+    for child, output in children:
+        status, seconds = ended[child]
+        answers.append({"status": status, "seconds": seconds, "err": output.read_text(errors="replace")})
+        output.unlink()
+    return answers
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The wheel and the source archive hold everything, and work outside of the checkout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("thfuse_sam", "models", "datasets/sample", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+
+# Run outside of the checkout: a dry run, and where test.py looks for its network.
+INSTALLED = """
+import sys, thfuse_sam
+from thfuse_sam.cli import precompute, test
+assert thfuse_sam.__file__.startswith(sys.argv[1]), thfuse_sam.__file__
+assert test._model_path(test.build_parser().parse_args([])).is_file()
+sys.exit(precompute.main(["--dry_run", "--sam_model_type", "vit_nano"]))
+"""
+
+
+def build(kind: str, source: Path, target: Path) -> None:
+    code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=source, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel and a source archive, made from a copy of the checkout."""
+    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.pth"))
+        else:
+            shutil.copy(ROOT / part, copy / part)
+    for kind in ("wheel", "sdist"):
+        build(kind, copy, target)
+    return target
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_ships(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"thfuse_sam/py.typed", "thfuse_sam/report/static/fusion.js"} <= names
+    for pattern in ("models/*.safetensors", "datasets/sample/**/*.jpg", "datasets/sample/**/*.png"):
+        shipped = {f"thfuse_sam/shipped/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob(pattern)}
+        assert shipped and shipped <= names
+    scripts = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    assert {"thfuse-precompute", "thfuse-train", "thfuse-test"} <= set(re.findall(r"thfuse-\w+", scripts))
+
+
+@pytest.mark.slow
+def test_the_source_archive_makes_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    (archive,), (wheel,) = built.glob("*.tar.gz"), built.glob("*.whl")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    build("wheel", unpacked, tmp_path)
+    (again,) = tmp_path.glob("*.whl")
+    assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_finds_its_weights_and_samples(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    zipfile.ZipFile(wheel).extractall(site)
+    empty.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(site), "THFUSE_OFFLINE": "1", "SAM_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", INSTALLED, str(site)]
+    done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "images: 48 (24 ir, 24 vi)" in done.stdout and str(site) in done.stdout
+    assert list(empty.iterdir()) == []

@@ -1,0 +1,39 @@
+"""Reading option files as plain YAML: values, lists and mappings, bounded in size and depth, whoever wrote them."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1 << 18  # reading more would take seconds
+MAX_DEPTH = 20
+_LONGEST_REASON = 200  # characters
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """A safe loader that takes neither aliases, which let a short file stand for a huge one, nor deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not taken; write the value again")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises OSError, and ValueError with the reason in one line."""
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES >> 10} KiB")
+    try:
+        return yaml.load(content.decode("utf-8"), Loader=_PlainLoader)
+    # Besides its own errors it lets through those of values that are none, such as the date 2001-99-99.
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split())[:_LONGEST_REASON]) from error

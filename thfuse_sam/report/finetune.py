@@ -1,0 +1,176 @@
+"""The report of a fine-tuning run: figures for each kind of prompt, curves, and masks before and after."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from segment_anything.modeling import Sam
+
+from thfuse_sam.datasets import segmentation
+from thfuse_sam.datasets.prompts import Prompts
+from thfuse_sam.datasets.segmentation import SegmentationDataset
+from thfuse_sam.engine.sam_training.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
+from thfuse_sam.engine.sam_training.samples import object_masks
+from thfuse_sam.images import write_image
+from thfuse_sam.metrics.segmentation import mask_iou
+from thfuse_sam.report.page import replacing, write_page
+from thfuse_sam.report.prompts import draw_objects
+from thfuse_sam.report.run_facts import Facts
+from thfuse_sam.report.training import read_log
+from thfuse_sam.sam.checkpoints import ResolvedSam
+from thfuse_sam.sam.registry import build_sam
+
+SAMPLES = 6  # images
+LONGEST_SIDE = 640  # pixels of a picture
+
+_TITLES = {
+    "train/total": "loss, total",
+    "train/mask_iou": "IoU while training",
+    "lr": "learning rate",
+    "images_per_second": "images per second",
+}
+_TRAINING = ("training", 0)  # name and colour of a series
+_CURVES = ("iou", "dice")  # figures of every evaluation
+
+Picture = npt.NDArray[np.uint8]  # HxWx3
+Masks = npt.NDArray[np.bool_]  # NxHxW
+
+
+def write_finetune_report(
+    folder: Path,
+    log: Path,
+    facts: Facts,
+    base: ResolvedSam,
+    tuned: Sam,
+    dataset: SegmentationDataset,
+    *,
+    zero_shot: Results,
+    fine_tuned: Results,
+    n_objects: int,
+    seed: int,
+) -> Path:
+    """Write the report into `folder` and return the path of its page.
+
+    Args:
+        folder: is replaced where it holds an earlier report.
+        log: `train_log.csv`, one row an epoch.
+        base: what was tuned; it is loaded beside `tuned`, on the same device.
+        tuned: in eval mode.
+        dataset: some of its images are shown; with that of the evaluation, `n_objects` and `seed` of the evaluation
+            too, the masks are those that were scored.
+        zero_shot, fine_tuned: empty without an evaluation.
+
+    Raises OutputError, and SampleError or ImageReadError where an image cannot be read any more.
+    """
+    columns, rows = read_log(log)
+    with replacing(folder) as staging:
+        data: dict[str, Any] = {
+            "figures": _figures(zero_shot, fine_tuned),
+            "kinds": list(KINDS),
+            "charts": _charts(columns, rows, zero_shot),
+            "columns": columns,
+            "rows": rows,
+            "samples": _write_samples(staging, base, tuned, dataset, n_objects, seed),
+        }
+        page = write_page(staging, "finetune", facts, data)
+    return folder / page.name
+
+
+def _figures(zero_shot: Results, fine_tuned: Results) -> list[dict[str, Any]]:
+    """One row for each kind of prompt and figure."""
+    return [
+        {
+            "kind": kind,
+            "objects": after["objects"],
+            "figure": title,
+            "before": zero_shot[kind][name],
+            "after": after[name],
+        }
+        for kind, after in fine_tuned.items()
+        for name, title in TITLES.items()
+        if name in after
+    ]
+
+
+def _charts(columns: Sequence[str], rows: Sequence[dict[str, float]], zero_shot: Results) -> list[dict[str, Any]]:
+    """Curves over epochs. Those of the evaluation begin at epoch 0, before training."""
+    charts: list[dict[str, Any]] = []
+    for figure in _CURVES:
+        series = []
+        for colour, kind in enumerate(KINDS, 1):
+            start = [[0, zero_shot[kind][figure]]] if kind in zero_shot else []
+            series.append(_series(kind, colour, start + _points(rows, f"val/{kind}_{figure}")))
+        charts.append({"title": f"{TITLES[figure]}, validation", "series": series})
+    for column in columns:
+        if column != "step" and not column.startswith("val/"):
+            title = _TITLES.get(column, column.removeprefix("train/"))
+            charts.append({"title": title, "series": [_series(*_TRAINING, _points(rows, column))]})
+    charts = [{**chart, "series": [line for line in chart["series"] if line["points"]]} for chart in charts]
+    return [chart for chart in charts if chart["series"]]
+
+
+def _series(name: str, colour: int, points: list[list[float]]) -> dict[str, Any]:
+    return {"name": name, "colour": colour, "points": points}
+
+
+def _points(rows: Sequence[dict[str, float]], column: str) -> list[list[float]]:
+    return [[row["epoch"], row[column]] for row in rows if column in row]
+
+
+def _write_samples(
+    folder: Path, base: ResolvedSam, tuned: Sam, dataset: SegmentationDataset, n_objects: int, seed: int
+) -> list[dict[str, Any]]:
+    segmentation.set_epoch(dataset, 0)
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).round().astype(int)).tolist()
+    untuned = build_sam(base.model_type, base.checkpoint, tuned.device)
+    entries = []
+    for number, index in enumerate(chosen, 1):
+        sample, after = predict_objects(tuned, dataset, index, n_objects=n_objects, seed=seed)
+        _, before = predict_objects(untuned, dataset, index, n_objects=n_objects, seed=seed)
+        truth = object_masks(sample, sample.object_ids)
+        stem = folder / "pictures" / f"{number:05d}"
+        entries.append(
+            {
+                "name": sample.name,
+                "objects": len(truth),
+                "image": _write_picture(stem, "image", sample.image, truth[:0]),
+                "truth": _write_picture(stem, "truth", sample.image, truth),
+                "before": _write_predictions(stem, "before", sample.image, truth, before),
+                "after": _write_predictions(stem, "after", sample.image, truth, after),
+            }
+        )
+    return entries
+
+
+def _write_predictions(
+    stem: Path, when: str, image: Picture, truth: Masks, found: Mapping[str, PredictedObjects]
+) -> dict[str, dict[str, Any]]:
+    """Kind of prompt -> mean IoU and picture."""
+    return {
+        kind: {
+            "iou": float(np.mean([mask_iou(mask, wanted) for mask, wanted in zip(objects.masks, truth, strict=True)])),
+            "picture": _write_picture(stem, f"{kind}_{when}", image, objects.masks, objects.prompts),
+        }
+        for kind, objects in found.items()
+    }
+
+
+def _write_picture(stem: Path, name: str, image: Picture, masks: Masks, prompts: Prompts | None = None) -> str:
+    """Draw and write a picture; returns its path below the report's folder."""
+    height, width = image.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        shrunk = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
+        masks = np.array(shrunk, bool).reshape(-1, *image.shape[:2])
+        prompts = prompts and dataclasses.replace(
+            prompts, points=prompts.points * scale, boxes=None if prompts.boxes is None else prompts.boxes * scale
+        )
+    path = stem.with_name(f"{stem.name}_{name}.jpg")
+    write_image(path, draw_objects(image, list(masks), prompts))
+    return f"{path.parent.name}/{path.name}"
