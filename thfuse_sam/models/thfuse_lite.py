@@ -9,8 +9,8 @@
 
 What differs from `thfuse` and why: the network does not paint details, it says how much of each source's to take, so
 that they stay sharp and an untrained network fuses already; attention has a bounded number of keys, so that its cost
-grows linearly with the image; maps are limited to (0, 2) and there is no batch norm, so that an image's result depends on no
-other image.
+grows linearly with the image; maps are limited to (0, 2) and there is no batch norm, so that an image's result depends
+on no other image.
 """
 
 import math
