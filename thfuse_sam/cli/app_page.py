@@ -178,7 +178,7 @@ def _build_pair(session: FusionSession, samples: Sequence[ImagePair], files: Pat
         pair = samples[event.index]
         return [str(pair.ir), str(pair.vi), *open_pair(old, str(pair.ir), str(pair.vi), choice, colour, *values)]
 
-    one = {"concurrency_id": _QUEUE, "concurrency_limit": 1, "api_visibility": "private"}
+    one: dict[str, Any] = {"concurrency_id": _QUEUE, "concurrency_limit": 1, "api_visibility": "private"}
     inputs = [current, ir_file, vi_file, *settings]
     for file in (ir_file, vi_file):
         file.upload(open_pair, inputs, results, **one)
