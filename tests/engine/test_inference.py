@@ -16,7 +16,8 @@ CPU = torch.device("cpu")
 def network() -> FusionNetwork:
     torch.manual_seed(0)
     network = build_network("thfuse_lite", width=8, growth=4, fine_width=6, dim=16, heads=2).eval()
-    nn.init.normal_(network.reconstruction.weight, std=0.1)
+    for parameter in [*network.base.parameters(), *network.details.parameters()]:
+        nn.init.normal_(parameter, std=0.1)
     return network
 
 

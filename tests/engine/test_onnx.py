@@ -21,7 +21,8 @@ def test_the_file_computes_what_the_network_does(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
     network = build_network("thfuse_lite", width=8, growth=4, fine_width=6, dim=16, heads=2).eval()
-    nn.init.normal_(network.reconstruction.weight, std=0.1)
+    for parameter in [*network.base.parameters(), *network.details.parameters()]:
+        nn.init.normal_(parameter, std=0.1)
     path = tmp_path / "out" / "fuse.onnx"
     assert onnx.export_onnx(network, path, *SIZE) < onnx.TOLERANCE
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -107,7 +107,7 @@ for _ in range(10):
             attempt()
         finally:
             os._exit(0)
-    time.sleep(moments.uniform(0.01, 0.25))
+    time.sleep(moments.uniform(0.01, 0.08))
     os.kill(child, signal.SIGKILL)
     kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 attempt()

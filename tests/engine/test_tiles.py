@@ -16,7 +16,8 @@ def network() -> FusionNetwork:
     network = build_network("thfuse_lite", **SMALL).eval()
     for parameter in [*network.guidance.parameters(), *network.maps.parameters()]:
         nn.init.normal_(parameter, std=0.7)
-    nn.init.normal_(network.reconstruction.weight, std=0.1)
+    for parameter in [*network.base.parameters(), *network.details.parameters()]:
+        nn.init.normal_(parameter, std=0.1)
     return network
 
 
