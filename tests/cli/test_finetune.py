@@ -233,7 +233,7 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--prompts", "circle=1"], 2, "circle"),
         (["--loss", "dice=0", "focal=0"], 2, "no loss of the mask"),
         (["--alpha", "2"], 2, "--alpha"),
-        (["--export", "full.ckpt"], 1, "--export full.ckpt"),
+        (["--export", "full.ckpt"], 2, "--export full.ckpt"),
         (["--resume", "none.pth"], 2, "--resume none.pth"),
         (["--lr", "0"], 2, "--lr"),
         (["--output_dir", "base.pth"], 1, "base.pth"),

@@ -10,7 +10,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import nn
 
-from thfuse_sam.errors import CheckpointError, OutputError, UsageError
+from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.sam import export
 from thfuse_sam.sam.adapt import PARTS, Adaptation, load_trained_state, prepare, set_mode, trained_state
 from thfuse_sam.sam.checkpoints import ResolvedSam, sha256_of
@@ -218,7 +218,7 @@ def test_damaged_descriptions_and_other_parts(tmp_path: Path, base: ResolvedSam)
 
 
 def test_export_needs_a_suffix_that_readers_know(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="--export"):
+    with pytest.raises(UsageError, match="--export"):
         export.export_sam(tmp_path / "model.ckpt", build_vit_nano(64))
     assert not list(tmp_path.iterdir())
 

@@ -135,7 +135,7 @@ def _write(options: argparse.Namespace, dataset: SegmentationDataset, folder: Pa
     classes: Counter[str] = Counter()
     objects = 0
     try:
-        for index in tqdm(range(len(dataset)), f"writing {folder}", leave=False):
+        for index in tqdm(range(len(dataset)), f"writing {folder}", disable=None, leave=False):
             sample = dataset[index]
             writer.add(sample, dataset.image_path(index))
             classes.update(sample.categories.values())

@@ -16,7 +16,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from thfuse_sam.downloads import cache_folder
-from thfuse_sam.errors import CheckpointError, OutputError
+from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam, sha256_of, shipped_checkpoint
@@ -113,7 +113,7 @@ def load_any(
 def export_sam(path: Path, sam: Sam) -> None:
     """Write the whole model, adapters merged, atomically, in the format of the published checkpoints.
 
-    Raises OutputError: the suffix is none of EXPORT_SUFFIXES, or the system refuses.
+    Raises UsageError: the suffix is none of EXPORT_SUFFIXES; OutputError: the system refuses.
     """
     require_export_name(path)
     weights: dict[str, Tensor] = {name: value.cpu().contiguous() for name, value in merged_state_dict(sam).items()}
@@ -125,9 +125,9 @@ def export_sam(path: Path, sam: Sam) -> None:
 
 
 def require_export_name(path: Path) -> None:
-    """Refuse a name that readers of checkpoints would not take. Raises OutputError."""
+    """Refuse a name that readers of checkpoints would not take. Raises UsageError."""
     if path.suffix.lower() not in EXPORT_SUFFIXES:
-        raise OutputError(f"--export {path}: the name must end in {', '.join(EXPORT_SUFFIXES)}")
+        raise UsageError(f"--export {path}: the name must end in {', '.join(EXPORT_SUFFIXES)}")
 
 
 def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:

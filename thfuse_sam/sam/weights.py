@@ -145,7 +145,9 @@ def _read_torch(path: Path) -> Any:
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     if is_out_of_memory(error):
         return CheckpointError(f"{path}: memory does not suffice to read it; close other programs or use a smaller SAM")
-    reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    # PyTorch's reason comes after advice to load the file without its checks.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    reason = text.splitlines()[0][:120] if text else type(error).__name__
     return CheckpointError(f"{path}: is truncated, damaged or no checkpoint ({reason}); download or copy it again")
 
 

@@ -106,7 +106,7 @@ def checked(found: Found, path: Path, *, labels: Sequence[str] | None, merge: bo
         read = pool.map(_check, found.entries)
         quiet = len(found.entries) < _BAR_FROM
         for entry, result in zip(
-            found.entries, tqdm(read, f"checking {path}", len(found.entries), disable=quiet), strict=True
+            found.entries, tqdm(read, f"checking {path}", len(found.entries), disable=quiet or None), strict=True
         ):
             if isinstance(result, str):
                 problems.append(result)
