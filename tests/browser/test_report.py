@@ -66,7 +66,7 @@ def current(page: Any) -> str:
 
 def test_opens_with_what_was_run_and_what_is_better(fusion_page, open_page) -> None:
     page = open_page(fusion_page)
-    assert "net has the best mean rank" in page.locator("#verdict").inner_text()
+    assert "net is the best of 2 methods by mean rank: " in page.locator("#verdict").inner_text()
     page.locator("#facts summary").click()
     assert EVIL in page.locator("#facts code").inner_text()
     assert page.locator("#means tbody tr").count() == 2

@@ -69,7 +69,7 @@ def mask_signature(root: Path) -> str:
         return f"{root}, no manifest"
     signature = Manifest.load(root).signature
     settings = ", ".join(f"{name} {value}" for name, value in signature.generator.items())
-    return f"{root}: {signature.model_type}, checkpoint {signature.checkpoint_sha256[:12]}, {settings}"
+    return f"{root}: {signature.model_type}, checkpoint {signature.checkpoint_sha256[:12]}; {settings}"
 
 
 def _processor() -> str:

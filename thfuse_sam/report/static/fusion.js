@@ -48,25 +48,28 @@ function showSummary() {
   document.title = `${own}: ${plural(pairs, "fused pair")}`;
   const verdict = byId("verdict");
   if (ranked.length > 1) {
-    const [first] = ranked;
-    const tied = ranked.filter((method) => method.meanRank === first.meanRank);
-    const winner = tied.length > 1 ? ["No method is ahead: ", [tied.map((method) => method.name).join(", ")], " share the best"]
-      : [[first.name], " has the best"];
-    setText(verdict, [...winner, ` mean rank, ${formatFixed(first.meanRank, 2)} (1 would be best of all, always). Compared: `,
-      `${ranked.length} methods on ${plural(report.sharedPairs, "pair")}, ${report.metrics.length} metrics.`]);
+    const [first, ...rest] = ranked;
+    const tied = rest.filter((method) => method.meanRank === first.meanRank);
+    const withRank = (method) => `${method.name} ${formatFixed(method.meanRank, 2)}`;
+    const winner = tied.length ? ["No method is ahead: ", [[first, ...tied].map((method) => method.name).join(", ")], " share the best"]
+      : [[first.name], ` is the best of ${ranked.length} methods by`];
+    const others = rest.filter((method) => !tied.includes(method)).map(withRank);
+    setText(verdict, [...winner, " mean rank: ", [formatFixed(first.meanRank, 2)], others.length ? `, before ${others.join(", ")}.` : "."]);
   } else {
     setText(verdict, [[own], ` fused ${plural(pairs, "pair")} of infrared and visible images. `,
       "To see which is better, run it again with --compare and other methods' folders."]);
   }
   byId("summary-hint").textContent = `Means over ${plural(report.sharedPairs, "pair")}. ↑ higher is better, ↓ lower is better` +
-    (compared ? ". ★ marks the best method; mean rank 1 is best. Click a head to sort." : ".");
+    (compared ? ". ★ marks the best method. Rank 1: best of all methods on every pair. Click a head to sort." : ".");
   const columns = [{ label: "Method", title: "Name", value: (row) => row.name, cell: (row) => methodCell(row) }];
   if (compared) {
     const rankOf = (row) => row.meanRank;
     columns.push({ label: "Mean rank ↓", title: "Mean over metrics of the mean rank over pairs, lower is better", numeric: true,
       value: rankOf, cell: (row) => starred(formatFixed(row.meanRank, 2), ranked.length > 1 && row.meanRank === ranked[0].meanRank) });
-    columns.push({ label: "Images", title: "Fused images found", numeric: true, value: (row) => row.images,
-      cell: (row) => `${row.images} / ${pairs}` });
+    if (report.methods.some((method) => method.images < pairs)) {
+      columns.push({ label: "Images", title: "Fused images found", numeric: true, value: (row) => row.images,
+        cell: (row) => `${row.images} / ${pairs}` });
+    }
   }
   report.metrics.forEach((metric, index) => {
     const best = bestOf(index, report.methods.map((method) => method.mean[index]));

@@ -88,8 +88,8 @@ class Viewer {
       return { element: el("figure", { class: "pane" }, el("figcaption", {}, title), port.element), port, title };
     });
     this.root.append(
-      el("div", { class: "pair-title" }, this.title, this.size),
-      el("div", { class: "controls" }, ...this.selects, ...masks, zoom),
+      el("div", { class: "pair-title" }, this.title, this.size, zoom),
+      el("div", { class: "controls" }, ...this.selects, ...masks),
       this.stage,
       el("p", { class: "hint keys" }, "Drag the divider. Zoom: Ctrl + wheel or double click, then drag. Keys: ",
         el("kbd", {}, "←"), " ", el("kbd", {}, "→"), " pairs, ", el("kbd", {}, "1"), " ", el("kbd", {}, "2"), " ",
