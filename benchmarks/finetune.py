@@ -1,18 +1,21 @@
 """Figures of docs/finetuning.md: what fine-tuning gains on annotated images, and what the embedding cache saves.
 
-python benchmarks/finetune.py table --sets pennfudan=DIR fruits=DIR -- --freeze_image_encoder --num_epochs 20
-python benchmarks/finetune.py cache --data_dir DIR --model_type vit_b --images 4 --epochs 2
-python benchmarks/finetune.py cost --model_types vit_nano vit_t vit_b --objects 1 5 20 100
+python benchmarks/finetune.py table --sets pennfudan=DIR fruits=DIR -- --freeze_image_encoder --n_iterations 400
+python benchmarks/finetune.py cache --data_dir DIR --model_type vit_b --images 4 --epochs 3 --n_objects 5
+python benchmarks/finetune.py cost --model_types vit_nano vit_t vit_b --objects 1 5 20
 """
 
 import argparse
+import datetime
 import functools
 import json
+import shlex
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from segment_anything.modeling import Sam
@@ -23,8 +26,9 @@ from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import Subset, open_segmentation_dataset
 from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.engine.loop import set_seed
-from thfuse_sam.engine.sam_training.trainer import EVALUATION, FinetuneSettings, SamTrainer
+from thfuse_sam.engine.sam_training.trainer import EVALUATION, OPTIONS, FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.report.run_facts import code_version, machine
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.prompted import PromptTensors, decode, encode, logits_side
@@ -48,16 +52,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     cache.add_argument("--n_objects", type=positive_int, default=5)
     cost = commands.add_parser("cost", help="CPU seconds of the image encoder, and of training the decoder on an image")
     cost.add_argument("--model_types", nargs="+", choices=MODEL_TYPES, default=["vit_nano", "vit_t", "vit_b"])
-    cost.add_argument("--objects", type=positive_int, nargs="+", default=[1, 5, 20, 100], help="of an image")
+    cost.add_argument("--objects", type=positive_int, nargs="+", default=[1, 5, 20], help="of an image")
     options = parser.parse_args(argv)
+    start = time.process_time()
     print({"table": _table, "cache": _cache, "cost": _cost}[options.command](options))
+    print(
+        f"\n{machine(torch.device('cpu'))}; {code_version()}; {datetime.date.today().isoformat()}; "
+        f"{time.process_time() - start:.0f} s of CPU time."
+    )
 
 
 def _table(options: argparse.Namespace) -> str:
     lines = [
-        "| set | objects | prompt | IoU zero-shot | IoU tuned | Dice zero-shot | Dice tuned |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| set | images to train on | objects to validate on | prompt | IoU zero-shot | IoU tuned | Dice zero-shot "
+        "| Dice tuned |",
+        "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
+    run: dict[str, Any] = {}
     extra = [item for item in options.finetune_options if item != "--"]
     for entry in options.sets:
         name, _, folder = entry.partition("=")
@@ -67,13 +78,15 @@ def _table(options: argparse.Namespace) -> str:
         if status:
             raise SystemExit(status)
         results = json.loads((options.output_dir / name / EVALUATION).read_text(encoding="utf-8"))
+        run = json.loads((options.output_dir / name / OPTIONS).read_text(encoding="utf-8"))
         for kind, before in results["zero_shot"].items():
             after = results["fine_tuned"][kind]
             lines.append(
-                f"| {name} | {before['objects']} | {kind} | {before['iou']:.3f} | {after['iou']:.3f} "
+                f"| {name} | {run['images']} | {before['objects']} | {kind} | {before['iou']:.3f} | {after['iou']:.3f} "
                 f"| {before['dice']:.3f} | {after['dice']:.3f} |"
             )
-    return "\n".join(lines)
+    start = f"{run['model_type']}, SHA-256 {run['checkpoint_sha256'][:16]}"
+    return "\n".join([*lines, f"\nTuned from {start}, seed {run['seed']}: {shlex.join(extra)}"])
 
 
 def _cache(options: argparse.Namespace) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from thfuse_sam.sam.checkpoints import sha256_of
 from thfuse_sam.sam.nano import build_vit_nano
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "finetune.py"
@@ -41,8 +42,8 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def rows(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+def rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -59,7 +60,7 @@ def test_cache_gives_a_time_for_each_epoch_and_the_gain(
 
 def test_cost_of_encoder_and_decoder(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.main(["cost", "--model_types", "vit_nano", "--objects", "1", "2"])
-    _, (name, encoder, *decoders) = rows(capsys)
+    _, (name, encoder, *decoders) = rows(capsys.readouterr().out)
     assert name == "vit_nano" and float(encoder) > 0 and len(decoders) == 2
 
 
@@ -69,6 +70,8 @@ def test_table_has_both_prompts_of_each_set(
     torch.save(build_vit_nano(64).state_dict(), tmp_path / "base.pth")
     given = ["table", "--sets", f"halves={data}", "--output_dir", str(tmp_path / "runs")]
     benchmark.main([*given, "--", "--checkpoint", str(tmp_path / "base.pth"), "--num_epochs", "1"])
-    found = [row for row in rows(capsys) if row[0] == "halves"]
-    assert [row[1:3] for row in found] == [["1", "point"], ["1", "box"]]
-    assert all(0 <= float(cell) <= 1 for row in found for cell in row[3:])
+    text = capsys.readouterr().out
+    found = [row for row in rows(text) if row[0] == "halves"]
+    assert [row[1:4] for row in found] == [["1", "1", "point"], ["1", "1", "box"]]
+    assert all(0 <= float(cell) <= 1 for row in found for cell in row[4:])
+    assert f"Tuned from vit_nano, SHA-256 {sha256_of(tmp_path / 'base.pth')[:16]}, seed 0: " in text

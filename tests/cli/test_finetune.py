@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,38 @@ def test_synonyms_are_one_option() -> None:
         for other in others:
             assert vars(parse(other)) == vars(parse(first)), other
         assert vars(parse(first)) != vars(parse([])), first
+
+
+# Commands of earlier workflows, and what they mean here.
+EARLIER = [
+    (
+        "--data_dir O --checkpoint C.pth --model_type vit_h --output_dir R --freeze_image_encoder --batch_size 2 "
+        "--num_epochs 10 --lr 1e-5 --point_selection center --num_points 1 --eval_interval 2",
+        {"data_dir": Path("O"), "model_type": "vit_h", "freeze_image_encoder": True, "lr": 1e-5, "test_interval": 2},
+    ),
+    (
+        "--data_root D --model_type vit_h --checkpoint_path C.pth --freeze_image_encoder --batch_size 2 --steps 1500 "
+        "--learning_rate 1e-5 --weight_decay 0.01",
+        {"data_dir": Path("D"), "checkpoint": Path("C.pth"), "n_iterations": 1500, "weight_decay": 0.01},
+    ),
+    (
+        "-d -c first -m vit_t -b 1 -n 25 -g cuda -i 200 -s 2",
+        {
+            **{"debug_with_one_example": True, "exp_name": "first", "model_type": "vit_t", "device": "cuda"},
+            **{"n_objects_per_batch": 25, "n_iterations": 200, "n_sub_iteration": 2, "data_dir": None},
+        },
+    ),
+    (
+        "-b 4 --virtual_batch_size 4 --lr 1e-4 --alpha 0.75 --epoch_num 10 --save_interval 2 --exp_name NAME",
+        {"batch_size": 4, "virtual_batch_size": 4, "alpha": 0.75, "num_epochs": 10, "exp_name": "NAME"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "expected"), EARLIER)
+def test_commands_of_earlier_workflows_are_understood(command: str, expected: dict[str, Any]) -> None:
+    options = vars(finetune.build_parser().parse_command(command.split()))
+    assert {name: options[name] for name in expected} == expected
 
 
 def settings_of(options: argparse.Namespace) -> FinetuneSettings:
