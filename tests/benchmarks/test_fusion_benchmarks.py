@@ -108,3 +108,20 @@ def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp
     }
     rows = [line for line in (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines() if "±" in line]
     assert [row.split("|")[1].strip() for row in rows if row.startswith("|")] == list(ablation.ARMS)
+
+
+def test_one_command_makes_masks_images_and_the_table(
+    make_pairs: Callable[..., Path], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    results = script("fusion_results")
+    pairs = make_pairs(size=(96, 128))
+    peers = script("fusion_peers")
+    means = {"avg": dict.fromkeys(peers.RANKED, 1000.0), "SeAFusion": dict.fromkeys(peers.RANKED, -1000.0)}
+    (tmp_path / "peers.json").write_text(json.dumps({pairs.name: means}))
+    argv = ["--data_dir", str(pairs.parent), "--datasets", pairs.name, "--peers", str(tmp_path / "peers.json")]
+    assert results.main([*argv, "--output", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    # Between the two in everything.
+    assert f"| {pairs.name} | 2.00 | 2 of 3 |" in out and "| SeAFusion 9 |" in out
+    assert (tmp_path / "out" / "masks" / pairs.name / "manifest.json").exists()
