@@ -406,7 +406,7 @@ def test_automatic_batch_depends_on_the_size_of_the_embedding() -> None:
         grid, channels = model.prompt_encoder.image_embedding_size[0], model.prompt_encoder.embed_dim
         embedding = ImageEmbedding(torch.zeros(1, channels, grid, grid), (1, 1), (1, 1))
         chosen[name] = generator._points_at_once(embedding)
-    assert chosen == {"vit_nano": 24, "vit_t": 3}
+    assert chosen == {"vit_nano": 16, "vit_t": 2}
 
 
 def test_signature_holds_what_decides_about_masks() -> None:

@@ -108,7 +108,7 @@ def stable_masks(logits: Tensor, threshold: float, offset: float, least: float) 
     """
     scores = count_pixels(_above(logits, threshold + offset)) / count_pixels(_above(logits, threshold - offset))
     indices = (scores >= least).nonzero()[:, 0] if least > 0 else torch.arange(len(scores), device=scores.device)
-    return indices.cpu(), scores[indices].cpu(), _above(logits[indices], threshold)
+    return indices.cpu(), scores[indices].cpu(), _above(logits, threshold)[indices]  # logits are larger to pick out
 
 
 def enlarge(logits: Tensor, padded_size: int, input_size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
@@ -181,4 +181,6 @@ def _above(logits: Tensor, threshold: float) -> Tensor:
 
 def count_pixels(masks: Tensor) -> Tensor:
     """Numbers of True pixels of masks NxHxW."""
+    if masks.device.type == "cpu":
+        return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()], dtype=torch.int32)  # 3 times as fast
     return masks.sum(-1, dtype=torch.int32).sum(-1, dtype=torch.int32)
