@@ -68,10 +68,16 @@ def run(data: Path, checkpoint: Path) -> Callable[..., int]:
 
 
 def test_tunes_exports_and_the_export_makes_masks(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], make_pairs: Callable[..., Path]
+    run: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    make_pairs: Callable[..., Path],
 ) -> None:
     full = tmp_path / "full.pth"
-    assert run("--freeze_image_encoder", "--exp_name", "a", "--batch_size", "2", "--export", str(full)) == 0
+    with caplog.at_level(logging.INFO):
+        assert run("--freeze_image_encoder", "--exp_name", "a", "--batch_size", "2", "--export", str(full)) == 0
+    assert "for automatic masks begin with --pred_iou_thresh" in caplog.text
     table = capsys.readouterr().out
     assert "| box | IoU |" in table and "zero-shot | fine-tuned" in table
     folder = tmp_path / "runs" / "a"

@@ -21,7 +21,13 @@ from thfuse_sam.datasets.segmentation.augment import flipped
 from thfuse_sam.engine import checkpoint as checkpoints
 from thfuse_sam.engine import loop
 from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
-from thfuse_sam.engine.sam_training.evaluation import evaluate_sam, mean_iou, result_table
+from thfuse_sam.engine.sam_training.evaluation import (
+    ESTIMATE,
+    evaluate_sam,
+    fitting_threshold,
+    mean_iou,
+    result_table,
+)
 from thfuse_sam.engine.sam_training.model import PromptedSam
 from thfuse_sam.engine.sam_training.samples import ModelFrame, PromptedSamples, collate, object_masks
 from thfuse_sam.engine.sam_training.trainer import FinetuneResult, FinetuneSettings, SamTrainer
@@ -359,9 +365,17 @@ def test_results_do_not_depend_on_how_many_objects_go_at_once(base: ResolvedSam)
     assert one["box"]["objects"] == many["box"]["objects"] == 6
     for kind in one:
         assert one[kind] == pytest.approx(many[kind], abs=1e-3)
+    assert all(np.isfinite(figures[ESTIMATE]) for figures in one.values())
     table = result_table({"zero-shot": one, "fine-tuned": many})
+    assert "estimate" not in table
     assert table.splitlines()[0] == "| prompt | figure | zero-shot | fine-tuned |"
     assert "| box | boundary IoU |" in table and "| point | AP50 |" in table
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), [(0.5, 0.7, 0.55), (0.5, 0.1, 0.0), (0.2, 0.95, 0.99)])
+def test_threshold_moves_with_the_estimates(before: float, after: float, expected: float) -> None:
+    results = [{"point": {ESTIMATE: value}, "box": {ESTIMATE: 0.0}} for value in (before, after)]
+    assert fitting_threshold(0.35, *results) == pytest.approx(expected)
 
 
 # Several processes

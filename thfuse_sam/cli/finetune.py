@@ -27,7 +27,7 @@ from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.engine import loop
 from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
-from thfuse_sam.engine.sam_training.evaluation import result_table
+from thfuse_sam.engine.sam_training.evaluation import ESTIMATE, fitting_threshold, result_table
 from thfuse_sam.engine.sam_training.trainer import SCHEDULES, STATE, FinetuneResult, FinetuneSettings, SamTrainer
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import make_directory, remove_abandoned
@@ -287,6 +287,14 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.export is not None:
         export_sam(options.export, sam)
         log.info("exported to %s, for precompute_masks.py --sam_checkpoint", options.export)
+    if ESTIMATE in result.zero_shot.get("point", {}) and ESTIMATE in result.fine_tuned.get("point", {}):
+        usual = MODEL_TYPES[base.model_type].defaults.pred_iou_thresh
+        log.info(
+            "for automatic masks begin with --pred_iou_thresh %.2f: it is to the tuned model's own estimates what %.2f "
+            "was before",
+            fitting_threshold(usual, result.zero_shot, result.fine_tuned),
+            usual,
+        )
     if options.report:
         page = write_finetune_report(
             folder / REPORT_FOLDER,

@@ -27,9 +27,11 @@ from thfuse_sam.sam.prompted import Frame, encode, logits_side, predict, resize_
 
 # The prompts that a result is given for: the interior point, and the jittered box, equal in every evaluation.
 KINDS: Mapping[str, PromptMix] = {"point": PromptMix(point=1.0), "box": PromptMix(box=1.0)}
+ESTIMATE = "estimated_iou"  # the mean of the model's own estimates: neither better nor worse when high
 TITLES = {"iou": "IoU", "dice": "Dice", "boundary_iou": "boundary IoU", "AP": "AP", "AP50": "AP50", "AP75": "AP75"}
 
-Results = dict[str, dict[str, float]]  # kind of prompt -> figure -> value, the higher the better; and "objects"
+# Kind of prompt -> figure -> value, the higher the better; and "objects" and ESTIMATE.
+Results = dict[str, dict[str, float]]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class _Outcome:
     iou: float
     dice: float
     boundary_iou: float
+    estimate: float  # the model's own, of the mask's IoU
     scored: ScoredMask | None
 
 
@@ -72,7 +75,7 @@ def evaluate_sam(
         n_objects: objects that the decoder takes at once; no influence on the result.
         seed: of the boxes' jitter.
         cache: of the model's embeddings; None computes each.
-        full: boundary IoU and COCO AP too, which take longer than the model where objects are many.
+        full: boundary IoU and COCO AP too, which take longer than the model where objects are many, and ESTIMATE.
         rank, world_size: this process and how many share the work; each gets all of the result.
     """
     segmentation.set_epoch(dataset, 0)
@@ -91,6 +94,16 @@ def evaluate_sam(
 def mean_iou(results: Results) -> float:
     """The mean IoU over the kinds of prompts."""
     return sum(figures["iou"] for figures in results.values()) / len(results)
+
+
+def fitting_threshold(threshold: float, zero_shot: Results, fine_tuned: Results) -> float:
+    """A `pred_iou_thresh` for the tuned model where `threshold` fits the model before.
+
+    Tuning moves the model's estimates of its masks' IoU: it sees labelled objects alone, in each of which some mask is
+    right. The threshold of the automatic mask generator has to move as far, by the mean over prompts by point.
+    """
+    shift = fine_tuned["point"][ESTIMATE] - zero_shot["point"][ESTIMATE]
+    return min(max(threshold + shift, 0.0), 0.99)
 
 
 def result_table(columns: Mapping[str, Results]) -> str:
@@ -162,6 +175,7 @@ def _evaluate_image(
             mask_iou(mask, truth),
             mask_dice(mask, truth),
             boundary_iou(mask, truth) if full else math.nan,
+            float(score),
             ScoredMask.of(sample.name, mask, truth, float(score)) if full else None,
         )
         for kind, objects in found.items()
@@ -175,6 +189,7 @@ def _summarise(outcomes: Sequence[_Outcome], full: bool) -> dict[str, float]:
         if name != "boundary_iou" or full:
             figures[name] = float(np.mean([getattr(item, name) for item in outcomes])) if outcomes else math.nan
     if full:
+        figures[ESTIMATE] = float(np.mean([item.estimate for item in outcomes])) if outcomes else math.nan
         if importlib.util.find_spec("faster_coco_eval") is not None:
             figures |= coco_average_precision([item.scored for item in outcomes if item.scored is not None])
         else:
