@@ -22,6 +22,8 @@ from thfuse_sam.sam.nano import build_vit_nano
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for path in (ROOT / "configs" / "finetune").glob("*.yaml") if "mixture_example" not in path.name)
 
+MIXTURE = ROOT / "configs" / "finetune" / "mixture_example.yaml"
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -182,6 +184,7 @@ def test_synonyms_are_one_option() -> None:
         (["--test_interval", "3"], ["--eval_interval", "3"]),
         (["--debug_with_one_example"], ["-d"]),
         (["--config", str(RECIPES[0])], ["-c", str(RECIPES[0])]),
+        (["--data_dir", str(MIXTURE)], ["-c", str(MIXTURE)]),
     ]  # fmt: skip
     for first, *others in groups:
         for other in others:

@@ -23,6 +23,8 @@ from thfuse_sam.datasets.segmentation import (
     open_segmentation_dataset,
     open_train_and_val,
 )
+from thfuse_sam.datasets.segmentation.mixture import is_mixture
+from thfuse_sam.datasets.segmentation.opening import MIXTURE_SUFFIXES
 from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.engine import loop
@@ -63,7 +65,7 @@ class _DebugOrData(argparse.Action):
 
 
 class _ByItsValue(argparse.Action):
-    """`-c`, which earlier tools use for three things: weights (--checkpoint), a YAML file (--config), --exp_name."""
+    """`-c`: earlier tools use it for weights (--checkpoint), options (--config), a mixture (--data_dir), --exp_name."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -71,7 +73,9 @@ class _ByItsValue(argparse.Action):
         suffix = Path(values).suffix.lower()
         if suffix in EXPORT_SUFFIXES:
             namespace.checkpoint = Path(values)
-        elif suffix in (".yaml", ".yml"):
+        elif suffix in MIXTURE_SUFFIXES and is_mixture(Path(values)):
+            namespace.data_dir = Path(values)
+        elif suffix in MIXTURE_SUFFIXES:
             namespace.config = Path(values)
         else:
             namespace.exp_name = values
@@ -169,7 +173,7 @@ def build_parser() -> common.CommandParser:
         action=_ByItsValue,
         metavar="NAME|FILE",
         default=argparse.SUPPRESS,
-        help="exp_name; FILE.pth and the like: checkpoint; FILE.yaml: config",
+        help="exp_name; FILE.pth and the like: checkpoint; FILE.yaml: config, or data_dir where it is a mixture",
     )
     add("--save_interval", type=common.positive_int, default=defaults.save_interval, help="epochs between kept weights")
     add(

@@ -132,6 +132,15 @@ class Mixture:
         return np.random.default_rng([self._seed, int(self._epoch), index, 1])
 
 
+def is_mixture(path: Path) -> bool:
+    """Whether a YAML file describes sets to train on; False where it is unreadable or holds options."""
+    try:
+        content = read_yaml(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, Mapping) and "train" in content
+
+
 def open_mixture(path: Path, open_set: Open, seed: int = 0) -> Mixture:
     """The mixture that a YAML file describes; `open_set` opens one data folder. Raises UsageError."""
     try:
