@@ -41,7 +41,7 @@ def test_key_is_of_size_and_pixels() -> None:
     assert EmbeddingCache.key(image.copy()) in keys
 
 
-def test_signature_is_of_weights_and_preprocessing() -> None:
+def test_signature_is_of_weights_preprocessing_and_precision() -> None:
     torch.manual_seed(0)
     sam = build_vit_nano(64)
     first = encoder_signature(sam)
@@ -55,7 +55,8 @@ def test_signature_is_of_weights_and_preprocessing() -> None:
         next(sam.image_encoder.parameters()).view(-1)[0] += 1e-3
     third = encoder_signature(sam)
     sam.image_encoder.img_size = 128
-    assert len({first, second, third, encoder_signature(sam)}) == 4
+    fourth = encoder_signature(sam)
+    assert len({first, second, third, fourth, encoder_signature(sam, "bf16")}) == 5
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text"])

@@ -444,7 +444,7 @@ def _cache(
         log.info("embeddings are not kept: too little space in %s; name a folder by --cache_embeddings", root)
         return None
     log.info("embeddings%s are kept in %s", " of images to validate on" if flip else "", root)
-    return EmbeddingCache(root, encoder_signature(sam))
+    return EmbeddingCache(root, encoder_signature(sam, options.precision))
 
 
 def _has_space(root: Path, sam: Sam, images: int) -> bool:

@@ -1,8 +1,8 @@
 """Image embeddings on disk, so that a frozen image encoder sees every image once and not once an epoch.
 
 An embedding is stored in half precision (2 MiB for SAM's 256x64x64) under a key of the image's pixels, in a folder of
-the encoder's weights and preprocessing: a changed image, another checkpoint or another input size is another entry,
-and an entry can never be stale. Entries hold a checksum; one that is damaged is made again.
+the encoder's weights, preprocessing and precision: a changed image, another checkpoint or another input size is
+another entry, and an entry can never be stale. Entries hold a checksum; one that is damaged is made again.
 """
 
 import hashlib
@@ -29,11 +29,12 @@ _TENSOR, _CHECKSUM = "embedding", "crc32"
 log = logging.getLogger(__name__)
 
 
-def encoder_signature(sam: Sam) -> str:
-    """What an embedding depends on besides the image, as 32 hexadecimal digits: weights and preprocessing."""
+def encoder_signature(sam: Sam, precision: str = "fp32") -> str:
+    """What an embedding depends on besides the image, as 32 hexadecimal digits: weights, preprocessing, precision."""
     digest = hashlib.sha256()
     preprocessing = {
         "format_version": FORMAT_VERSION,
+        "precision": precision,
         "image_size": int(sam.image_encoder.img_size),
         "resampling": "pillow bilinear, longest side, padded bottom right",
         "pixel_mean": sam.pixel_mean.flatten().tolist(),
