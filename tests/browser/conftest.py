@@ -65,3 +65,43 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
 
 def is_own(url: str, folder: str) -> bool:
     return url.startswith((f"{folder}/", "data:,"))
+
+
+# Contrast of text to its ground for every element with text of its own, divided by what WCAG 2 asks for at level AA.
+CONTRASTS = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const over = (top, under) => { const a = top[3] ?? 1; return [0, 1, 2].map((i) => top[i] * a + under[i] * (1 - a)); };
+  const ground = (element) => {
+    if (!element) return [255, 255, 255];
+    const own = parse(getComputedStyle(element).backgroundColor);
+    return (own[3] ?? 1) === 1 ? own.slice(0, 3) : over(own, ground(element.parentElement));
+  };
+  const found = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const text = [...element.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data.trim()).join("");
+    if (!text || !element.checkVisibility() || element.closest(":disabled, script, noscript")) continue;
+    const style = getComputedStyle(element);
+    const colour = element instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(over(parse(colour), ground(element))), light(ground(element))].sort((x, y) => y - x);
+    const least = /[\\p{L}\\p{N}]/u.test(text) ? 4.5 : 3; // of text, of signs
+    found.push([(a + 0.05) / (b + 0.05) / least, text]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="session")
+def assert_readable() -> Callable[[Any], None]:
+    """assert_readable(page): text has the contrast of WCAG AA, pictures have alt texts, nothing is cut off."""
+
+    def check(page: Any) -> None:
+        contrasts = page.evaluate(CONTRASTS)
+        assert len(contrasts) > 20
+        assert [entry for entry in contrasts if entry[0] < 1] == []
+        # A picture beside its own name needs none: `alt=""`.
+        assert page.locator("img:not([alt])").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+
+    return check

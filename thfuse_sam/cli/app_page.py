@@ -25,15 +25,37 @@ from thfuse_sam.images import IMAGE_SUFFIXES, read_visible, write_image
 from thfuse_sam.report.overlay import draw_overlay
 
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: auto; }
+.gradio-container { width: 100%; max-width: 1280px !important; margin: auto; }
 #status p { margin: 0; font-size: var(--text-md); }
 #status .problem, #folder_status .problem {
   margin: 0; padding: .6rem .8rem; border-left: 4px solid #dc2626; background: rgba(220, 38, 38, .12);
 }
 #folder_status p, #folder_status ul { margin: 0 0 .4rem; overflow-wrap: anywhere; }
-#samples img { object-fit: cover; }
 #samples .caption-label { display: none; }
+#samples .grid-wrap, #fused .grid-wrap { min-height: 0; max-height: none; }
+#samples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+/* A file's name in full instead of its first letter and its suffix. */
+#ir_file .file, #ir_file td, #vi_file .file, #vi_file td { display: block; width: auto; max-width: none; }
+#ir_file .filename, #vi_file .filename { white-space: normal; overflow-wrap: anywhere; }
+/* Text whose colour no setting of the look reaches. */
+.min_value, .max_value { color: var(--block-info-text-color) !important; }
+button[role=tab].selected { color: var(--link-text-color) !important; }
 """
+# Where text in the look's own colours has a contrast below 4.5:1.
+_COLOURS = {
+    "block_label_text_color": "*primary_800",
+    "block_title_text_color": "*primary_800",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "button_primary_background_fill": "*primary_700",
+    "button_primary_background_fill_hover": "*primary_800",
+    "button_primary_background_fill_dark": "*primary_700",
+    "checkbox_label_background_fill_selected": "*primary_700",
+    "checkbox_label_background_fill_selected_dark": "*primary_700",
+    "link_text_color": "*primary_700",
+    "link_text_color_dark": "*primary_300",
+    "body_background_fill": "*neutral_50",
+}
 _COMPARISONS = {
     "Infrared | Fused": ("infrared", "fused"),
     "Visible | Fused": ("visible", "fused"),
@@ -63,11 +85,12 @@ class _Stopped(Exception):
 
 def theme() -> Any:
     """Gradio's look with fonts that every system has; its own ones would come from the network."""
-    return gr.themes.Soft(
+    look = gr.themes.Soft(
         primary_hue="blue",
         font=["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
+    return look.set(**_COLOURS)
 
 
 def build_page(
@@ -104,7 +127,7 @@ def _build_pair(session: FusionSession, samples: Sequence[ImagePair], files: Pat
                         label=label, file_types=list(IMAGE_SUFFIXES), type="filepath", height=180, min_width=130,
                         elem_id=name,
                     )
-                    for label, name in (("Infrared image", "ir_file"), ("Visible image", "vi_file"))
+                    for label, name in (("Infrared", "ir_file"), ("Visible", "vi_file"))
                 )  # fmt: skip
             gr.Markdown(f"PNG, JPEG, BMP or TIFF of equal size, {limits}.")
             gallery = _samples_gallery(samples)
@@ -214,7 +237,13 @@ def _build_folder(session: FusionSession, thresholds: Sequence[Any], colour: Any
         stop = gr.Button("Stop")
     status = gr.HTML(elem_id="folder_status")
     pictures = gr.Gallery(
-        label=f"The first {_FOLDER_PICTURES} fused images", columns=4, format="jpeg", interactive=False, height="auto"
+        label=f"Fused images, the first {_FOLDER_PICTURES}",
+        columns=4,
+        object_fit="contain",
+        format="jpeg",
+        interactive=False,
+        height="auto",
+        elem_id="fused",
     )
     stopping = threading.Event()
 
@@ -249,7 +278,7 @@ def _build_folder(session: FusionSession, thresholds: Sequence[Any], colour: Any
         return text + _list([*(f"{name}: {why}" for name, why in report.failures.items()), *unmatched]), shown
 
     start.click(
-        run, [source, target, colour, *thresholds], [status, pictures],
+        run, [source, target, colour, *thresholds], [status, pictures], show_progress_on=[pictures],
         concurrency_id=_QUEUE, concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
     stop.click(stopping.set, None, None, queue=False, api_visibility="private")

@@ -8,7 +8,9 @@ function show() {
   const of = (kind) => report.figures.find((row) => row.kind === kind && row.figure === "IoU");
   const text = [`${plural(report.rows.length, "epoch")}. `];
   for (const row of report.kinds.map(of).filter(Boolean)) {
-    text.push(`By ${row.kind}: mean IoU ${formatFixed(row.before, 3)} before, `, [formatFixed(row.after, 3)], " after. ");
+    const [before, after] = [row.before, row.after].map((value) => formatFixed(value, 3));
+    const way = before === after ? "stays at" : `${row.after > row.before ? "rises" : "falls"} from ${before} to`;
+    text.push(`By ${row.kind}, mean IoU ${way} `, [after], ". ");
   }
   setText(byId("verdict"), text);
   showFigures();
@@ -25,7 +27,7 @@ function showFigures() {
   if (!report.figures.length) return;
   byId("figures-section").hidden = false;
   const change = (row) => (row.before === null || row.after === null ? null : row.after - row.before);
-  const signed = (value) => (value === null ? "–" : `${value > 0 ? "+" : ""}${value.toFixed(3)}`);
+  const signed = (value) => (value === null ? "–" : `${value >= 0.0005 ? "+" : ""}${value.toFixed(3)}`);
   const number = (label, value, cell) => ({ label, title: label, numeric: true, value, cell });
   const columns = [
     { label: "prompt", title: "prompt", value: (row) => row.kind, cell: (row) => row.kind },
@@ -33,7 +35,7 @@ function showFigures() {
     number("objects", (row) => row.objects, (row) => String(row.objects)),
     number("zero-shot", (row) => row.before, (row) => formatFixed(row.before, 3)),
     number("fine-tuned", (row) => row.after, (row) => formatFixed(row.after, 3)),
-    number("change", change, (row) => el("span", { class: change(row) > 0 ? "best" : null }, signed(change(row)))),
+    number("change", change, (row) => el("span", { class: change(row) >= 0.0005 ? "best" : null }, signed(change(row)))),
   ];
   showTable(byId("figures"), columns, report.figures, "Figures before and after fine-tuning");
 }
