@@ -1,7 +1,11 @@
-"""Draws docs/overview.jpg from a rendered scene: infrared, visible, both masks, fused. Run it from the checkout."""
+"""Draws docs/overview.jpg from a rendered scene. Run it from the checkout.
+
+Left: infrared and visible, below them their masks. Right: fused, twice as large.
+"""
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -9,7 +13,7 @@ from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.datasets.synthetic import render_scene
 from thfuse_sam.engine.checkpoint import load_network
-from thfuse_sam.engine.fuse import add_colour, fuse_luma
+from thfuse_sam.engine.fuse import Uint8Image, add_colour, fuse_luma
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.report.overlay import draw_overlay
@@ -18,11 +22,13 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
 SEED = 7
+HEIGHT, WIDTH = 720, 960
+GAP = 8  # pixels between pictures
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    scene = render_scene(SEED, height=360, width=480, condition="night")
+    scene = render_scene(SEED, height=HEIGHT, width=WIDTH, condition="night")
     folder = ROOT / "demo" / "overview"
     pair = ImagePair("scene", folder / "ir.png", folder / "vi.png")
     write_image(pair.ir, scene.infrared)
@@ -34,12 +40,16 @@ def main() -> None:
     network, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")
     sample = FusionDataset([pair], LiveMasks(generator.label_map, None))[0]
     fused = add_colour(fuse_luma(network, sample, torch.device("cpu")), scene.visible)
-    gap = np.full((360, 8, 3), 255, np.uint8)
-    rows = [np.hstack([infrared, gap, scene.visible, gap, fused])]
-    rows.append(np.full((8, rows[0].shape[1], 3), 255, np.uint8))
-    blank = np.full_like(fused, 255)
-    rows.append(np.hstack([overlays[0], gap, overlays[1], gap, blank]))
-    write_image(ROOT / "docs" / "overview.jpg", np.vstack(rows))
+    sources, masks = _side_by_side(infrared, scene.visible), _side_by_side(*overlays)
+    left = np.vstack([sources, np.full((GAP, sources.shape[1], 3), 255, np.uint8), masks])
+    left = left[: len(fused)]  # of the lower masks the gap's height is cut off
+    write_image(ROOT / "docs" / "overview.jpg", np.hstack([left, np.full((len(left), GAP, 3), 255, np.uint8), fused]))
+
+
+def _side_by_side(*images: Uint8Image) -> Uint8Image:
+    """Both images at half their size."""
+    first, second = (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in images)
+    return np.hstack([first, np.full((len(first), GAP, 3), 255, np.uint8), second])
 
 
 if __name__ == "__main__":
