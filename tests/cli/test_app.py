@@ -1,3 +1,4 @@
+import asyncio
 import os
 import socket
 import sys
@@ -34,8 +35,12 @@ def client(session: FusionSession, files: Path, monkeypatch, *, host: str = "127
     from starlette.testclient import TestClient
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(files))
-    page = app.build_app(session, [], files, host=host, folders=app.is_loopback(host))
-    return TestClient(page, base_url=base or f"http://{host}")
+
+    async def build():
+        return app.build_app(session, [], files, host=host, folders=app.is_loopback(host))
+
+    # Where no event loop runs, Gradio makes some and closes none.
+    return TestClient(asyncio.run(build()), base_url=base or f"http://{host}")
 
 
 def test_without_gradio_says_how_to_get_it(monkeypatch, capsys) -> None:
