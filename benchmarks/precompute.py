@@ -309,12 +309,17 @@ def equal_pixels(expected: Masks, found: Masks) -> float:
 
 def recall(expected: Masks, found: Masks, iou: float = 0.8) -> float:
     """Share of the expected masks that a found one overlaps by at least that IoU; 1 where none is expected."""
+    return float((best_ious(expected, found) >= iou).mean()) if expected else 1.0
+
+
+def best_ious(expected: Masks, found: Masks) -> npt.NDArray[np.float32]:
+    """For each expected mask the largest IoU with a found one; 0 where none is found."""
     if not expected or not found:
-        return float(not expected)
+        return np.zeros(len(expected), np.float32)
     one, other = (np.stack(masks).reshape(len(masks), -1).astype(np.float32) for masks in (expected, found))
-    intersections = one @ other.T
-    unions = one.sum(1)[:, None] + other.sum(1)[None] - intersections
-    return float(((intersections / unions).max(1) >= iou).mean())
+    common = one @ other.T
+    ious: npt.NDArray[np.float32] = (common / (one.sum(1)[:, None] + other.sum(1)[None] - common)).max(1)
+    return ious
 
 
 def _cpu_name() -> str:

@@ -14,16 +14,19 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.datasets.synthetic import render_scene
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.sam import generator as generator_module
+from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.decoder import PointDecoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, ImageEmbedding
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.postprocess import enlarge, mask_boxes
-from thfuse_sam.sam.registry import MODEL_TYPES
+from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.tiny_vit import build_vit_t
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "precompute.py"
+ROOT = Path(__file__).parents[2]
+BENCHMARK = ROOT / "benchmarks" / "precompute.py"
 SIDE = 256  # of the model's input
 LOW = SIDE // 4  # of the decoder's logits
 SETTINGS = GeneratorSettings(points_per_side=10, points_per_batch=40)
@@ -211,6 +214,21 @@ def test_label_map_equals_stock_with_real_statistics(benchmark: Any, build: Any,
     assert len(found) == len(records) >= 3
     expected = [record["segmentation"] for record in records]
     assert benchmark.equal_pixels(expected, [instance.mask for instance in found]) >= 0.999
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(benchmark: Any, seed: int) -> None:
+    """Trained weights on rendered scenes, with the thresholds that they ship with, a quarter of their points."""
+    resolved = resolve_sam("vit_nano", ROOT / "models" / "vit_nano.safetensors")
+    sam, image = build_sam(resolved.model_type, resolved.checkpoint), render_scene(seed, height=240, width=320).visible
+    settings = replace(MODEL_TYPES["vit_nano"].defaults, points_per_side=8)
+    records = SamAutomaticMaskGenerator(sam, **stock_settings(replace(settings, points_per_batch=64))).generate(image)
+    expected = [record["segmentation"] for record in records]
+    found = [instance.mask for instance in AutomaticMaskGenerator(sam, settings).generate(image)]
+    assert len(found) == len(expected) >= 3
+    assert benchmark.equal_pixels(expected, found) >= 0.999
+    half = AutomaticMaskGenerator(sam, replace(settings, precision="bf16")).generate(image)
+    assert benchmark.best_ious(found, [instance.mask for instance in half]).mean() >= 0.99
 
 
 def test_bf16_masks_are_nearly_those_of_fp32() -> None:

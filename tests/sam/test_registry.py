@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from segment_anything import sam_model_registry
+from torch import nn
 
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam, find_model_type
-from thfuse_sam.sam.tiny_vit import TinyViT, build_vit_t
+from thfuse_sam.sam.tiny_vit import ConvNorm, TinyViT, build_vit_t
 from thfuse_sam.sam.weights import recognise_model_type
 
 
@@ -122,6 +123,35 @@ def test_vit_t_trains_at_any_size() -> None:
     used = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
     unused = {name for name, _ in encoder.named_parameters()} - used
     assert unused == {"norm_head.weight", "norm_head.bias", "head.weight", "head.bias"}
+
+
+def test_vit_t_folds_its_norms_only_to_encode() -> None:
+    """With the statistics of a trained model; and a gradient sees the same function, with nothing overwritten."""
+    torch.manual_seed(0)
+    encoder = build_vit_t(64).image_encoder.eval()
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    image, slope = torch.randn(1, 3, 64, 64), torch.randn(1, 256, 4, 4)
+    with torch.no_grad():
+        found = encoder(image)
+    folded = ConvNorm.forward
+    try:
+        ConvNorm.forward = nn.Sequential.forward  # type: ignore[assignment,method-assign]
+        expected = encoder(image.requires_grad_())
+    finally:
+        ConvNorm.forward = folded  # type: ignore[method-assign]
+    assert torch.allclose(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    (expected * slope).sum().backward()
+    plain = image.grad
+    image.grad = None
+    (encoder(image) * slope).sum().backward()
+    assert image.grad is not None and plain is not None
+    assert torch.allclose(image.grad, plain, rtol=0, atol=1e-4 * plain.abs().max().item())
 
 
 @pytest.mark.slow

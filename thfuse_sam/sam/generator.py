@@ -290,8 +290,11 @@ class AutomaticMaskGenerator:
         for image, (height, width) in zip(images, input_sizes, strict=True):
             resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
             tensor = torch.from_numpy(np.array(resized)).to(self.sam.device).permute(2, 0, 1).contiguous()
-            inputs.append(self.sam.preprocess(tensor))
-        features = encode_images(self.sam.image_encoder, torch.stack(inputs), PRECISIONS[self.precision])
+            inputs.append(self.sam.preprocess(tensor)[None])
+        # Of a single image no second copy lies in memory while the encoder runs, when memory is fullest.
+        batch = torch.cat(inputs) if len(inputs) > 1 else inputs[0]
+        inputs.clear()
+        features = encode_images(self.sam.image_encoder, batch, PRECISIONS[self.precision])
         return [
             ImageEmbedding(one[None], input_size, size)
             for one, input_size, size in zip(features, input_sizes, sizes, strict=True)

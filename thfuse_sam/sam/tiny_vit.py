@@ -24,6 +24,7 @@ DEPTHS = (2, 2, 6, 2)  # blocks
 HEADS = (0, 4, 5, 10)  # attention heads; the first stage is convolutional
 WINDOWS = (0, 7, 14, 7)  # cells along one side of an attention window
 EXPANSION = 4  # hidden channels for one channel, in the convolutional blocks and in the MLPs
+HIDDEN_AT_ONCE = 64  # hidden channels of a convolutional block that exist at the same time
 CLASSES = 1000  # of the unused classification head
 
 
@@ -39,15 +40,17 @@ class ConvNorm(nn.Sequential):
         self.add_module("bn", nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, variance = self.bn.running_mean, self.bn.running_var
-        if self.training or mean is None or variance is None:
+        if self.training:
             return super().forward(x)
-        # The norm is a factor and a summand for each channel: folded into the convolution, it costs neither time nor a
-        # second copy of the largest tensors of the encoder.
-        factor = self.bn.weight * torch.rsqrt(variance + self.bn.eps)
-        bias = self.bn.bias - mean * factor
-        weight = self.c.weight * factor.view(-1, 1, 1, 1)
+        weight, bias = self.folded()
         return F.conv2d(x, weight, bias, self.c.stride, self.c.padding, groups=self.c.groups)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that does both in eval mode: the norm is linear then."""
+        mean, variance = self.bn.running_mean, self.bn.running_var
+        assert mean is not None and variance is not None
+        factor = self.bn.weight * torch.rsqrt(variance + self.bn.eps)
+        return self.c.weight * factor.view(-1, 1, 1, 1), self.bn.bias - mean * factor
 
 
 class PatchEmbedding(nn.Module):
@@ -76,9 +79,21 @@ class ConvBlock(nn.Module):
         nn.init.zeros_(self.conv3.bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _gelu_of(self.conv1(x))
-        y = _gelu_of(self.conv2(y))
-        return _gelu_of(x + self.conv3(y))
+        if self.training or torch.is_grad_enabled():
+            y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+            return F.gelu(x + self.conv3(y))
+        # The hidden channels do not meet before the last convolution. All of them at once would be the largest tensors
+        # of the whole encoder by far.
+        (widening, first_bias), (crossing, second_bias), (narrowing, bias) = (
+            convolution.folded() for convolution in (self.conv1, self.conv2, self.conv3)
+        )
+        total = x + bias.to(x.dtype).view(-1, 1, 1)
+        for first in range(0, len(widening), HIDDEN_AT_ONCE):
+            some = slice(first, first + HIDDEN_AT_ONCE)
+            y = _gelu_of(F.conv2d(x, widening[some], first_bias[some]))
+            y = _gelu_of(F.conv2d(y, crossing[some], second_bias[some], padding=1, groups=y.shape[1]))
+            total += F.conv2d(y, narrowing[:, some])
+        return _gelu_of(total)
 
 
 class Downsample(nn.Module):
@@ -133,7 +148,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(width * EXPANSION, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return self.fc2(_gelu_of(self.fc1(self.norm(x))))
 
 
 class AttentionBlock(nn.Module):

@@ -1,0 +1,79 @@
+"""The rate of `precompute_masks.py` against that of its mask generator alone: whether reading and writing are hidden.
+
+    python benchmarks/precompute_command.py --ir_dir DIR --vi_dir DIR [--pairs 40] [--rounds 1] [OPTION...]
+
+In turn, each in a process of its own: the generator on images that lie in memory; the command on the same images, into
+an empty folder. Further options go to the command. Prints one line for each round.
+"""
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ir_dir", type=Path, required=True)
+    parser.add_argument("--vi_dir", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=40, help="the first so many of the folders")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options, further = parser.parse_known_args()
+    if options.child:
+        generator_alone(["--ir_dir", str(options.ir_dir), "--vi_dir", str(options.vi_dir), *further])
+        return
+    names = sorted(path.name for path in options.vi_dir.iterdir())[: options.pairs]
+    with tempfile.TemporaryDirectory() as folder:
+        for modality, source in (("ir", options.ir_dir), ("vi", options.vi_dir)):
+            (Path(folder) / modality).mkdir()
+            for name in names:
+                (Path(folder) / modality / name).symlink_to((source / name).resolve())
+        folders = ["--ir_dir", f"{folder}/ir", "--vi_dir", f"{folder}/vi"]
+        print("images  generator images/s  command images/s  share  command CPU s  start and end, s  peak MiB")
+        for number in range(options.rounds):
+            alone = json.loads(run([__file__, "--child", *folders, *further]).stdout)
+            before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            done = run([str(ROOT / "precompute_masks.py"), *folders, "--output_dir", f"{folder}/{number}", *further])
+            seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+            made = re.search(r"masks made: (\d+) in ([\d.]+) s", done.stderr)
+            assert made is not None, done.stderr
+            rate = int(made[1]) / float(made[2])
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            print(
+                f"{made[1]:>6s}  {alone['rate']:18.3f}  {rate:16.3f}  {rate / alone['rate']:5.3f}  {cpu:13.1f}  "
+                f"{seconds - float(made[2]):16.1f}  {after.ru_maxrss / 2**10:8.0f}",
+                flush=True,
+            )
+
+
+def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
+
+
+def generator_alone(arguments: list[str]) -> None:
+    from thfuse_sam.cli import precompute
+    from thfuse_sam.images import read_for_sam
+
+    options = precompute.build_parser().parse_args(arguments)
+    sam = precompute.resolve_sam(options.sam_model_type, options.sam_checkpoint)
+    settings = precompute._settings(options, precompute.MODEL_TYPES[sam.model_type].defaults)
+    device = str(precompute.resolve_device(options.device))
+    generator = precompute._make_generator(sam.model_type, sam.checkpoint, settings, device)
+    folders = {"ir": options.ir_dir, "vi": options.vi_dir}
+    images = [read_for_sam(path, key) for key, folder in folders.items() for path in sorted(folder.iterdir())]
+    started = time.perf_counter()
+    for image in images:
+        generator.generate(image)
+    print(json.dumps({"rate": len(images) / (time.perf_counter() - started)}))
+
+
+if __name__ == "__main__":
+    main()
