@@ -43,6 +43,7 @@ def test_unknown_names(name: str) -> None:
         (RuntimeError("could not create a primitive"), True),
         (RuntimeError("can't start new thread"), True),
         (OSError(12, "Cannot allocate memory"), True),
+        (SystemError("<built-in function zeros> returned NULL without setting an exception"), True),
         (RuntimeError("shapes do not fit"), False),
         (ValueError("not enough memory"), False),
     ],

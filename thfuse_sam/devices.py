@@ -14,6 +14,7 @@ _NO_MEMORY = (
     "bad_alloc",
     "could not create a primitive",
     "can't start new thread",
+    "without setting an exception",  # the interpreter, where it has no memory for the exception
 )
 
 
@@ -46,5 +47,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine or of the GPU does not suffice."""
     text = str(error).lower()
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, (RuntimeError, OSError)) and any(words in text for words in _NO_MEMORY)
+        isinstance(error, (RuntimeError, OSError, SystemError)) and any(words in text for words in _NO_MEMORY)
     )

@@ -1,13 +1,14 @@
 import csv
 import itertools
 import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
 from thfuse_sam.engine import loop
-from thfuse_sam.errors import TrainingError
+from thfuse_sam.errors import TrainingError, WorkerError
 
 
 class Numbers:
@@ -254,3 +255,13 @@ def test_overflows_are_let_pass_in_half_precision_alone() -> None:
     calls = itertools.count()
     _, error, _ = run_steps(sometimes, loop.StepSettings(lambda step: 0.0, 1.0, overflows=1))
     assert "gradient norm" in str(error)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_that_dies_while_it_hands_a_batch_over(error: Exception) -> None:
+    def batches() -> Iterator[loop.Batch]:
+        raise error
+        yield {}
+
+    with pytest.raises(WorkerError, match=r"a process that makes samples died \((.*reset by peer|EOFError)\)"):
+        loop.next_batch(batches())

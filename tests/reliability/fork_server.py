@@ -8,7 +8,10 @@ Reads one JSON request a line and answers with one line each:
 `send` is a signal for the child `after` seconds from its start, null for none. A status below 0 is the signal that has
 ended the child. `"limits": {"MEMORY": n}` leaves it n bytes more than it has. `"fault": [kind, read, path]` happens
 when the child, or a process that it starts, reads an image for the `read`-th time, see `FAULTS`. With `"ranks": 2` that
-many children are processes of one distributed run, the signal goes to the last one, and the answer is a list.
+many children are processes of one distributed run, the fault happens to the last one, and the answer is a list.
+
+However slow the machine is, SIGINT and SIGTERM reach a child no earlier than its options are read: before that, an
+interpreter that is still importing would answer them.
 """
 
 import contextlib
@@ -26,9 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from thfuse_sam import images
+from thfuse_sam.cli import common
 
-COMMANDS = ("precompute", "train", "test", "finetune")
-SECONDS = 120.0  # after which a child is taken for one that hangs
+COMMANDS = ("precompute", "train", "test", "finetune", "predict")
+REQUESTS_TO_STOP = (signal.SIGINT, signal.SIGTERM)
+SECONDS = 120.0  # after which a child is taken for one that hangs, unless the request says "patience"
 
 
 def _wait(path: Path) -> None:
@@ -61,24 +66,28 @@ def main() -> None:
         children = [
             _start(
                 mains[request["command"]],
-                request,
+                request if rank == ranks - 1 else {**request, "fault": None},
                 env | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
             )
             for rank in range(ranks)
         ]
-        answers = _watch(children, request.get("send"), request.get("after", 0.0), started)
+        patience = request.get("patience", SECONDS)
+        answers = _watch(children, request.get("send"), request.get("after", 0.0), started, patience)
         print(json.dumps(answers if ranks > 1 else answers[0]), flush=True)
 
 
 def _start(command: Any, request: dict[str, Any], env: dict[str, str]) -> tuple[int, Path]:
     descriptor, name = tempfile.mkstemp()
+    signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS_TO_STOP)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS_TO_STOP)
         os.close(descriptor)
         return child, Path(name)
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _let_stop_when_options_are_read()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
@@ -101,10 +110,21 @@ def _start(command: Any, request: dict[str, Any], env: dict[str, str]) -> tuple[
         os._exit(status)
 
 
+def _let_stop_when_options_are_read() -> None:
+    parse = common.CommandParser.parse_command
+
+    def parse_and_listen(*arguments: Any) -> Any:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS_TO_STOP)
+        return parse(*arguments)
+
+    common.CommandParser.parse_command = parse_and_listen
+
+
 def _inject(kind: str, at: int, path: str) -> None:
     """Let a fault happen at the `at`-th time (from 1) that an image is read, before it is."""
     reads, decode = 0, images._decode
-    images.READ_SECONDS = 0.5
+    if kind == "hang":
+        images.READ_SECONDS = 2.0
 
     def faulty(own: Path) -> Any:
         nonlocal reads
@@ -116,7 +136,9 @@ def _inject(kind: str, at: int, path: str) -> None:
     images._decode = faulty
 
 
-def _watch(children: list[tuple[int, Path]], send: int | None, after: float, started: float) -> list[dict[str, Any]]:
+def _watch(
+    children: list[tuple[int, Path]], send: int | None, after: float, started: float, patience: float
+) -> list[dict[str, Any]]:
     """Wait for the children; the last one is sent `send` at its time, all are killed when they take too long."""
     ended: dict[int, tuple[int, float]] = {}
     while len(ended) < len(children):
@@ -129,7 +151,7 @@ def _watch(children: list[tuple[int, Path]], send: int | None, after: float, sta
         if send is not None and seconds >= after and children[-1][0] not in ended:
             os.kill(children[-1][0], send)
             send = None
-        if seconds > SECONDS:
+        if seconds > patience:
             for child, _ in children:
                 if child not in ended:
                     os.kill(child, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The four commands under injected faults: one clear line, nothing half-written, and a rerun ends as if undisturbed."""
+"""The commands under injected faults: one clear line, nothing half-written, and a rerun ends as if undisturbed."""
 
 import random
 import shutil
@@ -17,12 +17,12 @@ KILLS = 20
 
 @pytest.mark.parametrize("name", CASES)
 def test_killed_twenty_times(ground: Ground, name: str) -> None:
-    longest = ground.seconds(name)
+    ground.undisturbed(name)
     moments = random.Random(7)
     ground.clear()
     kills = 0
     while kills < KILLS:
-        answer = ground.run(name, send=signal.SIGKILL, after=moments.uniform(0.05, 1.0) * longest)
+        answer = ground.run(name, send=signal.SIGKILL, after=moments.uniform(0.05, 1.0) * ground.seconds(name))
         assert answer["status"] in (0, -signal.SIGKILL), answer["err"]
         kills += answer["status"] != 0
         if answer["status"] == 0:
@@ -36,22 +36,24 @@ def test_killed_twenty_times(ground: Ground, name: str) -> None:
 def test_asked_to_stop(ground: Ground, name: str, number: signal.Signals, status: int) -> None:
     # Training finishes its step and reports a stop, whichever signal asked for it.
     expected = {0, status, 130}
-    longest = ground.seconds(name)
-    stopped = 0
+    ground.undisturbed(name)
     ground.clear()
-    for part in (0.2, 0.5, 0.8):
-        answer = ground.run(name, send=number, after=part * longest)
+    parts = [0.2, 0.5, 0.8]
+    while parts:
+        answer = ground.run(name, send=number, after=parts[0] * ground.seconds(name))
         assert answer["status"] in expected and "Traceback" not in answer["err"], answer["err"]
         assert partial_files(ground.root) == []
         if answer["status"]:
-            stopped += 1
+            parts.pop(0)
             assert any(word in answer["err"] for word in ("stopped", "interrupted", "terminated"))
-    assert stopped
+        else:  # it was faster: again from the start, whose time is now known better
+            ground.clear()
+            parts[0] *= 0.9
     ground.require_recovery(name)
 
 
 # Largest size of a file, bytes: options and the manifest fit, the results of the largest image or of training do not.
-ROOM = {"precompute": 6000, "train": 60_000, "test": 9000, "finetune": 60_000}
+ROOM = {"precompute": 6000, "train": 60_000, "test": 9000, "finetune": 60_000, "predict": 6000}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -94,7 +96,7 @@ def test_an_output_folder_that_cannot_be_written(ground: Ground, name: str) -> N
 
 # The image that suffers, and at which reading: training reads in another order than listing, after checks have passed.
 VICTIMS = {"precompute": ("pairs/vi/2.png", 3), "train": ("pairs/vi/2.png", 1), "test": ("pairs/vi/2.png", 3),
-           "finetune": ("objects/PNGImages/2.png", 5)}  # fmt: skip
+           "finetune": ("objects/PNGImages/2.png", 5), "predict": ("pairs/vi/2.png", 2)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -121,11 +123,17 @@ def test_an_image_that_changes_under_the_run(ground: Ground, tmp_path: Path, nam
 def test_little_memory(ground: Ground, name: str) -> None:
     ground.undisturbed(name)
     ground.clear()
-    for spare in (1, 6, 20, 60):
-        answer = ground.run(name, limits={"MEMORY": spare << 20})
-        assert answer["status"] in (0, 1) and "Traceback" not in answer["err"], answer["err"]
-        assert answer["status"] == 0 or "memory" in answer["err"]
+    ended_by_others = 0
+    for spare in (1, 3, 6, 12, 20, 40, 60):
+        answer = ground.run(name, limits={"MEMORY": spare << 20}, patience=15)
+        # Without memory, libraries in C may end the process, and Python may wait forever for a thread that it started.
+        if answer["status"] in (0, 1, 2):
+            assert "Traceback" not in answer["err"], answer["err"]
+            assert answer["status"] == 0 or "memory" in answer["err"]
+        else:
+            ended_by_others += 1
         assert partial_files(ground.root) == []
+    assert ended_by_others <= 1
     ground.require_recovery(name)
 
 
@@ -139,17 +147,20 @@ def test_a_dead_data_loader_worker(ground: Ground, name: str) -> None:
     ground.require_recovery(name)
 
 
-@pytest.mark.parametrize("name", ["train", "finetune"])
+DEATHS = {"train": 8, "finetune": 5}  # at which reading of an image: training has begun in both
+
+
+@pytest.mark.parametrize("name", DEATHS)
 def test_a_lost_process_of_a_distributed_run(ground: Ground, name: str) -> None:
-    longest = ground.seconds(name)
+    ground.undisturbed(name, ranks=2)
     ground.clear()
-    epochs = {"train": ["--epochs", "500"], "finetune": ["--num_epochs", "500"]}[name]
-    first, last = ground.run(name, more=epochs, ranks=2, send=signal.SIGKILL, after=3 * longest)
+    first, last = ground.run(name, ranks=2, fault=["die", DEATHS[name], ""])
     assert last["status"] == -signal.SIGKILL, last["err"]
     assert first["status"] == 1, first["err"]
     assert_one_error(first["err"], "another process of this run is lost")
     assert first["seconds"] < last["seconds"] + 30
     assert partial_files(ground.root) == []
+    ground.require_recovery(name, ranks=2)
 
 
 def assert_one_error(err: str, words: str) -> None:

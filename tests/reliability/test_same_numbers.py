@@ -64,6 +64,7 @@ FIGURES: dict[str, Callable[[Path], dict[str, float]]] = {
     "train": log_figures,
     "test": metric_figures,
     "finetune": log_figures,
+    "predict": mask_figures,
 }
 
 

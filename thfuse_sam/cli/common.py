@@ -145,7 +145,7 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
         terminated = isinstance(stop, Terminated)
         message = f"{'terminated' if terminated else 'interrupted'}; the files that are there are whole"
         return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
-    except (ThFuseError, OSError, MemoryError, RuntimeError) as error:
+    except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
         reason = _reason(error)
         if reason is None:
             raise
@@ -177,7 +177,7 @@ def _report(parser: CommandParser, message: str, status: int) -> int:
     return status
 
 
-def _reason(error: ThFuseError | OSError | MemoryError | RuntimeError) -> str | None:
+def _reason(error: Exception) -> str | None:
     """One line for an error that is no mistake in the program; None for any other."""
     if isinstance(error, ThFuseError):
         return str(error)

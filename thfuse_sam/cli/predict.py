@@ -22,7 +22,7 @@ from thfuse_sam.engine.predict_sam import (
     prompted_predictor,
 )
 from thfuse_sam.errors import ImageReadError, UsageError
-from thfuse_sam.files import make_directory
+from thfuse_sam.files import make_directory, remove_abandoned
 from thfuse_sam.images import MODALITIES, read_for_sam
 from thfuse_sam.sam.checkpoints import AUTO
 from thfuse_sam.sam.export import load_any
@@ -118,6 +118,7 @@ def _predict(options: argparse.Namespace) -> int:
     sam, model_type = load_any(options.model_type, options.checkpoint, base=options.base_checkpoint, device=device)
     predictor = prompted_predictor(sam, prompts) if prompts else _automatic(options, sam, model_type)
     make_directory(options.output_dir)
+    remove_abandoned(options.output_dir)
     writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
     failures = []
     objects = 0

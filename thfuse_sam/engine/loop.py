@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from thfuse_sam.errors import ThFuseError, TrainingError
+from thfuse_sam.errors import ThFuseError, TrainingError, WorkerError
 from thfuse_sam.files import write_text
 
 log = logging.getLogger(__name__)
@@ -394,9 +394,15 @@ def train_epoch(
 
 
 def next_batch(batches: Iterator[Batch]) -> Batch | None:
-    """The next batch, None after the last one. An error of a loader's worker is raised without that worker's trace."""
+    """The next batch, None after the last one. An error of a loader's worker is raised without that worker's trace.
+
+    Raises WorkerError where the worker died while it handed a batch over.
+    """
     try:
         return next(batches, None)
+    except (ConnectionError, EOFError) as error:
+        reason = str(error) or type(error).__name__
+        raise WorkerError(f"a process that makes samples died ({reason}); use fewer --num_workers") from error
     except ThFuseError as error:
         lines = str(error).strip().splitlines()
         if len(lines) < 2:
