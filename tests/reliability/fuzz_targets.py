@@ -9,6 +9,7 @@ import json
 import logging
 import shlex
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,19 +22,28 @@ from pycocotools import mask as coco_mask
 from safetensors.torch import save as save_safetensors
 
 from thfuse_sam.cli import finetune, precompute, predict, prepare, test, train
-from thfuse_sam.datasets.segmentation import open_segmentation_dataset
+from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.mask_files import read_indices
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.engine.checkpoint import NetworkSpec, export_network, load_checkpoint, load_network
-from thfuse_sam.errors import ThFuseError
+from thfuse_sam.engine.embedding_cache import EmbeddingCache
+from thfuse_sam.engine.loop import EpochLog
+from thfuse_sam.errors import CheckpointError, ThFuseError
 from thfuse_sam.images import image_size, read_infrared, read_visible
+from thfuse_sam.losses.perceptual import load_perceptual_loss
 from thfuse_sam.masks.embeddings import EmbeddingTree, StoredEmbedding
 from thfuse_sam.masks.format import decode_mask, encode_mask, read_mask
 from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.shards import MaskShards, ShardWriter
 from thfuse_sam.models import build_network
+from thfuse_sam.report.training import read_log
+from thfuse_sam.sam.adapt import Adaptation
+from thfuse_sam.sam.adapt import prepare as prepare_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
+from thfuse_sam.sam.export import load_trained, read_trained_header, save_trained
+from thfuse_sam.sam.lora import LoraSettings
+from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
 
 SHAPE = (6, 8)
@@ -366,6 +376,82 @@ def read_sam(content: bytes, folder: Path) -> None:
     build_sam(found.model_type, path)
 
 
+def read_trained(content: bytes, folder: Path) -> None:
+    path = write(folder, "trained.safetensors", content)
+    if read_trained_header(path) is None:
+        raise CheckpointError("no trained weights")
+    load_trained(path, folder / "base.pth")
+
+
+def trained_seeds(folder: Path) -> list[bytes]:
+    torch.manual_seed(0)
+    torch.save(build_vit_nano(64).state_dict(), folder / "base.pth")
+    found = []
+    for adaptation in (Adaptation(("image_encoder", "prompt_encoder")), Adaptation(("image_encoder",), LoraSettings())):
+        base = resolve_sam("auto", folder / "base.pth")
+        sam = build_sam(base.model_type, base.checkpoint)
+        prepare_sam(sam, adaptation)
+        save_trained(folder / "seed.safetensors", sam, adaptation, base)
+        found.append((folder / "seed.safetensors").read_bytes())
+    return found
+
+
+def read_vgg(content: bytes, folder: Path) -> None:
+    load_perceptual_loss(write(folder, "vgg16.pth", content))
+
+
+def vgg_seeds(folder: Path) -> list[bytes]:
+    found = []
+    for kind in (True, False):
+        stream = io.BytesIO()
+        torch.save({"features.0.weight": torch.ones(2, 3)}, stream, _use_new_zipfile_serialization=kind)
+        found.append(stream.getvalue())
+    return found
+
+
+def read_kept_embedding(content: bytes, folder: Path) -> None:
+    cache = EmbeddingCache(folder, "signature")
+    write(folder, cache._path("abc").relative_to(folder).as_posix(), content)
+    if cache.load("abc") is None:
+        raise CheckpointError("damaged, made again")
+
+
+def kept_embedding_seeds(folder: Path) -> list[bytes]:
+    cache = EmbeddingCache(folder, "signature")
+    cache.store("abc", torch.ones(2, 3, 3))
+    return [cache._path("abc").read_bytes()]
+
+
+# What training and downloads leave
+
+
+def read_train_log(content: bytes, folder: Path) -> None:
+    path = write(folder, "train_log.csv", content)
+    EpochLog(folder, 2).close()
+    read_log(path)
+
+
+def train_log_seeds(folder: Path) -> list[bytes]:
+    return [b"epoch,train/total,val/total,lr\n1,0.5,0.25,0.001\n2,0.5,,0.001\n", b'epoch,"a ""b"""\r\n1,"2\n"\r\n']
+
+
+def read_archive(content: bytes, folder: Path) -> None:
+    known = known_sets.KnownSet("fuzzed", "http://127.0.0.1:9/fuzzed.zip", None, "good", "none")
+    known_sets._unpack(write(folder, "fuzzed.zip", content), folder / "unpacked", known)
+    assert not list(folder.rglob("*.partial"))
+
+
+def archive_seeds(folder: Path) -> list[bytes]:
+    found = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", method) as zipped:
+            zipped.writestr("good/a.txt", "a" * 100)
+            zipped.writestr("good/b/c.txt", bytes(range(256)))
+        found.append(stream.getvalue())
+    return found
+
+
 def sam_seeds(folder: Path) -> list[bytes]:
     weights = {"image_encoder.image_size": torch.tensor(64), "image_encoder.a": torch.ones(2, 3)}
     stream = io.BytesIO()
@@ -388,6 +474,11 @@ TARGETS = {
     "options": Target(read_options, option_seeds),
     "checkpoint": Target(read_checkpoint, checkpoint_seeds),
     "sam checkpoint": Target(read_sam, sam_seeds),
+    "trained weights": Target(read_trained, trained_seeds),
+    "vgg weights": Target(read_vgg, vgg_seeds),
+    "kept embedding": Target(read_kept_embedding, kept_embedding_seeds),
+    "training log": Target(read_train_log, train_log_seeds),
+    "archive": Target(read_archive, archive_seeds),
 }
 
 # Values that have broken readers before, here or elsewhere.

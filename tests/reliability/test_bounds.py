@@ -21,17 +21,20 @@ from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.models import build_network
+from thfuse_sam.sam.export import load_trained
 
-SECONDS = 5.0
+from .fuzz_targets import trained_seeds
+
+SECONDS = 5.0  # of this process's own work, because a busy machine takes longer
 BYTES = 300 << 20
 
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     yield
-    seconds, peak = time.monotonic() - started, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seconds < SECONDS and peak < BYTES, f"{seconds:.1f} s, {peak >> 20} MiB"
 
@@ -135,6 +138,16 @@ def test_a_checkpoint_that_claims_a_huge_network(tmp_path: Path, number: float) 
             export_network(tmp_path / "net.safetensors", network, spec)
             with pytest.raises(ThFuseError, match=r"net\.safetensors"):
                 load_network(tmp_path / "net.safetensors")
+
+
+def test_trained_weights_that_claim_huge_adapters(tmp_path: Path) -> None:
+    (seed,) = [content for content in trained_seeds(tmp_path) if b"lora_A" in content]
+    content = seed.replace(b'{\\"rank\\": 4, \\"alpha\\": 8.0', b'{\\"rank\\": 99999999, \\"alpha\\": 8')
+    # The header's length is in the first eight bytes.
+    length = int.from_bytes(seed[:8], "little") + len(content) - len(seed)
+    (tmp_path / "trained.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
+    with pytest.raises(ThFuseError, match="claims adapters of rank 99999999 and holds"):
+        load_trained(tmp_path / "trained.safetensors", tmp_path / "base.pth")
 
 
 def parse(path: Path) -> object:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from thfuse_sam.errors import ThFuseError, TrainingError, WorkerError
+from thfuse_sam.errors import OutputError, ThFuseError, TrainingError, WorkerError
 from thfuse_sam.files import write_text
 
 log = logging.getLogger(__name__)
@@ -468,7 +468,10 @@ class EpochLog:
     """One row an epoch: `train_log.csv`, rewritten atomically, and TensorBoard's files where it is installed."""
 
     def __init__(self, folder: Path, finished_epochs: int) -> None:
-        """Rows of epochs after `finished_epochs`, from a run that is done over, are dropped."""
+        """Rows of epochs after `finished_epochs`, from a run that is done over, are dropped.
+
+        Raises OutputError where a log is there that is damaged.
+        """
         self.path = folder / "train_log.csv"
         self._rows = [row for row in _read_rows(self.path) if int(row["epoch"]) <= finished_epochs]
         self._board = _tensorboard_writer(folder / "tensorboard")
@@ -508,9 +511,16 @@ def _tensorboard_writer(folder: Path) -> Any:
 def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdigit()]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if _is_epoch(row.get("epoch") or "")]
+    except (ValueError, csv.Error) as error:
+        raise OutputError(f"{path}: no log that can be gone on with ({error}); repair or remove it") from None
     return [{key: value for key, value in row.items() if key and value} for row in rows]
+
+
+def _is_epoch(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def _as_floats(parts: Mapping[str, Tensor]) -> dict[str, float]:

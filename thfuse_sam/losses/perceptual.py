@@ -5,7 +5,6 @@ style transfer and super-resolution", ECCV 2016. The VGG is fixed: it is in eval
 gradient and are in no optimiser, while the gradient passes through it to the fused image.
 """
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -91,7 +90,8 @@ def load_perceptual_loss(path: Path) -> PerceptualLoss:
         raise CheckpointError(
             f"--vgg_weights {path}: {error.strerror or error}; give torchvision's vgg16 file"
         ) from None
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+    # A damaged pickle can fail in any of the unpickler's ways.
+    except Exception:
         raise CheckpointError(
             f"--vgg_weights {path}: truncated or not weights; give torchvision's vgg16 file"
         ) from None

@@ -76,14 +76,18 @@ def write_training_report(
 def read_log(path: Path) -> tuple[list[str], list[dict[str, float]]]:
     """Columns besides the epoch, and rows, of `train_log.csv`. Cells that hold no number are left out.
 
-    Raises OutputError where the log is missing.
+    Raises OutputError where the log is missing or damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             cells = list(csv.DictReader(file))
     except OSError as error:
         raise OutputError(f"{path}: no log to report on ({error.strerror}); train for an epoch first") from None
-    rows = [{key: number for key, text in row.items() if (number := _number(text)) is not None} for row in cells]
+    except (ValueError, csv.Error) as error:
+        raise OutputError(f"{path}: no log that can be read ({error}); repair or remove it") from None
+    rows = [
+        {key: number for key, text in row.items() if key and (number := _number(text)) is not None} for row in cells
+    ]
     rows = [row for row in rows if "epoch" in row]
     return list(dict.fromkeys(key for row in rows for key in row if key != "epoch")), rows
 

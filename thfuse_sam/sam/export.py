@@ -7,6 +7,7 @@ checkpoint that was tuned, which parts were frozen, and the adapters' size. It s
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,8 +70,10 @@ def read_trained_header(path: Path) -> TrainedFile | None:
             )
         lora = None if entry["lora"] is None else LoraSettings(**entry["lora"])
         adaptation = Adaptation(tuple(entry["frozen"]), lora)
-        return TrainedFile(str(entry["model_type"]), str(entry["base_sha256"]), str(entry["base_name"]), adaptation)
-    except (KeyError, TypeError, ValueError):
+        # Of the name, no folders: the file may be a stranger's.
+        base_name = Path(str(entry["base_name"]).replace("\\", "/")).name
+        return TrainedFile(str(entry["model_type"]), str(entry["base_sha256"]), base_name, adaptation)
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(f"{path}: damaged description of trained weights; write it again") from None
 
 
@@ -87,9 +90,11 @@ def load_trained(path: Path, base: Path | None = None, device: torch.device | st
     if header is None:
         raise CheckpointError(f"{path}: holds no trained weights of finetune.py; give a file that it wrote")
     found = _find_base(path, header, base)
+    weights = read_weights(path)
+    _require_adapters(path, header.adaptation, weights)
     sam = build_sam(header.model_type, found, device)
     prepare(sam, header.adaptation)
-    load_trained_state(sam, header.adaptation, read_weights(path), path)
+    load_trained_state(sam, header.adaptation, weights, path)
     return sam.eval()
 
 
@@ -128,6 +133,18 @@ def require_export_name(path: Path) -> None:
     """Refuse a name that readers of checkpoints would not take. Raises UsageError."""
     if path.suffix.lower() not in EXPORT_SUFFIXES:
         raise UsageError(f"--export {path}: the name must end in {', '.join(EXPORT_SUFFIXES)}")
+
+
+def _require_adapters(path: Path, adaptation: Adaptation, weights: Mapping[str, Tensor]) -> None:
+    """Refuse a claimed rank that the file's tensors do not have, before memory is asked for it."""
+    if adaptation.lora is None:
+        return
+    ranks = {value.shape[0] for name, value in weights.items() if ".lora_A." in name and value.ndim}
+    if ranks != {adaptation.lora.rank}:
+        held = ", ".join(map(str, sorted(ranks))) or "none"
+        raise CheckpointError(
+            f"{path}: claims adapters of rank {adaptation.lora.rank} and holds {held}; write it again"
+        )
 
 
 def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:

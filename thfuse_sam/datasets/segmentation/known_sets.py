@@ -1,5 +1,6 @@
 """Data sets that are known by name: fetched once into the cache, checked, and unpacked with care."""
 
+import errno
 import logging
 import shutil
 import stat
@@ -16,6 +17,8 @@ from thfuse_sam.files import make_directory, write_text
 
 logger = logging.getLogger(__name__)
 
+# The system's refusals, which are not the archive's fault.
+_REFUSALS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
 MAX_UNPACKED = 8 << 30  # bytes; an archive that claims more is refused
 
 
@@ -105,7 +108,10 @@ def _unpack(archive: Path, target: Path, known: KnownSet) -> None:
             raise ValueError(f"holds no folder {known.folder}")
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
+    # A damaged archive can fail in any of the ways of zipfile, the decompressors and the file system.
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _REFUSALS):
+            raise
         archive.unlink(missing_ok=True)
         raise DownloadError(
             f"{known.name}: the archive from {known.url} is refused: {error}; download it anew"
