@@ -10,6 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest needs it there
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("thfuse_sam", "models", "datasets/sample", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
@@ -79,3 +85,27 @@ def test_an_installed_wheel_finds_its_weights_and_samples(built: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert "images: 48 (24 ir, 24 vi)" in done.stdout and str(site) in done.stdout
     assert list(empty.iterdir()) == []
+
+
+def requirements() -> list[Requirement]:
+    """Of `pyproject.toml`, those of tests and so of nearly all extras among them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    texts = [*project["dependencies"], *(text for name in extras for text in extras[name] if name != "nano")]
+    return [found for text in texts if (found := Requirement(text)).name != project["name"]]
+
+
+def test_the_lock_file_holds_every_requirement() -> None:
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(
+        r"^([\w.-]+)==([^ ;\n]+)", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE
+    ):
+        locked.setdefault(name, []).append(version)
+    for requirement in requirements():
+        versions = locked.get(requirement.name.lower(), [])
+        assert versions and all(version in requirement.specifier for version in versions), requirement
+
+
+def test_the_licences_of_all_requirements_are_listed() -> None:
+    listed = re.findall(r"^\| ([\w.-]+) \| ", (ROOT / "docs" / "licences.md").read_text("utf-8"), re.MULTILINE)
+    assert {requirement.name.lower() for requirement in requirements()} <= set(listed)

@@ -1,5 +1,6 @@
 """Files of strangers run no code, lead to no other file, and write nothing outside."""
 
+import ast
 import http.server
 import io
 import json
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 
 from thfuse_sam import downloads
-from thfuse_sam.cli import finetune, precompute, test, train
+from thfuse_sam.cli import finetune, precompute, predict, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.engine.checkpoint import load_checkpoint, load_network
 from thfuse_sam.errors import DownloadError, ThFuseError
@@ -28,6 +29,8 @@ from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.sam.weights import read_weights
 
 from .conftest import CASES, FAST_MASKS, small_data
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Payload:
@@ -67,6 +70,31 @@ def test_the_payload_is_a_real_one(tmp_path: Path) -> None:
     assert (tmp_path / "proof").exists()
 
 
+# Calls that can run what a file holds, and the argument that keeps them from it; None: there is none.
+DANGEROUS = {
+    "torch.load": ("weights_only", "True"),
+    "np.load": ("allow_pickle", "False"),
+    "yaml.load": ("Loader", "_PlainLoader"),
+    **dict.fromkeys(
+        ("pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "yaml.unsafe_load", "yaml.full_load",
+         "eval", "exec", "os.system", "marshal.loads", "shelve.open", "np.fromfile"),
+    ),
+}  # fmt: skip
+# The cache of rendered scenes and photos' regions that training vit_nano itself has written.
+TRUSTED = {("thfuse_sam/cli/train_nano.py", "joblib.load")}
+
+
+def test_no_module_calls_what_runs_code_in_files() -> None:
+    for path in sorted((ROOT / "thfuse_sam").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call) or (name := ast.unparse(call.func)) not in DANGEROUS:
+                continue
+            safe = DANGEROUS[name]
+            given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            allowed = (path.relative_to(ROOT).as_posix(), name) in TRUSTED
+            assert allowed or (safe is not None and given.get(safe[0]) == safe[1]), f"{path}:{call.lineno}: {name}"
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy", "plain", "npy"])
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".npy", ".safetensors"])
 def test_no_reader_runs_a_pickle(tmp_path: Path, kind: str, suffix: str) -> None:
@@ -96,8 +124,9 @@ def test_no_reader_runs_a_pickle(tmp_path: Path, kind: str, suffix: str) -> None
         (test.main, ["--dataset_path", "{data}/pairs", "--precomputed_masks_dir", "none", "--model_path", "{bad}"]),
         (finetune.main, ["--data_dir", "{data}/objects", "--checkpoint", "{bad}"]),
         (finetune.main, ["--data_dir", "{data}/objects", "--checkpoint", "{data}/nano.pth", "--resume", "{bad}"]),
+        (predict.main, ["--input", "{data}/pairs/vi", "--checkpoint", "{bad}"]),
     ],
-    ids=["precompute", "train resume", "train vgg", "test", "finetune", "finetune resume"],
+    ids=["precompute", "train resume", "train vgg", "test", "finetune", "finetune resume", "predict"],
 )
 def test_no_command_runs_a_pickle(
     data: Path,
