@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes, remove_small_regions
 from torch import Tensor
 
@@ -33,6 +33,10 @@ from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, StockDe
 from thfuse_sam.sam.encoder import encode_images
 from thfuse_sam.sam.postprocess import Candidates, PackedMask, count_pixels, enlarge, mask_boxes, stable_masks
 from thfuse_sam.sam.precision import PRECISIONS, check_precision, resolve_precision
+
+# SAM's own thresholds. A mask below them is too rough to speak for the points inside it, whatever the settings accept.
+_EXPLAINING_IOU = 0.88
+_EXPLAINING_STABILITY = 0.95
 
 _EDGE_PIXELS = 20  # a box this near to a crop's edge is taken for cut off there
 _CHUNK_PIXELS_CPU = 2**21  # logits enlarged at once: few enough to stay in the processor's cache
@@ -193,6 +197,8 @@ class AutomaticMaskGenerator:
         self.settings = settings or GeneratorSettings()
         self.precision = resolve_precision(self.settings.precision, sam.device)
         dtype = PRECISIONS[self.precision]
+        # Convolutional encoders cost little beside the decoder, and what they round away changes which masks pass.
+        self._encoder_dtype = dtype if type(sam.image_encoder) is ImageEncoderViT else torch.float32
         self.decoder: Decoder = PointDecoder(sam, dtype) if PointDecoder.supports(sam) else StockDecoder(sam, dtype)
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
@@ -294,7 +300,7 @@ class AutomaticMaskGenerator:
         # Of a single image no second copy lies in memory while the encoder runs, when memory is fullest.
         batch = torch.cat(inputs) if len(inputs) > 1 else inputs[0]
         inputs.clear()
-        features = encode_images(self.sam.image_encoder, batch, PRECISIONS[self.precision])
+        features = encode_images(self.sam.image_encoder, batch, self._encoder_dtype)
         return [
             ImageEmbedding(one[None], input_size, size)
             for one, input_size, size in zip(features, input_sizes, sizes, strict=True)
@@ -384,8 +390,8 @@ class AutomaticMaskGenerator:
     ) -> tuple[Candidates, list[int]]:
         """The masks of some points (px2 in the crop) that pass the filters.
 
-        With adaptive points also the indices of those that are the smallest of their prompt's masks, passed or not: a
-        point inside such a mask would most likely give the same masks again, larger ones included.
+        With adaptive points also the indices of those that are good and the smallest of their prompt's masks, passed or
+        not: a point inside such a mask would most likely give the same masks again, larger ones included.
         """
         outputs = decoded.predicted_ious.shape[1]
         ious = decoded.predicted_ious.flatten()
@@ -393,8 +399,11 @@ class AutomaticMaskGenerator:
             kept = (ious > self.settings.pred_iou_thresh).nonzero()[:, 0]
         else:
             kept = torch.arange(len(ious), device=ious.device)
-        logits = decoded.logits(kept)
-        smallest = self._smallest(decoded, kept, outputs) if self.settings.adaptive_points else None
+        smallest: Tensor | None = None
+        if self.settings.adaptive_points and bool((ious[kept] > _EXPLAINING_IOU).any()):
+            logits, smallest = self._logits_and_smallest(decoded, kept, outputs)
+        else:
+            logits = decoded.logits(kept)
         ious, kept = ious[kept].cpu(), kept.cpu()
         offset = torch.tensor([crop.box[0], crop.box[1]])
         prompts = torch.from_numpy(points)[kept // outputs] + offset
@@ -435,15 +444,18 @@ class AutomaticMaskGenerator:
         candidates = Candidates.join(found)
         if smallest is None or not passed:
             return candidates, []
-        return candidates, smallest[torch.cat(passed)].nonzero()[:, 0].tolist()
+        good = candidates.predicted_ious > _EXPLAINING_IOU
+        good &= candidates.stability_scores >= _EXPLAINING_STABILITY
+        return candidates, (smallest[torch.cat(passed)] & good).nonzero()[:, 0].tolist()
 
-    def _smallest(self, decoded: DecodedPoints, kept: Tensor, outputs: int) -> Tensor:
-        """Which of the masks `kept` are the smallest of all masks of their prompt: bool, on the CPU."""
+    def _logits_and_smallest(self, decoded: DecodedPoints, kept: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
+        """Logits of the masks `kept`, and which of these are the smallest of their prompt's masks: bool, on the CPU."""
         prompts = (kept // outputs).unique()
-        all_masks = (prompts[:, None] * outputs + torch.arange(outputs, device=kept.device)).flatten()
-        areas = count_pixels(decoded.logits(all_masks) > self.sam.mask_threshold).view(-1, outputs)
-        smallest = prompts * outputs + areas.argmin(1)
-        return torch.isin(kept, smallest).cpu()
+        every = (prompts[:, None] * outputs + torch.arange(outputs, device=kept.device)).flatten()
+        logits = decoded.logits(every)
+        areas = count_pixels(logits > self.sam.mask_threshold).view(-1, outputs)
+        smallest = prompts * outputs + areas.argmin(1).to(kept.device)
+        return logits[torch.searchsorted(every, kept)], torch.isin(kept, smallest).cpu()
 
     def _finish(self, found: Sequence[Candidates], size: tuple[int, int]) -> list[Instance]:
         """The segments of an image of `size`, given those of each of its crops."""
