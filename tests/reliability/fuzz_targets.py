@@ -387,7 +387,10 @@ def trained_seeds(folder: Path) -> list[bytes]:
     torch.manual_seed(0)
     torch.save(build_vit_nano(64).state_dict(), folder / "base.pth")
     found = []
-    for adaptation in (Adaptation(("image_encoder", "prompt_encoder")), Adaptation(("image_encoder",), LoraSettings())):
+    for adaptation in (
+        Adaptation(("image_encoder", "mask_decoder")),
+        Adaptation(("prompt_encoder", "mask_decoder"), LoraSettings()),
+    ):
         base = resolve_sam("auto", folder / "base.pth")
         sam = build_sam(base.model_type, base.checkpoint)
         prepare_sam(sam, adaptation)
