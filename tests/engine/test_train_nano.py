@@ -107,9 +107,17 @@ def test_identity_loss_knows_right_from_wrong() -> None:
 
 
 def test_region_head_answers_at_the_mask_grid() -> None:
-    affinities, identities = RegionHead()(torch.randn(2, EMBED_DIM, 4, 4))
+    affinities, identities = RegionHead(width=8)(torch.randn(2, EMBED_DIM, 4, 4), torch.randn(2, EMBED_DIM, 16, 16))
     assert affinities.shape == (2, len(AFFINITY_STEPS), 16, 16)
-    assert identities.shape == (2, 2 * 16 + 1, 16, 16)
+    assert identities.shape == (2, 2 * 8 + 1, 16, 16)
+
+
+def test_region_head_tells_equal_looks_apart_by_their_places() -> None:
+    torch.manual_seed(0)
+    positions = torch.randn(1, EMBED_DIM, 8, 8)
+    _, identities = RegionHead(width=8)(torch.ones(1, EMBED_DIM, 2, 2), positions)
+    assert identities[0, :-1, 0, 0].sub(identities[0, :-1, 4, 4]).abs().max() > 0.1
+    assert torch.allclose(identities[0, -1, 0, 0], identities[0, -1, 4, 4])
 
 
 def test_stream_crops_at_whole_patches() -> None:
@@ -127,23 +135,45 @@ def test_a_crop_is_decoded_as_its_place_in_the_whole_image() -> None:
     torch.manual_seed(0)
     sam = build_vit_nano(128).eval()
     embedding = torch.randn(1, EMBED_DIM, 8, 8)
-    points = torch.tensor([[70.0, 90.0]])
+    points = torch.tensor([[[70.0, 90.0]]])
+    origin, corner = torch.tensor([[0, 0]]), torch.tensor([[4, 4]])
     with torch.no_grad():
-        whole, _ = decoder_outputs(sam, embedding, (0, 0), points, None)
-        same, _ = decoder_outputs(sam, embedding, (0, 0), points, None)
-        crop, _ = decoder_outputs(sam, embedding[..., 4:, 4:], (4, 4), points - 64, None)
-        wrong, _ = decoder_outputs(sam, embedding[..., 4:, 4:], (0, 0), points - 64, None)
-    assert torch.equal(whole, same)
+        whole, _ = decoder_outputs(sam, embedding, origin, points, None)
+        crop, _ = decoder_outputs(sam, embedding[..., 4:, 4:], corner, points - 64, None)
+        wrong, _ = decoder_outputs(sam, embedding[..., 4:, 4:], origin, points - 64, None)
     far = (wrong - whole[..., 16:, 16:]).abs().mean()
     assert (crop - whole[..., 16:, 16:]).abs().mean() < far
 
 
-def test_a_short_training_saves_a_changed_model(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", ["points", "boxes"])
+def test_prompts_of_several_images_equal_segment_anythings_decoder(kind: str) -> None:
+    torch.manual_seed(0)
+    sam = build_vit_nano(SIZE).eval()
+    embeddings = torch.randn(2, EMBED_DIM, 4, 4)
+    prompts = torch.rand(2, 3, 2 if kind == "points" else 4) * SIZE
+    origin = torch.zeros(2, 2, dtype=torch.long)
+    with torch.no_grad():
+        given = (prompts, None) if kind == "points" else (None, prompts)
+        masks, ious = decoder_outputs(sam, embeddings, origin, *given)
+        for index in range(2):
+            points = (prompts[index, :, None], torch.ones(3, 1)) if kind == "points" else None
+            sparse, dense = sam.prompt_encoder(points, prompts[index] if kind == "boxes" else None, None)
+            stock_masks, stock_ious = sam.mask_decoder.predict_masks(
+                embeddings[index : index + 1], sam.prompt_encoder.get_dense_pe(), sparse, dense
+            )
+            torch.testing.assert_close(masks.unflatten(0, (2, 3))[index], stock_masks, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ious.unflatten(0, (2, 3))[index], stock_ious, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_short_training_saves_a_changed_model(bf16: bool) -> None:
     torch.manual_seed(0)
     sam = build_vit_nano(SIZE)
     before = sam.mask_decoder.iou_token.weight.clone()
     saved = []
-    config = NanoTrainingConfig(minutes=0.01, batch_size=1, prompts=4, crop_size=32, shares=(1, 0, 0), workers=0)
+    config = NanoTrainingConfig(
+        minutes=0.01, batch_size=1, prompts=4, crop_size=32, shares=(1, 0, 0), workers=0, bf16=bf16
+    )
     train_nano(sam, [], [], config, lambda model: saved.append(model))
     assert saved == [sam]
     assert not torch.equal(before, sam.mask_decoder.iou_token.weight)

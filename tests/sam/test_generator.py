@@ -228,7 +228,10 @@ def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(benchmark: Any, see
     assert len(found) == len(expected) >= 3
     assert benchmark.equal_pixels(expected, found) >= 0.999
     half = AutomaticMaskGenerator(sam, replace(settings, precision="bf16")).generate(image)
-    assert benchmark.best_ious(found, [instance.mask for instance in half]).mean() >= 0.99
+    ious = benchmark.best_ious(found, [instance.mask for instance in half])
+    # Rounding moves a predicted IoU by less than 0.001: a mask just at the threshold may go, the others stay the same.
+    again = ious >= 0.8
+    assert (~again).sum() <= 1 and ious[again].mean() >= 0.99
 
 
 def test_bf16_masks_are_nearly_those_of_fp32() -> None:

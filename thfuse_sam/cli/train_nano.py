@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--image_size", type=int, default=IMAGE_SIZE, help="pixels, a multiple of 16")
     for name in (f.name for f in fields(DEFAULTS) if f.name != "shares"):
         value = getattr(DEFAULTS, name)
-        options.add_argument(f"--{name}", type=type(value), default=value, help="default: %(default)s")
+        kind: dict[str, Any] = {"action": "store_true"} if value is False else {"type": type(value), "default": value}
+        options.add_argument(f"--{name}", help="default: %(default)s", **kind)
     options.add_argument("--shares", type=float, nargs=3, default=DEFAULTS.shares, help="shapes, scenes, photos")
     options.add_argument("--threads", type=int, default=2)
     return options

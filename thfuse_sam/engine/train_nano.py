@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from thfuse_sam.datasets.prompts import interior_point
 from thfuse_sam.datasets.synthetic import Scene
+from thfuse_sam.engine.ema import EmaWeights
 from thfuse_sam.sam.assembly import STRIDE
 from thfuse_sam.sam.nano import EMBED_DIM
 
@@ -53,6 +54,8 @@ class NanoTrainingConfig:
     affinity_weight: float = 1.0  # of the auxiliary loss on neighbours
     identity_weight: float = 1.0  # of the auxiliary loss on any two places
     places: int = 64  # an image that the latter asks about
+    ema_decay: float = 0.999  # of the averaged weights, which are the ones that are saved
+    bf16: bool = False  # mixed precision; fast where the CPU has instructions for it
     workers: int = 1  # processes that render images
     seed: int = 0
 
@@ -302,18 +305,22 @@ class RegionHead(nn.Module):
     """What the image encoder alone knows of regions: of a place's neighbours, and of any two places.
 
     Two places p and q of the mask grid lie in one region where query(p) . key(q) + bias(p) > 0: what a mask decoder
-    does once it has found the embedding under a point prompt.
+    does once it has found the embedding under a point prompt. Queries and keys know where they are, as the decoder
+    does, so that two things that look alike can be told apart by their places.
     """
 
-    def __init__(self, channels: int = EMBED_DIM, width: int = 16) -> None:
+    def __init__(self, channels: int = EMBED_DIM, width: int = 32) -> None:
         super().__init__()
         self.width = width
         self.affinities = nn.Conv2d(channels, len(AFFINITY_STEPS) * 16, 1)
         self.identities = nn.Conv2d(channels, (2 * width + 1) * 16, 1)
+        self.positions = nn.Conv2d(channels, 2 * width, 1)
 
-    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedding BxCxExE to affinity logits BxKx4Ex4E (see `AFFINITY_STEPS`) and identities BxDx4Ex4E."""
-        return F.pixel_shuffle(self.affinities(embedding), 4), F.pixel_shuffle(self.identities(embedding), 4)
+    def forward(self, embedding: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding BxCxExE, encodings of the places BxCx4Ex4E -> affinity logits BxKx4Ex4E, identities BxDx4Ex4E."""
+        identities = F.pixel_shuffle(self.identities(embedding), 4)
+        placed = identities[:, :-1] + self.positions(positions)
+        return F.pixel_shuffle(self.affinities(embedding), 4), torch.cat([placed, identities[:, -1:]], 1)
 
 
 def identity_loss(identities: Tensor, labels: Tensor, count: int) -> Tensor:
@@ -366,27 +373,39 @@ def targets_at(labels: Tensor, ids: Tensor, size: int) -> Tensor:
 
 
 def decoder_outputs(
-    sam: Sam, embedding: Tensor, corner: Sequence[int], points: Tensor | None, boxes: Tensor | None
+    sam: Sam, embeddings: Tensor, corners: Tensor, points: Tensor | None, boxes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """All four masks and predicted IoUs for N points (Nx2) or boxes (Nx4), in pixels of one crop.
+    """All four masks and predicted IoUs for N points (BxNx2) or boxes (BxNx4) of B crops, in pixels of each crop.
+
+    segment_anything's decoder takes one image at a time; here the prompts of all crops go through it as one batch.
 
     Args:
-        embedding: 1xCxExE.
-        corner: the crop's first row and column of patches.
+        embeddings: BxCxExE.
+        corners: Bx2, each crop's first row and column of patches.
+
+    Returns:
+        logits (BN)x4x4Ex4E and predicted IoUs (BN)x4; the prompts of one crop follow each other.
     """
-    grid = embedding.shape[-1]
-    y, x = corner
-    place = (..., slice(y, y + grid), slice(x, x + grid))
-    shift = torch.tensor([x, y], dtype=torch.float32) * STRIDE
-    labelled = None if points is None else ((points + shift)[:, None], torch.ones(len(points), 1))
-    shifted = None if boxes is None else boxes + shift.repeat(2)
+    prompts = points if points is not None else boxes
+    assert prompts is not None
+    count, grid = prompts.shape[1], embeddings.shape[-1]
+    shift = corners.flip(1)[:, None].to(prompts.dtype) * STRIDE
+    labelled = None if points is None else ((points + shift).view(-1, 1, 2), torch.ones(prompts[..., 0].numel(), 1))
+    shifted = None if boxes is None else (boxes + shift.repeat(1, 1, 2)).view(-1, 4)
     sparse, dense = sam.prompt_encoder(points=labelled, boxes=shifted, masks=None)
-    return sam.mask_decoder.predict_masks(
-        image_embeddings=embedding,
-        image_pe=sam.prompt_encoder.get_dense_pe()[place],
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense[place],
-    )
+    positions = sam.prompt_encoder.get_dense_pe()[0]
+    places = torch.stack([positions[:, y : y + grid, x : x + grid] for y, x in corners.tolist()])
+
+    decoder = sam.mask_decoder
+    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([outputs.expand(len(sparse), -1, -1), sparse], 1)
+    source = embeddings.repeat_interleave(count, 0) + dense[..., :grid, :grid]  # constant: no mask is given
+    hidden, source = decoder.transformer(source, places.repeat_interleave(count, 0), tokens)
+    source = source.transpose(1, 2).unflatten(2, (grid, grid)).contiguous(memory_format=torch.channels_last)
+    upscaled = decoder.output_upscaling(source)
+    weights = [mlp(hidden[:, 1 + index]) for index, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+    logits = (torch.stack(weights, 1) @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+    return logits, decoder.iou_prediction_head(hidden[:, 0])
 
 
 # ---------------------------------------------------------------------------------------------------- training
@@ -417,6 +436,7 @@ def train_nano(
     loader = iter(DataLoader(stream, batch_size=config.batch_size, num_workers=config.workers))
     parameters = [*sam.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    average = EmaWeights(sam, config.ema_decay)
     start = saved = time.monotonic()
     step, history = 0, []
     while (elapsed := (time.monotonic() - start) / 60) < config.minutes:
@@ -429,13 +449,16 @@ def train_nano(
         optimizer.step()
         optimizer.zero_grad()
         step += 1
+        average.update(sam, step)
         history.append(parts)
         if step % 50 == 0:
             means = (f"{name} {np.mean([part[name] for part in history[-50:]]):.3f}" for name in parts)
             logger.info("step %d, %.1f min: %s", step, elapsed, ", ".join(means))
         if time.monotonic() - saved > 300:
-            save(sam)
+            with average.applied_to(sam):
+                save(sam)
             saved = time.monotonic()
+    sam.load_state_dict(average.weights)
     save(sam)
     return head
 
@@ -451,37 +474,41 @@ def _step_loss(
     boxes: Tensor,
     corners: Tensor,
 ) -> tuple[Tensor, dict[str, float]]:
-    valid = labels[:, None] != PADDING
-    inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, torch.zeros(()))
-    embedding = sam.image_encoder(inputs)
-    affinities, identities = head(embedding)
-    affinity = affinity_loss(affinities, labels)
-    identity = identity_loss(identities, labels, config.places)
+    """Loss of a batch and its parts. Products and convolutions run in bf16 where `config.bf16` says so."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        valid = labels[:, None] != PADDING
+        inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, torch.zeros(()))
+        embeddings = sam.image_encoder(inputs)
+        fine = sam.prompt_encoder.pe_layer((sam.image_encoder.img_size // 4,) * 2)
+        side = 4 * embeddings.shape[-1]
+        here = torch.stack([fine[:, 4 * y : 4 * y + side, 4 * x : 4 * x + side] for y, x in corners.tolist()])
+        affinities, identities = head(embeddings, here)
+        by_points = config.prompts - config.prompts // 5
+        outputs = []
+        if by_points:
+            outputs.append(decoder_outputs(sam, embeddings, corners, points[:, :by_points], None))
+        if by_points < config.prompts:
+            outputs.append(decoder_outputs(sam, embeddings, corners, None, boxes[:, by_points:]))
+
+    affinity = affinity_loss(affinities.float(), labels)
+    identity = identity_loss(identities.float(), labels, config.places)
     loss = config.affinity_weight * affinity + config.identity_weight * identity
     parts = {"affinity loss": affinity.item(), "identity loss": identity.item()}
-    if config.prompts == 0:
+    if not outputs:
         return loss, parts
 
-    best = []
-    targets = targets_at(labels, ids, 4 * embedding.shape[-1])
-    by_points = config.prompts - config.prompts // 5
-    for index in range(len(images)):
-        one, corner = embedding[index : index + 1], corners[index].tolist()
-        n = slice(0, by_points)
-        logits, predicted = decoder_outputs(sam, one, corner, points[index, n], None)
-        target = targets[index, n, None]
-        losses, ious = mask_loss(logits, target), mask_iou(logits, target)
-        # Output 0 is SAM's single mask, 1 to 3 the choice for an ambiguous point.
-        part = losses[:, 1:].amin(1).mean() + 0.05 * losses.mean() + F.mse_loss(predicted, ious)
-        best.append(ious[:, 1:].amax(1).mean().item())
-        if by_points < config.prompts:
-            n = slice(by_points, config.prompts)
-            logits, predicted = decoder_outputs(sam, one, corner, None, boxes[index, n])
-            target = targets[index, n, None]
-            part = part + 0.25 * mask_loss(logits, target)[:, 0].mean()
-            part = part + 0.25 * F.mse_loss(predicted, mask_iou(logits, target))
-        loss = loss + part / len(images)
-    return loss, {"loss": loss.item(), **parts, "IoU": float(np.mean(best))}
+    targets = targets_at(labels, ids, 4 * embeddings.shape[-1])
+    (logits, predicted), *of_boxes = ((masks.float(), ious.float()) for masks, ious in outputs)
+    target = targets[:, :by_points].flatten(0, 1)[:, None]
+    losses, ious = mask_loss(logits, target), mask_iou(logits, target)
+    # Output 0 is SAM's single mask, 1 to 3 the choice for an ambiguous point.
+    loss = loss + losses[:, 1:].amin(1).mean() + 0.05 * losses.mean() + F.mse_loss(predicted, ious)
+    best = ious[:, 1:].amax(1).mean().item()
+    for logits, predicted in of_boxes:
+        target = targets[:, by_points:].flatten(0, 1)[:, None]
+        loss = loss + 0.25 * mask_loss(logits, target)[:, 0].mean()
+        loss = loss + 0.25 * F.mse_loss(predicted, mask_iou(logits, target))
+    return loss, {"loss": loss.item(), **parts, "IoU": best}
 
 
 # --------------------------------------------------------------------------------------------------- evaluation

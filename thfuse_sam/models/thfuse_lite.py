@@ -13,7 +13,6 @@ grows linearly with the image; maps are limited to (0, 2) and there is no batch 
 on no other image.
 """
 
-import math
 from itertools import pairwise
 
 import torch
@@ -27,8 +26,9 @@ from thfuse_sam.models.guidance import GuidanceBranch, gated
 COARSEST = 8  # the attention maps are this many times smaller than the image
 SLOPE = 0.1  # of leaky ReLU below zero
 KEY_GRID = 16  # a side of the grid of keys in spatial attention: at most 256 keys
-HIGHEST_WEIGHT = 1.5  # of a source's detail; above 1 it is amplified
-FAINT = 0.01  # of the intensity range: details well below it count as equally lively
+AROUND = 7  # pixels, side of the window in which it is judged which source is livelier
+LIVELIER = 4.5  # how decidedly that source is taken before training; a logit
+FAINT = 0.004  # of the intensity range: details well below it count as equally lively
 
 
 class LiteConv(nn.Module):
@@ -59,27 +59,28 @@ class LiteDenseBranch(nn.Module):
 
 
 class DetailMix(nn.Module):
-    """Weights for the details of both sources at one scale, from features and from which source is livelier there.
+    """Mixes the details of both sources at one scale: how much of it is infrared, and how strong the mixture is.
 
-    Before training the livelier one is taken, as in Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code",
-    1983.
+    Both depend on features and on which source is livelier around a pixel. Before training the livelier one is taken,
+    as in Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
     """
 
     def __init__(self, channels: int):
         super().__init__()
         self.weigh = nn.Conv2d(channels + 1, 2, kernel_size=3, padding=1)
         nn.init.normal_(self.weigh.weight, std=1e-3)
+        nn.init.zeros_(self.weigh.get_parameter("bias"))
         with torch.no_grad():
-            self.weigh.weight[:, -1, 1, 1] = torch.tensor([1.5, -1.5])
-            # Where both are as lively, half of each.
-            nn.init.constant_(self.weigh.get_parameter("bias"), -math.log(2 * HIGHEST_WEIGHT - 1))
+            self.weigh.weight[0, -1, 1, 1] = LIVELIER
 
     def forward(self, features: Tensor, details: Tensor) -> Tensor:
         """Features BCHW and details B2HW (infrared, visible) -> mixed details B1HW."""
-        lively = F.avg_pool2d(details.abs(), 3, stride=1, padding=1)
+        lively = F.avg_pool2d(details.abs(), AROUND, stride=1, padding=AROUND // 2, count_include_pad=False)
         balance = (lively[:, :1] - lively[:, 1:]) / (lively.sum(1, keepdim=True) + FAINT)
-        weights = HIGHEST_WEIGHT * torch.sigmoid(self.weigh(torch.cat([features, balance], dim=1)))
-        return (weights * details).sum(1, keepdim=True)
+        # In half precision the layers are: what is made of the sources' own values stays in single precision.
+        share, strength = self.weigh(torch.cat([features, balance], dim=1)).to(details.dtype).chunk(2, dim=1)
+        mixed = torch.lerp(details[:, 1:], details[:, :1], torch.sigmoid(share))
+        return mixed * (2 * torch.sigmoid(strength))
 
 
 class THFuseLite(FusionNetwork):

@@ -15,6 +15,9 @@ from thfuse_sam.sam.assembly import assemble_sam
 IMAGE_SIZE = 512  # pixels, the longest side that the encoder sees
 EMBED_DIM = 128  # channels of the image embedding and of the mask decoder
 WIDTHS = (24, 48, 96, 192)  # channels at 1/2, 1/4, 1/8 and 1/16 of the input's size
+QUARTER_DILATIONS = (1,)  # of the residual blocks at each size
+EIGHTH_DILATIONS = (1, 2, 1)
+COARSE_DILATIONS = (1, 2, 4, 1, 2, 4, 8, 1, 2, 1)
 FINE_WIDTH = 32  # channels at 1/4 of the input's size that go into the embedding
 
 
@@ -43,6 +46,10 @@ class ResidualBlock(nn.Module):
         return x + self.mix(F.gelu(self.spread(self.norm(x))))
 
 
+def _blocks(channels: int, dilations: tuple[int, ...]) -> list[ResidualBlock]:
+    return [ResidualBlock(channels, dilation) for dilation in dilations]
+
+
 class NanoEncoder(nn.Module):
     """A U-shaped convolutional image encoder.
 
@@ -56,11 +63,9 @@ class NanoEncoder(nn.Module):
         self.img_size = image_size  # read by segment_anything
         half, quarter, eighth, coarse = WIDTHS
         self.to_half = nn.Sequential(nn.Conv2d(3, half, 3, 2, padding=1), nn.GELU())
-        self.to_quarter = _convolution(half, quarter, stride=2)
-        self.to_eighth = nn.Sequential(_convolution(quarter, eighth, stride=2), ResidualBlock(eighth, 1))
-        self.to_coarse = nn.Sequential(
-            _convolution(eighth, coarse, stride=2), *(ResidualBlock(coarse, dilation) for dilation in (1, 2, 4, 1))
-        )
+        self.to_quarter = nn.Sequential(_convolution(half, quarter, stride=2), *_blocks(quarter, QUARTER_DILATIONS))
+        self.to_eighth = nn.Sequential(_convolution(quarter, eighth, stride=2), *_blocks(eighth, EIGHTH_DILATIONS))
+        self.to_coarse = nn.Sequential(_convolution(eighth, coarse, stride=2), *_blocks(coarse, COARSE_DILATIONS))
         self.coarse_to_eighth = nn.Conv2d(coarse, eighth, 1)
         self.fuse_eighth = _convolution(eighth, quarter)
         self.eighth_to_quarter = nn.Conv2d(quarter, quarter, 1)
