@@ -44,7 +44,7 @@ TOTAL = "total"
 DEFAULT_WEIGHTS: dict[str, float] = {
     "pyramid": 3.0,
     "gradient": 8.0,
-    "ssim": 0.5,
+    "ssim": 0.75,
     "region": 0.5,
     "region_edges": 2.0,
 }

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 LEVELS = 4  # halvings
 SHORTEST = 8  # pixels; a side is not halved below this
 ACTIVITY_SIGMA = 4.0  # pixels, neighbourhood in which the livelier source is judged
-DECISION = 5  # power of the sources' activities in the weights of their details; larger ones decide harder
-DETAIL_GAINS = (1.06, 1.06, 1.1, 1.15)  # on the details, finest first
+DECISION = 4  # power of the sources' activities in the weights of their details; larger ones decide harder
+DETAIL_GAINS = (1.02, 1.02, 1.05, 1.05)  # on the details, finest first
 CONTRAST_SHARE = 0.8  # of the contrasts at the coarse end; the rest is the brighter source
 STRONGER_SHARE = 0.95  # of the stronger contrast, in place of the sum of both
-STRONGER_GAIN = 1.3  # so that the stronger contrast alone is about as strong as the sum
+STRONGER_GAIN = 1.2  # so that the stronger contrast alone is nearly as strong as the sum
 STRONGER_EDGE = 40.0  # 1 / intensity: how sharply the stronger contrast takes over
 # A scene whose brighter source has a mean of up to DARK keeps it and gets all contrast; from BRIGHT on, where a full
 # sum would saturate, the mean is the average of both sources' and the contrast is multiplied by BRIGHT_CONTRAST.
