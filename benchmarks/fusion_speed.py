@@ -9,10 +9,7 @@ dense blocks, four decoding convolutions, 166,883 parameters) with random weight
 
 import argparse
 import datetime
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,8 +32,8 @@ from thfuse_sam.engine.train_fusion import fusion_loss
 from thfuse_sam.losses import FusionLoss
 from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
 from thfuse_sam.models import build_network, count_parameters
+from thfuse_sam.report.run_facts import code_version, machine
 
-ROOT = Path(__file__).resolve().parents[1]
 SEAFUSION_PARAMETERS = 166_883
 
 
@@ -106,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = build_parser().parse_args(argv)
     torch.set_num_threads(options.threads)
-    print(f"{machine()}, {options.threads} threads; torch {torch.__version__}; commit {commit()}; "
-          f"{datetime.date.today().isoformat()}\n")  # fmt: skip
+    print(f"{machine(torch.device('cpu'))}, {options.threads} threads; {code_version()}; {datetime.date.today()}\n")
     ours = (load_network(options.model_path)[0] if options.model_path else build_network()).eval()
     other = SeAFusionLayers().eval()
     assert count_parameters(other) == SEAFUSION_PARAMETERS
@@ -215,22 +211,6 @@ def loading_share(options: argparse.Namespace) -> tuple[float, float]:
         epoch += 1
     shares = [wait / step for wait, step in zip(waits[2:], steps[2:], strict=True)]
     return statistics.median(shares), statistics.median(steps[2:])
-
-
-def machine() -> str:
-    """The processor, without the machine's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(names, platform.processor() or platform.machine())}, {os.cpu_count()} cores"
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 if __name__ == "__main__":

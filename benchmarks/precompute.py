@@ -12,10 +12,7 @@ import argparse
 import ctypes
 import datetime
 import gc
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +34,7 @@ sys.path.insert(0, str(ROOT))  # the package is found from a checkout that is no
 from thfuse_sam.devices import resolve_device  # noqa: E402
 from thfuse_sam.images import read_for_sam  # noqa: E402
 from thfuse_sam.masks.format import label_map  # noqa: E402
+from thfuse_sam.report.run_facts import code_version, machine  # noqa: E402
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder  # noqa: E402
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings  # noqa: E402
 from thfuse_sam.sam.registry import MODEL_TYPES  # noqa: E402
@@ -271,12 +269,10 @@ def _peak(device: torch.device) -> int:
 
 
 def heading(options: argparse.Namespace, device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return "\n".join(
         [
-            f"{options.points_per_side**2} points, {options.rounds} interleaved rounds; {name}, "
-            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-            f"commit {_commit()}; {datetime.date.today().isoformat()}",
+            f"{options.points_per_side**2} points, {options.rounds} interleaved rounds; {machine(device)}, "
+            f"{torch.get_num_threads()} threads; {code_version()}; {datetime.date.today()}",
             "",
             "| model | size | variant | s/image (median) | CPU s | against stock | peak MiB | points | masks | "
             "label map equal | masks found again |",
@@ -320,23 +316,6 @@ def best_ious(expected: Masks, found: Masks) -> npt.NDArray[np.float32]:
     common = one @ other.T
     ious: npt.NDArray[np.float32] = (common / (one.sum(1)[:, None] + other.sum(1)[None] - common)).max(1)
     return ious
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()} ({torch.backends.cpu.get_cpu_capability()})"
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 if __name__ == "__main__":

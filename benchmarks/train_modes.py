@@ -10,7 +10,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -83,6 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from thfuse_sam.masks.source import LiveMasks
     from thfuse_sam.masks.tree import MaskTree
     from thfuse_sam.models import build_network
+    from thfuse_sam.report.run_facts import code_version, machine
 
     device = resolve_device(options.device)
     pairs = find_pairs(options.dataset_path)
@@ -128,8 +128,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     images = take_steps(1 + options.steps)
     speed = watch.images_per_second(images)
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {"images_per_second": speed, "peak_rss": peak_rss(), "peak_gpu": gpu, "device": name}
+    made_by = f"{machine(device)}; {code_version()}"
+    return {"images_per_second": speed, "peak_rss": peak_rss(), "peak_gpu": gpu, "made_by": made_by}
 
 
 def peak_rss() -> int:
@@ -149,9 +149,8 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
     medians = {mode: statistics.median(values) for mode, values in speeds.items()}
     lines = [
         f"{options.network}, batch {options.batch_size} x {options.crop_size} px, {options.sam_model_type}, "
-        f"{options.steps} steps, {options.rounds} interleaved rounds; {results['none'][0]['device']}, "
-        f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}); commit {commit()}; "
-        f"{datetime.date.today().isoformat()}",
+        f"{options.steps} steps, {options.rounds} interleaved rounds; {results['none'][0]['made_by']}; "
+        f"{datetime.date.today()}",
         "",
         "| masks | image pairs/s (median) | lowest to highest | against none | peak RSS, MiB | peak GPU memory, MiB |",
         "|---|---:|---:|---:|---:|---:|",
@@ -165,14 +164,6 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
         )
     lines += ["", f"Precomputed against live: {medians['precomputed'] / medians['live']:.1f} times the throughput."]
     return "\n".join(lines)
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 if __name__ == "__main__":

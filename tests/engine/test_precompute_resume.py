@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thfuse_sam.engine.mask_jobs import Job, list_jobs
 from thfuse_sam.engine.mask_making import MakeOptions, make_masks
 from thfuse_sam.engine.mask_plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.engine.precompute import Outcome, precompute
@@ -25,30 +24,9 @@ from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
 
-HERE = Path(__file__).parent
+from .conftest import jobs_of
 
-
-@pytest.fixture(autouse=True)
-def stub_masks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-    yield
-    sys.modules.pop("stub_masks", None)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> dict[Modality, Path]:
-    """Ten random pairs."""
-    generator = np.random.default_rng(0)
-    for modality in MODALITIES:
-        for index in range(10):
-            image = generator.integers(20, 256, (12, 16, 3), dtype=np.uint8)
-            write_image(tmp_path / modality / f"{index:02d}.png", image)
-    return {modality: tmp_path / modality for modality in MODALITIES}
-
-
-def jobs_of(folders: dict[Modality, Path]) -> list[Job]:
-    return list_jobs({key: {path.stem: path for path in folder.iterdir()} for key, folder in folders.items()})
+pytestmark = pytest.mark.usefixtures("stub_masks")
 
 
 def make_plan(root: Path, folders: dict[Modality, Path], **options: Any) -> Plan:

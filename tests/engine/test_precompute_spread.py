@@ -4,47 +4,24 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from thfuse_sam.engine.mask_jobs import Job, list_jobs, take_part
+from thfuse_sam.engine.mask_jobs import take_part
 from thfuse_sam.engine.mask_making import MakeOptions
 from thfuse_sam.engine.mask_plan import Plan, plan_precompute
 from thfuse_sam.engine.mask_processes import WorkerSpec, make_in_processes
 from thfuse_sam.engine.mask_ray import RayOptions, make_on_ray
 from thfuse_sam.engine.precompute import Outcome, precompute, write_masks
 from thfuse_sam.errors import WorkerError
-from thfuse_sam.images import MODALITIES, Modality, write_image
+from thfuse_sam.images import Modality, write_image
 from thfuse_sam.masks.manifest import Manifest
 
-HERE = Path(__file__).parent
+from .conftest import jobs_of
 
-
-@pytest.fixture(autouse=True)
-def stub_masks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Makes `stub_masks` importable here and in worker processes."""
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-    yield
-    sys.modules.pop("stub_masks", None)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> dict[Modality, Path]:
-    """Twelve random pairs; no first pixel is 13."""
-    random = np.random.default_rng(0)
-    for modality in MODALITIES:
-        for index in range(12):
-            image = random.integers(20, 256, (12, 16, 3), dtype=np.uint8)
-            write_image(tmp_path / modality / f"{index:02d}.png", image)
-    return {modality: tmp_path / modality for modality in MODALITIES}
-
-
-def jobs_of(folders: dict[Modality, Path]) -> list[Job]:
-    return list_jobs({key: {path.stem: path for path in folder.iterdir()} for key, folder in folders.items()})
+pytestmark = pytest.mark.usefixtures("stub_masks")
 
 
 def make_plan(root: Path, folders: dict[Modality, Path], options: MakeOptions | None = None) -> Plan:
@@ -64,18 +41,18 @@ def expected(tmp_path: Path, images: dict[Modality, Path]) -> dict[str, bytes]:
 
     precompute(make_plan(tmp_path / "single", images), Stub(), Outcome())
     found = masks_in(tmp_path / "single")
-    assert len(found) == 24
+    assert len(found) == 20
     return found
 
 
 def test_parts_divide_the_images(images: dict[Modality, Path]) -> None:
     jobs = jobs_of(images)
-    parts = [take_part(jobs, part, 5) for part in range(1, 6)]
+    parts = [take_part(jobs, part, 4) for part in range(1, 5)]
     assert sorted((job for part in parts for job in part), key=str) == sorted(jobs, key=str)
     for part in parts:
         assert {job.name for job in part if job.modality == "ir"} == {job.name for job in part if job.modality == "vi"}
-    assert [len(part) for part in parts] == [6, 6, 4, 4, 4]
-    assert parts == [take_part(list(reversed(jobs))[::-1], part, 5) for part in range(1, 6)]
+    assert [len(part) for part in parts] == [6, 6, 4, 4]
+    assert parts == [take_part(list(reversed(jobs))[::-1], part, 4) for part in range(1, 5)]
 
 
 def test_processes_make_the_same_masks(
@@ -88,7 +65,7 @@ def test_processes_make_the_same_masks(
     results = make_in_processes(plan.todo, WorkerSpec(make_stub, plan.options), ["cpu", "cpu"])
     write_masks(plan, results, outcome, num_workers=2)
     assert masks_in(plan.root) == expected
-    assert (outcome.written, [str(job) for job in outcome.failures]) == (24, ["ir bad"])
+    assert (outcome.written, [str(job) for job in outcome.failures]) == (20, ["ir bad"])
 
 
 @pytest.mark.slow
@@ -169,14 +146,14 @@ def test_two_commands_on_one_tree_at_once(
     tmp_path: Path, images: dict[Modality, Path], expected: dict[str, bytes], parts: int
 ) -> None:
     """Both do all images, or each its half; both plan before either has written anything."""
-    for name in ("bad1", "bad2"):  # with 14 names, one in each half
+    for name in ("bad1", "bad2"):  # with 12 names, one in each half
         (images["ir"] / f"{name}.png").write_bytes(b"broken")
     command = [sys.executable, "-c", TWO_COMMANDS, str(tmp_path / "tree"), str(tmp_path), str(parts)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
-    assert done.stdout == ("24 2;" if parts == 1 else "12 1;") * 2
+    assert done.stdout == ("20 2;" if parts == 1 else "10 1;") * 2
     assert masks_in(tmp_path / "tree") == expected
     manifest = Manifest.load(tmp_path / "tree")
-    assert manifest.counts == {"ir": 12, "vi": 12}
+    assert manifest.counts == {"ir": 10, "vi": 10}
     assert sorted(entry["name"] for entry in manifest.failures) == ["bad1", "bad2"]
     assert len(manifest.sources) == 1
 
@@ -203,7 +180,7 @@ def test_a_killed_ray_worker_costs_nothing_but_time(
     outcome = fill_on_ray(plan, spec, cores=2)
     assert (tmp_path / "killed").exists()
     assert masks_in(plan.root) == expected
-    assert (outcome.written, outcome.failures) == (24, {})
+    assert (outcome.written, outcome.failures) == (20, {})
 
 
 @pytest.mark.slow
@@ -217,7 +194,7 @@ def test_a_lost_ray_head_is_one_line(tmp_path: Path, images: dict[Modality, Path
     assert "\n" not in str(caught.value)
     assert (tmp_path / "killed").exists()
     done = len(masks_in(plan.root))
-    assert sum(Manifest.load(plan.root).counts.values()) == done < 24
+    assert sum(Manifest.load(plan.root).counts.values()) == done < 20
 
 
 @pytest.mark.slow
