@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 def load_or_make(cache: Path | None, make: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
     """What `cache` holds, or else `make` of each item on two processes, kept in `cache`."""
     if cache is not None and cache.exists():
-        return joblib.load(cache)
+        return joblib.load(cache, mmap_mode="r")  # several trainings on one machine share the pages
     made = joblib.Parallel(n_jobs=2, verbose=1)(joblib.delayed(make)(item) for item in items)
     if cache is not None:
         write_atomically(cache, lambda file: joblib.dump(made, file))

@@ -17,7 +17,9 @@ import json
 import math
 import os
 import shutil
+import string
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +33,21 @@ REPORT_FOLDER = "report"  # below the outputs of a command
 INDEX = "index.html"
 DATA = "data.js"
 
-_SCRIPTS: dict[Kind, tuple[str, ...]] = {
-    "fusion": ("ui.js", "charts.js", "viewer.js", "fusion.js"),
-    "training": ("ui.js", "charts.js", "training.js"),
-    "precompute": ("ui.js", "charts.js", "precompute.js"),
-    "finetune": ("ui.js", "charts.js", "finetune.js"),
+
+@dataclass(frozen=True)
+class _Page:
+    """What the page of a kind has beside the frame that all share (`frame.html`) and its own content (`KIND.html`)."""
+
+    title: str
+    heading: str
+    scripts: tuple[str, ...]
+
+
+_PAGES: dict[Kind, _Page] = {
+    "fusion": _Page("Fused images", "Infrared + visible → fused", ("ui.js", "charts.js", "viewer.js", "fusion.js")),
+    "training": _Page("Training", "Training", ("ui.js", "charts.js", "training.js")),
+    "precompute": _Page("Masks", "Masks", ("ui.js", "charts.js", "precompute.js")),
+    "finetune": _Page("Fine-tuning", "Fine-tuning", ("ui.js", "charts.js", "finetune.js")),
 }
 
 
@@ -86,10 +98,17 @@ def write_page(folder: Path, kind: Kind, facts: Facts, data: Mapping[str, Any]) 
     Returns the path of index.html. Raises OutputError.
     """
     static = importlib.resources.files("thfuse_sam.report") / "static"
-    names = {f"{kind}.html": INDEX, "report.css": "report.css", **{name: name for name in _SCRIPTS[kind]}}
+    page = _PAGES[kind]
     write_text(folder / DATA, data_script({"kind": kind, "facts": facts, "gist": gist(facts), **data}))
-    for source, target in reversed(names.items()):  # the page itself last
-        write_text(folder / target, (static / source).read_text(encoding="utf-8"))
+    for name in ("report.css", *page.scripts):
+        write_text(folder / name, (static / name).read_text(encoding="utf-8"))
+    html = string.Template((static / "frame.html").read_text(encoding="utf-8")).substitute(
+        title=page.title,
+        heading=page.heading,
+        main=(static / f"{kind}.html").read_text(encoding="utf-8"),
+        scripts="\n".join(f'<script src="{name}"></script>' for name in (DATA, *page.scripts)),
+    )
+    write_text(folder / INDEX, html)  # last: who finds the page finds all of it
     return folder / INDEX
 
 
