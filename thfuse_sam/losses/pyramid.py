@@ -20,10 +20,9 @@ CONTRAST_SHARE = 0.8  # of the contrasts at the coarse end; the rest is the brig
 STRONGER_SHARE = 0.95  # of the stronger contrast, in place of the sum of both
 STRONGER_GAIN = 1.2  # so that the stronger contrast alone is nearly as strong as the sum
 STRONGER_EDGE = 40.0  # 1 / intensity: how sharply the stronger contrast takes over
-# A scene whose brighter source has a mean of up to DARK keeps it and gets all contrast; from BRIGHT on, where a full
-# sum would saturate, the mean is the average of both sources' and the contrast is multiplied by BRIGHT_CONTRAST.
+# A scene whose brighter source has a mean of up to DARK keeps it; from BRIGHT on, where the contrasts would saturate on
+# top of it, the mean is the average of both sources'.
 DARK, BRIGHT = 40 / 255, 120 / 255
-BRIGHT_CONTRAST = 0.94
 SOFT_END = 0.08  # of the range at both ends, into which what lies beyond is pressed
 
 
@@ -78,11 +77,10 @@ def _coarse_target(ir: Tensor, vi: Tensor) -> Tensor:
     brightness = ((mean_brighter - DARK) / (BRIGHT - DARK)).clamp(0, 1)
     brightness = brightness**2 * (3 - 2 * brightness)
     mean = torch.lerp(mean_brighter, (mean_ir + mean_vi) / 2, brightness)
-    contrast = 1 - (1 - BRIGHT_CONTRAST) * brightness
     ir, vi = ir - mean_ir, vi - mean_vi
     stronger = STRONGER_GAIN * torch.lerp(vi, ir, torch.sigmoid(STRONGER_EDGE * (ir.abs() - vi.abs())))
     both = torch.lerp(ir + vi, stronger, STRONGER_SHARE)
-    return torch.lerp(brighter, mean + contrast * both, CONTRAST_SHARE)
+    return torch.lerp(brighter, mean + both, CONTRAST_SHARE)
 
 
 def _mean(images: Tensor) -> Tensor:
