@@ -3,7 +3,8 @@
 All variants run in one process on the same weights and images, in turn, round by round, so that a machine that slows
 down slows all of them down. Weights are random: a decoder's speed does not depend on them. What it puts out is
 replaced by regions of the image, with predicted IoUs and logits as sharp as a trained model's, so that filters and
-suppression have their usual work; the time that this takes is not counted.
+suppression have their usual work; the time that this takes is not counted. The variant `transformers` is Hugging Face's
+mask-generation pipeline, where that package is installed; of the model types here it has `vit_b` only.
 
     python benchmarks/precompute.py --model_types vit_t --sizes 480x640 --points_per_side 32
 """
@@ -24,6 +25,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 from torch import Tensor
@@ -41,7 +43,7 @@ from thfuse_sam.sam.registry import MODEL_TYPES  # noqa: E402
 
 REGIONS = (220, 110, 40)  # of an image, for each of the decoder's three masks
 SAMPLE = ROOT / "datasets" / "sample" / "test" / "vi" / "test_day_000.jpg"
-VARIANTS = ("stock", "fp32", "bf16", "fp16", "adaptive")
+VARIANTS = ("stock", "transformers", "fp32", "bf16", "fp16", "adaptive")
 
 Masks = list[npt.NDArray[np.bool_]]
 
@@ -160,6 +162,26 @@ def stock_masks(sam: Sam, image: npt.NDArray[np.uint8], oracle: RegionOracle, se
         del sam.prompt_encoder.forward, sam.mask_decoder.forward
 
 
+def transformers_pipeline(oracle: RegionOracle, device: torch.device) -> Callable[..., dict[str, Any]]:
+    """Hugging Face's pipeline on a `vit_b`, with the oracle's output in place of the decoder's."""
+    from transformers import SamConfig, SamImageProcessor, SamModel, pipeline
+
+    model = SamModel(SamConfig()).eval()
+    forward = model.forward
+
+    def decode(input_points: Tensor, **inputs: Any) -> Any:
+        outputs = forward(input_points=input_points, **inputs)
+        logits, predicted_ious = oracle(input_points[0, :, 0])
+        outputs["pred_masks"], outputs["iou_scores"] = logits[None], predicted_ious[None]
+        return outputs
+
+    model.forward = decode
+    made: Callable[..., dict[str, Any]] = pipeline(
+        "mask-generation", model=model, image_processor=SamImageProcessor(), device=device
+    )
+    return made
+
+
 def own_generator(sam: Sam, oracle: RegionOracle, settings: GeneratorSettings) -> AutomaticMaskGenerator:
     """Our generator, with the oracle's output in place of the decoder's."""
     generator = AutomaticMaskGenerator(sam, settings)
@@ -216,11 +238,12 @@ def measure(
     settings = GeneratorSettings(
         points_per_side=options.points_per_side, points_per_batch="auto" if per_batch == "auto" else int(per_batch)
     )
-    results = {variant: Measured() for variant in options.variants}
+    offered = [variant for variant in options.variants if variant != "transformers" or model_type == "vit_b"]
+    runs = {variant: _runner(variant, sam, image, oracle, settings) for variant in offered}
+    results = {variant: Measured() for variant in offered}
     for round_number in range(options.rounds):
         for variant, result in results.items():
-            run = _runner(variant, sam, image, oracle, settings)
-            _measure_once(run, oracle, result, device)
+            _measure_once(runs[variant], oracle, result, device)
             print(f"{model_type}, round {round_number + 1}, {variant}: {result.seconds[-1]:.2f} s", file=sys.stderr)
     return results
 
@@ -231,6 +254,9 @@ def _runner(
     if variant == "stock":
         stock = {"points_per_side": settings.points_per_side}
         return lambda: [record["segmentation"] for record in stock_masks(sam, image, oracle, stock)]
+    if variant == "transformers":
+        segment, photo = transformers_pipeline(oracle, sam.device), Image.fromarray(image)
+        return lambda: [np.asarray(mask) for mask in segment(photo, points_per_crop=settings.points_per_side)["masks"]]
     changes: dict[str, Any] = {"adaptive_points": True} if variant == "adaptive" else {"precision": variant}
     generator = own_generator(sam, oracle, GeneratorSettings(**{**vars(settings), **changes}))
     return lambda: [instance.mask for instance in generator.generate(image)]

@@ -2,6 +2,7 @@ import asyncio
 import os
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,11 @@ def client(session: FusionSession, files: Path, monkeypatch, *, host: str = "127
     async def build():
         return app.build_app(session, [], files, host=host, folders=app.is_loopback(host))
 
-    # Where no event loop runs, Gradio makes some and closes none.
-    return TestClient(asyncio.run(build()), base_url=base or f"http://{host}")
+    # Where no event loop runs, Gradio makes some and closes none. In a thread of its own, as the browser tests leave
+    # Playwright's loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        built = thread.submit(lambda: asyncio.run(build())).result()
+    return TestClient(built, base_url=base or f"http://{host}")
 
 
 def test_without_gradio_says_how_to_get_it(monkeypatch, capsys) -> None:
