@@ -109,10 +109,20 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
     of_another_machine.write_bytes(b"half")
     finished = tmp_path / "finished.npy"
     finished.write_bytes(b"whole")
-    with files.open_partial(tmp_path / "y.npy") as under_way:
+    with files.open_partial(files.partial_path(tmp_path / "y.npy")) as under_way:
         assert files.remove_abandoned(tmp_path) == 2
         assert sorted(tmp_path.rglob("*")) == sorted(
             [tmp_path / "a", of_another_machine, finished, Path(under_way.name)]
         )
     assert files.remove_abandoned(tmp_path) == 1
     assert files.remove_abandoned(tmp_path / "nowhere") == 0
+
+
+def test_an_interrupt_just_after_opening_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "hold", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_atomically(tmp_path / "x.png", lambda file: file.write(b"x"))
+    assert list(tmp_path.iterdir()) == []

@@ -39,12 +39,16 @@ def partial_path(path: Path) -> Path:
     return path.parent / f".{path.name[:20]}.{uuid.uuid4().hex}.{_HOST}{PARTIAL_SUFFIX}"
 
 
-def open_partial(path: Path) -> IO[bytes]:
-    """A new file to be renamed to `path`, marked as being written. Its name is in `name`."""
+def open_partial(partial: Path) -> IO[bytes]:
+    """A new file called `partial` (of `partial_path`), marked as being written."""
     while True:
-        file = partial_path(path).open("xb")
-        hold(file.fileno())
-        if Path(file.name).exists():  # else removed between its two lines above, by a run that has just begun
+        file = partial.open("xb")
+        try:
+            hold(file.fileno())
+        except BaseException:
+            file.close()
+            raise
+        if partial.exists():  # else removed before it was marked, by a run that has just begun
             return file
         file.close()
 
@@ -115,10 +119,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     with _as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not mkstemp: its files are private to the user, and results are to be as readable as any other file.
-        file = open_partial(path)
-        partial = Path(file.name)
-        try:
-            with file:
+        partial = partial_path(path)
+        try:  # from before it exists: an interrupt may come between any two steps
+            with open_partial(partial) as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError, OutputError
-from thfuse_sam.files import hold, open_partial, write_text
+from thfuse_sam.files import hold, open_partial, partial_path, write_text
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.format import LabelMap, decode_mask, encode_mask, encoded_shape
 from thfuse_sam.masks.instances import decode_instances
@@ -196,7 +196,7 @@ class _OpenShard:
         self.images = 0
         self._path = folder / f"{name}.tar"
         self._members: dict[str, tuple[int, int]] = {}
-        self._file = open_partial(self._path)
+        self._file = open_partial(partial_path(self._path))
         self._partial = Path(self._file.name)
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
