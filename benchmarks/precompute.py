@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import datetime
 import gc
+import importlib.util
 import statistics
 import sys
 import time
@@ -215,7 +216,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = build_parser().parse_args(argv)
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if "transformers" in options.variants and importlib.util.find_spec("transformers") is None:
+        parser.error("--variants transformers: the package is missing; pip install transformers, or leave it out")
     device = resolve_device(options.device)
     print(heading(options, device))
     for model_type in options.model_types:
@@ -239,11 +243,11 @@ def measure(
         points_per_side=options.points_per_side, points_per_batch="auto" if per_batch == "auto" else int(per_batch)
     )
     offered = [variant for variant in options.variants if variant != "transformers" or model_type == "vit_b"]
-    runs = {variant: _runner(variant, sam, image, oracle, settings) for variant in offered}
     results = {variant: Measured() for variant in offered}
     for round_number in range(options.rounds):
         for variant, result in results.items():
-            _measure_once(runs[variant], oracle, result, device)
+            # Made anew each time, so that the peak memory is of one variant alone.
+            _measure_once(_runner(variant, sam, image, oracle, settings), oracle, result, device)
             print(f"{model_type}, round {round_number + 1}, {variant}: {result.seconds[-1]:.2f} s", file=sys.stderr)
     return results
 
