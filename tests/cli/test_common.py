@@ -1,6 +1,8 @@
 import argparse
 import json
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,39 @@ def test_error_in_the_work_is_one_line(capsys, error: BaseException, status: int
 
     assert run([], work) == status
     assert message in one_line(capsys)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to oneself")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_a_destructor_is_not_lost(capsys, number: signal.Signals, status: int) -> None:
+    class Slow:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def work(options: argparse.Namespace) -> int:
+        thing = Slow()
+        del thing
+        time.sleep(5)
+        return 0
+
+    assert run([], work) == status
+    one_line(capsys)
+
+
+def test_other_errors_in_a_destructor_are_shown(monkeypatch) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ZeroDivisionError
+
+    def work(options: argparse.Namespace) -> int:
+        thing = Broken()
+        del thing
+        return 0
+
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: seen.append(dropped.exc_type))
+    assert run([], work) == 0
+    assert seen == [ZeroDivisionError]
 
 
 def test_debug_shows_the_traceback_and_a_bug_is_not_hidden(capsys) -> None:

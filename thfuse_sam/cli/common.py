@@ -3,6 +3,7 @@
 A command is `main(argv) -> exit status`: it makes a `CommandParser` and hands it with its work to `run`.
 """
 
+import _thread
 import argparse
 import contextlib
 import dataclasses
@@ -137,7 +138,7 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_log_lines()
     try:
-        with _sigterm_as_interrupt():
+        with _sigterm_as_interrupt(), _no_interrupt_lost():
             return work(parser.parse_command(arguments))
     except SystemExit as stop:  # argparse after --help
         return stop.code if isinstance(stop.code, int) else 0
@@ -169,6 +170,30 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Inside, an interrupt that reaches a destructor, where Python prints and drops exceptions, comes once more."""
+    previous = sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            previous(dropped)
+            return
+        number = signal.SIGTERM if isinstance(dropped.exc_value, Terminated) else signal.SIGINT
+        # Not at once: this hook still belongs to the destructor.
+        timers.append(threading.Timer(0.01, _thread.interrupt_main, [number]))
+        timers[-1].start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
+        for timer in timers:
+            timer.cancel()
 
 
 def _report(parser: CommandParser, message: str, status: int) -> int:
