@@ -83,7 +83,7 @@ def test_an_interrupt_in_a_destructor_is_not_lost(capsys, number: signal.Signals
     def work(options: argparse.Namespace) -> int:
         thing = Slow()
         del thing
-        time.sleep(5)
+        time.sleep(60)
         return 0
 
     assert run([], work) == status

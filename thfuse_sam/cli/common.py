@@ -178,13 +178,21 @@ def _no_interrupt_lost() -> Iterator[None]:
     previous = sys.unraisablehook
     timers: list[threading.Timer] = []
 
+    def send(number: int) -> None:
+        if sys.platform == "win32":
+            _thread.interrupt_main(number)
+        else:
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, number)  # wakes it from a wait, too
+
     def again(dropped: "sys.UnraisableHookArgs") -> None:
         if not isinstance(dropped.exc_value, KeyboardInterrupt):
             previous(dropped)
             return
         number = signal.SIGTERM if isinstance(dropped.exc_value, Terminated) else signal.SIGINT
         # Not at once: this hook still belongs to the destructor.
-        timers.append(threading.Timer(0.01, _thread.interrupt_main, [number]))
+        timers.append(threading.Timer(0.01, send, [number]))
         timers[-1].start()
 
     sys.unraisablehook = again
