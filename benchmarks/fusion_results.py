@@ -20,6 +20,7 @@ from fusion_peers import BEATEN, OURS, mean_ranks, table, wins
 
 from thfuse_sam.cli import precompute
 from thfuse_sam.cli import test as fuse
+from thfuse_sam.shipped import shipped_root
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--datasets", nargs="+", default=["TNO42", "RoadScene50"], help="their folders' names")
     parser.add_argument("--peers", type=Path, required=True, help="JSON file: data set -> method -> metric -> mean")
-    parser.add_argument("--model_path", type=Path, help="network (default: the shipped one)")
+    parser.add_argument("--model_path", type=Path, default=shipped_root() / fuse.SHIPPED_MODEL, help="network")
     parser.add_argument("--sam_model_type", default="vit_nano", help="which SAM makes the masks")
     parser.add_argument("--output", type=Path, required=True, help="folder for masks, fused images and tables")
     return parser
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = build_parser().parse_args(argv)
     peers = json.loads(options.peers.read_text(encoding="utf-8"))
-    chosen = ["--model_path", str(options.model_path)] if options.model_path else []
+    chosen = ["--model_path", str(options.model_path)]
     summary = []
     for name in options.datasets:
         pairs = ["--dataset_path", str(options.data_dir / name)]

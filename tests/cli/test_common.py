@@ -281,7 +281,7 @@ def test_tree_of_another_program_needs_no_manifest(here) -> None:
 
 def test_plan_is_one_log_line(here, capsys) -> None:
     common.show_log_lines()
-    common.log_mask_plan(common.plan_masks(mask_options()))
+    common.log_mask_plan(common.plan_masks(mask_options()), [], "")
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

@@ -15,9 +15,11 @@ import torch
 
 from thfuse_sam.cli import precompute as command
 from thfuse_sam.cli.precompute import main
+from thfuse_sam.errors import DownloadError
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.sam import checkpoints
 from thfuse_sam.sam.checkpoints import sha256_of
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, Instance
 from thfuse_sam.sam.nano import build_vit_nano
@@ -165,8 +167,29 @@ def test_the_sample_set_below_the_current_folder_is_the_default(
 ) -> None:
     Path("datasets/sample").mkdir(parents=True)
     Path("data").rename("datasets/sample/train")
+    for modality in ("ir", "vi"):
+        image = Path("datasets/sample/test", modality, "0002.png")
+        write_image(image, np.full((8, 8, 3), 90, np.uint8))
     assert main(["--sam_checkpoint", str(checkpoint)]) == 0
-    assert MaskTree(Path("precomputed_masks")).names("vi") == ["0001", "夜/scène"]
+    assert MaskTree(Path("precomputed_masks")).names("vi") == ["0001", "0002", "夜/scène"]
+    assert main(["--verify"]) == 0
+
+
+def test_auto_goes_on_with_the_model_of_the_tree(
+    work: Path, stub: type[StubGenerator], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise DownloadError("asked for a download")
+
+    monkeypatch.setattr(checkpoints, "download", refuse)
+    assert main(["--dataset_path", "data"]) == 0
+    assert "using the small SAM that ships (vit_nano)" in capsys.readouterr().err
+    # Another time the preferred model could be had, or so a dry run thinks.
+    assert main(["--dataset_path", "data", "--dry_run"]) == 0
+    assert "model type: vit_nano" in capsys.readouterr().out
+    assert main(["--dataset_path", "data", "--output_dir", "new", "--dry_run"]) == 0
+    shown = capsys.readouterr()
+    assert "model type: vit_t" in shown.out and "where that fails" in shown.err
 
 
 def test_one_modality_needs_one_folder(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
@@ -178,9 +201,13 @@ def test_one_modality_needs_one_folder(work: Path, checkpoint: Path, stub: type[
     assert main(["--dataset_path", "data", "--verify"]) == 1
 
 
-def test_images_without_a_partner_get_masks(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
+def test_images_without_a_partner_get_masks(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("data/ir/0001.png").unlink()
     assert run(checkpoint) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "no partner" in line]
+    assert len(lines) == 1 and lines[0].startswith("1 images have") and "0001.png" in lines[0]
     assert MaskTree(Path("precomputed_masks")).names("vi") == ["0001", "夜/scène"]
 
 

@@ -53,6 +53,8 @@ def test_trains_with_a_mask_tree_and_says_what_it_found(dataset, tmp_path, capsy
     lines = [line for line in err.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2 and all("masks found 7, placeholders 1" in line for line in lines)
     assert "masks: precomputed" in err
+    missing = next(line for line in err.splitlines() if "1 of 8 images have no mask" in line)
+    assert missing.endswith(f"precompute_masks.py --dataset_path {dataset} --output_dir {tmp_path / 'masks'}")
     assert {path.name for path in Path("models").glob("*.pth")} == {"best.pth", "latest.pth", "model_epoch2.pth"}
     options = json.loads(Path("models/train_options.json").read_text(encoding="utf-8"))
     assert (options["masks"], options["epochs"], options["pairs"]) == ("precomputed", 2, 4)
@@ -62,6 +64,7 @@ def test_trains_with_a_mask_tree_and_says_what_it_found(dataset, tmp_path, capsy
 def test_resume_auto_goes_on_and_the_hint_repeats_the_command(dataset, capsys, monkeypatch) -> None:
     argv = ["--dataset_path", str(dataset), *FAST, "--loss_weights", "ssim=0", "gradient=1"]
     assert train.main([*argv, "--resume", "--max_steps", "1"]) == 0
+    assert f"--resume: no {Path('models/latest.pth')} yet" in capsys.readouterr().err
     assert train.main([*argv, "--resume", "--epochs", "2"]) == 0
     assert "1 steps done" in capsys.readouterr().err
     saved = load_checkpoint(Path("models/latest.pth"))

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import shlex
 import signal
 import sys
 import threading
@@ -22,7 +23,8 @@ import torch
 from tqdm import tqdm
 
 import thfuse_sam
-from thfuse_sam.datasets.pairs import PairSet
+from thfuse_sam.datasets.fusion import count_missing_masks
+from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import ThFuseError, UsageError
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
@@ -37,6 +39,7 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
 TERMINATED = 143  # after SIGTERM
 LONGEST_LINE = 2000  # characters of an error
 DEFAULT_MASKS_DIR = Path("precomputed_masks")
+AUTO = "auto"  # value of --resume: the newest checkpoint, where there is one
 SWITCHED_OFF = "none"  # value of --precomputed_masks_dir that means: no mask tree, even where one lies
 
 log = logging.getLogger(__name__)
@@ -300,6 +303,27 @@ def resolve_dataset_path(options: argparse.Namespace, sample: str) -> Path | Non
     return None if options.ir_dir or options.vi_dir else find_shipped(Path(sample))
 
 
+def pair_arguments(options: argparse.Namespace, dataset_path: Path | None) -> str:
+    """The options that name the images of `options`, as they are typed."""
+    if dataset_path is not None:
+        return shlex.join(["--dataset_path", str(dataset_path)])
+    return shlex.join(["--ir_dir", str(options.ir_dir), "--vi_dir", str(options.vi_dir)])
+
+
+def checkpoint_to_resume(asked: str | None, latest: Path) -> Path | None:
+    """The file that `--resume` means: none, the one that is named, or `latest` where it is there. Raises UsageError."""
+    if asked is None:
+        return None
+    if asked == AUTO:
+        if not latest.exists():
+            log.info("--resume: no %s yet, so training starts from the beginning", latest)
+            return None
+        return latest
+    if not Path(asked).is_file():
+        raise UsageError(f"--resume {asked}: no such file; give a {latest.name}, or '{AUTO}' for {latest} if any")
+    return Path(asked)
+
+
 def add_pair_options(parser: argparse.ArgumentParser, sample: str, *, several: bool = False) -> None:
     """`several`: `--dataset_path` takes any number of folders and is a list or None."""
     group = parser.add_argument_group("image pairs")
@@ -368,9 +392,23 @@ def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
     return MaskPlan("precomputed", reason, root)
 
 
-def log_mask_plan(plan: MaskPlan) -> None:
+def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], images: str) -> None:
+    """Say where masks come from and how many are missing; `images`: see `pair_arguments`."""
     place = f" from {plan.root}" if plan.root is not None else ""
     log.info("masks: %s%s (%s)", plan.mode, place, plan.reason)
+    if plan.root is None:
+        return
+    missing = count_missing_masks(pairs, plan.root)
+    if missing:
+        log.warning(
+            "%d of %d images have no mask in %s and go without guidance; to make them: "
+            "python precompute_masks.py %s --output_dir %s",
+            missing,
+            2 * len(pairs),
+            plan.root,
+            images,
+            shlex.quote(str(plan.root)),
+        )
 
 
 def build_mask_source(plan: MaskPlan, options: argparse.Namespace, device: torch.device, pairs: PairSet) -> MaskSource:

@@ -190,7 +190,7 @@ def build_parser() -> common.CommandParser:
         help=f"write OUTPUT_DIR/EXP_NAME/{REPORT_FOLDER}/{INDEX}: masks before and after",
     )
     add("--base_checkpoint", type=Path, help="to export trained weights later: what they were tuned from")
-    add("--resume", nargs="?", const=AUTO, metavar="PATH", help=f"go on from a state (auto: {STATE}, if any)")
+    add("--resume", nargs="?", const=common.AUTO, metavar="PATH", help=f"go on from a state (auto: {STATE}, if any)")
     parser.add_config_option()
     add("--dry_run", action="store_true", help="check everything, print the plan, write nothing")
     return parser
@@ -242,7 +242,7 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     device = _device(options)
     adaptation, loss, mix = _adaptation(options), _loss(options), _mix(options)
     settings = _settings(options, device, adaptation)
-    resume = _state_to_resume(options, folder)
+    resume = common.checkpoint_to_resume(options.resume, folder / STATE)
     base = resolve_sam(options.model_type, options.checkpoint, fetch=not options.dry_run)
     train_set, val_set = _open_data(options)
     settings = _with_epochs(options, settings, len(train_set))
@@ -412,17 +412,6 @@ def _open_data(options: argparse.Namespace) -> tuple[SegmentationDataset, Segmen
     if options.val_dir is None and options.val_ratio == 0:
         return open_segmentation_dataset(options.data_dir, **choices), None
     return open_train_and_val(options.data_dir, val_path=options.val_dir, val_ratio=options.val_ratio, **choices)
-
-
-def _state_to_resume(options: argparse.Namespace, folder: Path) -> Path | None:
-    if options.resume is None:
-        return None
-    latest = folder / STATE
-    if options.resume == AUTO:
-        return latest if latest.exists() else None
-    if not Path(options.resume).is_file():
-        raise UsageError(f"--resume {options.resume}: no such file; give a {STATE}, or '{AUTO}' for {latest} if any")
-    return Path(options.resume)
 
 
 def _cache(

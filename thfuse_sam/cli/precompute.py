@@ -28,7 +28,7 @@ from thfuse_sam.engine.precompute import Outcome, precompute, save_manifest, wri
 from thfuse_sam.errors import OutputError, UsageError, WorkerError
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.embeddings import EmbeddingTree
-from thfuse_sam.masks.manifest import Signature
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.shards import SHARD_SIZE
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
@@ -36,12 +36,12 @@ from thfuse_sam.report.contact_sheet import preview
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam, sha256_of
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam, sha256_of, type_with_weights
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
-SAMPLE = "datasets/sample/train"
+SAMPLES = ("datasets/sample/test", "datasets/sample/train")  # what test.py and train.py take by default
 SHOWN_PROBLEMS = 50  # lines of --verify before it only counts
 
 SETTINGS_HELP = {
@@ -77,14 +77,16 @@ def build_parser() -> common.CommandParser:
         "the same command goes on where an earlier one stopped.",
     )
     images = parser.add_argument_group("images")
-    images.add_argument("--dataset_path", type=Path, help=f"folder of pairs, see datasets/README.md (None: {SAMPLE})")
+    images.add_argument(
+        "--dataset_path", type=Path, help=f"folder of pairs, see datasets/README.md (None: {' and '.join(SAMPLES)})"
+    )
     images.add_argument("--ir_dir", type=Path, help="folder of infrared images, instead of --dataset_path")
     images.add_argument("--vi_dir", type=Path, help="folder of visible images, instead of --dataset_path")
     images.add_argument("--modality", choices=("ir", "vi", "both"), default="both", help="which images get masks")
 
     sam = parser.add_argument_group("SAM")
     sam.add_argument("--sam_checkpoint", type=Path, help="SAM weights (None: those of the model type, see the README)")
-    sam.add_argument("--sam_model_type", choices=("auto", *MODEL_TYPES), default="auto", help="auto: the checkpoint's")
+    sam.add_argument("--sam_model_type", choices=(AUTO, *MODEL_TYPES), default=AUTO, help="auto: the checkpoint's")
     sam.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
     spread = parser.add_argument_group("several processes, several machines", "see docs/precompute.md")
@@ -134,7 +136,17 @@ def build_parser() -> common.CommandParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
-    return common.run(build_parser(), lambda options: _precompute(options, given), given)
+    return common.run(build_parser(), lambda options: _run(options, given), given)
+
+
+def _run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    if options.dataset_path or options.ir_dir or options.vi_dir:
+        return _precompute(options, given)
+    for sample in SAMPLES:
+        status = _precompute(argparse.Namespace(**{**vars(options), "dataset_path": Path(sample)}), given)
+        if status:
+            return status
+    return 0
 
 
 def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -154,10 +166,11 @@ def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
         _require_writable("--preview_dir", _preview_dir(options))
     if options.report:
         require_replaceable(options.output_dir / REPORT_FOLDER)
-    sam = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=not options.dry_run)
+    sam = _resolve_sam(options)
     settings = _with_precision(_settings(options, MODEL_TYPES[sam.model_type].defaults), options, workers)
     with _no_garbage_collection():
         plan = _plan(options, images, jobs, sam, settings)
+    _mention_lonely(images)
     if options.dry_run:
         print(_plan_text(options, plan, sam, settings, workers))
         return 0
@@ -181,6 +194,16 @@ def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
     except (OutputError, WorkerError) as error:
         raise type(error)(f"{error}; {_how_far(plan, outcome)}") from error
     return _report(plan, outcome, time.monotonic() - started)
+
+
+def _resolve_sam(options: argparse.Namespace) -> ResolvedSam:
+    """The SAM asked for; by default the one that made the tree, so that a run goes on with it wherever it started."""
+    model_type = options.sam_model_type
+    tree = options.output_dir
+    unnamed = model_type == AUTO and options.sam_checkpoint is None
+    if unnamed and not options.overwrite and (tree / MANIFEST_NAME).is_file():
+        model_type = type_with_weights(Manifest.load(tree).signature.checkpoint_sha256) or AUTO
+    return resolve_sam(model_type, options.sam_checkpoint, fetch=not options.dry_run)
 
 
 @contextlib.contextmanager
@@ -307,7 +330,7 @@ def _find_images(options: argparse.Namespace) -> dict[Modality, ImageSet]:
     """The images of each modality asked for. One folder is enough for `--modality ir` or `vi`."""
     dataset_path = options.dataset_path
     if options.ir_dir is None and options.vi_dir is None:
-        dataset_path = common.resolve_dataset_path(options, SAMPLE)
+        dataset_path = common.find_shipped(options.dataset_path)
     elif dataset_path is not None:
         raise UsageError(f"--dataset_path {dataset_path} is given beside --ir_dir or --vi_dir; give one or the other")
     wanted = MODALITIES if options.modality == "both" else (options.modality,)
@@ -315,6 +338,21 @@ def _find_images(options: argparse.Namespace) -> dict[Modality, ImageSet]:
         modality: find_images(dataset_path, ir_dir=options.ir_dir, vi_dir=options.vi_dir, modality=modality)
         for modality in wanted
     }
+
+
+def _mention_lonely(images: Mapping[Modality, ImageSet]) -> None:
+    """Warn of images without a partner: they get masks, but no pair can use them."""
+    if len(images) < len(MODALITIES):
+        return
+    ir, vi = images["ir"].images, images["vi"].images
+    lonely = [path for name, path in (*ir.items(), *vi.items()) if not (name in ir and name in vi)]
+    if lonely:
+        log.warning(
+            "%d images have no partner in the other modality, such as %s; they get masks, train.py and test.py "
+            "refuse them without --skip_bad",
+            len(lonely),
+            lonely[0],
+        )
 
 
 def _settings(options: argparse.Namespace, defaults: GeneratorSettings) -> GeneratorSettings:
@@ -445,7 +483,7 @@ def _verify(options: argparse.Namespace, images: Mapping[Modality, ImageSet]) ->
     asked.pop("points_per_batch", None)
     if asked.get("precision") == "auto":
         del asked["precision"]
-    if options.sam_model_type != "auto":
+    if options.sam_model_type != AUTO:
         asked["model_type"] = options.sam_model_type
     if options.sam_checkpoint is not None:
         asked["checkpoint_sha256"] = sha256_of(options.sam_checkpoint)

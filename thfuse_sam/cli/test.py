@@ -24,6 +24,7 @@ from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import file_sha256, mask_signature, run_facts
 
 SAMPLE = "datasets/sample/test"
+TRAINED_MODEL = "models/best.pth"  # where train.py puts it
 SHIPPED_MODEL = "models/thfuse_lite.safetensors"
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,11 @@ log = logging.getLogger(__name__)
 
 def build_parser() -> common.CommandParser:
     parser = common.CommandParser("test.py", "Fuse pairs of infrared and visible images with a trained network.")
-    parser.add_argument("--model_path", type=Path, help=f"checkpoint of train.py (None: the shipped {SHIPPED_MODEL})")
+    parser.add_argument(
+        "--model_path",
+        type=Path,
+        help=f"checkpoint of train.py (None: {TRAINED_MODEL} where there is one, else the shipped {SHIPPED_MODEL})",
+    )
     common.add_pair_options(parser, SAMPLE)
     common.add_mask_options(parser)
     parser.add_argument("--output_dir", type=Path, default=Path("results"), help="for the fused images")
@@ -104,7 +109,7 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
     log.info("%d pairs; %s from %s on %s", len(pairs.pairs), spec.name, model_path, device)
-    common.log_mask_plan(plan)
+    common.log_mask_plan(plan, pairs.pairs, common.pair_arguments(options, dataset_path))
     measured = options.metrics or options.report or bool(others)
     comparison = Comparison(spec.name, others, fusion_metrics)
     observers: list[Callable[[fuse.FusedPair], None]] = [comparison.add] if measured else []
@@ -133,12 +138,12 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
                 "pairs": f"{len(report.fused)} of {pairs.ir_dir} and {pairs.vi_dir}, fused in {report.seconds:.1f} s",
             }
             page.finish(run_facts("test.py", given, device, details), comparison, report.failures)
-    _report(options, report, comparison, str(model_path))
+    _report(options, plan, report, comparison, str(model_path))
     for path in (*pairs.unmatched_ir, *pairs.unmatched_vi):
         log.warning("skipped %s: no partner", path)
     for name, lines in mismatches.items():
         log.warning("%s: fused without mask: %s", name, "; ".join(lines))
-    return 1 if report.failures else 0
+    return 1 if report.failures or pairs.unmatched_ir or pairs.unmatched_vi else 0
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -162,7 +167,9 @@ def _masks_fact(plan: common.MaskPlan, report: fuse.FuseReport) -> str:
     return f"{plan.mode} ({counts}); {made_by}"
 
 
-def _report(options: argparse.Namespace, report: fuse.FuseReport, comparison: Comparison, model: str) -> None:
+def _report(
+    options: argparse.Namespace, plan: common.MaskPlan, report: fuse.FuseReport, comparison: Comparison, model: str
+) -> None:
     """Write the tables and log what was done."""
     if report.metrics and options.metrics:
         fuse.write_metrics(options.output_dir, report.metrics, model)
@@ -177,12 +184,11 @@ def _report(options: argparse.Namespace, report: fuse.FuseReport, comparison: Co
     if options.report:
         log.info("report: open %s in a browser", options.output_dir / REPORT_FOLDER / INDEX)
     log.info(
-        "%d images fused to %s in %.1f s, masks found %d, placeholders %d",
+        "%d images fused to %s in %.1f s%s",
         len(report.fused),
         options.output_dir,
         report.seconds,
-        report.masks_found,
-        report.placeholders,
+        "" if plan.mode == "none" else f", masks found {report.masks_found}, placeholders {report.placeholders}",
     )
     for name, reason in report.failures.items():
         log.error("%s: not fused: %s", name, reason)
@@ -191,6 +197,8 @@ def _report(options: argparse.Namespace, report: fuse.FuseReport, comparison: Co
 def _model_path(options: argparse.Namespace) -> Path:
     if options.model_path is not None:
         return Path(options.model_path)
+    if Path(TRAINED_MODEL).is_file():
+        return Path(TRAINED_MODEL)
     shipped = common.checkout_root() / SHIPPED_MODEL
     if not shipped.is_file():
         raise CheckpointError(

@@ -39,7 +39,6 @@ from thfuse_sam.report.training import LOG_NAME, write_training_report
 
 SAMPLE = "datasets/sample/train"
 VAL_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
-AUTO = "auto"  # value of --resume: latest.pth in --output_dir where there is one
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,13 @@ def build_parser() -> common.CommandParser:
     add("--output_dir", type=Path, default=Path("models"), help="for best.pth, latest.pth and model_epoch{N}.pth")
     add("--log_dir", type=Path, help="for train_log.csv and TensorBoard's files (None: --output_dir)")
     add("--save_interval", type=common.positive_int, default=defaults.save_interval, help="epochs between checkpoints")
-    add("--resume", nargs="?", const=AUTO, metavar="PATH", help="go on from a checkpoint (auto: latest.pth, if any)")
+    add(
+        "--resume",
+        nargs="?",
+        const=common.AUTO,
+        metavar="PATH",
+        help="go on from a checkpoint (auto: latest.pth, if any)",
+    )
     add("--report", action="store_true", help=f"write LOG_DIR/{REPORT_FOLDER}/{INDEX}: curves, and samples by epoch")
     parser.add_config_option()
     add("--dry_run", action="store_true", help="check everything, print the plan, write nothing")
@@ -109,6 +114,7 @@ class DataPart:
     found: PairSet
     plan: common.MaskPlan
     pairs: list[ImagePair]  # those of `found` that can be used
+    images: str  # the options that name its images
 
 
 def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -122,7 +128,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
     val_parts = [dataclasses.replace(part, pairs=val) for part, (_, val) in zip(parts, splits, strict=True) if val]
     if options.val_dataset_path is not None:
         val_parts = [_val_part(options, parts[0], skipped)]
-    resume = _checkpoint_to_resume(options)
+    resume = common.checkpoint_to_resume(options.resume, options.output_dir / LATEST)
     modes = sorted({part.plan.mode for part in parts})
     settings = _settings(options, device.type, live="live" in modes)
     require_precision(settings, device)
@@ -147,7 +153,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
         return 0
     log.info("%s; %s on %s", counts, options.network, device)
     for part in parts:
-        common.log_mask_plan(part.plan)
+        common.log_mask_plan(part.plan, part.pairs, part.images)
     sources = _Sources(options, device)
     trainer = FusionTrainer(
         network,
@@ -207,10 +213,12 @@ def _data_parts(options: argparse.Namespace, skipped: dict[str, str]) -> list[Da
     parts = []
     for index, path in enumerate(paths):
         alone = argparse.Namespace(**{**vars(options), "dataset_path": path})
-        found = find_pairs(common.resolve_dataset_path(alone, SAMPLE), ir_dir=options.ir_dir, vi_dir=options.vi_dir)
+        folder = common.resolve_dataset_path(alone, SAMPLE)
+        found = find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
         plan = _mask_plan(options, trees[index if len(trees) > 1 else 0])
-        parts.append(DataPart(name, found, plan, _usable_pairs(found, plan, options.skip_bad, skipped)))
+        usable = _usable_pairs(found, plan, options.skip_bad, skipped)
+        parts.append(DataPart(name, found, plan, usable, common.pair_arguments(options, folder)))
     return parts
 
 
@@ -218,7 +226,8 @@ def _val_part(options: argparse.Namespace, first: DataPart, skipped: dict[str, s
     found = find_pairs(options.val_dataset_path)
     tree = options.val_precomputed_masks_dir
     plan = first.plan if tree is None else _mask_plan(options, tree)
-    return DataPart("val", found, plan, _usable_pairs(found, plan, options.skip_bad, skipped))
+    usable = _usable_pairs(found, plan, options.skip_bad, skipped)
+    return DataPart("val", found, plan, usable, common.pair_arguments(options, options.val_dataset_path))
 
 
 def _mask_plan(options: argparse.Namespace, tree: Path | None) -> common.MaskPlan:
@@ -327,17 +336,6 @@ def _val_metrics(names: Sequence[str]) -> tuple[str, ...]:
     if unknown:
         raise UsageError(f"--val_metrics {unknown[0]}: unknown; use some of {', '.join(METRICS)}, or 'all' or 'none'")
     return tuple(names)
-
-
-def _checkpoint_to_resume(options: argparse.Namespace) -> Path | None:
-    if options.resume is None:
-        return None
-    latest: Path = options.output_dir / LATEST
-    if options.resume == AUTO:
-        return latest if latest.exists() else None
-    if not Path(options.resume).is_file():
-        raise UsageError(f"--resume {options.resume}: no such file; give a checkpoint, or '{AUTO}' for {latest} if any")
-    return Path(options.resume)
 
 
 def _without_resume(given: Sequence[str]) -> list[str]:

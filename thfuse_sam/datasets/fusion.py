@@ -160,6 +160,12 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
     return found
 
 
+def count_missing_masks(pairs: Iterable[ImagePair], root: Path) -> int:
+    """How many images of `pairs` have no mask at `root`."""
+    masks = open_masks(root)
+    return sum(not masks.has(modality, pair.name) for pair in pairs for modality in MODALITIES)
+
+
 class _Geometry:
     """One choice of padding, crop, flip and turn, applied alike to everything of a sample."""
 

@@ -47,6 +47,15 @@ def shipped_checkpoint() -> Path:
     return _SHIPPED_FOLDER / MODEL_TYPES[_FALLBACK].file_name
 
 
+def type_with_weights(sha256: str) -> str | None:
+    """The model type whose published or shipped weights are the file of that SHA-256, if any."""
+    for kind in MODEL_TYPES.values():
+        if sha256 == kind.sha256:
+            return kind.name
+    shipped = shipped_checkpoint()
+    return _FALLBACK if shipped.is_file() and sha256 == sha256_of(shipped) else None
+
+
 def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch: bool = True) -> ResolvedSam:
     """The checkpoint to use, downloaded where need be.
 
@@ -92,15 +101,21 @@ def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
 def _resolve_auto(fetch: bool) -> ResolvedSam:
     kind = MODEL_TYPES[_PREFERRED]
     try:
-        return _resolve_published(kind, fetch)
+        found = _resolve_published(kind, fetch)
     except CheckpointError as error:
         if not shipped_checkpoint().is_file():
             raise
         logger.warning(
-            "using the small SAM that ships (%s), whose masks are rough: %s. For better masks give --sam_checkpoint",
+            "%s is not in the cache and cannot be downloaded: using the small SAM that ships (%s), whose masks are "
+            "rough; for better ones give --sam_checkpoint",
+            _PREFERRED,
             _FALLBACK,
-            str(error).rstrip("."),
         )
+        logger.debug("%s", error)
+    else:
+        if not found.checkpoint.is_file():
+            logger.info("where that fails, it would use the small SAM that ships (%s)", _FALLBACK)
+        return found
     return _resolve_published(MODEL_TYPES[_FALLBACK], fetch)
 
 
