@@ -29,9 +29,11 @@ def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"cannot write {path}: a file is where a folder is needed; choose another path") from error
+        raise OutputError(f"{path}: a file is where a folder is needed; choose another path") from error
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; check space and permissions") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
+        ) from error
 
 
 def partial_path(path: Path) -> Path:

@@ -133,7 +133,7 @@ def write_image(path: Path, image: ImageArray) -> None:
         raise ValueError(f"an image to write is uint8 HxW or HxWx3, got {image.dtype} {image.shape}")
     options = _WRITE_OPTIONS.get(path.suffix.lower())
     if options is None:
-        raise OutputError(f"cannot write {path}: unknown image suffix; use one of {', '.join(IMAGE_SUFFIXES)}")
+        raise OutputError(f"{path}: unknown image suffix; use one of {', '.join(IMAGE_SUFFIXES)}")
     picture = Image.fromarray(np.ascontiguousarray(image))
     write_atomically(path, lambda file: picture.save(file, **options))
 

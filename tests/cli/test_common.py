@@ -106,6 +106,29 @@ def test_other_errors_in_a_destructor_are_shown(monkeypatch) -> None:
     assert seen == [ZeroDivisionError]
 
 
+@pytest.mark.parametrize(
+    ("argv", "path"), [(["--image", "a.png"], "a.png"), (["--folders", "x", "b.png"], "b.png"), ([], "c.png")]
+)
+def test_an_error_about_a_file_names_its_option(capsys, argv: list[str], path: str) -> None:
+    parser = make_parser()
+    parser.add_argument("--image", type=Path, default=Path("c.png"))
+    parser.add_argument("--folders", type=Path, nargs="+")
+
+    def fail(options: argparse.Namespace) -> int:
+        raise ThFuseError(f"{Path(path)}: is damaged; copy it again")
+
+    assert common.run(parser, fail, argv) == 1
+    option = argv[0] if argv else "--image"
+    assert one_line(capsys) == f"demo.py: error: {option} {path}: is damaged; copy it again"
+
+
+def test_a_misspelt_option_is_corrected(capsys) -> None:
+    assert run(["--epoch=3"]) == 2
+    assert "unrecognized arguments: --epoch=3; did you mean --epochs?" in one_line(capsys)
+    assert run(["--entirely", "wrong"]) == 2
+    assert "did you mean" not in one_line(capsys)
+
+
 def test_debug_shows_the_traceback_and_a_bug_is_not_hidden(capsys) -> None:
     def fail(options: argparse.Namespace) -> int:
         raise ThFuseError("known")

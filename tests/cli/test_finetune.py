@@ -264,7 +264,11 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["--model_type", "vit_x"], 2, "vit_x"),
         (["--checkpoint", "missing.pth"], 1, "missing.pth: no such checkpoint"),
-        (["--model_type", "vit_b"], 1, "looks like vit_nano, not like vit_b (177 missing: image_encoder.pos_embed"),
+        (
+            ["--model_type", "vit_b"],
+            1,
+            "is a vit_nano, not a vit_b; use --sam_model_type vit_nano or a checkpoint of vit_b (177 missing",
+        ),
         (["--freeze_image_encoder", "--freeze_prompt_encoder", "--freeze_mask_decoder"], 2, "every part"),
         (["--data_dir", "nowhere"], 2, "nowhere"),
         (["--labels", "unicorn"], 2, "--labels"),
@@ -344,6 +348,19 @@ def test_iterations_decide_the_epochs_where_none_are_given(data: Path, checkpoin
     assert not loop.is_distributed()
 
 
+def test_a_training_that_does_not_help_says_so(
+    run: Callable[..., int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for before, after, told in ((0.7, 0.6, True), (0.6, 0.7, False)):
+        caplog.clear()
+        values = iter([before, after])
+        monkeypatch.setattr(finetune, "mean_iou", lambda results, values=values: next(values))
+        assert run("--freeze_image_encoder", "--exp_name", f"after_{after}") == 0
+        assert (
+            "fine-tuning did not help: mean IoU on the validation images is 0.600, was 0.700" in caplog.text
+        ) is told
+
+
 # predict.py
 
 
@@ -399,10 +416,16 @@ def test_automatic_masks_of_one_image(ask: Callable[..., int], data: Path, tmp_p
     ],
 )
 def test_bad_prompts_and_paths(
-    ask: Callable[..., int], capsys: pytest.CaptureFixture[str], options: list[str], status: int, words: str
+    ask: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    status: int,
+    words: str,
 ) -> None:
     assert ask(*options, "--output_dir", "out") == status
     assert words in only_line(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_unreadable_image_is_reported_and_the_others_are_done(

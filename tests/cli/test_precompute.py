@@ -135,7 +135,7 @@ def test_a_report_replaces_no_other_files(
     other.parent.mkdir(parents=True)
     other.write_text("mine")
     assert run(checkpoint, "--report") == 1
-    assert "it holds other files than a report" in error_line(capsys)
+    assert "holds other files than a report" in error_line(capsys)
     assert other.read_text() == "mine" and not (work / "precomputed_masks" / "ir").exists()
 
 

@@ -152,7 +152,7 @@ def test_full_disk_stops_even_when_bad_pairs_are_skipped(tmp_path, monkeypatch) 
     write_pair(tmp_path, "a")
 
     def refuse(path: Path, image: np.ndarray) -> None:
-        raise OutputError(f"cannot write {path}: No space left on device")
+        raise OutputError(f"{path}: cannot be written (No space left on device)")
 
     monkeypatch.setattr(fuse, "write_image", refuse)
     with pytest.raises(OutputError):

@@ -84,9 +84,7 @@ def test_auto_takes_the_type_from_the_file(tmp_path: Path) -> None:
 
 
 def test_explicit_type_must_agree(tmp_path: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"looks like vit_nano, not like vit_b \(\d+ missing: .*pos_embed"
-    ) as caught:
+    with pytest.raises(CheckpointError, match=r"is a vit_nano, not a vit_b; .*\(\d+ missing: .*pos_embed") as caught:
         resolve_sam("vit_b", nano_file(tmp_path / "mine.pth"))
     assert "unknown: image_encoder." in str(caught.value)
     assert "use --sam_model_type vit_nano or" in str(caught.value)

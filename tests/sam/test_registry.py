@@ -73,7 +73,7 @@ def test_wrong_type_names_the_right_one_and_a_key(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         build_sam("vit_t", path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: looks like vit_nano, not like vit_t")
+    assert message.startswith(f"{path}: is a vit_nano, not a vit_t; use --sam_model_type vit_nano")
     assert "image_encoder.patch_embed.seq.0.c.weight" in message
     assert "\n" not in message
     assert len(message) - len(str(path)) < 900

@@ -7,8 +7,10 @@ import _thread
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import logging
 import math
+import os
 import shlex
 import signal
 import sys
@@ -26,7 +28,7 @@ import thfuse_sam
 from thfuse_sam.datasets.fusion import count_missing_masks
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.devices import is_out_of_memory
-from thfuse_sam.errors import ThFuseError, UsageError
+from thfuse_sam.errors import OutputError, ThFuseError, UsageError
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.plain_yaml import read_yaml
@@ -67,7 +69,25 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
+        raise UsageError(f"{message}; {self._similar(message)}see {self.prog} --help")
+
+    def _similar(self, message: str) -> str:
+        """The option that was meant, where one is misspelt."""
+        if not message.startswith("unrecognized arguments:"):
+            return ""
+        words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        known = [name for action in self._actions for name in action.option_strings]
+        found = difflib.get_close_matches(words[0], known, 1) if words else []
+        return f"did you mean {found[0]}? or " if found else ""
+
+    def with_option(self, message: str, options: argparse.Namespace | None) -> str:
+        """`message`, with the option before it whose value, a path, it begins with."""
+        for action in self._actions:
+            values = getattr(options, action.dest, None)
+            for value in values if isinstance(values, list) else [values]:
+                if isinstance(value, Path) and message.startswith(f"{value}: "):
+                    return f"{action.option_strings[0]} {message}"
+        return message
 
     def add_config_option(self) -> None:
         self.add_argument(
@@ -140,9 +160,11 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_log_lines()
+    options: argparse.Namespace | None = None
     try:
         with _sigterm_as_interrupt(), _no_interrupt_lost():
-            return work(parser.parse_command(arguments))
+            options = parser.parse_command(arguments)
+            return work(options)
     except SystemExit as stop:  # argparse after --help
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
@@ -155,7 +177,9 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
             raise
         if "--debug" in arguments:
             traceback.print_exc()
-        return _report(parser, reason, error.exit_status if isinstance(error, ThFuseError) else 1)
+        return _report(
+            parser, parser.with_option(reason, options), error.exit_status if isinstance(error, ThFuseError) else 1
+        )
 
 
 @contextlib.contextmanager
@@ -333,6 +357,18 @@ def add_pair_options(parser: argparse.ArgumentParser, sample: str, *, several: b
     )
     group.add_argument("--ir_dir", type=Path, help="folder of infrared images, in place of --dataset_path")
     group.add_argument("--vi_dir", type=Path, help="folder of visible images, in place of --dataset_path")
+
+
+# Output
+
+
+def require_writable(option: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, without making it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{option} {folder}: {existing} is a file, not a folder; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{option} {folder}: {existing} is not writable; choose another folder")
 
 
 # Masks

@@ -29,7 +29,7 @@ from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.engine import loop
 from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
-from thfuse_sam.engine.sam_training.evaluation import ESTIMATE, fitting_threshold, result_table
+from thfuse_sam.engine.sam_training.evaluation import ESTIMATE, fitting_threshold, mean_iou, result_table
 from thfuse_sam.engine.sam_training.trainer import SCHEDULES, STATE, FinetuneResult, FinetuneSettings, SamTrainer
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import make_directory, remove_abandoned
@@ -237,6 +237,7 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.data_dir is None:
         return _export_only(options)
     folder: Path = options.output_dir / options.exp_name
+    common.require_writable("--output_dir", folder)
     if options.report:
         require_replaceable(folder / REPORT_FOLDER)
     device = _device(options)
@@ -287,7 +288,15 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
         return 0
     if result.fine_tuned:
         print(result_table({"zero-shot": result.zero_shot, "fine-tuned": result.fine_tuned}))
-    log.info("done after %d epochs, %d steps: %s", result.epoch, result.step, result.best_file)
+        before, after = mean_iou(result.zero_shot), mean_iou(result.fine_tuned)
+        if after <= before:
+            log.warning(
+                "fine-tuning did not help: mean IoU on the validation images is %.3f, was %.3f before; "
+                "keep the former checkpoint, or train longer, with another --lr or more images",
+                after,
+                before,
+            )
+    log.info("done after %d steps, %d whole epochs: %s", result.step, result.epoch, result.best_file)
     if options.export is not None:
         export_sam(options.export, sam)
         log.info("exported to %s, for precompute_masks.py --sam_checkpoint", options.export)

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import gc
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,9 +160,9 @@ def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.shard is not None:
         jobs = take_part(jobs, *options.shard)
     workers = _workers(options)
-    _require_writable("--output_dir", options.output_dir)
+    common.require_writable("--output_dir", options.output_dir)
     if options.preview:
-        _require_writable("--preview_dir", _preview_dir(options))
+        common.require_writable("--preview_dir", _preview_dir(options))
     if options.report:
         require_replaceable(options.output_dir / REPORT_FOLDER)
     sam = _resolve_sam(options)
@@ -393,15 +392,6 @@ def _embedding_signature(sam: ResolvedSam, settings: GeneratorSettings) -> Signa
         package_version=thfuse_sam.__version__,
         precision=settings.precision,
     )
-
-
-def _require_writable(option: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made or written, without making it."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise OutputError(f"{option} {folder}: {existing} is a file, not a folder; choose another folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{option} {folder}: {existing} is not writable; choose another folder")
 
 
 def _preview_dir(options: argparse.Namespace) -> Path:

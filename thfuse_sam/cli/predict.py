@@ -22,7 +22,7 @@ from thfuse_sam.engine.predict_sam import (
     prompted_predictor,
 )
 from thfuse_sam.errors import ImageReadError, UsageError
-from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.files import remove_abandoned
 from thfuse_sam.images import MODALITIES, read_for_sam
 from thfuse_sam.sam.checkpoints import AUTO
 from thfuse_sam.sam.export import load_any
@@ -81,7 +81,7 @@ def build_parser() -> common.CommandParser:
 
 
 def _point(text: str) -> tuple[float, float, int]:
-    values = _numbers(text, (2, 3), "X,Y or X,Y,1 (inside) or X,Y,0 (outside)")
+    values = _numbers(text, (2, 3), "X,Y or X,Y,1 (inside) or X,Y,0 (outside), such as 120,80")
     label = values[2] if len(values) == 3 else 1.0
     if label not in (0.0, 1.0):
         raise argparse.ArgumentTypeError(f"'{text}': a point is inside (1) or outside (0)")
@@ -89,7 +89,7 @@ def _point(text: str) -> tuple[float, float, int]:
 
 
 def _box(text: str) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = _numbers(text, (4,), "X0,Y0,X1,Y1")
+    x0, y0, x1, y1 = _numbers(text, (4,), "X0,Y0,X1,Y1, such as 10,20,200,180")
     return x0, y0, x1, y1
 
 
@@ -114,11 +114,12 @@ def _predict(options: argparse.Namespace) -> int:
     if any(all(label == 0 for _, _, label in prompt.points) and prompt.box is None for prompt in prompts):
         raise UsageError("--points: an object has no point inside; give at least one X,Y")
     images = _images(options.input)
+    common.require_writable("--output_dir", options.output_dir)
     device = resolve_device(options.device)
     sam, model_type = load_any(options.model_type, options.checkpoint, base=options.base_checkpoint, device=device)
     predictor = prompted_predictor(sam, prompts) if prompts else _automatic(options, sam, model_type)
-    make_directory(options.output_dir)
-    remove_abandoned(options.output_dir)
+    if options.output_dir.is_dir():
+        remove_abandoned(options.output_dir)
     writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
     failures = []
     objects = 0
@@ -145,7 +146,7 @@ def _images(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {path.stem: path}
     if not path.is_dir():
-        raise UsageError(f"--input {path}: no such file or folder")
+        raise UsageError(f"--input {path}: no such file or folder; give an image or a folder of images")
     images = list_images(path)
     if not images:
         raise UsageError(f"--input {path}: holds no image; give a folder of PNG, JPEG, BMP or TIFF files")

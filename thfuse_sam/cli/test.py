@@ -95,6 +95,7 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
     device = resolve_device(options.device)
     dataset_path = common.resolve_dataset_path(options, SAMPLE)
     pairs = find_pairs(dataset_path, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
+    common.require_writable("--output_dir", options.output_dir)
     fuse.require_outputs_apart(pairs.pairs, options.output_dir)
     if not options.skip_bad:
         require_partners(pairs)

@@ -121,6 +121,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
     device = resolve_device(options.device)
     if not is_main_process():
         logging.getLogger(thfuse_sam.__name__).setLevel(logging.WARNING)
+    common.require_writable("--output_dir", options.output_dir)
     skipped: dict[str, str] = {}
     parts = _data_parts(options, skipped)
     splits = [split_pairs(part.pairs, _val_fraction(options), options.seed) for part in parts]
@@ -192,7 +193,9 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
         )
         log.info("report: open %s in a browser", page)
     last = options.output_dir / epoch_file(result.epoch)
-    log.info("done after %d epochs, %d steps: %s", result.epoch, result.step, last if last.exists() else result.latest)
+    log.info(
+        "done after %d steps, %d whole epochs: %s", result.step, result.epoch, last if last.exists() else result.latest
+    )
     for name, reason in skipped.items():
         log.warning("skipped %s: %s", name, reason)
     return 0

@@ -296,5 +296,5 @@ def _as_output_error(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"cannot write a shard in {folder}: {error.strerror or error}; check space and permissions"
+            f"{folder}: a shard cannot be written ({error.strerror or error}); check space and permissions"
         ) from error

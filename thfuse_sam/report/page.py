@@ -54,9 +54,9 @@ _PAGES: dict[Kind, _Page] = {
 def require_replaceable(folder: Path) -> None:
     """Raise OutputError where `folder` holds something that is not an earlier report."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / DATA).is_file():
-        raise OutputError(f"cannot write {folder}: it holds other files than a report; move them or make no report")
+        raise OutputError(f"{folder}: holds other files than a report; move them or make no report")
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"cannot write {folder}: a file is where the report's folder is needed; move it")
+        raise OutputError(f"{folder}: a file is where the report's folder is needed; move it")
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         except OSError as error:
             if former.exists() and not folder.exists():
                 former.rename(folder)
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}; close what uses it") from error
+            raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); close what uses it") from error
     finally:
         if held is not None:
             os.close(held)

@@ -130,8 +130,8 @@ def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Pa
         )
     if found != kind.name:
         raise CheckpointError(
-            f"{checkpoint}: looks like {found}, not like {kind.name} ({differences}); "
-            f"use --sam_model_type {found} or a checkpoint of {kind.name}"
+            f"{checkpoint}: is a {found}, not a {kind.name}; "
+            f"use --sam_model_type {found} or a checkpoint of {kind.name} ({differences})"
         )
     raise CheckpointError(f"{checkpoint}: is not a plain {kind.name} checkpoint ({differences}); use an unmodified one")
 

@@ -147,8 +147,8 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
         return CheckpointError(f"{path}: memory does not suffice to read it; close other programs or use a smaller SAM")
     # PyTorch's reason comes after advice to load the file without its checks.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    reason = text.splitlines()[0][:120] if text else type(error).__name__
-    return CheckpointError(f"{path}: is truncated, damaged or no checkpoint ({reason}); download or copy it again")
+    reason = f" ({text.splitlines()[0][:120]})" if " " in text else ""  # a single word or number says nothing to a user
+    return CheckpointError(f"{path}: is truncated, damaged or no checkpoint{reason}; download or copy it again")
 
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
