@@ -2,6 +2,7 @@ import asyncio
 import os
 import socket
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def session() -> FusionSession:
 
 def client(session: FusionSession, files: Path, monkeypatch, *, host: str = "127.0.0.1", base: str | None = None):
     pytest.importorskip("gradio", reason="gradio is not installed; pip install 'th-fuse-sam[app]'")
-    from starlette.testclient import TestClient
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # an old Starlette imports this way from a new anyio
+        from starlette.testclient import TestClient
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(files))
 

@@ -10,7 +10,7 @@ import torch
 
 from thfuse_sam.cli import common
 from thfuse_sam.cli import test as fuse_command
-from thfuse_sam.engine.checkpoint import Checkpoint, NetworkSpec, export_network, save_checkpoint
+from thfuse_sam.engine.checkpoint import NetworkSpec, export_network
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.models import build_network
@@ -40,18 +40,6 @@ def test_fuses_at_own_size_under_own_name(dataset, capsys) -> None:
     assert image_size(Path("results/b.jpg")) == (32, 48)
     err = capsys.readouterr().err
     assert "2 images fused to results" in err and "placeholders" not in err
-
-
-def test_the_network_that_was_trained_here_comes_before_the_shipped_one(dataset, capsys) -> None:
-    options = ["--dataset_path", str(dataset), "--device", "cpu", "--no-report"]
-    assert main(options) == 0
-    assert f"from {common.checkout_root() / fuse_command.SHIPPED_MODEL}" in capsys.readouterr().err
-    Path("models").mkdir()
-    network = build_network("thfuse_lite")
-    spec = NetworkSpec("thfuse_lite", network.options)
-    save_checkpoint(Path("models/best.pth"), Checkpoint(spec, network.state_dict(), {}, 1, 1, {}, {}, {}, {}))
-    assert main(options) == 0
-    assert f"from {Path('models/best.pth')}" in capsys.readouterr().err
 
 
 def test_images_without_a_mask_or_a_partner_are_named(dataset, capsys) -> None:

@@ -24,7 +24,6 @@ from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import file_sha256, mask_signature, run_facts
 
 SAMPLE = "datasets/sample/test"
-TRAINED_MODEL = "models/best.pth"  # where train.py puts it
 SHIPPED_MODEL = "models/thfuse_lite.safetensors"
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def build_parser() -> common.CommandParser:
     parser.add_argument(
         "--model_path",
         type=Path,
-        help=f"checkpoint of train.py (None: {TRAINED_MODEL} where there is one, else the shipped {SHIPPED_MODEL})",
+        help=f"checkpoint of train.py (None: the shipped {SHIPPED_MODEL})",
     )
     common.add_pair_options(parser, SAMPLE)
     common.add_mask_options(parser)
@@ -198,8 +197,6 @@ def _report(
 def _model_path(options: argparse.Namespace) -> Path:
     if options.model_path is not None:
         return Path(options.model_path)
-    if Path(TRAINED_MODEL).is_file():
-        return Path(TRAINED_MODEL)
     shipped = common.checkout_root() / SHIPPED_MODEL
     if not shipped.is_file():
         raise CheckpointError(
