@@ -76,14 +76,20 @@ def test_peers_refuses_unknown_data_and_incomplete_rows(tmp_path: Path, capsys) 
     assert "this network lacks SD" in capsys.readouterr().err
 
 
-def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp_path: Path, capsys) -> None:
-    root = make_pairs(("a", "b"), size=(48, 56))
-    tree = MaskTree(tmp_path / "masks")
+def box_masks(root: Path, pairs: Path) -> MaskTree:
+    """A tree with one segment in each image of 48x56 pixels."""
+    tree = MaskTree(root)
     labels = np.zeros((48, 56), np.uint8)
     labels[10:30, 10:40] = 1
-    for pair in find_pairs(root).pairs:
+    for pair in find_pairs(pairs).pairs:
         for modality in ("ir", "vi"):
             tree.write(modality, pair.name, labels)
+    return tree
+
+
+def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp_path: Path, capsys) -> None:
+    root = make_pairs(("a", "b"), size=(48, 56))
+    tree = box_masks(tmp_path / "masks", root)
     ablation = script("ablation")
     seen: dict[str, list[tuple[bool, bool]]] = {}
     original = ablation.Withheld.__getitem__
@@ -108,6 +114,48 @@ def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp
     }
     rows = [line for line in (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines() if "±" in line]
     assert [row.split("|")[1].strip() for row in rows if row.startswith("|")] == list(ablation.ARMS)
+
+
+def test_loss_weights_are_replaced_where_validation_pairs_are_clearly_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    choice = script("loss_choice")
+    shipped = dict.fromkeys(choice.SHOWN, 1.0) | {"Nabf": 0.02}
+    six = shipped | dict.fromkeys(choice.SHOWN[:6], 2.0)
+    seven = shipped | dict.fromkeys(choice.SHOWN[:7], 2.0)
+    assert not choice.replaces(six, shipped) and choice.replaces(seven, shipped)
+    assert not choice.replaces(seven | {"Nabf": 0.04}, shipped)
+    lines = choice.table({choice.SHIPPED: shipped, "six": six, "seven": seven}, {"rule": seven}).splitlines()
+    assert [line.split("|")[-3:-1] for line in lines[2:]] == [
+        ["  ", "  "],
+        [" 6 ", " no "],
+        [" 7 ", " yes "],
+        [" 7 ", "  "],
+    ]
+
+
+def test_loss_choice_trains_every_variant(
+    make_pairs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    choice = script("loss_choice")
+    root = make_pairs(tuple("abcdefghijkl"), size=(48, 56))
+    tree = box_masks(tmp_path / "masks", root)
+    chosen = {choice.SHIPPED: {}, "gradient 16": {"gradient": 16.0}}
+    monkeypatch.setattr(choice, "variants", lambda: chosen)
+    argv = ["--dataset_path", str(root), "--masks", str(tree.root), "--max_steps", "1", "--batch_size", "2"]
+    threads = torch.get_num_threads()
+    assert choice.main([*argv, "--crop_size", "32", "--jobs", "1", "--output", str(tmp_path / "out")]) == 0
+    torch.set_num_threads(threads)
+    text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "1 of pairs" in text
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
+    assert rows == [
+        choice.SHIPPED,
+        f"{choice.SHIPPED}, another seed",
+        "gradient 16",
+        "rule max(VI, IR)",
+        "rule average",
+    ]
 
 
 def test_one_command_makes_masks_images_and_the_table(
