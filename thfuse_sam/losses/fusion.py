@@ -43,7 +43,7 @@ TOTAL = "total"
 # is. The region terms are zero without masks, and their weights keep them below the terms that hold at every pixel.
 DEFAULT_WEIGHTS: dict[str, float] = {
     "pyramid": 3.0,
-    "gradient": 8.0,
+    "gradient": 16.0,
     "ssim": 0.75,
     "region": 0.5,
     "region_edges": 2.0,
