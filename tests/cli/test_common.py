@@ -1,6 +1,7 @@
 import argparse
 import json
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -88,6 +89,16 @@ def test_an_interrupt_in_a_destructor_is_not_lost(capsys, number: signal.Signals
 
     assert run([], work) == status
     one_line(capsys)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to oneself")
+def test_an_interrupt_while_modules_are_imported_is_one_line() -> None:
+    code = "import signal, thfuse_sam.cli; signal.raise_signal(signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == "interrupted before anything was done\n"
+    done = subprocess.run([sys.executable, "-c", "import thfuse_sam.cli; 1 / 0"], capture_output=True, check=False)
+    assert done.returncode == 1 and b"ZeroDivisionError" in done.stderr
 
 
 def test_other_errors_in_a_destructor_are_shown(monkeypatch) -> None:

@@ -175,6 +175,27 @@ def test_the_sample_set_below_the_current_folder_is_the_default(
     assert main(["--verify"]) == 0
 
 
+def test_verify_alone_takes_the_images_that_the_masks_were_made_from(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--verify"]) == 2
+    assert "manifest.json: no such file" in capsys.readouterr().err
+    assert run(checkpoint) == 0
+    write_image(Path("more/ir/0003.png"), np.full((8, 8, 3), 90, np.uint8))
+    thermal = ["--modality", "ir", "--ir_dir", "more/ir", "--sam_checkpoint", str(checkpoint), *FAST]
+    assert main(thermal) == 0
+    capsys.readouterr()
+    assert main(["--verify"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2] for line in shown] == [
+        "4 of 4 images have a sound mask; no problem",
+        "1 of 1 images have a sound mask; no problem",
+    ]
+    Path("precomputed_masks/ir/0003.npy").unlink()
+    assert main(["--verify"]) == 1
+    assert "missing: " in capsys.readouterr().out
+
+
 def test_auto_goes_on_with_the_model_of_the_tree(
     work: Path, stub: type[StubGenerator], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

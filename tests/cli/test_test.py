@@ -53,6 +53,14 @@ def test_images_without_a_mask_or_a_partner_are_named(dataset, capsys) -> None:
     assert "masks found 1, placeholders 3" in err and "lonely.png: no partner" in err
 
 
+def test_folders_that_stand_for_each_other_are_noticed(dataset, capsys) -> None:
+    folders = ["--ir_dir", str(dataset / "vi"), "--vi_dir", str(dataset / "ir")]
+    assert main(["--model_path", "net.safetensors", "--device", "cpu", "--no-report", *folders]) == 0
+    assert "swapped?" in capsys.readouterr().err
+    assert run(dataset, "--no-report") == 0
+    assert "swapped?" not in capsys.readouterr().err
+
+
 def test_gray_has_no_colour(dataset) -> None:
     def colour(path: str) -> int:
         rgb = read_visible(Path(path)).astype(int)

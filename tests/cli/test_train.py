@@ -54,7 +54,10 @@ def test_trains_with_a_mask_tree_and_says_what_it_found(dataset, tmp_path, capsy
     assert len(lines) == 2 and all("masks found 7, placeholders 1" in line for line in lines)
     assert "masks: precomputed" in err
     missing = next(line for line in err.splitlines() if "1 of 8 images have no mask" in line)
-    assert missing.endswith(f"precompute_masks.py --dataset_path {dataset} --output_dir {tmp_path / 'masks'}")
+    command = (
+        f"precompute_masks.py --dataset_path {dataset} --output_dir {tmp_path / 'masks'} --sam_model_type vit_nano"
+    )
+    assert missing.endswith(command)
     assert {path.name for path in Path("models").glob("*.pth")} == {"best.pth", "latest.pth", "model_epoch2.pth"}
     options = json.loads(Path("models/train_options.json").read_text(encoding="utf-8"))
     assert (options["masks"], options["epochs"], options["pairs"]) == ("precomputed", 2, 4)

@@ -18,7 +18,7 @@ def test_an_image_without_partner_is_named(make_pairs: MakePairs) -> None:
     require_partners(find_pairs(root))
     (root / "vi" / "b.png").unlink()
     (root / "ir" / "c.png").unlink()
-    with pytest.raises(PairError, match=r"b\.png has no partner in .*vi \(and 1 more images\)"):
+    with pytest.raises(PairError, match=r"b\.png has no partner in .*vi \(and 1 more\)"):
         require_partners(find_pairs(root))
 
 

@@ -53,6 +53,20 @@ def test_sound_tree(case: Case) -> None:
     assert report.ok and report.sound == 4 and report.problems() == []
 
 
+def test_masks_of_other_images_of_the_same_names(case: Case, tmp_path: Path, make_pairs: Callable[..., Path]) -> None:
+    own = {modality: tmp_path / "pairs" / modality for modality in MODALITIES}
+    assert case.verify(folders=own).ok
+    other = make_pairs(("a/0001", "0002"), size=SHAPE, root=tmp_path / "other")
+    path = other / "ir" / "0002.png"
+    path.write_bytes((other / "vi" / "0002.png").read_bytes())
+    images = {
+        modality: {name: other / modality / f"{name}.png" for name in ("0002", "a/0001")} for modality in MODALITIES
+    }
+    report = verify_tree(case.tree, images, folders={modality: other / modality for modality in MODALITIES})
+    line = only(report, "foreign")  # the others are copies
+    assert f"was made from {own['ir'] / '0002.png'}, not from {path}" in line
+
+
 def test_missing(case: Case) -> None:
     path = case.tree.path("ir", "a/0001")
     path.unlink()

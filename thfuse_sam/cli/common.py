@@ -26,11 +26,12 @@ from tqdm import tqdm
 
 import thfuse_sam
 from thfuse_sam.datasets.fusion import count_missing_masks
-from thfuse_sam.datasets.pairs import ImagePair, PairSet
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import OutputError, ThFuseError, UsageError
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
+from thfuse_sam.masks.store import has_masks
 from thfuse_sam.plain_yaml import read_yaml
 from thfuse_sam.shipped import shipped_root
 
@@ -359,6 +360,14 @@ def add_pair_options(parser: argparse.ArgumentParser, sample: str, *, several: b
     group.add_argument("--vi_dir", type=Path, help="folder of visible images, in place of --dataset_path")
 
 
+def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:
+    """Look at the first of `pairs` for folders that stand for each other."""
+    if looks_swapped(pairs[0]):
+        log.warning(
+            "%s has colours and %s has none: are the infrared and the visible folder swapped?", pairs[0].ir, pairs[0].vi
+        )
+
+
 # Output
 
 
@@ -397,6 +406,7 @@ class MaskPlan:
     mode: Literal["precomputed", "live", "none"]
     reason: str
     root: Path | None = None  # the mask tree; None in the other modes
+    made_by: str | None = None  # the model type that made it, where its manifest says so
 
 
 def plan_masks(options: argparse.Namespace) -> MaskPlan:
@@ -420,12 +430,13 @@ def plan_masks(options: argparse.Namespace) -> MaskPlan:
 
 
 def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
+    made_by = None
     if (root / MANIFEST_NAME).is_file():  # the masks of another program have none
         made_by = Manifest.load(root).signature.model_type
         reason += f", made by {made_by}"
         if model_type not in ("auto", made_by):
             reason += f" although --sam_model_type is {model_type}"
-    return MaskPlan("precomputed", reason, root)
+    return MaskPlan("precomputed", reason, root, made_by)
 
 
 def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], images: str) -> None:
@@ -435,15 +446,17 @@ def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], images: str) -> No
     if plan.root is None:
         return
     missing = count_missing_masks(pairs, plan.root)
-    if missing:
+    if missing and has_masks(plan.root):
+        model_type = f" --sam_model_type {plan.made_by}" if plan.made_by else ""
         log.warning(
             "%d of %d images have no mask in %s and go without guidance; to make them: "
-            "python precompute_masks.py %s --output_dir %s",
+            "python precompute_masks.py %s --output_dir %s%s",
             missing,
             2 * len(pairs),
             plan.root,
             images,
             shlex.quote(str(plan.root)),
+            model_type,
         )
 
 

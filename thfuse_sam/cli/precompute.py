@@ -24,7 +24,7 @@ from thfuse_sam.engine.mask_plan import Plan, plan_precompute, require_embedding
 from thfuse_sam.engine.mask_processes import WorkerSpec, make_in_processes
 from thfuse_sam.engine.mask_ray import RayOptions, make_on_ray, require_ray
 from thfuse_sam.engine.precompute import Outcome, precompute, save_manifest, write_masks
-from thfuse_sam.errors import OutputError, UsageError, WorkerError
+from thfuse_sam.errors import ManifestError, OutputError, UsageError, WorkerError
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
@@ -117,7 +117,11 @@ def build_parser() -> common.CommandParser:
     )
     output.add_argument("--num_workers", type=common.natural_int, default=2, help="threads that read and write files")
     output.add_argument("--dry_run", action="store_true", help="print what would be done and stop")
-    output.add_argument("--verify", action="store_true", help="check the tree against the images and stop; no SAM")
+    output.add_argument(
+        "--verify",
+        action="store_true",
+        help="check the tree against the images (None: those it was made from) and stop; no SAM",
+    )
 
     settings = parser.add_argument_group("mask generator", "None means the default of the model type")
     for field in dataclasses.fields(GeneratorSettings):
@@ -141,11 +145,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.dataset_path or options.ir_dir or options.vi_dir:
         return _precompute(options, given)
+    if options.verify:
+        return max(_precompute(one, given) for one in _of_tree(options))
     for sample in SAMPLES:
-        status = _precompute(argparse.Namespace(**{**vars(options), "dataset_path": Path(sample)}), given)
+        status = _precompute(_changed(options, dataset_path=Path(sample)), given)
         if status:
             return status
     return 0
+
+
+def _of_tree(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """The options for each data set that the masks were made from. Raises ManifestError."""
+    asked = MODALITIES if options.modality == "both" else (options.modality,)
+    found = []
+    for source in Manifest.load(options.output_dir).sources:
+        present = [modality for modality in asked if modality in source]
+        folders = {f"{modality}_dir": Path(source[modality]) for modality in present}
+        if present:
+            found.append(_changed(options, modality=present[0] if len(present) == 1 else "both", **folders))
+    if not found:
+        raise ManifestError(
+            f"--output_dir {options.output_dir}: its manifest names no images; "
+            "give --dataset_path, or --ir_dir and --vi_dir"
+        )
+    return found
+
+
+def _changed(options: argparse.Namespace, **values: object) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(options), **values})
 
 
 def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -480,6 +507,7 @@ def _verify(options: argparse.Namespace, images: Mapping[Modality, ImageSet]) ->
     found = verify_tree(
         open_masks(options.output_dir),
         {modality: images_found.images for modality, images_found in images.items()},
+        folders={modality: images_found.folder for modality, images_found in images.items()},
         asked=asked,
         require_instances=options.save_instances,
     )

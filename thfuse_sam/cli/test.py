@@ -99,6 +99,7 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
     if not options.skip_bad:
         require_partners(pairs)
         fuse.require_usable(pairs.pairs)
+    common.warn_if_swapped(pairs.pairs)
     plan = common.plan_masks(options)
     mismatches = {} if plan.root is None else mask_mismatches(pairs.pairs, plan.root)
     if mismatches and not options.skip_bad:

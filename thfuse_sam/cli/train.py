@@ -154,6 +154,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
         return 0
     log.info("%s; %s on %s", counts, options.network, device)
     for part in parts:
+        common.warn_if_swapped(part.pairs)
         common.log_mask_plan(part.plan, part.pairs, part.images)
     sources = _Sources(options, device)
     trainer = FusionTrainer(

@@ -155,7 +155,7 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
             if (height, width) != (image_height, image_width):
                 found.setdefault(pair.name, []).append(
                     f"mask {masks.place(modality, pair.name)} is {width}x{height} and its image {path} "
-                    f"{image_width}x{image_height} (width x height); run precompute_masks.py again"
+                    f"{image_width}x{image_height} (width x height); delete the mask and run precompute_masks.py again"
                 )
     return found
 

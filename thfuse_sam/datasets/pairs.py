@@ -11,9 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, is_pattern, split_pattern, visible_entries
 from thfuse_sam.errors import ImageReadError, PairError
 from thfuse_sam.images import IMAGE_SUFFIXES, Modality, image_size, read_infrared, read_visible
+
+_COLOURFUL = 4.0  # mean difference of the largest and the smallest channel; JPEG leaves less in grey images
 
 _OPTION: dict[Modality, str] = {"ir": "--ir_dir", "vi": "--vi_dir"}
 
@@ -120,11 +124,24 @@ def require_partners(pairs: PairSet) -> None:
     """Raise PairError naming the first image without a partner, and how many more there are."""
     lonely = [*pairs.unmatched_ir, *pairs.unmatched_vi]
     if lonely:
-        others = f" (and {len(lonely) - 1} more images)" if len(lonely) > 1 else ""
+        others = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
         folder = pairs.vi_dir if pairs.unmatched_ir else pairs.ir_dir
         raise PairError(
             f"{lonely[0]} has no partner in {folder}{others}; add it, take the image out or give --skip_bad"
         )
+
+
+def looks_swapped(pair: ImagePair) -> bool:
+    """Whether the infrared image is a colour photo and the visible one is grey."""
+    try:
+        return _is_colourful(pair.ir) and not _is_colourful(pair.vi)
+    except ImageReadError:
+        return False
+
+
+def _is_colourful(path: Path) -> bool:
+    rgb = read_visible(path)
+    return float(np.mean(rgb.max(2) - rgb.min(2))) > _COLOURFUL
 
 
 def unreadable_pairs(pairs: Iterable[ImagePair]) -> dict[str, str]:

@@ -74,8 +74,8 @@ def require_usable(pairs: Sequence[ImagePair]) -> None:
     """Raise ImageSizeError naming the first pair that cannot be fused, and how many more there are. Reads headers."""
     lines = size_mismatches(pairs)
     if lines:
-        others = f" (and {len(lines) - 1} more pairs)" if len(lines) > 1 else ""
-        raise ImageSizeError(f"{lines[0]}{others}")
+        others = f" (and at least {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise ImageSizeError(f"{lines[0]}{others}; --skip_bad leaves such pairs out")
 
 
 def require_outputs_apart(pairs: Sequence[ImagePair], output_dir: Path) -> None:

@@ -128,13 +128,6 @@ def loss_of(loss: nn.Module, fused: Tensor, batch: loop.Batch) -> Mapping[str, T
     return parts
 
 
-def _counts_text(counts: Mapping[str, int]) -> str:
-    """The masks of an epoch for its line; nothing where training goes without."""
-    if not counts.get("masks_found"):
-        return ""
-    return f", masks found {counts['masks_found']}, placeholders {counts['placeholders']}"
-
-
 def count_masks(batch: loop.Batch) -> dict[str, int]:
     """Masks found and placeholders handed out in a batch."""
     flags = torch.cat([batch["has_ir_mask"], batch["has_vi_mask"]])
@@ -390,12 +383,13 @@ class FusionTrainer:
             epoch_log.write(progress.epoch + 1, {**row, "images_per_second": speed})
             parts = ", ".join(f"{key} {value:.4f}" for key, value in train.items() if key != "total")
             log.info(
-                "%s: loss %.4f (%s)%s%s, %.1f images/s",
+                "%s: loss %.4f (%s)%s, masks found %d, placeholders %d, %.1f images/s",
                 label,
                 train["total"],
                 parts,
                 f", validation {val['total']:.4f}" if val else "",
-                _counts_text(counts),
+                counts.get("masks_found", 0),
+                counts.get("placeholders", 0),
                 speed,
             )
             measured = [f"{key} {val[key]:.3f}" for key in settings.val_metrics if key in val]

@@ -22,6 +22,9 @@ from thfuse_sam.masks.tree import MaskTree
 log = logging.getLogger(__name__)
 
 
+_SHOWN_BROKEN = 20  # masks that are named, of those that cannot be used
+
+
 @dataclass
 class MaskCounts:
     """What a source has handed out since the epoch's start, in this process only.
@@ -69,7 +72,8 @@ class NoMasks(_Counting):
 
 
 class PrecomputedMasks(_Counting):
-    """Masks made ahead, one file each or in shards. A missing or broken one gives None; why, is logged once for each.
+    """Masks made ahead, one file each or in shards. A missing or broken one gives None; why, is logged once for each
+    of the first few.
 
     Args:
         root: the mask tree. Its manifest may be missing: masks may come from another program.
@@ -109,7 +113,10 @@ class PrecomputedMasks(_Counting):
             self._counts.broken += 1
             if (modality, name) not in self._logged:
                 self._logged.add((modality, name))
-                log.warning("mask not used: %s", error)
+                if len(self._logged) <= _SHOWN_BROKEN:
+                    log.warning("mask not used: %s", error)
+                elif len(self._logged) == _SHOWN_BROKEN + 1:
+                    log.warning("more masks are not used; the rest are only counted")
             return None
         self._counts.found += 1
         return mask

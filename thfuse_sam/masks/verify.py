@@ -7,7 +7,7 @@ from typing import Any
 
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import Modality, image_size
-from thfuse_sam.masks.manifest import Manifest, find_image
+from thfuse_sam.masks.manifest import ForeignSources, Manifest, find_image
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.masks.store import MaskStore
 
@@ -22,6 +22,7 @@ class VerifyReport:
     missing: list[str] = field(default_factory=list)  # no mask, or no instance file where one is asked for
     unreadable: list[str] = field(default_factory=list)  # masks and instance files, and images themselves
     wrong_size: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)  # masks made from another data set's image of the same name
     left_over: list[str] = field(default_factory=list)  # masks without an image
     partial: list[str] = field(default_factory=list)  # left by an interrupted run
 
@@ -32,7 +33,7 @@ class VerifyReport:
 
     def problems(self) -> list[str]:
         """All lines, each with its kind in front: 'missing: ...'."""
-        kinds = ("settings", "failures", "unreadable", "wrong_size", "missing", "left_over", "partial")
+        kinds = ("settings", "failures", "unreadable", "wrong_size", "foreign", "missing", "left_over", "partial")
         return [f"{kind.replace('_', ' ')}: {line}" for kind in kinds for line in getattr(self, kind)]
 
 
@@ -40,6 +41,7 @@ def verify_tree(
     store: MaskStore,
     images_by_modality: Mapping[Modality, Mapping[str, Path]],
     *,
+    folders: Mapping[Modality, Path] | None = None,
     asked: Mapping[str, Any] | None = None,
     require_instances: bool = False,
 ) -> VerifyReport:
@@ -47,6 +49,7 @@ def verify_tree(
 
     Args:
         images_by_modality: name -> image file, of the modalities to check.
+        folders: where these images lie, or patterns (see `find_image`); given, masks made from others are found.
         asked: settings that the manifest must name, such as {"model_type": "vit_b", "points_per_side": 32}.
         require_instances: whether each image needs a readable instance file too.
     """
@@ -60,13 +63,27 @@ def verify_tree(
         report.settings += manifest.signature.departures(asked or {})
     failed = {(entry.get("modality"), entry.get("name")): entry.get("reason") for entry in _failures(manifest)}
     for modality, images in images_by_modality.items():
+        foreign = _foreign_sources(manifest, modality, folders)
         for name, image in images.items():
+            other = foreign.find(name) if foreign is not None and store.has(modality, name) else None
+            if other is not None:
+                report.foreign.append(f"{store.place(modality, name)} was made from {other}, not from {image}")
+                continue
             _check(report, store, modality, name, image, failed.get((modality, name)), require_instances)
         report.left_over += _left_over(store, modality, images, manifest)
     if isinstance(store, MaskShards):
         report.unreadable += store.damaged
     report.partial += [str(path) for path in store.partial_files()]
     return report
+
+
+def _foreign_sources(
+    manifest: Manifest | None, modality: Modality, folders: Mapping[Modality, Path] | None
+) -> ForeignSources | None:
+    """None where no mask can be of another data set: making them from a recorded folder has ruled that out."""
+    if manifest is None or folders is None or manifest.records(modality, folders[modality]):
+        return None
+    return ForeignSources(manifest, modality, folders[modality])
 
 
 def _check(
