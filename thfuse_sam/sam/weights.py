@@ -14,6 +14,7 @@ from torch import Tensor
 
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError
+from thfuse_sam.interrupts import interrupts_wait
 from thfuse_sam.sam.assembly import STRIDE
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -116,7 +117,8 @@ def _refuse_other_files(path: Path) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
+        with interrupts_wait():
+            return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -1,0 +1,63 @@
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from thfuse_sam.engine.checkpoint import load_network
+from thfuse_sam.interrupts import interrupts_wait
+from thfuse_sam.sam.weights import read_weights
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals to oneself")
+
+
+def test_an_interrupt_comes_at_the_end() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+        signal.raise_signal(signal.SIGINT)
+        done.append("the rest")
+    assert done == ["the rest"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_no_interrupt_is_made_up_and_errors_pass() -> None:
+    with pytest.raises(ZeroDivisionError), interrupts_wait():
+        raise ZeroDivisionError
+    with interrupts_wait():
+        pass
+
+
+def test_other_threads_are_left_alone() -> None:
+    seen = []
+
+    def work() -> None:
+        with interrupts_wait():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize("read", [load_network, read_weights])
+def test_an_interrupt_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    original = safetensors.safe_open
+
+    def interrupted(*arguments: object, **options: object):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:  # as the extension does
+            raise ValueError("could not determine the shape") from None
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(safetensors, "safe_open", interrupted)
+    monkeypatch.setattr(safetensors.torch, "safe_open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read(path)
