@@ -101,6 +101,30 @@ def test_an_interrupt_while_modules_are_imported_is_one_line() -> None:
     assert done.returncode == 1 and b"ZeroDivisionError" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to oneself")
+@pytest.mark.parametrize("caught", [True, False])
+def test_what_an_interrupt_left_half_built_says_nothing(capsys, monkeypatch, caught: bool) -> None:
+    class Bar:
+        def __init__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        def __del__(self) -> None:
+            raise AttributeError
+
+    def work(options: argparse.Namespace) -> int:
+        try:
+            Bar()
+        except KeyboardInterrupt:
+            if not caught:
+                raise
+        return 130
+
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: seen.append(dropped.exc_type))
+    assert run([], work) == 130
+    assert seen == [] and "Traceback" not in capsys.readouterr().err
+
+
 def test_other_errors_in_a_destructor_are_shown(monkeypatch) -> None:
     class Broken:
         def __del__(self) -> None:

@@ -161,11 +161,15 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_log_lines()
+    with _interrupts():
+        return _run(parser, work, arguments)
+
+
+def _run(parser: CommandParser, work: Callable[[argparse.Namespace], int], arguments: Sequence[str]) -> int:
     options: argparse.Namespace | None = None
     try:
-        with _sigterm_as_interrupt(), _no_interrupt_lost():
-            options = parser.parse_command(arguments)
-            return work(options)
+        options = parser.parse_command(arguments)
+        return work(options)
     except SystemExit as stop:  # argparse after --help
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
@@ -184,52 +188,54 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM stops the work as cleanly as Ctrl-C does."""
+def _interrupts() -> Iterator[None]:
+    """Inside, SIGTERM stops the work as cleanly as Ctrl-C does, and what Python drops in destructors is seen to.
 
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
+    An interrupt that reaches a destructor, where Python prints exceptions and drops them, comes once more. After an
+    interrupt no such print is made: objects that it left half-built have destructors that fail.
+    """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextlib.contextmanager
-def _no_interrupt_lost() -> Iterator[None]:
-    """Inside, an interrupt that reaches a destructor, where Python prints and drops exceptions, comes once more."""
-    previous = sys.unraisablehook
+    interrupted = False
     timers: list[threading.Timer] = []
 
-    def send(number: int) -> None:
-        if sys.platform == "win32":
-            _thread.interrupt_main(number)
-        else:
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, number)  # wakes it from a wait, too
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    def again(dropped: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(dropped.exc_value, KeyboardInterrupt):
-            previous(dropped)
-            return
-        number = signal.SIGTERM if isinstance(dropped.exc_value, Terminated) else signal.SIGINT
-        # Not at once: this hook still belongs to the destructor.
-        timers.append(threading.Timer(0.01, send, [number]))
-        timers[-1].start()
+    def dropped(error: "sys.UnraisableHookArgs") -> None:
+        if isinstance(error.exc_value, KeyboardInterrupt):
+            number = signal.SIGTERM if isinstance(error.exc_value, Terminated) else signal.SIGINT
+            # Not at once: this hook still belongs to the destructor.
+            timers.append(threading.Timer(0.01, _send, [number]))
+            timers[-1].start()
+        elif not interrupted:
+            former_hook(error)
 
-    sys.unraisablehook = again
+    former_hook, sys.unraisablehook = sys.unraisablehook, dropped
+    former = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants it otherwise, as nohup does
+        former[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        sys.unraisablehook = previous
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = former_hook
         for timer in timers:
             timer.cancel()
+
+
+def _send(number: int) -> None:
+    """Interrupt the main thread."""
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, number)  # wakes it from a wait, too
 
 
 def _report(parser: CommandParser, message: str, status: int) -> int:
