@@ -126,3 +126,16 @@ def test_an_interrupt_just_after_opening_leaves_nothing(tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         files.write_atomically(tmp_path / "x.png", lambda file: file.write(b"x"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_leaves_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.touch
+
+    def interrupted(self: Path, **options: bool) -> None:
+        original(self, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "touch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_directory(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []

@@ -107,8 +107,10 @@ def make_directory(path: Path) -> Path:
     with _as_output_error(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = partial_path(path / "probe")
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        try:
+            probe.touch(exist_ok=False)
+        finally:
+            probe.unlink(missing_ok=True)
     return path
 
 

@@ -1,4 +1,5 @@
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -96,7 +97,7 @@ def test_an_interrupt_while_modules_are_imported_is_one_line() -> None:
     code = "import signal, thfuse_sam.cli; signal.raise_signal(signal.SIGINT)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGINT
-    assert done.stderr == "interrupted before anything was done\n"
+    assert done.stderr == "interrupted\n"
     done = subprocess.run([sys.executable, "-c", "import thfuse_sam.cli; 1 / 0"], capture_output=True, check=False)
     assert done.returncode == 1 and b"ZeroDivisionError" in done.stderr
 
@@ -123,6 +124,17 @@ def test_what_an_interrupt_left_half_built_says_nothing(capsys, monkeypatch, cau
     monkeypatch.setattr(sys, "unraisablehook", lambda dropped: seen.append(dropped.exc_type))
     assert run([], work) == 130
     assert seen == [] and "Traceback" not in capsys.readouterr().err
+
+
+def test_an_interrupt_in_the_last_moment_is_one_line(capsys, monkeypatch) -> None:
+    @contextlib.contextmanager
+    def late():
+        yield
+        raise common.Terminated
+
+    monkeypatch.setattr(common, "_interrupts", late)
+    assert run([]) == 143
+    assert "terminated" in one_line(capsys)
 
 
 def test_other_errors_in_a_destructor_are_shown(monkeypatch) -> None:

@@ -11,7 +11,7 @@ _former = sys.excepthook
 
 def _without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        print("interrupted before anything was done", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
     else:
         _former(kind, error, trace)
 

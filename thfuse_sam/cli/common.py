@@ -161,8 +161,11 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_log_lines()
-    with _interrupts():
-        return _run(parser, work, arguments)
+    try:
+        with _interrupts():
+            return _run(parser, work, arguments)
+    except KeyboardInterrupt as stop:  # in the last moment, the work was done
+        return _report_interrupt(parser, stop)
 
 
 def _run(parser: CommandParser, work: Callable[[argparse.Namespace], int], arguments: Sequence[str]) -> int:
@@ -173,9 +176,7 @@ def _run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argum
     except SystemExit as stop:  # argparse after --help
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated)
-        message = f"{'terminated' if terminated else 'interrupted'}; the files that are there are whole"
-        return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
+        return _report_interrupt(parser, stop)
     except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
         reason = _reason(error)
         if reason is None:
@@ -238,6 +239,12 @@ def _send(number: int) -> None:
         signal.pthread_kill(main, number)  # wakes it from a wait, too
 
 
+def _report_interrupt(parser: CommandParser, stop: KeyboardInterrupt) -> int:
+    terminated = isinstance(stop, Terminated)
+    message = f"{'terminated' if terminated else 'interrupted'}; the files that are there are whole"
+    return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
+
+
 def _report(parser: CommandParser, message: str, status: int) -> int:
     line = " ".join(message.split())
     print(f"{parser.prog}: error: {line[:LONGEST_LINE]}{'...' * (len(line) > LONGEST_LINE)}", file=sys.stderr)
@@ -274,6 +281,7 @@ def show_log_lines() -> None:
     """Show the package's log lines on stderr. Calling it again changes nothing."""
     logger = logging.getLogger(thfuse_sam.__name__)
     logger.setLevel(logging.INFO)
+    tqdm.get_lock()  # made at first use, and useless for good where an interrupt comes into that
     if not any(isinstance(handler, _BesideProgressBars) for handler in logger.handlers):
         logger.addHandler(_BesideProgressBars())
 
