@@ -13,6 +13,7 @@ import torch
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.errors import ThFuseError, TrainingError, UsageError
+from thfuse_sam.interrupts import Terminated
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
 
@@ -130,9 +131,9 @@ def test_an_interrupt_in_the_last_moment_is_one_line(capsys, monkeypatch) -> Non
     @contextlib.contextmanager
     def late():
         yield
-        raise common.Terminated
+        raise Terminated
 
-    monkeypatch.setattr(common, "_interrupts", late)
+    monkeypatch.setattr(common, "interrupts_stop", late)
     assert run([]) == 143
     assert "terminated" in one_line(capsys)
 

@@ -3,22 +3,17 @@
 A command is `main(argv) -> exit status`: it makes a `CommandParser` and hands it with its work to `run`.
 """
 
-import _thread
 import argparse
-import contextlib
 import dataclasses
 import difflib
 import logging
 import math
 import os
 import shlex
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
@@ -29,6 +24,7 @@ from thfuse_sam.datasets.fusion import count_missing_masks
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import OutputError, ThFuseError, UsageError
+from thfuse_sam.interrupts import Terminated, interrupts_stop
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.store import has_masks
@@ -148,10 +144,6 @@ def _as_arguments(action: argparse.Action, value: Any) -> list[str]:
     return [name, *(str(item) for item in value)] if isinstance(value, list) else [f"{name}={value}"]
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled like Ctrl-C."""
-
-
 def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parse `argv` (None: the process's own), do `work`, and return the exit status.
 
@@ -162,7 +154,7 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_log_lines()
     try:
-        with _interrupts():
+        with interrupts_stop():
             return _run(parser, work, arguments)
     except KeyboardInterrupt as stop:  # in the last moment, the work was done
         return _report_interrupt(parser, stop)
@@ -186,57 +178,6 @@ def _run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argum
         return _report(
             parser, parser.with_option(reason, options), error.exit_status if isinstance(error, ThFuseError) else 1
         )
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """Inside, SIGTERM stops the work as cleanly as Ctrl-C does, and what Python drops in destructors is seen to.
-
-    An interrupt that reaches a destructor, where Python prints exceptions and drops them, comes once more. After an
-    interrupt no such print is made: objects that it left half-built have destructors that fail.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    interrupted = False
-    timers: list[threading.Timer] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    def dropped(error: "sys.UnraisableHookArgs") -> None:
-        if isinstance(error.exc_value, KeyboardInterrupt):
-            number = signal.SIGTERM if isinstance(error.exc_value, Terminated) else signal.SIGINT
-            # Not at once: this hook still belongs to the destructor.
-            timers.append(threading.Timer(0.01, _send, [number]))
-            timers[-1].start()
-        elif not interrupted:
-            former_hook(error)
-
-    former_hook, sys.unraisablehook = sys.unraisablehook, dropped
-    former = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants it otherwise, as nohup does
-        former[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        sys.unraisablehook = former_hook
-        for timer in timers:
-            timer.cancel()
-
-
-def _send(number: int) -> None:
-    """Interrupt the main thread."""
-    if sys.platform == "win32":
-        _thread.interrupt_main(number)
-    else:
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, number)  # wakes it from a wait, too
 
 
 def _report_interrupt(parser: CommandParser, stop: KeyboardInterrupt) -> int:

@@ -26,6 +26,7 @@ from thfuse_sam.engine.mask_ray import RayOptions, make_on_ray, require_ray
 from thfuse_sam.engine.precompute import Outcome, precompute, save_manifest, write_masks
 from thfuse_sam.errors import ManifestError, OutputError, UsageError, WorkerError
 from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.interrupts import Terminated
 from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.shards import SHARD_SIZE
@@ -216,7 +217,7 @@ def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
             log.info("report: open %s in a browser", _write_report(options, images, workers, given))
     except KeyboardInterrupt as stop:
         log.error("stopped: %s", _how_far(plan, outcome))
-        return common.TERMINATED if isinstance(stop, common.Terminated) else common.INTERRUPTED
+        return common.TERMINATED if isinstance(stop, Terminated) else common.INTERRUPTED
     except (OutputError, WorkerError) as error:
         raise type(error)(f"{error}; {_how_far(plan, outcome)}") from error
     return _report(plan, outcome, time.monotonic() - started)
@@ -374,7 +375,7 @@ def _mention_lonely(images: Mapping[Modality, ImageSet]) -> None:
     lonely = [path for name, path in (*ir.items(), *vi.items()) if not (name in ir and name in vi)]
     if lonely:
         log.warning(
-            "%d images have no partner in the other modality, such as %s; they get masks, train.py and test.py "
+            "images without a partner in the other modality: %d, such as %s; they get masks, but train.py and test.py "
             "refuse them without --skip_bad",
             len(lonely),
             lonely[0],
