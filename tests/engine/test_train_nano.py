@@ -1,5 +1,8 @@
 """Training of vit_nano: targets, losses and a few steps on small images."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from thfuse_sam.engine.train_nano import (
     AFFINITY_STEPS,
     PADDING,
     NanoTrainingConfig,
+    Photo,
     RegionHead,
     TargetStream,
     affinity_loss,
@@ -68,6 +72,37 @@ def test_targets_are_averaged_down() -> None:
     assert masks.shape == (1, 2, 4, 4)
     assert masks[0, 0, 0, 0] == 0.5 and masks[0, 0].sum() == 0.5
     assert masks[0, 1, 0, 0] == 0.5
+
+
+@pytest.mark.parametrize(("shares", "least", "most"), [((0, 1, 0), 0.4, 0.6), ((0, 0, 1), 0.1, 0.4)])
+def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
+    shares: tuple[float, float, float], least: float, most: float
+) -> None:
+    labels = np.ones((96, 96), np.int32)
+    labels[40:56, 40:56] = 2
+    image = np.zeros((96, 96, 3), np.uint8)
+    scene = dataclasses.replace(
+        render_scene(0, height=64, width=64),
+        visible=image,
+        infrared=image[..., 0],
+        visible_labels=labels,
+        infrared_labels=labels,
+    )
+    photo = Photo(image, (labels - 1)[None].astype(np.int16))
+    config = NanoTrainingConfig(shares=shares, prompts=20, crop_size=128)
+    stream = iter(TargetStream(128, [scene], [photo], config))
+    asked = torch.cat([next(stream)[2] for _ in range(20)])
+    assert least < (asked == 2).float().mean() < most
+
+
+def test_half_of_the_images_stay_whole() -> None:
+    labels = np.arange(1, 97, dtype=np.int32)[None].repeat(96, 0)  # by the column
+    photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
+    stream = iter(TargetStream(128, [], [photo], NanoTrainingConfig(shares=(0, 0, 1), prompts=2, crop_size=128)))
+    whole = [
+        bool(labels.max() == 96 and labels[labels > 0].min() == 1) for _, labels, *_ in itertools.islice(stream, 40)
+    ]
+    assert 10 <= sum(whole) <= 32
 
 
 def test_stream_gives_points_inside_their_regions() -> None:

@@ -15,6 +15,7 @@ from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.synthetic import Scene, render_scene
+from thfuse_sam.devices import resolve_device
 from thfuse_sam.engine.train_nano import (
     NanoTrainingConfig,
     Photo,
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         options.add_argument(f"--{name}", help="default: %(default)s", **kind)
     options.add_argument("--shares", type=float, nargs=3, default=DEFAULTS.shares, help="shapes, scenes, photos")
     options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     return options
 
 
@@ -72,7 +74,7 @@ def _regions_of(path: Path) -> Photo:
 def save_half(sam: Sam, path: Path) -> None:
     """Write the model's weights as fp16 safetensors."""
     weights = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
+        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in sam.state_dict().items()
     }
     write_atomically(path, lambda file: file.write(safetensors.torch.save(weights)))
@@ -80,6 +82,7 @@ def save_half(sam: Sam, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    device = resolve_device(args.device)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # such numbers appear in the course of training and slow a CPU down by several times
@@ -91,18 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.info("%d photos, %d scenes", len(photos), len(scenes))
     torch.manual_seed(config.seed)
     np.random.seed(config.seed)
-    sam = build_vit_nano(args.image_size)
+    sam = build_vit_nano(args.image_size).to(device)
     head = RegionHead()
     head_path = args.output.with_suffix(".head.pt")
     if args.init is not None:
         sam.load_state_dict(safetensors.torch.load_file(args.init))
         init_head = args.init.with_suffix(".head.pt")
         if init_head.exists():
-            head.load_state_dict(torch.load(init_head, weights_only=True))
+            head.load_state_dict(torch.load(init_head, map_location="cpu", weights_only=True))
 
     def save(model: Sam) -> None:
         save_half(model, args.output)
-        write_atomically(head_path, lambda file: torch.save(head.state_dict(), file))
+        weights = {name: value.cpu() for name, value in head.state_dict().items()}
+        write_atomically(head_path, lambda file: torch.save(weights, file))
 
     train_nano(sam, scenes, photos, config, save, head)
     return 0

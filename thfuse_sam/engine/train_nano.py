@@ -37,6 +37,7 @@ INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the bor
 PADDING = -1  # label of padded pixels
 PHOTO_SCALES = (100, 300, 800)  # Felzenszwalb's `scale`: larger means larger regions
 PHOTO_LONGEST_SIDE = 512  # pixels
+PHOTO_AREA_POWER = 0.25  # a photo's large regions are worth more than its small ones, which are often noise
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ def _scene(rng: np.random.Generator, scenes: Sequence[Scene]) -> tuple[np.ndarra
 
 
 def _random_crop(rng: np.random.Generator, height: int, width: int) -> tuple[slice, slice]:
+    # Half of the images stay whole: that is the scale at which the model is used.
+    if rng.random() < 0.5:
+        return np.s_[:height, :width]
     side_y, side_x = (int(rng.integers(int(0.6 * side), side + 1)) for side in (height, width))
     y, x = int(rng.integers(height - side_y + 1)), int(rng.integers(width - side_x + 1))
     return np.s_[y : y + side_y, x : x + side_x]
@@ -195,14 +199,17 @@ def fit_to_square(image: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.
 
 
 def _sample_targets(
-    rng: np.random.Generator, labels: np.ndarray, count: int
+    rng: np.random.Generator, labels: np.ndarray, count: int, area_power: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough."""
+    """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough.
+
+    A region is chosen as often as its area to the power of `area_power`.
+    """
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
     large = areas >= MIN_TARGET_AREA
     if not large.any():
         return None
-    weights = areas[large] ** 0.25
+    weights = areas[large] ** area_power
     chosen = rng.choice(ids[large], count, p=weights / weights.sum())
     points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
     for row, label in enumerate(chosen):
@@ -241,14 +248,15 @@ class TargetStream(IterableDataset):
             lambda: _photo(rng, self.photos),
         ]
         while True:
-            image, labels = sources[int(rng.choice(3, p=self.shares))]()
+            kind = int(rng.choice(3, p=self.shares))
+            image, labels = sources[kind]()
             if rng.random() < 0.5:
                 image, labels = image[:, ::-1], labels[:, ::-1]
             square, square_labels = fit_to_square(image, np.ascontiguousarray(labels), self.size)
             corner = self._corner(rng, square_labels)
             window = tuple(slice(first * STRIDE, first * STRIDE + self.crop) for first in corner)
             square, square_labels = square[window], np.ascontiguousarray(square_labels[window])
-            targets = _sample_targets(rng, square_labels, self.count)
+            targets = _sample_targets(rng, square_labels, self.count, PHOTO_AREA_POWER if kind == 2 else 0.0)
             if targets is None:
                 continue
             pixels = torch.from_numpy(_vary(rng, square)).permute(2, 0, 1)
@@ -390,7 +398,9 @@ def decoder_outputs(
     assert prompts is not None
     count, grid = prompts.shape[1], embeddings.shape[-1]
     shift = corners.flip(1)[:, None].to(prompts.dtype) * STRIDE
-    labelled = None if points is None else ((points + shift).view(-1, 1, 2), torch.ones(prompts[..., 0].numel(), 1))
+    labelled = (
+        None if points is None else ((points + shift).view(-1, 1, 2), prompts.new_ones(prompts[..., 0].numel(), 1))
+    )
     shifted = None if boxes is None else (boxes + shift.repeat(1, 1, 2)).view(-1, 4)
     sparse, dense = sam.prompt_encoder(points=labelled, boxes=shifted, masks=None)
     positions = sam.prompt_encoder.get_dense_pe()[0]
@@ -419,7 +429,7 @@ def train_nano(
     save: Callable[[Sam], None],
     head: RegionHead | None = None,
 ) -> RegionHead:
-    """Train `sam` in place for `config.minutes`.
+    """Train `sam` in place for `config.minutes`, on the device that it is on.
 
     Args:
         sam: a `vit_nano`, untrained or to be trained on.
@@ -431,7 +441,7 @@ def train_nano(
     """
     torch.manual_seed(config.seed)
     size = sam.image_encoder.img_size
-    head = head or RegionHead()
+    head = (head or RegionHead()).to(sam.device)
     stream = TargetStream(size, scenes, photos, config)
     loader = iter(DataLoader(stream, batch_size=config.batch_size, num_workers=config.workers))
     parameters = [*sam.parameters(), *head.parameters()]
@@ -443,7 +453,8 @@ def train_nano(
         cosine = 0.5 * (1 + math.cos(math.pi * elapsed / config.minutes))
         decay = config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine
         optimizer.param_groups[0]["lr"] = config.lr * min(1, (step + 1) / 100) * decay
-        loss, parts = _step_loss(sam, head, config, *next(loader))
+        batch = (tensor.to(sam.device, non_blocking=True) for tensor in next(loader))
+        loss, parts = _step_loss(sam, head, config, *batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -475,9 +486,9 @@ def _step_loss(
     corners: Tensor,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of a batch and its parts. Products and convolutions run in bf16 where `config.bf16` says so."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.bf16):
         valid = labels[:, None] != PADDING
-        inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, torch.zeros(()))
+        inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, 0.0)
         embeddings = sam.image_encoder(inputs)
         fine = sam.prompt_encoder.pe_layer((sam.image_encoder.img_size // 4,) * 2)
         side = 4 * embeddings.shape[-1]
