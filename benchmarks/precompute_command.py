@@ -4,16 +4,23 @@
 
 In turn, each in a process of its own: the generator on images that lie in memory; the command on the same images, into
 an empty folder. Further options go to the command. Prints one line for each round.
+
+Where `nvidia-smi` is, also how busy the first GPU was: the mean of what it reports five times a second, from the first
+to the last time that the GPU worked, so without the time to load the model.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,11 +44,15 @@ def main() -> None:
             for name in names:
                 (Path(folder) / modality / name).symlink_to((source / name).resolve())
         folders = ["--ir_dir", f"{folder}/ir", "--vi_dir", f"{folder}/vi"]
-        print("images  generator images/s  command images/s  share  command CPU s  start and end, s  peak MiB")
+        print(
+            "images  generator images/s  command images/s  share  command CPU s  start and end, s  peak MiB  GPU busy"
+        )
         for number in range(options.rounds):
             alone = json.loads(run([__file__, "--child", *folders, *further]).stdout)
             before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            done = run([str(ROOT / "precompute_masks.py"), *folders, "--output_dir", f"{folder}/{number}", *further])
+            command = [str(ROOT / "precompute_masks.py"), *folders, "--output_dir", f"{folder}/{number}", *further]
+            with gpu_use() as used:
+                done = run(command)
             seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
             made = re.search(r"masks made: (\d+) in ([\d.]+) s", done.stderr)
             assert made is not None, done.stderr
@@ -49,9 +60,32 @@ def main() -> None:
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             print(
                 f"{made[1]:>6s}  {alone['rate']:18.3f}  {rate:16.3f}  {rate / alone['rate']:5.3f}  {cpu:13.1f}  "
-                f"{seconds - float(made[2]):16.1f}  {after.ru_maxrss / 2**10:8.0f}",
+                f"{seconds - float(made[2]):16.1f}  {after.ru_maxrss / 2**10:8.0f}  {busy(used):>8s}",
                 flush=True,
             )
+
+
+@contextlib.contextmanager
+def gpu_use() -> Iterator[list[int]]:
+    """At its end the list says how busy the GPU was, in percent, every 0.2 s; it is empty without `nvidia-smi`."""
+    used: list[int] = []
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        yield used
+        return
+    query = ["--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200"]
+    with subprocess.Popen([program, *query], stdout=subprocess.PIPE, text=True) as watch:
+        try:
+            yield used
+        finally:
+            watch.terminate()
+            used += [int(line) for line in watch.communicate()[0].split() if line.isdecimal()]
+
+
+def busy(used: list[int]) -> str:
+    """The mean from the first to the last percentage that is not 0; "-" where there is none."""
+    working = [index for index, percent in enumerate(used) if percent > 0]
+    return f"{statistics.mean(used[working[0] : working[-1] + 1]):.0f} %" if working else "-"
 
 
 def run(command: list[str]) -> "subprocess.CompletedProcess[str]":

@@ -34,6 +34,7 @@ from thfuse_sam.errors import OutputError, ThFuseError, TrainingError, WorkerErr
 from thfuse_sam.files import write_text
 
 log = logging.getLogger(__name__)
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its hints are for those who write programs
 
 Batch = dict[str, Any]
 # (network, batch) -> loss parts as 0-d tensors, "total" is minimised

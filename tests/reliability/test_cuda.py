@@ -1,0 +1,181 @@
+"""Every command computes on a GPU what it computes on the CPU, as far as this can be seen without one."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything.modeling import ImageEncoderViT, Sam
+
+from thfuse_sam.cli import finetune, precompute, predict, test, train, train_nano
+from thfuse_sam.datasets.synthetic import Scene, render_scene
+from thfuse_sam.sam.assembly import assemble_sam
+from thfuse_sam.sam.checkpoints import resolve_sam
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.sam.nano import build_vit_nano
+from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+
+from .pretended_cuda import pretended_cuda
+
+NANO = dataclasses.replace(MODEL_TYPES["vit_nano"].defaults, points_per_side=6, points_per_batch="auto")
+
+IN_LINE = ["--num_workers", "0"]  # the pretended device is this process's
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("THFUSE_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def annotated(folder: Path) -> Path:
+    """Two images with one object each, as in Penn-Fudan."""
+    for name in ("PNGImages", "PedMasks"):
+        (folder / "data" / name).mkdir(parents=True)
+    for index in range(2):
+        labels = np.zeros((40, 56), np.uint8)
+        labels[5:20, 4 + index : 24] = 1
+        Image.fromarray(labels * 200).save(folder / "data" / "PNGImages" / f"{index}.png")
+        Image.fromarray(labels).save(folder / "data" / "PedMasks" / f"{index}_mask.png")
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def street() -> Scene:
+    return render_scene(900_000, height=120, width=160)
+
+
+def shipped() -> Sam:
+    resolved = resolve_sam("vit_nano", None)
+    return build_sam(resolved.model_type, resolved.checkpoint)
+
+
+def test_what_a_gpu_refuses_is_refused() -> None:
+    with pretended_cuda():
+        there = torch.ones(3, device="cuda")
+        assert (there + 1).device == torch.device("cuda", 0) and (there + torch.tensor(1)).sum().item() == 6
+        assert there.cpu().device.type == "cpu" and there[torch.tensor([0, 1])].shape == (2,)
+        with pytest.raises(RuntimeError, match="on cuda:0 and on the CPU"):
+            there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="on cuda:0 and on the CPU"):
+            torch.ones(3)[there > 0]
+        with pytest.raises(RuntimeError, match="numpy"):
+            there.numpy()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "bf16"},
+        {"adaptive_points": True},
+        {"crop_n_layers": 1},
+        {"min_mask_region_area": 20},
+        {"pred_iou_thresh": 0, "stability_score_thresh": 0},
+    ],
+    ids=str,
+)
+def test_generator_makes_the_same_masks(street: Scene, changes: dict[str, float]) -> None:
+    settings = dataclasses.replace(NANO, **changes)
+    expected = AutomaticMaskGenerator(shipped(), settings).generate(street.visible)
+    with pretended_cuda():
+        generator = AutomaticMaskGenerator(shipped().to("cuda"), settings)
+        found = generator.generate(street.visible)
+    assert len(found) == len(expected) > 3
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["vit_t", "plain"])
+def test_other_encoders(street: Scene, kind: str, precision: str) -> None:
+    def model() -> Sam:
+        torch.manual_seed(0)
+        if kind == "vit_t":
+            return MODEL_TYPES["vit_t"].build().eval()
+        encoder = ImageEncoderViT(
+            128,
+            depth=2,
+            embed_dim=32,
+            num_heads=2,
+            out_chans=32,
+            use_rel_pos=True,
+            window_size=3,
+            global_attn_indexes=(1,),
+        )
+        return assemble_sam(encoder, 128, 32, mlp_dim=64).eval()
+
+    # Of random weights the masks are empty; what matters is the way to them.
+    settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=0, stability_score_thresh=0, precision=precision)
+    expected = AutomaticMaskGenerator(model(), settings).encode(street.visible).features
+    with pretended_cuda():
+        generator = AutomaticMaskGenerator(model().to("cuda"), settings)
+        generator.generate(street.visible)
+        found = generator.encode(street.visible).features
+        assert found.device.type == "cuda"
+        # The two kinds of autocast do not take the same operations for safe in 16 bits.
+        tolerance = 1e-4 if precision == "fp32" else 0.1
+        torch.testing.assert_close(found.cpu(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_precompute_train_and_test(make_pairs, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = str(make_pairs(("a", "b"), size=(48, 64)))
+    nano = ["--sam_model_type", "vit_nano"]
+
+    def precompute_and_test(device: str) -> None:
+        on = ["--device", device, "--output_dir"]
+        options = ["--dataset_path", pairs, *nano, "--points_per_side", "4", "--save_embeddings"]
+        assert precompute.main([*options, *on, f"masks_{device}"]) == 0
+        options = ["--ir_dir", f"{pairs}/ir", "--vi_dir", f"{pairs}/vi", "--precomputed_masks_dir", f"masks_{device}"]
+        assert test.main([*options, "--metrics", *on, f"fused_{device}"]) == 0
+
+    precompute_and_test("cpu")
+    with pretended_cuda():
+        precompute_and_test("cuda")
+    for name in ("ir/a", "vi/a", "ir/b", "vi/b"):
+        np.testing.assert_array_equal(*(np.load(f"masks_{device}/{name}.npy") for device in ("cpu", "cuda")))
+    # Images so small have no MS_SSIM.
+    scores = [json.loads(Path(f"fused_{device}/metrics.json").read_text())["mean"] for device in ("cpu", "cuda")]
+    numbers = [{name: value for name, value in one.items() if value is not None} for one in scores]
+    assert len(numbers[0]) > 10 and numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+
+    for masks in (["--precomputed_masks_dir", "masks_cuda"], ["--use_sam", "--precomputed_masks_dir", "none"]):
+        argv = ["--dataset_path", pairs, "--epochs", "1", "--batch_size", "1", "--crop_size", "32", *IN_LINE]
+        argv += [*nano, *masks, "--precision", "bf16", "--device", "cuda", "--seed", "1"]
+        with pretended_cuda() as backward:
+            assert train.main([*argv, "--output_dir", f"models_{len(masks)}"]) == 0
+        assert backward == [torch.device("cuda", 0)]
+        assert "Tensor Cores" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained", [["--freeze_image_encoder"], ["--lora_rank", "2"], []], ids=str)
+def test_finetune_and_predict(annotated: Path, trained: list[str]) -> None:
+    torch.manual_seed(0)
+    torch.save(build_vit_nano(64).state_dict(), "base.pth")
+    argv = ["--data_dir", str(annotated), "--checkpoint", "base.pth", "--num_epochs", "1", *IN_LINE, *trained]
+    with pretended_cuda() as backward:
+        assert finetune.main([*argv, "--device", "cuda", "--output_dir", "runs", "--exp_name", "one"]) == 0
+    assert backward and set(backward) == {torch.device("cuda", 0)}
+    given = ["--input", str(annotated / "PNGImages" / "0.png"), "--checkpoint", "base.pth", "--points", "15,10"]
+    assert predict.main([*given, "--output_dir", "cpu", "--device", "cpu"]) == 0
+    with pretended_cuda():
+        assert predict.main([*given, "--output_dir", "cuda", "--device", "cuda"]) == 0
+    np.testing.assert_array_equal(np.load("cpu/0.npy"), np.load("cuda/0.npy"))
+
+
+def test_train_nano() -> None:
+    argv = ["--scenes", "1", "--rendered", "scenes.joblib", "--image_size", "64", "--crop_size", "64", "--bf16"]
+    argv += ["--minutes", "0.02", "--batch_size", "2", "--prompts", "5", "--workers", "0"]
+    with pretended_cuda() as backward:
+        assert train_nano.main([*argv, "--device", "cuda", "--output", "nano.safetensors"]) == 0
+    assert backward
+    with pretended_cuda():
+        assert (
+            train_nano.main([*argv, "--device", "cuda", "--output", "b.safetensors", "--init", "nano.safetensors"]) == 0
+        )
