@@ -42,6 +42,14 @@ def test_fuses_at_own_size_under_own_name(dataset, capsys) -> None:
     assert "2 images fused to results" in err and "placeholders" not in err
 
 
+def test_dry_run_prints_the_plan_and_writes_nothing(dataset, capsys) -> None:
+    assert run(dataset, "--dry_run", "--compare", str(dataset / "vi")) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["plan"] == "2 pairs to fuse" and plan["vi_dir"] == str(dataset / "vi")
+    assert (plan["network"], plan["model_path"], plan["masks"]) == ("thfuse_lite", "net.safetensors", "none")
+    assert [path.name for path in Path().iterdir()] == ["net.safetensors"]
+
+
 def test_images_without_a_mask_or_a_partner_are_named(dataset, capsys) -> None:
     mask = np.zeros((32, 48), np.uint8)
     MaskTree(Path("masks")).write("ir", "b", mask)

@@ -364,6 +364,17 @@ class MaskPlan:
     made_by: str | None = None  # the model type that made it, where its manifest says so
 
 
+def plain_options(options: argparse.Namespace) -> dict[str, object]:
+    """The options by name, with paths as text, for JSON."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {name: plain(value) for name, value in vars(options).items()}
+
+
 def plan_masks(options: argparse.Namespace) -> MaskPlan:
     """Choose the mask source without building or opening anything but the tree's manifest. Raises UsageError."""
     asked: Path | None = options.precomputed_masks_dir

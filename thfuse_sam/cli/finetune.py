@@ -248,7 +248,7 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     train_set, val_set = _open_data(options)
     settings = _with_epochs(options, settings, len(train_set))
     resolved = {
-        **{key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+        **common.plain_options(options),
         **{"model_type": base.model_type, "checkpoint": str(base.checkpoint), "checkpoint_sha256": base.sha256},
         **{"device": str(device), "processes": int(os.environ.get("WORLD_SIZE", "1")), "loss": dict(loss.weights)},
         **{"prompts": mix.weights(), "resume": None if resume is None else str(resume)},

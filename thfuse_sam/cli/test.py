@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ def build_parser() -> common.CommandParser:
         help="of the images that the ONNX file takes, pixels",
     )
     parser.add_argument("--skip_bad", action="store_true", help="go on after a pair that cannot be fused, list it")
+    parser.add_argument("--dry_run", action="store_true", help="check everything, print the plan, write nothing")
     parser.add_config_option()
     return parser
 
@@ -107,6 +109,19 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
     model_path = _model_path(options)
     network, spec = load_network(model_path)
     others = find_methods(options.compare, pairs.pairs, [spec.name])
+    if options.dry_run:
+        resolved = {
+            **common.plain_options(options),
+            **{"ir_dir": str(pairs.ir_dir), "vi_dir": str(pairs.vi_dir), "model_path": str(model_path)},
+            **{
+                "network": spec.name,
+                "device": str(device),
+                "masks": plan.mode,
+                "plan": f"{len(pairs.pairs)} pairs to fuse",
+            },
+        }
+        print(json.dumps(resolved, indent=2))
+        return 0
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
     log.info("%d pairs; %s from %s on %s", len(pairs.pairs), spec.name, model_path, device)

@@ -135,7 +135,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
     require_precision(settings, device)
     weights = DEFAULT_WEIGHTS | dict(options.loss_weights)
     resolved = {
-        **{key: _plain(value) for key, value in vars(options).items()},
+        **common.plain_options(options),
         "ir_dir": ", ".join(str(part.found.ir_dir) for part in parts),
         "vi_dir": ", ".join(str(part.found.vi_dir) for part in parts),
         "masks": ", ".join(modes),
@@ -291,12 +291,6 @@ def _count(parts: Sequence[DataPart]) -> int:
 
 def _val_fraction(options: argparse.Namespace) -> float:
     return 0.0 if options.val_dataset_path is not None else float(options.val_fraction)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _launcher() -> str:
