@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,10 @@ from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam, write_image
 from thfuse_sam.masks.format import label_map
 from thfuse_sam.masks.instances import read_instances
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.tree import MaskTree
 
-SIGNATURE = Signature("vit_nano", "0" * 64, {"points_per_side": 4}, "0.0")
-
-
-@dataclass(frozen=True)
-class Segment:
-    mask: npt.NDArray[np.bool_]
-    bbox: tuple[int, int, int, int] = (0, 0, 1, 1)
-    predicted_iou: float = 0.9
-    stability_score: float = 0.9
-    point: tuple[float, float] = (0.0, 0.0)
-
-    @property
-    def area(self) -> int:
-        return int(self.mask.sum())
+from .stub_masks import SIGNATURE, Segment
 
 
 class StubGenerator:
