@@ -20,6 +20,10 @@ from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
 from .pretended_cuda import pretended_cuda
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch._C, "_ensureCUDADeviceGuardSet"), reason="needs a newer torch to pretend that there is a GPU"
+)
+
 NANO = dataclasses.replace(MODEL_TYPES["vit_nano"].defaults, points_per_side=6, points_per_batch="auto")
 
 IN_LINE = ["--num_workers", "0"]  # the pretended device is this process's
