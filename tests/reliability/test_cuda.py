@@ -173,9 +173,11 @@ def test_finetune_and_predict(annotated: Path, trained: list[str]) -> None:
     np.testing.assert_array_equal(np.load("cpu/0.npy"), np.load("cuda/0.npy"))
 
 
-def test_train_nano() -> None:
+def test_train_nano(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)  # would last, and Hypothesis minds
     argv = ["--scenes", "1", "--rendered", "scenes.joblib", "--image_size", "64", "--crop_size", "64", "--bf16"]
     argv += ["--minutes", "0.02", "--batch_size", "2", "--prompts", "5", "--workers", "0"]
+    argv += ["--threads", str(torch.get_num_threads())]
     with pretended_cuda() as backward:
         assert train_nano.main([*argv, "--device", "cuda", "--output", "nano.safetensors"]) == 0
     assert backward
