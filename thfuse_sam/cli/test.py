@@ -112,13 +112,13 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.dry_run:
         resolved = {
             **common.plain_options(options),
-            **{"ir_dir": str(pairs.ir_dir), "vi_dir": str(pairs.vi_dir), "model_path": str(model_path)},
-            **{
-                "network": spec.name,
-                "device": str(device),
-                "masks": plan.mode,
-                "plan": f"{len(pairs.pairs)} pairs to fuse",
-            },
+            "ir_dir": str(pairs.ir_dir),
+            "vi_dir": str(pairs.vi_dir),
+            "model_path": str(model_path),
+            "network": spec.name,
+            "device": str(device),
+            "masks": plan.mode,
+            "plan": f"{len(pairs.pairs)} pairs to fuse",
         }
         print(json.dumps(resolved, indent=2))
         return 0
