@@ -76,12 +76,14 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return tensors[0]  # where it was
     if not to_cuda:
         return result
-    known = {id(tensor.inner): tensor for tensor in there}  # changed in place
-    return tree_map(lambda leaf: known[id(leaf)] if id(leaf) in known else _moved(leaf), result)
+    changed = {id(tensor.inner): tensor for tensor in there}  # in place: the same object comes back
 
+    def moved(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return changed[id(leaf)] if id(leaf) in changed else _OnCuda(leaf)
 
-def _moved(leaf: Any) -> Any:
-    return _OnCuda(leaf) if isinstance(leaf, Tensor) else leaf
+    return tree_map(moved, result)
 
 
 @contextlib.contextmanager
