@@ -30,6 +30,7 @@ from thfuse_sam.sam.assembly import STRIDE
 from thfuse_sam.sam.nano import EMBED_DIM, build_vit_nano
 
 SIZE = 64
+NO_BOXES = torch.empty(1, 0, 4)
 
 
 def test_shapes_are_drawn_where_their_labels_are() -> None:
@@ -68,10 +69,10 @@ def test_mask_iou_by_hand() -> None:
 def test_targets_are_averaged_down() -> None:
     labels = torch.zeros(1, 8, 8, dtype=torch.int32)
     labels[0, :2, :1] = 7
-    masks = targets_at(labels, torch.tensor([[7, 0]]), 4)
-    assert masks.shape == (1, 2, 4, 4)
-    assert masks[0, 0, 0, 0] == 0.5 and masks[0, 0].sum() == 0.5
-    assert masks[0, 1, 0, 0] == 0.5
+    masks = targets_at(labels, torch.tensor([[7, 0]]))
+    assert masks.shape == (1, 2, 2, 2)
+    assert masks[0, 0, 0, 0] == 0.125 and masks[0, 0].sum() == 0.125
+    assert masks[0, 1, 0, 0] == 0.875
 
 
 @pytest.mark.parametrize(("shares", "least", "most"), [((0, 1, 0), 0.4, 0.6), ((0, 0, 1), 0.1, 0.4)])
@@ -155,14 +156,16 @@ def test_region_head_tells_equal_looks_apart_by_their_places() -> None:
     assert torch.allclose(identities[0, -1, 0, 0], identities[0, -1, 4, 4])
 
 
-def test_stream_crops_at_whole_patches() -> None:
+@pytest.mark.parametrize("crop_height", [0, 32])
+def test_stream_crops_at_whole_patches(crop_height: int) -> None:
     scene = render_scene(3, height=96, width=128)
-    stream = TargetStream(128, [scene], [], NanoTrainingConfig(shares=(0, 1, 0), crop_size=64))
-    samples = iter(stream)
+    config = NanoTrainingConfig(shares=(0, 1, 0), crop_size=64, crop_height=crop_height)
+    samples = iter(TargetStream(128, [scene], [], config))
+    height = crop_height or 64
     for _ in range(5):
         image, labels, ids, points, _, corner = next(samples)
-        assert image.shape == (3, 64, 64) and labels.shape == (64, 64)
-        assert (corner >= 0).all() and (corner * STRIDE + 64 <= 128).all()
+        assert image.shape == (3, height, 64) and labels.shape == (height, 64)
+        assert (corner >= 0).all() and (corner * STRIDE + torch.tensor([height, 64]) <= 128).all()
         assert all(labels[int(y), int(x)] == label for label, (x, y) in zip(ids, points, strict=True))
 
 
@@ -173,41 +176,59 @@ def test_a_crop_is_decoded_as_its_place_in_the_whole_image() -> None:
     points = torch.tensor([[[70.0, 90.0]]])
     origin, corner = torch.tensor([[0, 0]]), torch.tensor([[4, 4]])
     with torch.no_grad():
-        whole, _ = decoder_outputs(sam, embedding, origin, points, None)
-        crop, _ = decoder_outputs(sam, embedding[..., 4:, 4:], corner, points - 64, None)
-        wrong, _ = decoder_outputs(sam, embedding[..., 4:, 4:], origin, points - 64, None)
+        whole, _ = decoder_outputs(sam, embedding, origin, points, NO_BOXES)
+        crop, _ = decoder_outputs(sam, embedding[..., 4:, 4:], corner, points - 64, NO_BOXES)
+        wrong, _ = decoder_outputs(sam, embedding[..., 4:, 4:], origin, points - 64, NO_BOXES)
     far = (wrong - whole[..., 16:, 16:]).abs().mean()
     assert (crop - whole[..., 16:, 16:]).abs().mean() < far
 
 
-@pytest.mark.parametrize("kind", ["points", "boxes"])
-def test_prompts_of_several_images_equal_segment_anythings_decoder(kind: str) -> None:
+def test_prompts_of_several_images_equal_segment_anythings_decoder() -> None:
     torch.manual_seed(0)
-    sam = build_vit_nano(SIZE).eval()
-    embeddings = torch.randn(2, EMBED_DIM, 4, 4)
-    prompts = torch.rand(2, 3, 2 if kind == "points" else 4) * SIZE
-    origin = torch.zeros(2, 2, dtype=torch.long)
-    with torch.no_grad():
-        given = (prompts, None) if kind == "points" else (None, prompts)
-        masks, ious = decoder_outputs(sam, embeddings, origin, *given)
-        for index in range(2):
-            points = (prompts[index, :, None], torch.ones(3, 1)) if kind == "points" else None
-            sparse, dense = sam.prompt_encoder(points, prompts[index] if kind == "boxes" else None, None)
-            stock_masks, stock_ious = sam.mask_decoder.predict_masks(
-                embeddings[index : index + 1], sam.prompt_encoder.get_dense_pe(), sparse, dense
+    sam = build_vit_nano(128)
+    embeddings = torch.randn(2, EMBED_DIM, 3, 4, requires_grad=True)
+    points, boxes = torch.rand(2, 3, 2) * 48, torch.rand(2, 2, 4) * 48
+    corners = torch.tensor([[0, 1], [3, 2]])
+    masks, ious = decoder_outputs(sam, embeddings, corners, points, boxes)
+    stock = []
+    for index, (y, x) in enumerate(corners.tolist()):
+        shift = torch.tensor([x, y]) * STRIDE
+        by_point, _ = sam.prompt_encoder((points[index, :, None] + shift, torch.ones(3, 1)), None, None)
+        by_box, _ = sam.prompt_encoder(None, boxes[index] + shift.repeat(2), None)
+        stock.append(
+            sam.mask_decoder.predict_masks(
+                embeddings[index, None],
+                sam.prompt_encoder.get_dense_pe()[..., y : y + 3, x : x + 4],
+                torch.cat([by_point, by_box]),
+                sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1),
             )
-            torch.testing.assert_close(masks.unflatten(0, (2, 3))[index], stock_masks, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(ious.unflatten(0, (2, 3))[index], stock_ious, rtol=1e-4, atol=1e-5)
+        )
+    stock_masks, stock_ious = map(torch.stack, zip(*stock, strict=True))
+    torch.testing.assert_close(masks, stock_masks, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ious, stock_ious, rtol=1e-4, atol=1e-5)
+
+    weights = [embeddings, sam.mask_decoder.mask_tokens.weight, sam.mask_decoder.output_upscaling[0].weight]
+    shares = torch.randn_like(masks)
+    gradients = torch.autograd.grad((masks * shares).sum(), weights)
+    for gradient, expected in zip(gradients, torch.autograd.grad((stock_masks * shares).sum(), weights), strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_short_training_saves_a_changed_model(bf16: bool) -> None:
+@pytest.mark.parametrize(("bf16", "crop_height"), [(False, 0), (True, 0), (True, 16)])
+def test_a_short_training_saves_a_changed_model(bf16: bool, crop_height: int) -> None:
     torch.manual_seed(0)
     sam = build_vit_nano(SIZE)
     before = sam.mask_decoder.iou_token.weight.clone()
     saved = []
     config = NanoTrainingConfig(
-        minutes=0.01, batch_size=1, prompts=4, crop_size=32, shares=(1, 0, 0), workers=0, bf16=bf16
+        minutes=0.01,
+        batch_size=1,
+        prompts=4,
+        crop_size=32,
+        crop_height=crop_height,
+        shares=(1, 0, 0),
+        workers=0,
+        bf16=bf16,
     )
     train_nano(sam, [], [], config, lambda model: saved.append(model))
     assert saved == [sam]

@@ -28,7 +28,9 @@ from thfuse_sam.datasets.prompts import interior_point
 from thfuse_sam.datasets.synthetic import Scene
 from thfuse_sam.engine.ema import EmaWeights
 from thfuse_sam.sam.assembly import STRIDE
+from thfuse_sam.sam.decoder import PointDecoder
 from thfuse_sam.sam.nano import EMBED_DIM
+from thfuse_sam.sam.postprocess import LOGIT_STRIDE
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class NanoTrainingConfig:
     batch_size: int = 8  # images a step
     prompts: int = 10  # prompts an image; 0 trains the image encoder alone, by the auxiliary head
     crop_size: int = 256  # side of the training crops in pixels; the model's image size trains on whole images
+    crop_height: int = 0  # of lower crops, that images wider than high fill; 0: as `crop_size`
     lr: float = 1e-3  # peak learning rate
     final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
     weight_decay: float = 0.05
@@ -227,13 +230,14 @@ def _sample_targets(
 
 
 class TargetStream(IterableDataset):
-    """Endless (image 3xCxC uint8, labels CxC, ids, points, boxes, corner) samples, another sequence in each worker.
+    """Endless (image 3xHxW uint8, labels HxW, ids, points, boxes, corner) samples, another sequence in each worker.
 
-    C is the crop size; `corner` (2,) is the crop's first row and column of patches in the input square.
+    H and W are the crop's height and size; `corner` (2,) is its first row and column of patches in the input square.
     """
 
     def __init__(self, size: int, scenes: Sequence[Scene], photos: Sequence[Photo], config: NanoTrainingConfig) -> None:
-        self.size, self.crop, self.count = size, config.crop_size, config.prompts
+        self.size, self.count = size, config.prompts
+        self.crop = np.array([config.crop_height or config.crop_size, config.crop_size])
         self.scenes, self.photos = scenes, photos
         shares = np.array(config.shares) * (1, bool(scenes), bool(photos))
         self.shares, self.seed = shares / shares.sum(), config.seed
@@ -254,7 +258,9 @@ class TargetStream(IterableDataset):
                 image, labels = image[:, ::-1], labels[:, ::-1]
             square, square_labels = fit_to_square(image, np.ascontiguousarray(labels), self.size)
             corner = self._corner(rng, square_labels)
-            window = tuple(slice(first * STRIDE, first * STRIDE + self.crop) for first in corner)
+            window = tuple(
+                slice(first * STRIDE, first * STRIDE + side) for first, side in zip(corner, self.crop, strict=True)
+            )
             square, square_labels = square[window], np.ascontiguousarray(square_labels[window])
             targets = _sample_targets(rng, square_labels, self.count, PHOTO_AREA_POWER if kind == 2 else 0.0)
             if targets is None:
@@ -325,22 +331,25 @@ class RegionHead(nn.Module):
         self.positions = nn.Conv2d(channels, 2 * width, 1)
 
     def forward(self, embedding: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedding BxCxExE, encodings of the places BxCx4Ex4E -> affinity logits BxKx4Ex4E, identities BxDx4Ex4E."""
+        """Embedding BxCxHxW, encodings of the places BxCx4Hx4W -> affinity logits BxKx4Hx4W, identities BxDx4Hx4W."""
         identities = F.pixel_shuffle(self.identities(embedding), 4)
         placed = identities[:, :-1] + self.positions(positions)
         return F.pixel_shuffle(self.affinities(embedding), 4), torch.cat([placed, identities[:, -1:]], 1)
+
+
+def _at_logits(labels: Tensor) -> Tensor:
+    """Labels BxHxW at the centres of the mask grid's places: BxH/4xW/4."""
+    return labels[:, LOGIT_STRIDE // 2 :: LOGIT_STRIDE, LOGIT_STRIDE // 2 :: LOGIT_STRIDE]
 
 
 def identity_loss(identities: Tensor, labels: Tensor, count: int) -> Tensor:
     """Mask loss of the regions of `count` random places an image, small regions as often as large ones.
 
     Args:
-        identities: BxDxGxG of `RegionHead`: queries, keys, a bias.
-        labels: BxSxS; 0 and `PADDING` are no region.
+        identities: BxDxH/4xW/4 of `RegionHead`: queries, keys, a bias.
+        labels: BxHxW; 0 and `PADDING` are no region.
     """
-    grid = identities.shape[-1]
-    stride = labels.shape[-1] // grid
-    places = labels[:, stride // 2 :: stride, stride // 2 :: stride].flatten(1)
+    places = _at_logits(labels).flatten(1)
     query, key, bias = identities.flatten(2).split([(identities.shape[1] - 1) // 2] * 2 + [1], 1)
     losses = []
     for index, regions in enumerate(places):
@@ -357,14 +366,13 @@ def identity_loss(identities: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of same-region logits BxKxGxG against labels BxSxS; same and different weigh alike."""
-    grid = logits.shape[-1]
-    stride = labels.shape[-1] // grid
-    places = labels[:, stride // 2 :: stride, stride // 2 :: stride]
+    """Cross entropy of same-region logits BxKxH/4xW/4 against labels BxHxW; same and different weigh alike."""
+    height, width = logits.shape[-2:]
+    places = _at_logits(labels)
     total = logits.new_zeros(())
     for channel, (dy, dx) in enumerate(AFFINITY_STEPS):
-        here = (slice(None), slice(0, grid - dy), slice(max(0, -dx), grid - max(0, dx)))
-        there = (slice(None), slice(dy, grid), slice(max(0, dx), grid + min(0, dx)))
+        here = (slice(None), slice(0, height - dy), slice(max(0, -dx), width - max(0, dx)))
+        there = (slice(None), slice(dy, height), slice(max(0, dx), width + min(0, dx)))
         same = (places[here] == places[there]).float()
         known = ((places[here] != PADDING) & (places[there] != PADDING)).float()
         positive, negative = same * known, (1 - same) * known
@@ -374,48 +382,38 @@ def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / len(AFFINITY_STEPS)
 
 
-def targets_at(labels: Tensor, ids: Tensor, size: int) -> Tensor:
-    """Masks of `ids` (BxN) in `labels` (BxSxS), averaged down to BxNx`size`x`size`, float in [0, 1]."""
+def targets_at(labels: Tensor, ids: Tensor) -> Tensor:
+    """Masks of `ids` (BxN) in `labels` (BxHxW), averaged down to BxNxH/4xW/4, float in [0, 1]."""
     masks = (labels[:, None] == ids[:, :, None, None]).float()
-    return F.avg_pool2d(masks, labels.shape[-1] // size)
+    return F.avg_pool2d(masks, LOGIT_STRIDE)
 
 
 def decoder_outputs(
-    sam: Sam, embeddings: Tensor, corners: Tensor, points: Tensor | None, boxes: Tensor | None
+    sam: Sam, embeddings: Tensor, corners: Tensor, points: Tensor, boxes: Tensor, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """All four masks and predicted IoUs for N points (BxNx2) or boxes (BxNx4) of B crops, in pixels of each crop.
-
-    segment_anything's decoder takes one image at a time; here the prompts of all crops go through it as one batch.
+    """All four masks and predicted IoUs for N points (BxNx2) and K boxes (BxKx4) of B crops, in pixels of each crop.
 
     Args:
-        embeddings: BxCxExE.
+        embeddings: BxCxHxW.
         corners: Bx2, each crop's first row and column of patches.
+        dtype: of everything of the image's size.
 
     Returns:
-        logits (BN)x4x4Ex4E and predicted IoUs (BN)x4; the prompts of one crop follow each other.
+        logits Bx(N+K)x4x4Hx4W and predicted IoUs Bx(N+K)x4, points before boxes.
     """
-    prompts = points if points is not None else boxes
-    assert prompts is not None
-    count, grid = prompts.shape[1], embeddings.shape[-1]
-    shift = corners.flip(1)[:, None].to(prompts.dtype) * STRIDE
-    labelled = (
-        None if points is None else ((points + shift).view(-1, 1, 2), prompts.new_ones(prompts[..., 0].numel(), 1))
-    )
-    shifted = None if boxes is None else (boxes + shift.repeat(1, 1, 2)).view(-1, 4)
-    sparse, dense = sam.prompt_encoder(points=labelled, boxes=shifted, masks=None)
-    positions = sam.prompt_encoder.get_dense_pe()[0]
-    places = torch.stack([positions[:, y : y + grid, x : x + grid] for y, x in corners.tolist()])
-
-    decoder = sam.mask_decoder
-    outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([outputs.expand(len(sparse), -1, -1), sparse], 1)
-    source = embeddings.repeat_interleave(count, 0) + dense[..., :grid, :grid]  # constant: no mask is given
-    hidden, source = decoder.transformer(source, places.repeat_interleave(count, 0), tokens)
-    source = source.transpose(1, 2).unflatten(2, (grid, grid)).contiguous(memory_format=torch.channels_last)
-    upscaled = decoder.output_upscaling(source)
-    weights = [mlp(hidden[:, 1 + index]) for index, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-    logits = (torch.stack(weights, 1) @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
-    return logits, decoder.iou_prediction_head(hidden[:, 0])
+    decoder = PointDecoder(sam, dtype)
+    height, width = embeddings.shape[-2:]
+    positions = sam.prompt_encoder.get_dense_pe()
+    outputs = []
+    for index, (y, x) in enumerate(corners.tolist()):
+        shift = corners[index].flip(0).to(points.dtype) * STRIDE
+        labelled = (points[index] + shift)[:, None], points.new_ones(points.shape[1], 1)
+        by_point, _ = sam.prompt_encoder(points=labelled, boxes=None, masks=None)
+        by_box, _ = sam.prompt_encoder(points=None, boxes=boxes[index] + shift.repeat(2), masks=None)
+        here = positions[..., y : y + height, x : x + width]
+        outputs.append(decoder.train_on(embeddings[index, None], here, torch.cat([by_point, by_box])))
+    logits, ious = zip(*outputs, strict=True)
+    return torch.stack(logits), torch.stack(ious)
 
 
 # ---------------------------------------------------------------------------------------------------- training
@@ -491,34 +489,30 @@ def _step_loss(
         inputs = torch.where(valid, (images.float() - sam.pixel_mean) / sam.pixel_std, 0.0)
         embeddings = sam.image_encoder(inputs)
         fine = sam.prompt_encoder.pe_layer((sam.image_encoder.img_size // 4,) * 2)
-        side = 4 * embeddings.shape[-1]
-        here = torch.stack([fine[:, 4 * y : 4 * y + side, 4 * x : 4 * x + side] for y, x in corners.tolist()])
+        height, width = (4 * side for side in embeddings.shape[-2:])
+        here = torch.stack([fine[:, 4 * y : 4 * y + height, 4 * x : 4 * x + width] for y, x in corners.tolist()])
         affinities, identities = head(embeddings, here)
-        by_points = config.prompts - config.prompts // 5
-        outputs = []
-        if by_points:
-            outputs.append(decoder_outputs(sam, embeddings, corners, points[:, :by_points], None))
-        if by_points < config.prompts:
-            outputs.append(decoder_outputs(sam, embeddings, corners, None, boxes[:, by_points:]))
-
     affinity = affinity_loss(affinities.float(), labels)
     identity = identity_loss(identities.float(), labels, config.places)
     loss = config.affinity_weight * affinity + config.identity_weight * identity
     parts = {"affinity loss": affinity.item(), "identity loss": identity.item()}
-    if not outputs:
+    if not config.prompts:
         return loss, parts
 
-    targets = targets_at(labels, ids, 4 * embeddings.shape[-1])
-    (logits, predicted), *of_boxes = ((masks.float(), ious.float()) for masks, ious in outputs)
-    target = targets[:, :by_points].flatten(0, 1)[:, None]
-    losses, ious = mask_loss(logits, target), mask_iou(logits, target)
+    by_points = config.prompts - config.prompts // 5
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    logits, predicted = decoder_outputs(sam, embeddings, corners, points[:, :by_points], boxes[:, by_points:], dtype)
+    targets = targets_at(labels, ids)[:, :, None]
+    ious = mask_iou(logits, targets)
+    losses = mask_loss(logits, targets)
     # Output 0 is SAM's single mask, 1 to 3 the choice for an ambiguous point.
-    loss = loss + losses[:, 1:].amin(1).mean() + 0.05 * losses.mean() + F.mse_loss(predicted, ious)
-    best = ious[:, 1:].amax(1).mean().item()
-    for logits, predicted in of_boxes:
-        target = targets[:, by_points:].flatten(0, 1)[:, None]
-        loss = loss + 0.25 * mask_loss(logits, target)[:, 0].mean()
-        loss = loss + 0.25 * F.mse_loss(predicted, mask_iou(logits, target))
+    of_points, of_boxes = losses[:, :by_points], losses[:, by_points:]
+    loss = loss + of_points[..., 1:].amin(-1).mean() + 0.05 * of_points.mean()
+    loss = loss + F.mse_loss(predicted[:, :by_points], ious[:, :by_points])
+    if by_points < config.prompts:
+        loss = loss + 0.25 * of_boxes[..., 0].mean()
+        loss = loss + 0.25 * F.mse_loss(predicted[:, by_points:], ious[:, by_points:])
+    best = ious[:, :by_points, 1:].amax(-1).mean().item()
     return loss, {"loss": loss.item(), **parts, "IoU": best}
 
 

@@ -179,14 +179,20 @@ class PointDecoder:
         )
 
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> SharedImage:
-        encoder, transformer = self._sam.prompt_encoder, self._sam.mask_decoder.transformer
         height, width = features.shape[-2:]
-        places = _flat(features.float()) + encoder.no_mask_embed.weight
-        positions = _flat(encoder.get_dense_pe())
+        stride = self._sam.image_encoder.img_size / max(height, width)
+        seen = (_seen(input_size[0], stride, height), _seen(input_size[1], stride, width))
+        return self._share(features, self._sam.prompt_encoder.get_dense_pe(), seen)
+
+    def _share(self, features: Tensor, positions: Tensor, seen: tuple[int, int]) -> SharedImage:
+        """Embedding and encoded positions (1xCxhxw, float32) as every prompt sees them."""
+        transformer = self._sam.mask_decoder.transformer
+        height, width = features.shape[-2:]
+        places = _flat(features.float()) + self._sam.prompt_encoder.no_mask_embed.weight
+        positions = _flat(positions)
         with_positions = places + positions
         to_image = transformer.layers[0].cross_attn_token_to_image
         to_tokens = transformer.layers[0].cross_attn_image_to_token
-        stride = self._sam.image_encoder.img_size / max(height, width)
         return SharedImage(
             places=places.to(self._dtype),
             positions=positions.to(self._dtype),
@@ -197,7 +203,7 @@ class PointDecoder:
             .to(self._dtype),
             upscaling=_Upscaling.of(self._sam.mask_decoder, self._dtype),
             shape=(height, width),
-            seen=(_seen(input_size[0], stride, height), _seen(input_size[1], stride, width)),
+            seen=seen,
         )
 
     def decode(self, image: SharedImage, points: Tensor) -> SharedImagePoints:
@@ -214,6 +220,31 @@ class PointDecoder:
             if index > 1
         ]
         return SharedImagePoints(predicted_ious[:, 1:].float(), places, torch.stack(mixtures, dim=1), image)
+
+    def train_on(self, features: Tensor, positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """What the stock decoder puts out for N prompts on one image, for training: all its masks, with gradients.
+
+        Args:
+            features: embedding of the image or of a crop of it, 1xCxhxw.
+            positions: encoded positions of the same places, float32 1xCxhxw.
+            prompts: sparse prompt embeddings, float32 NxKxC.
+
+        Returns:
+            logits float32 NxMx4hx4w and predicted IoUs float32 NxM.
+        """
+        decoder = self._sam.mask_decoder
+        height, width = features.shape[-2:]
+        image = self._share(features, positions, (height, width))
+        outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens, places = self._transform(image, torch.cat([outputs.expand(len(prompts), -1, -1), prompts], dim=1))
+        networks = enumerate(decoder.output_hypernetworks_mlps, start=1)
+        mixtures = torch.stack([network(tokens[:, index]) for index, network in networks], dim=1)
+        upscaled = image.upscaling(places)
+        mixed = torch.bmm(mixtures.to(upscaled.dtype), upscaled.mT).float()  # NxMx16t
+        # Row and column of the place, of its half, of that one's half; `_arrange` is faster, but not with gradients.
+        halves = mixed.unflatten(-1, (height, width, 2, 2, 2, 2)).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        logits = halves.reshape(*mixed.shape[:2], UPSCALING * height, UPSCALING * width)
+        return logits, decoder.iou_prediction_head(tokens[:, 0])
 
     def _transform(self, image: SharedImage, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens NxLxC -> tokens NxLxC float32, places NxTxC."""
@@ -243,7 +274,8 @@ class PointDecoder:
             before = image.places if first else places
             places = _update_places(attention, before, weights, tokens)
             places = _layer_norm(places, layer.norm4)
-            with_positions = torch.add(places, image.positions, out=None if first else with_positions)
+            reused = None if first or places.requires_grad else with_positions
+            with_positions = torch.add(places, image.positions, out=reused)
         attention = transformer.final_attn_token_to_image
         found = _attend_to_image(attention, tokens + prompts, places, with_positions)
         return transformer.norm_final_attn(tokens + found), places
