@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import thfuse_sam.engine.train_nano
 from thfuse_sam.datasets.synthetic import render_scene
 from thfuse_sam.engine.train_nano import (
     AFFINITY_STEPS,
@@ -77,8 +78,9 @@ def test_targets_are_averaged_down() -> None:
 
 @pytest.mark.parametrize(("shares", "least", "most"), [((0, 1, 0), 0.4, 0.6), ((0, 0, 1), 0.1, 0.4)])
 def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
-    shares: tuple[float, float, float], least: float, most: float
+    shares: tuple[float, float, float], least: float, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(thfuse_sam.engine.train_nano, "MIN_TARGET_AREA", 200)
     labels = np.ones((96, 96), np.int32)
     labels[40:56, 40:56] = 2
     image = np.zeros((96, 96, 3), np.uint8)
@@ -90,20 +92,32 @@ def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
         infrared_labels=labels,
     )
     photo = Photo(image, (labels - 1)[None].astype(np.int16))
-    config = NanoTrainingConfig(shares=shares, prompts=20, crop_size=128)
+    config = NanoTrainingConfig(shares=shares, prompts=1, crop_size=128)
     stream = iter(TargetStream(128, [scene], [photo], config))
-    asked = torch.cat([next(stream)[2] for _ in range(20)])
+    asked = torch.cat([next(stream)[2] for _ in range(300)])
     assert least < (asked == 2).float().mean() < most
 
 
-def test_half_of_the_images_stay_whole() -> None:
-    labels = np.arange(1, 97, dtype=np.int32)[None].repeat(96, 0)  # by the column
+def test_every_region_is_asked_for_before_one_is_asked_for_again() -> None:
+    labels = (1 + np.arange(96, dtype=np.int32) // 16)[None].repeat(96, 0)  # six
     photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
-    stream = iter(TargetStream(128, [], [photo], NanoTrainingConfig(shares=(0, 0, 1), prompts=2, crop_size=128)))
+    config = NanoTrainingConfig(shares=(0, 0, 1), prompts=9, crop_size=128)
+    for _, shown, ids, *_ in itertools.islice(TargetStream(128, [], [photo], config), 20):
+        regions, areas = shown[shown > 0].unique(return_counts=True)
+        assert ids.unique().numel() == (areas >= 300).sum()
+        assert set(ids.tolist()) <= set(regions.tolist())
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.5, 10, 32), (1.0, 40, 40), (0.0, 0, 8)])
+def test_a_share_of_the_images_stays_whole(share: float, least: int, most: int) -> None:
+    labels = (1 + np.arange(96, dtype=np.int32) // 4)[None].repeat(96, 0)  # four columns each
+    photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
+    config = NanoTrainingConfig(shares=(0, 0, 1), prompts=2, crop_size=128, whole=share)
+    stream = iter(TargetStream(128, [], [photo], config))
     whole = [
-        bool(labels.max() == 96 and labels[labels > 0].min() == 1) for _, labels, *_ in itertools.islice(stream, 40)
+        bool(labels.max() == 24 and labels[labels > 0].min() == 1) for _, labels, *_ in itertools.islice(stream, 40)
     ]
-    assert 10 <= sum(whole) <= 32
+    assert least <= sum(whole) <= most
 
 
 def test_stream_gives_points_inside_their_regions() -> None:

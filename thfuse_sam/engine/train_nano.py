@@ -34,7 +34,7 @@ from thfuse_sam.sam.postprocess import LOGIT_STRIDE
 
 logger = logging.getLogger(__name__)
 
-MIN_TARGET_AREA = 200  # pixels below which a region is no target
+MIN_TARGET_AREA = 300  # pixels below which a region is no target
 INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the border; the others lie anywhere inside
 PADDING = -1  # label of padded pixels
 PHOTO_SCALES = (100, 300, 800)  # Felzenszwalb's `scale`: larger means larger regions
@@ -51,6 +51,7 @@ class NanoTrainingConfig:
     prompts: int = 10  # prompts an image; 0 trains the image encoder alone, by the auxiliary head
     crop_size: int = 256  # side of the training crops in pixels; the model's image size trains on whole images
     crop_height: int = 0  # of lower crops, that images wider than high fill; 0: as `crop_size`
+    whole: float = 0.5  # share of scenes and photos that are shown whole, as the model sees them in use
     lr: float = 1e-3  # peak learning rate
     final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
     weight_decay: float = 0.05
@@ -147,30 +148,29 @@ def photo_regions(image: np.ndarray) -> Photo:
     return Photo(image, np.stack(regions))
 
 
-def _scene(rng: np.random.Generator, scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
+def _scene(rng: np.random.Generator, scenes: Sequence[Scene], whole: float) -> tuple[np.ndarray, np.ndarray]:
     """A part of a scene in one modality."""
     scene = scenes[int(rng.integers(len(scenes)))]
     if rng.random() < 0.5:
         image, labels = scene.visible, scene.visible_labels
     else:
         image, labels = np.repeat(scene.infrared[..., None], 3, 2), scene.infrared_labels
-    crop = _random_crop(rng, image.shape[0], image.shape[1])
+    crop = _random_crop(rng, image.shape[0], image.shape[1], whole)
     return image[crop], labels[crop].astype(np.int32)
 
 
-def _random_crop(rng: np.random.Generator, height: int, width: int) -> tuple[slice, slice]:
-    # Half of the images stay whole: that is the scale at which the model is used.
-    if rng.random() < 0.5:
+def _random_crop(rng: np.random.Generator, height: int, width: int, whole: float) -> tuple[slice, slice]:
+    if rng.random() < whole:
         return np.s_[:height, :width]
     side_y, side_x = (int(rng.integers(int(0.6 * side), side + 1)) for side in (height, width))
     y, x = int(rng.integers(height - side_y + 1)), int(rng.integers(width - side_x + 1))
     return np.s_[y : y + side_y, x : x + side_x]
 
 
-def _photo(rng: np.random.Generator, photos: Sequence[Photo]) -> tuple[np.ndarray, np.ndarray]:
+def _photo(rng: np.random.Generator, photos: Sequence[Photo], whole: float) -> tuple[np.ndarray, np.ndarray]:
     photo = photos[int(rng.integers(len(photos)))]
     regions = photo.regions[int(rng.integers(len(photo.regions)))]
-    crop = _random_crop(rng, photo.image.shape[0], photo.image.shape[1])
+    crop = _random_crop(rng, photo.image.shape[0], photo.image.shape[1], whole)
     return photo.image[crop], regions[crop].astype(np.int32) + 1
 
 
@@ -206,14 +206,15 @@ def _sample_targets(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough.
 
-    A region is chosen as often as its area to the power of `area_power`.
+    Regions are drawn by their area to the power of `area_power`, none for the second time before each had its turn.
     """
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
     large = areas >= MIN_TARGET_AREA
     if not large.any():
         return None
-    weights = areas[large] ** area_power
-    chosen = rng.choice(ids[large], count, p=weights / weights.sum())
+    ids, weights = ids[large], areas[large] ** area_power
+    rounds = [rng.choice(ids, len(ids), replace=False, p=weights / weights.sum()) for _ in range(-(-count // len(ids)))]
+    chosen = np.concatenate(rounds)[:count]
     points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
     for row, label in enumerate(chosen):
         mask = labels == label
@@ -238,7 +239,7 @@ class TargetStream(IterableDataset):
     def __init__(self, size: int, scenes: Sequence[Scene], photos: Sequence[Photo], config: NanoTrainingConfig) -> None:
         self.size, self.count = size, config.prompts
         self.crop = np.array([config.crop_height or config.crop_size, config.crop_size])
-        self.scenes, self.photos = scenes, photos
+        self.scenes, self.photos, self.whole = scenes, photos, config.whole
         shares = np.array(config.shares) * (1, bool(scenes), bool(photos))
         self.shares, self.seed = shares / shares.sum(), config.seed
 
@@ -248,8 +249,8 @@ class TargetStream(IterableDataset):
         rng = np.random.default_rng([self.seed, worker.id if worker else 0, time.time_ns() % 2**31])
         sources: list[Callable[[], tuple[np.ndarray, np.ndarray]]] = [
             lambda: textured_shapes(rng, self.size),
-            lambda: _scene(rng, self.scenes),
-            lambda: _photo(rng, self.photos),
+            lambda: _scene(rng, self.scenes, self.whole),
+            lambda: _photo(rng, self.photos, self.whole),
         ]
         while True:
             kind = int(rng.choice(3, p=self.shares))
