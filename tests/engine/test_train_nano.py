@@ -59,6 +59,13 @@ def test_mask_loss_prefers_the_right_mask_and_small_ones_count() -> None:
     assert mask_loss(empty, target) > 2
 
 
+def test_mask_loss_without_entropy_is_dice() -> None:
+    target = torch.zeros(32, 32)
+    target[:16] = 1
+    assert mask_loss(torch.zeros(32, 32), target, 0.0).item() == pytest.approx(1 - 513 / 1025)  # 0.5 everywhere
+    assert mask_loss(torch.zeros(32, 32), target) > mask_loss(torch.zeros(32, 32), target, 0.1)
+
+
 def test_mask_iou_by_hand() -> None:
     target = torch.zeros(8, 8)
     target[:4] = 1

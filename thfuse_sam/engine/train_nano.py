@@ -56,6 +56,7 @@ class NanoTrainingConfig:
     final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
     weight_decay: float = 0.05
     shares: tuple[float, float, float] = (0.10, 0.55, 0.35)  # shapes, scenes, photos; of a kind that lacks, 0
+    entropy_weight: float = 1.0  # of the cross entropy in the mask loss, beside the Dice loss
     affinity_weight: float = 1.0  # of the auxiliary loss on neighbours
     identity_weight: float = 1.0  # of the auxiliary loss on any two places
     places: int = 64  # an image that the latter asks about
@@ -282,10 +283,11 @@ class TargetStream(IterableDataset):
 # ----------------------------------------------------------------------------------------------------- losses
 
 
-def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, target: Tensor, entropy_weight: float = 1.0) -> Tensor:
     """Cross entropy, inside and outside weighing alike, plus Dice for each mask.
 
-    Without that balance the masks of a new model collapse to nothing. SAM's focal loss is left out: a small model
+    Without that balance the masks of a new model collapse to nothing. With it small masks come out a little too large,
+    which a lower `entropy_weight` mends at the end of a training. SAM's focal loss is left out: a small model
     trained for a short time needs logits that reach past the stability filter's offset.
 
     Args:
@@ -302,7 +304,7 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = (probability * target).sum((-2, -1))
     dice = 1 - (2 * overlap + 1) / (probability.sum((-2, -1)) + target.sum((-2, -1)) + 1)
-    return entropy + dice
+    return entropy_weight * entropy + dice
 
 
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
@@ -505,7 +507,7 @@ def _step_loss(
     logits, predicted = decoder_outputs(sam, embeddings, corners, points[:, :by_points], boxes[:, by_points:], dtype)
     targets = targets_at(labels, ids)[:, :, None]
     ious = mask_iou(logits, targets)
-    losses = mask_loss(logits, targets)
+    losses = mask_loss(logits, targets, config.entropy_weight)
     # Output 0 is SAM's single mask, 1 to 3 the choice for an ambiguous point.
     of_points, of_boxes = losses[:, :by_points], losses[:, by_points:]
     loss = loss + of_points[..., 1:].amin(-1).mean() + 0.05 * of_points.mean()
