@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from thfuse_sam.sam.assembly import assemble_sam
 
-IMAGE_SIZE = 512  # pixels, the longest side that the encoder sees
+IMAGE_SIZE = 640  # pixels, the longest side that the encoder sees
 EMBED_DIM = 128  # channels of the image embedding and of the mask decoder
 WIDTHS = (24, 48, 96, 192)  # channels at 1/2, 1/4, 1/8 and 1/16 of the input's size
 QUARTER_DILATIONS = (1,)  # of the residual blocks at each size

@@ -80,7 +80,7 @@ MODEL_TYPES: dict[str, ModelType] = {
             points_per_side=16,
             points_per_batch="auto",
             pred_iou_thresh=0.35,
-            stability_score_thresh=0.58,
+            stability_score_thresh=0.75,
             box_nms_thresh=0.5,
         ),
     ),
