@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import thfuse_sam.engine.train_nano
 from thfuse_sam.datasets.synthetic import render_scene
 from thfuse_sam.engine.train_nano import (
     AFFINITY_STEPS,
+    MIN_TARGET_AREA,
     PADDING,
     NanoTrainingConfig,
     Photo,
@@ -85,9 +85,8 @@ def test_targets_are_averaged_down() -> None:
 
 @pytest.mark.parametrize(("shares", "least", "most"), [((0, 1, 0), 0.4, 0.6), ((0, 0, 1), 0.1, 0.4)])
 def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
-    shares: tuple[float, float, float], least: float, most: float, monkeypatch: pytest.MonkeyPatch
+    shares: tuple[float, float, float], least: float, most: float
 ) -> None:
-    monkeypatch.setattr(thfuse_sam.engine.train_nano, "MIN_TARGET_AREA", 200)
     labels = np.ones((96, 96), np.int32)
     labels[40:56, 40:56] = 2
     image = np.zeros((96, 96, 3), np.uint8)
@@ -111,7 +110,7 @@ def test_every_region_is_asked_for_before_one_is_asked_for_again() -> None:
     config = NanoTrainingConfig(shares=(0, 0, 1), prompts=9, crop_size=128)
     for _, shown, ids, *_ in itertools.islice(TargetStream(128, [], [photo], config), 20):
         regions, areas = shown[shown > 0].unique(return_counts=True)
-        assert ids.unique().numel() == (areas >= 300).sum()
+        assert ids.unique().numel() == (areas >= MIN_TARGET_AREA).sum()
         assert set(ids.tolist()) <= set(regions.tolist())
 
 

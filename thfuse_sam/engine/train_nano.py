@@ -3,7 +3,7 @@
 Targets are label maps; a prompt is a point inside one label, or a jittered box around it. The mask loss is taken on
 the best of three outputs, as in Kirillov et al., "Segment Anything", ICCV 2023.
 
-Two things make the most of a short training. The model learns on crops of half its input size, at the same scale in
+Two things make the most of a short training. The model may learn on crops of its input square, at the same scale in
 pixels: a crop takes the rows and columns of the position tables that belong to its place in the whole. And a light
 auxiliary head says of each place on the mask grid whether its neighbours belong to the same region, and of a good many
 places which others do; it tells the image encoder much more about an image than a few prompts do, costs next to nothing
@@ -50,7 +50,7 @@ class NanoTrainingConfig:
     batch_size: int = 8  # images a step
     prompts: int = 10  # prompts an image; 0 trains the image encoder alone, by the auxiliary head
     crop_size: int = 256  # side of the training crops in pixels; the model's image size trains on whole images
-    crop_height: int = 0  # of lower crops, that images wider than high fill; 0: as `crop_size`
+    crop_height: int = 0  # their height in pixels; 0: as `crop_size`. A lower one spares wide images the padding
     whole: float = 0.5  # share of scenes and photos that are shown whole, as the model sees them in use
     lr: float = 1e-3  # peak learning rate
     final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
@@ -414,7 +414,7 @@ def decoder_outputs(
         by_point, _ = sam.prompt_encoder(points=labelled, boxes=None, masks=None)
         by_box, _ = sam.prompt_encoder(points=None, boxes=boxes[index] + shift.repeat(2), masks=None)
         here = positions[..., y : y + height, x : x + width]
-        outputs.append(decoder.train_on(embeddings[index, None], here, torch.cat([by_point, by_box])))
+        outputs.append(decoder.decode_all(embeddings[index, None], here, torch.cat([by_point, by_box])))
     logits, ious = zip(*outputs, strict=True)
     return torch.stack(logits), torch.stack(ious)
 
@@ -495,6 +495,7 @@ def _step_loss(
         height, width = (4 * side for side in embeddings.shape[-2:])
         here = torch.stack([fine[:, 4 * y : 4 * y + height, 4 * x : 4 * x + width] for y, x in corners.tolist()])
         affinities, identities = head(embeddings, here)
+
     affinity = affinity_loss(affinities.float(), labels)
     identity = identity_loss(identities.float(), labels, config.places)
     loss = config.affinity_weight * affinity + config.identity_weight * identity

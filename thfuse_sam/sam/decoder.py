@@ -207,22 +207,13 @@ class PointDecoder:
         )
 
     def decode(self, image: SharedImage, points: Tensor) -> SharedImagePoints:
-        decoder = self._sam.mask_decoder
         prompts, _ = _embed_points(self._sam, points)
-        outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        prompts = torch.cat([outputs.expand(len(prompts), -1, -1), prompts.float()], dim=1)
-        tokens, places = self._transform(image, prompts)
-        predicted_ious = decoder.iou_prediction_head(tokens[:, 0])
+        predicted_ious, mixtures, places = self._decode(image, prompts)
         # The first mask is for prompts that leave no choice; the generator uses the others.
-        mixtures = [
-            network(tokens[:, index])
-            for index, network in enumerate(decoder.output_hypernetworks_mlps, start=1)
-            if index > 1
-        ]
-        return SharedImagePoints(predicted_ious[:, 1:].float(), places, torch.stack(mixtures, dim=1), image)
+        return SharedImagePoints(predicted_ious[:, 1:].float(), places, mixtures[:, 1:], image)
 
-    def train_on(self, features: Tensor, positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """What the stock decoder puts out for N prompts on one image, for training: all its masks, with gradients.
+    def decode_all(self, features: Tensor, positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """All that the stock decoder puts out for N prompts on one image, with gradients.
 
         Args:
             features: embedding of the image or of a crop of it, 1xCxhxw.
@@ -232,19 +223,21 @@ class PointDecoder:
         Returns:
             logits float32 NxMx4hx4w and predicted IoUs float32 NxM.
         """
-        decoder = self._sam.mask_decoder
         height, width = features.shape[-2:]
         image = self._share(features, positions, (height, width))
+        predicted_ious, mixtures, places = self._decode(image, prompts)
+        upscaled = image.upscaling(places)
+        return _arrange(upscaled @ mixtures.to(upscaled.dtype).mT, height, width), predicted_ious
+
+    def _decode(self, image: SharedImage, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sparse prompt embeddings NxKxC -> predicted IoUs NxM, how each mask mixes channels NxMxC/8, places NxTxC."""
+        decoder = self._sam.mask_decoder
         outputs = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        tokens, places = self._transform(image, torch.cat([outputs.expand(len(prompts), -1, -1), prompts], dim=1))
+        prompts = torch.cat([outputs.expand(len(prompts), -1, -1), prompts.float()], dim=1)
+        tokens, places = self._transform(image, prompts)
         networks = enumerate(decoder.output_hypernetworks_mlps, start=1)
         mixtures = torch.stack([network(tokens[:, index]) for index, network in networks], dim=1)
-        upscaled = image.upscaling(places)
-        mixed = torch.bmm(mixtures.to(upscaled.dtype), upscaled.mT).float()  # NxMx16t
-        # Row and column of the place, of its half, of that one's half; `_arrange` is faster, but not with gradients.
-        halves = mixed.unflatten(-1, (height, width, 2, 2, 2, 2)).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        logits = halves.reshape(*mixed.shape[:2], UPSCALING * height, UPSCALING * width)
-        return logits, decoder.iou_prediction_head(tokens[:, 0])
+        return decoder.iou_prediction_head(tokens[:, 0]), mixtures, places
 
     def _transform(self, image: SharedImage, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens NxLxC -> tokens NxLxC float32, places NxTxC."""
