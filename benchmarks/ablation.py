@@ -35,16 +35,16 @@ from torch import nn
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.engine.inference import fuse_lumas
-from thfuse_sam.engine.loop import set_seed
-from thfuse_sam.engine.train_fusion import FusionTrainer, TrainingSettings
 from thfuse_sam.files import write_json, write_text
+from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.fusion.training import FusionTrainer, TrainingSettings
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.metrics.regions import region_metrics
 from thfuse_sam.models import DEFAULT_NETWORK, build_network
 from thfuse_sam.report.run_facts import code_version, machine, mask_signature
+from thfuse_sam.training.loop import set_seed
 
 SHOWN = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
 REGION = ("contrast_kept", "boundary_kept")

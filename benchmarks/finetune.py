@@ -24,15 +24,15 @@ from thfuse_sam.cli import finetune
 from thfuse_sam.cli.common import positive_int
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import Subset, open_segmentation_dataset
-from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
-from thfuse_sam.engine.loop import set_seed
-from thfuse_sam.engine.sam_training.trainer import EVALUATION, OPTIONS, FinetuneSettings, SamTrainer
+from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
+from thfuse_sam.finetune.training import EVALUATION, OPTIONS, FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.report.run_facts import code_version, machine
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.prompted import PromptTensors, decode, encode, logits_side
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.training.loop import set_seed
 
 FROZEN = Adaptation(("image_encoder",))
 

@@ -25,14 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.engine import loop
-from thfuse_sam.engine.checkpoint import load_network
-from thfuse_sam.engine.inference import autocast
-from thfuse_sam.engine.train_fusion import fusion_loss
+from thfuse_sam.fusion.inference import autocast
+from thfuse_sam.fusion.training import fusion_loss
 from thfuse_sam.losses import FusionLoss
 from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
 from thfuse_sam.models import build_network, count_parameters
 from thfuse_sam.report.run_facts import code_version, machine
+from thfuse_sam.training import loop
+from thfuse_sam.training.checkpoint import load_network
 
 SEAFUSION_PARAMETERS = 166_883
 

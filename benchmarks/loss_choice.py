@@ -29,8 +29,8 @@ from ablation import ARMS, SHOWN, evaluate, train
 from fusion_peers import wins
 
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
-from thfuse_sam.engine.train_fusion import split_pairs
 from thfuse_sam.files import write_json, write_text
+from thfuse_sam.fusion.training import split_pairs
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.losses import DEFAULT_WEIGHTS
 from thfuse_sam.metrics import METRICS

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.synthetic import render_scene
-from thfuse_sam.engine.train_nano import interior_point_iou
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from tools.scenes import render_scene
+from tools.vit_nano.training import interior_point_iou
 
 FIRST_SEED = 900_000
 

@@ -75,10 +75,10 @@ def run_child(task: str, folder: Path, store: str) -> dict[str, float]:
 
 def child(task: str, folder: Path, store: str) -> None:
     from thfuse_sam.datasets.pairs import find_images
-    from thfuse_sam.engine.mask_jobs import list_jobs
-    from thfuse_sam.engine.mask_plan import plan_precompute
-    from thfuse_sam.engine.precompute import Outcome, precompute, save_manifest
     from thfuse_sam.masks.manifest import Signature
+    from thfuse_sam.precompute.jobs import list_jobs
+    from thfuse_sam.precompute.plan import plan_precompute
+    from thfuse_sam.precompute.writing import Outcome, precompute, save_manifest
 
     class Stub:
         def generate(self, image: np.ndarray) -> list:

@@ -76,13 +76,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from thfuse_sam.datasets.fusion import FusionDataset
     from thfuse_sam.datasets.pairs import find_pairs
     from thfuse_sam.devices import resolve_device
-    from thfuse_sam.engine import loop
-    from thfuse_sam.engine.train_fusion import count_masks, fusion_loss
+    from thfuse_sam.fusion.training import count_masks, fusion_loss
     from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
     from thfuse_sam.masks.source import LiveMasks
     from thfuse_sam.masks.tree import MaskTree
     from thfuse_sam.models import build_network
     from thfuse_sam.report.run_facts import code_version, machine
+    from thfuse_sam.training import loop
 
     device = resolve_device(options.device)
     pairs = find_pairs(options.dataset_path)

@@ -11,15 +11,15 @@ import torch
 
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.datasets.synthetic import render_scene
-from thfuse_sam.engine.checkpoint import load_network
-from thfuse_sam.engine.fuse import Uint8Image, add_colour, fuse_luma
+from thfuse_sam.fusion.fusing import Uint8Image, add_colour, fuse_luma
 from thfuse_sam.images import write_image
+from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.source import LiveMasks
-from thfuse_sam.report.overlay import draw_overlay
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.training.checkpoint import load_network
+from tools.scenes import render_scene
 
 SEED = 7
 HEIGHT, WIDTH = 720, 960

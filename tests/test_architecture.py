@@ -1,6 +1,8 @@
 """Imports run downwards only, and importing the package does no work."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,24 +12,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "thfuse_sam"
 
-# A module may import from its own layer and from those below it (smaller numbers).
-LAYERS = {
-    "": 0,  # errors, files, images, devices
-    "sam": 1,
-    "masks": 1,
-    "losses": 1,
-    "metrics": 1,
-    "models": 2,
-    "datasets": 2,
-    "engine": 3,
-    "report": 3,
-    "cli": 4,
-}
+# Rooms from the top down. A room imports from its own line and from those below it, and no two rooms import each other.
+LAYERS = (
+    ("cli",),
+    ("report",),
+    ("precompute", "fusion", "finetune"),
+    ("training",),
+    ("datasets", "sam"),
+    ("masks", "losses", "metrics", "models"),
+    ("",),  # the modules of the package itself: errors, files, images, devices
+)
+DEPTHS = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 
 
-def layer(parts: tuple[str, ...]) -> int:
-    """Layer of a dotted name without the leading `thfuse_sam`."""
-    return LAYERS.get(parts[0], 0) if parts else 0
+def room(parts: tuple[str, ...]) -> str:
+    """The room of a dotted name without the leading `thfuse_sam`."""
+    return parts[0] if parts and parts[0] in DEPTHS else ""
 
 
 def imported_names(path: Path) -> list[tuple[str, ...]]:
@@ -46,14 +46,30 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
 def test_imports_run_downwards(path: Path) -> None:
-    own = layer(path.relative_to(PACKAGE).parts[:-1])
+    own = room(path.relative_to(PACKAGE).parts[:-1])
     for name in imported_names(path):
-        assert layer(name) <= own, f"{path.name} imports thfuse_sam.{'.'.join(name)} from a layer above its own"
+        other = room(name)
+        assert DEPTHS[other] >= DEPTHS[own], (
+            f"{path.relative_to(PACKAGE)} imports thfuse_sam.{'.'.join(name)} from a room above its own"
+        )
 
 
-def test_every_folder_has_a_layer() -> None:
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == set(LAYERS) - {""}
+def test_no_two_rooms_import_each_other() -> None:
+    needs: dict[str, set[str]] = {name: set() for name in DEPTHS}
+    for path in MODULES:
+        own = room(path.relative_to(PACKAGE).parts[:-1])
+        needs[own] |= {room(name) for name in imported_names(path)} - {own}
+    tuple(graphlib.TopologicalSorter(needs).static_order())  # raises CycleError, which names the rooms
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
+def test_the_package_does_without_tools(path: Path) -> None:
+    assert not re.search(r"^\s*(from|import) tools\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_folder_is_a_room() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name not in ("__pycache__", "shipped")}
+    assert folders == set(DEPTHS) - {""}
 
 
 @pytest.mark.parametrize("folder", ["models", "datasets"])
@@ -69,7 +85,7 @@ def test_scripts_are_thin(script: str) -> None:
 def test_masks_and_datasets_do_without_segment_anything() -> None:
     code = (
         "import sys; sys.modules['segment_anything'] = None\n"
-        "import thfuse_sam.masks.source, thfuse_sam.datasets.fusion, thfuse_sam.models.registry, thfuse_sam.engine.fuse"
+        "import thfuse_sam.masks.source, thfuse_sam.datasets.fusion, thfuse_sam.models, thfuse_sam.fusion.fusing"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

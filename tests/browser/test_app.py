@@ -14,7 +14,7 @@ from PIL import Image
 
 from thfuse_sam.cli import app
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
-from thfuse_sam.engine.session import FusionSession, Limits
+from thfuse_sam.fusion.session import FusionSession, Limits
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
 from thfuse_sam.sam.nano import build_vit_nano

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from thfuse_sam.datasets.pairs import find_images, find_pairs
-from thfuse_sam.engine.fuse import FusedPair
+from thfuse_sam.fusion.fusing import FusedPair
 from thfuse_sam.images import MODALITIES, luma, read_infrared, read_visible
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.metrics import METRICS

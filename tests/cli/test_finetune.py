@@ -15,9 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.cli import finetune, precompute, predict
-from thfuse_sam.engine import loop
-from thfuse_sam.engine.sam_training.trainer import FinetuneSettings, SamTrainer
+from thfuse_sam.finetune.training import FinetuneSettings, SamTrainer
 from thfuse_sam.sam.nano import build_vit_nano
+from thfuse_sam.training import loop
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for path in (ROOT / "configs" / "finetune").glob("*.yaml") if "mixture_example" not in path.name)

@@ -12,11 +12,11 @@ import torch
 
 from thfuse_sam.cli import common, train
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.engine.checkpoint import load_checkpoint
-from thfuse_sam.engine.train_fusion import FusionTrainer, TrainingResult
+from thfuse_sam.fusion.training import FusionTrainer, TrainingResult
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.training.checkpoint import load_checkpoint
 
 ROOT = common.checkout_root()
 FAST = ["--epochs", "1", "--batch_size", "2", "--crop_size", "32", "--device", "cpu"]

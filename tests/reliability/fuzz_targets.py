@@ -25,10 +25,8 @@ from thfuse_sam.cli import finetune, precompute, predict, prepare, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.mask_files import read_indices
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
-from thfuse_sam.engine.checkpoint import NetworkSpec, export_network, load_checkpoint, load_network
-from thfuse_sam.engine.embedding_cache import EmbeddingCache
-from thfuse_sam.engine.loop import EpochLog
 from thfuse_sam.errors import CheckpointError, ThFuseError
+from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.images import image_size, read_infrared, read_visible
 from thfuse_sam.losses.perceptual import load_perceptual_loss
 from thfuse_sam.masks.embeddings import EmbeddingTree, StoredEmbedding
@@ -45,6 +43,8 @@ from thfuse_sam.sam.export import load_trained, read_trained_header, save_traine
 from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.training.checkpoint import NetworkSpec, export_network, load_checkpoint, load_network
+from thfuse_sam.training.loop import EpochLog
 
 SHAPE = (6, 8)
 PARSERS = (precompute, train, test, finetune, prepare, predict)

@@ -13,7 +13,6 @@ from PIL import Image
 
 from thfuse_sam.cli import train
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
-from thfuse_sam.engine.checkpoint import NetworkSpec, export_network, load_network
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.format import read_mask
@@ -22,6 +21,7 @@ from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.export import load_trained
+from thfuse_sam.training.checkpoint import NetworkSpec, export_network, load_network
 
 from .fuzz_targets import trained_seeds
 

@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
 
-from thfuse_sam.cli import finetune, precompute, predict, test, train, train_nano
-from thfuse_sam.datasets.synthetic import Scene, render_scene
+from thfuse_sam.cli import finetune, precompute, predict, test, train
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from tools.scenes import Scene, render_scene
+from tools.vit_nano import __main__ as train_nano
 
 from .pretended_cuda import pretended_cuda
 

@@ -21,12 +21,12 @@ from PIL import Image
 from thfuse_sam import downloads
 from thfuse_sam.cli import finetune, precompute, predict, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
-from thfuse_sam.engine.checkpoint import load_checkpoint, load_network
 from thfuse_sam.errors import DownloadError, ThFuseError
 from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.sam.weights import read_weights
+from thfuse_sam.training.checkpoint import load_checkpoint, load_network
 
 from .conftest import CASES, FAST_MASKS, small_data
 
@@ -81,7 +81,7 @@ DANGEROUS = {
     ),
 }  # fmt: skip
 # The cache of rendered scenes and photos' regions that training vit_nano itself has written.
-TRUSTED = {("thfuse_sam/cli/train_nano.py", "joblib.load")}
+TRUSTED = {("tools/vit_nano/__main__.py", "joblib.load")}
 
 
 def test_no_module_calls_what_runs_code_in_files() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
-from thfuse_sam.engine.fuse import FusedPair
 from thfuse_sam.errors import ImageSizeError, UsageError
+from thfuse_sam.fusion.fusing import FusedPair
 from thfuse_sam.images import luma, read_infrared, read_visible, write_image
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.report.compare import Comparison, Method, find_methods, mean_ranks, write_comparison

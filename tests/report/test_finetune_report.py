@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from thfuse_sam.datasets.segmentation import SegmentationSample
-from thfuse_sam.engine.sam_training.evaluation import evaluate_sam
 from thfuse_sam.errors import OutputError
+from thfuse_sam.finetune.evaluation import evaluate_sam
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.sam.registry import build_sam
 
-sys.path.append(str(Path(__file__).parents[1] / "engine"))  # fake images and a small model that those tests have too
+sys.path.append(str(Path(__file__).parents[1] / "finetune"))  # fake images and a small model that those tests have too
 
 from fake_objects import FakeObjects, write_base
 

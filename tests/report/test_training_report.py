@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.engine.checkpoint import Checkpoint, NetworkSpec, save_checkpoint
 from thfuse_sam.errors import OutputError
 from thfuse_sam.masks.source import NoMasks
 from thfuse_sam.models import build_network
 from thfuse_sam.report.training import write_training_report
+from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec, save_checkpoint
 
 LOG = "epoch,step,lr,train/total,val/total\n1,3,0.001,0.5,\n2,6,1e-05,0.25,0.75\n"
 

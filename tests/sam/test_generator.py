@@ -14,7 +14,6 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thfuse_sam.datasets.synthetic import render_scene
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.sam import generator as generator_module
 from thfuse_sam.sam.checkpoints import resolve_sam
@@ -24,6 +23,7 @@ from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.postprocess import enlarge, mask_boxes
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.tiny_vit import build_vit_t
+from tools.scenes import render_scene
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "benchmarks" / "precompute.py"

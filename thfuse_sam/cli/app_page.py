@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
-from thfuse_sam.engine.fuse import FusedPair, Uint8Image, add_colour, require_outputs_apart
-from thfuse_sam.engine.session import FusedView, FusionSession, MaskThresholds, OpenPair
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.files import make_directory
+from thfuse_sam.fusion.fusing import FusedPair, Uint8Image, add_colour, require_outputs_apart
+from thfuse_sam.fusion.session import FusedView, FusionSession, MaskThresholds, OpenPair
 from thfuse_sam.images import IMAGE_SUFFIXES, read_visible, write_image
-from thfuse_sam.report.overlay import draw_overlay
+from thfuse_sam.masks.overlay import draw_overlay
 
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px !important; margin: auto; }

@@ -1,4 +1,4 @@
-"""`finetune.py`: options -> objects -> `engine.sam_training`."""
+"""`finetune.py`: options -> objects -> `finetune.training`."""
 
 import argparse
 import dataclasses
@@ -27,12 +27,11 @@ from thfuse_sam.datasets.segmentation.mixture import is_mixture
 from thfuse_sam.datasets.segmentation.opening import MIXTURE_SUFFIXES
 from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
-from thfuse_sam.engine import loop
-from thfuse_sam.engine.embedding_cache import EmbeddingCache, encoder_signature
-from thfuse_sam.engine.sam_training.evaluation import ESTIMATE, fitting_threshold, mean_iou, result_table
-from thfuse_sam.engine.sam_training.trainer import SCHEDULES, STATE, FinetuneResult, FinetuneSettings, SamTrainer
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
+from thfuse_sam.finetune.evaluation import ESTIMATE, fitting_threshold, mean_iou, result_table
+from thfuse_sam.finetune.training import SCHEDULES, STATE, FinetuneResult, FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
@@ -43,6 +42,7 @@ from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam
 from thfuse_sam.sam.export import EXPORT_SUFFIXES, export_sam, load_trained, require_export_name
 from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.training import loop
 
 OFF = "off"  # value of --cache_embeddings
 PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")

@@ -1,4 +1,4 @@
-"""`precompute_masks.py`: options -> objects -> `engine.precompute`."""
+"""`precompute_masks.py`: options -> objects -> `precompute`."""
 
 import argparse
 import contextlib
@@ -18,12 +18,6 @@ import thfuse_sam
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.pairs import ImageSet, find_images
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.engine.mask_jobs import Job, list_jobs, take_part
-from thfuse_sam.engine.mask_making import MakeOptions, MaskGenerator
-from thfuse_sam.engine.mask_plan import Plan, plan_precompute, require_embeddings
-from thfuse_sam.engine.mask_processes import WorkerSpec, make_in_processes
-from thfuse_sam.engine.mask_ray import RayOptions, make_on_ray, require_ray
-from thfuse_sam.engine.precompute import Outcome, precompute, save_manifest, write_masks
 from thfuse_sam.errors import ManifestError, OutputError, UsageError, WorkerError
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.interrupts import Terminated
@@ -32,6 +26,12 @@ from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.shards import SHARD_SIZE
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
+from thfuse_sam.precompute.jobs import Job, list_jobs, take_part
+from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
+from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
+from thfuse_sam.precompute.ray import RayOptions, make_on_ray, require_ray
+from thfuse_sam.precompute.worker import MakeOptions, MaskGenerator
+from thfuse_sam.precompute.writing import Outcome, precompute, save_manifest, write_masks
 from thfuse_sam.report.contact_sheet import preview
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report

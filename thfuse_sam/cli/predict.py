@@ -13,7 +13,9 @@ from tqdm import tqdm
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.engine.predict_sam import (
+from thfuse_sam.errors import ImageReadError, UsageError
+from thfuse_sam.files import remove_abandoned
+from thfuse_sam.finetune.prediction import (
     FORMATS,
     ImagePredictor,
     ObjectPrompt,
@@ -21,8 +23,6 @@ from thfuse_sam.engine.predict_sam import (
     automatic_predictor,
     prompted_predictor,
 )
-from thfuse_sam.errors import ImageReadError, UsageError
-from thfuse_sam.files import remove_abandoned
 from thfuse_sam.images import MODALITIES, read_for_sam
 from thfuse_sam.sam.checkpoints import AUTO
 from thfuse_sam.sam.export import load_any

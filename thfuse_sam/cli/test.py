@@ -1,4 +1,4 @@
-"""`test.py`: options -> objects -> `engine.fuse`."""
+"""`test.py`: options -> objects -> `fusion.fusing`."""
 
 import argparse
 import contextlib
@@ -12,17 +12,17 @@ from thfuse_sam.cli import common
 from thfuse_sam.datasets.fusion import mask_mismatches
 from thfuse_sam.datasets.pairs import find_pairs, require_partners
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.engine import fuse
-from thfuse_sam.engine.checkpoint import load_network
-from thfuse_sam.engine.inference import InferenceSettings
-from thfuse_sam.engine.onnx import export_onnx
 from thfuse_sam.errors import CheckpointError, MaskReadError
 from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.fusion import fusing as fuse
+from thfuse_sam.fusion.inference import InferenceSettings
+from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.metrics import METRICS, fusion_metrics
 from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, find_methods, write_comparison
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import file_sha256, mask_signature, run_facts
+from thfuse_sam.training.checkpoint import load_network
 
 SAMPLE = "datasets/sample/test"
 SHIPPED_MODEL = "models/thfuse_lite.safetensors"

@@ -1,4 +1,4 @@
-"""`train.py`: options -> objects -> `engine.train_fusion`."""
+"""`train.py`: options -> objects -> `fusion.training`."""
 
 import argparse
 import dataclasses
@@ -17,9 +17,10 @@ from thfuse_sam.cli import common
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, require_partners, unreadable_pairs
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.engine.fuse import require_usable
-from thfuse_sam.engine.loop import is_distributed, is_main_process, set_seed
-from thfuse_sam.engine.train_fusion import (
+from thfuse_sam.errors import MaskReadError, PairError, UsageError
+from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.fusion.fusing import require_usable
+from thfuse_sam.fusion.training import (
     LATEST,
     FusionTrainer,
     TrainingSettings,
@@ -27,8 +28,6 @@ from thfuse_sam.engine.train_fusion import (
     require_precision,
     split_pairs,
 )
-from thfuse_sam.errors import MaskReadError, PairError, UsageError
-from thfuse_sam.files import make_directory, remove_abandoned
 from thfuse_sam.losses import DEFAULT_WEIGHTS, LOSS_PARTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.metrics import METRICS
@@ -36,6 +35,7 @@ from thfuse_sam.models import DEFAULT_NETWORK, NETWORKS, build_network
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.run_facts import file_sha256, mask_signature, run_facts
 from thfuse_sam.report.training import LOG_NAME, write_training_report
+from thfuse_sam.training.loop import is_distributed, is_main_process, set_seed
 
 SAMPLE = "datasets/sample/train"
 VAL_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")

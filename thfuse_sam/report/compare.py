@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import ImagePair, list_images
-from thfuse_sam.engine.fuse import FusedPair, Metrics
 from thfuse_sam.errors import ImageReadError, ImageSizeError, UsageError
 from thfuse_sam.files import write_text
+from thfuse_sam.fusion.fusing import FusedPair, Metrics
 from thfuse_sam.images import image_size, luma, read_visible
 
 COMPARISON_CSV = "comparison.csv"

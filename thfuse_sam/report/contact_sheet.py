@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import Modality, read_for_sam, write_image
+from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.store import MaskStore
-from thfuse_sam.report.overlay import draw_overlay
 
 _PAPER = (250, 250, 248)
 _INK = (32, 34, 38)

@@ -13,8 +13,8 @@ from segment_anything.modeling import Sam
 from thfuse_sam.datasets import segmentation
 from thfuse_sam.datasets.prompts import Prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset
-from thfuse_sam.engine.sam_training.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
-from thfuse_sam.engine.sam_training.samples import object_masks
+from thfuse_sam.finetune.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
+from thfuse_sam.finetune.samples import object_masks
 from thfuse_sam.images import write_image
 from thfuse_sam.metrics.segmentation import mask_iou
 from thfuse_sam.report.page import replacing, write_page

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.engine.fuse import FusedPair
 from thfuse_sam.errors import ImageReadError
+from thfuse_sam.fusion.fusing import FusedPair
 from thfuse_sam.images import read_visible
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.report.compare import Comparison, Method

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from thfuse_sam.files import write_atomically
 from thfuse_sam.images import write_image
-from thfuse_sam.report.overlay import outlines, segment_colors
+from thfuse_sam.masks.overlay import outlines, segment_colors
 from thfuse_sam.report.page import copy_file
 
 Uint8Image = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from thfuse_sam.datasets.prompts import FOREGROUND, PADDING, Prompts, interior_point
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.masks.format import paint_order
-from thfuse_sam.report.overlay import draw_overlay, segment_colors
+from thfuse_sam.masks.overlay import draw_overlay, segment_colors
 
 _SMALLEST_SIDE = 640  # pixels that the longer side of a picture has at least, so that marks and text stay apart
 _FONT_SIZE = 13  # pixels

@@ -10,16 +10,16 @@ import torch
 
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.engine.checkpoint import Checkpoint, load_checkpoint, restore_network
-from thfuse_sam.engine.fuse import add_colour, fuse_luma
 from thfuse_sam.errors import OutputError
+from thfuse_sam.fusion.fusing import add_colour, fuse_luma
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.report.page import replacing, write_page
 from thfuse_sam.report.pictures import write_thumbnail
 from thfuse_sam.report.run_facts import Facts
+from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, restore_network
 
-LOG_NAME = "train_log.csv"  # see `engine.loop.EpochLog`
+LOG_NAME = "train_log.csv"  # see `training.loop.EpochLog`
 SAMPLE_PAIRS = 3
 SAMPLE_EPOCHS = 6
 SAMPLE_WIDTH = 320  # pixels

@@ -1,0 +1,220 @@
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.errors import ImageReadError, ImageSizeError, OutputError, UsageError
+from thfuse_sam.fusion import fusing as fuse
+from thfuse_sam.images import luma, read_visible, write_image
+from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
+from thfuse_sam.masks.tree import MaskTree
+
+CPU = torch.device("cpu")
+
+
+class Brighter(nn.Module):
+    """The brighter of both images; with guidance that is not constant, black."""
+
+    def forward(self, ir: Tensor, vi: Tensor, ir_guidance: Tensor, vi_guidance: Tensor) -> Tensor:
+        if ir.shape[-1] < 8:
+            raise ImageSizeError("image of 4x4 pixels; enlarge it")
+        guided = ir_guidance.amax() > ir_guidance.amin()
+        return torch.zeros_like(ir) if guided else torch.maximum(ir, vi)
+
+
+def write_pair(root: Path, name: str, suffix: str = ".png", *, seed: int = 0, shape=(12, 20), ir_shape=None) -> None:
+    random = np.random.default_rng(seed)
+    infrared = random.integers(0, 256, ir_shape or shape, np.uint8)
+    visible = random.integers(0, 256, (*shape, 3), np.uint8)
+    for modality, image, ending in (("ir", infrared, ".png"), ("vi", visible, suffix)):
+        path = root / modality / f"{name}{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, image)
+
+
+def run(root: Path, output: Path, **options):
+    pairs = find_pairs(root).pairs
+    return fuse.fuse_pairs(Brighter(), pairs, options.pop("masks", NoMasks()), output, device=CPU, **options)
+
+
+# Colour
+
+
+def test_luma_is_the_fused_one_and_hue_is_the_visible_one() -> None:
+    random = np.random.default_rng(0)
+    visible = random.integers(60, 200, (40, 50, 3), np.uint8)
+    fused = random.integers(0, 256, (40, 50), np.uint8)
+    coloured = fuse.add_colour(fused, visible)
+    assert np.abs(luma(coloured).astype(int) - fused).max() <= 1
+    # A chroma vector may get shorter, but keeps its direction.
+    for one, other in ((0, 1), (2, 1), (0, 2)):
+        before = visible[..., one].astype(int) - visible[..., other]
+        after = coloured[..., one].astype(int) - coloured[..., other]
+        assert not ((before > 3) & (after < -1)).any() and not ((before < -3) & (after > 1)).any()
+
+
+def test_unchanged_luma_gives_the_visible_image_back() -> None:
+    visible = np.random.default_rng(1).integers(40, 220, (40, 50, 3), np.uint8)
+    assert np.abs(fuse.add_colour(luma(visible), visible).astype(int) - visible).max() <= 2
+
+
+def test_grey_visible_stays_grey() -> None:
+    grey = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    fused = np.random.default_rng(2).integers(0, 256, (1, 256), np.uint8)
+    assert np.array_equal(fuse.add_colour(fused, grey), np.repeat(fused[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("colour", [(4, 0, 6), (255, 253, 254)])
+def test_no_colour_where_the_visible_image_has_no_signal(colour: tuple[int, int, int]) -> None:
+    visible = np.full((2, 2, 3), colour, np.uint8)
+    fused = np.full((2, 2), 128, np.uint8)
+    assert np.array_equal(fuse.add_colour(fused, visible), np.full((2, 2, 3), 128))
+
+
+def test_dark_but_real_colour_stays() -> None:
+    visible = np.full((1, 1, 3), (60, 10, 10), np.uint8)
+    red, green, blue = fuse.add_colour(np.full((1, 1), 100, np.uint8), visible)[0, 0].astype(int)
+    assert red - green > 45 and abs(green - blue) <= 1
+
+
+def test_bright_fused_pixel_loses_saturation_and_not_hue() -> None:
+    visible = np.full((1, 1, 3), (200, 100, 40), np.uint8)
+    red, green, blue = fuse.add_colour(np.full((1, 1), 245, np.uint8), visible)[0, 0].astype(int)
+    assert red == 255 and red > green > blue
+    assert (red - green) / (green - blue) == pytest.approx(100 / 60, rel=0.4)
+
+
+# Files
+
+
+def test_outputs_follow_the_visible_files(tmp_path) -> None:
+    write_pair(tmp_path, "b.c/01.2", ".jpg")
+    write_pair(tmp_path, "a", ".png", shape=(9, 31))
+    report = run(tmp_path, tmp_path / "out")
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*g"))
+    assert written == ["a.png", "b.c/01.2.jpg"]
+    assert len(report.fused) == 2 and (report.masks_found, report.placeholders) == (0, 4)
+    assert read_visible(tmp_path / "out" / "a.png").shape == (9, 31, 3)
+
+
+def test_gray_writes_the_fused_luma(tmp_path) -> None:
+    write_pair(tmp_path, "a")
+    run(tmp_path, tmp_path / "out", gray=True)
+    infrared = read_visible(tmp_path / "ir" / "a.png")[..., 0]
+    expected = np.maximum(infrared, luma(read_visible(tmp_path / "vi" / "a.png")))
+    assert np.array_equal(read_visible(tmp_path / "out" / "a.png")[..., 0], expected)
+
+
+def test_masks_reach_the_network_and_are_counted(tmp_path) -> None:
+    write_pair(tmp_path, "a")
+    label_map = np.zeros((12, 20), np.uint8)
+    label_map[3:9, 4:12] = 1
+    MaskTree(tmp_path / "masks").write("ir", "a", label_map)
+    masks = PrecomputedMasks(tmp_path / "masks", {"ir": tmp_path / "ir", "vi": tmp_path / "vi"})
+    report = run(tmp_path, tmp_path / "out", gray=True, masks=masks)
+    assert (report.masks_found, report.placeholders) == (1, 1)
+    assert read_visible(tmp_path / "out" / "a.png").max() == 0
+
+
+def test_bad_pair_stops_or_is_skipped(tmp_path) -> None:
+    write_pair(tmp_path, "a", ir_shape=(12, 21))
+    write_pair(tmp_path, "b")
+    write_pair(tmp_path, "c")
+    (tmp_path / "vi" / "c.png").write_bytes(b"no image")
+    write_pair(tmp_path, "d", shape=(4, 4))
+    with pytest.raises(ImageSizeError, match=r"21x12.*20x12"):
+        run(tmp_path, tmp_path / "out")
+    report = run(tmp_path, tmp_path / "out", skip_bad=True)
+    assert [path.name for path in report.fused] == ["b.png"]
+    assert list(report.failures) == ["a", "c", "d"]
+    assert "'d'" in report.failures["d"]
+    (tmp_path / "ir" / "a.png").unlink()
+    with pytest.raises(ImageReadError):
+        run(tmp_path, tmp_path / "out")
+
+
+def test_require_usable_names_the_first_and_counts_the_others(tmp_path) -> None:
+    write_pair(tmp_path, "a")
+    fuse.require_usable(find_pairs(tmp_path).pairs)
+    for name in "bcd":
+        write_pair(tmp_path, name, ir_shape=(3, 20))
+    with pytest.raises(ImageSizeError, match=r"'b'.*20x3.*20x12.*2 more"):
+        fuse.require_usable(find_pairs(tmp_path).pairs)
+
+
+def test_full_disk_stops_even_when_bad_pairs_are_skipped(tmp_path, monkeypatch) -> None:
+    write_pair(tmp_path, "a")
+
+    def refuse(path: Path, image: np.ndarray) -> None:
+        raise OutputError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(fuse, "write_image", refuse)
+    with pytest.raises(OutputError):
+        run(tmp_path, tmp_path / "out", skip_bad=True)
+
+
+def test_inputs_are_never_replaced(tmp_path) -> None:
+    write_pair(tmp_path, "a")
+    pairs = find_pairs(tmp_path).pairs
+    fuse.require_outputs_apart(pairs, tmp_path / "out")
+    for folder in ("vi", "ir", "out/../vi"):
+        with pytest.raises(UsageError, match="input image"):
+            fuse.require_outputs_apart(pairs, tmp_path / folder)
+
+
+# Metrics
+
+
+def test_metrics_see_the_fused_luma_and_both_sources(tmp_path) -> None:
+    write_pair(tmp_path, "a")
+
+    def metrics(fused: np.ndarray, ir: np.ndarray, vi: np.ndarray) -> dict[str, float]:
+        assert fused.dtype == ir.dtype == vi.dtype == np.uint8
+        assert np.array_equal(fused, np.maximum(ir, vi)) and not np.array_equal(ir, vi)
+        assert np.array_equal(vi, luma(read_visible(tmp_path / "vi" / "a.png")))
+        return {"EN": 1.0}
+
+    assert run(tmp_path, tmp_path / "out", metrics=metrics).metrics == {"a": {"EN": 1.0}}
+
+
+def test_metric_files_hold_each_image_and_the_mean(tmp_path) -> None:
+    values = {"a": {"EN": 1.0, "MS_SSIM": math.nan}, "b/c": {"EN": 2.0, "MS_SSIM": 0.5}}
+    mean = fuse.write_metrics(tmp_path, values, "models/best.pth")
+    assert mean == {"EN": 1.5, "MS_SSIM": 0.5}
+    with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["name", "EN", "MS_SSIM"], ["a", "1", ""], ["b/c", "2", "0.5"], ["mean", "1.5", "0.5"]]
+    content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert content == {
+        "model": "models/best.pth",
+        "mean": mean,
+        "images": {"a": {"EN": 1.0, "MS_SSIM": None}, "b/c": {"EN": 2.0, "MS_SSIM": 0.5}},
+    }
+    assert math.isnan(fuse.mean_metrics({"a": {"MS_SSIM": math.nan}})["MS_SSIM"])
+
+
+# Batches
+
+
+def test_batches_of_equal_size_give_the_same_files_and_name_bad_pairs(tmp_path) -> None:
+    for index, (name, shape) in enumerate((("a", (12, 20)), ("b", (14, 20)), ("c", (12, 20)), ("d", (12, 20)))):
+        write_pair(tmp_path, name, seed=index, shape=shape)
+    broken = tmp_path / "ir" / "c.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    one = run(tmp_path, tmp_path / "one", skip_bad=True)
+    seen = []
+    settings = fuse.InferenceSettings(batch_size=2)
+    more = run(tmp_path, tmp_path / "more", skip_bad=True, settings=settings, observers=[lambda s: seen.append(s.pair)])
+    assert set(more.failures) == set(one.failures) == {"c"}
+    assert [pair.name for pair in seen] == ["a", "b", "d"]  # a with c, b, d
+    assert {path.name for path in more.fused} == {"a.png", "b.png", "d.png"}
+    for path in one.fused:
+        assert (tmp_path / "more" / path.name).read_bytes() == path.read_bytes()
+    with pytest.raises(ImageReadError, match=r"c\.png"):
+        run(tmp_path, tmp_path / "strict", settings=settings)

@@ -1,0 +1,280 @@
+"""A run that is killed again and again ends with the tree of an uninterrupted one; shards and embeddings too."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from thfuse_sam.errors import ManifestError, OutputError
+from thfuse_sam.images import MODALITIES, Modality, write_image
+from thfuse_sam.masks import shards
+from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.manifest import Manifest
+from thfuse_sam.masks.store import open_masks
+from thfuse_sam.masks.verify import verify_tree
+from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
+from thfuse_sam.precompute.worker import MakeOptions, make_masks
+from thfuse_sam.precompute.writing import Outcome, precompute
+
+from .conftest import jobs_of
+
+pytestmark = pytest.mark.usefixtures("stub_masks")
+
+
+def make_plan(root: Path, folders: dict[Modality, Path], **options: Any) -> Plan:
+    from stub_masks import SIGNATURE
+
+    return plan_precompute(root, jobs_of(folders), folders, options.pop("signature", SIGNATURE), **options)
+
+
+def fill(plan: Plan, generator: Any = None, num_workers: int = 0) -> Outcome:
+    from stub_masks import Stub
+
+    outcome = Outcome()
+    precompute(plan, generator or Stub(), outcome, num_workers=num_workers)
+    return outcome
+
+
+def masks_in(root: Path) -> dict[str, bytes]:
+    store = open_masks(root)
+    return {
+        f"{modality}/{name}": store.read(modality, name, None).tobytes()
+        for modality in MODALITIES
+        for name in store.names(modality)
+    }
+
+
+# Plans and fills until it is killed; importing is the slow part, so one process does it and forks for each attempt.
+KILLED_AGAIN_AND_AGAIN = """
+import os, random, signal, sys, time
+from pathlib import Path
+import stub_masks
+from thfuse_sam.precompute.jobs import list_jobs
+from thfuse_sam.precompute.worker import MakeOptions
+from thfuse_sam.precompute.plan import plan_precompute
+from thfuse_sam.precompute.writing import Outcome, precompute
+
+root, data, store = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+folders = {modality: data / modality for modality in ("ir", "vi")}
+jobs = list_jobs({key: {path.stem: path for path in folder.iterdir()} for key, folder in folders.items()})
+
+class Slow(stub_masks.Stub):
+    def generate(self, image):
+        time.sleep(0.02)
+        return super().generate(image)
+
+def attempt():
+    plan = plan_precompute(root, jobs, folders, stub_masks.SIGNATURE, store=store, shard_size=3,
+                           options=MakeOptions(save_instances=True))
+    precompute(plan, Slow(), Outcome(), num_workers=2)
+
+moments = random.Random(5)
+kills = 0
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        try:
+            attempt()
+        finally:
+            os._exit(0)
+    time.sleep(moments.uniform(0.01, 0.08))
+    os.kill(child, signal.SIGKILL)
+    kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+attempt()
+print(kills)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and no fork")
+@pytest.mark.parametrize("store", ["npy", "shards"])
+def test_killed_ten_times(tmp_path: Path, images: dict[Modality, Path], store: str) -> None:
+    options = MakeOptions(save_instances=True)
+    fill(make_plan(tmp_path / "whole", images, options=options))
+    root = tmp_path / "killed"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(root), str(tmp_path), store],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert int(done.stdout) >= 3, "too few attempts were killed on their way"
+    assert masks_in(root) == masks_in(tmp_path / "whole")
+    assert Manifest.load(root) == Manifest.load(tmp_path / "whole")
+    assert make_plan(root, images, options=options).todo == []
+    if store == "npy":
+        whole = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()}
+        found = {path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.suffix != ".partial"}
+        assert found == whole
+        assert all((root / path).read_bytes() == (tmp_path / "whole" / path).read_bytes() for path in whole)
+    found_by_verify = verify_tree(
+        open_masks(root), {key: {p.stem: p for p in folder.iterdir()} for key, folder in images.items()}
+    )
+    assert found_by_verify.sound == 20
+    assert [line for line in found_by_verify.problems() if not line.startswith("partial")] == []
+
+
+# Shards
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_shards_hold_the_masks_of_the_tree(tmp_path: Path, images: dict[Modality, Path], num_workers: int) -> None:
+    fill(make_plan(tmp_path / "tree", images))
+    plan = make_plan(tmp_path / "shards", images, store="shards", shard_size=8)
+    assert fill(plan, num_workers=num_workers).written == 20
+    assert len(list((tmp_path / "shards" / "shards").glob("*.tar"))) == 3
+    assert masks_in(tmp_path / "shards") == masks_in(tmp_path / "tree")
+    assert Manifest.load(tmp_path / "shards").counts == {"ir": 10, "vi": 10}
+    assert make_plan(tmp_path / "shards", images).todo == []
+    assert make_plan(tmp_path / "shards", images).store == "shards"
+
+
+def test_one_place_has_one_kind_of_store(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    fill(make_plan(tmp_path / "tree", images))
+    fill(make_plan(tmp_path / "shards", images, store="shards"))
+    with pytest.raises(ManifestError, match=r"--store shards: .* holds masks as npy; choose another --output_dir"):
+        make_plan(tmp_path / "tree", images, store="shards")
+    with pytest.raises(ManifestError, match="--store npy"):
+        make_plan(tmp_path / "shards", images, store="npy")
+
+
+def test_overwriting_shards(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    from stub_masks import SIGNATURE
+
+    root = tmp_path / "shards"
+    fill(make_plan(root, images, store="shards"))
+    only_ir: dict[Modality, Path] = {"ir": images["ir"]}
+    with pytest.raises(ManifestError, match="take 10 masks out of the shards"):
+        make_plan(root, only_ir, overwrite=True)
+    other = replace(SIGNATURE, generator={"points_per_side": 8})
+    fill(make_plan(root, images, overwrite=True, signature=other))
+    assert len(list((root / "shards").glob("*.tar"))) == 1
+    assert Manifest.load(root).signature == other
+
+
+def test_an_interrupted_run_keeps_its_open_shard(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    from stub_masks import Stub
+
+    class Stopping(Stub):
+        left = 5
+
+        def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Any]:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().generate(image)
+
+    root = tmp_path / "shards"
+    with pytest.raises(KeyboardInterrupt):
+        fill(make_plan(root, images, store="shards"), Stopping(), num_workers=2)
+    assert len(make_plan(root, images).todo) == 15
+    assert open_masks(root).partial_files() == []
+    fill(make_plan(root, images))
+    assert len(masks_in(root)) == 20
+
+
+def test_a_full_disk_while_shards_are_written(
+    tmp_path: Path, images: dict[Modality, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, room = shards._OpenShard.add, 4
+
+    def limited(shard: Any, members: dict[str, bytes]) -> None:
+        nonlocal room
+        room -= 1
+        if room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(shard, members)
+
+    monkeypatch.setattr(shards._OpenShard, "add", limited)
+    root, outcome = tmp_path / "shards", Outcome()
+    plan = make_plan(root, images, store="shards")
+    from stub_masks import Stub
+
+    with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
+        precompute(plan, Stub(), outcome, num_workers=2)
+    assert outcome.written == 4
+    monkeypatch.undo()
+    assert len(make_plan(root, images).todo) == 16
+
+
+# Embeddings
+
+
+def test_embeddings_replace_the_encoder(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    from stub_masks import SIGNATURE, Stub
+
+    encoder = replace(SIGNATURE, generator={})
+    keeping = {"options": MakeOptions(save_embeddings=True), "embedding_signature": encoder}
+    fill(make_plan(tmp_path / "first", images))
+    assert len(make_plan(tmp_path / "first", images, **keeping).todo) == 20
+    fill(make_plan(tmp_path / "first", images, **keeping), num_workers=2)
+    assert make_plan(tmp_path / "first", images, **keeping).todo == []
+    kept = EmbeddingTree(tmp_path / "first" / "embeddings")
+    assert len(kept.names("ir")) == len(kept.names("vi")) == 10
+    require_embeddings(kept.root, encoder, jobs_of(images), images)
+
+    class Counting(Stub):
+        encoded = 0
+
+        def encode(self, image: npt.NDArray[np.uint8]) -> Any:
+            self.encoded += 1
+            return super().encode(image)
+
+    generator = Counting()
+    fill(make_plan(tmp_path / "second", images, options=MakeOptions(embeddings=kept)), generator, num_workers=2)
+    assert generator.encoded == 0
+    # One that is missing, one that is broken and one of another image are made anew, with the same masks.
+    kept.remove("ir", "00")
+    kept.write("ir", "01", b"broken")
+    write_image(images["vi"] / "02.png", np.full((3, 4, 3), 210, np.uint8))
+    fill(make_plan(tmp_path / "third", images, options=MakeOptions(embeddings=kept)), generator)
+    assert generator.encoded == 3
+    second, third = masks_in(tmp_path / "second"), masks_in(tmp_path / "third")
+    assert [key for key in second if second[key] != third[key]] == ["vi/02"]
+
+
+def test_embeddings_of_another_encoder_or_of_other_images_are_refused(
+    tmp_path: Path, images: dict[Modality, Path]
+) -> None:
+    from stub_masks import SIGNATURE
+
+    encoder = replace(SIGNATURE, generator={})
+    keeping = {"options": MakeOptions(save_embeddings=True), "embedding_signature": encoder}
+    fill(make_plan(tmp_path / "tree", images, **keeping))
+    root = tmp_path / "tree" / "embeddings"
+    other = replace(encoder, checkpoint_sha256="1" * 64)
+    with pytest.raises(ManifestError, match=r"checkpoint_sha256 0+\.\.\. \(asked: 1+\.\.\.\)"):
+        require_embeddings(root, other, jobs_of(images), images)
+    with pytest.raises(ManifestError, match="checkpoint_sha256"):
+        make_plan(tmp_path / "tree", images, **{**keeping, "embedding_signature": other})
+    foreign: dict[Modality, Path] = {"ir": tmp_path / "foreign"}
+    write_image(foreign["ir"] / "00.png", np.full((12, 16, 3), 9, np.uint8))
+    with pytest.raises(ManifestError, match="another image"):
+        require_embeddings(root, encoder, jobs_of(foreign), foreign)
+    with pytest.raises(ManifestError, match="no such file"):
+        require_embeddings(tmp_path / "nowhere", encoder, jobs_of(images), images)
+
+
+def test_masks_are_made_only_as_fast_as_they_are_taken(images: dict[Modality, Path]) -> None:
+    from stub_masks import Stub
+
+    seen: list[int] = []
+
+    class Counting(Stub):
+        def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Any]:
+            seen.append(1)
+            return super().generate(image)
+
+    results = make_masks(jobs_of(images), Counting(), MakeOptions(), num_workers=2)
+    next(results)
+    assert len(seen) == 1
+    results.close()  # type: ignore[attr-defined]
+    assert len(seen) == 1

@@ -1,0 +1,197 @@
+"""How good a model's masks are, for each kind of prompt."""
+
+import dataclasses
+import importlib.util
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.modeling import Sam
+
+from thfuse_sam.datasets import segmentation
+from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
+from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
+from thfuse_sam.finetune.embedding_cache import EmbeddingCache
+from thfuse_sam.finetune.samples import find_embedding, group_prompts, object_masks
+from thfuse_sam.metrics.segmentation import (
+    ScoredMask,
+    boundary_iou,
+    coco_average_precision,
+    mask_dice,
+    mask_iou,
+)
+from thfuse_sam.sam.prompted import Frame, encode, logits_side, predict, resize_image
+
+# The prompts that a result is given for: the interior point, and the jittered box, equal in every evaluation.
+KINDS: Mapping[str, PromptMix] = {"point": PromptMix(point=1.0), "box": PromptMix(box=1.0)}
+ESTIMATE = "estimated_iou"  # the mean of the model's own estimates: neither better nor worse when high
+TITLES = {"iou": "IoU", "dice": "Dice", "boundary_iou": "boundary IoU", "AP": "AP", "AP50": "AP50", "AP75": "AP75"}
+
+# Kind of prompt -> figure -> value, the higher the better; and "objects" and ESTIMATE.
+Results = dict[str, dict[str, float]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """One object's result. A plain value, because processes send these to each other."""
+
+    kind: str
+    iou: float
+    dice: float
+    boundary_iou: float
+    estimate: float  # the model's own, of the mask's IoU
+    scored: ScoredMask | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedObjects:
+    """Predicted masks of an image's N objects, in the order of its `object_ids`."""
+
+    prompts: Prompts
+    masks: npt.NDArray[np.bool_]  # NxHxW
+    scores: npt.NDArray[np.float32]  # N, the model's own estimate of each mask's IoU
+
+
+def evaluate_sam(
+    sam: Sam,
+    dataset: SegmentationDataset,
+    *,
+    n_objects: int,
+    seed: int = 0,
+    cache: EmbeddingCache | None = None,
+    full: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Results:
+    """Mean IoU and Dice over all objects of `dataset`, at the images' own size, for each of KINDS.
+
+    Args:
+        sam: in eval mode; its mode is left as it is.
+        n_objects: objects that the decoder takes at once; no influence on the result.
+        seed: of the boxes' jitter.
+        cache: of the model's embeddings; None computes each.
+        full: boundary IoU and COCO AP too, which take longer than the model where objects are many, and ESTIMATE.
+        rank, world_size: this process and how many share the work; each gets all of the result.
+    """
+    segmentation.set_epoch(dataset, 0)
+    outcomes = [
+        outcome
+        for index in range(rank, len(dataset), world_size)
+        for outcome in _evaluate_image(sam, dataset, index, n_objects, seed, cache, full)
+    ]
+    if world_size > 1:
+        gathered: list[list[_Outcome]] = [[] for _ in range(world_size)]
+        torch.distributed.all_gather_object(gathered, outcomes)
+        outcomes = [outcome for part in gathered for outcome in part]
+    return {kind: _summarise([item for item in outcomes if item.kind == kind], full) for kind in KINDS}
+
+
+def mean_iou(results: Results) -> float:
+    """The mean IoU over the kinds of prompts."""
+    return sum(figures["iou"] for figures in results.values()) / len(results)
+
+
+def fitting_threshold(threshold: float, zero_shot: Results, fine_tuned: Results) -> float:
+    """A `pred_iou_thresh` for the tuned model where `threshold` fits the model before.
+
+    Tuning moves the model's estimates of its masks' IoU: it sees labelled objects alone, in each of which some mask is
+    right. The threshold of the automatic mask generator has to move as far, by the mean over prompts by point.
+    """
+    shift = fine_tuned["point"][ESTIMATE] - zero_shot["point"][ESTIMATE]
+    return min(max(threshold + shift, 0.0), 0.99)
+
+
+def result_table(columns: Mapping[str, Results]) -> str:
+    """Results side by side as a Markdown table: one row for each kind of prompt and figure.
+
+    Args:
+        columns: for example "zero-shot" and "fine-tuned" -> their results.
+    """
+    first = next(iter(columns.values()))
+    lines = [
+        f"| prompt | figure | {' | '.join(columns)} |",
+        f"|---|---|{'---:|' * len(columns)}",
+    ]
+    for kind, figures in first.items():
+        for name in TITLES:
+            values = [results[kind].get(name, math.nan) for results in columns.values()]
+            if name in figures and not all(math.isnan(value) for value in values):
+                lines.append(f"| {kind} | {TITLES[name]} | {' | '.join(f'{value:.3f}' for value in values)} |")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def predict_objects(
+    sam: Sam,
+    dataset: SegmentationDataset,
+    index: int,
+    *,
+    n_objects: int,
+    seed: int = 0,
+    cache: EmbeddingCache | None = None,
+) -> tuple[SegmentationSample, dict[str, PredictedObjects]]:
+    """A sample, and what `sam` makes of its objects for each of KINDS. Arguments as in `evaluate_sam`."""
+    sample = dataset[index]
+    ids = sample.object_ids
+    frame = Frame.of(sample.shape, sam.image_encoder.img_size)
+    embedding, key = find_embedding(dataset, index, sample, cache)
+    if embedding is None:
+        embedding = encode(sam, [resize_image(sample.image, frame)])[0]
+        if cache is not None and key is not None:
+            embedding = cache.store(key, embedding)
+    embedding = embedding.to(sam.device).float()
+    found = {}
+    for kind, mix in KINDS.items():
+        prompts = sample_prompts(sample, ids, mix, np.random.default_rng((seed, index)))
+        masks, scores = np.empty((len(ids), *sample.shape), bool), np.empty(len(ids), np.float32)
+        for indices, tensors in group_prompts(prompts, frame, logits_side(sam)):
+            for first in range(0, len(indices), n_objects):
+                chosen = slice(first, first + n_objects)
+                rows = indices[chosen].numpy()
+                masks[rows], scores[rows] = predict(sam, embedding, frame, tensors.rows(chosen))
+        found[kind] = PredictedObjects(prompts, masks, scores)
+    return sample, found
+
+
+def _evaluate_image(
+    sam: Sam,
+    dataset: SegmentationDataset,
+    index: int,
+    n_objects: int,
+    seed: int,
+    cache: EmbeddingCache | None,
+    full: bool,
+) -> list[_Outcome]:
+    sample, found = predict_objects(sam, dataset, index, n_objects=n_objects, seed=seed, cache=cache)
+    wanted = object_masks(sample, sample.object_ids)
+    return [
+        _Outcome(
+            kind,
+            mask_iou(mask, truth),
+            mask_dice(mask, truth),
+            boundary_iou(mask, truth) if full else math.nan,
+            float(score),
+            ScoredMask.of(sample.name, mask, truth, float(score)) if full else None,
+        )
+        for kind, objects in found.items()
+        for mask, truth, score in zip(objects.masks, wanted, objects.scores, strict=True)
+    ]
+
+
+def _summarise(outcomes: Sequence[_Outcome], full: bool) -> dict[str, float]:
+    figures: dict[str, float] = {"objects": len(outcomes)}
+    for name in ("iou", "dice", "boundary_iou"):
+        if name != "boundary_iou" or full:
+            figures[name] = float(np.mean([getattr(item, name) for item in outcomes])) if outcomes else math.nan
+    if full:
+        figures[ESTIMATE] = float(np.mean([item.estimate for item in outcomes])) if outcomes else math.nan
+        if importlib.util.find_spec("faster_coco_eval") is not None:
+            figures |= coco_average_precision([item.scored for item in outcomes if item.scored is not None])
+        else:
+            log.info("no COCO AP: faster-coco-eval is not installed")
+    return figures

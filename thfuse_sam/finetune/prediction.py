@@ -1,0 +1,161 @@
+"""Masks of single images by a Segment Anything model: of given prompts, or of everything in the image."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from segment_anything.modeling import Sam
+
+from thfuse_sam.errors import UsageError
+from thfuse_sam.files import write_atomically, write_text
+from thfuse_sam.images import write_image
+from thfuse_sam.masks.format import MAX_SEGMENTS, LabelMap, paint_order, write_mask
+from thfuse_sam.masks.overlay import draw_overlay
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.prompted import Frame, PromptTensors, encode, predict, resize_image
+
+FORMATS = ("npy", "png", "coco")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectPrompt:
+    """What is known of one object: points, a box, or both, in pixels of the image."""
+
+    points: tuple[tuple[float, float, int], ...] = ()  # x, y, and 1 for inside or 0 for outside
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundObject:
+    """One predicted mask."""
+
+    mask: npt.NDArray[np.bool_]  # HxW
+    score: float  # the model's own estimate of the mask's IoU
+
+
+ImagePredictor = Callable[[npt.NDArray[np.uint8]], list[FoundObject]]
+
+
+def prompted_predictor(sam: Sam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
+    """A function that gives one mask for each of `prompts`, in their order.
+
+    It raises UsageError for a prompt that lies outside its image.
+    """
+
+    def run(image: npt.NDArray[np.uint8]) -> list[FoundObject]:
+        shape = (image.shape[0], image.shape[1])
+        for prompt in prompts:
+            _require_inside(prompt, shape)
+        frame = Frame.of(shape, sam.image_encoder.img_size)
+        with torch.no_grad():
+            embedding = encode(sam, [resize_image(image, frame)])[0]
+        found = []
+        for prompt in prompts:
+            masks, scores = predict(sam, embedding, frame, _tensors(prompt, frame))
+            found.append(FoundObject(masks[0], float(scores[0])))
+        return found
+
+    return run
+
+
+def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
+    """A function that gives the masks of all segments of an image, larger ones first."""
+
+    def run(image: npt.NDArray[np.uint8]) -> list[FoundObject]:
+        found = [FoundObject(item.mask, item.predicted_iou) for item in generator.generate(image)]
+        return [found[index] for index in paint_order([int(np.count_nonzero(item.mask)) for item in found])]
+
+    return run
+
+
+def label_objects(found: Sequence[FoundObject], shape: tuple[int, int]) -> LabelMap:
+    """Paint masks into a label map HxW: object k of the list has the label k; smaller ones lie over larger ones."""
+    if len(found) > MAX_SEGMENTS:
+        raise ValueError(f"{len(found)} objects are more than a label map can hold")
+    labels: LabelMap = np.zeros(shape, np.uint8) if len(found) <= 255 else np.zeros(shape, np.uint16)
+    for index in paint_order([int(np.count_nonzero(item.mask)) for item in found]):
+        labels[found[index].mask] = index + 1
+    return labels
+
+
+class PredictionWriter:
+    """Writes what was found: `<name>.npy` and `<name>.png` (label maps), `annotations.json` (COCO), overlays."""
+
+    def __init__(self, folder: Path, formats: Sequence[str], *, overlays: bool) -> None:
+        self.folder, self.formats, self.overlays = folder, tuple(formats), overlays
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def write(self, name: str, file_name: str, image: npt.NDArray[np.uint8], found: Sequence[FoundObject]) -> None:
+        """The result of one image (uint8 HxWx3, `name` below its folder without suffix). Raises OutputError."""
+        shape = (image.shape[0], image.shape[1])
+        labels = label_objects(found, shape)
+        # Not `with_suffix`: a dot may be a part of the name.
+        if "npy" in self.formats:
+            write_mask(self.folder / f"{name}.npy", labels)
+        if "png" in self.formats:
+            picture = Image.fromarray(labels)
+            write_atomically(self.folder / f"{name}.png", lambda file: picture.save(file, format="PNG"))
+        if self.overlays:
+            write_image(self.folder / "overlays" / f"{name}.png", draw_overlay(image, labels))
+        if "coco" in self.formats:
+            number = len(self._images) + 1
+            self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
+            for item in found:
+                self._annotations.append(_annotation(item, number, len(self._annotations) + 1))
+
+    def close(self) -> None:
+        """Write what belongs to all images. Raises OutputError."""
+        if "coco" in self.formats:
+            content = {
+                "images": self._images,
+                "annotations": self._annotations,
+                "categories": [{"id": 1, "name": "object"}],
+            }
+            write_text(self.folder / "annotations.json", json.dumps(content) + "\n")
+
+
+def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
+    height, width = shape
+    for x, y, _ in prompt.points:
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise UsageError(f"--points {x:g},{y:g}: lies outside the image of {width}x{height} pixels")
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            given = f"{x0:g},{y0:g},{x1:g},{y1:g}"
+            raise UsageError(
+                f"--boxes {given}: is no box inside the image of {width}x{height} pixels; "
+                "give X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"
+            )
+
+
+def _tensors(prompt: ObjectPrompt, frame: Frame) -> PromptTensors:
+    points = labels = boxes = None
+    if prompt.points:
+        points = torch.from_numpy(frame.coordinates(np.array([[(x, y) for x, y, _ in prompt.points]], np.float64)))
+        labels = torch.tensor([[label for _, _, label in prompt.points]], dtype=torch.int32)
+    if prompt.box is not None:
+        boxes = torch.from_numpy(frame.coordinates(np.array([prompt.box], np.float64)))
+    return PromptTensors(points, labels, boxes)
+
+
+def _annotation(item: FoundObject, image_id: int, number: int) -> dict[str, Any]:
+    encoded = coco_mask.encode(np.asfortranarray(item.mask, dtype=np.uint8))
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": 1,
+        "segmentation": {"size": list(item.mask.shape), "counts": encoded["counts"].decode("ascii")},
+        "area": int(np.count_nonzero(item.mask)),
+        "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
+        "score": item.score,
+        "iscrowd": 0,
+    }

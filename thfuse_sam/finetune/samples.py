@@ -1,0 +1,128 @@
+"""Training samples of a prompted model: an image or its embedding, prompts of some of its objects, their targets."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from thfuse_sam.datasets import segmentation
+from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
+from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
+from thfuse_sam.finetune.embedding_cache import EmbeddingCache
+from thfuse_sam.sam.prompted import Frame, PromptTensors, low_resolution_targets, mask_prompts, resize_image
+from thfuse_sam.training.loop import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFrame:
+    """Sizes of a model that its samples depend on."""
+
+    image_size: int  # pixels, side of the encoder's input
+    logits_side: int  # side of the decoder's logits
+
+
+@dataclasses.dataclass
+class TrainingSample:
+    """One image with N of its objects."""
+
+    name: str
+    image: Tensor | None  # uint8 3xhxw, resized; None where the embedding is known
+    embedding: Tensor | None  # float16 CxExE; None where it has to be computed
+    key: str | None  # of the embedding in the cache; None: not to be kept
+    targets: Tensor  # float32 NxLxL in [0, 1]
+    valid: Tensor  # float32 LxL, 0 on padding
+    groups: list[tuple[Tensor, PromptTensors]]  # objects (int64 indices) with prompts of one kind
+    seed: tuple[int, ...]  # of what is drawn while the model runs
+
+
+class PromptedSamples:
+    """Yields `TrainingSample`s; each is a function of (seed, epoch, index)."""
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        model: ModelFrame,
+        mix: PromptMix,
+        *,
+        n_objects: int,
+        seed: int,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
+        """`n_objects`: most objects of an image in one step; of more, some are drawn by chance in every epoch."""
+        self.dataset, self.model, self.mix = dataset, model, mix
+        self.n_objects, self.seed, self.cache = n_objects, seed, cache
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        segmentation.set_epoch(self.dataset, epoch)
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        sample = self.dataset[index]
+        seed = (self.seed, self._epoch, index)
+        rng = np.random.default_rng(seed)
+        ids = list(sample.object_ids)
+        if len(ids) > self.n_objects:
+            ids = sorted(int(chosen) for chosen in rng.choice(ids, self.n_objects, replace=False))
+        frame = Frame.of(sample.shape, self.model.image_size)
+        prompts = sample_prompts(sample, ids, self.mix, rng)
+        targets, valid = low_resolution_targets(object_masks(sample, ids), frame, self.model.logits_side)
+        known, key = find_embedding(self.dataset, index, sample, self.cache)
+        return TrainingSample(
+            name=sample.name,
+            image=resize_image(sample.image, frame) if known is None else None,
+            embedding=known,
+            key=key,
+            targets=targets,
+            valid=valid,
+            groups=group_prompts(prompts, frame, self.model.logits_side),
+            seed=seed,
+        )
+
+
+def object_masks(sample: SegmentationSample, object_ids: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Masks of objects, bool NxHxW."""
+    return np.stack([sample.mask(object_id) for object_id in object_ids])
+
+
+def find_embedding(
+    dataset: SegmentationDataset, index: int, sample: SegmentationSample, cache: EmbeddingCache | None
+) -> tuple[Tensor | None, str | None]:
+    """The embedding of a sample, where the cache has it, and the key to keep it under; None: not worth keeping."""
+    if cache is None or dataset.image_path(index) is None:  # an image that chance composed is never met again
+        return None, None
+    key = cache.key(sample.image)
+    return cache.load(key), key
+
+
+def group_prompts(prompts: Prompts, frame: Frame, logits_side: int) -> list[tuple[Tensor, PromptTensors]]:
+    """The objects by kind of prompt, as the model takes them."""
+    groups = []
+    for indices, own in prompts.groups():
+        tensors = PromptTensors(
+            points=torch.from_numpy(frame.coordinates(own.points)) if own.points.shape[1] else None,
+            labels=torch.from_numpy(own.point_labels) if own.points.shape[1] else None,
+            boxes=None if own.boxes is None else torch.from_numpy(frame.coordinates(own.boxes)),
+            masks=None if own.masks is None else mask_prompts(own.masks, frame, logits_side),
+        )
+        groups.append((torch.from_numpy(indices), tensors))
+    return groups
+
+
+class SampleBatch:
+    """Samples of a batch, as they are: nothing that handles collections of tensors looks inside."""
+
+    def __init__(self, items: list[TrainingSample]) -> None:
+        self.items = items
+
+
+def collate(samples: list[Any]) -> Batch:
+    """Samples of different sizes and numbers of objects stay apart; "name" is what the loop counts images by."""
+    return {"name": [sample.name for sample in samples], "samples": SampleBatch(samples)}

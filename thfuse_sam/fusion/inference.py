@@ -1,0 +1,93 @@
+"""Running a trained network on whole pairs: batches of equal size, half precision, tiles for large images."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from thfuse_sam.datasets.fusion import FusionSample
+from thfuse_sam.errors import ImageSizeError
+from thfuse_sam.fusion.tiles import fuse_tiled
+from thfuse_sam.models import TiledNetwork
+from thfuse_sam.training.loop import Precision
+
+_DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceSettings:
+    """How a network is run; none of it changes results by more than rounding."""
+
+    precision: Precision = "fp32"  # "fp16", "bf16": layers in half precision, the sum with the sources in single
+    batch_size: int = 1  # pairs of one size that go through the network together
+    tile_size: int = 1024  # pixels a side; images of more than four tiles' area are fused in tiles
+
+
+DEFAULT_INFERENCE = InferenceSettings()
+
+
+def plan_batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Group images by size: lists of indices into `sizes`, (height, width) each, of at most `batch_size`.
+
+    Groups come in the order of their first images, and images in theirs.
+    """
+    groups: list[list[int]] = []
+    unfinished: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        group = unfinished.get(size)
+        if group is None or len(group) >= batch_size:
+            group = unfinished[size] = []
+            groups.append(group)
+        group.append(index)
+    return groups
+
+
+@torch.no_grad()
+def fuse_lumas(
+    network: nn.Module,
+    samples: Sequence[FusionSample],
+    device: torch.device,
+    settings: InferenceSettings = DEFAULT_INFERENCE,
+) -> list[NDArray[np.uint8]]:
+    """The network's fused images of whole pairs of one size: uint8 HxW each.
+
+    Values are clamped and rounded, never stretched: stretching inflates contrast metrics. `network` is on `device`, in
+    evaluation mode. Raises ImageSizeError naming the first pair.
+    """
+    height, width = samples[0]["ir"].shape[-2:]
+    first = samples[0]["name"]
+    try:
+        with autocast(device, settings.precision):
+            if isinstance(network, TiledNetwork) and height * width > 4 * settings.tile_size**2:
+                fused = [_tiled(network, sample, device, settings.tile_size) for sample in samples]
+            else:
+                inputs = (torch.stack([sample[key] for sample in samples]).to(device) for key in _INPUTS)  # type: ignore[literal-required]
+                fused = list(network(*inputs).float())
+    except ImageSizeError as error:  # the network does not know the name
+        raise ImageSizeError(f"pair {first!r}: {error}") from None
+    except torch.cuda.OutOfMemoryError:
+        raise ImageSizeError(
+            f"pair {first!r}: {len(samples)} of {width}x{height} pixels do not fit into the GPU; "
+            "use a smaller --batch_size or --tile_size, or --device cpu"
+        ) from None
+    return [image[0].clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy() for image in fused]
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Run layers in `precision` inside.
+
+    Weights and sources stay in single precision: bfloat16 has steps of 1/256 near white, which would show as bands.
+    """
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+def _tiled(network: TiledNetwork, sample: FusionSample, device: torch.device, tile_size: int) -> Tensor:
+    inputs = (sample[key][None] for key in _INPUTS)  # type: ignore[literal-required]
+    return fuse_tiled(network, *inputs, tile_size=tile_size, device=device)[0].float()

@@ -1,0 +1,250 @@
+"""Fusing one pair interactively: read and embedded once, then segmented and fused again as the thresholds move."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thfuse_sam.datasets.fusion import FusionSample
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, size_mismatch
+from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError
+from thfuse_sam.fusion.fusing import FusedPair, FuseReport, Uint8Image, add_colour, fuse_luma, fuse_pairs
+from thfuse_sam.images import image_size, luma, read_infrared, read_visible
+from thfuse_sam.masks.format import LabelMap, guidance_inputs, labels
+from thfuse_sam.masks.source import LiveMasks
+from thfuse_sam.sam.decoder import UPSCALING, DecodedPoints, Decoder, StockPoints
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, ImageEmbedding
+
+_T = TypeVar("_T")
+
+_MAX_REMEMBERED_BYTES = 256 * 2**20  # of one image's decoded points
+_MASKS_PER_POINT = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Of an image that a session opens; larger ones are refused before they are decoded."""
+
+    max_bytes: int = 50 * 2**20  # of the file
+    max_pixels: int = 16_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskThresholds:
+    """The generator's settings that need no new embedding; see `GeneratorSettings`."""
+
+    pred_iou_thresh: float
+    stability_score_thresh: float
+    box_nms_thresh: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenPair:
+    """A pair that was read, and what SAM's image encoder made of it. The images share height and width."""
+
+    name: str
+    infrared: Uint8Image  # HxW
+    visible: Uint8Image  # HxWx3, RGB
+    ir_embedding: ImageEmbedding
+    vi_embedding: ImageEmbedding
+    ir_decoder: Decoder
+    vi_decoder: Decoder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FusedView:
+    """What came of an open pair by some thresholds. All arrays have its height and width."""
+
+    fused: Uint8Image  # HxWx3, RGB; HxW without colour
+    ir_labels: LabelMap  # 0 is no segment
+    vi_labels: LabelMap
+    mask_seconds: float  # for both masks
+    fuse_seconds: float
+
+
+class RememberedPoints:
+    """A decoder for one image that decodes the same points only once: no threshold matters to what it returns.
+
+    With it, new thresholds cost filtering and enlarging alone. Keeps IoUs and logits of every point it has decoded.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._image: Any = None
+        self._found: dict[bytes, StockPoints] = {}
+
+    def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
+        if self._image is None:
+            self._image = self._decoder.prepare(features, input_size)
+        return self._image
+
+    def decode(self, image: Any, points: Tensor) -> DecodedPoints:
+        key = points.cpu().numpy().tobytes()
+        if key not in self._found:
+            decoded = self._decoder.decode(image, points)
+            shape = decoded.predicted_ious.shape
+            logits = decoded.logits(torch.arange(shape.numel(), device=points.device))
+            self._found[key] = StockPoints(decoded.predicted_ious, logits.unflatten(0, shape))
+        return self._found[key]
+
+
+class FusionSession:
+    """Fuses single pairs step by step, and folders at once, with the same network and the same mask generator.
+
+    Not made for several threads at a time.
+
+    Args:
+        network: a fusion network; is moved to `device`.
+        generator: its settings are the default thresholds. Crops are switched off: embeddings know nothing of them.
+        device: of the network; the generator stays where it is.
+        limits: for `open`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        generator: AutomaticMaskGenerator,
+        device: torch.device,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._network = network.to(device).eval()
+        self._device = device
+        self._sam = generator.sam
+        self._settings = dataclasses.replace(generator.settings, crop_n_layers=0)
+
+    @property
+    def thresholds(self) -> MaskThresholds:
+        """The default ones."""
+        values = {field.name: getattr(self._settings, field.name) for field in dataclasses.fields(MaskThresholds)}
+        return MaskThresholds(**values)
+
+    def open(self, ir: Path, vi: Path) -> OpenPair:
+        """Read and embed a pair of image files.
+
+        Errors name the files without their folders, which mean nothing to who has uploaded them.
+
+        Raises:
+            ImageReadError: a file is no readable image, or has more bytes or pixels than the limits allow.
+            ImageSizeError: the two differ in size.
+            DeviceError: memory does not suffice.
+        """
+        for path in (ir, vi):
+            self._require_within_limits(path)
+        infrared, visible = _unplaced(ir, read_infrared), _unplaced(vi, read_visible)
+        if infrared.shape != visible.shape[:2]:
+            pair = ImagePair(vi.stem, Path(ir.name), Path(vi.name))
+            height, width = infrared.shape
+            raise ImageSizeError(size_mismatch(pair, (height, width), (visible.shape[0], visible.shape[1])))
+        generator = self._generator(self.thresholds)
+        # As `images.read_for_sam` shows it to SAM, so that masks are those of `precompute_masks.py`.
+        ir_embedding = generator.encode(np.repeat(infrared[:, :, None], 3, axis=2))
+        vi_embedding = generator.encode(visible)
+        ir_decoder, vi_decoder = (self._decoder(generator, embedding) for embedding in (ir_embedding, vi_embedding))
+        return OpenPair(vi.stem, infrared, visible, ir_embedding, vi_embedding, ir_decoder, vi_decoder)
+
+    def fuse(self, pair: OpenPair, thresholds: MaskThresholds, *, gray: bool = False) -> FusedView:
+        """Segment an open pair anew from its embeddings and fuse it. `gray` leaves out the visible image's colour.
+
+        Raises:
+            UsageError: a threshold is out of its range.
+            ImageSizeError: the images are too small for the network, or do not fit into memory.
+        """
+        started = time.perf_counter()
+        generator = self._generator(thresholds)
+        generator.decoder = pair.ir_decoder
+        ir_labels = generator.label_map_from(pair.ir_embedding)
+        generator.decoder = pair.vi_decoder
+        vi_labels = generator.label_map_from(pair.vi_embedding)
+        masked = time.perf_counter()
+        fused = fuse_luma(self._network, _sample(pair, ir_labels, vi_labels), self._device)
+        if not gray:
+            fused = add_colour(fused, pair.visible)
+        return FusedView(fused, ir_labels, vi_labels, masked - started, time.perf_counter() - masked)
+
+    def fuse_folder(
+        self,
+        pairs: PairSet,
+        output_dir: Path,
+        thresholds: MaskThresholds,
+        observe: Callable[[FusedPair], None],
+        *,
+        gray: bool = False,
+    ) -> FuseReport:
+        """Fuse all of `pairs` into `output_dir`; see `fuse_pairs`. Pairs that cannot be fused are in its `failures`."""
+        masks = LiveMasks(self._generator(thresholds).label_map, None)
+        return fuse_pairs(
+            self._network,
+            pairs.pairs,
+            masks,
+            output_dir,
+            device=self._device,
+            gray=gray,
+            skip_bad=True,
+            observers=[observe],
+        )
+
+    def _generator(self, thresholds: MaskThresholds) -> AutomaticMaskGenerator:
+        settings = dataclasses.replace(self._settings, **dataclasses.asdict(thresholds))
+        return AutomaticMaskGenerator(self._sam, settings)
+
+    def _decoder(self, generator: AutomaticMaskGenerator, embedding: ImageEmbedding) -> Decoder:
+        """The decoder for one image; one that remembers, unless that would take too much memory (large models)."""
+        places = embedding.features.shape[-2] * embedding.features.shape[-1]
+        floats = self._settings.points_per_side**2 * _MASKS_PER_POINT * places * UPSCALING**2
+        # Adaptive points depend on the thresholds: what is remembered would grow with each change.
+        if self._settings.adaptive_points or 4 * floats > _MAX_REMEMBERED_BYTES:
+            return generator.decoder
+        return RememberedPoints(generator.decoder)
+
+    def _require_within_limits(self, path: Path) -> None:
+        size = path.stat().st_size if path.is_file() else 0  # reading reports a missing file
+        if size > self.limits.max_bytes:
+            raise ImageReadError(
+                f"{path.name}: {_mib(size)} MiB, more than the {_mib(self.limits.max_bytes)} MiB allowed here; "
+                "use a smaller file"
+            )
+        height, width = _unplaced(path, image_size)
+        if height * width > self.limits.max_pixels:
+            raise ImageReadError(
+                f"{path.name}: {width}x{height} pixels, more than the {self.limits.max_pixels / 1e6:g} megapixels "
+                "allowed here; scale the image down"
+            )
+
+
+def _sample(pair: OpenPair, ir_labels: LabelMap, vi_labels: LabelMap) -> FusionSample:
+    """What `FusionDataset` yields for the pair with these masks."""
+    return FusionSample(
+        ir=_to_float(pair.infrared[None]),
+        vi=_to_float(luma(pair.visible)[None]),
+        vi_rgb=_to_float(pair.visible.transpose(2, 0, 1)),
+        ir_guidance=torch.from_numpy(guidance_inputs(ir_labels)),
+        vi_guidance=torch.from_numpy(guidance_inputs(vi_labels)),
+        ir_labels=torch.from_numpy(labels(ir_labels)),
+        vi_labels=torch.from_numpy(labels(vi_labels)),
+        has_ir_mask=True,
+        has_vi_mask=True,
+        name=pair.name,
+    )
+
+
+def _to_float(image: Uint8Image) -> Tensor:
+    """uint8 CxHxW to float32 CxHxW in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).to(torch.float32) / 255.0
+
+
+def _unplaced(path: Path, read: Callable[[Path], _T]) -> _T:
+    """What `read` returns; an error's text without the folder of `path`."""
+    try:
+        return read(path)
+    except ThFuseError as error:
+        raise type(error)(str(error).replace(str(path), path.name)) from error
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.3g}"

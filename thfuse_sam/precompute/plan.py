@@ -1,0 +1,181 @@
+"""Planning a mask precomputation: which masks are missing, and whether they may go into this tree at all."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
+from thfuse_sam.images import MODALITIES, Modality, image_size
+from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
+from thfuse_sam.masks.manifest import MANIFEST_NAME, ForeignSources, Manifest, Signature, require_same_signature
+from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
+from thfuse_sam.masks.store import MaskStore, open_masks
+from thfuse_sam.precompute.jobs import Job
+from thfuse_sam.precompute.worker import MakeOptions
+
+StoreKind = Literal["npy", "shards"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. Nothing has been written yet."""
+
+    root: Path
+    store: StoreKind
+    signature: Signature
+    source: dict[str, str]  # the folder of each modality of the run, for the manifest
+    jobs: list[Job]  # every image of the run
+    todo: list[Job]  # those without a finished mask, or all of them to overwrite
+    options: MakeOptions
+    overwrite: bool  # remove what exists of `todo` before the first mask is made
+    replaces_all: bool  # nothing of what exists stays, so that other settings are fine
+    embedding_signature: Signature | None = None  # of the embeddings that are kept; None: none are
+    shard_size: int = SHARD_SIZE  # images
+
+    @property
+    def finished(self) -> int:
+        """Number of images whose masks exist and stay."""
+        return len(self.jobs) - len(self.todo)
+
+    def open(self) -> MaskStore:
+        """The masks that exist now."""
+        return open_masks(self.root)
+
+
+def plan_precompute(
+    root: Path,
+    jobs: Sequence[Job],
+    image_dirs: Mapping[Modality, Path],
+    signature: Signature,
+    *,
+    overwrite: bool = False,
+    options: MakeOptions | None = None,
+    embedding_signature: Signature | None = None,
+    store: StoreKind | None = None,
+    shard_size: int = SHARD_SIZE,
+) -> Plan:
+    """Decide what a run into the tree at `root` has to make; reads headers only and writes nothing.
+
+    A mask is finished when it is whole, has its image's size (looked at where the image was changed after the mask
+    was written) and everything that `options` asks for lies beside it.
+
+    Args:
+        image_dirs: the folder of each modality of the run, for the manifest.
+        overwrite: make every mask anew. Where that replaces the whole tree, other settings and other images are fine.
+        embedding_signature: what the embeddings depend on, with `options.save_embeddings`.
+        store: one file for each mask, or tar files; None: as the tree has it, one file each in a new one.
+
+    Raises:
+        ManifestError: the tree has masks of other settings, of unknown settings, or of other images of the same
+            names; or it is of the other kind of store.
+    """
+    options = options or MakeOptions()
+    found = open_masks(root)
+    present = {modality: set(found.names(modality)) for modality in MODALITIES}
+    kind = store_kind(root, store, any(present.values()))
+    existing = [job for job in jobs if job.name in present[job.modality]]
+    others = sum(map(len, present.values())) - len(existing)
+    replaces_all = overwrite and not others
+    if not replaces_all and (root / MANIFEST_NAME).is_file():
+        manifest = Manifest.load(root)
+        remedy = f"choose another --output_dir than {root}, or pass --overwrite"
+        if overwrite:
+            remedy = f"--overwrite would leave {others} masks of those in {root}; choose another --output_dir"
+        require_same_signature(manifest, signature, remedy)
+        _require_own_masks(manifest, existing, image_dirs, root)
+    elif not replaces_all and (existing or others):
+        raise ManifestError(
+            f"--output_dir {root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
+            "choose another --output_dir or delete them"
+        )
+    if overwrite and existing and others and kind == "shards":
+        raise ManifestError(
+            f"--overwrite would have to take {len(existing)} masks out of the shards in {root}, which hold {others} "
+            "others; choose another --output_dir"
+        )
+    if options.save_embeddings and embedding_signature is not None and not replaces_all:
+        require_embeddings(root / EMBEDDINGS_FOLDER, embedding_signature, jobs, image_dirs, may_be_missing=True)
+    kept = EmbeddingTree(root / EMBEDDINGS_FOLDER)
+
+    def is_finished(job: Job) -> bool:
+        return job.name in present[job.modality] and _is_finished(job, found, kept, options)
+
+    return Plan(
+        root=root,
+        store=kind,
+        signature=signature,
+        source={modality: str(folder.resolve()) for modality, folder in image_dirs.items()},
+        jobs=list(jobs),
+        todo=[job for job in jobs if overwrite or not is_finished(job)],
+        options=options,
+        overwrite=overwrite,
+        replaces_all=replaces_all,
+        embedding_signature=embedding_signature if options.save_embeddings else None,
+        shard_size=shard_size,
+    )
+
+
+def require_embeddings(
+    root: Path,
+    signature: Signature,
+    jobs: Sequence[Job],
+    image_dirs: Mapping[Modality, Path],
+    *,
+    may_be_missing: bool = False,
+) -> None:
+    """Refuse embeddings that another encoder made, or that were made from other images of the same names.
+
+    Raises ManifestError.
+    """
+    if may_be_missing and not (root / MANIFEST_NAME).is_file():
+        return
+    manifest = Manifest.load(root)
+    require_same_signature(manifest, signature, f"the embeddings in {root} do not fit; make them with these settings")
+    tree = EmbeddingTree(root)
+    _require_own_masks(manifest, [job for job in jobs if tree.has(job.modality, job.name)], image_dirs, root)
+
+
+def store_kind(root: Path, asked: StoreKind | None, has_masks: bool) -> StoreKind:
+    """The kind of store at `root`, or `asked` (None: one file each) for a new one. Raises ManifestError."""
+    there: StoreKind | None = "shards" if (root / SHARDS_FOLDER).is_dir() else "npy" if has_masks else None
+    if there is not None and asked not in (None, there):
+        raise ManifestError(f"--store {asked}: {root} holds masks as {there}; choose another --output_dir")
+    return there or asked or "npy"
+
+
+def _require_own_masks(
+    manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Modality, Path], root: Path
+) -> None:
+    foreign = {modality: ForeignSources(manifest, modality, folder) for modality, folder in image_dirs.items()}
+    for job in jobs:
+        other = foreign[job.modality].find(job.name)
+        if other is not None:
+            raise ManifestError(
+                f"--output_dir {root} may hold the mask of {other} under the name of {job.image}, another image; "
+                "choose another --output_dir for this data set"
+            )
+
+
+def _is_finished(job: Job, store: MaskStore, kept: EmbeddingTree, options: MakeOptions) -> bool:
+    """Whether the mask of `job`, which exists, is whole and has everything that is asked for beside it."""
+    if options.save_instances and not store.has_instances(job.modality, job.name):
+        return False
+    if options.save_embeddings and not kept.has(job.modality, job.name):
+        return False
+    try:
+        shape, written = store.stamp(job.modality, job.name)
+        # Opening every image would take most of the time of a start on a large tree.
+        return _unchanged_since(job.image, written) or shape == image_size(job.image)
+    except (ImageReadError, MaskReadError):
+        return False
+
+
+def _unchanged_since(image: Path, time_ns: int) -> bool:
+    try:
+        status = os.stat(image)  # noqa: PTH116, asked for every image of a data set
+    except OSError:
+        return False
+    # The system sets the second time itself, also for a file that is copied or moved with its old times.
+    return max(status.st_mtime_ns, status.st_ctime_ns) < time_ns

@@ -1,0 +1,187 @@
+"""Making masks in several processes of one machine: one for each device, or CPU processes that share the cores."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+import joblib
+import torch
+from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from thfuse_sam.errors import WorkerError
+from thfuse_sam.precompute.jobs import Job
+from thfuse_sam.precompute.worker import Made, MakeOptions, MaskGenerator, make_masks
+
+# Images that a worker gets at once: on a GPU enough to read ahead, on a CPU so few that little is lost with a worker.
+_BLOCK_GPU = 16
+_BLOCK_CPU = 1
+_WATCH_SECONDS = 2.0
+_IDLE_SECONDS = 300  # after which a process without work ends
+_DIED = "the process that worked on it died, twice; is there enough memory?"
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker process makes masks with. Everything in it can be pickled."""
+
+    make_generator: Callable[[str], MaskGenerator]  # of a device: "cpu", "cuda:0", ...
+    options: MakeOptions
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells the runs apart that one worker process serves
+
+
+def block_size(device: str) -> int:
+    """Images that a worker on `device` gets at once."""
+    return _BLOCK_CPU if device == "cpu" else _BLOCK_GPU
+
+
+def make_in_processes(jobs: Sequence[Job], spec: WorkerSpec, devices: Sequence[str]) -> Iterator[Made]:
+    """Make the masks of `jobs` in one process for each entry of `devices`; results come in no fixed order.
+
+    CPU processes divide the cores among themselves. Images that a dying worker may have had at hand are made again,
+    one at a time; one whose worker then dies again counts as failed.
+
+    Raises:
+        WorkerError: workers die whatever they are given.
+    """
+    todo = list(jobs)
+    slots = Path(tempfile.mkdtemp(prefix="thfuse-devices-"))
+    try:
+        while todo:
+            begun: list[Job] = []
+            done: set[Job] = set()
+            try:
+                for made in _side_by_side(_Pool(spec, tuple(devices), slots), todo, begun):
+                    done.add(made.job)
+                    yield made
+                return
+            except TerminatedWorkerError as error:
+                suspects = [job for job in begun if job not in done]
+                alone = list(_one_by_one(_Pool(spec, tuple(devices[:1]), slots), suspects))
+                if not done and all(made.reason == _DIED for made in alone):
+                    raise WorkerError(
+                        f"the worker processes die, whatever they work on ({_one_line(error)}); use fewer processes"
+                    ) from None
+                yield from alone
+                settled = done.union(suspects)
+                todo = [job for job in todo if job not in settled]
+    finally:
+        shutil.rmtree(slots, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """How to start worker processes, one for each device."""
+
+    spec: WorkerSpec
+    devices: tuple[str, ...]
+    slots: Path  # folder in which processes claim devices
+
+    @contextlib.contextmanager
+    def start(self) -> Iterator[Callable[[Sequence[Job]], "Future[list[Made]]"]]:
+        """Yields what gives a block of images to a process; in the end all of them are killed: they write nothing."""
+        threads = max(1, joblib.cpu_count() // len(self.devices))
+        # joblib's executor itself: `joblib.Parallel` gives out more work without asking whether results are taken.
+        executor = ProcessPoolExecutor(
+            max_workers=len(self.devices), timeout=_IDLE_SECONDS, env={"OMP_NUM_THREADS": str(threads)}
+        )
+        try:
+            yield lambda block: executor.submit(_make_block, self.spec, self.devices, self.slots, threads, block)
+        finally:
+            executor.shutdown(wait=True, kill_workers=True)
+
+
+def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterator[Made]:
+    """Raises TerminatedWorkerError where a process dies; `begun` had been given out by then."""
+    size = max(map(block_size, pool.devices))
+    blocks = (jobs[first : first + size] for first in range(0, len(jobs), size))
+    pending: set[Future[list[Made]]] = set()
+    with pool.start() as submit:
+        while True:
+            # One block in work and one waiting for each process: results do not pile up where the disk is slow.
+            for block in itertools.islice(blocks, 2 * len(pool.devices) - len(pending)):
+                begun.extend(block)
+                pending.add(submit(block))
+            if not pending:
+                return
+            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield from future.result()
+
+
+def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[Made]:
+    """An image whose process dies has failed."""
+    left = deque(jobs)
+    while left:
+        try:
+            with pool.start() as submit:
+                while left:
+                    yield from submit([left[0]]).result()
+                    left.popleft()
+        except TerminatedWorkerError:
+            yield Made(left.popleft(), None, reason=_DIED)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+@dataclass
+class _Worker:
+    """What a worker process keeps from one block to the next."""
+
+    token: str
+    generator: MaskGenerator
+    slot: filelock.FileLock  # held for as long as the process lives
+
+
+_worker: _Worker | None = None
+
+
+def _make_block(
+    spec: WorkerSpec, devices: tuple[str, ...], slots: Path, threads: int, block: Sequence[Job]
+) -> list[Made]:
+    global _worker
+    if _worker is None or _worker.token != spec.token:
+        # Ctrl-C goes to every process of the terminal; the one that was started by the user decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        _worker = None  # an earlier run's model is freed before the next one is built
+        device, slot = _claim_device(devices, slots)
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        _worker = _Worker(spec.token, spec.make_generator(device), slot)
+    ahead = 0 if len(block) == 1 else 1
+    return [result.finish() for result in make_masks(block, _worker.generator, spec.options, ahead)]
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which may have been killed."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _claim_device(devices: tuple[str, ...], slots: Path) -> tuple[str, filelock.FileLock]:
+    """A device that no other process of this run has. The system frees that of a process that dies."""
+    for _ in range(600):
+        for number, device in enumerate(devices):
+            lock = filelock.FileLock(slots / str(number), timeout=0, is_singleton=False)
+            try:
+                lock.acquire(poll_interval=0.1)
+            except filelock.Timeout:
+                continue
+            return device, lock
+    raise WorkerError(f"process {os.getpid()} found no free device of {', '.join(devices)}; end other runs")

@@ -1,0 +1,191 @@
+"""Making masks on a Ray cluster: Ray Data with a pool of actors, one for each GPU (or CPU core where there is none).
+
+A process of its own talks to the cluster: Ray ends the process that has lost its head node, and the one that writes
+masks must outlive that. Images (and embeddings to use) are read where the actors run, so every machine of the cluster
+must see them under the same paths; masks are sent back and written by the process that was started.
+"""
+
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from thfuse_sam.errors import ThFuseError, UsageError, WorkerError
+from thfuse_sam.precompute.jobs import Job
+from thfuse_sam.precompute.processes import WorkerSpec, block_size
+from thfuse_sam.precompute.worker import Made, make_masks
+
+_RETRIES = 3  # times that a block of images is given to another actor after its own has died
+_END_SECONDS = 15.0
+_DIED = f"the worker that had it died {_RETRIES + 1} times; look at Ray's logs, is there enough memory?"
+_NO_RAY = "--engine ray needs Ray, which is not installed; run: pip install 'th-fuse-sam[ray]'"
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How to reach the cluster and how much of it to use."""
+
+    address: str | None = None  # of a running cluster, "auto": the one of this machine; None: start one here
+    workers: int | None = None  # actors; None: one for each GPU, or core where there is no GPU
+    use_gpu: bool | None = None  # None: where the cluster has GPUs
+    cores: int | None = None  # of a cluster that is started here; None: this machine's
+    timeout_s: float = 60.0  # seconds without an answer after which the head node counts as lost
+
+
+def require_ray() -> None:
+    """Raise UsageError where Ray is not installed. Does not import it."""
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise UsageError(_NO_RAY)
+
+
+def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[Made]:
+    """Make the masks of `jobs` on a Ray cluster; results come in no fixed order.
+
+    A worker that is killed costs its block of images, which another one makes again.
+
+    Raises:
+        WorkerError: the cluster cannot be reached, or is lost on the way; what was yielded before is right.
+    """
+    require_ray()
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    log_file = Path(tempfile.mkstemp(prefix="thfuse-ray-", suffix=".log")[1])
+    driver = context.Process(target=_drive, args=(list(jobs), spec, options, sending, str(log_file)), name="ray driver")
+    left = set(jobs)
+    driver.start()
+    sending.close()
+    try:
+        while True:
+            try:
+                message = receiving.recv()
+            except EOFError:
+                driver.join()
+                raise WorkerError(
+                    f"lost the Ray cluster {options.address or 'of this machine'} (its head node does not answer; "
+                    f"log: {log_file}); start it again and repeat the command"
+                ) from None
+            if message is None:
+                break
+            if isinstance(message, ThFuseError):
+                raise message
+            left.discard(message.job)
+            yield message
+        driver.join()
+        log_file.unlink(missing_ok=True)
+        for job in sorted(left, key=str):
+            yield Made(job, None, reason=_DIED)
+    finally:
+        receiving.close()
+        if driver.is_alive():
+            driver.terminate()  # Ray then ends what it has started on this machine
+            driver.join(_END_SECONDS)
+            driver.kill()
+
+
+def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Connection, log_file: str) -> None:
+    """The process that talks to Ray: sends each `Made`, then None; or the error that ended it."""
+    import signal
+
+    # Ctrl-C goes to every process of the terminal; the one that was started by the user decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ray writes to the streams from C++; the user gets one line from the process that waits.
+    descriptor = os.open(log_file, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    try:
+        for made in _run(jobs, spec, options):
+            results.send(made)
+        results.send(None)
+    except BrokenPipeError:  # whoever waited has gone
+        pass
+    except ThFuseError as error:
+        results.send(error)
+    except BaseException as error:
+        traceback.print_exc()
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        results.send(WorkerError(f"Ray failed: {reason[-1][:300]} (log: {log_file}); repeat the command to go on"))
+    finally:
+        sys.stdout.flush()
+        results.close()
+
+
+def _run(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[Made]:
+    # Read when Ray's core starts.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(math.ceil(options.timeout_s)))
+    import ray
+    import ray.data
+
+    try:
+        # `include_dashboard` is for a cluster that is started here; a running one refuses it.
+        if options.address is None:
+            ray.init(num_cpus=options.cores, log_to_driver=False, include_dashboard=False)
+        else:
+            ray.init(address=options.address, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise WorkerError(
+            f"--ray_address {options.address or '(none)'}: no Ray cluster answers ({reason}); "
+            "start one with `ray start --head`, or leave the option out"
+        ) from None
+    try:
+        yield from _stream(jobs, spec, options)
+    finally:
+        ray.shutdown()
+
+
+def _stream(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[Made]:
+    import ray
+    import ray.data
+
+    resources = ray.cluster_resources()
+    gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
+    use_gpu = gpus > 0 if options.use_gpu is None else options.use_gpu
+    if use_gpu and gpus == 0:
+        raise WorkerError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
+    workers = options.workers or (gpus if use_gpu else cores)
+    size = block_size("cuda" if use_gpu else "cpu")
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A block whose workers die again and again must not cost the others.
+    context.max_errored_blocks = -1
+    items = [{"modality": job.modality, "name": job.name, "image": str(job.image)} for job in jobs]
+    blocks = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / size))
+    made = blocks.map_batches(
+        _Actor,
+        fn_constructor_args=(spec, "cuda" if use_gpu else "cpu"),
+        batch_size=size,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_gpus=1 if use_gpu else 0,
+        num_cpus=1,
+        # Its own default is to try for ever, also with an image that no worker survives.
+        ray_remote_args_fn=_retries,
+    )
+    for row in made.iter_rows():
+        yield row["made"]
+
+
+def _retries() -> dict[str, Any]:
+    return {"max_restarts": -1, "max_task_retries": _RETRIES}
+
+
+class _Actor:
+    """Makes the masks of one block of images after another, with one generator."""
+
+    def __init__(self, spec: WorkerSpec, device: str) -> None:
+        self._options = spec.options
+        self._generator = spec.make_generator(device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        rows = zip(batch["modality"], batch["name"], batch["image"], strict=True)
+        jobs = [Job(modality, str(name), Path(image)) for modality, name, image in rows]
+        made = make_masks(jobs, self._generator, self._options, num_workers=1)
+        return {"made": [result.finish() for result in made]}

@@ -1,0 +1,248 @@
+"""Filling a mask tree as `mask_plan.plan_precompute` has planned it.
+
+Masks are made in this process (`mask_making`), in several of one machine (`mask_processes`) or on a Ray cluster
+(`mask_ray`); in each case this process alone writes. Several such processes may fill one tree at the same time.
+"""
+
+import contextlib
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from tqdm import tqdm
+
+from thfuse_sam.errors import ManifestError, OutputError
+from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
+from thfuse_sam.masks.format import LabelMap
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, manifest_lock, require_same_signature
+from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards, ShardWriter
+from thfuse_sam.masks.store import MaskStore, open_masks
+from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.precompute.jobs import Job
+from thfuse_sam.precompute.plan import Plan, store_kind
+from thfuse_sam.precompute.worker import MaskGenerator, Result, make_masks
+
+# Always images per second, also below one, where tqdm would turn the ratio round.
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+
+
+@dataclass
+class Outcome:
+    """What a run did; filled while it goes on, so that it is right after an interruption too."""
+
+    written: int = 0  # masks
+    empty: int = 0  # of those, masks without a segment
+    failures: dict[Job, str] = field(default_factory=dict)  # reason, one line
+
+
+def precompute(plan: Plan, generator: MaskGenerator, outcome: Outcome, *, num_workers: int = 0) -> None:
+    """Make the masks of `plan.todo` in this process; see `write_masks`.
+
+    Args:
+        num_workers: threads that read images ahead of the generator, and as many that paint and write masks behind
+            it, each with at most this many images at hand; 0 does everything in line.
+    """
+    write_masks(plan, make_masks(plan.todo, generator, plan.options, num_workers), outcome, num_workers=num_workers)
+
+
+def write_masks(plan: Plan, results: Iterable[Result], outcome: Outcome, *, num_workers: int = 0) -> None:
+    """Write what is made of `plan.todo`.
+
+    An image that could not be read or segmented is noted in `outcome.failures` and the rest is done. Whatever stops
+    the run early (Ctrl-C, a full disk), masks that are written stay valid and the manifest says what there is.
+
+    Args:
+        results: makes masks while it is iterated over.
+        outcome: filled while the run goes on.
+
+    Raises:
+        OutputError: the tree cannot be written; nothing partial is left behind.
+        ManifestError: meanwhile another process has begun to fill the tree with other settings.
+    """
+    _begin(plan)
+    shards = ShardWriter(plan.root, plan.shard_size) if plan.store == "shards" else None
+    writing = _Writing(plan, shards or MaskTree(plan.root), outcome, num_workers)
+    try:
+        for result in results:
+            writing.add(result)
+        writing.finish()
+        if shards is not None:
+            shards.close()
+        save_manifest(plan, outcome)
+    except BaseException as error:
+        if isinstance(results, Iterator) and hasattr(results, "close"):
+            results.close()
+        # What is made is kept if it can be; the first error is the one to report.
+        with contextlib.suppress(OutputError):
+            writing.finish(discard=isinstance(error, OutputError))
+        if shards is not None:
+            with contextlib.suppress(OutputError):
+                shards.close()
+            outcome.written -= shards.lost
+        with contextlib.suppress(OutputError, ManifestError):
+            save_manifest(plan, outcome)
+        raise
+    finally:
+        writing.close()
+
+
+class _MaskWriter(Protocol):
+    def add(self, modality: Modality, name: str, mask: LabelMap, instances: str | None) -> None:
+        """Write a label map and its instances (content of their file). Raises OutputError."""
+
+
+class _Writing:
+    """Writes results in threads, at most `num_workers` at a time, and counts them; 0 writes in line."""
+
+    def __init__(self, plan: Plan, writer: _MaskWriter, outcome: Outcome, num_workers: int) -> None:
+        self._writer = writer
+        self._embeddings = EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+        self._outcome = outcome
+        self._num_workers = num_workers
+        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="write") if num_workers else None
+        self._waiting: deque[Future[None]] = deque()
+        self._counting = threading.Lock()
+        self._bar = tqdm(
+            total=len(plan.todo),
+            desc="masks",
+            unit=" images",
+            bar_format=_BAR,
+            mininterval=0.1 if sys.stderr.isatty() else 5.0,
+        )
+
+    def add(self, result: Result) -> None:
+        """Write `result` soon. Raises OutputError, also for a result that was added before."""
+        if self._threads is None:
+            self._write(result)
+            return
+        self._waiting.append(self._threads.submit(self._write, result))
+        # Looked at before it is taken out, so that an interruption here forgets none.
+        while len(self._waiting) > self._num_workers or (self._waiting and self._waiting[0].done()):
+            self._waiting[0].result()
+            self._waiting.popleft()
+
+    def finish(self, discard: bool = False) -> None:
+        """Wait until everything is written; `discard` drops what nobody has begun to write. Raises OutputError."""
+        if discard:
+            for future in self._waiting:
+                future.cancel()
+        first: OutputError | None = None
+        while self._waiting:
+            future = self._waiting[0]
+            if not future.cancelled():
+                try:
+                    future.result()
+                except OutputError as error:
+                    first = first or error
+            self._waiting.popleft()
+        if first is not None:
+            raise first
+
+    def close(self) -> None:
+        """End the threads and the bar."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        self._bar.close()
+
+    def _write(self, result: Result) -> None:
+        made = result.finish()
+        if made.label_map is not None:
+            modality, name = made.job.modality, made.job.name
+            # The label map last: where it exists, everything that was asked for does.
+            if made.embedding is not None:
+                self._embeddings.write(modality, name, made.embedding)
+            self._writer.add(modality, name, made.label_map, made.instances)
+        with self._counting:
+            if made.label_map is None:
+                self._outcome.failures[made.job] = made.reason
+                self._bar.set_postfix(failed=len(self._outcome.failures), refresh=False)
+            else:
+                self._outcome.written += 1
+                self._outcome.empty += not made.segments
+            self._bar.update()
+
+
+def _begin(plan: Plan) -> None:
+    """Make the folders, note the run in the manifest, and remove what is to be overwritten."""
+    make_directory(plan.root)
+    remove_abandoned(plan.root)
+    with manifest_lock(plan.root):
+        store_kind(plan.root, plan.store, any(map(open_masks(plan.root).names, MODALITIES)))
+        manifest = _current_manifest(plan)
+        if plan.overwrite:
+            # First, so that an interrupted run can go on as a plain one: what exists then is new.
+            _remove(plan)
+        if plan.source not in manifest.sources:
+            manifest = replace(manifest, sources=[*manifest.sources, plan.source])
+        manifest.save(plan.root)
+        if plan.store == "shards":
+            make_directory(plan.root / SHARDS_FOLDER)
+        if plan.embedding_signature is not None:
+            _note_embeddings(plan, plan.embedding_signature)
+
+
+def _current_manifest(plan: Plan) -> Manifest:
+    """The manifest as it is now: another process may have written it after this run was planned."""
+    if plan.replaces_all or not (plan.root / MANIFEST_NAME).is_file():
+        return Manifest(plan.signature)
+    manifest = Manifest.load(plan.root)
+    require_same_signature(manifest, plan.signature)
+    return manifest
+
+
+def _note_embeddings(plan: Plan, signature: Signature) -> None:
+    folder = make_directory(plan.root / EMBEDDINGS_FOLDER)
+    manifest = Manifest(signature)
+    if not plan.replaces_all and (folder / MANIFEST_NAME).is_file():
+        manifest = Manifest.load(folder)
+        require_same_signature(manifest, signature)
+    if plan.source not in manifest.sources:
+        manifest = replace(manifest, sources=[*manifest.sources, plan.source])
+    manifest.save(folder)
+
+
+def _remove(plan: Plan) -> None:
+    tree, kept = MaskTree(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+    for job in plan.todo:
+        tree.remove(job.modality, job.name)
+        kept.remove(job.modality, job.name)
+    if plan.replaces_all and isinstance(found := open_masks(plan.root), MaskShards):
+        found.remove_all()
+
+
+def save_manifest(plan: Plan, outcome: Outcome) -> None:
+    """Bring counts and failures in the manifest up to date; a failure is forgotten once its mask exists.
+
+    Raises OutputError, ManifestError.
+    """
+    if not plan.root.is_dir():
+        make_directory(plan.root)
+    with manifest_lock(plan.root):
+        manifest = Manifest(plan.signature)
+        if (plan.root / MANIFEST_NAME).is_file():
+            manifest = Manifest.load(plan.root)
+        sources = manifest.sources if plan.source in manifest.sources else [*manifest.sources, plan.source]
+        found = open_masks(plan.root)
+        failed_now = {(job.modality, job.name) for job in outcome.failures}
+        earlier = [entry for entry in manifest.failures if _still_failed(entry, found, failed_now)]
+        new = [
+            {"modality": job.modality, "name": job.name, "path": str(job.image.absolute()), "reason": reason}
+            for job, reason in outcome.failures.items()
+        ]
+        counts: dict[str, int] = {modality: len(found.names(modality)) for modality in MODALITIES}
+        replace(manifest, sources=sources, counts=counts, failures=earlier + new).save(plan.root)
+
+
+def _still_failed(entry: Mapping[str, str], store: MaskStore, failed_now: set[tuple[Modality, str]]) -> bool:
+    """Whether a failure in the manifest stands after a run in which `failed_now` have failed."""
+    name = entry.get("name", "")
+    return any(
+        modality == entry.get("modality") and (modality, name) not in failed_now and not store.has(modality, name)
+        for modality in MODALITIES
+    )

@@ -1,0 +1,226 @@
+"""From the painted layers to what the two cameras record: light, mist, glare, exposure, blur and noise."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.scenes.canvas import Floats, enlarge, grain, noise_tile
+from tools.scenes.stage import Lamp, Stage
+
+_LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2  # displayed value -> light; gamma 2 has a fast inverse
+
+
+def _lit(lamp: Lamp, x: Floats, y: Floats, z: Floats) -> Floats:
+    """Share of a lamp's light that reaches each point."""
+    dx, dz = x - lamp.position[0], z - lamp.position[2]
+    if lamp.beam is None:
+        dy = np.maximum(lamp.position[1] - y, 0.0)
+        square = dx * dx + dz * dz + dy * dy + 0.3
+        # Street lamps throw their light down and leave the sides dark: the cosine to the third.
+        return dy * dy * dy / (square * square * np.sqrt(square))
+    ahead = dx * lamp.beam[0] + dz * lamp.beam[1]
+    across = dx * lamp.beam[1] - dz * lamp.beam[0]
+    spread = 0.26 * np.maximum(ahead, 0.0) + 0.7
+    rise = np.maximum(y - 0.9, 0.0) / (0.06 * np.maximum(ahead, 0.0) + 0.25)
+    cone = np.exp(-(across * across) / (spread * spread) - rise * rise)
+    return np.where(ahead > 0, cone / (ahead * ahead + 14.0), 0.0).astype(np.float32)
+
+
+def visible_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The colour image HxWx3 RGB, and the same without noise."""
+    canvas, weather, rng, camera = stage.canvas, stage.weather, stage.rng, stage.camera
+    h, w = canvas.parts.shape
+    texture = _texture(stage, depth)
+    np.multiply(texture, rough, out=texture)
+    texture += 1.0
+    image: Floats = np.asarray(cv2.LUT(canvas.paint[..., :3], _LINEAR), np.float32)
+    image *= texture[..., None]
+    if stage.lamps:
+        # Lamps light points in space, so they are worked out on a coarse grid where the picture is large.
+        step = 2 if w >= 200 else 1
+        z = np.ascontiguousarray(depth[::step, ::step])
+        columns, rows = np.arange(0, w, step, dtype=np.float32), np.arange(0, h, step, dtype=np.float32)[:, None]
+        x = (columns - camera.centre_x) * z / camera.focal
+        y = camera.eye - (rows - camera.horizon) * z / camera.focal
+        light = np.empty((*z.shape, 3), np.float32)
+        light[:] = weather.light
+        for lamp in stage.lamps:
+            if lamp.position[2] < 70:
+                light += _lit(lamp, x, y, z)[..., None] * np.array(lamp.colour, np.float32)
+        # Close to a beam the exposure would be lower; one exposure for all needs a limit instead.
+        light /= 1 + 0.7 * light
+        image *= enlarge(light, w, h) if step > 1 else light
+    else:
+        image *= np.array(weather.light, np.float32)
+    image += np.asarray(cv2.LUT(canvas.glow, _LINEAR), np.float32) * np.float32(1.25 if weather.dark else 1.0)
+    image = _mist(stage, image, depth)
+    if weather.dark:
+        image = _bloom(stage, image)
+    if weather.condition == "glare":
+        image = _glare(stage, image, depth)
+    image *= weather.exposure
+    # A soft shoulder keeps bright surfaces from clipping hard.
+    np.minimum(image, 4.0, out=image)
+    image = image * (1 + image * 0.11) / (1 + image * 0.42)
+    np.clip(image, 0, 1, out=image)
+    shown: Floats = np.sqrt(image) * np.float32(255)
+    clean = np.rint(shown).astype(np.uint8)
+    luma = np.float32(weather.noise) * rng.standard_normal((h, w), dtype=np.float32)
+    tint = np.float32(weather.noise * 0.8) * rng.standard_normal(((h + 1) // 2, (w + 1) // 2, 3), dtype=np.float32)
+    shown += luma[..., None]
+    shown += enlarge(tint, w, h)
+    return np.clip(np.rint(shown), 0, 255).astype(np.uint8), clean
+
+
+def _texture(stage: Stage, depth: Floats) -> Floats:
+    """HxW grain, deviation about 1: lies flat on the ground in perspective, upright elsewhere."""
+    camera = stage.camera
+    h, w = depth.shape
+    out = grain(stage.rng, h, w, max(1.0, w / 640))
+    first = max(0, int(np.ceil(camera.horizon)) + 1)
+    if first >= h:
+        return out
+    rows = np.arange(first, h, dtype=np.float32)
+    z = camera.focal * camera.eye / np.maximum(rows - camera.horizon, 0.3)
+    x = (np.arange(w, dtype=np.float32) - camera.centre_x) * (z / camera.focal)[:, None]
+    ground = np.zeros((h - first, w), np.float32)
+    for size, weight in ((0.02, 0.8), (0.13, 0.7)):  # metres per cell of the tile
+        u = np.mod(x / size, 512).astype(np.float32)
+        v = np.broadcast_to(np.mod(z / size, 512).astype(np.float32)[:, None], u.shape)
+        layer = cv2.remap(noise_tile(), u, np.ascontiguousarray(v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        # Grain finer than a pixel would only flicker: it fades with distance.
+        seen = np.clip(camera.focal * size * 6 / z * (camera.eye / z) ** 0.5, 0, 1)
+        ground += weight * layer * seen[:, None]
+    # What stands on the ground hides it: there the depth differs from the ground's.
+    flat = np.abs(depth[first:] / z[:, None] - 1) < 0.02
+    out[first:][flat] = ground[flat]
+    return out
+
+
+def _mist(stage: Stage, image: Floats, depth: Floats) -> Floats:
+    weather = stage.weather
+    through = cv2.exp(-weather.haze * depth)
+    # The layers are smooth at edges, the depth is not: soften it to match.
+    through = cv2.blur(through, (3, 3))[..., None]
+    air = np.array([_LINEAR[int(c)] for c in weather.air], np.float32)
+    if weather.condition != "fog":
+        # The painted sky has its haze already.
+        through[depth > 2000] = 1.0
+    if weather.condition == "fog":
+        # Banks of mist: thicker and thinner patches, slowly varying.
+        h, w = depth.shape
+        coarse = cv2.resize(stage.rng.standard_normal((5, 7), dtype=np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+        through = np.clip(through + 0.05 * coarse[..., None] * (1 - through), 0, 1)
+    return image * through + air * (1 - through)
+
+
+def _bloom(stage: Stage, image: Floats) -> Floats:
+    """Light that scatters around lamps, and the cones below street lamps."""
+    camera, weather = stage.camera, stage.weather
+    h, w = image.shape[:2]
+    small = cv2.resize(np.maximum(image - 0.45, 0), (max(8, w // 4), max(8, h // 4)), interpolation=cv2.INTER_AREA)
+    wide = cv2.GaussianBlur(small, (0, 0), w / 4 * 0.05)
+    tight = cv2.GaussianBlur(small, (0, 0), w / 4 * 0.012)
+    misty = min(weather.haze / 0.02, 1.5)
+    halo = wide * (0.5 + 1.2 * misty) + tight * 0.7
+    cones = np.zeros(small.shape[:2], np.float32)
+    for lamp in stage.lamps:
+        if lamp.beam is not None or lamp.position[2] < 2:
+            continue
+        x, y, z = lamp.position
+        points = camera.project([(x - 0.15, y, z), (x + 0.15, y, z), (x + 2.6, 0.2, z), (x - 2.6, 0.2, z)]) / 4
+        layer = np.zeros_like(cones)
+        cv2.fillConvexPoly(layer, np.rint(np.clip(points, -4000, 4000)).astype(np.int32), 1.0)
+        rows = np.arange(layer.shape[0], dtype=np.float32)[:, None]
+        fall = np.clip((rows - points[0, 1]) / max(points[2, 1] - points[0, 1], 1.0), 0, 1)
+        strength = (0.018 + 0.10 * misty) * float(np.exp(-weather.haze * z * 0.5))
+        cones += layer * (1 - fall) ** 1.5 * strength
+    cones = cv2.GaussianBlur(cones, (0, 0), max(w / 4 * 0.008, 0.6))
+    halo += cones[..., None] * np.array([1.0, 0.8, 0.5], np.float32)
+    return image + cv2.resize(halo, (w, h), interpolation=cv2.INTER_LINEAR)
+
+
+def _sun_place(stage: Stage, depth: Floats) -> NDArray[np.float64]:
+    """A pixel (x, y) of open sky, away from the border where there is one; else just above the image."""
+    h, w = depth.shape
+    rng = stage.rng
+    inner = np.zeros((h, w), bool)
+    inner[h // 20 :, w // 12 : w - w // 12] = True
+    open_sky = cv2.erode(((depth > 2000) & inner).astype(np.uint8), np.ones((max(3, h // 40),) * 2, np.uint8))
+    rows, columns = np.nonzero(open_sky)
+    if len(rows) < 20:
+        return np.array([w * rng.uniform(0.2, 0.8), -0.06 * h])
+    at = int(rng.integers(len(rows)))
+    return np.array([float(columns[at]), float(rows[at])])
+
+
+def _glare(stage: Stage, image: Floats, depth: Floats) -> Floats:
+    """A light that shines into the lens: a burnt-out spot, a veil, streaks and ghosts of the aperture."""
+    rng, camera, weather = stage.rng, stage.camera, stage.weather
+    h, w = image.shape[:2]
+    if weather.dark:
+        spots = [lamp for lamp in stage.lamps if lamp.beam is not None and lamp.beam[1] < -0.5]
+        spots = [
+            lamp
+            for lamp in spots
+            if lamp.position[2] > 4 and not camera.beside(lamp.position[0], lamp.position[0], lamp.position[2])
+        ]
+        spots.sort(key=lambda lamp: lamp.position[2])
+        where: list[NDArray[np.float64]] = []
+        for lamp in spots[:1]:
+            x, y, z = lamp.position
+            where += [camera.project([(x + side, y, z)])[0] for side in (-0.62, 0.62)]
+        if not where:
+            # The oncoming car is just outside: its beams come in from the side.
+            where = [np.array([-0.02 * w if camera.centre_x > w / 2 else 1.02 * w, camera.horizon + 0.08 * h])]
+        tint, power = np.array([1.0, 0.97, 0.88], np.float32), 0.34
+    else:
+        where = [_sun_place(stage, depth)]
+        tint, power = np.array([1.0, 0.86, 0.62], np.float32), 1.0
+    sh, sw = max(8, h // 2), max(8, w // 2)
+    y, x = np.mgrid[0:sh, 0:sw].astype(np.float32)
+    veil = np.zeros((sh, sw), np.float32)
+    for px, py in where:
+        dx, dy = (x - px * sw / w) / sw, (y - py * sh / h) / sw
+        r = np.sqrt(dx * dx + dy * dy) + 1e-4
+        veil += power * (np.exp(-((r / 0.035) ** 2)) * 6 + 0.55 * np.exp(-r / 0.10) + 0.42 * np.exp(-r / 0.38))
+        angle = np.arctan2(dy, dx)
+        turn = rng.uniform(0, 2 * np.pi)
+        rays = np.abs(np.cos(3 * angle + turn)) ** 40 + 0.5 * np.abs(np.cos(5 * angle + 2 * turn)) ** 60
+        veil += power * 0.5 * rays * np.exp(-r / 0.12)
+    light = veil[..., None] * tint
+    px, py = where[0] * [sw / w, sh / h]
+    for at, size in ((0.5, 0.035), (0.9, 0.06), (1.35, 0.028), (1.7, 0.085)):
+        gx, gy = px + (sw / 2 - px) * at * 1.2, py + (sh / 2 - py) * at * 1.2
+        ghost = np.clip(1.5 - np.sqrt((x - gx) ** 2 + (y - gy) ** 2) / (size * sw) * 1.4, 0, 0.35)
+        colour = np.array(((0.9, 0.5, 0.25), (0.35, 0.7, 0.5), (0.5, 0.5, 0.9))[int(rng.integers(3))], np.float32)
+        light += ghost[..., None] * colour * 0.35 * power
+    light = enlarge(light, w, h)
+    # The veil also takes contrast away near the source.
+    return image * (1 - 0.5 * np.clip(light, 0, 1)) + light
+
+
+def infrared_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The thermal image HxW, and the same without noise."""
+    canvas, rng = stage.canvas, stage.rng
+    h, w = canvas.parts.shape
+    heat = canvas.paint[..., 3].astype(np.float32)
+    heat += grain(rng, h, w, max(1.0, w / 320)) * rough * 14
+    # Air between, and mist more so, pulls distant things towards its own temperature, less than it does for the eye.
+    sky = depth > 2000
+    through = cv2.exp(-0.12 * stage.weather.haze * depth)
+    through[sky] = 1.0
+    heat = stage.weather.air_heat + (heat - stage.weather.air_heat) * through
+    sigma = max(0.45, 0.9 * w / 640)
+    heat = np.asarray(cv2.GaussianBlur(heat, (0, 0), sigma), np.float32)
+    # Uncooled detectors show a faint dark halo around hot bodies.
+    heat += 0.10 * (heat - cv2.GaussianBlur(heat, (0, 0), max(2.0, w / 90)))
+    # Automatic gain: the scene's own range fills the picture.
+    low, high = np.percentile(heat[::4, ::4], (0.5, 99.7))
+    gain = min(225.0 / max(high - low, 1.0), 1.6)
+    heat = (heat - low) * gain + 14
+    clean = np.clip(np.rint(heat), 0, 255).astype(np.uint8)
+    heat += 1.7 * rng.standard_normal((h, w), dtype=np.float32)
+    heat += 0.7 * rng.standard_normal((1, w), dtype=np.float32)
+    heat += 0.35 * rng.standard_normal((h, 1), dtype=np.float32)
+    return np.clip(np.rint(heat), 0, 255).astype(np.uint8), clean

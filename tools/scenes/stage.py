@@ -1,0 +1,74 @@
+"""What all objects of a scene share while they are drawn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tools.scenes.canvas import Camera, Canvas, Colour
+from tools.scenes.weather import Weather
+
+Painter = Callable[..., None]  # fills a polygon given in an object's own coordinates
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A light. `heading` is (0, -1) downwards for a street lamp, else the (x, z) direction of a beam."""
+
+    position: Colour  # world, metres
+    colour: Colour  # linear light at 1 m
+    beam: tuple[float, float] | None = None  # None: a street lamp
+
+
+@dataclass
+class Stage:
+    """The canvas, the weather, the lights that are on, the shadows on the ground."""
+
+    canvas: Canvas
+    weather: Weather
+    rng: np.random.Generator
+    lamps: list[Lamp] = field(default_factory=list)
+    shade: NDArray[np.uint8] = field(init=False)  # HxW, 255 = full shadow
+
+    def __post_init__(self) -> None:
+        self.shade = np.zeros(self.canvas.parts.shape, np.uint8)
+
+    @property
+    def camera(self) -> Camera:
+        return self.canvas.camera
+
+    def cast(self, points: ArrayLike, strength: float = 1.0) -> None:
+        """Darken a polygon on the ground, given as world points Nx3 that may stand above it."""
+        if strength <= 0:
+            return
+        world = np.array(points, np.float64)
+        sx, sz = self.weather.shadow
+        world[:, 0] += sx * world[:, 1]
+        world[:, 2] = np.maximum(world[:, 2] + sz * world[:, 1], 1.0)
+        world[:, 1] = 0.0
+        corners = self.camera.project(world)
+        if corners[:, 0].max() < 0 or corners[:, 0].min() >= self.camera.width:
+            return
+        fine = np.rint(np.minimum(np.maximum(corners, -30000), 30000) * 16).astype(np.int32)[None]
+        cv2.fillPoly(self.shade, fine, round(255 * strength), cv2.LINE_AA, 4)
+
+    def cast_upright(self, local: ArrayLike, x: float, z: float) -> None:
+        """The sun's shadow of an upright shape: Nx2 (metres to the right, metres up) that stands at (x, z)."""
+        if self.weather.sun > 0.3:
+            flat = np.asarray(local, np.float64)
+            self.cast(np.stack([flat[:, 0] + x, flat[:, 1], np.full(len(flat), z)], 1), self.weather.sun)
+
+
+class Actor(Protocol):
+    """Something that stands in the scene; actors are drawn from far to near."""
+
+    z: float  # metres
+
+    def shadow(self, stage: Stage) -> None:
+        """Darken the ground."""
+
+    def draw(self, stage: Stage) -> None:
+        """Paint and label."""
