@@ -16,7 +16,7 @@ def test_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_devices(monkeypatch, 0)
     assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
     for name in ("cuda", "cuda:0"):
-        with pytest.raises(DeviceError, match=f"--device {name}: this machine has no CUDA device"):
+        with pytest.raises(DeviceError, match=f"`device` {name}: this machine has no CUDA device"):
             resolve_device(name)
 
 
@@ -24,7 +24,7 @@ def test_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_devices(monkeypatch, 2)
     assert resolve_device("auto").type == "cuda"
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(DeviceError, match=r"--device cuda:2: this machine has 2 CUDA device\(s\), cuda:0 to cuda:1"):
+    with pytest.raises(DeviceError, match=r"`device` cuda:2: this machine has 2 CUDA device\(s\), cuda:0 to cuda:1"):
         resolve_device("cuda:2")
 
 

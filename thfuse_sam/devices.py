@@ -33,13 +33,13 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if match is None:
-        raise DeviceError(f"--device {name}: unknown device; use auto, cpu, cuda or cuda:0, cuda:1, ...")
+        raise DeviceError(f"`device` {name}: unknown device; use auto, cpu, cuda or cuda:0, cuda:1, ...")
     if not torch.cuda.is_available():
-        raise DeviceError(f"--device {name}: this machine has no CUDA device that PyTorch can use; use cpu or auto")
+        raise DeviceError(f"`device` {name}: this machine has no CUDA device that PyTorch can use; use cpu or auto")
     index = int(match[1] or 0)
     count = torch.cuda.device_count()
     if index >= count:
-        raise DeviceError(f"--device {name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
+        raise DeviceError(f"`device` {name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
     return torch.device(name)
 
 

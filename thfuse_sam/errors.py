@@ -1,7 +1,8 @@
 """Errors that a user can act on: one class per kind of mistake, one line each.
 
-A message names the argument or file, its value and the remedy. `exit_status` is what a command returns:
-2 for wrong usage, 1 for a failure during the work.
+A message names the argument or file, its value and the remedy. It names options in backticks, as fields of the options'
+classes are called; the commands spell them as they are typed. `exit_status` is what a command returns: 2 for wrong
+usage, 1 for a failure during the work.
 """
 
 

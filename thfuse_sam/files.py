@@ -17,7 +17,7 @@ from thfuse_sam.errors import OutputError
 if sys.platform != "win32":
     import fcntl
 
-# Names of files that are being written. Readers and `--verify` never take them for finished ones.
+# Names of files that are being written. Readers and `verify` never take them for finished ones.
 PARTIAL_SUFFIX = ".partial"
 
 # In those names: whether a file's writer is still alive can be asked on its own machine only.

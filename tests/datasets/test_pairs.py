@@ -96,7 +96,7 @@ def test_unknown_layout_lists_what_is_there_and_what_is_accepted(tmp_path: Path)
     with pytest.raises(PairError) as caught:
         find_pairs(tmp_path)
     message = str(caught.value)
-    for part in ("left, right", accepted_layouts(), "--ir_dir and --vi_dir", str(tmp_path)):
+    for part in ("left, right", accepted_layouts(), "`ir_dir` and `vi_dir`", str(tmp_path)):
         assert part in message
     assert "\n" not in message
 
@@ -131,14 +131,14 @@ def test_two_folders_by_name(make_pairs: MakePairs) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give --dataset_path, or --ir_dir and --vi_dir"),
-        ({"ir_dir": "ir"}, "--ir_dir .*ir is given without --vi_dir"),
-        ({"vi_dir": "vi", "dataset_path": ""}, "--vi_dir .*vi is given without --ir_dir"),
+        ({}, "give `dataset_path`, or `ir_dir` and `vi_dir`"),
+        ({"ir_dir": "ir"}, "`ir_dir` .*ir is given without `vi_dir`"),
+        ({"vi_dir": "vi", "dataset_path": ""}, "`vi_dir` .*vi is given without `ir_dir`"),
         ({"ir_dir": "ir", "vi_dir": "ir"}, "are the same folder"),
-        ({"ir_dir": "ir", "vi_dir": "gone"}, "--vi_dir .*gone: no such folder"),
-        ({"ir_dir": "ir/0001.png", "vi_dir": "vi"}, "--ir_dir .*0001.png: is a file"),
-        ({"dataset_path": "gone"}, "--dataset_path .*gone: no such folder"),
-        ({"dataset_path": "ir/0001.png"}, "--dataset_path .*0001.png: is a file"),
+        ({"ir_dir": "ir", "vi_dir": "gone"}, "`vi_dir` .*gone: no such folder"),
+        ({"ir_dir": "ir/0001.png", "vi_dir": "vi"}, "`ir_dir` .*0001.png: is a file"),
+        ({"dataset_path": "gone"}, "`dataset_path` .*gone: no such folder"),
+        ({"dataset_path": "ir/0001.png"}, "`dataset_path` .*0001.png: is a file"),
         ({"dataset_path": "ir"}, "no infrared and visible folder; found no folders"),
     ],
 )
@@ -247,7 +247,7 @@ def test_find_images_with_and_without_partner(make_pairs: MakePairs) -> None:
     assert find_images(root, modality="vi").images == {"2": root / "vi" / "2.png"}
     only_ir = find_images(ir_dir=root / "ir", modality="ir")
     assert only_ir.folder == root / "ir" and len(only_ir.images) == 2
-    with pytest.raises(PairError, match="without --vi_dir"):
+    with pytest.raises(PairError, match="without `vi_dir`"):
         find_images(ir_dir=root / "ir", modality="vi")
 
 

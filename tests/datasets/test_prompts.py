@@ -203,5 +203,5 @@ def test_selection_by_name() -> None:
     assert points.shape == (1, 3, 2) and points[0, 0].tolist() == list(interior_point(sample.mask(1)))
     assert PromptMix.from_selection("random", 5) == PromptMix(points=1, num_points=5)
     assert PromptMix.from_selection("bbox") == PromptMix(box=1)
-    with pytest.raises(UsageError, match="--point_selection middle"):
+    with pytest.raises(UsageError, match="`point_selection` middle"):
         PromptMix.from_selection("middle")

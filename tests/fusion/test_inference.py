@@ -90,5 +90,5 @@ class OutOfMemory(nn.Module):
 
 
 def test_a_full_gpu_is_one_line() -> None:
-    with pytest.raises(ImageSizeError, match=r"pair 'a': 1 of 56x40 pixels.*--tile_size"):
+    with pytest.raises(ImageSizeError, match=r"pair 'a': 1 of 56x40 pixels.*`tile_size`"):
         fuse_lumas(OutOfMemory(), [sample("a", 0)], CPU)

@@ -60,5 +60,5 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path, monk
 
 def test_missing_packages_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UsageError, match=r"--export_onnx: onnxruntime is not installed; pip install"):
+    with pytest.raises(UsageError, match=r"`export_onnx`: onnxruntime is not installed; pip install"):
         onnx.export_onnx(Plain(), tmp_path / "fuse.onnx", 32, 32)

@@ -200,7 +200,7 @@ def test_resume_refuses_another_run(tmp_path) -> None:
             make_trainer(tmp_path, **other).resume(tmp_path / "latest.pth")
     trainer = make_trainer(tmp_path)
     trainer.spec = checkpoints.NetworkSpec("other", {})
-    with pytest.raises(UsageError, match="--network"):
+    with pytest.raises(UsageError, match="`network`"):
         trainer.resume(tmp_path / "latest.pth")
 
 
@@ -306,7 +306,7 @@ def test_warm_up_has_the_steps_asked_for(tmp_path) -> None:
 
 
 def test_fp16_needs_a_gpu(tmp_path) -> None:
-    with pytest.raises(UsageError, match=r"--precision fp16.*bf16"):
+    with pytest.raises(UsageError, match=r"`precision` fp16.*bf16"):
         make_trainer(tmp_path, precision="fp16")
 
 

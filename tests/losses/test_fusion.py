@@ -64,7 +64,7 @@ def test_half_precision_inputs_give_single_precision_losses(batch: tuple[Tensor,
     ("weights", "named"),
     [
         ({"beauty": 1.0}, "beauty"),
-        ({"perceptual": 1.0}, "--vgg_weights"),
+        ({"perceptual": 1.0}, "`vgg_weights`"),
         ({"ssim": -1.0}, "ssim=-1.0"),
         ({"ssim": float("nan")}, "ssim=nan"),
         ({"ssim": 0.0}, "nothing to train on"),

@@ -79,7 +79,7 @@ def test_weights_come_from_a_file(prefix: str, tmp_path: Path, sources: tuple[Te
 
 def test_wrong_weights_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "vgg.pth"
-    with pytest.raises(CheckpointError, match=r"--vgg_weights .*vgg\.pth: No such file"):
+    with pytest.raises(CheckpointError, match=r"`vgg_weights` .*vgg\.pth: No such file"):
         load_perceptual_loss(path)
     path.write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="not weights"):

@@ -120,7 +120,7 @@ def test_of_several_masks_the_best_one_is_trained_and_every_estimate() -> None:
     [
         ({"weights": {"dise": 1.0}}, "dise"),
         ({"weights": {"iou_head": 1.0}}, "no loss of the mask"),
-        ({"alpha": 1.5}, "--alpha 1.5"),
+        ({"alpha": 1.5}, "`alpha` 1.5"),
     ],
 )
 def test_settings_that_cannot_work(options: dict, word: str) -> None:

@@ -45,7 +45,7 @@ def changed(**arrays: np.ndarray) -> bytes:
 def test_a_damaged_embedding(tmp_path: Path, content: bytes) -> None:
     tree = EmbeddingTree(tmp_path)
     tree.write("vi", "a", content)
-    with pytest.raises(MaskReadError, match=r"a\.safetensors: .*--save_embeddings again") as caught:
+    with pytest.raises(MaskReadError, match=r"a\.safetensors: .*`save_embeddings` again") as caught:
         tree.read("vi", "a")
     assert "\n" not in str(caught.value)
 

@@ -76,5 +76,5 @@ def test_damaged(tmp_path: Path, text: str) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(MaskReadError, match="--save_instances"):
+    with pytest.raises(MaskReadError, match="`save_instances`"):
         read_instances(tmp_path / "a.json", (3, 4))

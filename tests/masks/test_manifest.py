@@ -46,7 +46,7 @@ def test_other_settings_are_named_with_both_values() -> None:
     for part in ("model_type vit_b (asked: vit_h)", "points_per_side 32 (asked: 16)", "new None (asked: 1)"):
         assert part in message
     assert "pred_iou_thresh" not in message and "checkpoint" not in message
-    assert "--output_dir" in message and "--overwrite" in message and "\n" not in message
+    assert "`output_dir`" in message and "`overwrite`" in message and "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def edited(**changes: object) -> str:
 )
 def test_damaged_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ManifestError, match=r"manifest\.json: .*; choose another --output_dir") as caught:
+    with pytest.raises(ManifestError, match=r"manifest\.json: .*; choose another `output_dir`") as caught:
         Manifest.load(tmp_path)
     assert "\n" not in str(caught.value)
 

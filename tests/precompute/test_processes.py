@@ -202,5 +202,5 @@ def test_no_ray_cluster_at_the_address(tmp_path: Path, images: dict[Modality, Pa
     from stub_masks import make_stub
 
     plan = make_plan(tmp_path / "tree", images)
-    with pytest.raises(WorkerError, match=r"--ray_address auto: no Ray cluster answers"):
+    with pytest.raises(WorkerError, match=r"`ray_address` auto: no Ray cluster answers"):
         fill_on_ray(plan, WorkerSpec(make_stub, plan.options), address="auto")

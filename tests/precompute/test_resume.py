@@ -140,9 +140,9 @@ def test_shards_hold_the_masks_of_the_tree(tmp_path: Path, images: dict[Modality
 def test_one_place_has_one_kind_of_store(tmp_path: Path, images: dict[Modality, Path]) -> None:
     fill(make_plan(tmp_path / "tree", images))
     fill(make_plan(tmp_path / "shards", images, store="shards"))
-    with pytest.raises(ManifestError, match=r"--store shards: .* holds masks as npy; choose another --output_dir"):
+    with pytest.raises(ManifestError, match=r"`store` shards: .* holds masks as npy; choose another `output_dir`"):
         make_plan(tmp_path / "tree", images, store="shards")
-    with pytest.raises(ManifestError, match="--store npy"):
+    with pytest.raises(ManifestError, match="`store` npy"):
         make_plan(tmp_path / "shards", images, store="npy")
 
 

@@ -134,7 +134,7 @@ def test_a_mask_of_another_size_or_a_broken_one_is_made_anew(tmp_path: Path, ima
 def test_other_settings_are_refused_and_named(tmp_path: Path, images: dict[Modality, Path]) -> None:
     fill(make_plan(tmp_path / "tree", images))
     other = replace(SIGNATURE, generator={"points_per_side": 8})
-    with pytest.raises(ManifestError, match=r"points_per_side 4 \(asked: 8\).*--output_dir.*--overwrite"):
+    with pytest.raises(ManifestError, match=r"points_per_side 4 \(asked: 8\).*`output_dir`.*`overwrite`"):
         plan_precompute(tmp_path / "tree", jobs_of(images), images, other)
 
 
@@ -194,7 +194,7 @@ def test_other_images_of_the_same_names_are_refused(tmp_path: Path, images: dict
     fill(make_plan(tmp_path / "tree", images))
     other: dict[Modality, Path] = {"ir": tmp_path / "other"}
     write_image(other["ir"] / "z.png", np.full((12, 16, 3), 9, np.uint8))
-    with pytest.raises(ManifestError, match=r"other.z\.png, another image; choose another --output_dir"):
+    with pytest.raises(ManifestError, match=r"other.z\.png, another image; choose another `output_dir`"):
         make_plan(tmp_path / "tree", other)
 
 

@@ -187,7 +187,7 @@ def test_wrong_base_is_named(tmp_path: Path, base: ResolvedSam, monkeypatch: pyt
     prepare(sam, adaptation)
     path = tmp_path / "elsewhere" / "tuned.safetensors"
     export.save_trained(path, sam, adaptation, base)
-    with pytest.raises(CheckpointError, match=r"was tuned from base\.pth .* give it by --base_checkpoint"):
+    with pytest.raises(CheckpointError, match=r"was tuned from base\.pth .* give it by `base_checkpoint`"):
         export.load_trained(path)
     other = tmp_path / "other.pth"
     torch.save(build_vit_nano(64).state_dict(), other)
@@ -218,12 +218,12 @@ def test_damaged_descriptions_and_other_parts(tmp_path: Path, base: ResolvedSam)
 
 
 def test_export_needs_a_suffix_that_readers_know(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--export"):
+    with pytest.raises(UsageError, match="`export`"):
         export.export_sam(tmp_path / "model.ckpt", build_vit_nano(64))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options", [{"rank": 0}, {"dropout": 1.0}])
 def test_adapters_that_cannot_work(options: dict) -> None:
-    with pytest.raises(UsageError, match="--lora"):
+    with pytest.raises(UsageError, match="`lora_"):
         LoraSettings(**options)

@@ -87,7 +87,7 @@ def test_explicit_type_must_agree(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is a vit_nano, not a vit_b; .*\(\d+ missing: .*pos_embed") as caught:
         resolve_sam("vit_b", nano_file(tmp_path / "mine.pth"))
     assert "unknown: image_encoder." in str(caught.value)
-    assert "use --sam_model_type vit_nano or" in str(caught.value)
+    assert "use `sam_model_type` vit_nano or" in str(caught.value)
 
 
 @pytest.mark.parametrize("frozen", [("image_encoder",), ()])
@@ -98,12 +98,12 @@ def test_trained_weights_alone_name_the_way_to_a_whole_file(tmp_path: Path, froz
     path = tmp_path / "best.safetensors"
     save_trained(path, sam, adaptation, base)
     for model_type in ("auto", "vit_nano"):
-        with pytest.raises(CheckpointError, match=r"trained weights alone.* --checkpoint .*best\.safetensors --export"):
+        with pytest.raises(CheckpointError, match=r"trained weights alone.* `checkpoint` .*best\.safetensors `export`"):
             resolve_sam(model_type, path)
 
 
 def test_unknown_type_and_unknown_weights(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--sam_model_type huge"):
+    with pytest.raises(UsageError, match="`sam_model_type` huge"):
         resolve_sam("huge", tmp_path / "x.pth")
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(2)}, path)
@@ -149,7 +149,7 @@ def test_explicit_type_without_network_names_url_and_remedy(cache: Path, shipped
     with pytest.raises(CheckpointError) as caught:
         resolve_sam("vit_h")
     assert str(MODEL_TYPES["vit_h"].url) in str(caught.value)
-    assert "--sam_checkpoint" in str(caught.value)
+    assert "`sam_checkpoint`" in str(caught.value)
     assert str(cache / "sam_vit_h_4b8939.pth") in str(caught.value)
     assert resolve_sam("vit_nano").checkpoint == shipped
 
@@ -235,7 +235,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, name: str, content: bytes
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such checkpoint; check --sam_checkpoint"):
+    with pytest.raises(CheckpointError, match="no such checkpoint; check `sam_checkpoint`"):
         read_weights(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match=r"none\.pth: cannot be read"):
         sha256_of(tmp_path / "none.pth")
@@ -303,7 +303,7 @@ def test_download_happens_once(server: dict[str, Any], cache: Path) -> None:
 def assert_clear_error_and_nothing_left(cache: Path, words: str) -> None:
     with pytest.raises(CheckpointError, match=words) as caught:
         resolve_sam("vit_t")
-    assert "\n" not in str(caught.value) and "--sam_checkpoint" in str(caught.value)
+    assert "\n" not in str(caught.value) and "`sam_checkpoint`" in str(caught.value)
     assert not cache.exists() or list(cache.iterdir()) == []
 
 

@@ -345,7 +345,7 @@ def test_refuses_arrays_that_are_no_embedding(changes: dict[str, Any], text: str
 def test_an_embedding_has_no_crops_and_belongs_to_one_model() -> None:
     sam = oracle_sam()
     embedding = AutomaticMaskGenerator(sam, SETTINGS).encode(scene(60, 90))
-    with pytest.raises(UsageError, match="--crop_n_layers 1"):
+    with pytest.raises(UsageError, match="`crop_n_layers` 1"):
         AutomaticMaskGenerator(sam, replace(SETTINGS, crop_n_layers=1)).generate_from(embedding)
     with pytest.raises(UsageError, match="not this model's"):
         AutomaticMaskGenerator(build_vit_nano(64).eval()).generate_from(embedding)
@@ -399,7 +399,7 @@ def test_out_of_memory_for_one_point_is_one_line() -> None:
         raise MemoryError
 
     generator.decoder.decode = fail  # type: ignore[method-assign]
-    with pytest.raises(DeviceError, match=r"--points_per_batch 1: not enough memory on cpu .* 60x90"):
+    with pytest.raises(DeviceError, match=r"`points_per_batch` 1: not enough memory on cpu .* 60x90"):
         generator.generate(scene(60, 90))
 
 
@@ -417,7 +417,7 @@ def test_out_of_memory_halves_the_images(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(generator.encode_batch([scene(20, 30)] * 5)) == 5
     assert tried == [5, 2, 2, 1]
     most = 0
-    with pytest.raises(DeviceError, match="--device cpu: not enough memory for the image encoder"):
+    with pytest.raises(DeviceError, match="`device` cpu: not enough memory for the image encoder"):
         generator.encode(scene(20, 30))
 
 
@@ -523,12 +523,12 @@ def test_mask_boxes() -> None:
 def test_settings_name_option_value_and_range(name: str, value: Any, limits: str) -> None:
     with pytest.raises(UsageError) as caught:
         GeneratorSettings(**{name: value})
-    assert str(caught.value).startswith(f"--{name} {value}: must be ")
+    assert str(caught.value).startswith(f"`{name}` {value}: must be ")
     assert limits in str(caught.value)
 
 
 def test_settings_refuse_a_layer_without_points() -> None:
-    with pytest.raises(UsageError, match="--crop_n_points_downscale_factor 4"):
+    with pytest.raises(UsageError, match="`crop_n_points_downscale_factor` 4"):
         GeneratorSettings(points_per_side=8, crop_n_layers=2, crop_n_points_downscale_factor=4)
 
 

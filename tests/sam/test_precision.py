@@ -48,9 +48,9 @@ def test_a_slow_choice_is_kept_and_said(monkeypatch: pytest.MonkeyPatch, caplog:
         assert resolve_precision("fp32", CPU) == "fp32"
         assert not caplog.records
         assert resolve_precision("bf16", CPU) == "bf16"
-    assert "--precision bf16" in caplog.text
+    assert "`precision` bf16" in caplog.text
 
 
 def test_refuses_other_names() -> None:
-    with pytest.raises(UsageError, match=r"--precision half: .*use auto, fp32, bf16, fp16"):
+    with pytest.raises(UsageError, match=r"`precision` half: .*use auto, fp32, bf16, fp16"):
         resolve_precision("half", CPU)

@@ -36,7 +36,7 @@ def test_published_types_have_a_full_checksum(name: str) -> None:
 
 
 def test_unknown_type() -> None:
-    with pytest.raises(UsageError, match=r"--sam_model_type vit_x: .*vit_h, vit_l, vit_b, vit_t, vit_nano"):
+    with pytest.raises(UsageError, match=r"`sam_model_type` vit_x: .*vit_h, vit_l, vit_b, vit_t, vit_nano"):
         find_model_type("vit_x")
 
 
@@ -73,7 +73,7 @@ def test_wrong_type_names_the_right_one_and_a_key(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         build_sam("vit_t", path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: is a vit_nano, not a vit_t; use --sam_model_type vit_nano")
+    assert message.startswith(f"{path}: is a vit_nano, not a vit_t; use `sam_model_type` vit_nano")
     assert "image_encoder.patch_embed.seq.0.c.weight" in message
     assert "\n" not in message
     assert len(message) - len(str(path)) < 900

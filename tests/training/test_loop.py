@@ -125,7 +125,7 @@ def test_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
 
     progress, error, changed = run_steps(broken, loop.StepSettings(lambda step: 0.1, 1.0))
     assert not changed and progress.step == 0
-    for word in ("step 1", "total, ssim", "0, 1, 2, 3", "--lr"):
+    for word in ("step 1", "total, ssim", "0, 1, 2, 3", "`lr`"):
         assert word in str(error)
     assert "fine" not in str(error)
 

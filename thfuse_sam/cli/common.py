@@ -9,6 +9,7 @@ import difflib
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -40,6 +41,8 @@ LONGEST_LINE = 2000  # characters of an error
 DEFAULT_MASKS_DIR = Path("precomputed_masks")
 AUTO = "auto"  # value of --resume: the newest checkpoint, where there is one
 SWITCHED_OFF = "none"  # value of --precomputed_masks_dir that means: no mask tree, even where one lies
+
+_OPTION_NAME = re.compile(r"`([a-z][a-z0-9_]*(?:\.\.\.)?)`")
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +189,13 @@ def _report_interrupt(parser: CommandParser, stop: KeyboardInterrupt) -> int:
     return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
 
 
+def spell_options(message: str) -> str:
+    """`message` with the options that it names in backticks spelled as they are typed: `lr` becomes --lr."""
+    return _OPTION_NAME.sub(r"--\1", message)
+
+
 def _report(parser: CommandParser, message: str, status: int) -> int:
-    line = " ".join(message.split())
+    line = " ".join(spell_options(message).split())
     print(f"{parser.prog}: error: {line[:LONGEST_LINE]}{'...' * (len(line) > LONGEST_LINE)}", file=sys.stderr)
     return status
 
@@ -215,7 +223,7 @@ class _BesideProgressBars(logging.Handler):
     """Writes log lines to stderr above any progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(spell_options(self.format(record)), file=sys.stderr)
 
 
 def show_log_lines() -> None:

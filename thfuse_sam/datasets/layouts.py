@@ -61,7 +61,7 @@ def detect_folders(root: Path) -> ModalityFolders:
     """
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "no such folder"
-        raise PairError(f"--dataset_path {root}: {kind}; give the folder that holds ir/ and vi/")
+        raise PairError(f"`dataset_path` {root}: {kind}; give the folder that holds ir/ and vi/")
     found = _matches(root)
     if found:
         return _only(root, found)
@@ -71,8 +71,8 @@ def detect_folders(root: Path) -> ModalityFolders:
             below.add(ModalityFolders(root / ANY_FOLDERS / match.ir.name, root / ANY_FOLDERS / match.vi.name))
     if not below:
         raise PairError(
-            f"--dataset_path {root}: no infrared and visible folder; found {_folder_list(root)}; accepted are "
-            f"{accepted_layouts()}; rename the folders or give --ir_dir and --vi_dir"
+            f"`dataset_path` {root}: no infrared and visible folder; found {_folder_list(root)}; accepted are "
+            f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir`"
         )
     return _only(root, _without_case_variants(below))
 
@@ -117,7 +117,7 @@ def _folder_named(wanted: str, names: list[str]) -> str | None:
 def _only(root: Path, found: list[ModalityFolders]) -> ModalityFolders:
     if len(found) > 1:
         choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in found)
-        raise PairError(f"--dataset_path {root}: more than one layout fits ({choices}); give --ir_dir and --vi_dir")
+        raise PairError(f"`dataset_path` {root}: more than one layout fits ({choices}); give `ir_dir` and `vi_dir`")
     return found[0]
 
 

@@ -19,7 +19,7 @@ from thfuse_sam.images import IMAGE_SUFFIXES, Modality, image_size, read_infrare
 
 _COLOURFUL = 4.0  # mean difference of the largest and the smallest channel; JPEG leaves less in grey images
 
-_OPTION: dict[Modality, str] = {"ir": "--ir_dir", "vi": "--vi_dir"}
+_OPTION: dict[Modality, str] = {"ir": "`ir_dir`", "vi": "`vi_dir`"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def require_partners(pairs: PairSet) -> None:
         others = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
         folder = pairs.vi_dir if pairs.unmatched_ir else pairs.ir_dir
         raise PairError(
-            f"{lonely[0]} has no partner in {folder}{others}; add it, take the image out or give --skip_bad"
+            f"{lonely[0]} has no partner in {folder}{others}; add it, take the image out or give `skip_bad`"
         )
 
 
@@ -169,13 +169,13 @@ def size_mismatch(pair: ImagePair, ir: tuple[int, int], vi: tuple[int, int]) -> 
 def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None) -> ModalityFolders:
     if ir_dir is not None and vi_dir is not None:
         if os.path.realpath(ir_dir) == os.path.realpath(vi_dir):
-            raise PairError(f"--ir_dir and --vi_dir are the same folder {ir_dir}; give the two of the data set")
+            raise PairError(f"`ir_dir` and `vi_dir` are the same folder {ir_dir}; give the two of the data set")
         return ModalityFolders(ir_dir, vi_dir)
     if ir_dir is not None or vi_dir is not None:
-        given, missing = ("--ir_dir", "--vi_dir") if ir_dir is not None else ("--vi_dir", "--ir_dir")
+        given, missing = ("`ir_dir`", "`vi_dir`") if ir_dir is not None else ("`vi_dir`", "`ir_dir`")
         raise PairError(f"{given} {ir_dir or vi_dir} is given without {missing}; give both or neither")
     if dataset_path is None:
-        raise PairError("no images are named; give --dataset_path, or --ir_dir and --vi_dir")
+        raise PairError("no images are named; give `dataset_path`, or `ir_dir` and `vi_dir`")
     return detect_folders(dataset_path)
 
 

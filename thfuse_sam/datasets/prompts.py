@@ -103,7 +103,7 @@ class PromptMix:
 
     @classmethod
     def from_selection(cls, point_selection: str, num_points: int = 1) -> "PromptMix":
-        """The mix that `--point_selection` center, random or bbox asks for. Raises UsageError."""
+        """The mix that `point_selection` center, random or bbox asks for. Raises UsageError."""
         if point_selection == "center":
             # The interior point is one; further points lie anywhere inside.
             return cls(point=1.0, num_points=num_points)
@@ -111,7 +111,7 @@ class PromptMix:
             return cls(points=1.0, num_points=num_points)
         if point_selection == "bbox":
             return cls(box=1.0, num_points=num_points)
-        raise UsageError(f"--point_selection {point_selection}: unknown; use center, random or bbox")
+        raise UsageError(f"`point_selection` {point_selection}: unknown; use center, random or bbox")
 
     def weights(self) -> dict[str, float]:
         """The weight of each kind."""

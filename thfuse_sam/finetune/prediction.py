@@ -126,13 +126,13 @@ def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
     height, width = shape
     for x, y, _ in prompt.points:
         if not (0 <= x <= width and 0 <= y <= height):
-            raise UsageError(f"--points {x:g},{y:g}: lies outside the image of {width}x{height} pixels")
+            raise UsageError(f"`points` {x:g},{y:g}: lies outside the image of {width}x{height} pixels")
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             given = f"{x0:g},{y0:g},{x1:g},{y1:g}"
             raise UsageError(
-                f"--boxes {given}: is no box inside the image of {width}x{height} pixels; "
+                f"`boxes` {given}: is no box inside the image of {width}x{height} pixels; "
                 "give X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"
             )
 

@@ -30,7 +30,7 @@ from thfuse_sam.sam.weights import read_weights
 from thfuse_sam.training import checkpoint as checkpoints
 from thfuse_sam.training import loop
 
-STATE = "latest.pth"  # what --resume goes on from
+STATE = "latest.pth"  # what `resume` goes on from
 LATEST = "latest.safetensors"
 BEST = "best.safetensors"
 OPTIONS = "finetune_options.json"
@@ -148,16 +148,16 @@ class SamTrainer:
         saved = checkpoints.load_checkpoint(path)
         if saved.network != self._spec():
             raise UsageError(
-                f"--resume {path}: tunes another checkpoint or other parts of it ({saved.network.options}); "
-                "give the same --checkpoint, --freeze_... and --lora_rank, or start without --resume"
+                f"`resume` {path}: tunes another checkpoint or other parts of it ({saved.network.options}); "
+                "give the same `checkpoint`, `freeze_...` and `lora_rank`, or start without `resume`"
             )
         # These decide what a step sees; with others, "going on" would repeat some images and leave out some.
         for key in ("batch_size", "virtual_batch_size", "seed", "images", "n_objects", "sub_iterations", "flip"):
             there, here = saved.training.get(key), self.options[key]
             if there != here:
                 raise UsageError(
-                    f"--resume {path}: was trained with {key} {there}, now it is {here}; "
-                    "give the same one or start without --resume"
+                    f"`resume` {path}: was trained with {key} {there}, now it is {here}; "
+                    "give the same one or start without `resume`"
                 )
         load_trained_state(self.sam, self.adaptation, saved.weights, path)
         self.optimizer.load_state_dict(saved.optimizer)
@@ -341,7 +341,7 @@ class SamTrainer:
             score = 1 - mean_iou(results) if results else train["total"]
             if not math.isfinite(score):
                 raise TrainingError(
-                    f"epoch {progress.epoch + 1}: the score is {score}; lower --lr; earlier checkpoints are kept"
+                    f"epoch {progress.epoch + 1}: the score is {score}; lower `lr`; earlier checkpoints are kept"
                 )
             state.plateau.update(score)
             is_best = score < progress.best

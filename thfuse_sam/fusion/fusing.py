@@ -75,7 +75,7 @@ def require_usable(pairs: Sequence[ImagePair]) -> None:
     lines = size_mismatches(pairs)
     if lines:
         others = f" (and at least {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise ImageSizeError(f"{lines[0]}{others}; --skip_bad leaves such pairs out")
+        raise ImageSizeError(f"{lines[0]}{others}; `skip_bad` leaves such pairs out")
 
 
 def require_outputs_apart(pairs: Sequence[ImagePair], output_dir: Path) -> None:
@@ -84,7 +84,7 @@ def require_outputs_apart(pairs: Sequence[ImagePair], output_dir: Path) -> None:
     for pair in pairs:
         path = output_path(pair, output_dir)
         if path.resolve() in inputs:
-            raise UsageError(f"--output_dir {output_dir}: {path} is an input image; give another folder")
+            raise UsageError(f"`output_dir` {output_dir}: {path} is an input image; give another folder")
 
 
 def fuse_luma(network: nn.Module, sample: FusionSample, device: torch.device) -> Uint8Image:

@@ -73,7 +73,7 @@ def fuse_lumas(
     except torch.cuda.OutOfMemoryError:
         raise ImageSizeError(
             f"pair {first!r}: {len(samples)} of {width}x{height} pixels do not fit into the GPU; "
-            "use a smaller --batch_size or --tile_size, or --device cpu"
+            "use a smaller `batch_size` or `tile_size`, or `device` cpu"
         ) from None
     return [image[0].clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy() for image in fused]
 

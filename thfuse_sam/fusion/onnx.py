@@ -34,7 +34,7 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
         import onnxruntime
         import onnxscript  # noqa: F401  # the exporter needs it
     except ImportError as error:
-        raise UsageError(f"--export_onnx: {error.name} is not installed; pip install 'th-fuse-sam[onnx]'") from None
+        raise UsageError(f"`export_onnx`: {error.name} is not installed; pip install 'th-fuse-sam[onnx]'") from None
     with torch.no_grad():
         expected = [network(*given) for given in (_inputs(height, width, seed=1), _placeholders(height, width))]
         program = torch.onnx.export(
@@ -55,7 +55,7 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
         difference = max(difference, float(np.abs(found - wanted.numpy()).max()))
     if not difference <= TOLERANCE:
         raise OutputError(
-            f"--export_onnx {path}: onnxruntime's result differs from the network's by {difference:.2g}, more than "
+            f"`export_onnx` {path}: onnxruntime's result differs from the network's by {difference:.2g}, more than "
             f"{TOLERANCE:g}; nothing is written, try other versions of torch and onnxruntime"
         )
     write_atomically(path, lambda file: file.write(content))

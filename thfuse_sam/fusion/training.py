@@ -93,7 +93,7 @@ def epoch_file(epoch: int) -> str:
 def require_precision(settings: TrainingSettings, device: torch.device) -> None:
     """Raise UsageError where `device` cannot train in the precision that `settings` ask for."""
     if settings.precision == "fp16" and device.type != "cuda":
-        raise UsageError(f"--precision fp16 on {device.type}: only GPUs train in it; use bf16 or fp32")
+        raise UsageError(f"`precision` fp16 on {device.type}: only GPUs train in it; use bf16 or fp32")
 
 
 def split_pairs(pairs: Sequence[ImagePair], fraction: float, seed: int) -> tuple[list[ImagePair], list[ImagePair]]:
@@ -189,19 +189,19 @@ class FusionTrainer:
         saved = checkpoints.load_checkpoint(path)
         if saved.network != self.spec:
             raise UsageError(
-                f"--resume {path}: holds {saved.network.name} {saved.network.options}, "
-                f"--network is {self.spec.name} {self.spec.options}; give the same network or start without --resume"
+                f"`resume` {path}: holds {saved.network.name} {saved.network.options}, "
+                f"`network` is {self.spec.name} {self.spec.options}; give the same network or start without `resume`"
             )
         for key in _SAME_ON_RESUME:
             here = self.options[key]
             there = saved.training.get(key, here)
             if there != here:
                 raise UsageError(
-                    f"--resume {path}: was trained with {key} {there}, now it is {here}; "
-                    "give the same one or start without --resume"
+                    f"`resume` {path}: was trained with {key} {there}, now it is {here}; "
+                    "give the same one or start without `resume`"
                 )
         for line in changed_options(saved.training, self.options):
-            log.warning("--resume %s: %s", path, line)
+            log.warning("`resume` %s: %s", path, line)
         checkpoints.load_weights(self.network, saved.raw_weights or saved.weights, path)
         if self.ema is not None:
             self.ema.restart(saved.weights)
@@ -373,7 +373,7 @@ class FusionTrainer:
         score = (val or train)["total"]
         if not math.isfinite(score):
             raise TrainingError(
-                f"epoch {progress.epoch + 1}: validation loss is {score}; lower --lr; "
+                f"epoch {progress.epoch + 1}: validation loss is {score}; lower `lr`; "
                 "the checkpoints from before are kept"
             )
         row: dict[str, float] = {"step": progress.step, "lr": self.optimizer.param_groups[0]["lr"], **counts}

@@ -73,7 +73,7 @@ class FusionLoss(nn.Module):
         if not any(weight > 0 for weight in weights.values()):
             raise UsageError(f"loss weights {dict(weights)} leave nothing to train on; set one above 0")
         if weights.get(PERCEPTUAL, 0) > 0 and perceptual is None:
-            raise UsageError(f"loss weight {PERCEPTUAL}={weights[PERCEPTUAL]} needs a VGG; give --vgg_weights FILE")
+            raise UsageError(f"loss weight {PERCEPTUAL}={weights[PERCEPTUAL]} needs a VGG; give `vgg_weights` FILE")
         self.weights = dict(weights)
         self.perceptual = perceptual
 

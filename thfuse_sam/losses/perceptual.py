@@ -88,19 +88,19 @@ def load_perceptual_loss(path: Path) -> PerceptualLoss:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(
-            f"--vgg_weights {path}: {error.strerror or error}; give torchvision's vgg16 file"
+            f"`vgg_weights` {path}: {error.strerror or error}; give torchvision's vgg16 file"
         ) from None
     # A damaged pickle can fail in any of the unpickler's ways.
     except Exception:
         raise CheckpointError(
-            f"--vgg_weights {path}: truncated or not weights; give torchvision's vgg16 file"
+            f"`vgg_weights` {path}: truncated or not weights; give torchvision's vgg16 file"
         ) from None
     if not isinstance(weights, Mapping):
-        raise CheckpointError(f"--vgg_weights {path}: not a state dict; give torchvision's vgg16 file")
+        raise CheckpointError(f"`vgg_weights` {path}: not a state dict; give torchvision's vgg16 file")
     try:
         return PerceptualLoss(weights)
     except UsageError as error:
-        raise CheckpointError(f"--vgg_weights {path}: {error}") from None
+        raise CheckpointError(f"`vgg_weights` {path}: {error}") from None
 
 
 def _load(features: nn.Sequential, weights: Mapping[str, Tensor]) -> None:

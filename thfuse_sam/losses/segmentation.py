@@ -86,11 +86,11 @@ class SegmentationLoss:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(DEFAULT_SEGMENTATION_WEIGHTS))
         if unknown:
-            raise UsageError(f"--loss {unknown[0]}: unknown; known are {', '.join(DEFAULT_SEGMENTATION_WEIGHTS)}")
+            raise UsageError(f"`loss` {unknown[0]}: unknown; known are {', '.join(DEFAULT_SEGMENTATION_WEIGHTS)}")
         if not any(value > 0 for name, value in self.weights.items() if name != "iou_head"):
-            raise UsageError("--loss: no loss of the mask has a weight above 0; give one of dice, focal, bce, iou")
+            raise UsageError("`loss`: no loss of the mask has a weight above 0; give one of dice, focal, bce, iou")
         if self.alpha > 1:
-            raise UsageError(f"--alpha {self.alpha}: is above 1; give a number from 0 to 1, or -1 for no weighting")
+            raise UsageError(f"`alpha` {self.alpha}: is above 1; give a number from 0 to 1, or -1 for no weighting")
 
     def __call__(self, logits: Tensor, predicted_iou: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Loss parts per object, and their sum.

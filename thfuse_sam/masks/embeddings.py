@@ -26,7 +26,7 @@ from thfuse_sam.masks.tree import path_inside, relative_names, remove_file
 EMBEDDINGS_FOLDER = "embeddings"
 EMBEDDING_SUFFIX = ".safetensors"
 
-_REMEDY = "delete it and run precompute_masks.py with --save_embeddings again"
+_REMEDY = "delete it and run precompute_masks.py with `save_embeddings` again"
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise MaskReadError(f"{path}: no such file; run precompute_masks.py with --save_instances") from error
+        raise MaskReadError(f"{path}: no such file; run precompute_masks.py with `save_instances`") from error
     except OSError as error:
         raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
     return decode_instances(content, str(path), shape)
@@ -95,7 +95,7 @@ def decode_instances(content: bytes, place: str, shape: tuple[int, int]) -> list
             record["mask"] = _decode(record["segmentation"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MaskReadError(
-            f"{place}: damaged ({error}); run precompute_masks.py with --save_instances again"
+            f"{place}: damaged ({error}); run precompute_masks.py with `save_instances` again"
         ) from error
     return records
 

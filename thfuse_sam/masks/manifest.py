@@ -30,7 +30,7 @@ _SUFFIXES = tuple(suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower
 _LOCK_NAME = ".manifest.lock"
 _LOCK_SECONDS = 120.0  # a change takes far less, so whoever holds the lock so long is stuck
 
-_REMEDY = "choose another --output_dir or pass --overwrite"
+_REMEDY = "choose another `output_dir` or pass `overwrite`"
 
 
 @dataclass(frozen=True)

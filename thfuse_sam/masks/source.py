@@ -89,7 +89,7 @@ class PrecomputedMasks(_Counting):
         super().__init__()
         if not has_masks(root):
             raise UsageError(
-                f"--precomputed_masks_dir {root}: no ir/ or vi/ folder with masks there; run precompute_masks.py first"
+                f"`precomputed_masks_dir` {root}: no ir/ or vi/ folder with masks there; run precompute_masks.py first"
             )
         self._store = open_masks(root)
         manifest = Manifest.load(root) if (root / MANIFEST_NAME).is_file() else None

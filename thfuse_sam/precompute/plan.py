@@ -80,20 +80,20 @@ def plan_precompute(
     replaces_all = overwrite and not others
     if not replaces_all and (root / MANIFEST_NAME).is_file():
         manifest = Manifest.load(root)
-        remedy = f"choose another --output_dir than {root}, or pass --overwrite"
+        remedy = f"choose another `output_dir` than {root}, or pass `overwrite`"
         if overwrite:
-            remedy = f"--overwrite would leave {others} masks of those in {root}; choose another --output_dir"
+            remedy = f"`overwrite` would leave {others} masks of those in {root}; choose another `output_dir`"
         require_same_signature(manifest, signature, remedy)
         _require_own_masks(manifest, existing, image_dirs, root)
     elif not replaces_all and (existing or others):
         raise ManifestError(
-            f"--output_dir {root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
-            "choose another --output_dir or delete them"
+            f"`output_dir` {root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
+            "choose another `output_dir` or delete them"
         )
     if overwrite and existing and others and kind == "shards":
         raise ManifestError(
-            f"--overwrite would have to take {len(existing)} masks out of the shards in {root}, which hold {others} "
-            "others; choose another --output_dir"
+            f"`overwrite` would have to take {len(existing)} masks out of the shards in {root}, which hold {others} "
+            "others; choose another `output_dir`"
         )
     if options.save_embeddings and embedding_signature is not None and not replaces_all:
         require_embeddings(root / EMBEDDINGS_FOLDER, embedding_signature, jobs, image_dirs, may_be_missing=True)
@@ -141,7 +141,7 @@ def store_kind(root: Path, asked: StoreKind | None, has_masks: bool) -> StoreKin
     """The kind of store at `root`, or `asked` (None: one file each) for a new one. Raises ManifestError."""
     there: StoreKind | None = "shards" if (root / SHARDS_FOLDER).is_dir() else "npy" if has_masks else None
     if there is not None and asked not in (None, there):
-        raise ManifestError(f"--store {asked}: {root} holds masks as {there}; choose another --output_dir")
+        raise ManifestError(f"`store` {asked}: {root} holds masks as {there}; choose another `output_dir`")
     return there or asked or "npy"
 
 
@@ -153,8 +153,8 @@ def _require_own_masks(
         other = foreign[job.modality].find(job.name)
         if other is not None:
             raise ManifestError(
-                f"--output_dir {root} may hold the mask of {other} under the name of {job.image}, another image; "
-                "choose another --output_dir for this data set"
+                f"`output_dir` {root} may hold the mask of {other} under the name of {job.image}, another image; "
+                "choose another `output_dir` for this data set"
             )
 
 

@@ -25,7 +25,7 @@ from thfuse_sam.precompute.worker import Made, make_masks
 _RETRIES = 3  # times that a block of images is given to another actor after its own has died
 _END_SECONDS = 15.0
 _DIED = f"the worker that had it died {_RETRIES + 1} times; look at Ray's logs, is there enough memory?"
-_NO_RAY = "--engine ray needs Ray, which is not installed; run: pip install 'th-fuse-sam[ray]'"
+_NO_RAY = "`engine` ray needs Ray, which is not installed; run: pip install 'th-fuse-sam[ray]'"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _run(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise WorkerError(
-            f"--ray_address {options.address or '(none)'}: no Ray cluster answers ({reason}); "
+            f"`ray_address` {options.address or '(none)'}: no Ray cluster answers ({reason}); "
             "start one with `ray start --head`, or leave the option out"
         ) from None
     try:
@@ -150,7 +150,7 @@ def _stream(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Itera
     gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
     use_gpu = gpus > 0 if options.use_gpu is None else options.use_gpu
     if use_gpu and gpus == 0:
-        raise WorkerError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
+        raise WorkerError("`device` cuda: the Ray cluster has no GPU; use `device` cpu or auto")
     workers = options.workers or (gpus if use_gpu else cores)
     size = block_size("cuda" if use_gpu else "cpu")
     context = ray.data.DataContext.get_current()

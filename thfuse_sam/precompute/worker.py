@@ -23,7 +23,7 @@ from thfuse_sam.sam.generator import ImageEmbedding
 
 log = logging.getLogger(__name__)
 
-_NO_MEMORY = "out of memory; use a smaller SAM, smaller images or --device cpu"
+_NO_MEMORY = "out of memory; use a smaller SAM, smaller images or `device` cpu"
 
 
 class MaskGenerator(Protocol):

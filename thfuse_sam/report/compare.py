@@ -42,7 +42,7 @@ class MethodScores:
 
 
 def find_methods(
-    given: Sequence[str], pairs: Sequence[ImagePair], taken: Sequence[str], *, option: str = "--compare"
+    given: Sequence[str], pairs: Sequence[ImagePair], taken: Sequence[str], *, option: str = "`compare`"
 ) -> list[Method]:
     """The methods that an option names: folders of fused images under the pairs' names, with any image suffix.
 

@@ -146,6 +146,6 @@ def _require_inside(zoom: Zoom, picture: Picture, name: str) -> None:
     height, width = picture.shape[:2]
     if zoom.left + zoom.width > width or zoom.top + zoom.height > height:
         raise UsageError(
-            f"--zoom {zoom.left},{zoom.top},{zoom.width},{zoom.height}: '{name}' has {width}x{height} pixels only; "
+            f"`zoom` {zoom.left},{zoom.top},{zoom.width},{zoom.height}: '{name}' has {width}x{height} pixels only; "
             "give LEFT,TOP,WIDTH,HEIGHT inside it"
         )

@@ -27,7 +27,7 @@ class Adaptation:
         if unknown:
             raise ValueError(f"no part of the model: {unknown[0]}")
         if set(self.frozen) == set(PARTS) and self.lora is None:
-            raise UsageError("every part of the model is frozen; leave out one of --freeze_..., or give --lora_rank")
+            raise UsageError("every part of the model is frozen; leave out one of `freeze_...`, or give `lora_rank`")
 
     @property
     def encoder_is_fixed(self) -> bool:

@@ -38,7 +38,7 @@ def sha256_of(path: Path) -> str:
             while block := file.read(_BLOCK):
                 digest.update(block)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check --sam_checkpoint") from error
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check `sam_checkpoint`") from error
     return digest.hexdigest()
 
 
@@ -84,7 +84,7 @@ def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
     if trained_note(checkpoint) is not None:
         raise CheckpointError(
             f"{checkpoint}: holds trained weights alone, not a whole model; "
-            f"write one by finetune.py --checkpoint {checkpoint} --export FILE.pth and give that"
+            f"write one by finetune.py `checkpoint` {checkpoint} `export` FILE.pth and give that"
         )
     found = recognise_model_type(weights)
     if model_type == AUTO:
@@ -107,7 +107,7 @@ def _resolve_auto(fetch: bool) -> ResolvedSam:
             raise
         logger.warning(
             "%s is not in the cache and cannot be downloaded: using the small SAM that ships (%s), whose masks are "
-            "rough; for better ones give --sam_checkpoint",
+            "rough; for better ones give `sam_checkpoint`",
             _PREFERRED,
             _FALLBACK,
         )
@@ -123,7 +123,7 @@ def _resolve_published(kind: ModelType, fetch: bool) -> ResolvedSam:
     if kind.url is None:
         shipped = _SHIPPED_FOLDER / kind.file_name
         if not shipped.is_file():
-            raise CheckpointError(f"{shipped}: the shipped {kind.name} is missing; give its file by --sam_checkpoint")
+            raise CheckpointError(f"{shipped}: the shipped {kind.name} is missing; give its file by `sam_checkpoint`")
         return ResolvedSam(kind.name, shipped, sha256_of(shipped))
     cached = cache_folder() / kind.file_name
     if cached.is_file():
@@ -146,5 +146,5 @@ def _download(kind: ModelType, target: Path) -> None:
     except DownloadError as error:
         raise CheckpointError(
             f"{kind.name}: no checkpoint in the cache and {error}; "
-            f"download {kind.url} yourself to {target}, or give a file by --sam_checkpoint"
+            f"download {kind.url} yourself to {target}, or give a file by `sam_checkpoint`"
         ) from error

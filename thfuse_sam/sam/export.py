@@ -111,7 +111,7 @@ def load_any(
         resolved = resolve_sam(model_type, checkpoint)
         return build_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type
     if model_type not in (AUTO, header.model_type):
-        raise CheckpointError(f"{checkpoint}: holds {header.model_type}, not {model_type}; leave out --model_type")
+        raise CheckpointError(f"{checkpoint}: holds {header.model_type}, not {model_type}; leave out `model_type`")
     return load_trained(checkpoint, base, device), header.model_type
 
 
@@ -132,7 +132,7 @@ def export_sam(path: Path, sam: Sam) -> None:
 def require_export_name(path: Path) -> None:
     """Refuse a name that readers of checkpoints would not take. Raises UsageError."""
     if path.suffix.lower() not in EXPORT_SUFFIXES:
-        raise UsageError(f"--export {path}: the name must end in {', '.join(EXPORT_SUFFIXES)}")
+        raise UsageError(f"`export` {path}: the name must end in {', '.join(EXPORT_SUFFIXES)}")
 
 
 def _require_adapters(path: Path, adaptation: Adaptation, weights: Mapping[str, Tensor]) -> None:
@@ -153,7 +153,7 @@ def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:
         if found != header.base_sha256:
             raise CheckpointError(
                 f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), "
-                f"but --base_checkpoint {base} has {found[:12]}...; give the file that was tuned"
+                f"but `base_checkpoint` {base} has {found[:12]}...; give the file that was tuned"
             )
         return base
     kind = MODEL_TYPES.get(header.model_type)
@@ -165,7 +165,7 @@ def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:
             return place
     raise CheckpointError(
         f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), which is neither beside it "
-        "nor in the cache; give it by --base_checkpoint, or use the exported file"
+        "nor in the cache; give it by `base_checkpoint`, or use the exported file"
     )
 
 

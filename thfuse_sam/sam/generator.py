@@ -95,12 +95,12 @@ class GeneratorSettings:
             object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name), whole))
         check_precision(self.precision)
         if not isinstance(self.adaptive_points, bool):
-            raise UsageError(f"--adaptive_points {self.adaptive_points}: must be true or false")
+            raise UsageError(f"`adaptive_points` {self.adaptive_points}: must be true or false")
         factor = self.crop_n_points_downscale_factor
         if self.points_per_side < factor**self.crop_n_layers:
             raise UsageError(
-                f"--crop_n_points_downscale_factor {factor}: leaves no point in crop layer {self.crop_n_layers} "
-                f"of --points_per_side {self.points_per_side}; use a smaller factor"
+                f"`crop_n_points_downscale_factor` {factor}: leaves no point in crop layer {self.crop_n_layers} "
+                f"of `points_per_side` {self.points_per_side}; use a smaller factor"
             )
 
     def signature(self) -> dict[str, float | int]:
@@ -242,7 +242,7 @@ class AutomaticMaskGenerator:
                 embeddings += made
             elif len(some) == 1:
                 raise DeviceError(
-                    f"--device {self.sam.device}: not enough memory for the image encoder; free some, "
+                    f"`device` {self.sam.device}: not enough memory for the image encoder; free some, "
                     "use another device or a smaller model type"
                 )
             else:
@@ -259,7 +259,7 @@ class AutomaticMaskGenerator:
         """
         if self.settings.crop_n_layers > 0:
             raise UsageError(
-                f"--crop_n_layers {self.settings.crop_n_layers}: an image embedding holds no crops; use 0, or make the "
+                f"`crop_n_layers` {self.settings.crop_n_layers}: an image embedding holds no crops; use 0, or make the "
                 "masks from the images"
             )
         if embedding.input_size != self._input_size(embedding.image_size):
@@ -358,8 +358,8 @@ class AutomaticMaskGenerator:
             elif tried == 1:
                 height, width = embedding.image_size
                 raise DeviceError(
-                    f"--points_per_batch 1: not enough memory on {self.sam.device} for one point of {height}x{width} "
-                    "pixels; free some, use another --device or smaller images"
+                    f"`points_per_batch` 1: not enough memory on {self.sam.device} for one point of {height}x{width} "
+                    "pixels; free some, use another `device` or smaller images"
                 )
             else:
                 self._max_points = tried // 2
@@ -553,5 +553,5 @@ def _checked(name: str, value: float, whole: bool) -> float:
         number = float(value)
     if number is None or not low <= number <= high or (whole and number != int(number)):
         kind = "a whole number" if whole else "a number"
-        raise UsageError(f"--{name} {value}: must be {kind} from {low:g} to {high:.10g}")
+        raise UsageError(f"`{name}` {value}: must be {kind} from {low:g} to {high:.10g}")
     return int(number) if whole else number

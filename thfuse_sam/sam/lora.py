@@ -22,9 +22,9 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UsageError(f"--lora_rank {self.rank}: give at least 1")
+            raise UsageError(f"`lora_rank` {self.rank}: give at least 1")
         if not 0 <= self.dropout < 1:
-            raise UsageError(f"--lora_dropout {self.dropout}: give a number from 0 to below 1")
+            raise UsageError(f"`lora_dropout` {self.dropout}: give a number from 0 to below 1")
 
 
 def adapted_layers(encoder: nn.Module) -> list[str]:
@@ -50,7 +50,7 @@ def add_lora(sam: Sam, settings: LoraSettings) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UsageError("--lora_rank: needs peft; pip install 'th-fuse-sam[lora]', or leave --lora_rank out") from None
+        raise UsageError("`lora_rank`: needs peft; pip install 'th-fuse-sam[lora]', or leave `lora_rank` out") from None
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a float is documented to work

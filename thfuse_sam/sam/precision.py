@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 def check_precision(name: Any) -> str:
     """`name`, if it is "auto" or one of PRECISIONS. Raises UsageError."""
     if name != "auto" and name not in PRECISIONS:
-        raise UsageError(f"--precision {name}: unknown precision; use auto, {', '.join(PRECISIONS)}")
+        raise UsageError(f"`precision` {name}: unknown precision; use auto, {', '.join(PRECISIONS)}")
     return str(name)
 
 
@@ -30,7 +30,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return fast or "fp32"
     if name != "fp32" and fast is None:
-        log.warning("--precision %s: %s has no instructions for it and may be much slower than with fp32", name, device)
+        log.warning("`precision` %s: %s has no instructions for it and may be much slower than with fp32", name, device)
     return name
 
 

@@ -90,7 +90,7 @@ MODEL_TYPES: dict[str, ModelType] = {
 def find_model_type(name: str) -> ModelType:
     """The model type of that name. Raises UsageError for an unknown one."""
     if name not in MODEL_TYPES:
-        raise UsageError(f"--sam_model_type {name}: unknown model type; use auto, {', '.join(MODEL_TYPES)}")
+        raise UsageError(f"`sam_model_type` {name}: unknown model type; use auto, {', '.join(MODEL_TYPES)}")
     return MODEL_TYPES[name]
 
 
@@ -131,7 +131,7 @@ def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Pa
     if found != kind.name:
         raise CheckpointError(
             f"{checkpoint}: is a {found}, not a {kind.name}; "
-            f"use --sam_model_type {found} or a checkpoint of {kind.name} ({differences})"
+            f"use `sam_model_type` {found} or a checkpoint of {kind.name} ({differences})"
         )
     raise CheckpointError(f"{checkpoint}: is not a plain {kind.name} checkpoint ({differences}); use an unmodified one")
 

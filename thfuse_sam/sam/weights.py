@@ -104,7 +104,7 @@ def _refuse_other_files(path: Path) -> None:
     try:
         head = _head(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint; check --sam_checkpoint or download the file") from None
+        raise CheckpointError(f"{path}: no such checkpoint; check `sam_checkpoint` or download the file") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     if not head:

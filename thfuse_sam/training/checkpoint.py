@@ -89,7 +89,7 @@ def _torch_load(path: Path) -> Any:
 def _as_checkpoint(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, Mapping) or "format_version" not in content:
         raise CheckpointError(
-            f"{path}: not a checkpoint of train.py; give one that it wrote (SAM weights go to --sam_checkpoint)"
+            f"{path}: not a checkpoint of train.py; give one that it wrote (SAM weights go to `sam_checkpoint`)"
         )
     if content["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
@@ -213,7 +213,7 @@ def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{path}: has no description of a fusion network; give a file that train.py wrote or that ships with "
-            "thfuse_sam (SAM weights go to --sam_checkpoint)"
+            "thfuse_sam (SAM weights go to `sam_checkpoint`)"
         ) from None
 
 
@@ -222,7 +222,7 @@ def _as_checkpoint_error(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; make it with train.py or give another --model_path") from None
+        raise CheckpointError(f"{path}: no such file; make it with train.py or give another `model_path`") from None
     except MemoryError:
         raise CheckpointError(_NO_MEMORY.format(path=path)) from None
     except OSError as error:

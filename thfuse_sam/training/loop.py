@@ -403,7 +403,7 @@ def next_batch(batches: Iterator[Batch]) -> Batch | None:
         return next(batches, None)
     except (ConnectionError, EOFError) as error:
         reason = str(error) or type(error).__name__
-        raise WorkerError(f"a process that makes samples died ({reason}); use fewer --num_workers") from error
+        raise WorkerError(f"a process that makes samples died ({reason}); use fewer `num_workers`") from error
     except ThFuseError as error:
         lines = str(error).strip().splitlines()
         if len(lines) < 2:
@@ -542,5 +542,5 @@ def _describe_trouble(values: Mapping[str, float], progress: Progress, batch: Ba
     bad = [key for key, value in values.items() if not math.isfinite(value)]
     return (
         f"step {progress.step + 1}: {', '.join(bad)} not finite on {', '.join(batch['name'])}; "
-        "lower --lr or take these images out; the checkpoints from before are kept"
+        "lower `lr` or take these images out; the checkpoints from before are kept"
     )

@@ -190,5 +190,5 @@ def test_damaged_cached_archive_is_fetched_again(server: tuple[Server, str], cac
 
 def test_unknown_names(cache: Path) -> None:
     assert find_known_set("pennfudan") is KNOWN_SETS["pennfudan"]
-    with pytest.raises(UsageError, match="--download cats: unknown; known are pennfudan"):
+    with pytest.raises(UsageError, match="`download` cats: unknown; known are pennfudan"):
         find_known_set("cats")

@@ -138,7 +138,7 @@ BAD = {
 def test_bad_shapes_are_named_or_skipped(labelme: Write, shapes: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     labelme("good", [square()])
     root = labelme("bad", shapes)
-    with pytest.raises(SampleError, match=r"1 of 2 bad: .*bad\.json.*--skip_bad") as caught:
+    with pytest.raises(SampleError, match=r"1 of 2 bad: .*bad\.json.*`skip_bad`") as caught:
         open_segmentation_dataset(root)
     assert "\n" not in str(caught.value)
     dataset = open_segmentation_dataset(root, skip_bad=True)
@@ -177,7 +177,7 @@ def test_labels_select_samples(labelme: Write) -> None:
     root = labelme("three", [square("b")])
     dataset = open_segmentation_dataset(root, labels=["a"])
     assert dataset.names == ["one"] and dataset[0].object_ids == (1,)
-    with pytest.raises(UsageError, match="no sample has an object of --labels zebra; labels are a, b"):
+    with pytest.raises(UsageError, match="no sample has an object of `labels` zebra; labels are a, b"):
         open_segmentation_dataset(root, labels=["zebra"])
     merged = open_segmentation_dataset(root, merge=True)
     assert merged[0].object_ids == (1,) and merged[0].mask(1).sum() == 128

@@ -58,7 +58,7 @@ def test_instances_as_in_penn_fudan(mask_pairs: Write) -> None:
     sample = open_segmentation_dataset(root)[0]
     assert sample.object_ids == (1, 2)
     assert sample.mask(2).sum() == 10
-    with pytest.raises(UsageError, match="has class names, so --labels selects nothing"):
+    with pytest.raises(UsageError, match="has class names, so `labels` selects nothing"):
         open_segmentation_dataset(root, labels=["person"])
 
 

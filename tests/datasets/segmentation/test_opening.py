@@ -59,7 +59,7 @@ def test_split_keeps_a_sample_on_both_sides(mask_pairs: Write) -> None:
     dataset = open_segmentation_dataset(mask_pairs({"a": box_mask(), "b": box_mask()}))
     for ratio in (0.01, 0.99):
         assert [len(part) for part in split_dataset(dataset, ratio, 0)] == [1, 1]
-    with pytest.raises(UsageError, match="--val_ratio 1"):
+    with pytest.raises(UsageError, match="`val_ratio` 1"):
         split_dataset(dataset, 1.0, 0)
     with pytest.raises(UsageError, match="at least 2"):
         split_dataset(Subset(dataset, [0]), 0.5, 0)

@@ -150,7 +150,7 @@ def _report(problems: list[str], total: int, path: Path, skip_bad: bool) -> None
     if not skip_bad:
         more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
         shown = "; ".join(problems[:_SHOWN_PROBLEMS])
-        raise SampleError(f"{path}: {len(problems)} of {total} bad: {shown}{more}. Mend them or give --skip_bad")
+        raise SampleError(f"{path}: {len(problems)} of {total} bad: {shown}{more}. Mend them or give `skip_bad`")
     for problem in problems[:_LOGGED_PROBLEMS]:
         logger.warning("skipped: %s", problem)
     logger.warning("%s: skipped %d of %d as bad", path, len(problems), total)
@@ -158,9 +158,9 @@ def _report(problems: list[str], total: int, path: Path, skip_bad: bool) -> None
 
 def _why_none(labels: Sequence[str] | None, classes: set[str], problems: list[str]) -> str:
     if labels is not None and not classes:
-        return "has class names, so --labels selects nothing; leave it out"
+        return "has class names, so `labels` selects nothing; leave it out"
     if labels is not None:
-        return f"has an object of --labels {' '.join(labels)}; labels are {_listed(classes)}"
+        return f"has an object of `labels` {' '.join(labels)}; labels are {_listed(classes)}"
     return f"is usable ({problems[0]})" if problems else "with an object was found; check the folder"
 
 

@@ -47,7 +47,7 @@ KNOWN_SETS: dict[str, KnownSet] = {
 def find_known_set(name: str) -> KnownSet:
     """The set called `name`. Raises UsageError."""
     if name not in KNOWN_SETS:
-        raise UsageError(f"--download {name}: unknown; known are {', '.join(KNOWN_SETS)}")
+        raise UsageError(f"`download` {name}: unknown; known are {', '.join(KNOWN_SETS)}")
     return KNOWN_SETS[name]
 
 

@@ -68,13 +68,13 @@ def detect_format(root: Path) -> Format:
     """The format of a folder. Raises UsageError: no such folder, or no known layout in it."""
     if not root.is_dir():
         kind = "is a file of an unknown kind" if root.exists() else "no such folder"
-        raise UsageError(f"--data_dir {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
+        raise UsageError(f"`data_dir` {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
     found = next((form for form in FORMATS if form.detect(root)), None)
     if found is None:
         if (root / TRAIN_FOLDER).is_dir():
-            raise UsageError(f"--data_dir {root}: holds {TRAIN_FOLDER}/ and other parts; give one of them")
+            raise UsageError(f"`data_dir` {root}: holds {TRAIN_FOLDER}/ and other parts; give one of them")
         layouts = "; ".join(form.layout for form in FORMATS)
-        raise UsageError(f"--data_dir {root}: no known layout. Known are: {layouts}; or a mixture .yaml")
+        raise UsageError(f"`data_dir` {root}: no known layout. Known are: {layouts}; or a mixture .yaml")
     return found
 
 

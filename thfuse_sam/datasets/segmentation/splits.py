@@ -69,7 +69,7 @@ def split_dataset(
     names a test set: that is its validation part. Raises UsageError: a ratio outside (0, 1), or fewer than 2 samples.
     """
     if not 0 < val_ratio < 1:
-        raise UsageError(f"--val_ratio {val_ratio}: give a number between 0 and 1")
+        raise UsageError(f"`val_ratio` {val_ratio}: give a number between 0 and 1")
     own = getattr(dataset, "split", None)
     if own is not None:
         return own(val_ratio, seed)
