@@ -8,7 +8,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from thfuse_sam.interrupts import interrupts_wait
+from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.sam.weights import read_weights
 from thfuse_sam.training.checkpoint import load_network
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals to ones
 
 def test_an_interrupt_comes_at_the_end() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+    with pytest.raises(KeyboardInterrupt), delay_interrupts():
         signal.raise_signal(signal.SIGINT)
         done.append("the rest")
     assert done == ["the rest"]
@@ -25,9 +25,9 @@ def test_an_interrupt_comes_at_the_end() -> None:
 
 
 def test_no_interrupt_is_made_up_and_errors_pass() -> None:
-    with pytest.raises(ZeroDivisionError), interrupts_wait():
+    with pytest.raises(ZeroDivisionError), delay_interrupts():
         raise ZeroDivisionError
-    with interrupts_wait():
+    with delay_interrupts():
         pass
 
 
@@ -35,7 +35,7 @@ def test_other_threads_are_left_alone() -> None:
     seen = []
 
     def work() -> None:
-        with interrupts_wait():
+        with delay_interrupts():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

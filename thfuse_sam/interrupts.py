@@ -1,12 +1,16 @@
-"""Ctrl-C and SIGTERM: what they do to a command, and where they have to wait."""
+"""Ctrl-C and SIGTERM: the only module that sets signal handlers.
+
+A command runs in `stop_on_interrupts`; a training loop asks a `StopRequest` after each step; a read that must not be
+cut in two waits in `delay_interrupts`; processes that a command starts call `ignore_interrupts`.
+"""
 
 import _thread
 import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -15,16 +19,25 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, handled like Ctrl-C."""
 
 
-@contextlib.contextmanager
-def interrupts_stop() -> Iterator[None]:
-    """Inside, SIGTERM stops the work as cleanly as Ctrl-C does, and what Python drops in destructors is seen to.
+def ignore_interrupts(worker: int = 0) -> None:
+    """Ignore Ctrl-C in this process from now on.
 
-    An interrupt that reaches a destructor, where Python prints exceptions and drops them, comes once more. After an
+    A terminal sends Ctrl-C to every process of a command; the one that the user started decides and ends the others.
+
+    Args:
+        worker: not used; the number that a `DataLoader` passes to its `worker_init_fn`.
+    """
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def stop_on_interrupts() -> Iterator[None]:
+    """Inside, SIGTERM stops the work as cleanly as Ctrl-C does: it raises `Terminated`.
+
+    An interrupt that reaches a destructor, where Python prints exceptions and drops them, is sent once more. After an
     interrupt no such print is made: objects that it left half-built have destructors that fail.
     """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
     interrupted = False
     timers: list[threading.Timer] = []
 
@@ -37,56 +50,98 @@ def interrupts_stop() -> Iterator[None]:
         if isinstance(error.exc_value, KeyboardInterrupt):
             number = signal.SIGTERM if isinstance(error.exc_value, Terminated) else signal.SIGINT
             # Not at once: this hook still belongs to the destructor.
-            timers.append(threading.Timer(0.01, _send, [number]))
+            timers.append(threading.Timer(0.01, _interrupt_main_thread, [number]))
             timers[-1].start()
         elif not interrupted:
             former_hook(error)
 
-    former_hook, sys.unraisablehook = sys.unraisablehook, dropped
-    former = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants it otherwise, as nohup does
-        former[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+    # An ignored Ctrl-C stays ignored, as in a command that a script started in the background.
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    former_hook = sys.unraisablehook
+    with _handled_by(interrupt, _SIGNALS if default else [signal.SIGTERM]):
+        sys.unraisablehook = dropped
+        try:
+            yield
+        finally:
+            sys.unraisablehook = former_hook
+            for timer in timers:
+                timer.cancel()
+
+
+@contextlib.contextmanager
+def delay_interrupts() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait until the end.
+
+    For short calls of extension modules that take an interrupt in the middle for an error of their own: safetensors
+    reports one as a damaged file.
+    """
+    waiting: list[int] = []
     try:
+        with _handled_by(lambda number, frame: waiting.append(number), _SIGNALS):
+            yield
+    finally:
+        if waiting:
+            signal.raise_signal(waiting[0])
+
+
+class StopRequest:
+    """While entered, the first Ctrl-C or SIGTERM sets `asked`, for the loop to stop after its step.
+
+    The second one raises KeyboardInterrupt at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._handlers = contextlib.ExitStack()
+
+    def __enter__(self) -> "StopRequest":
+        self._handlers.enter_context(_handled_by(self._ask, _SIGNALS))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handlers.close()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def report_interrupts_in_one_line() -> None:
+    """Let a Ctrl-C that nobody catches end this process with one line, not with a traceback.
+
+    For the seconds that a busy machine needs to import torch, before a command can catch anything.
+    """
+    former = sys.excepthook
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+        else:
+            former(kind, error, trace)
+
+    sys.excepthook = report
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], object], numbers: Sequence[int]) -> Iterator[None]:
+    """Inside, `handler` gets the signals `numbers`. Does nothing outside of the main thread, which alone gets them."""
+    former = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                if signal.getsignal(number) is not None:  # None: not Python's, so it could not be put back
+                    former[number] = signal.signal(number, handler)
         yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        sys.unraisablehook = former_hook
-        for timer in timers:
-            timer.cancel()
+        for number, former_handler in former.items():
+            signal.signal(number, former_handler)
 
 
-def _send(number: int) -> None:
-    """Interrupt the main thread."""
+def _interrupt_main_thread(number: int) -> None:
     if sys.platform == "win32":
         _thread.interrupt_main(number)
     else:
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, number)  # wakes it from a wait, too
-
-
-@contextlib.contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM wait until the end.
-
-    For short calls of extension modules that take an interrupt in the middle for an error of their own: safetensors
-    reports one as a damaged file. Does nothing outside of the main thread, which alone gets interrupts.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-
-    def wait(number: int, frame: FrameType | None) -> None:
-        waiting.append(number)
-
-    # None: a handler that is not Python's, which could not be put back.
-    former = {number: signal.signal(number, wait) for number in _SIGNALS if signal.getsignal(number) is not None}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        if waiting:
-            signal.raise_signal(waiting[0])

@@ -133,7 +133,7 @@ def test_an_interrupt_in_the_last_moment_is_one_line(capsys, monkeypatch) -> Non
         yield
         raise Terminated
 
-    monkeypatch.setattr(common, "interrupts_stop", late)
+    monkeypatch.setattr(common, "stop_on_interrupts", late)
     assert run([]) == 143
     assert "terminated" in one_line(capsys)
 

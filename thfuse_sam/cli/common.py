@@ -25,7 +25,7 @@ from thfuse_sam.datasets.fusion import count_missing_masks
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import OutputError, ThFuseError, UsageError
-from thfuse_sam.interrupts import Terminated, interrupts_stop
+from thfuse_sam.interrupts import Terminated, stop_on_interrupts
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.store import has_masks
@@ -157,7 +157,7 @@ def run(parser: CommandParser, work: Callable[[argparse.Namespace], int], argv: 
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_log_lines()
     try:
-        with interrupts_stop():
+        with stop_on_interrupts():
             return _run(parser, work, arguments)
     except KeyboardInterrupt as stop:  # in the last moment, the work was done
         return _report_interrupt(parser, stop)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.interrupts import interrupts_wait
+from thfuse_sam.interrupts import delay_interrupts
 
 FORMAT_VERSION = 1
 _SUFFIX = ".safetensors"
@@ -67,7 +67,7 @@ class EmbeddingCache:
         """The embedding (float16 CxExE) of `key`; None where there is none, or only a damaged one."""
         path = self._path(key)
         try:
-            with interrupts_wait(), safetensors.safe_open(path, framework="pt") as file:
+            with delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
                 checksum = (file.metadata() or {}).get(_CHECKSUM)
                 embedding: Tensor = file.get_tensor(_TENSOR)
         except FileNotFoundError:

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from thfuse_sam.errors import WorkerError
+from thfuse_sam.interrupts import ignore_interrupts
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.worker import Made, MakeOptions, MaskGenerator, make_masks
 
@@ -155,8 +155,7 @@ def _make_block(
 ) -> list[Made]:
     global _worker
     if _worker is None or _worker.token != spec.token:
-        # Ctrl-C goes to every process of the terminal; the one that was started by the user decides.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ignore_interrupts()
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         _worker = None  # an earlier run's model is freed before the next one is built
         device, slot = _claim_device(devices, slots)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from thfuse_sam.errors import ThFuseError, UsageError, WorkerError
+from thfuse_sam.interrupts import ignore_interrupts
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.processes import WorkerSpec, block_size
 from thfuse_sam.precompute.worker import Made, make_masks
@@ -93,10 +94,7 @@ def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> I
 
 def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Connection, log_file: str) -> None:
     """The process that talks to Ray: sends each `Made`, then None; or the error that ended it."""
-    import signal
-
-    # Ctrl-C goes to every process of the terminal; the one that was started by the user decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     # Ray writes to the streams from C++; the user gets one line from the process that waits.
     descriptor = os.open(log_file, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError
-from thfuse_sam.interrupts import interrupts_wait
+from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.sam.assembly import STRIDE
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -117,7 +117,7 @@ def _refuse_other_files(path: Path) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        with interrupts_wait():
+        with delay_interrupts():
             return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from error

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.interrupts import interrupts_wait
+from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.models import NETWORKS, build_network, is_original_thfuse, thfuse_from_original
 
 FORMAT_VERSION = 1
@@ -204,7 +204,7 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 
 
 def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
-    with _as_checkpoint_error(path), interrupts_wait(), safetensors.safe_open(path, framework="pt") as file:
+    with _as_checkpoint_error(path), delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
