@@ -77,6 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from thfuse_sam.datasets.pairs import find_pairs
     from thfuse_sam.devices import resolve_device
     from thfuse_sam.fusion.training import count_masks, fusion_loss
+    from thfuse_sam.interrupts import StopRequest
     from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
     from thfuse_sam.masks.source import LiveMasks
     from thfuse_sam.masks.tree import MaskTree
@@ -106,7 +107,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     loader, batches = loop.make_loader(dataset, options.batch_size, seed=0, num_workers=0)
     on_device: Any = fabric.setup_dataloaders(loader)
     loss = FusionLoss(DEFAULT_WEIGHTS).to(device)
-    progress, stop = loop.Progress(), loop.StopRequest()
+    progress, stop = loop.Progress(), StopRequest()
 
     def take_steps(until: int) -> int:
         images = 0

@@ -8,7 +8,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from thfuse_sam.interrupts import delay_interrupts
+from thfuse_sam.interrupts import StopRequest, delay_interrupts
 from thfuse_sam.sam.weights import read_weights
 from thfuse_sam.training.checkpoint import load_network
 
@@ -42,6 +42,16 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler]
+
+
+def test_first_interrupt_asks_second_one_interrupts_and_the_old_handler_returns() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("read", [load_network, read_weights])

@@ -1,6 +1,5 @@
 import csv
 import itertools
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from thfuse_sam.errors import TrainingError, WorkerError
+from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.training import loop
 
 
@@ -75,7 +75,7 @@ def test_learning_rate_rises_then_falls_to_the_floor() -> None:
     assert factors[100] == pytest.approx(0.01)
 
 
-def run_steps(loss_function, settings: loop.StepSettings, stop: loop.StopRequest | None = None) -> tuple:
+def run_steps(loss_function, settings: loop.StepSettings, stop: StopRequest | None = None) -> tuple:
     fabric = loop.make_fabric(torch.device("cpu"))
     module = nn.Linear(1, 1)
     network, optimizer = fabric.setup(module, torch.optim.SGD(module.parameters(), lr=1.0))
@@ -86,7 +86,7 @@ def run_steps(loss_function, settings: loop.StepSettings, stop: loop.StopRequest
     try:
         loop.train_epoch(
             fabric, network, optimizer, loader, loss_function, lambda batch: {"seen": len(batch["name"])}, settings,
-            progress, stop or loop.StopRequest(),
+            progress, stop or StopRequest(),
         )  # fmt: skip
     except TrainingError as caught:
         error = caught
@@ -112,7 +112,7 @@ def test_epoch_averages_over_images_and_counts() -> None:
 def test_max_steps_and_stop_end_an_epoch_early() -> None:
     progress, _, _ = run_steps(squares, loop.StepSettings(lambda step: 1e-4, 1.0, max_steps=2))
     assert (progress.step, progress.images) == (2, 8)
-    stop = loop.StopRequest()
+    stop = StopRequest()
     stop.asked = True
     progress, _, changed = run_steps(squares, loop.StepSettings(lambda step: 1e-4, 1.0), stop)
     assert (progress.step, changed) == (0, False)
@@ -136,16 +136,6 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_change() -> None:
 
     _, error, changed = run_steps(broken, loop.StepSettings(lambda step: 0.1, 1.0))
     assert "gradient norm" in str(error) and not changed
-
-
-def test_first_interrupt_asks_second_one_interrupts_and_the_old_handler_returns() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with loop.StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.asked
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_log_keeps_one_row_an_epoch_and_drops_those_done_over(tmp_path) -> None:
@@ -207,7 +197,7 @@ def step_with(batch_size: int, step_size: int) -> list[torch.Tensor]:
     progress = loop.Progress()
     loop.train_epoch(
         fabric, network, optimizer, loader, squares, lambda batch: {"seen": len(batch["name"])},
-        loop.StepSettings(lambda step: 1e-3, 1e6), progress, loop.StopRequest(), None, batches.plan,
+        loop.StepSettings(lambda step: 1e-3, 1e6), progress, StopRequest(), None, batches.plan,
     )  # fmt: skip
     assert (progress.images, progress.step, progress.counts) == (10, batches.steps, {"seen": 10})
     return [value.detach().clone() for value in module.parameters()]

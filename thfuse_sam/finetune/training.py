@@ -21,6 +21,7 @@ from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.finetune.evaluation import Results, evaluate_sam, mean_iou
 from thfuse_sam.finetune.model import PromptedSam
 from thfuse_sam.finetune.samples import ModelFrame, PromptedSamples, collate
+from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
 from thfuse_sam.sam.checkpoints import ResolvedSam
@@ -207,7 +208,7 @@ class SamTrainer:
         if self._random_states is not None:
             checkpoints.restore_random_states(self._random_states)
         try:
-            with loop.StopRequest() as stop:
+            with StopRequest() as stop:
                 while not (self._is_done() or stop.asked):
                     batches.start_at(progress.epoch, progress.batch)
                     label = f"epoch {progress.epoch + 1}/{settings.epochs}"

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import write_json
+from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.training import checkpoint as checkpoints
@@ -240,7 +241,7 @@ class FusionTrainer:
         if self._random_states is not None:
             checkpoints.restore_random_states(self._random_states)
         try:
-            with loop.StopRequest() as stop:
+            with StopRequest() as stop:
                 while progress.epoch < settings.epochs and not stop.asked and not steps.is_last(progress.step):
                     batches.start_at(progress.epoch, progress.batch)
                     label = f"epoch {progress.epoch + 1}/{settings.epochs}"

@@ -12,13 +12,10 @@ import logging
 import math
 import os
 import random
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, Literal, Protocol
 
 import lightning_fabric
@@ -32,6 +29,7 @@ from tqdm import tqdm
 
 from thfuse_sam.errors import OutputError, ThFuseError, TrainingError, WorkerError
 from thfuse_sam.files import write_text
+from thfuse_sam.interrupts import StopRequest, ignore_interrupts
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its hints are for those who write programs
@@ -181,17 +179,11 @@ def make_loader(
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         collate_fn=collate,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=ignore_interrupts,
         # A generator of its own: starting a pass must not draw from the one that dropout draws from.
         generator=torch.Generator().manual_seed(0),
     )
     return loader, batches
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the main process ends the workers when it is done."""
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -286,32 +278,6 @@ class Plateau:
         self.bad_epochs += 1
         if self.bad_epochs > self.patience:
             self.scale, self.bad_epochs = self.scale * self.factor, 0
-
-
-class StopRequest:
-    """While entered, the first Ctrl-C (or SIGTERM) asks the loop to stop after its step; the second one interrupts."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._former: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # handlers can be set nowhere else
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
 
 
 @dataclasses.dataclass(frozen=True)
