@@ -1,10 +1,13 @@
-"""Where to compute: the name given on the command line -> a torch device that this machine has; and lack of memory."""
+"""Where to compute and in which number format: names of options -> torch's objects; and lack of memory."""
 
 import re
+from collections.abc import Mapping
 
 import torch
 
 from thfuse_sam.errors import DeviceError
+
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # How PyTorch, oneDNN, C++ and Python say that memory does not suffice, in errors that have no class of their own.
 _NO_MEMORY = (

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from thfuse_sam.datasets.fusion import FusionSample
+from thfuse_sam.devices import DTYPES
 from thfuse_sam.errors import ImageSizeError
 from thfuse_sam.fusion import inference
 from thfuse_sam.fusion.inference import InferenceSettings, fuse_lumas, plan_batches
 from thfuse_sam.models import FusionNetwork, build_network
+from thfuse_sam.precision import Precision
 
 CPU = torch.device("cpu")
 
@@ -55,13 +57,13 @@ def test_a_batch_gives_what_single_pairs_give(network: FusionNetwork) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_is_within_two_grey_levels(network: FusionNetwork, precision: inference.Precision) -> None:
+def test_half_precision_is_within_two_grey_levels(network: FusionNetwork, precision: Precision) -> None:
     seen = []
     hook = network.stem.conv.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
     (single,) = fuse_lumas(network, [sample("a", 0)], CPU)
     (half,) = fuse_lumas(network, [sample("a", 0)], CPU, InferenceSettings(precision=precision))
     hook.remove()
-    assert seen == [torch.float32, inference._DTYPES[precision]]
+    assert seen == [torch.float32, DTYPES[precision]]
     difference = np.abs(half.astype(int) - single)
     assert difference.max() <= 2 and difference.mean() < 0.5
 

@@ -23,6 +23,7 @@ from thfuse_sam.finetune.model import PromptedSam
 from thfuse_sam.finetune.samples import ModelFrame, PromptedSamples, collate
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.precision import Precision
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import save_trained
@@ -66,7 +67,7 @@ class FinetuneSettings:
     save_interval: int = 10  # epochs between epoch{N}.safetensors
     test_interval: int = 1  # epochs between evaluations
     max_steps: int | None = None  # stop after this many optimiser steps; None: no limit
-    precision: loop.Precision = "fp32"
+    precision: Precision = "fp32"
 
 
 @dataclasses.dataclass

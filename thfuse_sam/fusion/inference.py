@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thfuse_sam.datasets.fusion import FusionSample
+from thfuse_sam.devices import DTYPES
 from thfuse_sam.errors import ImageSizeError
 from thfuse_sam.fusion.tiles import fuse_tiled
 from thfuse_sam.models import TiledNetwork
-from thfuse_sam.training.loop import Precision
+from thfuse_sam.precision import Precision
 
-_DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")
 
 
@@ -85,7 +85,7 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     """
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_DTYPES[precision])
+    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def _tiled(network: TiledNetwork, sample: FusionSample, device: torch.device, tile_size: int) -> Tensor:

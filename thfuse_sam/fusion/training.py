@@ -27,6 +27,7 @@ from thfuse_sam.files import write_json
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.metrics import METRICS
+from thfuse_sam.precision import Precision
 from thfuse_sam.training import checkpoint as checkpoints
 from thfuse_sam.training import loop
 from thfuse_sam.training.ema import EmaWeights
@@ -66,7 +67,7 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     grad_clip: float = 1.0  # largest norm of the gradient
     ema_decay: float = 0.0  # of averaged weights, which then are validated and kept; 0: no average
-    precision: loop.Precision = "fp32"  # "fp16", "bf16": mixed precision
+    precision: Precision = "fp32"  # "fp16", "bf16": mixed precision
     compile: bool = False  # torch.compile; takes a minute or more before the first step
     val_metrics: tuple[str, ...] = ()  # keys of metrics.METRICS, of the validation crops
     seed: int = 0

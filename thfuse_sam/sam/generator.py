@@ -26,13 +26,13 @@ from segment_anything.modeling import ImageEncoderViT, Sam
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes, remove_small_regions
 from torch import Tensor
 
-from thfuse_sam.devices import is_out_of_memory
+from thfuse_sam.devices import DTYPES, is_out_of_memory
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.format import LabelMap, label_map
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, StockDecoder
 from thfuse_sam.sam.encoder import encode_images
 from thfuse_sam.sam.postprocess import Candidates, PackedMask, count_pixels, enlarge, mask_boxes, stable_masks
-from thfuse_sam.sam.precision import PRECISIONS, check_precision, resolve_precision
+from thfuse_sam.sam.precision import check_precision, resolve_precision
 
 # SAM's own thresholds. A mask below them is too rough to speak for the points inside it, whatever the settings accept.
 _EXPLAINING_IOU = 0.88
@@ -188,7 +188,7 @@ class AutomaticMaskGenerator:
         settings: None for segment_anything's defaults.
 
     Attributes:
-        precision: the key of `PRECISIONS` that `settings.precision` means on the model's device.
+        precision: the one of `PRECISIONS` that `settings.precision` means on the model's device.
         decoder: of the masks.
     """
 
@@ -196,7 +196,7 @@ class AutomaticMaskGenerator:
         self.sam = sam
         self.settings = settings or GeneratorSettings()
         self.precision = resolve_precision(self.settings.precision, sam.device)
-        dtype = PRECISIONS[self.precision]
+        dtype = DTYPES[self.precision]
         # Convolutional encoders cost little beside the decoder, and what they round away changes which masks pass.
         self._encoder_dtype = dtype if type(sam.image_encoder) is ImageEncoderViT else torch.float32
         self.decoder: Decoder = PointDecoder(sam, dtype) if PointDecoder.supports(sam) else StockDecoder(sam, dtype)
@@ -372,7 +372,7 @@ class AutomaticMaskGenerator:
             return self._max_points if asked == "auto" else min(self._max_points, asked)
         if asked != "auto":
             return asked
-        block = embedding.features.numel() * PRECISIONS[self.precision].itemsize
+        block = embedding.features.numel() * DTYPES[self.precision].itemsize
         if self.sam.device.type == "cpu":
             return max(1, _BLOCK_BYTES_CPU // block)
         free, _ = torch.cuda.mem_get_info(self.sam.device)

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from thfuse_sam.errors import UsageError
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from thfuse_sam.precision import PRECISIONS
 
 log = logging.getLogger(__name__)
 

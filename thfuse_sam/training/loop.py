@@ -30,6 +30,7 @@ from tqdm import tqdm
 from thfuse_sam.errors import OutputError, ThFuseError, TrainingError, WorkerError
 from thfuse_sam.files import write_text
 from thfuse_sam.interrupts import StopRequest, ignore_interrupts
+from thfuse_sam.precision import Precision
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its hints are for those who write programs
@@ -186,7 +187,6 @@ def make_loader(
     return loader, batches
 
 
-Precision = Literal["fp32", "fp16", "bf16"]
 _FABRIC_PRECISION: dict[Precision, Literal["32-true", "16-mixed", "bf16-mixed"]] = {
     "fp32": "32-true",
     "fp16": "16-mixed",
