@@ -19,7 +19,7 @@ from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from tools.scenes import render_scene
-from tools.vit_nano.training import interior_point_iou
+from tools.vit_nano.evaluation import interior_point_iou
 
 FIRST_SEED = 900_000
 

@@ -1,4 +1,7 @@
-"""Train the small SAM that ships: `python -m tools.vit_nano.__main__ --photos DIR... --output FILE.safetensors`."""
+"""Train the small SAM that ships: `python -m tools.vit_nano --photos DIR... --output FILE.safetensors`.
+
+It runs in a checkout and needs the extra `nano`.
+"""
 
 import argparse
 import logging
@@ -19,13 +22,10 @@ from thfuse_sam.files import write_atomically
 from thfuse_sam.images import read_visible
 from thfuse_sam.sam.nano import IMAGE_SIZE, build_vit_nano
 from tools.scenes import Scene, render_scene
-from tools.vit_nano.training import (
-    NanoTrainingConfig,
-    Photo,
-    RegionHead,
-    photo_regions,
-    train_nano,
-)
+from tools.vit_nano.images import Photo, photo_regions
+from tools.vit_nano.options import NanoTrainingConfig
+from tools.vit_nano.region_head import RegionHead
+from tools.vit_nano.training import train_nano
 
 DEFAULTS = NanoTrainingConfig()
 FIRST_SCENE = 1_000_000  # seed; the sample set and the evaluation use others
@@ -35,7 +35,7 @@ Made = TypeVar("Made")
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="train_nano", description=__doc__)
+    options = argparse.ArgumentParser(prog="python -m tools.vit_nano", description=__doc__)
     options.add_argument("--photos", type=Path, nargs="*", default=[], help="folders of photos for region targets")
     options.add_argument("--regions", type=Path, help="cache of the photos' regions (.joblib), made where missing")
     options.add_argument("--scenes", type=int, default=900, help="rendered scenes (default: %(default)s)")

@@ -1,0 +1,89 @@
+"""The stream of crops and prompts that vit_nano is trained on."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from thfuse_sam.sam.assembly import STRIDE
+from tools.scenes import render_scene
+from tools.vit_nano.images import Photo
+from tools.vit_nano.options import NanoTrainingConfig
+from tools.vit_nano.targets import MIN_TARGET_AREA, TargetStream, target_masks
+
+SIZE = 64
+
+
+def test_targets_are_averaged_down() -> None:
+    labels = torch.zeros(1, 8, 8, dtype=torch.int32)
+    labels[0, :2, :1] = 7
+    masks = target_masks(labels, torch.tensor([[7, 0]]))
+    assert masks.shape == (1, 2, 2, 2)
+    assert masks[0, 0, 0, 0] == 0.125 and masks[0, 0].sum() == 0.125
+    assert masks[0, 1, 0, 0] == 0.875
+
+
+@pytest.mark.parametrize(("shares", "least", "most"), [((0, 1, 0), 0.4, 0.6), ((0, 0, 1), 0.1, 0.4)])
+def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
+    shares: tuple[float, float, float], least: float, most: float
+) -> None:
+    labels = np.ones((96, 96), np.int32)
+    labels[40:56, 40:56] = 2
+    image = np.zeros((96, 96, 3), np.uint8)
+    scene = dataclasses.replace(
+        render_scene(0, height=64, width=64),
+        visible=image,
+        infrared=image[..., 0],
+        visible_labels=labels,
+        infrared_labels=labels,
+    )
+    photo = Photo(image, (labels - 1)[None].astype(np.int16))
+    config = NanoTrainingConfig(shares=shares, prompts=1, crop_size=128)
+    stream = iter(TargetStream(128, [scene], [photo], config))
+    asked = torch.cat([next(stream)[2] for _ in range(300)])
+    assert least < (asked == 2).float().mean() < most
+
+
+def test_every_region_is_asked_for_before_one_is_asked_for_again() -> None:
+    labels = (1 + np.arange(96, dtype=np.int32) // 16)[None].repeat(96, 0)  # six
+    photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
+    config = NanoTrainingConfig(shares=(0, 0, 1), prompts=9, crop_size=128)
+    for _, shown, ids, *_ in itertools.islice(TargetStream(128, [], [photo], config), 20):
+        regions, areas = shown[shown > 0].unique(return_counts=True)
+        assert ids.unique().numel() == (areas >= MIN_TARGET_AREA).sum()
+        assert set(ids.tolist()) <= set(regions.tolist())
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.5, 10, 32), (1.0, 40, 40), (0.0, 0, 8)])
+def test_a_share_of_the_images_stays_whole(share: float, least: int, most: int) -> None:
+    labels = (1 + np.arange(96, dtype=np.int32) // 4)[None].repeat(96, 0)  # four columns each
+    photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
+    config = NanoTrainingConfig(shares=(0, 0, 1), prompts=2, crop_size=128, whole=share)
+    stream = iter(TargetStream(128, [], [photo], config))
+    whole = [
+        bool(labels.max() == 24 and labels[labels > 0].min() == 1) for _, labels, *_ in itertools.islice(stream, 40)
+    ]
+    assert least <= sum(whole) <= most
+
+
+def test_stream_gives_points_inside_their_regions() -> None:
+    stream = TargetStream(SIZE, [], [], NanoTrainingConfig(shares=(1, 0, 0), prompts=20, crop_size=SIZE))
+    image, labels, ids, points, boxes, _ = next(iter(stream))
+    assert image.shape == (3, SIZE, SIZE) and boxes.shape == (20, 4)
+    for label, (x, y) in zip(ids, points, strict=True):
+        assert labels[int(y), int(x)] == label
+
+
+@pytest.mark.parametrize("crop_height", [0, 32])
+def test_stream_crops_at_whole_patches(crop_height: int) -> None:
+    scene = render_scene(3, height=96, width=128)
+    config = NanoTrainingConfig(shares=(0, 1, 0), crop_size=64, crop_height=crop_height)
+    samples = iter(TargetStream(128, [scene], [], config))
+    height = crop_height or 64
+    for _ in range(5):
+        image, labels, ids, points, _, corner = next(samples)
+        assert image.shape == (3, height, 64) and labels.shape == (height, 64)
+        assert (corner >= 0).all() and (corner * STRIDE + torch.tensor([height, 64]) <= 128).all()
+        assert all(labels[int(y), int(x)] == label for label, (x, y) in zip(ids, points, strict=True))

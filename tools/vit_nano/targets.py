@@ -1,0 +1,120 @@
+"""The stream of training samples: crops with their label maps, and the regions that the model is prompted for.
+
+A target is a region of the label map; its prompts are a point inside it and a jittered box around it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from thfuse_sam.datasets.prompts import interior_point
+from thfuse_sam.sam.assembly import STRIDE
+from thfuse_sam.sam.postprocess import LOGIT_STRIDE
+from tools.scenes import Scene
+from tools.vit_nano.images import (
+    PADDING,
+    Image,
+    Labels,
+    Photo,
+    fit_to_square,
+    jitter_colours,
+    random_photo,
+    random_scene,
+    textured_shapes,
+)
+from tools.vit_nano.options import NanoTrainingConfig
+
+MIN_TARGET_AREA = 300  # pixels below which a region is no target
+INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the border; the others lie anywhere inside
+# For shapes, scenes and photos: targets are drawn by their area to this power. A photo's large regions are worth more
+# than its small ones, which are often noise.
+AREA_POWERS = (0.0, 0.0, 0.25)
+
+
+class TargetStream(IterableDataset):
+    """Endless (image 3xHxW uint8, labels HxW, ids, points, boxes, corner) samples, another sequence in each worker.
+
+    H and W are the crop's height and width; `corner` (2,) is its first row and column of patches in the input square.
+    """
+
+    def __init__(self, size: int, scenes: Sequence[Scene], photos: Sequence[Photo], config: NanoTrainingConfig) -> None:
+        self.size, self.count = size, config.prompts
+        self.crop = np.array([config.crop_height or config.crop_size, config.crop_size])
+        self.scenes, self.photos, self.whole = scenes, photos, config.whole
+        shares = np.array(config.shares) * (1, bool(scenes), bool(photos))
+        self.shares, self.seed = shares / shares.sum(), config.seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        worker = torch.utils.data.get_worker_info()
+        cv2.setNumThreads(1)
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0, time.time_ns() % 2**31])
+        sources: list[Callable[[], tuple[Image, Labels]]] = [
+            lambda: textured_shapes(rng, self.size),
+            lambda: random_scene(rng, self.scenes, self.whole),
+            lambda: random_photo(rng, self.photos, self.whole),
+        ]
+        while True:
+            kind = int(rng.choice(3, p=self.shares))
+            image, labels = sources[kind]()
+            if rng.random() < 0.5:
+                image, labels = image[:, ::-1], labels[:, ::-1]
+            crop, crop_labels, corner = self._random_crop(rng, image, labels)
+            targets = sample_targets(rng, crop_labels, self.count, AREA_POWERS[kind])
+            if targets is None:
+                continue
+            pixels = torch.from_numpy(jitter_colours(rng, crop)).permute(2, 0, 1)
+            yield pixels, torch.from_numpy(crop_labels), *map(torch.from_numpy, targets), torch.from_numpy(corner)
+
+    def _random_crop(self, rng: np.random.Generator, image: Image, labels: Labels) -> tuple[Image, Labels, np.ndarray]:
+        """A crop of the image in SAM's input square that holds padding no more often than needed, and its corner."""
+        square, square_labels = fit_to_square(image, np.ascontiguousarray(labels), self.size)
+        inside = square_labels != PADDING
+        sides = np.array([inside.any(1).sum(), inside.any(0).sum()])
+        # Some crops reach into the padding by up to a quarter, as the model meets padding at the bottom or right.
+        reach = sides + (self.crop // 4 if rng.random() < 0.3 else 0)
+        last = np.clip(reach - self.crop, 0, self.size - self.crop) // STRIDE
+        corner = rng.integers(0, last + 1)
+        (top, left), (height, width) = corner * STRIDE, self.crop
+        window = np.s_[top : top + height, left : left + width]
+        return square[window], np.ascontiguousarray(square_labels[window]), corner
+
+
+def sample_targets(
+    rng: np.random.Generator, labels: Labels, count: int, area_power: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough.
+
+    Regions are drawn by their area to the power of `area_power`, none for the second time before each had its turn.
+    """
+    ids, areas = np.unique(labels[labels > 0], return_counts=True)
+    large = areas >= MIN_TARGET_AREA
+    if not large.any():
+        return None
+    ids, weights = ids[large], areas[large] ** area_power
+    rounds = [rng.choice(ids, len(ids), replace=False, p=weights / weights.sum()) for _ in range(-(-count // len(ids)))]
+    chosen = np.concatenate(rounds)[:count]
+    points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
+    for row, label in enumerate(chosen):
+        mask = labels == label
+        ys, xs = np.nonzero(mask)
+        if row < INTERIOR_POINTS:
+            points[row] = interior_point(mask)
+        else:
+            pixel = int(rng.integers(len(ys)))
+            points[row] = xs[pixel] + 0.5, ys[pixel] + 0.5
+        box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+        sides = np.tile(box[2:] - box[:2], 2)
+        boxes[row] = box + rng.normal(0, 0.05, 4) * np.minimum(sides, 20)
+    return chosen, points, boxes
+
+
+def target_masks(labels: Tensor, ids: Tensor) -> Tensor:
+    """Masks of `ids` (BxN) in `labels` (BxHxW), averaged down to the logits' BxNxH/4xW/4, float in [0, 1]."""
+    masks = (labels[:, None] == ids[:, :, None, None]).float()
+    return F.avg_pool2d(masks, LOGIT_STRIDE)
