@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from thfuse_sam.losses import region_edges_loss, region_loss
-from thfuse_sam.losses.regions import contrasts, find_segments, outlines
 
 SHAPE = (1, 1, 32, 32)
 SQUARE = (..., slice(8, 24), slice(8, 24))
@@ -22,18 +21,6 @@ def labels() -> Tensor:
     result = torch.zeros(1, 32, 32, dtype=torch.int64)
     result[SQUARE] = 1
     return result
-
-
-def test_contrast_is_the_step_to_the_surroundings(labels: Tensor) -> None:
-    segments = find_segments(labels, torch.zeros_like(labels))
-    sources = torch.stack([scene(0.9, 0.2)[:, 0].repeat(2, 1, 1), scene(0.3, 0.4)[:, 0].repeat(2, 1, 1)])
-    torch.testing.assert_close(contrasts(segments, sources)[:, 1], torch.tensor([0.7, 0.1]))
-
-
-def test_a_segment_that_fills_its_image_has_no_contrast() -> None:
-    everything = torch.ones(1, 32, 32, dtype=torch.int64)
-    segments = find_segments(everything, everything)
-    assert contrasts(segments, torch.rand(2, 2, 32, 32)).count_nonzero() == 0
 
 
 @pytest.mark.parametrize("only", ["ir_labels", "vi_labels"])
@@ -97,15 +84,6 @@ def surroundings(image: Tensor, inside: Tensor, reach: int = 6) -> Tensor:
                 if 0 <= there[0] < 32 and 0 <= there[1] < 32 and not inside[there]:
                     values.append(image[there])
     return torch.stack(values).mean()
-
-
-def test_outlines_lie_on_both_sides(labels: Tensor) -> None:
-    outline = outlines(labels)[0]
-    assert outline[8, 10]
-    assert outline[7, 10]
-    assert not outline[6, 10]
-    assert not outline[9, 10]
-    assert not outlines(torch.full((1, 8, 8), 3)).any()
 
 
 def test_region_edges_asks_for_the_step_of_the_steeper_source_or_more(labels: Tensor) -> None:

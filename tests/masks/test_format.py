@@ -11,7 +11,6 @@ import pytest
 from thfuse_sam.errors import MaskReadError, OutputError
 from thfuse_sam.masks.format import (
     guidance_inputs,
-    label_edges,
     label_map,
     labels,
     mask_shape,
@@ -82,16 +81,6 @@ def test_guidance_of_a_label_map() -> None:
     expected[[0, 0, -1, -1], [0, -1, 0, -1]] = 0
     expected[:, -1] = [0, 1, 1, 1, 0]
     np.testing.assert_array_equal(edges, expected)
-
-
-def test_edges_by_definition() -> None:
-    label = np.random.default_rng(0).integers(0, 3, (7, 9))
-    padded = np.pad(label, 1, mode="edge")
-    expected = np.zeros(label.shape, dtype=bool)
-    for shift in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        expected |= padded[shift[0] : shift[0] + 7, shift[1] : shift[1] + 9] != label
-    np.testing.assert_array_equal(label_edges(label), expected)
-    np.testing.assert_array_equal(label_edges(np.rot90(label)), np.rot90(expected))
 
 
 def test_guidance_of_union_masks() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thfuse_sam.masks.overlay import draw_overlay, outlines, segment_colors
+from thfuse_sam.masks.overlay import draw_overlay, segment_colors
 
 
 def test_pixels_without_a_segment_stay_as_they_are() -> None:
@@ -23,20 +23,6 @@ def test_the_image_shows_through_a_segment() -> None:
     label_map = np.ones((9, 9), dtype=np.uint16)
     drawn = draw_overlay(image, label_map, opacity=0.4)
     assert (drawn[4, 4].astype(int) - drawn[4, 5]).min() == pytest.approx(0.6 * 255, abs=1)
-
-
-def test_outline_is_one_pixel_thin_and_inside_the_segment() -> None:
-    label_map = np.zeros((7, 8), dtype=np.uint8)
-    label_map[1:6, 1:7] = 1
-    expected = label_map.astype(bool)
-    expected[2:5, 2:6] = False
-    np.testing.assert_array_equal(outlines(label_map), expected)
-
-
-def test_touching_segments_share_one_line() -> None:
-    label_map = np.ones((3, 6), dtype=np.uint8)
-    label_map[:, 3:] = 2
-    np.testing.assert_array_equal(outlines(label_map), [[False, False, True, False, False, False]] * 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1)])

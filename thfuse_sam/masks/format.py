@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.masks.outlines import outlines
 
 # What the guidance inputs hold everywhere when an image has no mask.
 PLACEHOLDER_VALUE = 0.5
@@ -66,22 +67,7 @@ def guidance_inputs(mask: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     Returns float32 2xHxW in [0, 1]: the union of all segments, and their edges.
     """
     union = mask.astype(np.float32) if mask.dtype.kind == "f" else (mask > 0).astype(np.float32)
-    return np.stack([union, label_edges(labels(mask))])
-
-
-def label_edges(label: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """1 where a pixel's neighbour above, below, left or right has another label, else 0; float32 HxW.
-
-    Both sides of a boundary are marked, so that edges turn and flip with the image.
-    """
-    edges = np.zeros(label.shape, dtype=np.float32)
-    right = label[:, :-1] != label[:, 1:]
-    below = label[:-1] != label[1:]
-    edges[:, :-1][right] = 1.0
-    edges[:, 1:][right] = 1.0
-    edges[:-1][below] = 1.0
-    edges[1:][below] = 1.0
-    return edges
+    return np.stack([union, outlines(labels(mask)).astype(np.float32)])
 
 
 def labels(mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

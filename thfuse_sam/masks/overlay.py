@@ -5,6 +5,8 @@ import colorsys
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.masks.outlines import thin_outlines
+
 # The golden ratio spreads any number of hues so that consecutive segments never look alike.
 _HUE_STEP = 0.6180339887498949
 # Neighbouring hues differ in lightness and saturation too, which keeps a hundred segments apart.
@@ -23,31 +25,6 @@ def segment_colors(count: int) -> npt.NDArray[np.uint8]:
         rgb = colorsys.hls_to_rgb((0.02 + index * _HUE_STEP) % 1.0, lightness, saturation)
         colors[index] = np.round(np.asarray(rgb) * 255)
     return colors
-
-
-def outlines(label_map: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Pixels of a segment that touch another label to the right, left, above or below.
-
-    Where two segments meet, only the smaller label's side is marked, so that the line stays one pixel thin.
-
-    Args:
-        label_map: integer HxW, 0 is "no segment".
-
-    Returns:
-        bool HxW; False wherever the label is 0.
-    """
-    edge = np.zeros(label_map.shape, dtype=bool)
-    for axis in (0, 1):
-        first = np.take(label_map, range(label_map.shape[axis] - 1), axis=axis)
-        second = np.take(label_map, range(1, label_map.shape[axis]), axis=axis)
-        differs = first != second
-        on_first = differs & (first != 0) & ((second == 0) | (first < second))
-        on_second = differs & (second != 0) & ~on_first
-        before = (slice(None, -1), slice(None))[:: 1 if axis == 0 else -1]
-        after = (slice(1, None), slice(None))[:: 1 if axis == 0 else -1]
-        edge[before] |= on_first
-        edge[after] |= on_second
-    return edge
 
 
 def draw_overlay(
@@ -71,7 +48,7 @@ def draw_overlay(
     labels = label_map.astype(np.intp)
     palette = np.concatenate([np.zeros((1, 3)), segment_colors(int(labels.max(initial=0)))]).astype(np.float32)
     weight = np.where(labels > 0, np.float32(opacity), np.float32(0))
-    edge = outlines(label_map)
+    edge = thin_outlines(label_map)
     weight[edge] = max(opacity, 0.9)
     colors = palette[labels]
     # A lighter line of the segment's own hue is seen on dark infrared and on bright visible images alike.

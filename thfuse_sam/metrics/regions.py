@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thfuse_sam.losses.regions import Segments, contrasts, find_segments, outlines
 from thfuse_sam.losses.sources import sobel
+from thfuse_sam.masks.outlines import outlines
+from thfuse_sam.masks.segments import Segments, find_segments, segment_contrasts
 from thfuse_sam.metrics.arrays import Grey, grey_values
 
 SMALLEST_CONTRAST = 4 / 255  # of the better source, in [0, 1]; segments below it stand out nowhere and are left out
@@ -22,7 +23,7 @@ def region_metrics(
 ) -> dict[str, float]:
     """How much of the better source's contrast, and of its boundary strength, segments keep.
 
-    The contrast of a segment is the difference of its mean level to that of its surroundings (`losses.contrasts`), its
+    The contrast of a segment is the difference of its mean level to that of its surroundings (`segment_contrasts`), its
     boundary strength the mean length of the Sobel gradient on the pixels inside its outline. Of both sources the larger
     value counts; a segment keeps at most all of it. The mean is over segments, whatever their size.
 
@@ -39,7 +40,7 @@ def region_metrics(
     segments = find_segments(maps[0], maps[1])
     twice = images[:, :, 0].repeat(1, 2, 1, 1)
     strength = torch.stack([_boundary_strength(segments, torch.cat(maps), image) for image in images])
-    contrast, counted = _kept(contrasts(segments, twice), SMALLEST_CONTRAST)
+    contrast, counted = _kept(segment_contrasts(segments, twice), SMALLEST_CONTRAST)
     boundary, _ = _kept(strength, SMALLEST_GRADIENT)
     return {"contrast_kept": contrast, "boundary_kept": boundary, "segments": float(counted)}
 

@@ -10,7 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 from thfuse_sam.files import write_atomically
 from thfuse_sam.images import write_image
-from thfuse_sam.masks.overlay import outlines, segment_colors
+from thfuse_sam.masks.outlines import thin_outlines
+from thfuse_sam.masks.overlay import segment_colors
 from thfuse_sam.report.page import copy_file
 
 Uint8Image = npt.NDArray[np.uint8]
@@ -51,7 +52,7 @@ def write_mask_layer(path: Path, label_map: npt.NDArray[Any]) -> None:
     palette[1:, :3] = segment_colors(len(palette) - 1)
     palette[1:, 3] = _OPACITY
     layer = palette[label_map]
-    edge = outlines(label_map)
+    edge = thin_outlines(label_map)
     layer[edge, :3] = (0.6 * layer[edge, :3] + 0.4 * 255).astype(np.uint8)
     layer[edge, 3] = _OUTLINE_OPACITY
     picture = Image.fromarray(layer)
