@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import nn
 
-from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs
+from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs, to_uint8
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.files import write_json, write_text
@@ -190,7 +190,7 @@ def evaluate(network: nn.Module, arm: Arm, test_set: PairSet, tree: Path, device
     for index in range(len(test_set.pairs)):
         (fused,) = fuse_lumas(network, [seen[index]], device)
         sample = masked[index]
-        ir, vi = ((sample[key][0] * 255).round().to(torch.uint8).numpy() for key in ("ir", "vi"))  # type: ignore[literal-required]
+        ir, vi = to_uint8(sample["ir"][0]), to_uint8(sample["vi"][0])
         found = {name: METRICS[name].compute(fused, ir, vi) for name in SHOWN}
         found |= region_metrics(fused, ir, vi, sample["ir_labels"].numpy(), sample["vi_labels"].numpy())
         for name, kept in values.items():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
-from thfuse_sam.datasets.pairs import find_pairs, require_partners, unreadable_pairs
+from thfuse_sam.datasets.pairs import find_pairs, read_pair, require_partners, unusable_pairs
 from thfuse_sam.errors import PairError
 from thfuse_sam.masks.source import NoMasks
 from thfuse_sam.masks.tree import MaskTree
@@ -28,7 +28,7 @@ def test_broken_and_unequal_images_are_found(make_pairs: MakePairs, tmp_path: Pa
     broken.write_bytes(broken.read_bytes()[:-60])
     larger = make_pairs(("c",), size=(40, 48), root=tmp_path / "larger")
     (larger / "vi" / "c.png").replace(root / "vi" / "c.png")
-    found = unreadable_pairs(find_pairs(root).pairs)
+    found = unusable_pairs(find_pairs(root).pairs, read_pair)
     assert set(found) == {"a", "c"}
     assert "a.png" in found["a"] and "48x32" in found["c"]
 

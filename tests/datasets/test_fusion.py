@@ -210,7 +210,7 @@ def test_pickling(make_pairs: MakePairs, tmp_path: Path) -> None:
 
 def test_loader_workers_that_live_on_see_the_epoch(make_pairs: MakePairs) -> None:
     dataset = FusionDataset(find_pairs(make_pairs(("0",))).pairs, NoMasks(), crop_size=8, augment=True)
-    assert dataset._epoch.is_shared()  # with forked workers
+    assert dataset._random._epoch.is_shared()  # with forked workers
     # How a spawned worker gets its copy, without the cost of starting one.
     in_worker = pickle.loads(ForkingPickler.dumps(dataset))  # noqa: S301
     for epoch in (1, 2):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from thfuse_sam.datasets.layouts import LAYOUTS, accepted_layouts
-from thfuse_sam.datasets.pairs import find_images, find_pairs, list_images, size_mismatches
+from thfuse_sam.datasets.pairs import find_images, find_pairs, list_images, unusable_pairs
 from thfuse_sam.errors import PairError
 
 MakePairs = Callable[..., Path]
@@ -87,7 +87,7 @@ def test_other_folders_and_files_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path / "vi" / ".2.png.123.partial", tmp_path / "vi" / "Thumbs.db", tmp_path / "vi" / "noise")
     found = find_pairs(tmp_path)
     assert [pair.name for pair in found.pairs] == ["1"]
-    assert found.unmatched_ir == found.unmatched_vi == []
+    assert found.unpaired_ir == found.unpaired_vi == []
 
 
 def test_unknown_layout_lists_what_is_there_and_what_is_accepted(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_images_without_partner_are_reported(make_pairs: MakePairs) -> None:
     (root / "vi" / "3.png").unlink()
     found = find_pairs(root)
     assert [pair.name for pair in found.pairs] == ["2"]
-    assert found.unmatched_ir == [root / "ir" / "3.png"]
-    assert found.unmatched_vi == [root / "vi" / "1.png"]
+    assert found.unpaired_ir == [root / "ir" / "3.png"]
+    assert found.unpaired_vi == [root / "vi" / "1.png"]
 
 
 def test_no_pair_shows_names_from_both_sides(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     link_or_skip(root / "vi" / "1.png", data / "vi" / "1.png")
     link_or_skip(root / "vi" / "dangling.png", data / "gone.png")
     found = find_pairs(root)
-    assert [pair.name for pair in found.pairs] == ["1"] and found.unmatched_vi == []
+    assert [pair.name for pair in found.pairs] == ["1"] and found.unpaired_vi == []
 
 
 def test_link_back_up_ends(tmp_path: Path) -> None:
@@ -251,12 +251,12 @@ def test_find_images_with_and_without_partner(make_pairs: MakePairs) -> None:
         find_images(ir_dir=root / "ir", modality="vi")
 
 
-def test_size_mismatches(make_pairs: MakePairs) -> None:
+def test_pairs_that_headers_tell_to_be_unusable(make_pairs: MakePairs) -> None:
     root = make_pairs(("1", "2", "3"), size=(32, 48))
     make_pairs(("1",), size=(48, 32), root=root.parent / "other")
     (root.parent / "other" / "vi" / "1.png").replace(root / "vi" / "1.png")
     (root / "ir" / "3.png").write_bytes(b"x")
-    lines = size_mismatches(find_pairs(root).pairs)
+    lines = list(unusable_pairs(find_pairs(root).pairs).values())
     assert len(lines) == 2
     assert "'1'" in lines[0] and "48x32" in lines[0] and "32x48" in lines[0]
     assert str(root / "ir" / "3.png") in lines[1]

@@ -274,7 +274,7 @@ def _build_folder(session: FusionSession, thresholds: Sequence[Any], colour: Any
         except gr.Error as error:
             return _line(str(error.message), problem=True), shown
         text = _line(f"{len(report.fused)} of {len(pairs.pairs)} pairs fused to {output} in {report.seconds:.1f} s.")
-        unmatched = [f"{path}: no partner, left out" for path in (*pairs.unmatched_ir, *pairs.unmatched_vi)]
+        unmatched = [f"{path}: no partner, left out" for path in (*pairs.unpaired_ir, *pairs.unpaired_vi)]
         return text + _list([*(f"{name}: {why}" for name, why in report.failures.items()), *unmatched]), shown
 
     start.click(

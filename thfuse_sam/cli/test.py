@@ -155,11 +155,11 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
             }
             page.finish(run_facts("test.py", given, device, details), comparison, report.failures)
     _report(options, plan, report, comparison, str(model_path))
-    for path in (*pairs.unmatched_ir, *pairs.unmatched_vi):
+    for path in (*pairs.unpaired_ir, *pairs.unpaired_vi):
         log.warning("skipped %s: no partner", path)
     for name, lines in mismatches.items():
         log.warning("%s: fused without mask: %s", name, "; ".join(lines))
-    return 1 if report.failures or pairs.unmatched_ir or pairs.unmatched_vi else 0
+    return 1 if report.failures or pairs.unpaired_ir or pairs.unpaired_vi else 0
 
 
 def _export(options: argparse.Namespace) -> int:

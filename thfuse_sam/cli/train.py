@@ -15,7 +15,7 @@ import torch
 import thfuse_sam
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, require_partners, unreadable_pairs
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, require_partners, unusable_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import MaskReadError, PairError, UsageError
 from thfuse_sam.files import make_directory, remove_abandoned
@@ -243,7 +243,7 @@ def _usable_pairs(found: PairSet, plan: common.MaskPlan, skip_bad: bool, skipped
     if not skip_bad:
         require_partners(found)
         require_usable(found.pairs)
-    bad = unreadable_pairs(found.pairs) if skip_bad else {}
+    bad = unusable_pairs(found.pairs, read_pair) if skip_bad else {}
     mismatches = {} if plan.root is None else mask_mismatches(found.pairs, plan.root)
     if mismatches and not skip_bad:
         raise MaskReadError(next(iter(mismatches.values()))[0])
@@ -251,7 +251,7 @@ def _usable_pairs(found: PairSet, plan: common.MaskPlan, skip_bad: bool, skipped
     if not pairs:
         raise PairError(f"no pair of {found.ir_dir} and {found.vi_dir} can be used, such as {next(iter(bad.values()))}")
     if skip_bad:
-        skipped |= {str(path): "no partner" for path in (*found.unmatched_ir, *found.unmatched_vi)}
+        skipped |= {str(path): "no partner" for path in (*found.unpaired_ir, *found.unpaired_vi)}
         skipped |= bad
         skipped |= {f"the mask of {name}": "; ".join(lines) for name, lines in mismatches.items()}
     return pairs

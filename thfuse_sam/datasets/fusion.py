@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from thfuse_sam.datasets.pairs import ImagePair, size_mismatch
-from thfuse_sam.errors import ImageReadError, ImageSizeError, MaskReadError
-from thfuse_sam.images import MODALITIES, image_size, luma, read_infrared, read_visible
+from thfuse_sam.datasets.epoch_random import EpochRandom
+from thfuse_sam.datasets.pairs import ImagePair, read_pair
+from thfuse_sam.errors import ImageReadError, MaskReadError
+from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma
 from thfuse_sam.masks.format import guidance_inputs, labels, placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.masks.store import open_masks
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 
 class FusionSample(TypedDict):
@@ -39,6 +40,39 @@ class FusionSample(TypedDict):
     has_ir_mask: bool
     has_vi_mask: bool
     name: str
+
+
+def fusion_sample(
+    name: str, infrared: ImageArray, visible: ImageArray, ir_mask: _Array | None, vi_mask: _Array | None
+) -> FusionSample:
+    """The sample of one pair.
+
+    Args:
+        name: of the pair.
+        infrared: uint8 HxW.
+        visible: uint8 HxWx3, RGB.
+        ir_mask: mask of the infrared image as read from a mask tree, HxW; None for the placeholder.
+        vi_mask: likewise of the visible image.
+    """
+    ir_guidance, ir_labels = _mask_inputs(ir_mask, infrared.shape)
+    vi_guidance, vi_labels = _mask_inputs(vi_mask, infrared.shape)
+    return FusionSample(
+        ir=_to_float(infrared[None]),
+        vi=_to_float(luma(visible)[None]),
+        vi_rgb=_to_float(visible.transpose(2, 0, 1)),
+        ir_guidance=ir_guidance,
+        vi_guidance=vi_guidance,
+        ir_labels=ir_labels,
+        vi_labels=vi_labels,
+        has_ir_mask=ir_mask is not None,
+        has_vi_mask=vi_mask is not None,
+        name=name,
+    )
+
+
+def to_uint8(values: Tensor) -> ImageArray:
+    """Values in [0, 1], of any shape and on any device, as uint8 0..255 of the same shape; others are clipped."""
+    return values.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
 
 
 class FusionDataset(Dataset[FusionSample]):
@@ -70,45 +104,31 @@ class FusionDataset(Dataset[FusionSample]):
         self._masks = mask_source
         self._crop_size = crop_size
         self._augment = augment
-        self._seed = seed
-        # In shared memory, so that loader workers that live on into the next epoch see it change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._random = EpochRandom(seed)
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the random choices of another epoch (0, 1, ...)."""
-        self._epoch.fill_(epoch)
+        self._random.set_epoch(epoch)
 
     def __getitem__(self, index: int) -> FusionSample:
         pair = self._pairs[index]
-        ir, vi_rgb = read_infrared(pair.ir), read_visible(pair.vi)
-        height, width = ir.shape
-        if vi_rgb.shape[:2] != (height, width):
-            raise ImageSizeError(size_mismatch(pair, (height, width), (vi_rgb.shape[0], vi_rgb.shape[1])))
-        ir_mask = self._masks.get("ir", pair.name, pair.ir, (height, width))
-        vi_mask = self._masks.get("vi", pair.name, pair.vi, (height, width))
-        geometry = _Geometry((height, width), self._crop_size, self._random(index) if self._augment else None)
-
-        vi_rgb = geometry.apply(vi_rgb)
-        ir_guidance, ir_labels = _mask_inputs(ir_mask, geometry)
-        vi_guidance, vi_labels = _mask_inputs(vi_mask, geometry)
-        return FusionSample(
-            ir=_to_float(geometry.apply(ir)[None]),
-            vi=_to_float(luma(vi_rgb)[None]),
-            vi_rgb=_to_float(vi_rgb.transpose(2, 0, 1)),
-            ir_guidance=torch.from_numpy(ir_guidance),
-            vi_guidance=torch.from_numpy(vi_guidance),
-            ir_labels=torch.from_numpy(ir_labels),
-            vi_labels=torch.from_numpy(vi_labels),
-            has_ir_mask=ir_mask is not None,
-            has_vi_mask=vi_mask is not None,
-            name=pair.name,
+        infrared, visible = read_pair(pair)
+        shape = (infrared.shape[0], infrared.shape[1])
+        ir_mask = self._masks.get("ir", pair.name, pair.ir, shape)
+        vi_mask = self._masks.get("vi", pair.name, pair.vi, shape)
+        crop = _Geometry(shape, self._crop_size, self._random.generator(index) if self._augment else None)
+        return fusion_sample(
+            pair.name,
+            crop.apply(infrared),
+            crop.apply(visible),
+            # Masks are cropped before guidance is derived: it is less work, and only edges along the crop's border are
+            # lost.
+            None if ir_mask is None else crop.apply(ir_mask),
+            None if vi_mask is None else crop.apply(vi_mask),
         )
-
-    def _random(self, index: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, int(self._epoch), index])
 
 
 class MixedPairs(Dataset[FusionSample]):
@@ -142,7 +162,7 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
     Masks that are missing, or not readable at all, are none of these: they become placeholders.
     """
     masks = open_masks(root)
-    found: dict[str, list[str]] = {}
+    mismatches: dict[str, list[str]] = {}
     for pair in pairs:
         for modality, path in zip(MODALITIES, (pair.ir, pair.vi), strict=True):
             if not masks.has(modality, pair.name):
@@ -153,11 +173,11 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
             except (MaskReadError, ImageReadError):
                 continue
             if (height, width) != (image_height, image_width):
-                found.setdefault(pair.name, []).append(
+                mismatches.setdefault(pair.name, []).append(
                     f"mask {masks.place(modality, pair.name)} is {width}x{height} and its image {path} "
                     f"{image_width}x{image_height} (width x height); delete the mask and run precompute_masks.py again"
                 )
-    return found
+    return mismatches
 
 
 def count_missing_masks(pairs: Iterable[ImagePair], root: Path) -> int:
@@ -184,9 +204,8 @@ class _Geometry:
             if crop_size is None:
                 self._quarter_turns = self._quarter_turns // 2 * 2
         self._window = (slice(top, top + crop[0]), slice(left, left + crop[1]))
-        self.output_shape = crop  # (height, width): only squares are turned by a quarter
 
-    def apply(self, array: Array) -> Array:
+    def apply(self, array: _Array) -> _Array:
         """HxW or HxWxC in, the chosen part of it out; contiguous."""
         if any(after for _, after in self._padding):
             padding = self._padding + [(0, 0)] * (array.ndim - 2)
@@ -197,16 +216,14 @@ class _Geometry:
         return np.ascontiguousarray(np.rot90(array, self._quarter_turns))
 
 
-def _mask_inputs(mask: Array | None, geometry: _Geometry) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Guidance (2xHxW) and labels (HxW) of the chosen part of a mask, or of the placeholder."""
-    if mask is not None:
-        # Cropped first, derived then: less work, and only edges exactly along the crop's border are lost.
-        mask = geometry.apply(mask)
-        return guidance_inputs(mask), labels(mask)
-    shape = geometry.output_shape
-    return placeholder_guidance(shape), np.zeros(shape, dtype=np.int64)
+def _mask_inputs(mask: _Array | None, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Guidance (float32 2xHxW) and labels (int64 HxW) of a mask, or of the placeholder of (height, width) `shape`."""
+    if mask is None:
+        height, width = shape
+        return torch.from_numpy(placeholder_guidance((height, width))), torch.zeros((height, width), dtype=torch.int64)
+    return torch.from_numpy(guidance_inputs(mask)), torch.from_numpy(labels(mask))
 
 
-def _to_float(image: npt.NDArray[np.uint8]) -> Tensor:
+def _to_float(image: ImageArray) -> Tensor:
     """uint8 CxHxW to float32 CxHxW in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(image)).to(torch.float32) / 255.0

@@ -7,15 +7,15 @@ Two images are a pair when their paths below their modality folders agree withou
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, is_pattern, split_pattern, visible_entries
-from thfuse_sam.errors import ImageReadError, PairError
-from thfuse_sam.images import IMAGE_SUFFIXES, Modality, image_size, read_infrared, read_visible
+from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
+from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible
 
 _COLOURFUL = 4.0  # mean difference of the largest and the smallest channel; JPEG leaves less in grey images
 
@@ -38,8 +38,8 @@ class PairSet:
     pairs: list[ImagePair]
     ir_dir: Path  # a folder, or a pattern root/**/name (see layouts)
     vi_dir: Path
-    unmatched_ir: list[Path]
-    unmatched_vi: list[Path]
+    unpaired_ir: list[Path]
+    unpaired_vi: list[Path]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def find_pairs(dataset_path: Path | None = None, *, ir_dir: Path | None = None, 
         pairs=pairs,
         ir_dir=folders.ir,
         vi_dir=folders.vi,
-        unmatched_ir=[path for name, path in ir.items() if name not in vi],
-        unmatched_vi=[path for name, path in vi.items() if name not in ir],
+        unpaired_ir=[path for name, path in ir.items() if name not in vi],
+        unpaired_vi=[path for name, path in vi.items() if name not in ir],
     )
 
 
@@ -106,28 +106,43 @@ def list_images(folder: Path) -> dict[str, Path]:
     return dict(sorted(images.items()))
 
 
-def size_mismatches(pairs: Iterable[ImagePair]) -> list[str]:
-    """One line for each pair whose images differ in size or cannot be opened, from the file headers alone."""
-    lines = []
+def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:
+    """The infrared (uint8 HxW) and the visible image (uint8 HxWx3, RGB) of a pair.
+
+    Raises ImageReadError, and ImageSizeError where the two differ in size.
+    """
+    infrared, visible = read_infrared(pair.ir), read_visible(pair.vi)
+    _require_one_size(pair, infrared.shape, visible.shape[:2])
+    return infrared, visible
+
+
+def check_headers(pair: ImagePair) -> None:
+    """Raise what `read_pair` raises, as far as the headers of the two files tell."""
+    _require_one_size(pair, image_size(pair.ir), image_size(pair.vi))
+
+
+def unusable_pairs(pairs: Iterable[ImagePair], check: Callable[[ImagePair], object] = check_headers) -> dict[str, str]:
+    """Pairs that cannot be used, by name, with the reason in one line.
+
+    `check` reads the headers only; `read_pair` in its place reads every image whole, and finds truncated ones too.
+    """
+    reasons = {}
     for pair in pairs:
         try:
-            ir, vi = image_size(pair.ir), image_size(pair.vi)
-        except ImageReadError as error:
-            lines.append(str(error))
-            continue
-        if ir != vi:
-            lines.append(size_mismatch(pair, ir, vi))
-    return lines
+            check(pair)
+        except (ImageReadError, ImageSizeError) as error:
+            reasons[pair.name] = str(error)
+    return reasons
 
 
 def require_partners(pairs: PairSet) -> None:
     """Raise PairError naming the first image without a partner, and how many more there are."""
-    lonely = [*pairs.unmatched_ir, *pairs.unmatched_vi]
-    if lonely:
-        others = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-        folder = pairs.vi_dir if pairs.unmatched_ir else pairs.ir_dir
+    unpaired = [*pairs.unpaired_ir, *pairs.unpaired_vi]
+    if unpaired:
+        others = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
+        folder = pairs.vi_dir if pairs.unpaired_ir else pairs.ir_dir
         raise PairError(
-            f"{lonely[0]} has no partner in {folder}{others}; add it, take the image out or give `skip_bad`"
+            f"{unpaired[0]} has no partner in {folder}{others}; add it, take the image out or give `skip_bad`"
         )
 
 
@@ -144,26 +159,13 @@ def _is_colourful(path: Path) -> bool:
     return float(np.mean(rgb.max(2) - rgb.min(2))) > _COLOURFUL
 
 
-def unreadable_pairs(pairs: Iterable[ImagePair]) -> dict[str, str]:
-    """Pairs that cannot be used, by name, with the reason. Reads every image whole."""
-    found = {}
-    for pair in pairs:
-        try:
-            ir, vi = read_infrared(pair.ir).shape, read_visible(pair.vi).shape[:2]
-        except ImageReadError as error:
-            found[pair.name] = str(error)
-            continue
-        if ir != vi:
-            found[pair.name] = size_mismatch(pair, (ir[0], ir[1]), (vi[0], vi[1]))
-    return found
-
-
-def size_mismatch(pair: ImagePair, ir: tuple[int, int], vi: tuple[int, int]) -> str:
-    """The message for a pair whose images, of (height, width) `ir` and `vi`, differ in size."""
-    return (
-        f"pair {pair.name!r}: {pair.ir} is {ir[1]}x{ir[0]} and {pair.vi} is {vi[1]}x{vi[0]} (width x height); "
-        f"bring both to one size"
-    )
+def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> None:
+    """Raise ImageSizeError where the (height, width) `ir` and `vi` of a pair's images differ."""
+    if tuple(ir) != tuple(vi):
+        raise ImageSizeError(
+            f"pair {pair.name!r}: {pair.ir} is {ir[1]}x{ir[0]} and {pair.vi} is {vi[1]}x{vi[0]} (width x height); "
+            "bring both to one size"
+        )
 
 
 def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None) -> ModalityFolders:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from thfuse_sam.datasets.fusion import FusionDataset, FusionSample
-from thfuse_sam.datasets.pairs import ImagePair, size_mismatches
+from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
+from thfuse_sam.datasets.pairs import ImagePair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
 from thfuse_sam.files import write_json, write_text
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, InferenceSettings, fuse_lumas, plan_batches
@@ -72,7 +72,7 @@ def output_path(pair: ImagePair, output_dir: Path) -> Path:
 
 def require_usable(pairs: Sequence[ImagePair]) -> None:
     """Raise ImageSizeError naming the first pair that cannot be fused, and how many more there are. Reads headers."""
-    lines = size_mismatches(pairs)
+    lines = list(unusable_pairs(pairs).values())
     if lines:
         others = f" (and at least {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ImageSizeError(f"{lines[0]}{others}; `skip_bad` leaves such pairs out")
@@ -189,14 +189,14 @@ def _finish(
 
     Raises OutputError, in any case: what hinders one file, such as a full disk, hinders the next ones.
     """
-    visible = _to_uint8(sample["vi_rgb"])
+    visible = to_uint8(sample["vi_rgb"]).transpose(1, 2, 0)
     path = output_path(pair, output_dir)
     write_image(path, luma if gray else add_colour(luma, visible))
     report.fused.append(path)
     found = int(sample["has_ir_mask"]) + int(sample["has_vi_mask"])
     report.masks_found += found
     report.placeholders += 2 - found
-    infrared, visible_luma = _to_uint8(sample["ir"][0]), _to_uint8(sample["vi"][0])
+    infrared, visible_luma = to_uint8(sample["ir"][0]), to_uint8(sample["vi"][0])
     if metrics is not None:
         report.metrics[pair.name] = metrics(luma, infrared, visible_luma)
     return FusedPair(
@@ -245,12 +245,6 @@ def write_metrics(output_dir: Path, metrics: Mapping[str, Mapping[str, float]], 
 
 def _json_values(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
-
-
-def _to_uint8(image: Tensor) -> Uint8Image:
-    """HxW or 3xHxW in [0, 1] -> uint8 HxW or HxWx3."""
-    values = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
-    return (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy()
 
 
 def _ramp(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thfuse_sam.datasets.fusion import FusionSample
+from thfuse_sam.datasets.fusion import FusionSample, to_uint8
 from thfuse_sam.devices import DTYPES
 from thfuse_sam.errors import ImageSizeError
 from thfuse_sam.fusion.tiles import fuse_tiled
@@ -75,7 +75,7 @@ def fuse_lumas(
             f"pair {first!r}: {len(samples)} of {width}x{height} pixels do not fit into the GPU; "
             "use a smaller `batch_size` or `tile_size`, or `device` cpu"
         ) from None
-    return [image[0].clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy() for image in fused]
+    return [to_uint8(image[0]) for image in fused]
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

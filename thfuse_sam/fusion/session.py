@@ -1,26 +1,25 @@
 """Fusing one pair interactively: read and embedded once, then segmented and fused again as the thresholds move."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thfuse_sam.datasets.fusion import FusionSample
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, size_mismatch
-from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError
+from thfuse_sam.datasets.fusion import fusion_sample
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair
+from thfuse_sam.errors import ImageReadError, ThFuseError
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, Uint8Image, add_colour, fuse_luma, fuse_pairs
-from thfuse_sam.images import image_size, luma, read_infrared, read_visible
-from thfuse_sam.masks.format import LabelMap, guidance_inputs, labels
+from thfuse_sam.images import image_size
+from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.sam.decoder import UPSCALING, DecodedPoints, Decoder, StockPoints
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, ImageEmbedding
-
-_T = TypeVar("_T")
 
 _MAX_REMEMBERED_BYTES = 256 * 2**20  # of one image's decoded points
 _MASKS_PER_POINT = 3
@@ -136,11 +135,8 @@ class FusionSession:
         """
         for path in (ir, vi):
             self._require_within_limits(path)
-        infrared, visible = _unplaced(ir, read_infrared), _unplaced(vi, read_visible)
-        if infrared.shape != visible.shape[:2]:
-            pair = ImagePair(vi.stem, Path(ir.name), Path(vi.name))
-            height, width = infrared.shape
-            raise ImageSizeError(size_mismatch(pair, (height, width), (visible.shape[0], visible.shape[1])))
+        with _naming_files_only(ir, vi):
+            infrared, visible = read_pair(ImagePair(vi.stem, ir, vi))
         generator = self._generator(self.thresholds)
         # As `images.read_for_sam` shows it to SAM, so that masks are those of `precompute_masks.py`.
         ir_embedding = generator.encode(np.repeat(infrared[:, :, None], 3, axis=2))
@@ -162,7 +158,8 @@ class FusionSession:
         generator.decoder = pair.vi_decoder
         vi_labels = generator.label_map_from(pair.vi_embedding)
         masked = time.perf_counter()
-        fused = fuse_luma(self._network, _sample(pair, ir_labels, vi_labels), self._device)
+        sample = fusion_sample(pair.name, pair.infrared, pair.visible, ir_labels, vi_labels)
+        fused = fuse_luma(self._network, sample, self._device)
         if not gray:
             fused = add_colour(fused, pair.visible)
         return FusedView(fused, ir_labels, vi_labels, masked - started, time.perf_counter() - masked)
@@ -209,7 +206,8 @@ class FusionSession:
                 f"{path.name}: {_mib(size)} MiB, more than the {_mib(self.limits.max_bytes)} MiB allowed here; "
                 "use a smaller file"
             )
-        height, width = _unplaced(path, image_size)
+        with _naming_files_only(path):
+            height, width = image_size(path)
         if height * width > self.limits.max_pixels:
             raise ImageReadError(
                 f"{path.name}: {width}x{height} pixels, more than the {self.limits.max_pixels / 1e6:g} megapixels "
@@ -217,33 +215,16 @@ class FusionSession:
             )
 
 
-def _sample(pair: OpenPair, ir_labels: LabelMap, vi_labels: LabelMap) -> FusionSample:
-    """What `FusionDataset` yields for the pair with these masks."""
-    return FusionSample(
-        ir=_to_float(pair.infrared[None]),
-        vi=_to_float(luma(pair.visible)[None]),
-        vi_rgb=_to_float(pair.visible.transpose(2, 0, 1)),
-        ir_guidance=torch.from_numpy(guidance_inputs(ir_labels)),
-        vi_guidance=torch.from_numpy(guidance_inputs(vi_labels)),
-        ir_labels=torch.from_numpy(labels(ir_labels)),
-        vi_labels=torch.from_numpy(labels(vi_labels)),
-        has_ir_mask=True,
-        has_vi_mask=True,
-        name=pair.name,
-    )
-
-
-def _to_float(image: Uint8Image) -> Tensor:
-    """uint8 CxHxW to float32 CxHxW in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).to(torch.float32) / 255.0
-
-
-def _unplaced(path: Path, read: Callable[[Path], _T]) -> _T:
-    """What `read` returns; an error's text without the folder of `path`."""
+@contextlib.contextmanager
+def _naming_files_only(*paths: Path) -> Iterator[None]:
+    """Take the folders of `paths` out of the text of an error."""
     try:
-        return read(path)
+        yield
     except ThFuseError as error:
-        raise type(error)(str(error).replace(str(path), path.name)) from error
+        text = str(error)
+        for path in paths:
+            text = text.replace(str(path), path.name)
+        raise type(error)(text) from error
 
 
 def _mib(count: int) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import write_json
@@ -415,7 +416,7 @@ def batch_metrics(fused: Tensor, batch: loop.Batch, names: Sequence[str]) -> dic
     values: dict[str, list[float]] = {name: [] for name in names}
     if not names:
         return values
-    images = (_to_uint8(image) for image in (fused, batch["ir"], batch["vi"]))
+    images = (to_uint8(image[:, 0]) for image in (fused, batch["ir"], batch["vi"]))
     for one, ir, vi in zip(*images, strict=True):
         for name in names:
             value = METRICS[name].compute(one, ir, vi)
@@ -427,7 +428,7 @@ def batch_metrics(fused: Tensor, batch: loop.Batch, names: Sequence[str]) -> dic
 def pictures(fused: Tensor, batch: loop.Batch, number: int) -> dict[str, NDArray[np.uint8]]:
     """The first samples of a batch by name: infrared and visible with their segments drawn in, fused; uint8 HxWx3."""
     result = {}
-    grey = {key: _to_uint8(image[:number]) for key, image in (("ir", batch["ir"]), ("vi", batch["vi"]), ("f", fused))}
+    grey = {key: to_uint8(image[:number, 0]) for key, image in (("ir", batch["ir"]), ("vi", batch["vi"]), ("f", fused))}
     for index, name in enumerate(batch["name"][:number]):
         colour = {key: np.stack([images[index]] * 3, axis=2) for key, images in grey.items()}
         masked = [draw_overlay(colour[key], batch[f"{key}_labels"][index].cpu().numpy()) for key in ("ir", "vi")]
@@ -471,8 +472,3 @@ def _own_device(device: torch.device) -> torch.device:
     if device.type != "cuda" or not loop.is_distributed():
         return device
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-
-
-def _to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """B1HW in [0, 1] -> uint8 BxHxW."""
-    return images[:, 0].detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()

@@ -1,0 +1,25 @@
+"""Random choices that differ from epoch to epoch and are the same in every process."""
+
+import numpy as np
+import torch
+
+
+class EpochRandom:
+    """Random generators that a seed, an epoch and an index decide: not the worker process, nor the order of reading."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        # In shared memory, so that loader workers that live on into the next epoch see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """`epoch`: 0, 1, ..."""
+        self._epoch.fill_(epoch)
+
+    def generator(self, *numbers: int) -> np.random.Generator:
+        """The generator of this epoch for what `numbers` stand for, such as the index of a sample."""
+        return np.random.default_rng([self._seed, self.epoch, *numbers])
