@@ -47,6 +47,8 @@ MAX_PIXELS = 89_478_485
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue in luma, BT.601
+
 # A disk or a network that no longer answers must not stop a run for ever.
 READ_SECONDS = 120.0
 
@@ -78,7 +80,7 @@ def _read_infrared(path: Path) -> ImageArray:
         if pixels.dtype == np.uint8:
             return pixels if pixels.ndim == 2 else luma(pixels)
         if pixels.ndim == 3:
-            pixels = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+            pixels = pixels.astype(np.float64) @ np.array(LUMA_WEIGHTS)
         return _stretch(pixels)
 
 

@@ -1,6 +1,7 @@
 import torch
 
-from thfuse_sam.losses import FusionLoss, colour_loss
+from thfuse_sam.losses import FusionLoss
+from thfuse_sam.losses.colour import colour_loss
 
 
 def red(level: float) -> torch.Tensor:

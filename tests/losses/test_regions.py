@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thfuse_sam.losses import region_edges_loss, region_loss
+from thfuse_sam.losses.regions import region_edges_loss, region_loss
 
 SHAPE = (1, 1, 32, 32)
 SQUARE = (..., slice(8, 24), slice(8, 24))

@@ -1,14 +1,15 @@
 import torch
 from torch import Tensor
 
-from thfuse_sam.losses import (
+from thfuse_sam.losses.filters import sobel
+from thfuse_sam.losses.sources import (
     average_intensity_loss,
+    fused_and_target_gradients,
     gradient_loss,
     intensity_loss,
     salient_intensity_loss,
     squared_intensity_loss,
 )
-from thfuse_sam.losses.sources import fused_and_target_gradients, sobel
 
 
 def ramp(slope: float, height: int = 16, width: int = 16) -> Tensor:

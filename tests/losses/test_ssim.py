@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from thfuse_sam.losses import ssim_loss
+from thfuse_sam.losses.ssim import ssim_loss
 
 
 def ssim_by_the_formula(first: Tensor, second: Tensor) -> float:

@@ -7,7 +7,8 @@ dark leaves no room for that chroma in RGB, which is then reduced: colours wash 
 from torch import Tensor
 from torch.nn import functional as F
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601
+from thfuse_sam.images import LUMA_WEIGHTS
+from thfuse_sam.losses.filters import zero_loss
 
 
 def colour_loss(fused: Tensor, vi_rgb: Tensor | None) -> Tensor:
@@ -21,8 +22,8 @@ def colour_loss(fused: Tensor, vi_rgb: Tensor | None) -> Tensor:
         Scalar, summed over the channels and averaged over pixels; 0 where all colour fits, or where there is none.
     """
     if vi_rgb is None:
-        return (fused * 0).sum()
-    weights = vi_rgb.new_tensor(_LUMA).reshape(1, 3, 1, 1)
+        return zero_loss(fused)
+    weights = vi_rgb.new_tensor(LUMA_WEIGHTS).reshape(1, 3, 1, 1)
     # Equal to going by Cb and Cr: both are linear in what RGB differs from its luma.
     offsets = vi_rgb - (vi_rgb * weights).sum(1, keepdim=True)
     rgb = fused + offsets

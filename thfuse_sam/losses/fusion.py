@@ -1,13 +1,15 @@
 """The training loss of the fusion networks: named parts and their weighted sum."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from thfuse_sam.errors import UsageError
 from thfuse_sam.losses.colour import colour_loss
+from thfuse_sam.losses.part import TOTAL, LossPart, default_weights
+from thfuse_sam.losses.perceptual import perceptual_loss
 from thfuse_sam.losses.pyramid import pyramid_loss
 from thfuse_sam.losses.regions import region_edges_loss, region_loss
 from thfuse_sam.losses.sources import (
@@ -19,43 +21,34 @@ from thfuse_sam.losses.sources import (
 )
 from thfuse_sam.losses.ssim import ssim_loss
 
-# Sources only: (fused, ir, vi) -> scalar.
-SOURCE_PARTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "intensity": intensity_loss,
-    "intensity_squared": squared_intensity_loss,
-    "intensity_average": average_intensity_loss,
-    "intensity_salient": salient_intensity_loss,
-    "pyramid": pyramid_loss,
-    "gradient": gradient_loss,
-    "ssim": ssim_loss,
-}
-# Sources and segments: (fused, ir, vi, ir_labels, vi_labels) -> scalar.
-REGION_PARTS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]] = {
-    "region": region_loss,
-    "region_edges": region_edges_loss,
-}
-PERCEPTUAL = "perceptual"  # needs a VGG, see losses.perceptual
-COLOUR = "colour"  # needs the visible image in RGB
-LOSS_PARTS = (*SOURCE_PARTS, *REGION_PARTS, PERCEPTUAL, COLOUR)
-TOTAL = "total"
+_IMAGES = ("fused", "ir", "vi")
+_SEGMENTS = (*_IMAGES, "ir_labels", "vi_labels")
 
-# Gradients are in intensity per pixel and ten times smaller than intensities; their weight decides how sharp the result
-# is. The region terms are zero without masks, and their weights keep them below the terms that hold at every pixel.
-DEFAULT_WEIGHTS: dict[str, float] = {
-    "pyramid": 3.0,
-    "gradient": 16.0,
-    "ssim": 0.75,
-    "region": 0.5,
-    "region_edges": 2.0,
+# Inputs are those of `FusionLoss.forward` by name, and "perceptual", its module. Gradients are in intensity per pixel
+# and ten times smaller than intensities; their weight decides how sharp the result is. The region parts are zero
+# without masks, and their weights keep them below the parts that hold at every pixel.
+LOSS_PARTS: dict[str, LossPart] = {
+    "intensity": LossPart(intensity_loss, 0.0, _IMAGES),
+    "intensity_squared": LossPart(squared_intensity_loss, 0.0, _IMAGES),
+    "intensity_average": LossPart(average_intensity_loss, 0.0, _IMAGES),
+    "intensity_salient": LossPart(salient_intensity_loss, 0.0, _IMAGES),
+    "pyramid": LossPart(pyramid_loss, 3.0, _IMAGES),
+    "gradient": LossPart(gradient_loss, 16.0, _IMAGES),
+    "ssim": LossPart(ssim_loss, 0.75, _IMAGES),
+    "region": LossPart(region_loss, 0.5, _SEGMENTS),
+    "region_edges": LossPart(region_edges_loss, 2.0, _SEGMENTS),
+    "perceptual": LossPart(perceptual_loss, 0.0, (*_IMAGES, "perceptual")),
+    "colour": LossPart(colour_loss, 0.0, ("fused", "vi_rgb")),
 }
+DEFAULT_WEIGHTS = default_weights(LOSS_PARTS)
 
 
 class FusionLoss(nn.Module):
-    """Weighted sum of the parts above.
+    """Weighted sum of parts of LOSS_PARTS.
 
     Args:
         weights: weight of each part, 0 or more. Parts that are not named are not computed.
-        perceptual: (fused, ir, vi) -> scalar, as `PerceptualLoss`; None where `weights` has no perceptual part.
+        perceptual: fixed network of the perceptual part, see `PerceptualLoss`; None where `weights` has no such part.
 
     Raises:
         UsageError: unknown part, or a weight that is negative or not finite, or none above 0, or no VGG for the
@@ -64,16 +57,15 @@ class FusionLoss(nn.Module):
 
     def __init__(self, weights: Mapping[str, float] = DEFAULT_WEIGHTS, perceptual: nn.Module | None = None):
         super().__init__()
-        known = LOSS_PARTS
         for part, weight in weights.items():
-            if part not in known:
-                raise UsageError(f"loss part {part!r} is unknown; use some of {', '.join(known)}")
+            if part not in LOSS_PARTS:
+                raise UsageError(f"loss part {part!r} is unknown; use some of {', '.join(LOSS_PARTS)}")
             if not (math.isfinite(weight) and weight >= 0):
                 raise UsageError(f"loss weight {part}={weight}; use a number of 0 or more")
+            if weight > 0 and "perceptual" in LOSS_PARTS[part].needs and perceptual is None:
+                raise UsageError(f"loss weight {part}={weight} needs a VGG; give `vgg_weights` FILE")
         if not any(weight > 0 for weight in weights.values()):
             raise UsageError(f"loss weights {dict(weights)} leave nothing to train on; set one above 0")
-        if weights.get(PERCEPTUAL, 0) > 0 and perceptual is None:
-            raise UsageError(f"loss weight {PERCEPTUAL}={weights[PERCEPTUAL]} needs a VGG; give `vgg_weights` FILE")
         self.weights = dict(weights)
         self.perceptual = perceptual
 
@@ -96,17 +88,16 @@ class FusionLoss(nn.Module):
         Returns:
             Scalars: "total", the weighted sum, and each part by name, without its weight.
         """
+        inputs = {
+            "fused": fused.float(),
+            "ir": ir.float(),
+            "vi": vi.float(),
+            "ir_labels": ir_labels,
+            "vi_labels": vi_labels,
+            "vi_rgb": None if vi_rgb is None else vi_rgb.float(),
+            "perceptual": self.perceptual,
+        }
         with torch.autocast(device_type=fused.device.type, enabled=False):
-            fused, ir, vi = fused.float(), ir.float(), vi.float()
-            parts = {}
-            for name in self.weights:
-                if name in SOURCE_PARTS:
-                    parts[name] = SOURCE_PARTS[name](fused, ir, vi)
-                elif name in REGION_PARTS:
-                    parts[name] = REGION_PARTS[name](fused, ir, vi, ir_labels, vi_labels)
-                elif name == COLOUR:
-                    parts[name] = colour_loss(fused, None if vi_rgb is None else vi_rgb.float())
-                elif self.perceptual is not None:
-                    parts[name] = self.perceptual(fused, ir, vi)
+            parts = {name: LOSS_PARTS[name](inputs) for name in self.weights}
             total = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
         return {TOTAL: total, **parts}

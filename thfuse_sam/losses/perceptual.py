@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.losses.filters import zero_loss
 
 # Modules of torchvision's `vgg16().features` behind which features are compared: relu1_2, relu2_2, relu3_3, relu4_3.
 LAYERS = (3, 8, 15, 22)
@@ -22,11 +23,11 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB 
 
 
 class PerceptualLoss(nn.Module):
-    """How far the fused image's features are from the stronger source's, at each place and channel.
+    """How far the fused image's features are from those of the stronger source, at each position and channel.
 
-    Features behind a ReLU say how much of something is there; the target is the larger of both sources' values, as the
-    brighter source is for pixels. Each layer's mean absolute difference is divided by its target's mean, because
-    layers differ in scale by far.
+    A feature after a ReLU measures how much of something is present. The target is the larger of the two sources'
+    features, just as it is the brighter source for pixels. The mean absolute difference of each layer is divided by the
+    mean of its target, because layers differ in scale by far.
 
     Args:
         weights: state dict of torchvision's `vgg16`, or of its `features` alone; None leaves random weights.
@@ -62,48 +63,48 @@ class PerceptualLoss(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """Features of grey images, float B1HW in [0, 1], behind each of `layers`."""
         x = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
-        found = []
+        features = []
         for index, module in enumerate(self.vgg):
             x = module(x)
             if index in self.layers:
-                found.append(x)
-        return found
+                features.append(x)
+        return features
 
     def forward(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
         """Compare fused with ir and vi, float B1HW in [0, 1], sides of 8 pixels or more: a scalar of 0 or more."""
         with torch.no_grad():
-            # One pass over both, as one over twice the batch is faster than two.
-            of_sources = [layer.chunk(2) for layer in self.features(torch.cat([ir, vi]))]
-            targets = [torch.maximum(of_ir, of_vi) for of_ir, of_vi in of_sources]
-        parts = [
-            F.l1_loss(found, target) / target.mean().clamp(min=1e-6)
-            for found, target in zip(self.features(fused), targets, strict=True)
+            # One pass over twice the batch is faster than two passes.
+            targets = [torch.maximum(*layer.chunk(2)) for layer in self.features(torch.cat([ir, vi]))]
+        differences = [
+            F.l1_loss(features, target) / target.mean().clamp(min=1e-6)
+            for features, target in zip(self.features(fused), targets, strict=True)
         ]
-        return torch.stack(parts).mean()
+        return torch.stack(differences).mean()
+
+
+def perceptual_loss(fused: Tensor, ir: Tensor, vi: Tensor, perceptual: nn.Module | None) -> Tensor:
+    """The value of `perceptual`, a `PerceptualLoss`, for float B1HW in [0, 1]: a scalar, 0 where there is no module."""
+    return zero_loss(fused) if perceptual is None else perceptual(fused, ir, vi)
 
 
 def load_perceptual_loss(path: Path) -> PerceptualLoss:
     """The loss with VGG-16 weights from `path`, a state dict of torchvision's `vgg16`. Raises CheckpointError."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"`vgg_weights` {path}: {error.strerror or error}; give torchvision's vgg16 file"
-        ) from None
-    # A damaged pickle can fail in any of the unpickler's ways.
-    except Exception:
-        raise CheckpointError(
-            f"`vgg_weights` {path}: truncated or not weights; give torchvision's vgg16 file"
-        ) from None
-    if not isinstance(weights, Mapping):
-        raise CheckpointError(f"`vgg_weights` {path}: not a state dict; give torchvision's vgg16 file")
-    try:
+        if not isinstance(weights, Mapping):
+            raise UsageError("not a state dict; give torchvision's vgg16 file")
         return PerceptualLoss(weights)
     except UsageError as error:
-        raise CheckpointError(f"`vgg_weights` {path}: {error}") from None
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.strerror or error}; give torchvision's vgg16 file"
+    except Exception:  # a damaged pickle can fail in any of the unpickler's ways
+        reason = "truncated or not weights; give torchvision's vgg16 file"
+    raise CheckpointError(f"`vgg_weights` {path}: {reason}")
 
 
 def _load(features: nn.Sequential, weights: Mapping[str, Tensor]) -> None:
+    """Load `features.*` of a state dict, or all of it where no key begins so. Raises UsageError."""
     prefix = "features."
     own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)} or dict(weights)
     try:

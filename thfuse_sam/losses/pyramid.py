@@ -1,4 +1,4 @@
-"""A target made of both sources: the stronger contrast at the coarse end, the livelier source's detail at finer scales.
+"""A target made of both sources: the stronger contrast at the coarse end, the more active source's detail above it.
 
 The detail rule is that of Laplacian-pyramid fusion (Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code",
 1983). Its coarse end usually is an average, which is flat, or a maximum, which swallows whatever one source shows
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thfuse_sam.losses.filters import gaussian_blur
+
 LEVELS = 4  # halvings
 SHORTEST = 8  # pixels; a side is not halved below this
-ACTIVITY_SIGMA = 4.0  # pixels, neighbourhood in which the livelier source is judged
+ACTIVITY_SIGMA = 4.0  # pixels; activity is the Gaussian mean of |detail| around a pixel
+EPS = 1e-6  # added to activities, so that two flat sources count alike
 DECISION = 4  # power of the sources' activities in the weights of their details; larger ones decide harder
 DETAIL_GAINS = (1.02, 1.02, 1.05, 1.05)  # on the details, finest first
 CONTRAST_SHARE = 0.8  # of the contrasts at the coarse end; the rest is the brighter source
@@ -52,15 +55,15 @@ def pyramid_target(ir: Tensor, vi: Tensor) -> Tensor:
     for _ in range(LEVELS):
         if min(ir.shape[-2:]) < 2 * SHORTEST:
             break
-        coarse_ir, coarse_vi = _halved(ir), _halved(vi)
-        detail_ir, detail_vi = ir - _enlarged(coarse_ir, ir), vi - _enlarged(coarse_vi, vi)
-        lively_ir, lively_vi = (_blurred(detail.abs(), ACTIVITY_SIGMA) + 1e-6 for detail in (detail_ir, detail_vi))
-        take_ir = 1 / (1 + (lively_vi / lively_ir) ** DECISION)
-        details.append(torch.lerp(detail_vi, detail_ir, take_ir))
+        coarse_ir, coarse_vi = _downsample(ir), _downsample(vi)
+        detail_ir, detail_vi = ir - _upsample(coarse_ir, ir), vi - _upsample(coarse_vi, vi)
+        activity_ir, activity_vi = (gaussian_blur(x.abs(), ACTIVITY_SIGMA) + EPS for x in (detail_ir, detail_vi))
+        weight_ir = 1 / (1 + (activity_vi / activity_ir) ** DECISION)
+        details.append(torch.lerp(detail_vi, detail_ir, weight_ir))
         ir, vi = coarse_ir, coarse_vi
     target = _coarse_target(ir, vi)
     for detail, gain in reversed(list(zip(details, DETAIL_GAINS, strict=False))):
-        target = _enlarged(target, detail) + gain * detail
+        target = _upsample(target, detail) + gain * detail
     return _soft_ends(target)
 
 
@@ -72,6 +75,7 @@ def _soft_ends(values: Tensor) -> Tensor:
 
 
 def _coarse_target(ir: Tensor, vi: Tensor) -> Tensor:
+    """The target at the coarsest scale: float B1HW, not yet limited to [0, 1]."""
     brighter = torch.maximum(ir, vi)
     mean_ir, mean_vi, mean_brighter = _mean(ir), _mean(vi), _mean(brighter)
     brightness = ((mean_brighter - DARK) / (BRIGHT - DARK)).clamp(0, 1)
@@ -84,21 +88,15 @@ def _coarse_target(ir: Tensor, vi: Tensor) -> Tensor:
 
 
 def _mean(images: Tensor) -> Tensor:
+    """Mean of each image: B1HW -> B111."""
     return images.mean((1, 2, 3), keepdim=True)
 
 
-def _halved(images: Tensor) -> Tensor:
-    return F.avg_pool2d(_blurred(images, 1.0), 2, ceil_mode=True)
+def _downsample(images: Tensor) -> Tensor:
+    """B1HW at half the size, an odd side rounded up."""
+    return F.avg_pool2d(gaussian_blur(images, 1.0), 2, ceil_mode=True)
 
 
-def _enlarged(images: Tensor, like: Tensor) -> Tensor:
+def _upsample(images: Tensor, like: Tensor) -> Tensor:
+    """B1HW at the height and width of `like`, bilinear."""
     return F.interpolate(images, size=like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _blurred(images: Tensor, sigma: float) -> Tensor:
-    radius = round(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    x = F.pad(images, (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(x, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))

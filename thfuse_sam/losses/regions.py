@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thfuse_sam.losses.filters import zero_loss
 from thfuse_sam.losses.sources import fused_and_target_gradients
 from thfuse_sam.masks.outlines import outlines
 from thfuse_sam.masks.segments import find_segments, segment_contrasts
@@ -22,11 +23,11 @@ def region_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None,
         Scalar: absolute differences, weighted by area in each image, averaged over images; 0 without segments. Each
         image counts by itself, so that a batch in parts, in turns or in several processes, has the loss of the whole.
     """
-    if ir_labels is None and vi_labels is None:
-        return _nothing(fused)
-    ir_labels, vi_labels = _both(ir_labels, vi_labels)
+    labels = _label_maps(ir_labels, vi_labels)
+    if labels is None:
+        return zero_loss(fused)
     with torch.no_grad():
-        segments = find_segments(ir_labels, vi_labels)
+        segments = find_segments(*labels)
         sources = torch.stack([_twice(ir), _twice(vi)])
         contrast_ir, contrast_vi = segment_contrasts(segments, sources)
         target_sums = torch.where(contrast_ir > contrast_vi, segments.sums(sources[0]), segments.sums(sources[1]))
@@ -50,10 +51,10 @@ def region_edges_loss(
     Returns:
         Scalar, averaged over each image's outline pixels, then over images; 0 without segments.
     """
-    if ir_labels is None and vi_labels is None:
-        return _nothing(fused)
-    ir_labels, vi_labels = _both(ir_labels, vi_labels)
-    outline = (outlines(ir_labels) | outlines(vi_labels)).unsqueeze(1)
+    labels = _label_maps(ir_labels, vi_labels)
+    if labels is None:
+        return zero_loss(fused)
+    outline = (outlines(labels[0]) | outlines(labels[1])).unsqueeze(1)
     gradient, target = fused_and_target_gradients(fused, ir, vi)
     missing = F.relu(target.abs() - target.sign() * gradient)
     return ((missing * outline).sum((1, 2, 3)) / outline.sum((1, 2, 3)).clamp(min=1)).mean()
@@ -64,13 +65,10 @@ def _twice(images: Tensor) -> Tensor:
     return images[:, 0].repeat(2, 1, 1)
 
 
-def _both(ir_labels: Tensor | None, vi_labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    if ir_labels is None:
-        assert vi_labels is not None
-        return torch.zeros_like(vi_labels), vi_labels
-    return ir_labels, torch.zeros_like(ir_labels) if vi_labels is None else vi_labels
-
-
-def _nothing(fused: Tensor) -> Tensor:
-    """A zero that a backward pass may start from."""
-    return (fused * 0).sum()
+def _label_maps(ir_labels: Tensor | None, vi_labels: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Both label maps, an absent one as a map without segments; None where both are absent."""
+    present = ir_labels if ir_labels is not None else vi_labels
+    if present is None:
+        return None
+    empty = torch.zeros_like(present)
+    return (empty if ir_labels is None else ir_labels), (empty if vi_labels is None else vi_labels)

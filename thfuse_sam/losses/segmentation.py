@@ -6,23 +6,15 @@ one value per object, N, so that the caller decides how objects and images are a
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from thfuse_sam.errors import UsageError
-
-TOTAL = "total"
-# Focal to Dice 20:1 and the IoU head's error at 1, as in Kirillov et al., "Segment Anything", ICCV 2023.
-DEFAULT_SEGMENTATION_WEIGHTS: Mapping[str, float] = {
-    "dice": 1.0,
-    "focal": 20.0,
-    "bce": 0.0,
-    "iou": 0.0,
-    "iou_head": 1.0,
-}
+from thfuse_sam.losses.part import TOTAL, LossPart
 
 
 def dice_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
@@ -75,20 +67,36 @@ def iou_head_loss(predicted_iou: Tensor, logits: Tensor, target: Tensor, valid: 
     return (predicted_iou - mask_iou(logits.detach(), target, valid)) ** 2
 
 
+_MASKS = ("logits", "target", "valid")
+IOU_HEAD = "iou_head"  # the one part that does not look at the mask itself
+
+# Inputs are the arguments of the functions above by name. Focal to Dice 20:1 and the error of the IoU head at 1 are
+# those of Kirillov et al., "Segment Anything", ICCV 2023.
+SEGMENTATION_PARTS: dict[str, LossPart] = {
+    "dice": LossPart(dice_loss, 1.0, _MASKS),
+    "focal": LossPart(focal_loss, 20.0, (*_MASKS, "alpha", "gamma")),
+    "bce": LossPart(bce_loss, 0.0, _MASKS),
+    "iou": LossPart(soft_iou_loss, 0.0, _MASKS),
+    IOU_HEAD: LossPart(iou_head_loss, 1.0, ("predicted_iou", *_MASKS)),
+}
+DEFAULT_SEGMENTATION_WEIGHTS = {name: part.weight for name, part in SEGMENTATION_PARTS.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class SegmentationLoss:
-    """The weighted sum of the losses above. Raises UsageError for weights that cannot work."""
+    """The weighted sum of SEGMENTATION_PARTS. Raises UsageError for weights that cannot work."""
 
     weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(DEFAULT_SEGMENTATION_WEIGHTS))
     alpha: float = 0.25  # of the focal loss, in [0, 1]; negative: none
     gamma: float = 2.0  # of the focal loss
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.weights) - set(DEFAULT_SEGMENTATION_WEIGHTS))
+        unknown = sorted(set(self.weights) - set(SEGMENTATION_PARTS))
         if unknown:
-            raise UsageError(f"`loss` {unknown[0]}: unknown; known are {', '.join(DEFAULT_SEGMENTATION_WEIGHTS)}")
-        if not any(value > 0 for name, value in self.weights.items() if name != "iou_head"):
-            raise UsageError("`loss`: no loss of the mask has a weight above 0; give one of dice, focal, bce, iou")
+            raise UsageError(f"`loss` {unknown[0]}: unknown; known are {', '.join(SEGMENTATION_PARTS)}")
+        if not any(value > 0 for name, value in self.weights.items() if name != IOU_HEAD):
+            known = ", ".join(name for name in SEGMENTATION_PARTS if name != IOU_HEAD)
+            raise UsageError(f"`loss`: no loss of the mask has a weight above 0; give one of {known}")
         if self.alpha > 1:
             raise UsageError(f"`alpha` {self.alpha}: is above 1; give a number from 0 to 1, or -1 for no weighting")
 
@@ -105,36 +113,37 @@ class SegmentationLoss:
             valid: HxW or NxHxW in {0, 1}.
 
         Returns:
-            "total" and every part with a weight above 0, unweighted, each N; "iou", N, the best mask's IoU, under
-            the key "mask_iou" (no loss, not part of the total).
+            "total" and every part with a weight above 0, unweighted, each N; "mask_iou", N, the IoU of the best mask
+            (no loss, not part of the total).
         """
-        logits, predicted_iou = logits.float(), predicted_iou.float()
-        candidates = [self._parts(logits[:, index], target, valid) for index in range(logits.shape[1])]
-        sums = torch.stack([self._weighted(parts) for parts in candidates], dim=1)
+        common = {"target": target, "valid": valid, "alpha": self.alpha, "gamma": self.gamma}
+        candidates = [
+            {"logits": mask, "predicted_iou": estimate, **common}
+            for mask, estimate in zip(logits.float().unbind(1), predicted_iou.float().unbind(1), strict=True)
+        ]
+        mask_parts = [self._mask_parts(candidate) for candidate in candidates]
+        sums = torch.stack([self._weighted(parts) for parts in mask_parts], dim=1)
         best = sums.detach().argmin(dim=1, keepdim=True)
-        parts = {
-            name: torch.stack([candidate[name] for candidate in candidates], dim=1).gather(1, best)[:, 0]
-            for name in candidates[0]
-        }
-        total = sums.gather(1, best)[:, 0]
-        if self.weights.get("iou_head", 0) > 0:
-            head = [
-                iou_head_loss(predicted_iou[:, index], logits[:, index], target, valid)
-                for index in range(logits.shape[1])
-            ]
-            parts["iou_head"] = torch.stack(head, dim=1).mean(dim=1)
-            total = total + self.weights["iou_head"] * parts["iou_head"]
-        ious = torch.stack([mask_iou(logits[:, index], target, valid) for index in range(logits.shape[1])], dim=1)
-        return {TOTAL: total, **parts, "mask_iou": ious.gather(1, best)[:, 0]}
 
-    def _parts(self, logits: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        functions: dict[str, Callable[[], Tensor]] = {
-            "dice": lambda: dice_loss(logits, target, valid),
-            "focal": lambda: focal_loss(logits, target, valid, self.alpha, self.gamma),
-            "bce": lambda: bce_loss(logits, target, valid),
-            "iou": lambda: soft_iou_loss(logits, target, valid),
+        def of_best(values: list[Tensor]) -> Tensor:
+            return torch.stack(values, dim=1).gather(1, best)[:, 0]
+
+        total = sums.gather(1, best)[:, 0]
+        parts = {name: of_best([values[name] for values in mask_parts]) for name in mask_parts[0]}
+        if self.weights.get(IOU_HEAD, 0) > 0:
+            errors = [SEGMENTATION_PARTS[IOU_HEAD](candidate) for candidate in candidates]
+            parts[IOU_HEAD] = torch.stack(errors, dim=1).mean(dim=1)
+            total = total + self.weights[IOU_HEAD] * parts[IOU_HEAD]
+        ious = [mask_iou(mask, target, valid) for mask in logits.unbind(1)]
+        return {TOTAL: total, **parts, "mask_iou": of_best(ious)}
+
+    def _mask_parts(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The losses of one mask for each object, N each, of those that have a weight above 0."""
+        return {
+            name: part(inputs)
+            for name, part in SEGMENTATION_PARTS.items()
+            if name != IOU_HEAD and self.weights.get(name, 0) > 0
         }
-        return {name: function() for name, function in functions.items() if self.weights.get(name, 0) > 0}
 
     def _weighted(self, parts: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum(dim=0)

@@ -1,4 +1,4 @@
-"""Structural similarity with the livelier source.
+"""Structural similarity with the source that varies more.
 
 SSIM: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004. The choice of the
 source per pixel by its local variance is TH-Fuse's (Chen et al., Neurocomputing 2023).
@@ -7,6 +7,8 @@ source per pixel by its local variance is TH-Fuse's (Chen et al., Neurocomputing
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from thfuse_sam.losses.filters import gaussian_kernel
 
 WINDOW = 11  # pixels, side of the Gaussian window
 SIGMA = 1.5  # pixels
@@ -44,12 +46,10 @@ def ssim_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
 def local_means(images: Tensor) -> tuple[Tensor, ...]:
     """Gaussian means around each pixel, borders mirrored: one BHW for each channel of BCHW."""
     batch, channels, height, width = images.shape
-    offsets = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
-    kernel = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    kernel = kernel / kernel.sum()
     border = WINDOW // 2
     x = F.pad(images.reshape(1, batch * channels, height, width), (border,) * 4, mode="reflect")
     # One group per channel: several times faster on a CPU than a batch of single channels.
+    kernel = gaussian_kernel(SIGMA, border, images)
     rows = kernel.reshape(1, 1, 1, -1).repeat(batch * channels, 1, 1, 1)
     x = F.conv2d(F.conv2d(x, rows, groups=len(rows)), rows.transpose(2, 3), groups=len(rows))
     return x.reshape(batch, channels, height, width).unbind(dim=1)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thfuse_sam.losses.sources import sobel
+from thfuse_sam.losses.filters import sobel
 from thfuse_sam.masks.outlines import outlines
 from thfuse_sam.masks.segments import Segments, find_segments, segment_contrasts
 from thfuse_sam.metrics.arrays import Grey, grey_values

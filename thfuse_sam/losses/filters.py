@@ -1,0 +1,44 @@
+"""Filters on batches of images that several losses are made of."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def box_mean(images: Tensor, size: int) -> Tensor:
+    """Mean over the `size` x `size` window (odd) around each pixel, as far as it lies inside; BCHW -> BCHW."""
+    return F.avg_pool2d(images, size, stride=1, padding=size // 2, count_include_pad=False)
+
+
+def gaussian_kernel(sigma: float, radius: int, like: Tensor) -> Tensor:
+    """Weights of a Gaussian of `sigma` pixels at offsets -radius to radius, of sum 1, type and device as `like`."""
+    offsets = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    return kernel / kernel.sum()
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian means of B1HW images over three `sigma` (pixels) to each side, borders repeated; -> B1HW."""
+    radius = round(3 * sigma)
+    kernel = gaussian_kernel(sigma, radius, images)
+    x = F.pad(images, (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(x, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+
+
+def sobel(images: Tensor) -> Tensor:
+    """Sobel gradients in intensity per pixel (kernels divided by 8), borders repeated.
+
+    Args:
+        images: float B1HW.
+
+    Returns:
+        float B2HW: to the right, downwards.
+    """
+    smooth, step = images.new_tensor([1.0, 2.0, 1.0]) / 4, images.new_tensor([-1.0, 0.0, 1.0]) / 2
+    kernels = torch.stack([torch.outer(smooth, step), torch.outer(step, smooth)]).unsqueeze(1)
+    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernels)
+
+
+def zero_loss(fused: Tensor) -> Tensor:
+    """A scalar 0 from which a backward pass may start, for a loss that has nothing to compare `fused` with."""
+    return (fused * 0).sum()
