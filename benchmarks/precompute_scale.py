@@ -78,7 +78,7 @@ def child(task: str, folder: Path, store: str) -> None:
     from thfuse_sam.masks.manifest import Signature
     from thfuse_sam.precompute.jobs import list_jobs
     from thfuse_sam.precompute.plan import plan_precompute
-    from thfuse_sam.precompute.writing import Outcome, precompute, save_manifest
+    from thfuse_sam.precompute.writing import RunSummary, precompute, save_manifest
 
     class Stub:
         def generate(self, image: np.ndarray) -> list:
@@ -94,9 +94,9 @@ def child(task: str, folder: Path, store: str) -> None:
     gc.enable()
     assert len(plan.todo) == (len(jobs) if task == "fill" else 0)
     if task == "fill":
-        precompute(plan, Stub(), Outcome(), num_workers=2)
+        precompute(plan, Stub(), RunSummary(), num_workers=2)
     else:
-        save_manifest(plan, Outcome())
+        save_manifest(plan, RunSummary())
     seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
     print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak_mib(), "imported": imported}))
 

@@ -17,7 +17,7 @@ from thfuse_sam.precompute.plan import Plan, plan_precompute
 from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
 from thfuse_sam.precompute.ray import RayOptions, make_on_ray
 from thfuse_sam.precompute.worker import MakeOptions
-from thfuse_sam.precompute.writing import Outcome, precompute, write_masks
+from thfuse_sam.precompute.writing import RunSummary, precompute, write_masks
 
 from .conftest import jobs_of
 
@@ -39,7 +39,7 @@ def expected(tmp_path: Path, images: dict[Modality, Path]) -> dict[str, bytes]:
     """The masks that one process makes."""
     from stub_masks import Stub
 
-    precompute(make_plan(tmp_path / "single", images), Stub(), Outcome())
+    precompute(make_plan(tmp_path / "single", images), Stub(), RunSummary())
     found = masks_in(tmp_path / "single")
     assert len(found) == 20
     return found
@@ -61,11 +61,11 @@ def test_processes_make_the_same_masks(
     from stub_masks import make_stub
 
     (images["ir"] / "bad.png").write_bytes(b"broken")
-    plan, outcome = make_plan(tmp_path / "tree", images), Outcome()
+    plan, summary = make_plan(tmp_path / "tree", images), RunSummary()
     results = make_in_processes(plan.todo, WorkerSpec(make_stub, plan.options), ["cpu", "cpu"])
-    write_masks(plan, results, outcome, num_workers=2)
+    write_masks(plan, results, summary, num_workers=2)
     assert masks_in(plan.root) == expected
-    assert (outcome.written, [str(job) for job in outcome.failures]) == (20, ["ir bad"])
+    assert (summary.written, [str(job) for job in summary.failures]) == (20, ["ir bad"])
 
 
 @pytest.mark.slow
@@ -74,12 +74,12 @@ def test_a_killed_process_costs_nothing_but_time(
 ) -> None:
     from stub_masks import make_dying
 
-    plan, outcome = make_plan(tmp_path / "tree", images), Outcome()
+    plan, summary = make_plan(tmp_path / "tree", images), RunSummary()
     spec = WorkerSpec(functools.partial(make_dying, tmp_path / "killed", 3), plan.options)
-    write_masks(plan, make_in_processes(plan.todo, spec, ["cpu", "cpu"]), outcome)
+    write_masks(plan, make_in_processes(plan.todo, spec, ["cpu", "cpu"]), summary)
     assert (tmp_path / "killed").exists()
     assert masks_in(plan.root) == expected
-    assert outcome.failures == {}
+    assert summary.failures == {}
 
 
 @pytest.mark.slow
@@ -90,12 +90,12 @@ def test_an_image_that_kills_its_process_fails_alone(
 
     (tmp_path / "killed").touch()
     write_image(images["vi"] / "bad.png", np.full((12, 16, 3), 13, np.uint8))
-    plan, outcome = make_plan(tmp_path / "tree", images), Outcome()
+    plan, summary = make_plan(tmp_path / "tree", images), RunSummary()
     spec = WorkerSpec(functools.partial(make_dying, tmp_path / "killed", 0), plan.options)
-    write_masks(plan, make_in_processes(plan.todo, spec, ["cpu", "cpu"]), outcome)
+    write_masks(plan, make_in_processes(plan.todo, spec, ["cpu", "cpu"]), summary)
     assert masks_in(plan.root) == expected
-    assert [str(job) for job in outcome.failures] == ["vi bad"]
-    assert "died" in next(iter(outcome.failures.values()))
+    assert [str(job) for job in summary.failures] == ["vi bad"]
+    assert "died" in next(iter(summary.failures.values()))
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_processes_that_die_at_their_start_end_the_run(tmp_path: Path, images: d
 
     plan = make_plan(tmp_path / "tree", images)
     with pytest.raises(WorkerError, match="use fewer processes"):
-        write_masks(plan, make_in_processes(plan.todo, WorkerSpec(make_dead, plan.options), ["cpu"] * 2), Outcome())
+        write_masks(plan, make_in_processes(plan.todo, WorkerSpec(make_dead, plan.options), ["cpu"] * 2), RunSummary())
 
 
 # Importing is the slow part, so one process does it and forks into the two.
@@ -114,7 +114,7 @@ from pathlib import Path
 import stub_masks
 from thfuse_sam.precompute.jobs import list_jobs, take_part
 from thfuse_sam.precompute.plan import plan_precompute
-from thfuse_sam.precompute.writing import Outcome, precompute
+from thfuse_sam.precompute.writing import RunSummary, precompute
 
 root, data, parts = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 folders = {modality: data / modality for modality in ("ir", "vi")}
@@ -128,9 +128,9 @@ for part in (1, 2):
             os.close(go)
             plan = plan_precompute(root, take_part(jobs, min(part, parts), parts), folders, stub_masks.SIGNATURE)
             os.read(waiting, 1)  # until both have planned
-            outcome = Outcome()
-            precompute(plan, stub_masks.Stub(), outcome, num_workers=2)
-            os.write(1, f"{outcome.written} {len(outcome.failures)};".encode())
+            summary = RunSummary()
+            precompute(plan, stub_masks.Stub(), summary, num_workers=2)
+            os.write(1, f"{summary.written} {len(summary.failures)};".encode())
         finally:
             os._exit(0)
     children.append(child)
@@ -161,12 +161,12 @@ def test_two_commands_on_one_tree_at_once(
 # Ray
 
 
-def fill_on_ray(plan: Plan, spec: WorkerSpec, **options: object) -> Outcome:
+def fill_on_ray(plan: Plan, spec: WorkerSpec, **options: object) -> RunSummary:
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'th-fuse-sam[ray]'")
-    outcome = Outcome()
+    summary = RunSummary()
     ray_options = RayOptions(workers=2, use_gpu=False, **options)  # type: ignore[arg-type]
-    write_masks(plan, make_on_ray(plan.todo, spec, ray_options), outcome, num_workers=1)
-    return outcome
+    write_masks(plan, make_on_ray(plan.todo, spec, ray_options), summary, num_workers=1)
+    return summary
 
 
 @pytest.mark.slow
@@ -177,10 +177,10 @@ def test_a_killed_ray_worker_costs_nothing_but_time(
 
     plan = make_plan(tmp_path / "tree", images)
     spec = WorkerSpec(functools.partial(make_dying, tmp_path / "killed", 3), plan.options)
-    outcome = fill_on_ray(plan, spec, cores=2)
+    summary = fill_on_ray(plan, spec, cores=2)
     assert (tmp_path / "killed").exists()
     assert masks_in(plan.root) == expected
-    assert (outcome.written, outcome.failures) == (20, {})
+    assert (summary.written, summary.failures) == (20, {})
 
 
 @pytest.mark.slow

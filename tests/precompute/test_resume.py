@@ -22,7 +22,7 @@ from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.worker import MakeOptions, make_masks
-from thfuse_sam.precompute.writing import Outcome, precompute
+from thfuse_sam.precompute.writing import RunSummary, precompute
 
 from .conftest import jobs_of
 
@@ -35,12 +35,12 @@ def make_plan(root: Path, folders: dict[Modality, Path], **options: Any) -> Plan
     return plan_precompute(root, jobs_of(folders), folders, options.pop("signature", SIGNATURE), **options)
 
 
-def fill(plan: Plan, generator: Any = None, num_workers: int = 0) -> Outcome:
+def fill(plan: Plan, generator: Any = None, num_workers: int = 0) -> RunSummary:
     from stub_masks import Stub
 
-    outcome = Outcome()
-    precompute(plan, generator or Stub(), outcome, num_workers=num_workers)
-    return outcome
+    summary = RunSummary()
+    precompute(plan, generator or Stub(), summary, num_workers=num_workers)
+    return summary
 
 
 def masks_in(root: Path) -> dict[str, bytes]:
@@ -60,7 +60,7 @@ import stub_masks
 from thfuse_sam.precompute.jobs import list_jobs
 from thfuse_sam.precompute.worker import MakeOptions
 from thfuse_sam.precompute.plan import plan_precompute
-from thfuse_sam.precompute.writing import Outcome, precompute
+from thfuse_sam.precompute.writing import RunSummary, precompute
 
 root, data, store = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 folders = {modality: data / modality for modality in ("ir", "vi")}
@@ -74,7 +74,7 @@ class Slow(stub_masks.Stub):
 def attempt():
     plan = plan_precompute(root, jobs, folders, stub_masks.SIGNATURE, store=store, shard_size=3,
                            options=MakeOptions(save_instances=True))
-    precompute(plan, Slow(), Outcome(), num_workers=2)
+    precompute(plan, Slow(), RunSummary(), num_workers=2)
 
 moments = random.Random(5)
 kills = 0
@@ -194,13 +194,13 @@ def test_a_full_disk_while_shards_are_written(
         add(shard, members)
 
     monkeypatch.setattr(shards._OpenShard, "add", limited)
-    root, outcome = tmp_path / "shards", Outcome()
+    root, summary = tmp_path / "shards", RunSummary()
     plan = make_plan(root, images, store="shards")
     from stub_masks import Stub
 
     with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
-        precompute(plan, Stub(), outcome, num_workers=2)
-    assert outcome.written == 4
+        precompute(plan, Stub(), summary, num_workers=2)
+    assert summary.written == 4
     monkeypatch.undo()
     assert len(make_plan(root, images).todo) == 16
 

@@ -22,7 +22,7 @@ from thfuse_sam.precompute import worker as mask_making
 from thfuse_sam.precompute.jobs import Job, list_jobs
 from thfuse_sam.precompute.plan import Plan, plan_precompute
 from thfuse_sam.precompute.worker import MakeOptions
-from thfuse_sam.precompute.writing import Outcome, precompute
+from thfuse_sam.precompute.writing import RunSummary, precompute
 
 from .stub_masks import SIGNATURE, Segment
 
@@ -66,10 +66,10 @@ def make_plan(
     return plan_precompute(root, jobs_of(folders), folders, SIGNATURE, overwrite=overwrite, **options)
 
 
-def fill(plan: Plan, generator: StubGenerator | None = None, num_workers: int = 0) -> Outcome:
-    outcome = Outcome()
-    precompute(plan, generator or StubGenerator(), outcome, num_workers=num_workers)
-    return outcome
+def fill(plan: Plan, generator: StubGenerator | None = None, num_workers: int = 0) -> RunSummary:
+    summary = RunSummary()
+    precompute(plan, generator or StubGenerator(), summary, num_workers=num_workers)
+    return summary
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -81,9 +81,9 @@ def test_every_image_gets_the_generators_label_map(
     tmp_path: Path, images: dict[Modality, Path], num_workers: int
 ) -> None:
     plan = make_plan(tmp_path / "tree", images)
-    outcome = fill(plan, num_workers=num_workers)
+    summary = fill(plan, num_workers=num_workers)
 
-    assert (outcome.written, outcome.failures) == (6, {})
+    assert (summary.written, summary.failures) == (6, {})
     for job in plan.jobs:
         image = read_for_sam(job.image, job.modality)
         segments = StubGenerator().generate(image)
@@ -215,10 +215,10 @@ def test_a_bad_image_among_good_ones(tmp_path: Path, images: dict[Modality, Path
     good = bad.read_bytes()
     bad.write_bytes(good[: len(good) // 2])
 
-    outcome = fill(make_plan(root, images), num_workers=num_workers)
+    summary = fill(make_plan(root, images), num_workers=num_workers)
 
-    assert outcome.written == 5
-    ((job, reason),) = outcome.failures.items()
+    assert summary.written == 5
+    ((job, reason),) = summary.failures.items()
     assert str(job) == "vi 0"
     assert str(bad) in reason
     assert "\n" not in reason
@@ -249,9 +249,9 @@ def test_an_image_on_which_the_generator_fails(
         if number == 2:
             raise error
 
-    outcome = fill(make_plan(tmp_path / "tree", images), StubGenerator(fail))
-    assert outcome.written == 5
-    assert next(iter(outcome.failures.values())).startswith(reason)
+    summary = fill(make_plan(tmp_path / "tree", images), StubGenerator(fail))
+    assert summary.written == 5
+    assert next(iter(summary.failures.values())).startswith(reason)
 
 
 def test_no_segment_found_gives_zeros(tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_no_segment_found_gives_zeros(tmp_path: Path) -> None:
         def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Segment]:
             return []
 
-    outcome = fill(make_plan(tmp_path / "tree", folders, save_instances=True), Nothing())
-    assert (outcome.written, outcome.empty) == (1, 1)
+    summary = fill(make_plan(tmp_path / "tree", folders, save_instances=True), Nothing())
+    assert (summary.written, summary.empty) == (1, 1)
     tree = MaskTree(tmp_path / "tree")
     np.testing.assert_array_equal(tree.read("ir", "black", (3, 1)), np.zeros((3, 1), np.uint8))
     assert read_instances(tree.instances_path("ir", "black"), (3, 1)) == []
@@ -294,11 +294,11 @@ def test_an_interrupted_run_keeps_all_that_was_made(
         if number == 4:
             raise KeyboardInterrupt
 
-    plan, outcome = make_plan(tmp_path / "tree", images), Outcome()
+    plan, summary = make_plan(tmp_path / "tree", images), RunSummary()
     with pytest.raises(KeyboardInterrupt):
-        precompute(plan, StubGenerator(stop), outcome, num_workers=num_workers)
+        precompute(plan, StubGenerator(stop), summary, num_workers=num_workers)
 
-    assert outcome.written == 3
+    assert summary.written == 3
     manifest = Manifest.load(tmp_path / "tree")
     assert sum(manifest.counts.values()) == 3
     assert MaskTree(plan.root).partial_files() == []
@@ -329,11 +329,11 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_partial(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    generator, outcome = StubGenerator(), Outcome()
+    generator, summary = StubGenerator(), RunSummary()
     with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
-        precompute(plan, generator, outcome, num_workers=num_workers)
+        precompute(plan, generator, summary, num_workers=num_workers)
 
-    assert outcome.written == 2
+    assert summary.written == 2
     assert MaskTree(plan.root).partial_files() == []
     monkeypatch.undo()
     assert len(make_plan(tmp_path / "tree", images).todo) == 4

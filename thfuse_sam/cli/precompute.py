@@ -31,7 +31,7 @@ from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
 from thfuse_sam.precompute.ray import RayOptions, make_on_ray, require_ray
 from thfuse_sam.precompute.worker import MakeOptions, MaskGenerator
-from thfuse_sam.precompute.writing import Outcome, precompute, save_manifest, write_masks
+from thfuse_sam.precompute.writing import RunSummary, precompute, save_manifest, write_masks
 from thfuse_sam.report.contact_sheet import preview
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
@@ -202,25 +202,25 @@ def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
         print(_plan_text(options, plan, sam, settings, workers))
         return 0
     log.info("%d images, of which %d have their masks in %s", len(jobs), plan.finished, options.output_dir)
-    outcome = Outcome()
+    summary = RunSummary()
     started = time.monotonic()
     try:
         if plan.todo:
             log.info("%s from %s on %s", sam.model_type, sam.checkpoint, _workers_text(options, workers))
-            _make(options, plan, sam, settings, workers, outcome)
+            _make(options, plan, sam, settings, workers, summary)
         else:
-            save_manifest(plan, outcome)
+            save_manifest(plan, summary)
         if options.preview:
             for path in preview(_preview_dir(options), _entries(jobs), plan.open(), options.preview):
                 log.info("preview: %s", path)
         if options.report:
             log.info("report: open %s in a browser", _write_report(options, images, workers, given))
     except KeyboardInterrupt as stop:
-        log.error("stopped: %s", _how_far(plan, outcome))
+        log.error("stopped: %s", _how_far(plan, summary))
         return common.TERMINATED if isinstance(stop, Terminated) else common.INTERRUPTED
     except (OutputError, WorkerError) as error:
-        raise type(error)(f"{error}; {_how_far(plan, outcome)}") from error
-    return _report(plan, outcome, time.monotonic() - started)
+        raise type(error)(f"{error}; {_how_far(plan, summary)}") from error
+    return _report(plan, summary, time.monotonic() - started)
 
 
 def _resolve_sam(options: argparse.Namespace) -> ResolvedSam:
@@ -281,11 +281,11 @@ def _make(
     sam: ResolvedSam,
     settings: GeneratorSettings,
     devices: Sequence[str],
-    outcome: Outcome,
+    summary: RunSummary,
 ) -> None:
     build = functools.partial(_make_generator, sam.model_type, sam.checkpoint.resolve(), settings)
     if options.engine == "local" and len(devices) == 1:
-        precompute(plan, build(devices[0]), outcome, num_workers=options.num_workers)
+        precompute(plan, build(devices[0]), summary, num_workers=options.num_workers)
         return
     spec = WorkerSpec(build, plan.options)
     if options.engine == "ray":
@@ -293,7 +293,7 @@ def _make(
         results = make_on_ray(plan.todo, spec, RayOptions(options.ray_address, options.n_jobs, use_gpu))
     else:
         results = make_in_processes(plan.todo, spec, devices)
-    write_masks(plan, results, outcome, num_workers=options.num_workers)
+    write_masks(plan, results, summary, num_workers=options.num_workers)
 
 
 def _make_generator(model_type: str, checkpoint: Path, settings: GeneratorSettings, device: str) -> MaskGenerator:
@@ -446,28 +446,28 @@ def _write_report(
     )
 
 
-def _how_far(plan: Plan, outcome: Outcome) -> str:
+def _how_far(plan: Plan, summary: RunSummary) -> str:
     return (
-        f"{plan.finished + outcome.written} of {len(plan.jobs)} masks are done and valid; "
+        f"{plan.finished + summary.written} of {len(plan.jobs)} masks are done and valid; "
         "the same command (without --overwrite) goes on from there"
     )
 
 
-def _report(plan: Plan, outcome: Outcome, seconds: float) -> int:
+def _report(plan: Plan, summary: RunSummary, seconds: float) -> int:
     """Log what was done, then one line for each failure; the exit status."""
     log.info(
         "masks made: %d in %.1f s (%.2f images/s), of these without a segment: %d, kept: %d, failed: %d; in %s",
-        outcome.written,
+        summary.written,
         seconds,
-        outcome.written / max(seconds, 1e-9),
-        outcome.empty,
+        summary.written / max(seconds, 1e-9),
+        summary.empty,
         plan.finished,
-        len(outcome.failures),
+        len(summary.failures),
         plan.root,
     )
-    for job, reason in outcome.failures.items():
+    for job, reason in summary.failures.items():
         log.error("failed: %s: %s", job, reason)
-    return 1 if outcome.failures else 0
+    return 1 if summary.failures else 0
 
 
 def _plan_text(

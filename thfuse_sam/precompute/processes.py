@@ -23,7 +23,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
 from thfuse_sam.precompute.jobs import Job
-from thfuse_sam.precompute.worker import Made, MakeOptions, MaskGenerator, make_masks
+from thfuse_sam.precompute.worker import MakeOptions, MaskGenerator, MaskResult, make_masks
 
 # Images that a worker gets at once: on a GPU enough to read ahead, on a CPU so few that little is lost with a worker.
 _BLOCK_GPU = 16
@@ -47,7 +47,7 @@ def block_size(device: str) -> int:
     return _BLOCK_CPU if device == "cpu" else _BLOCK_GPU
 
 
-def make_in_processes(jobs: Sequence[Job], spec: WorkerSpec, devices: Sequence[str]) -> Iterator[Made]:
+def make_in_processes(jobs: Sequence[Job], spec: WorkerSpec, devices: Sequence[str]) -> Iterator[MaskResult]:
     """Make the masks of `jobs` in one process for each entry of `devices`; results come in no fixed order.
 
     CPU processes divide the cores among themselves. Images that a dying worker may have had at hand are made again,
@@ -63,14 +63,14 @@ def make_in_processes(jobs: Sequence[Job], spec: WorkerSpec, devices: Sequence[s
             begun: list[Job] = []
             done: set[Job] = set()
             try:
-                for made in _side_by_side(_Pool(spec, tuple(devices), slots), todo, begun):
-                    done.add(made.job)
-                    yield made
+                for result in _side_by_side(_Pool(spec, tuple(devices), slots), todo, begun):
+                    done.add(result.job)
+                    yield result
                 return
             except TerminatedWorkerError as error:
                 suspects = [job for job in begun if job not in done]
                 alone = list(_one_by_one(_Pool(spec, tuple(devices[:1]), slots), suspects))
-                if not done and all(made.reason == _DIED for made in alone):
+                if not done and all(result.reason == _DIED for result in alone):
                     raise WorkerError(
                         f"the worker processes die, whatever they work on ({_one_line(error)}); use fewer processes"
                     ) from None
@@ -90,7 +90,7 @@ class _Pool:
     slots: Path  # folder in which processes claim devices
 
     @contextlib.contextmanager
-    def start(self) -> Iterator[Callable[[Sequence[Job]], "Future[list[Made]]"]]:
+    def start(self) -> Iterator[Callable[[Sequence[Job]], "Future[list[MaskResult]]"]]:
         """Yields what gives a block of images to a process; in the end all of them are killed: they write nothing."""
         threads = max(1, joblib.cpu_count() // len(self.devices))
         # joblib's executor itself: `joblib.Parallel` gives out more work without asking whether results are taken.
@@ -103,11 +103,11 @@ class _Pool:
             executor.shutdown(wait=True, kill_workers=True)
 
 
-def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterator[Made]:
+def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterator[MaskResult]:
     """Raises TerminatedWorkerError where a process dies; `begun` had been given out by then."""
     size = max(map(block_size, pool.devices))
     blocks = (jobs[first : first + size] for first in range(0, len(jobs), size))
-    pending: set[Future[list[Made]]] = set()
+    pending: set[Future[list[MaskResult]]] = set()
     with pool.start() as submit:
         while True:
             # One block in work and one waiting for each process: results do not pile up where the disk is slow.
@@ -121,7 +121,7 @@ def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterato
                 yield from future.result()
 
 
-def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[Made]:
+def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[MaskResult]:
     """An image whose process dies has failed."""
     left = deque(jobs)
     while left:
@@ -131,7 +131,7 @@ def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[Made]:
                     yield from submit([left[0]]).result()
                     left.popleft()
         except TerminatedWorkerError:
-            yield Made(left.popleft(), None, reason=_DIED)
+            yield MaskResult(left.popleft(), None, reason=_DIED)
 
 
 def _one_line(error: Exception) -> str:
@@ -152,7 +152,7 @@ _worker: _Worker | None = None
 
 def _make_block(
     spec: WorkerSpec, devices: tuple[str, ...], slots: Path, threads: int, block: Sequence[Job]
-) -> list[Made]:
+) -> list[MaskResult]:
     global _worker
     if _worker is None or _worker.token != spec.token:
         ignore_interrupts()

@@ -21,7 +21,7 @@ from thfuse_sam.errors import ThFuseError, UsageError, WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.processes import WorkerSpec, block_size
-from thfuse_sam.precompute.worker import Made, make_masks
+from thfuse_sam.precompute.worker import MaskResult, make_masks
 
 _RETRIES = 3  # times that a block of images is given to another actor after its own has died
 _END_SECONDS = 15.0
@@ -48,7 +48,7 @@ def require_ray() -> None:
         raise UsageError(_NO_RAY)
 
 
-def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[Made]:
+def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
     """Make the masks of `jobs` on a Ray cluster; results come in no fixed order.
 
     A worker that is killed costs its block of images, which another one makes again.
@@ -83,7 +83,7 @@ def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> I
         driver.join()
         log_file.unlink(missing_ok=True)
         for job in sorted(left, key=str):
-            yield Made(job, None, reason=_DIED)
+            yield MaskResult(job, None, reason=_DIED)
     finally:
         receiving.close()
         if driver.is_alive():
@@ -93,15 +93,15 @@ def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> I
 
 
 def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Connection, log_file: str) -> None:
-    """The process that talks to Ray: sends each `Made`, then None; or the error that ended it."""
+    """The process that talks to Ray: sends each `MaskResult`, then None; or the error that ended it."""
     ignore_interrupts()
     # Ray writes to the streams from C++; the user gets one line from the process that waits.
     descriptor = os.open(log_file, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     try:
-        for made in _run(jobs, spec, options):
-            results.send(made)
+        for result in _run(jobs, spec, options):
+            results.send(result)
         results.send(None)
     except BrokenPipeError:  # whoever waited has gone
         pass
@@ -116,7 +116,7 @@ def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Conn
         results.close()
 
 
-def _run(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[Made]:
+def _run(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
     # Read when Ray's core starts.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(math.ceil(options.timeout_s)))
     import ray
@@ -140,7 +140,7 @@ def _run(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator
         ray.shutdown()
 
 
-def _stream(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[Made]:
+def _stream(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
     import ray
     import ray.data
 
@@ -157,7 +157,7 @@ def _stream(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Itera
     context.max_errored_blocks = -1
     items = [{"modality": job.modality, "name": job.name, "image": str(job.image)} for job in jobs]
     blocks = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / size))
-    made = blocks.map_batches(
+    rows = blocks.map_batches(
         _Actor,
         fn_constructor_args=(spec, "cuda" if use_gpu else "cpu"),
         batch_size=size,
@@ -167,8 +167,8 @@ def _stream(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Itera
         # Its own default is to try for ever, also with an image that no worker survives.
         ray_remote_args_fn=_retries,
     )
-    for row in made.iter_rows():
-        yield row["made"]
+    for row in rows.iter_rows():
+        yield row["result"]
 
 
 def _retries() -> dict[str, Any]:
@@ -185,5 +185,5 @@ class _Actor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         rows = zip(batch["modality"], batch["name"], batch["image"], strict=True)
         jobs = [Job(modality, str(name), Path(image)) for modality, name, image in rows]
-        made = make_masks(jobs, self._generator, self._options, num_workers=1)
-        return {"made": [result.finish() for result in made]}
+        results = make_masks(jobs, self._generator, self._options, num_workers=1)
+        return {"result": [result.finish() for result in results]}

@@ -53,7 +53,7 @@ class MakeOptions:
 
 
 @dataclass(frozen=True)
-class Made:
+class MaskResult:
     """What was made of one image, ready to be written."""
 
     job: Job
@@ -63,13 +63,13 @@ class Made:
     embedding: bytes | None = None  # content of the embedding's file
     reason: str = ""  # of the failure, one line
 
-    def finish(self) -> "Made":
+    def finish(self) -> "MaskResult":
         """Itself; there is nothing left to do."""
         return self
 
 
 @dataclass(frozen=True)
-class Unpainted:
+class PendingMask:
     """The segments of one image; `finish` paints and encodes them, from any thread."""
 
     job: Job
@@ -78,9 +78,9 @@ class Unpainted:
     save_instances: bool
     embedding: StoredEmbedding | None  # to be kept
 
-    def finish(self) -> Made:
+    def finish(self) -> MaskResult:
         try:
-            return Made(
+            return MaskResult(
                 self.job,
                 label_map((segment.mask for segment in self.segments), self.shape),
                 len(self.segments),
@@ -91,7 +91,7 @@ class Unpainted:
             return _failed(self.job, error)
 
 
-Result = Made | Unpainted
+Result = MaskResult | PendingMask
 
 
 def make_masks(
@@ -99,11 +99,11 @@ def make_masks(
 ) -> Iterator[Result]:
     """Make the masks of `jobs` in their order. The generator runs in the calling thread when a result is asked for.
 
-    An image that cannot be read or segmented gives a `Made` with the reason. While one is being segmented,
+    An image that cannot be read or segmented gives a `MaskResult` with the reason. While one is being segmented,
     `num_workers` threads read the next ones, at most as many images as there are threads; 0 reads in line.
     """
     for read in _read_ahead(jobs, options, num_workers):
-        yield read if isinstance(read, Made) else _segment(read, generator, options)
+        yield read if isinstance(read, MaskResult) else _segment(read, generator, options)
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ class _Read:
     embedding: StoredEmbedding | None
 
 
-def _read_ahead(jobs: Sequence[Job], options: MakeOptions, num_workers: int) -> Iterator[_Read | Made]:
+def _read_ahead(jobs: Sequence[Job], options: MakeOptions, num_workers: int) -> Iterator[_Read | MaskResult]:
     if num_workers == 0:
         yield from (_read(job, options) for job in jobs)
         return
-    waiting: deque[Future[_Read | Made]] = deque()
+    waiting: deque[Future[_Read | MaskResult]] = deque()
     todo = iter(jobs)
     readers = ThreadPoolExecutor(num_workers, thread_name_prefix="read")
     try:
@@ -131,7 +131,7 @@ def _read_ahead(jobs: Sequence[Job], options: MakeOptions, num_workers: int) -> 
         readers.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(job: Job, options: MakeOptions) -> _Read | Made:
+def _read(job: Job, options: MakeOptions) -> _Read | MaskResult:
     try:
         if options.embeddings is not None:
             # A missing or unfit one is made again, which gives the same masks.
@@ -141,7 +141,7 @@ def _read(job: Job, options: MakeOptions) -> _Read | Made:
                     return _Read(job, None, stored)
         return _Read(job, read_for_sam(job.image, job.modality), None)
     except ImageReadError as error:
-        return Made(job, None, reason=str(error))
+        return MaskResult(job, None, reason=str(error))
     except MemoryError as error:
         return _failed(job, error)
 
@@ -175,7 +175,7 @@ def _run_generator(read: _Read, generator: MaskGenerator, options: MakeOptions) 
             kept = _store(embedding)
         else:
             segments = generator.generate(image)
-    return Unpainted(read.job, shape, segments, options.save_instances, kept)
+    return PendingMask(read.job, shape, segments, options.save_instances, kept)
 
 
 def _image_of(read: _Read) -> npt.NDArray[np.uint8]:
@@ -188,10 +188,10 @@ def _store(embedding: ImageEmbedding) -> StoredEmbedding:
     return StoredEmbedding(arrays["features"], embedding.input_size, embedding.image_size)
 
 
-def _failed(job: Job, error: Exception) -> Made:
+def _failed(job: Job, error: Exception) -> MaskResult:
     if is_out_of_memory(error):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the next image may fit
-        return Made(job, None, reason=_NO_MEMORY)
+        return MaskResult(job, None, reason=_NO_MEMORY)
     kind = "" if isinstance(error, ThFuseError) else f"{type(error).__name__}: "
-    return Made(job, None, reason=" ".join(f"{kind}{error}".split()))
+    return MaskResult(job, None, reason=" ".join(f"{kind}{error}".split()))

@@ -1,7 +1,7 @@
-"""Filling a mask tree as `mask_plan.plan_precompute` has planned it.
+"""Filling a mask tree as `plan.plan_precompute` has planned it.
 
-Masks are made in this process (`mask_making`), in several of one machine (`mask_processes`) or on a Ray cluster
-(`mask_ray`); in each case this process alone writes. Several such processes may fill one tree at the same time.
+Masks are made in this process (`worker`), in several of one machine (`processes`) or on a Ray cluster
+(`ray`); in each case this process alone writes. Several such processes may fill one tree at the same time.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remain
 
 
 @dataclass
-class Outcome:
+class RunSummary:
     """What a run did; filled while it goes on, so that it is right after an interruption too."""
 
     written: int = 0  # masks
@@ -41,25 +41,25 @@ class Outcome:
     failures: dict[Job, str] = field(default_factory=dict)  # reason, one line
 
 
-def precompute(plan: Plan, generator: MaskGenerator, outcome: Outcome, *, num_workers: int = 0) -> None:
+def precompute(plan: Plan, generator: MaskGenerator, summary: RunSummary, *, num_workers: int = 0) -> None:
     """Make the masks of `plan.todo` in this process; see `write_masks`.
 
     Args:
         num_workers: threads that read images ahead of the generator, and as many that paint and write masks behind
             it, each with at most this many images at hand; 0 does everything in line.
     """
-    write_masks(plan, make_masks(plan.todo, generator, plan.options, num_workers), outcome, num_workers=num_workers)
+    write_masks(plan, make_masks(plan.todo, generator, plan.options, num_workers), summary, num_workers=num_workers)
 
 
-def write_masks(plan: Plan, results: Iterable[Result], outcome: Outcome, *, num_workers: int = 0) -> None:
+def write_masks(plan: Plan, results: Iterable[Result], summary: RunSummary, *, num_workers: int = 0) -> None:
     """Write what is made of `plan.todo`.
 
-    An image that could not be read or segmented is noted in `outcome.failures` and the rest is done. Whatever stops
+    An image that could not be read or segmented is noted in `summary.failures` and the rest is done. Whatever stops
     the run early (Ctrl-C, a full disk), masks that are written stay valid and the manifest says what there is.
 
     Args:
         results: makes masks while it is iterated over.
-        outcome: filled while the run goes on.
+        summary: filled while the run goes on.
 
     Raises:
         OutputError: the tree cannot be written; nothing partial is left behind.
@@ -67,14 +67,14 @@ def write_masks(plan: Plan, results: Iterable[Result], outcome: Outcome, *, num_
     """
     _begin(plan)
     shards = ShardWriter(plan.root, plan.shard_size) if plan.store == "shards" else None
-    writing = _Writing(plan, shards or MaskTree(plan.root), outcome, num_workers)
+    writing = _Writing(plan, shards or MaskTree(plan.root), summary, num_workers)
     try:
         for result in results:
             writing.add(result)
         writing.finish()
         if shards is not None:
             shards.close()
-        save_manifest(plan, outcome)
+        save_manifest(plan, summary)
     except BaseException as error:
         if isinstance(results, Iterator) and hasattr(results, "close"):
             results.close()
@@ -84,9 +84,9 @@ def write_masks(plan: Plan, results: Iterable[Result], outcome: Outcome, *, num_
         if shards is not None:
             with contextlib.suppress(OutputError):
                 shards.close()
-            outcome.written -= shards.lost
+            summary.written -= shards.lost
         with contextlib.suppress(OutputError, ManifestError):
-            save_manifest(plan, outcome)
+            save_manifest(plan, summary)
         raise
     finally:
         writing.close()
@@ -100,10 +100,10 @@ class _MaskWriter(Protocol):
 class _Writing:
     """Writes results in threads, at most `num_workers` at a time, and counts them; 0 writes in line."""
 
-    def __init__(self, plan: Plan, writer: _MaskWriter, outcome: Outcome, num_workers: int) -> None:
+    def __init__(self, plan: Plan, writer: _MaskWriter, summary: RunSummary, num_workers: int) -> None:
         self._writer = writer
         self._embeddings = EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
-        self._outcome = outcome
+        self._summary = summary
         self._num_workers = num_workers
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="write") if num_workers else None
         self._waiting: deque[Future[None]] = deque()
@@ -151,20 +151,20 @@ class _Writing:
         self._bar.close()
 
     def _write(self, result: Result) -> None:
-        made = result.finish()
-        if made.label_map is not None:
-            modality, name = made.job.modality, made.job.name
+        finished = result.finish()
+        if finished.label_map is not None:
+            modality, name = finished.job.modality, finished.job.name
             # The label map last: where it exists, everything that was asked for does.
-            if made.embedding is not None:
-                self._embeddings.write(modality, name, made.embedding)
-            self._writer.add(modality, name, made.label_map, made.instances)
+            if finished.embedding is not None:
+                self._embeddings.write(modality, name, finished.embedding)
+            self._writer.add(modality, name, finished.label_map, finished.instances)
         with self._counting:
-            if made.label_map is None:
-                self._outcome.failures[made.job] = made.reason
-                self._bar.set_postfix(failed=len(self._outcome.failures), refresh=False)
+            if finished.label_map is None:
+                self._summary.failures[finished.job] = finished.reason
+                self._bar.set_postfix(failed=len(self._summary.failures), refresh=False)
             else:
-                self._outcome.written += 1
-                self._outcome.empty += not made.segments
+                self._summary.written += 1
+                self._summary.empty += not finished.segments
             self._bar.update()
 
 
@@ -216,7 +216,7 @@ def _remove(plan: Plan) -> None:
         found.remove_all()
 
 
-def save_manifest(plan: Plan, outcome: Outcome) -> None:
+def save_manifest(plan: Plan, summary: RunSummary) -> None:
     """Bring counts and failures in the manifest up to date; a failure is forgotten once its mask exists.
 
     Raises OutputError, ManifestError.
@@ -229,11 +229,11 @@ def save_manifest(plan: Plan, outcome: Outcome) -> None:
             manifest = Manifest.load(plan.root)
         sources = manifest.sources if plan.source in manifest.sources else [*manifest.sources, plan.source]
         found = open_masks(plan.root)
-        failed_now = {(job.modality, job.name) for job in outcome.failures}
+        failed_now = {(job.modality, job.name) for job in summary.failures}
         earlier = [entry for entry in manifest.failures if _still_failed(entry, found, failed_now)]
         new = [
             {"modality": job.modality, "name": job.name, "path": str(job.image.absolute()), "reason": reason}
-            for job, reason in outcome.failures.items()
+            for job, reason in summary.failures.items()
         ]
         counts: dict[str, int] = {modality: len(found.names(modality)) for modality in MODALITIES}
         replace(manifest, sources=sources, counts=counts, failures=earlier + new).save(plan.root)
