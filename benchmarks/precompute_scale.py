@@ -78,7 +78,8 @@ def child(task: str, folder: Path, store: str) -> None:
     from thfuse_sam.masks.manifest import Signature
     from thfuse_sam.precompute.jobs import list_jobs
     from thfuse_sam.precompute.plan import plan_precompute
-    from thfuse_sam.precompute.writing import RunSummary, precompute, save_manifest
+    from thfuse_sam.precompute.worker import make_masks
+    from thfuse_sam.precompute.writing import RunSummary, save_manifest, write_masks
 
     class Stub:
         def generate(self, image: np.ndarray) -> list:
@@ -94,7 +95,8 @@ def child(task: str, folder: Path, store: str) -> None:
     gc.enable()
     assert len(plan.todo) == (len(jobs) if task == "fill" else 0)
     if task == "fill":
-        precompute(plan, Stub(), RunSummary(), num_workers=2)
+        results = make_masks(plan.todo, Stub(), plan.options, num_workers=2)
+        write_masks(plan, results, RunSummary(), num_workers=2)
     else:
         save_manifest(plan, RunSummary())
     seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu

@@ -12,12 +12,11 @@ import pytest
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.images import Modality, write_image
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.precompute.jobs import take_part
+from thfuse_sam.precompute.jobs import MakeOptions, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute
 from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
 from thfuse_sam.precompute.ray import RayOptions, make_on_ray
-from thfuse_sam.precompute.worker import MakeOptions
-from thfuse_sam.precompute.writing import RunSummary, precompute, write_masks
+from thfuse_sam.precompute.writing import RunSummary, write_masks
 
 from .conftest import jobs_of
 
@@ -37,7 +36,7 @@ def masks_in(root: Path) -> dict[str, bytes]:
 @pytest.fixture
 def expected(tmp_path: Path, images: dict[Modality, Path]) -> dict[str, bytes]:
     """The masks that one process makes."""
-    from stub_masks import Stub
+    from stub_masks import Stub, precompute
 
     precompute(make_plan(tmp_path / "single", images), Stub(), RunSummary())
     found = masks_in(tmp_path / "single")
@@ -114,7 +113,7 @@ from pathlib import Path
 import stub_masks
 from thfuse_sam.precompute.jobs import list_jobs, take_part
 from thfuse_sam.precompute.plan import plan_precompute
-from thfuse_sam.precompute.writing import RunSummary, precompute
+from thfuse_sam.precompute.writing import RunSummary
 
 root, data, parts = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 folders = {modality: data / modality for modality in ("ir", "vi")}
@@ -129,7 +128,7 @@ for part in (1, 2):
             plan = plan_precompute(root, take_part(jobs, min(part, parts), parts), folders, stub_masks.SIGNATURE)
             os.read(waiting, 1)  # until both have planned
             summary = RunSummary()
-            precompute(plan, stub_masks.Stub(), summary, num_workers=2)
+            stub_masks.precompute(plan, stub_masks.Stub(), summary, num_workers=2)
             os.write(1, f"{summary.written} {len(summary.failures)};".encode())
         finally:
             os._exit(0)

@@ -20,9 +20,10 @@ from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
+from thfuse_sam.precompute.jobs import MakeOptions
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
-from thfuse_sam.precompute.worker import MakeOptions, make_masks
-from thfuse_sam.precompute.writing import RunSummary, precompute
+from thfuse_sam.precompute.worker import make_masks
+from thfuse_sam.precompute.writing import RunSummary
 
 from .conftest import jobs_of
 
@@ -36,7 +37,7 @@ def make_plan(root: Path, folders: dict[Modality, Path], **options: Any) -> Plan
 
 
 def fill(plan: Plan, generator: Any = None, num_workers: int = 0) -> RunSummary:
-    from stub_masks import Stub
+    from stub_masks import Stub, precompute
 
     summary = RunSummary()
     precompute(plan, generator or Stub(), summary, num_workers=num_workers)
@@ -57,10 +58,9 @@ KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 from pathlib import Path
 import stub_masks
-from thfuse_sam.precompute.jobs import list_jobs
-from thfuse_sam.precompute.worker import MakeOptions
+from thfuse_sam.precompute.jobs import MakeOptions, list_jobs
 from thfuse_sam.precompute.plan import plan_precompute
-from thfuse_sam.precompute.writing import RunSummary, precompute
+from thfuse_sam.precompute.writing import RunSummary
 
 root, data, store = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 folders = {modality: data / modality for modality in ("ir", "vi")}
@@ -74,7 +74,7 @@ class Slow(stub_masks.Stub):
 def attempt():
     plan = plan_precompute(root, jobs, folders, stub_masks.SIGNATURE, store=store, shard_size=3,
                            options=MakeOptions(save_instances=True))
-    precompute(plan, Slow(), RunSummary(), num_workers=2)
+    stub_masks.precompute(plan, Slow(), RunSummary(), num_workers=2)
 
 moments = random.Random(5)
 kills = 0
@@ -196,7 +196,7 @@ def test_a_full_disk_while_shards_are_written(
     monkeypatch.setattr(shards._OpenShard, "add", limited)
     root, summary = tmp_path / "shards", RunSummary()
     plan = make_plan(root, images, store="shards")
-    from stub_masks import Stub
+    from stub_masks import Stub, precompute
 
     with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
         precompute(plan, Stub(), summary, num_workers=2)

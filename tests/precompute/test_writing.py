@@ -19,12 +19,11 @@ from thfuse_sam.masks.instances import read_instances
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.precompute import worker as mask_making
-from thfuse_sam.precompute.jobs import Job, list_jobs
+from thfuse_sam.precompute.jobs import Job, MakeOptions, list_jobs
 from thfuse_sam.precompute.plan import Plan, plan_precompute
-from thfuse_sam.precompute.worker import MakeOptions
-from thfuse_sam.precompute.writing import RunSummary, precompute
+from thfuse_sam.precompute.writing import RunSummary
 
-from .stub_masks import SIGNATURE, Segment
+from .stub_masks import SIGNATURE, Segment, precompute
 
 
 class StubGenerator:

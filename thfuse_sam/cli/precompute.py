@@ -26,12 +26,12 @@ from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.shards import SHARD_SIZE
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
-from thfuse_sam.precompute.jobs import Job, list_jobs, take_part
+from thfuse_sam.precompute.jobs import Job, MakeOptions, list_jobs, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
 from thfuse_sam.precompute.ray import RayOptions, make_on_ray, require_ray
-from thfuse_sam.precompute.worker import MakeOptions, MaskGenerator
-from thfuse_sam.precompute.writing import RunSummary, precompute, save_manifest, write_masks
+from thfuse_sam.precompute.worker import MaskGenerator, Result, make_masks
+from thfuse_sam.precompute.writing import RunSummary, save_manifest, write_masks
 from thfuse_sam.report.contact_sheet import preview
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
@@ -211,7 +211,7 @@ def _precompute(options: argparse.Namespace, given: Sequence[str]) -> int:
         else:
             save_manifest(plan, summary)
         if options.preview:
-            for path in preview(_preview_dir(options), _entries(jobs), plan.open(), options.preview):
+            for path in preview(_preview_dir(options), _entries(jobs), open_masks(plan.root), options.preview):
                 log.info("preview: %s", path)
         if options.report:
             log.info("report: open %s in a browser", _write_report(options, images, workers, given))
@@ -284,15 +284,15 @@ def _make(
     summary: RunSummary,
 ) -> None:
     build = functools.partial(_make_generator, sam.model_type, sam.checkpoint.resolve(), settings)
-    if options.engine == "local" and len(devices) == 1:
-        precompute(plan, build(devices[0]), summary, num_workers=options.num_workers)
-        return
     spec = WorkerSpec(build, plan.options)
+    results: Iterator[Result]
     if options.engine == "ray":
         use_gpu = None if options.device == "auto" else options.device != "cpu"
         results = make_on_ray(plan.todo, spec, RayOptions(options.ray_address, options.n_jobs, use_gpu))
-    else:
+    elif len(devices) > 1:
         results = make_in_processes(plan.todo, spec, devices)
+    else:
+        results = make_masks(plan.todo, build(devices[0]), plan.options, options.num_workers)
     write_masks(plan, results, summary, num_workers=options.num_workers)
 
 

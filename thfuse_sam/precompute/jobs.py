@@ -1,10 +1,11 @@
-"""The images of a mask precomputation, and how they are divided among job arrays."""
+"""The images of a mask precomputation, what is made of each, and how they are divided among job arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.images import Modality
+from thfuse_sam.masks.embeddings import EmbeddingTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,15 @@ class Job:
 
     def __str__(self) -> str:
         return f"{self.modality} {self.name}"
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """What is made of each image besides its label map, and from what."""
+
+    save_instances: bool = False  # the overlapping instance masks
+    save_embeddings: bool = False  # the image's embedding
+    embeddings: EmbeddingTree | None = None  # embeddings to use in place of the encoder, where there is one
 
 
 def list_jobs(images: Mapping[Modality, Mapping[str, Path]]) -> list[Job]:

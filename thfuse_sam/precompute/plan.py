@@ -12,8 +12,7 @@ from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
 from thfuse_sam.masks.manifest import MANIFEST_NAME, ForeignSources, Manifest, Signature, require_same_signature
 from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
 from thfuse_sam.masks.store import MaskStore, open_masks
-from thfuse_sam.precompute.jobs import Job
-from thfuse_sam.precompute.worker import MakeOptions
+from thfuse_sam.precompute.jobs import Job, MakeOptions
 
 StoreKind = Literal["npy", "shards"]
 
@@ -38,10 +37,6 @@ class Plan:
     def finished(self) -> int:
         """Number of images whose masks exist and stay."""
         return len(self.jobs) - len(self.todo)
-
-    def open(self) -> MaskStore:
-        """The masks that exist now."""
-        return open_masks(self.root)
 
 
 def plan_precompute(

@@ -22,8 +22,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
-from thfuse_sam.precompute.jobs import Job
-from thfuse_sam.precompute.worker import MakeOptions, MaskGenerator, MaskResult, make_masks
+from thfuse_sam.precompute.jobs import Job, MakeOptions
+from thfuse_sam.precompute.worker import MaskGenerator, MaskResult, make_masks
 
 # Images that a worker gets at once: on a GPU enough to read ahead, on a CPU so few that little is lost with a worker.
 _BLOCK_GPU = 16

@@ -15,10 +15,10 @@ import torch
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError
 from thfuse_sam.images import image_size, read_for_sam
-from thfuse_sam.masks.embeddings import EmbeddingTree, StoredEmbedding
+from thfuse_sam.masks.embeddings import StoredEmbedding
 from thfuse_sam.masks.format import LabelMap, label_map
 from thfuse_sam.masks.instances import InstanceLike, encode_instances
-from thfuse_sam.precompute.jobs import Job
+from thfuse_sam.precompute.jobs import Job, MakeOptions
 from thfuse_sam.sam.generator import ImageEmbedding
 
 log = logging.getLogger(__name__)
@@ -41,15 +41,6 @@ class EmbeddingGenerator(MaskGenerator, Protocol):
 
     def generate_from(self, embedding: ImageEmbedding) -> Sequence[InstanceLike]:
         """The segments of the embedded image."""
-
-
-@dataclass(frozen=True)
-class MakeOptions:
-    """What is made of each image besides its label map, and from what."""
-
-    save_instances: bool = False  # the overlapping instance masks
-    save_embeddings: bool = False  # the image's embedding
-    embeddings: EmbeddingTree | None = None  # embeddings to use in place of the encoder, where there is one
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.plan import Plan, store_kind
-from thfuse_sam.precompute.worker import MaskGenerator, Result, make_masks
+from thfuse_sam.precompute.worker import Result
 
 # Always images per second, also below one, where tqdm would turn the ratio round.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -41,16 +41,6 @@ class RunSummary:
     failures: dict[Job, str] = field(default_factory=dict)  # reason, one line
 
 
-def precompute(plan: Plan, generator: MaskGenerator, summary: RunSummary, *, num_workers: int = 0) -> None:
-    """Make the masks of `plan.todo` in this process; see `write_masks`.
-
-    Args:
-        num_workers: threads that read images ahead of the generator, and as many that paint and write masks behind
-            it, each with at most this many images at hand; 0 does everything in line.
-    """
-    write_masks(plan, make_masks(plan.todo, generator, plan.options, num_workers), summary, num_workers=num_workers)
-
-
 def write_masks(plan: Plan, results: Iterable[Result], summary: RunSummary, *, num_workers: int = 0) -> None:
     """Write what is made of `plan.todo`.
 
@@ -60,6 +50,7 @@ def write_masks(plan: Plan, results: Iterable[Result], summary: RunSummary, *, n
     Args:
         results: makes masks while it is iterated over.
         summary: filled while the run goes on.
+        num_workers: threads that paint and write results, at most as many results at a time; 0 writes in line.
 
     Raises:
         OutputError: the tree cannot be written; nothing partial is left behind.
