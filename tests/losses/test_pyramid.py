@@ -14,7 +14,7 @@ def test_equal_sources_keep_detail_and_place() -> None:
     assert residue.abs().mean() < 0.02
 
 
-def test_detail_comes_from_the_livelier_source() -> None:
+def test_detail_comes_from_the_more_active_source() -> None:
     torch.manual_seed(0)
     stripes = 0.5 + 0.2 * (torch.arange(64) % 4 < 2).float().expand(1, 1, 64, 64) - 0.1
     flat = torch.full_like(stripes, 0.5)

@@ -26,20 +26,20 @@ def ssim_by_the_formula(first: Tensor, second: Tensor) -> float:
 
 def test_ssim_equals_the_formula() -> None:
     torch.manual_seed(0)
-    fused, lively = torch.rand(2, 1, 1, 12, 14)
-    dull = torch.full_like(lively, 0.5)
-    expected = 1 - ssim_by_the_formula(fused[0, 0], lively[0, 0])
-    assert abs(ssim_loss(fused, lively, dull).item() - expected) < 1e-5
-    assert abs(ssim_loss(fused, dull, lively).item() - expected) < 1e-5
+    fused, textured = torch.rand(2, 1, 1, 12, 14)
+    flat = torch.full_like(textured, 0.5)
+    expected = 1 - ssim_by_the_formula(fused[0, 0], textured[0, 0])
+    assert abs(ssim_loss(fused, textured, flat).item() - expected) < 1e-5
+    assert abs(ssim_loss(fused, flat, textured).item() - expected) < 1e-5
 
 
-def test_ssim_is_zero_for_the_livelier_source_and_larger_otherwise() -> None:
+def test_ssim_is_zero_for_the_more_active_source_and_larger_otherwise() -> None:
     torch.manual_seed(0)
-    lively, dull = torch.rand(1, 1, 24, 24), torch.full((1, 1, 24, 24), 0.5)
-    assert ssim_loss(lively, lively, dull).abs() < 1e-5
-    assert ssim_loss(lively, dull, lively).abs() < 1e-5
-    assert ssim_loss(dull, lively, dull) > 0.5
-    assert ssim_loss(1 - lively, lively, dull) > 1
+    textured, flat = torch.rand(1, 1, 24, 24), torch.full((1, 1, 24, 24), 0.5)
+    assert ssim_loss(textured, textured, flat).abs() < 1e-5
+    assert ssim_loss(textured, flat, textured).abs() < 1e-5
+    assert ssim_loss(flat, textured, flat) > 0.5
+    assert ssim_loss(1 - textured, textured, flat) > 1
 
 
 def test_ssim_chooses_the_source_at_each_place() -> None:

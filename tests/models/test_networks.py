@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError
 from thfuse_sam.losses import FusionLoss
 from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, count_parameters, thfuse_from_original
-from thfuse_sam.models.thfuse import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
+from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 
 CONSTANTS = [0.5, 0.0, 1.0, 0.3]
 
@@ -189,15 +189,15 @@ class TestTHFuse(NetworkTests):
     def test_the_pixel_range_scales_what_goes_in_and_what_comes_out(self) -> None:
         ir, vi = images(1, 32, 32)
         network = build_network(self.name, **{**self.options, "pixel_range": 255.0}).eval()
-        seen, made = [], []
-        network.mix.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        network.reconstruction.register_forward_hook(lambda _, inputs, output: made.append(output.clone()))
+        inputs, outputs = [], []
+        network.mix.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+        network.reconstruction.register_forward_hook(lambda _, arguments, output: outputs.append(output.clone()))
         with torch.no_grad():
             fused = network(ir, vi)
-        vi_seen, ir_seen = seen[0][0, :, 48:80, 48:80]
-        torch.testing.assert_close(vi_seen, 255 * vi[0, 0])
-        torch.testing.assert_close(ir_seen, 255 * ir[0, 0])
-        torch.testing.assert_close(fused, (made[0][..., 48:80, 48:80] / 255).clamp(0, 1))
+        vi_input, ir_input = inputs[0][0, :, 48:80, 48:80]
+        torch.testing.assert_close(vi_input, 255 * vi[0, 0])
+        torch.testing.assert_close(ir_input, 255 * ir[0, 0])
+        torch.testing.assert_close(fused, (outputs[0][..., 48:80, 48:80] / 255).clamp(0, 1))
 
 
 class TestTHFuseLite(NetworkTests):
@@ -209,15 +209,15 @@ class TestTHFuseLite(NetworkTests):
         assert 60_000 <= count_parameters(network) <= 200_000
         assert not [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
-    @pytest.mark.parametrize("livelier", ["infrared", "visible"])
-    def test_starts_with_the_details_of_the_livelier_source_on_the_brighter_one(self, livelier: str) -> None:
+    @pytest.mark.parametrize("active", ["infrared", "visible"])
+    def test_starts_with_the_details_of_the_more_active_source_on_the_brighter_one(self, active: str) -> None:
         torch.manual_seed(0)
         network = build_network("thfuse_lite")
-        lively = 0.5 + 0.2 * torch.randn(1, 1, 48, 48).clamp(-2, 2)
-        flat = torch.full_like(lively, 0.1)
-        ir, vi = (lively, flat) if livelier == "infrared" else (flat, lively)
+        textured = 0.5 + 0.2 * torch.randn(1, 1, 48, 48).clamp(-2, 2)
+        flat = torch.full_like(textured, 0.1)
+        ir, vi = (textured, flat) if active == "infrared" else (flat, textured)
         with torch.no_grad():
-            difference = (network(ir, vi) - lively).abs().mean()
+            difference = (network(ir, vi) - textured).abs().mean()
         assert 0 < difference < 0.03
 
     def test_attention_has_a_bounded_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,6 @@ class TestTHFuseLite(NetworkTests):
 
 def test_every_network_has_its_tests() -> None:
     assert {tested.name for tested in NetworkTests.__subclasses__()} == set(NETWORKS)
-    assert {network.name: network for network in NETWORKS.values()} == NETWORKS
 
 
 def test_unknown_names_and_options_are_usage_errors() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from thfuse_sam.errors import CheckpointError, OutputError
 from thfuse_sam.models import build_network
-from thfuse_sam.models.thfuse import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
+from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 from thfuse_sam.training import checkpoint as checkpoints
 
 

@@ -2,7 +2,7 @@
 
 from thfuse_sam.models.base import MINIMUM_SIZE, FusionNetwork, TiledNetwork, count_parameters
 from thfuse_sam.models.registry import DEFAULT_NETWORK, NETWORKS, build_network
-from thfuse_sam.models.thfuse import is_original_thfuse, thfuse_from_original
+from thfuse_sam.models.thfuse_original import is_original_thfuse, thfuse_from_original
 
 __all__ = [
     "DEFAULT_NETWORK",

@@ -1,26 +1,28 @@
 """What every fusion network shares: checking inputs, padding, guidance, the output range.
 
-A network is a subclass that says what sizes it can take (`size_multiple`), what options it was built with and how it
-fuses one padded batch (`fuse`). Everything a caller relies on (any size, neutral placeholders, [0, 1]) is held here.
+A network is a subclass that declares its `name`, which sizes it can take (`size_multiple`), the `guidance` branch that
+its gates come from, and how it fuses one padded batch (`fuse`). What every caller relies on is held here: any size of
+image, placeholders that change nothing, results in [0, 1].
 """
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from thfuse_sam.errors import ImageSizeError, UsageError
 from thfuse_sam.models.blocks import clamp_keeping_gradients, pad_to_multiple
-from thfuse_sam.models.guidance import relative_guidance
+from thfuse_sam.models.guidance import GuidanceBranch, relative_guidance
 
 MINIMUM_SIZE = 16  # pixels, the shortest side that a network takes
 
 
 class FusionNetwork(nn.Module):
-    """Base of the fusion networks. Subclasses set `size_multiple` and `options` and define `fuse`."""
+    """Base of the fusion networks. Subclasses set `name`, `size_multiple` and `guidance` and define `fuse`."""
 
     name: ClassVar[str]  # the network's name in the registry
     size_multiple: int  # pixels; both sides of what `fuse` gets are multiples of it
-    options: dict[str, Any]  # every keyword that rebuilds this network, JSON-able
+    guidance: GuidanceBranch  # turns the guidance that `fuse` gets into gates on the network's features
+    options: dict[str, Any]  # every keyword that rebuilds this network, JSON-able; set by `build_network`
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
         """Fuse one padded batch.
@@ -53,15 +55,9 @@ class FusionNetwork(nn.Module):
             ImageSizeError: a side is too short.
             ValueError: shapes do not belong together.
         """
-        check_inputs(ir, vi, ir_guidance, vi_guidance)
-        height, width = ir.shape[-2:]
-        guidance = relative_guidance(ir_guidance, vi_guidance)
-        padded_ir, (top, left) = pad_to_multiple(ir, self.size_multiple)
-        padded_vi, _ = pad_to_multiple(vi, self.size_multiple)
-        if guidance is not None:
-            guidance, _ = pad_to_multiple(guidance.to(ir.dtype), self.size_multiple)
-        fused = self.fuse(padded_ir, padded_vi, guidance)
-        return clamp_keeping_gradients(fused[..., top : top + height, left : left + width])
+        batch = padded_batch(ir, vi, ir_guidance, vi_guidance, self.size_multiple)
+        fused = self.fuse(batch.ir, batch.vi, batch.guidance)
+        return clamp_keeping_gradients(fused[(..., *batch.window)])
 
 
 @runtime_checkable
@@ -86,8 +82,23 @@ class TiledNetwork(Protocol):
         """`FusionNetwork.fuse` with given maps, of the same part of the image."""
 
 
-def check_inputs(ir: Tensor, vi: Tensor, ir_guidance: Tensor | None, vi_guidance: Tensor | None) -> None:
-    """Raise what `FusionNetwork.forward` raises for its arguments."""
+class PaddedBatch(NamedTuple):
+    """The inputs of `FusionNetwork.forward`, checked and padded to sides that the network takes."""
+
+    ir: Tensor  # float B1HW in [0, 1]
+    vi: Tensor  # the same
+    guidance: Tensor | None  # float B4HW in [0, 1], see `relative_guidance`
+    window: tuple[slice, slice]  # rows and columns that hold the images; the rest is padding
+
+
+def padded_batch(
+    ir: Tensor, vi: Tensor, ir_guidance: Tensor | None, vi_guidance: Tensor | None, multiple: int
+) -> PaddedBatch:
+    """Check the arguments of `FusionNetwork.forward`, join the guidance and pad all to a multiple of so many pixels.
+
+    Raises:
+        ImageSizeError, ValueError: see `FusionNetwork.forward`.
+    """
     if ir.dim() != 4 or ir.shape[1] != 1 or ir.shape != vi.shape:
         raise ValueError(f"ir {tuple(ir.shape)} and vi {tuple(vi.shape)} must be equal and B x 1 x H x W")
     batch, _, height, width = ir.shape
@@ -97,9 +108,15 @@ def check_inputs(ir: Tensor, vi: Tensor, ir_guidance: Tensor | None, vi_guidance
             "leave it out or enlarge it"
         )
     expected = (batch, 2, height, width)
-    for argument, guidance in (("ir_guidance", ir_guidance), ("vi_guidance", vi_guidance)):
-        if guidance is not None and tuple(guidance.shape) != expected:
-            raise ValueError(f"{argument} {tuple(guidance.shape)} must be {expected}, two channels for each image")
+    for argument, given in (("ir_guidance", ir_guidance), ("vi_guidance", vi_guidance)):
+        if given is not None and tuple(given.shape) != expected:
+            raise ValueError(f"{argument} {tuple(given.shape)} must be {expected}, two channels for each image")
+    guidance = relative_guidance(ir_guidance, vi_guidance)
+    padded_ir, (top, left) = pad_to_multiple(ir, multiple)
+    padded_vi, _ = pad_to_multiple(vi, multiple)
+    if guidance is not None:
+        guidance, _ = pad_to_multiple(guidance.to(ir.dtype), multiple)
+    return PaddedBatch(padded_ir, padded_vi, guidance, (slice(top, top + height), slice(left, left + width)))
 
 
 def count_parameters(network: nn.Module) -> int:

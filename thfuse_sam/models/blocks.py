@@ -108,27 +108,30 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP, each behind a layer norm and a skip (pre-norm)."""
+    """A kind of attention and an MLP of twice the width, each behind a layer norm and a skip (pre-norm)."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float = 2.0):
+    def __init__(self, dim: int, attention: nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = Attention(dim, heads)
+        self.attn = attention
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, 2 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x tokens x dim -> B x tokens x dim."""
+        """... x dim -> ... x dim, in the dimensions that the attention takes."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 class TransformerEncoder(nn.Module):
-    """`depth` transformer blocks and a last layer norm. No position code: the convolutions before it see positions."""
+    """`depth` transformer blocks and a last layer norm.
+
+    There is no position encoding: the convolutions before it see positions.
+    """
 
     def __init__(self, dim: int, depth: int, heads: int):
         super().__init__()
-        self.blocks = nn.ModuleList(TransformerBlock(dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(dim, Attention(dim, heads)) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,22 +199,6 @@ class ChannelAttention(nn.Module):
         return self.proj(join_heads(mixed.transpose(-2, -1))).reshape(batch, height, width, dim)
 
 
-class CoarseBlock(nn.Module):
-    """One kind of attention and an MLP on coarse features, each behind a layer norm and a skip (pre-norm)."""
-
-    def __init__(self, dim: int, attention: nn.Module, mlp_ratio: float = 2.0):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = attention
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """BHWC -> BHWC."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """B x tokens x (heads * dim) -> B x heads x tokens x dim."""
     batch, tokens, dim = x.shape
@@ -224,5 +211,5 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 def upsample(x: Tensor, factor: int, align_corners: bool = False) -> Tensor:
-    """Bilinear enlargement of BCHW by a whole factor."""
+    """BCHW enlarged by a whole factor, bilinear."""
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)

@@ -1,9 +1,9 @@
 """The SAM guidance branch: segment masks become gates on a network's features.
 
 A gate multiplies features by 1 + g. Where the masks say nothing, g is exactly 0 and the features stay bit for bit what
-they were: the smallest value of each mask channel is taken off first, and every step after it maps 0 to 0
-(convolutions without bias, leaky ReLU, pooling, tanh). A placeholder of any constant is therefore no guidance at all,
-for each image of a batch by itself.
+they were: the smallest value of each guidance channel is subtracted first, and every step after that maps 0 to 0
+(convolutions without bias, leaky ReLU, pooling, tanh). A placeholder of any constant therefore is no guidance at all,
+and each image of a batch is treated by itself.
 """
 
 from collections.abc import Sequence

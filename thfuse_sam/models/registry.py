@@ -9,10 +9,10 @@ from thfuse_sam.models.thfuse import THFuse
 from thfuse_sam.models.thfuse_lite import THFuseLite
 
 NETWORKS: dict[str, type[FusionNetwork]] = {
-    "thfuse": THFuse,
-    "thfuse_lite": THFuseLite,
+    THFuse.name: THFuse,
+    THFuseLite.name: THFuseLite,
 }
-DEFAULT_NETWORK = "thfuse_lite"
+DEFAULT_NETWORK = THFuseLite.name
 
 
 def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
@@ -32,4 +32,6 @@ def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
     unknown = [option for option in options if option not in known]
     if unknown:
         raise UsageError(f"network {name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    return builder(**options)
+    network = builder(**options)
+    network.options = {option: options.get(option, parameter.default) for option, parameter in known.items()}
+    return network

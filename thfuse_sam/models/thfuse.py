@@ -4,9 +4,9 @@ Chen, Ding, Yu, Gong, "THFuse: An infrared and visible image fusion network usin
 extractor", Neurocomputing 527, 2023. The topology and the sizes follow the authors' public source:
 
     [vi, ir] -> mix -> stem -+-> dense branch (full resolution) ------+-> encoders at 1, 1/2, 1/4, 1/8
-                             +-> strided branch (1/8, enlarged) ------+        |
+                             +-> strided branch (1/8, upsampled) -----+        |
                   channel transformer -> spatial transformer at 1/8 = attention map
-                  map enlarged to every scale, times that scale's features, summed -> fused image
+                  map upsampled to every scale, times that scale's features, summed -> fused image
 
 Departures: any input size of 16 pixels or more (the source takes multiples of 128 and always pads, with grey),
 attention through `scaled_dot_product_attention`, the gates of the guidance branch (no effect without masks), the result
@@ -14,13 +14,11 @@ limited to [0, 1].
 """
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.models.base import FusionNetwork, require_at_least, require_multiple
 from thfuse_sam.models.blocks import ConvLayer, TransformerEncoder, upsample
 from thfuse_sam.models.guidance import GuidanceBranch, gated
@@ -29,31 +27,6 @@ CHANNELS = 64  # of the joined features, at every scale
 COARSEST = 8  # the attention map is this many times smaller than the image
 CHANNEL_PATCH = 16  # side of the channel transformer's patches at the coarsest scale
 SPATIAL_PATCH = 4  # side of the spatial transformer's patches at the coarsest scale
-ORIGINAL_PIXEL_RANGE = 255.0  # the authors train and test on 0-255 values
-
-# Names in the authors' state dict -> names here; the parts of a name that are not listed are equal.
-ORIGINAL_NAMES = {
-    "conv_in1.": "mix.",
-    "conv_in.": "stem.",
-    "Conv_d.": "dense_branch.reduce.",
-    "layers.DenseConv1.": "dense_branch.layers.0.",
-    "layers.DenseConv2.": "dense_branch.layers.1.",
-    "layers.DenseConv3.": "dense_branch.layers.2.",
-    "Conv1.": "strided_branch.0.",
-    "Conv2.": "strided_branch.1.",
-    "Conv3.": "strided_branch.2.",
-    "en0.": "encoders.0.",
-    "en1.": "encoders.1.",
-    "en2.": "encoders.2.",
-    "en3.": "encoders.3.",
-    "ctrans3.embedding.1.": "channel_transformer.embed.",
-    "ctrans3.en.": "channel_transformer.encoder.",
-    "ctrans3.depatch.projection.0.": "channel_transformer.unembed.",
-    "strans3.embedding.1.": "spatial_transformer.embed.",
-    "strans3.en.": "spatial_transformer.encoder.",
-    "strans3.depatch.projection.0.": "spatial_transformer.unembed.",
-    "conv_out.": "reconstruction.",
-}
 
 
 class DenseBranch(nn.Module):
@@ -122,7 +95,7 @@ class ChannelTransformer(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Patches over all channels are the tokens: attention decides which places of the image go together."""
+    """Patches over all channels are the tokens: attention decides which parts of the image go together."""
 
     def __init__(self, channels: int, dim: int, depth: int, heads: int):
         super().__init__()
@@ -169,14 +142,6 @@ class THFuse(FusionNetwork):
         require_at_least(1, spatial_depth=spatial_depth, channel_depth=channel_depth, heads=heads)
         require_multiple(heads, "heads", spatial_dim=spatial_dim, channel_dim=channel_dim)
         require_at_least(1, pixel_range=pixel_range)
-        self.options = {
-            "spatial_dim": spatial_dim,
-            "spatial_depth": spatial_depth,
-            "channel_dim": channel_dim,
-            "channel_depth": channel_depth,
-            "heads": heads,
-            "pixel_range": pixel_range,
-        }
         self.pixel_range = pixel_range
         self.mix = ConvLayer(2, 2, 1)
         self.stem = ConvLayer(2, 16, 3)
@@ -201,66 +166,18 @@ class THFuse(FusionNetwork):
         gates = [None] * 4 if guidance is None else self.guidance(guidance)
 
         map3 = self.spatial_transformer(self.channel_transformer(x3))
-        map2 = _enlarge(map3, 2)
-        map1 = _enlarge(map2, 2) + _enlarge(map3, 4)
-        map0 = _enlarge(map1, 2) + _enlarge(map2, 4) + _enlarge(map3, 8)
+        map2 = _upsample(map3, 2)
+        map1 = _upsample(map2, 2) + _upsample(map3, 4)
+        map0 = _upsample(map1, 2) + _upsample(map2, 4) + _upsample(map3, 8)
         weighted = (
-            _enlarge(gated(x3 * map3, gates[3]), 8)
-            + _enlarge(gated(x2 * map2, gates[2]), 4)
-            + _enlarge(gated(x1 * map1, gates[1]), 2)
+            _upsample(gated(x3 * map3, gates[3]), 8)
+            + _upsample(gated(x2 * map2, gates[2]), 4)
+            + _upsample(gated(x1 * map1, gates[1]), 2)
             + gated(x0 * map0, gates[0])
         )
         fused: Tensor = self.reconstruction(weighted)
         return fused / self.pixel_range
 
 
-def thfuse_from_original(state_dict: Mapping[str, Tensor]) -> THFuse:
-    """Build `thfuse` from a state dict of the authors' `Fusenet`.
-
-    Names and sizes were taken from the authors' source; no file of trained weights was at hand to try. The sizes of
-    the transformers are read from the weights, with the published four heads. The guidance branch, which the original
-    lacks, starts untrained.
-
-    Raises:
-        CheckpointError: names are missing or unknown, or sizes do not fit.
-    """
-    weights = {_own_name(key): value for key, value in state_dict.items()}
-    try:
-        network = THFuse(
-            spatial_dim=weights["spatial_transformer.embed.weight"].shape[0],
-            spatial_depth=_depth(weights, "spatial_transformer"),
-            channel_dim=weights["channel_transformer.embed.weight"].shape[0],
-            channel_depth=_depth(weights, "channel_transformer"),
-            pixel_range=ORIGINAL_PIXEL_RANGE,
-        )
-        untrained = {key: value for key, value in network.state_dict().items() if key.startswith("guidance.")}
-        network.load_state_dict({**weights, **untrained})
-    except (KeyError, RuntimeError, UsageError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"not a state dict of the original TH-Fuse: {reason[:300]}; give its Fusenet weights"
-        ) from None
-    return network
-
-
-def is_original_thfuse(content: object) -> bool:
-    """Whether a file's content looks like a state dict of the authors' code (also of parts of it, or of more)."""
-    return isinstance(content, Mapping) and any(
-        isinstance(key, str) and key.startswith(("ctrans3.", "strans3.", "conv_in1.")) for key in content
-    )
-
-
-def _own_name(original: str) -> str:
-    for prefix, own in ORIGINAL_NAMES.items():
-        if original.startswith(prefix):
-            return own + original[len(prefix) :]
-    return original
-
-
-def _depth(weights: Mapping[str, Tensor], transformer: str) -> int:
-    prefix = f"{transformer}.encoder.blocks."
-    return len({key[len(prefix) :].split(".")[0] for key in weights if key.startswith(prefix)})
-
-
-def _enlarge(x: Tensor, factor: int) -> Tensor:
+def _upsample(x: Tensor, factor: int) -> Tensor:
     return upsample(x, factor, align_corners=True)

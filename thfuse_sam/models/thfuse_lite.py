@@ -1,16 +1,16 @@
 """`thfuse_lite`: the idea of TH-Fuse in a size that trains on a CPU.
 
     [vi, ir] -> stem -+-> dense branch (full resolution) ---+-> features at 1, 1/2, 1/4, 1/8
-                      +-> strided branch (1/8, enlarged) ---+            |
+                      +-> strided branch (1/8, upsampled) --+            |
              channel attention -> spatial attention at 1/8 = attention maps
-             maps enlarged to every scale weigh that scale's features, SAM gates them, sums run from coarse to fine
+             maps upsampled to every scale weigh that scale's features, SAM gates them, sums run from coarse to fine
              -> at 1/8 a residual on the brighter source, at each finer scale weights of both sources' details
              -> fused image, put together as a Laplacian pyramid
 
-What differs from `thfuse` and why: the network does not paint details, it says how much of each source's to take, so
-that they stay sharp and an untrained network fuses already; attention has a bounded number of keys, so that its cost
-grows linearly with the image; maps are limited to (0, 2) and there is no batch norm, so that an image's result depends
-on no other image.
+What differs from `thfuse` and why: the network does not paint details but says how much of each source's details to
+take, so that they stay sharp and even an untrained network fuses; attention has a bounded number of keys, so that its
+cost grows linearly with the image; maps are limited to (0, 2), and there is no batch norm, so that the result for an
+image depends on no other image.
 """
 
 from itertools import pairwise
@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thfuse_sam.models.base import FusionNetwork, require_at_least, require_multiple
-from thfuse_sam.models.blocks import ChannelAttention, CoarseBlock, PooledSpatialAttention, upsample
+from thfuse_sam.models.blocks import ChannelAttention, PooledSpatialAttention, TransformerBlock, upsample
 from thfuse_sam.models.guidance import GuidanceBranch, gated
 
 COARSEST = 8  # the attention maps are this many times smaller than the image
 SLOPE = 0.1  # of leaky ReLU below zero
 KEY_GRID = 16  # a side of the grid of keys in spatial attention: at most 256 keys
-AROUND = 7  # pixels, side of the window in which it is judged which source is livelier
-LIVELIER = 4.5  # how decidedly that source is taken before training; a logit
-FAINT = 0.004  # of the intensity range: details well below it count as equally lively
+ACTIVITY_WINDOW = 7  # pixels, side of the window in which a source's activity, its mean |detail|, is measured
+ACTIVITY_EPS = 0.004  # of the intensity range: details well below it count as equally active
+ACTIVE_SOURCE_LOGIT = 4.5  # how decidedly the more active source is taken before training
 
 
 class LiteConv(nn.Module):
@@ -59,10 +59,10 @@ class LiteDenseBranch(nn.Module):
 
 
 class DetailMix(nn.Module):
-    """Mixes the details of both sources at one scale: how much of it is infrared, and how strong the mixture is.
+    """Mixes the details of both sources at one scale: how much of the mixture is infrared, and how strong it is.
 
-    Both depend on features and on which source is livelier around a pixel. Before training the livelier one is taken,
-    as in Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
+    Both depend on features and on which source is more active around a pixel. Before training the more active source
+    is taken, as in Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
     """
 
     def __init__(self, channels: int):
@@ -71,15 +71,16 @@ class DetailMix(nn.Module):
         nn.init.normal_(self.weigh.weight, std=1e-3)
         nn.init.zeros_(self.weigh.get_parameter("bias"))
         with torch.no_grad():
-            self.weigh.weight[0, -1, 1, 1] = LIVELIER
+            self.weigh.weight[0, -1, 1, 1] = ACTIVE_SOURCE_LOGIT
 
     def forward(self, features: Tensor, details: Tensor) -> Tensor:
         """Features BCHW and details B2HW (infrared, visible) -> mixed details B1HW."""
-        lively = F.avg_pool2d(details.abs(), AROUND, stride=1, padding=AROUND // 2, count_include_pad=False)
-        balance = (lively[:, :1] - lively[:, 1:]) / (lively.sum(1, keepdim=True) + FAINT)
-        # In half precision the layers are: what is made of the sources' own values stays in single precision.
-        share, strength = self.weigh(torch.cat([features, balance], dim=1)).to(details.dtype).chunk(2, dim=1)
-        mixed = torch.lerp(details[:, 1:], details[:, :1], torch.sigmoid(share))
+        window = ACTIVITY_WINDOW
+        activity = F.avg_pool2d(details.abs(), window, stride=1, padding=window // 2, count_include_pad=False)
+        balance = (activity[:, :1] - activity[:, 1:]) / (activity.sum(1, keepdim=True) + ACTIVITY_EPS)
+        # Only layers run in half precision: what is computed from the sources' own values stays in single precision.
+        ir_weight, strength = self.weigh(torch.cat([features, balance], dim=1)).to(details.dtype).chunk(2, dim=1)
+        mixed = torch.lerp(details[:, 1:], details[:, :1], torch.sigmoid(ir_weight))
         return mixed * (2 * torch.sigmoid(strength))
 
 
@@ -112,26 +113,18 @@ class THFuseLite(FusionNetwork):
         super().__init__()
         require_at_least(1, fine_width=fine_width, width=width, growth=growth, depth=depth, heads=heads)
         require_multiple(heads, "heads", dim=dim)
-        self.options = {
-            "fine_width": fine_width,
-            "width": width,
-            "growth": growth,
-            "dim": dim,
-            "depth": depth,
-            "heads": heads,
-        }
         self.stem = LiteConv(2, growth)
         self.dense_branch = LiteDenseBranch(growth, growth)
         strided = (growth, width, width, 2 * width)
         self.strided_branch = nn.Sequential(*(LiteConv(low, high, stride=2) for low, high in pairwise(strided)))
-        # One 1x1 convolution of the joined branches, applied in two parts: the strided one before it is enlarged.
+        # One 1x1 convolution of the joined branches, in two parts: the strided one is applied before upsampling.
         self.join_dense = nn.Conv2d(self.dense_branch.out_channels, fine_width, kernel_size=1)
         self.join_strided = nn.Conv2d(strided[-1], fine_width, kernel_size=1, bias=False)
         self.encoders = nn.ModuleList(LiteConv(low, width) for low in (fine_width, width, width))
         self.embed = nn.Linear(width + strided[-1], dim)
         self.attention = nn.Sequential(
             *(
-                CoarseBlock(dim, attention)
+                TransformerBlock(dim, attention)
                 for _ in range(depth)
                 for attention in (ChannelAttention(dim, heads), PooledSpatialAttention(dim, heads, KEY_GRID))
             )
@@ -198,7 +191,7 @@ class THFuseLite(FusionNetwork):
 
 
 def _laplacian_pyramid(images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """What BCHW images lose in three halvings, at 1, 1/2 and 1/4 of their size, and what is left at 1/8."""
+    """Laplacian pyramid of BCHW images: the details at 1, 1/2 and 1/4 of their size, and what is left at 1/8."""
     details: list[Tensor] = []
     while len(details) < 3:
         halved = F.avg_pool2d(images, 2)
