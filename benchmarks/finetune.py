@@ -30,7 +30,8 @@ from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.report.run_facts import code_version, machine
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
-from thfuse_sam.sam.prompted import PromptTensors, decode, encode, logits_side
+from thfuse_sam.sam.geometry import LOGIT_STRIDE
+from thfuse_sam.sam.prompted import PromptTensors, decode, encode
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.training.loop import set_seed
 
@@ -157,7 +158,8 @@ def _cost(options: argparse.Namespace) -> str:
 
 def _decoder_step(sam: Sam, embedding: torch.Tensor, count: int) -> Callable[[], None]:
     """Forward and backward of the decoder, for `count` boxes in the image of `embedding`."""
-    size, side = int(sam.image_encoder.img_size), logits_side(sam)
+    size = sam.image_encoder.img_size
+    side = size // LOGIT_STRIDE
     corners = torch.rand(count, 2) * size / 2
     prompts = PromptTensors(boxes=torch.cat([corners, corners + size / 4], dim=1))
     targets, valid = torch.rand(count, side, side).round(), torch.ones(side, side)

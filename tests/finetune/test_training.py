@@ -28,14 +28,15 @@ from thfuse_sam.finetune.evaluation import (
     result_table,
 )
 from thfuse_sam.finetune.model import PromptedSam
-from thfuse_sam.finetune.samples import ModelFrame, PromptedSamples, collate, object_masks
+from thfuse_sam.finetune.samples import PromptedSamples, collate, object_masks
 from thfuse_sam.finetune.training import FinetuneResult, FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import load_trained
+from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.lora import LoraSettings
-from thfuse_sam.sam.prompted import Frame, logits_side, low_resolution_targets, resize_image
+from thfuse_sam.sam.prompted import low_resolution_targets
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training import checkpoint as checkpoints
 from thfuse_sam.training import loop
@@ -139,9 +140,7 @@ def loss_of(base: ResolvedSam, images: list[int], n_objects: int, sub_iterations
     prepare(sam, FROZEN)
     model = PromptedSam(sam, FROZEN, SegmentationLoss(), sub_iterations=sub_iterations)
     model.train()
-    samples = PromptedSamples(
-        FakeObjects(), ModelFrame(64, logits_side(sam)), PromptMix(point=1.0), n_objects=n_objects, seed=0
-    )
+    samples = PromptedSamples(FakeObjects(), 64, PromptMix(point=1.0), n_objects=n_objects, seed=0)
     parts = model(collate([samples[index] for index in images]))
     parts["total"].backward()
     norm = sum(float(p.grad.square().sum()) for p in sam.mask_decoder.parameters() if p.grad is not None)
@@ -153,13 +152,13 @@ def test_every_image_and_object_of_a_batch_counts(base: ResolvedSam) -> None:
     together, _ = loss_of(base, [0, 1, 2], 16)
     apart = [loss_of(base, [index], 16)[0] for index in (0, 1, 2)]
     assert together == pytest.approx(np.mean(apart), rel=1e-4)
-    sample = PromptedSamples(FakeObjects(), ModelFrame(64, 16), PromptMix(point=1.0), n_objects=16, seed=0)[2]
+    sample = PromptedSamples(FakeObjects(), 64, PromptMix(point=1.0), n_objects=16, seed=0)[2]
     assert len(sample.targets) == 3
     assert sorted(index for indices, _ in sample.groups for index in indices.tolist()) == [0, 1, 2]
 
 
 def test_objects_of_an_image_are_bounded_and_drawn_anew_each_epoch() -> None:
-    samples = PromptedSamples(FakeObjects(), ModelFrame(64, 16), PromptMix(box=1.0), n_objects=1, seed=0)
+    samples = PromptedSamples(FakeObjects(), 64, PromptMix(box=1.0), n_objects=1, seed=0)
     seen = set()
     for epoch in range(8):
         samples.set_epoch(epoch)
@@ -186,7 +185,7 @@ def test_further_passes_see_a_correcting_point_and_the_mask(base: ResolvedSam, m
     loss_of(base, [2], 16, sub_iterations=3)
     assert [multimask for _, multimask, _, _ in calls] == [True, False, False]
     assert [prompts.points.shape for prompts, *_ in calls] == [(3, 1, 2), (3, 2, 2), (3, 3, 2)]
-    targets = PromptedSamples(FakeObjects(), ModelFrame(64, 16), PromptMix(point=1.0), n_objects=16, seed=0)[2].targets
+    targets = PromptedSamples(FakeObjects(), 64, PromptMix(point=1.0), n_objects=16, seed=0)[2].targets
     for (_, _, logits, ious), (after, *_) in itertools.pairwise(calls):
         mask = logits[torch.arange(3), ious.argmax(1)]
         assert torch.equal(after.masks[:, 0], mask)
@@ -288,7 +287,7 @@ def test_mirrored_images_are_trained_on_and_not_kept(base: ResolvedSam, tmp_path
     frame = Frame.of(plain.shape, 64)
     assert sample.image is not None
     assert torch.equal(sample.image, resize_image(np.ascontiguousarray(plain.image[:, ::-1]), frame))
-    wanted, _ = low_resolution_targets(object_masks(flipped(plain), plain.object_ids), frame, 16)
+    wanted, _ = low_resolution_targets(object_masks(flipped(plain), plain.object_ids), frame)
     assert torch.equal(sample.targets, wanted)
     trainer.run()
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 2, "those of the validation images"

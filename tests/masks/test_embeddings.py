@@ -5,9 +5,9 @@ import pytest
 import safetensors.numpy
 
 from thfuse_sam.errors import MaskReadError, UsageError
-from thfuse_sam.masks.embeddings import EmbeddingTree, StoredEmbedding
+from thfuse_sam.masks.embeddings import EmbeddingTree, ImageEmbedding
 
-EMBEDDING = StoredEmbedding(np.arange(24, dtype=np.float16).reshape(2, 3, 4), (12, 16), (480, 640))
+EMBEDDING = ImageEmbedding(np.arange(24, dtype=np.float16).reshape(2, 3, 4), (12, 16), (480, 640))
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def changed(**arrays: np.ndarray) -> bytes:
-    return safetensors.numpy.save({**EMBEDDING.arrays(), **arrays})
+    return safetensors.numpy.save({**safetensors.numpy.load(EMBEDDING.to_bytes()), **arrays})
 
 
 @pytest.mark.parametrize(

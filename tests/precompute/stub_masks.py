@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.manifest import Signature
 from thfuse_sam.precompute.plan import Plan
 from thfuse_sam.precompute.worker import MaskGenerator, make_masks
 from thfuse_sam.precompute.writing import RunSummary, write_masks
-from thfuse_sam.sam.generator import ImageEmbedding
 
 SIGNATURE = Signature("vit_nano", "0" * 64, {"points_per_side": 4}, "0.0")
 
@@ -48,10 +47,10 @@ class Stub:
 
     def encode(self, image: npt.NDArray[np.uint8]) -> ImageEmbedding:
         size = (image.shape[0], image.shape[1])
-        return ImageEmbedding(torch.from_numpy(image[None, None, :, :, 0] / 255), size, size)
+        return ImageEmbedding(image[None, :, :, 0] / 255, size, size)
 
     def generate_from(self, embedding: ImageEmbedding) -> Sequence[Segment]:
-        values = embedding.features[0, 0].double().numpy() * 255
+        values = embedding.features[0].astype(np.float64) * 255
         return [Segment(values > 200.4), Segment(values > 100.4)]
 
 

@@ -29,7 +29,7 @@ from thfuse_sam.errors import CheckpointError, ThFuseError
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.images import image_size, read_infrared, read_visible
 from thfuse_sam.losses.perceptual import load_perceptual_loss
-from thfuse_sam.masks.embeddings import EmbeddingTree, StoredEmbedding
+from thfuse_sam.masks.embeddings import EmbeddingTree, ImageEmbedding
 from thfuse_sam.masks.format import decode_mask, encode_mask, read_mask
 from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
@@ -204,7 +204,7 @@ def read_embedding(content: bytes, folder: Path) -> None:
 
 
 def embedding_seeds(folder: Path) -> list[bytes]:
-    return [StoredEmbedding(np.ones((2, 3, 3), np.float16), (6, 8), SHAPE).to_bytes()]
+    return [ImageEmbedding(np.ones((2, 3, 3), np.float16), (6, 8), SHAPE).to_bytes()]
 
 
 # Annotations

@@ -5,12 +5,13 @@ import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from thfuse_sam.sam.decoder import PointDecoder, StockDecoder
-from thfuse_sam.sam.postprocess import enlarge
+from thfuse_sam.sam.decoder import PointDecoder, ReferenceDecoder
+from thfuse_sam.sam.geometry import Frame
+from thfuse_sam.sam.postprocess import upsample_logits
 
 
 def build(grid: int, channels: int, heads: int = 8, depth: int = 2, masks: int = 3) -> Sam:
-    """A model without an encoder, for embeddings of grid x grid places."""
+    """A model without an encoder, for embeddings of grid x grid tokens."""
     torch.manual_seed(0)
     encoder = nn.Identity()
     encoder.img_size = 16 * grid
@@ -47,9 +48,9 @@ def inputs(sam: Sam, points: int) -> tuple[Tensor, Tensor]:
     ids=["vit_nano", "wide", "tall", "SAM", "deeper", "shallow"],
 )
 @torch.no_grad()
-def test_equals_stock_decoder(sam: Sam, size: tuple[int, int], points: int) -> None:
+def test_equals_the_reference_decoder(sam: Sam, size: tuple[int, int], points: int) -> None:
     features, coordinates = inputs(sam, points)
-    stock = StockDecoder(sam).decode(features, coordinates)
+    stock = ReferenceDecoder(sam).decode(features, coordinates)
     fast = PointDecoder(sam)
     found = fast.decode(fast.prepare(features, size), coordinates)
     assert torch.allclose(found.predicted_ious, stock.predicted_ious, rtol=0, atol=1e-5)
@@ -61,15 +62,15 @@ def test_equals_stock_decoder(sam: Sam, size: tuple[int, int], points: int) -> N
     assert torch.allclose(logits, expected[:, :rows, :columns], rtol=0, atol=1e-5 * largest)
     # What was left out has no influence on the masks at the image's size.
     side = sam.image_encoder.img_size
-    enlarged = [enlarge(part, side, size, (30, 40)) for part in (logits, expected)]
-    assert torch.allclose(*enlarged, rtol=0, atol=1e-5 * largest)
+    upsampled = [upsample_logits(part, Frame((30, 40), size, side)) for part in (logits, expected)]
+    assert torch.allclose(*upsampled, rtol=0, atol=1e-5 * largest)
 
 
 @torch.no_grad()
 def test_leaves_out_what_is_padding() -> None:
     sam = build(64, 32)
-    shared = PointDecoder(sam).prepare(inputs(sam, 1)[0], (768, 1024))
-    assert shared.seen == (49, 64)
+    context = PointDecoder(sam).prepare(inputs(sam, 1)[0], (768, 1024))
+    assert context.unpadded == (49, 64)
 
 
 @pytest.mark.parametrize("wanted", [[], [0], [4], [1, 2, 7], [0, 1, 2, 3, 4, 5, 6, 7, 8]])
@@ -88,9 +89,9 @@ def test_prompts_do_not_see_each_other() -> None:
     sam = build(4, 32)
     features, coordinates = inputs(sam, 6)
     fast = PointDecoder(sam)
-    shared = fast.prepare(features, (64, 64))
-    together = fast.decode(shared, coordinates).logits(torch.arange(18))
-    alone = torch.cat([fast.decode(shared, point[None]).logits(torch.arange(3)) for point in coordinates])
+    context = fast.prepare(features, (64, 64))
+    together = fast.decode(context, coordinates).logits(torch.arange(18))
+    alone = torch.cat([fast.decode(context, point[None]).logits(torch.arange(3)) for point in coordinates])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -108,10 +109,12 @@ def test_half_precision_is_near_and_leaves_the_weights() -> None:
 
 
 @torch.no_grad()
-def test_stock_decoder_computes_in_half_precision_when_asked() -> None:
+def test_reference_decoder_computes_in_half_precision_when_asked() -> None:
     sam = build(3, 32)
     features, coordinates = inputs(sam, 2)
-    full, half = (StockDecoder(sam, dtype).decode(features, coordinates) for dtype in (torch.float32, torch.bfloat16))
+    full, half = (
+        ReferenceDecoder(sam, dtype).decode(features, coordinates) for dtype in (torch.float32, torch.bfloat16)
+    )
     assert half.masks.dtype == torch.float32
     assert 0 < (full.masks - half.masks).abs().mean() < 0.05 * full.masks.abs().mean()
 
@@ -123,7 +126,7 @@ def test_weights_are_read_anew_for_each_image() -> None:
     with torch.no_grad():
         sam.mask_decoder.transformer.layers[1].cross_attn_token_to_image.k_proj.weight.mul_(3)
         sam.mask_decoder.output_upscaling[0].weight.mul_(2)
-        stock = StockDecoder(sam).decode(features, coordinates).logits(torch.arange(3))
+        stock = ReferenceDecoder(sam).decode(features, coordinates).logits(torch.arange(3))
         found = fast.decode(fast.prepare(features, (48, 48)), coordinates).logits(torch.arange(3))
     assert torch.allclose(found, stock, atol=1e-5)
 

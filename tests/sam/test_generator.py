@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thfuse_sam.errors import DeviceError, UsageError
+from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.sam import generator as generator_module
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.decoder import PointDecoder
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, ImageEmbedding
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.sam.geometry import Frame
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.postprocess import enlarge, mask_boxes
+from thfuse_sam.sam.postprocess import mask_boxes, upsample_logits
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.tiny_vit import build_vit_t
 from tools.scenes import render_scene
@@ -314,32 +316,16 @@ def test_a_stored_embedding_is_the_same_but_for_half_precision() -> None:
     torch.manual_seed(0)
     sam, image = build_vit_nano(64).eval(), scene(60, 90)
     embedding = AutomaticMaskGenerator(sam, OPEN).encode(image)
-    arrays = embedding.to_arrays()
-    assert arrays["features"].dtype == np.float16
-    assert arrays["features"].shape == (128, 4, 4)
-    again = ImageEmbedding.from_arrays(arrays)
-    assert again[1:] == embedding[1:] == ((43, 64), (60, 90))
-    assert torch.allclose(again.features, embedding.features, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"features": np.zeros((4, 2, 2), np.float32)}, "float16"),
-        ({"features": np.full((4, 2, 2), np.inf, np.float16)}, "finite"),
-        ({"image_size": np.array([3, 0])}, "positive"),
-        ({"input_size": np.array([3.0, 4.0])}, "whole"),
-    ],
-)
-def test_refuses_arrays_that_are_no_embedding(changes: dict[str, Any], text: str) -> None:
-    arrays = {
-        "features": np.zeros((4, 2, 2), np.float16), "input_size": np.array([3, 4]), "image_size": np.array([6, 8]),
-    }  # fmt: skip
-    ImageEmbedding.from_arrays(arrays)
-    with pytest.raises(ValueError, match=text):
-        ImageEmbedding.from_arrays({**arrays, **changes})
-    with pytest.raises(ValueError, match="without input_size"):
-        ImageEmbedding.from_arrays({"features": arrays["features"], "image_size": arrays["image_size"]})
+    again = ImageEmbedding.from_bytes(embedding.to_bytes())
+    assert embedding.features.dtype == np.float32
+    assert again.features.dtype == np.float16
+    assert again.features.shape == embedding.features.shape == (128, 4, 4)
+    for one in (embedding, again):
+        assert (one.input_size, one.image_size) == ((43, 64), (60, 90))
+    np.testing.assert_allclose(again.features, embedding.features, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(again.features, embedding.rounded().features)
+    generator = AutomaticMaskGenerator(sam, replace(OPEN, points_per_side=2))
+    np.testing.assert_array_equal(generator.label_map_from(again), generator.label_map_from(embedding.rounded()))
 
 
 def test_an_embedding_has_no_crops_and_belongs_to_one_model() -> None:
@@ -349,17 +335,6 @@ def test_an_embedding_has_no_crops_and_belongs_to_one_model() -> None:
         AutomaticMaskGenerator(sam, replace(SETTINGS, crop_n_layers=1)).generate_from(embedding)
     with pytest.raises(UsageError, match="not this model's"):
         AutomaticMaskGenerator(build_vit_nano(64).eval()).generate_from(embedding)
-
-
-def test_batch_of_images_of_several_sizes() -> None:
-    torch.manual_seed(0)
-    generator = AutomaticMaskGenerator(build_vit_nano(64).eval())
-    images = [scene(60, 90), scene(50, 20), scene(64, 64)]
-    for one, image in zip(generator.encode_batch(images), images, strict=True):
-        alone = generator.encode(image)
-        assert one[1:] == alone[1:]
-        assert torch.allclose(one.features, alone.features, atol=1e-5)
-    assert generator.encode_batch([]) == []
 
 
 NO_MEMORY = [
@@ -403,20 +378,13 @@ def test_out_of_memory_for_one_point_is_one_line() -> None:
         generator.generate(scene(60, 90))
 
 
-def test_out_of_memory_halves_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_the_encoder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = AutomaticMaskGenerator(build_vit_nano(64).eval())
-    encode, tried, most = generator_module.encode_images, [], 2
 
-    def small_only(encoder: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
-        tried.append(len(images))
-        if len(images) > most:
-            raise torch.OutOfMemoryError
-        return encode(encoder, images, dtype)
+    def fail(encoder: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
+        raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(generator_module, "encode_images", small_only)
-    assert len(generator.encode_batch([scene(20, 30)] * 5)) == 5
-    assert tried == [5, 2, 2, 1]
-    most = 0
+    monkeypatch.setattr(generator_module, "encode_images", fail)
     with pytest.raises(DeviceError, match="`device` cpu: not enough memory for the image encoder"):
         generator.encode(scene(20, 30))
 
@@ -437,8 +405,7 @@ def test_automatic_batch_depends_on_the_size_of_the_embedding() -> None:
     for name, model in {"vit_nano": build_vit_nano(512), "vit_t": build_vit_t(1024)}.items():
         generator = AutomaticMaskGenerator(model, GeneratorSettings(points_per_batch="auto"))
         grid, channels = model.prompt_encoder.image_embedding_size[0], model.prompt_encoder.embed_dim
-        embedding = ImageEmbedding(torch.zeros(1, channels, grid, grid), (1, 1), (1, 1))
-        chosen[name] = generator._points_at_once(embedding)
+        chosen[name] = generator._points_at_once(torch.zeros(1, channels, grid, grid))
     assert chosen == {"vit_nano": 16, "vit_t": 2}
 
 
@@ -483,13 +450,12 @@ def test_refuses_other_arrays(image: npt.NDArray[Any]) -> None:
 
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (100, 37), (480, 640), (1, 30)])
-def test_enlarge_equals_two_interpolations(size: tuple[int, int]) -> None:
+def test_upsampling_equals_two_interpolations(size: tuple[int, int]) -> None:
     sam = oracle_sam()
     logits = torch.randn((5, LOW, LOW), generator=torch.Generator().manual_seed(1)) * 10
-    scale = SIDE / max(size)
-    seen = max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
-    expected = sam.postprocess_masks(logits[None], seen, size)[0]
-    assert torch.allclose(enlarge(logits, SIDE, seen, size), expected, atol=2e-5)
+    frame = Frame.of(size, SIDE)
+    expected = sam.postprocess_masks(logits[None], frame.input_size, size)[0]
+    assert torch.allclose(upsample_logits(logits, frame), expected, atol=2e-5)
 
 
 def test_mask_boxes() -> None:

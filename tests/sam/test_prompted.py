@@ -7,18 +7,16 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch.nn import functional as F
 
+from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.prompted import (
-    Frame,
     PromptTensors,
     best_mask,
     decode,
     encode,
-    logits_side,
     low_resolution_targets,
     mask_prompts,
     predict,
-    resize_image,
 )
 from thfuse_sam.sam.tiny_vit import build_vit_t
 
@@ -46,7 +44,7 @@ def test_predictions_equal_those_of_sam_predictor(kind: str, shape: tuple[int, i
     assert torch.equal(embedding[None], predictor.get_image_embedding())
     points = np.array([[5.0, 7.0], [20.5, 30.25]])
     box = np.array([3.0, 4.0, 30.0, 36.0])
-    earlier = np.random.default_rng(1).normal(size=(1, logits_side(sam), logits_side(sam))).astype(np.float32)
+    earlier = np.random.default_rng(1).normal(size=(1, frame.logits_side, frame.logits_side)).astype(np.float32)
     cases = [
         ({"point_coords": points[:1], "point_labels": np.array([1])}, True),
         ({"point_coords": points, "point_labels": np.array([1, 0])}, False),
@@ -95,7 +93,7 @@ def test_targets_lie_where_the_enlarged_logits_do(shape: tuple[int, int]) -> Non
     mask = np.zeros(shape, bool)
     mask[shape[0] // 4 : shape[0] // 2, shape[1] // 3 :] = True
     frame = Frame.of(shape, 256)
-    targets, valid = low_resolution_targets(mask[None], frame, 64)
+    targets, valid = low_resolution_targets(mask[None], frame)
     logits = targets * 2 - 1
     large = F.interpolate(logits[:, None], (256, 256), mode="bilinear", align_corners=False)
     large = large[..., : frame.input_size[0], : frame.input_size[1]]
@@ -107,8 +105,8 @@ def test_targets_lie_where_the_enlarged_logits_do(shape: tuple[int, int]) -> Non
     assert not bool(targets[0][valid == 0].sum() > targets[0].sum() * 0.1)
 
 
-def test_a_place_at_the_padding_counts_the_pixels_of_the_image() -> None:
-    targets, valid = low_resolution_targets(np.ones((1, 50, 64), bool), Frame.of((50, 64), 64), 16)
+def test_a_logit_at_the_padding_counts_the_pixels_of_the_image() -> None:
+    targets, valid = low_resolution_targets(np.ones((1, 50, 64), bool), Frame.of((50, 64), 64))
     assert targets[0, 12].tolist() == pytest.approx([1.0] * 16)  # two of its four rows are padding
     assert valid[12].tolist() == [1.0] * 16 and valid[13].tolist() == [0.0] * 16
 
@@ -116,7 +114,7 @@ def test_a_place_at_the_padding_counts_the_pixels_of_the_image() -> None:
 def test_mask_prompts_keep_logits_and_pad_with_outside() -> None:
     logits = np.full((2, 32, 64), -8, np.float32)
     logits[0, :16] = 8
-    prompts = mask_prompts(logits, Frame.of((32, 64), 64), 16)
+    prompts = mask_prompts(logits, Frame.of((32, 64), 64))
     assert prompts.shape == (2, 1, 16, 16)
     assert float(prompts[0, 0, 1, 5]) == 8 and float(prompts[0, 0, 6, 5]) == -8
     assert bool((prompts[:, :, 8:] == -8).all())

@@ -23,7 +23,8 @@ from thfuse_sam.metrics.segmentation import (
     mask_dice,
     mask_iou,
 )
-from thfuse_sam.sam.prompted import Frame, encode, logits_side, predict, resize_image
+from thfuse_sam.sam.geometry import Frame, resize_image
+from thfuse_sam.sam.prompted import encode, predict
 
 # The prompts that a result is given for: the interior point, and the jittered box, equal in every evaluation.
 KINDS: Mapping[str, PromptMix] = {"point": PromptMix(point=1.0), "box": PromptMix(box=1.0)}
@@ -149,7 +150,7 @@ def predict_objects(
     for kind, mix in KINDS.items():
         prompts = sample_prompts(sample, ids, mix, np.random.default_rng((seed, index)))
         masks, scores = np.empty((len(ids), *sample.shape), bool), np.empty(len(ids), np.float32)
-        for indices, tensors in group_prompts(prompts, frame, logits_side(sam)):
+        for indices, tensors in group_prompts(prompts, frame):
             for first in range(0, len(indices), n_objects):
                 chosen = slice(first, first + n_objects)
                 rows = indices[chosen].numpy()

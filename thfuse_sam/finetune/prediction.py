@@ -19,7 +19,8 @@ from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import MAX_SEGMENTS, LabelMap, paint_order, write_mask
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.prompted import Frame, PromptTensors, encode, predict, resize_image
+from thfuse_sam.sam.geometry import Frame, resize_image
+from thfuse_sam.sam.prompted import PromptTensors, encode, predict
 
 FORMATS = ("npy", "png", "coco")
 

@@ -13,16 +13,9 @@ from thfuse_sam.datasets import segmentation
 from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
-from thfuse_sam.sam.prompted import Frame, PromptTensors, low_resolution_targets, mask_prompts, resize_image
+from thfuse_sam.sam.geometry import Frame, resize_image
+from thfuse_sam.sam.prompted import PromptTensors, low_resolution_targets, mask_prompts
 from thfuse_sam.training.loop import Batch
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelFrame:
-    """Sizes of a model that its samples depend on."""
-
-    image_size: int  # pixels, side of the encoder's input
-    logits_side: int  # side of the decoder's logits
 
 
 @dataclasses.dataclass
@@ -45,15 +38,18 @@ class PromptedSamples:
     def __init__(
         self,
         dataset: SegmentationDataset,
-        model: ModelFrame,
+        img_size: int,
         mix: PromptMix,
         *,
         n_objects: int,
         seed: int,
         cache: EmbeddingCache | None = None,
     ) -> None:
-        """`n_objects`: most objects of an image in one step; of more, some are drawn by chance in every epoch."""
-        self.dataset, self.model, self.mix = dataset, model, mix
+        """`img_size`: side of the encoder's input in pixels.
+
+        `n_objects`: most objects of an image in one step; of more, some are drawn by chance in every epoch.
+        """
+        self.dataset, self.img_size, self.mix = dataset, img_size, mix
         self.n_objects, self.seed, self.cache = n_objects, seed, cache
         self._epoch = 0
 
@@ -71,9 +67,9 @@ class PromptedSamples:
         ids = list(sample.object_ids)
         if len(ids) > self.n_objects:
             ids = sorted(int(chosen) for chosen in rng.choice(ids, self.n_objects, replace=False))
-        frame = Frame.of(sample.shape, self.model.image_size)
+        frame = Frame.of(sample.shape, self.img_size)
         prompts = sample_prompts(sample, ids, self.mix, rng)
-        targets, valid = low_resolution_targets(object_masks(sample, ids), frame, self.model.logits_side)
+        targets, valid = low_resolution_targets(object_masks(sample, ids), frame)
         known, key = find_embedding(self.dataset, index, sample, self.cache)
         return TrainingSample(
             name=sample.name,
@@ -82,7 +78,7 @@ class PromptedSamples:
             key=key,
             targets=targets,
             valid=valid,
-            groups=group_prompts(prompts, frame, self.model.logits_side),
+            groups=group_prompts(prompts, frame),
             seed=seed,
         )
 
@@ -102,7 +98,7 @@ def find_embedding(
     return cache.load(key), key
 
 
-def group_prompts(prompts: Prompts, frame: Frame, logits_side: int) -> list[tuple[Tensor, PromptTensors]]:
+def group_prompts(prompts: Prompts, frame: Frame) -> list[tuple[Tensor, PromptTensors]]:
     """The objects by kind of prompt, as the model takes them."""
     groups = []
     for indices, own in prompts.groups():
@@ -110,7 +106,7 @@ def group_prompts(prompts: Prompts, frame: Frame, logits_side: int) -> list[tupl
             points=torch.from_numpy(frame.coordinates(own.points)) if own.points.shape[1] else None,
             labels=torch.from_numpy(own.point_labels) if own.points.shape[1] else None,
             boxes=None if own.boxes is None else torch.from_numpy(frame.coordinates(own.boxes)),
-            masks=None if own.masks is None else mask_prompts(own.masks, frame, logits_side),
+            masks=None if own.masks is None else mask_prompts(own.masks, frame),
         )
         groups.append((torch.from_numpy(indices), tensors))
     return groups

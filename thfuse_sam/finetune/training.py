@@ -20,14 +20,13 @@ from thfuse_sam.files import write_json
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.finetune.evaluation import Results, evaluate_sam, mean_iou
 from thfuse_sam.finetune.model import PromptedSam
-from thfuse_sam.finetune.samples import ModelFrame, PromptedSamples, collate
+from thfuse_sam.finetune.samples import PromptedSamples, collate
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.precision import Precision
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import save_trained
-from thfuse_sam.sam.prompted import logits_side
 from thfuse_sam.sam.weights import read_weights
 from thfuse_sam.training import checkpoint as checkpoints
 from thfuse_sam.training import loop
@@ -132,11 +131,10 @@ class SamTrainer:
         self.model = PromptedSam(sam, adaptation, loss, sub_iterations=settings.sub_iterations, cache=cache)
         trained = [value for value in sam.parameters() if value.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
-        frame = ModelFrame(int(sam.image_encoder.img_size), logits_side(sam))
         if settings.flip:
             train_set = FlippedDataset(train_set, settings.flip, settings.seed)
         self._samples = PromptedSamples(
-            train_set, frame, mix, n_objects=settings.n_objects, seed=settings.seed, cache=cache
+            train_set, sam.image_encoder.img_size, mix, n_objects=settings.n_objects, seed=settings.seed, cache=cache
         )
         self._val_set, self._cache, self._device = val_set, cache, device
         self._random_states: Mapping[str, Any] | None = None  # of the run to go on with

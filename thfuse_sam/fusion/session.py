@@ -16,10 +16,12 @@ from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair
 from thfuse_sam.errors import ImageReadError, ThFuseError
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, Uint8Image, add_colour, fuse_luma, fuse_pairs
 from thfuse_sam.images import image_size
+from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
-from thfuse_sam.sam.decoder import UPSCALING, DecodedPoints, Decoder, StockPoints
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, ImageEmbedding
+from thfuse_sam.sam.decoder import DecodedPoints, Decoder, EagerPoints
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
 
 _MAX_REMEMBERED_BYTES = 256 * 2**20  # of one image's decoded points
 _MASKS_PER_POINT = 3
@@ -75,7 +77,7 @@ class RememberedPoints:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._image: Any = None
-        self._found: dict[bytes, StockPoints] = {}
+        self._found: dict[bytes, EagerPoints] = {}
 
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
         if self._image is None:
@@ -88,7 +90,7 @@ class RememberedPoints:
             decoded = self._decoder.decode(image, points)
             shape = decoded.predicted_ious.shape
             logits = decoded.logits(torch.arange(shape.numel(), device=points.device))
-            self._found[key] = StockPoints(decoded.predicted_ious, logits.unflatten(0, shape))
+            self._found[key] = EagerPoints(decoded.predicted_ious, logits.unflatten(0, shape))
         return self._found[key]
 
 
@@ -192,8 +194,8 @@ class FusionSession:
 
     def _decoder(self, generator: AutomaticMaskGenerator, embedding: ImageEmbedding) -> Decoder:
         """The decoder for one image; one that remembers, unless that would take too much memory (large models)."""
-        places = embedding.features.shape[-2] * embedding.features.shape[-1]
-        floats = self._settings.points_per_side**2 * _MASKS_PER_POINT * places * UPSCALING**2
+        logits = embedding.features[0].size * LOGITS_PER_TOKEN**2  # of one mask
+        floats = self._settings.points_per_side**2 * _MASKS_PER_POINT * logits
         # Adaptive points depend on the thresholds: what is remembered would grow with each change.
         if self._settings.adaptive_points or 4 * floats > _MAX_REMEMBERED_BYTES:
             return generator.decoder

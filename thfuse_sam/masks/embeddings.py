@@ -9,9 +9,9 @@
 A file holds `features` (float16 CxHxW), `input_size` (height and width that the encoder saw) and `image_size`.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,25 +29,44 @@ EMBEDDING_SUFFIX = ".safetensors"
 _REMEDY = "delete it and run precompute_masks.py with `save_embeddings` again"
 
 
-@dataclass(frozen=True)
-class StoredEmbedding:
-    """What the image encoder made of one image, rounded to half precision."""
+@dataclass(frozen=True, eq=False)
+class ImageEmbedding:
+    """What the image encoder made of one image."""
 
-    features: npt.NDArray[np.float16]  # CxHxW
+    features: npt.NDArray[np.floating]  # CxHxW; float32 from the encoder, float16 from a file
     input_size: tuple[int, int]  # height, width that the encoder saw, without its padding
     image_size: tuple[int, int]  # height, width of the image
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Features, and the sizes as int64, by their names."""
-        return {
-            "features": np.ascontiguousarray(self.features),
-            "input_size": np.array(self.input_size, dtype=np.int64),
-            "image_size": np.array(self.image_size, dtype=np.int64),
-        }
+    def rounded(self) -> "ImageEmbedding":
+        """The embedding as a file keeps it: in half precision."""
+        return dataclasses.replace(self, features=np.ascontiguousarray(self.features, dtype=np.float16))
 
     def to_bytes(self) -> bytes:
-        """The content of the embedding's file."""
-        return safetensors.numpy.save(self.arrays())
+        """The content of the embedding's file, in half precision."""
+        return safetensors.numpy.save(
+            {
+                "features": self.rounded().features,
+                "input_size": np.array(self.input_size, dtype=np.int64),
+                "image_size": np.array(self.image_size, dtype=np.int64),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "ImageEmbedding":
+        """The embedding in a file's content, in half precision. Raises ValueError, which says what is wrong."""
+        try:
+            arrays = safetensors.numpy.load(content)
+            features, sizes = arrays["features"], [arrays[key] for key in ("input_size", "image_size")]
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"not an embedding ({error})") from error
+        if features.dtype != np.float16 or features.ndim != 3 or 0 in features.shape:
+            raise ValueError(f"features are {features.dtype} {features.shape}")
+        if not np.isfinite(features).all():
+            raise ValueError("features are not all finite numbers")
+        if any(size.shape != (2,) or size.dtype != np.int64 or size.min() < 1 for size in sizes):
+            raise ValueError("sizes are not two positive whole numbers")
+        (input_height, input_width), (height, width) = (size.tolist() for size in sizes)
+        return cls(features, (input_height, input_width), (height, width))
 
 
 @dataclass(frozen=True)
@@ -76,23 +95,14 @@ class EmbeddingTree:
         """Remove the embedding of an image if it exists. Raises OutputError."""
         remove_file(self.path(modality, name))
 
-    def read(self, modality: Modality, name: str) -> StoredEmbedding:
+    def read(self, modality: Modality, name: str) -> ImageEmbedding:
         """Read an embedding. Raises MaskReadError: no such file, damaged, or other arrays than expected."""
         path = self.path(modality, name)
         try:
-            arrays = safetensors.numpy.load(path.read_bytes())
-            features, sizes = arrays["features"], [arrays[key] for key in ("input_size", "image_size")]
+            return ImageEmbedding.from_bytes(path.read_bytes())
         except FileNotFoundError as error:
             raise MaskReadError(f"{path}: no such embedding; {_REMEDY}") from error
         except OSError as error:
             raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise MaskReadError(f"{path}: not an embedding ({error}); {_REMEDY}") from error
-        if features.dtype != np.float16 or features.ndim != 3 or 0 in features.shape:
-            raise MaskReadError(f"{path}: features are {features.dtype} {features.shape}; {_REMEDY}")
-        if not np.isfinite(features).all():
-            raise MaskReadError(f"{path}: features that are no finite numbers; {_REMEDY}")
-        if any(size.shape != (2,) or size.dtype != np.int64 or size.min() < 1 for size in sizes):
-            raise MaskReadError(f"{path}: sizes are no two positive whole numbers; {_REMEDY}")
-        (input_height, input_width), (height, width) = (size.tolist() for size in sizes)
-        return StoredEmbedding(features, (input_height, input_width), (height, width))
+        except ValueError as error:
+            raise MaskReadError(f"{path}: {error}; {_REMEDY}") from error

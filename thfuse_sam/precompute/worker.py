@@ -15,11 +15,10 @@ import torch
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError
 from thfuse_sam.images import image_size, read_for_sam
-from thfuse_sam.masks.embeddings import StoredEmbedding
+from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, label_map
 from thfuse_sam.masks.instances import InstanceLike, encode_instances
 from thfuse_sam.precompute.jobs import Job, MakeOptions
-from thfuse_sam.sam.generator import ImageEmbedding
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class PendingMask:
     shape: tuple[int, int]  # height, width
     segments: Sequence[InstanceLike]
     save_instances: bool
-    embedding: StoredEmbedding | None  # to be kept
+    embedding: ImageEmbedding | None  # to be kept
 
     def finish(self) -> MaskResult:
         try:
@@ -101,7 +100,7 @@ def make_masks(
 class _Read:
     job: Job
     image: npt.NDArray[np.uint8] | None  # HxWx3, RGB; None where the embedding is there
-    embedding: StoredEmbedding | None
+    embedding: ImageEmbedding | None
 
 
 def _read_ahead(jobs: Sequence[Job], options: MakeOptions, num_workers: int) -> Iterator[_Read | MaskResult]:
@@ -147,23 +146,22 @@ def _segment(read: _Read, generator: MaskGenerator, options: MakeOptions) -> Res
 
 
 def _run_generator(read: _Read, generator: MaskGenerator, options: MakeOptions) -> Result:
-    kept: StoredEmbedding | None = None
+    kept: ImageEmbedding | None = None
     segments: Sequence[InstanceLike]
     if options.embeddings is not None:
         encoder = cast(EmbeddingGenerator, generator)
-        stored = read.embedding or _store(encoder.encode(_image_of(read)))
-        # Also where it has just been made: the masks must not depend on whether it was kept before.
-        segments = encoder.generate_from(ImageEmbedding.from_arrays(stored.arrays()))
-        shape = stored.image_size
-        kept = stored if options.save_embeddings else None
+        # Rounded also where it has just been made: the masks must not depend on whether it was kept before.
+        embedding = read.embedding or encoder.encode(_image_of(read)).rounded()
+        segments = encoder.generate_from(embedding)
+        shape = embedding.image_size
+        kept = embedding if options.save_embeddings else None
     else:
         image = _image_of(read)
         shape = (image.shape[0], image.shape[1])
         if options.save_embeddings:
             encoder = cast(EmbeddingGenerator, generator)
-            embedding = encoder.encode(image)
-            segments = encoder.generate_from(embedding)
-            kept = _store(embedding)
+            kept = encoder.encode(image)
+            segments = encoder.generate_from(kept)
         else:
             segments = generator.generate(image)
     return PendingMask(read.job, shape, segments, options.save_instances, kept)
@@ -172,11 +170,6 @@ def _run_generator(read: _Read, generator: MaskGenerator, options: MakeOptions) 
 def _image_of(read: _Read) -> npt.NDArray[np.uint8]:
     assert read.image is not None
     return read.image
-
-
-def _store(embedding: ImageEmbedding) -> StoredEmbedding:
-    arrays = embedding.to_arrays()
-    return StoredEmbedding(arrays["features"], embedding.input_size, embedding.image_size)
 
 
 def _failed(job: Job, error: Exception) -> MaskResult:

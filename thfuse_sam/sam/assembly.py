@@ -3,7 +3,7 @@
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
-STRIDE = 16  # pixels to a place of the image embedding
+from thfuse_sam.sam.geometry import PATCH_SIZE
 
 
 def assemble_sam(image_encoder: nn.Module, image_size: int, embed_dim: int, mlp_dim: int) -> Sam:
@@ -17,7 +17,7 @@ def assemble_sam(image_encoder: nn.Module, image_size: int, embed_dim: int, mlp_
         embed_dim: C, channels of the image embedding and of the decoder.
         mlp_dim: hidden channels of the decoder's transformer.
     """
-    grid = image_size // STRIDE
+    grid = image_size // PATCH_SIZE
     return Sam(
         image_encoder,
         PromptEncoder(

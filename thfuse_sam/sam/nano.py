@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thfuse_sam.sam.assembly import assemble_sam
+from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
 
 IMAGE_SIZE = 640  # pixels, the longest side that the encoder sees
 EMBED_DIM = 128  # channels of the image embedding and of the mask decoder
@@ -54,7 +55,8 @@ class NanoEncoder(nn.Module):
     """A U-shaped convolutional image encoder.
 
     It goes down to 1/16 of the input's size and up again to 1/4. Each 4x4 block of the fine features then becomes one
-    place of the embedding, so the mask decoder, which puts out logits at 1/4, finds in it what each of them needs.
+    image token, so that the mask decoder, whose logits have 1/4 of the input's size, finds in it what each of its 4x4
+    logits needs.
     """
 
     def __init__(self, image_size: int, out_chans: int = EMBED_DIM) -> None:
@@ -70,7 +72,7 @@ class NanoEncoder(nn.Module):
         self.fuse_eighth = _convolution(eighth, quarter)
         self.eighth_to_quarter = nn.Conv2d(quarter, quarter, 1)
         self.fuse_quarter = _convolution(quarter, FINE_WIDTH)
-        self.embed_fine = nn.Conv2d(FINE_WIDTH * 16, out_chans, 1)
+        self.embed_fine = nn.Conv2d(FINE_WIDTH * LOGITS_PER_TOKEN**2, out_chans, 1)
         self.embed_coarse = nn.Conv2d(coarse, out_chans, 1)
         self.norm = ChannelNorm(out_chans, eps=1e-6)
 
@@ -81,7 +83,7 @@ class NanoEncoder(nn.Module):
         coarse = self.to_coarse(eighth)
         eighth = self.fuse_eighth(eighth + F.interpolate(self.coarse_to_eighth(coarse), scale_factor=2.0))
         fine = self.fuse_quarter(quarter + F.interpolate(self.eighth_to_quarter(eighth), scale_factor=2.0))
-        return self.norm(self.embed_fine(F.pixel_unshuffle(fine, 4)) + self.embed_coarse(coarse))
+        return self.norm(self.embed_fine(F.pixel_unshuffle(fine, LOGITS_PER_TOKEN)) + self.embed_coarse(coarse))
 
 
 def build_vit_nano(image_size: int = IMAGE_SIZE) -> Sam:

@@ -1,8 +1,9 @@
-"""From the decoder's logits to masks: enlarging, stability, boxes, packing, suppression of duplicates.
+"""From the decoder's logits to masks: upsampling, stability, boxes, packing, suppression of duplicates.
 
-The results are those of segment_anything's `utils.amg`; a mask is never turned into runs and back.
+The results are those of segment_anything's `utils.amg`, which stores masks in run-length encoding in between.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
-LOGIT_STRIDE = 4  # pixels of the encoder's input for one logit, along one side
+from thfuse_sam.sam.geometry import Frame
+
 _STRIP = 64  # output rows (columns) that are interpolated together
 
 
@@ -53,35 +55,27 @@ class Candidates:
     predicted_ious: Tensor  # N float32
     stability_scores: Tensor  # N float32
     points: Tensor  # Nx2 float64: x, y
+    explaining: Tensor  # N bool: points inside the mask need not be tried
     crop_areas: Tensor  # N int64, pixels of the crop that each mask was found in
 
-    def select(self, indices: Tensor) -> "Candidates":
-        return Candidates(
-            [self.masks[index] for index in indices.tolist()],
-            self.boxes[indices],
-            self.predicted_ious[indices],
-            self.stability_scores[indices],
-            self.points[indices],
-            self.crop_areas[indices],
-        )
+    @property
+    def _columns(self) -> list[Tensor]:
+        """All fields but the masks, in their order."""
+        return [getattr(self, field.name) for field in dataclasses.fields(self)[1:]]
 
     def suppress(self, scores: Tensor, threshold: float) -> "Candidates":
-        """Without those whose box overlaps a better scored one's by more than `threshold`; best scored first."""
+        """Non-maximum suppression: without the masks whose box has a larger IoU than `threshold` with the box of a mask
+        of a higher score. The masks of the highest scores come first.
+        """
         kept = batched_nms(self.boxes.float(), scores, torch.zeros(len(self.masks)), threshold)
-        return self.select(kept)
+        return Candidates([self.masks[index] for index in kept.tolist()], *(column[kept] for column in self._columns))
 
     @staticmethod
     def join(parts: Iterable["Candidates"]) -> "Candidates":
-        # The empty one gives every column its type where nothing was found.
+        # The empty one gives every column its type where there are no parts.
         parts = [_NO_CANDIDATES, *parts]
-        return Candidates(
-            list(itertools.chain.from_iterable(part.masks for part in parts)),
-            torch.cat([part.boxes for part in parts]),
-            torch.cat([part.predicted_ious for part in parts]),
-            torch.cat([part.stability_scores for part in parts]),
-            torch.cat([part.points for part in parts]),
-            torch.cat([part.crop_areas for part in parts]),
-        )
+        columns = zip(*(part._columns for part in parts), strict=True)
+        return Candidates(list(itertools.chain.from_iterable(part.masks for part in parts)), *map(torch.cat, columns))
 
 
 _NO_CANDIDATES = Candidates(
@@ -90,6 +84,7 @@ _NO_CANDIDATES = Candidates(
     predicted_ious=torch.zeros(0),
     stability_scores=torch.zeros(0),
     points=torch.zeros((0, 2), dtype=torch.float64),
+    explaining=torch.zeros(0, dtype=torch.bool),
     crop_areas=torch.zeros(0, dtype=torch.int64),
 )
 
@@ -111,22 +106,18 @@ def stable_masks(logits: Tensor, threshold: float, offset: float, least: float) 
     return indices.cpu(), scores[indices].cpu(), _above(logits, threshold)[indices]  # logits are larger to pick out
 
 
-def enlarge(logits: Tensor, padded_size: int, input_size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+def upsample_logits(logits: Tensor, frame: Frame) -> Tensor:
     """Resize the decoder's logits to the image, as `Sam.postprocess_masks` does in two steps.
 
     Args:
-        logits: float32 Nxrxc, one for each 4x4 pixels of the encoder's input; rows and columns at the end that hold
-            nothing but padding may be missing.
-        padded_size: side of the encoder's input in pixels.
-        input_size: height and width of the image within that input.
-        image_size: height and width of the result.
+        logits: float32 Nxrxc; rows and columns at the end that hold nothing but padding may be missing.
+        frame: of the image.
 
     Returns:
-        float32 Nxheightxwidth; equal to the two steps but for rounding.
+        float32 NxHxW; equal to the two steps but for rounding.
     """
-    low = padded_size // LOGIT_STRIDE
-    rows = _strips(low, padded_size, input_size[0], image_size[0])
-    columns = _strips(low, padded_size, input_size[1], image_size[1])
+    sizes = zip(frame.input_size, frame.image_size, strict=True)
+    rows, columns = (_strips(frame.logits_side, frame.padded_size, *axis) for axis in sizes)
     wide = torch.cat([logits[:, :, a:b] @ weights.T.to(logits.device) for a, b, weights in columns], dim=2)
     return torch.cat([weights.to(logits.device) @ wide[:, a:b] for a, b, weights in rows], dim=1)
 
@@ -147,13 +138,13 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _strips(low: int, padded: int, seen: int, final: int) -> list[tuple[int, int, Tensor]]:
-    """The interpolation along one axis, `low` values -> `padded` -> the first `seen` -> `final`, in strips.
+def _strips(low: int, padded: int, unpadded: int, final: int) -> list[tuple[int, int, Tensor]]:
+    """The interpolation along one axis, `low` values -> `padded` -> the first `unpadded` -> `final`, in strips.
 
-    A strip (start, stop, weights) makes consecutive outputs from the inputs start:stop. A whole matrix would be nearly
-    all zeros.
+    A strip (start, stop, weights) makes consecutive outputs from the inputs start:stop. One matrix for all outputs
+    would consist almost entirely of zeros.
     """
-    matrix = (_interpolation(seen, final) @ _interpolation(low, padded)[:seen]).float()
+    matrix = (_interpolation(unpadded, final) @ _interpolation(low, padded)[:unpadded]).float()
     strips = []
     for first in range(0, final, _STRIP):
         weights = matrix[first : first + _STRIP]

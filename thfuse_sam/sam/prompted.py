@@ -1,9 +1,7 @@
 """Segment Anything with prompts, as a differentiable function: preprocessing, encoding, decoding.
 
 `SamPredictor` of segment_anything does the same without gradients and for one prompt; a test holds both equal.
-
-Three frames of pixels are in use: the image's own, (height, width); the encoder's input, in which the longest side is
-`img_size` and the image lies at the top left of a padded square; and the decoder's logits, a quarter of the input.
+The grids of pixels, tokens and logits that it moves between are those of `geometry`.
 """
 
 import dataclasses
@@ -11,34 +9,11 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
-LOGITS_PER_CELL = 4  # places of the decoder's logits along one side of a cell of the image embedding
-
-
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """Where an image lies in the encoder's input."""
-
-    image_size: tuple[int, int]  # height, width
-    input_size: tuple[int, int]  # height, width, without the padding
-    padded_size: int  # side of the padded square
-
-    @classmethod
-    def of(cls, image_size: tuple[int, int], padded_size: int) -> "Frame":
-        """The frame of an image of (height, width), with SAM's rounding."""
-        scale = padded_size / max(image_size)
-        # At least one pixel: a very long and narrow image would vanish.
-        height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
-        return cls(image_size, (height, width), padded_size)
-
-    def coordinates(self, xy: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """(..., 2) or (..., 4) x, y pixels of the image -> pixels of the input."""
-        ratio = np.array([self.input_size[1] / self.image_size[1], self.input_size[0] / self.image_size[0]])
-        return np.asarray(xy * np.tile(ratio, xy.shape[-1] // 2), dtype=np.float32)
+from thfuse_sam.sam.geometry import LOGIT_STRIDE, Frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,21 +38,9 @@ class PromptTensors:
         return PromptTensors(**{name: None if value is None else value.to(device) for name, value in values.items()})
 
 
-def resize_image(image: npt.NDArray[np.uint8], frame: Frame) -> Tensor:
-    """An image uint8 HxWx3 RGB -> uint8 3xhxw at the input's size, by SAM's own resampling."""
-    height, width = frame.input_size
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
-
-
 def encode(sam: Sam, images: list[Tensor]) -> Tensor:
     """Resized images (uint8 3xhxw each) -> embeddings BxCxExE. Gradients flow where the encoder is trained."""
     return sam.image_encoder(torch.stack([sam.preprocess(image.to(sam.device)) for image in images]))
-
-
-def logits_side(sam: Sam) -> int:
-    """Side of the decoder's logits, and of mask prompts."""
-    return LOGITS_PER_CELL * int(sam.prompt_encoder.image_embedding_size[0])
 
 
 def decode(sam: Sam, embedding: Tensor, prompts: PromptTensors, *, multimask: bool) -> tuple[Tensor, Tensor]:
@@ -125,39 +88,35 @@ def predict(
     return (masks > sam.mask_threshold).cpu().numpy(), ious.float().cpu().numpy()
 
 
-def low_resolution_targets(masks: npt.NDArray[np.bool_], frame: Frame, side: int) -> tuple[Tensor, Tensor]:
-    """Labelled masks in the frame of the logits.
+def low_resolution_targets(masks: npt.NDArray[np.bool_], frame: Frame) -> tuple[Tensor, Tensor]:
+    """Labelled masks at the resolution of the logits.
 
     Args:
         masks: bool NxHxW.
-        side: L, of the logits.
 
     Returns:
-        targets: float32 NxLxL, the share of each place that lies inside the mask.
-        valid: float32 LxL, 1 where at least half of a place belongs to the image, else 0.
+        targets: float32 NxLxL, the part of each logit's pixels that lies inside the mask.
+        valid: float32 LxL, 1 where at least half of a logit's pixels belong to the image, else 0.
     """
-    cells = frame.padded_size // side
-    height, width = frame.input_size
-
-    def pool(values: Tensor) -> Tensor:
-        padded = F.pad(values, (0, frame.padded_size - width, 0, frame.padded_size - height))
-        return F.avg_pool2d(padded[:, None], cells)[:, 0]
-
-    covered = pool(torch.ones(1, height, width))[0]
-    resized = F.interpolate(
-        torch.from_numpy(masks).float()[:, None], (height, width), mode="bilinear", antialias=True, align_corners=False
-    )[:, 0]
-    # A place that the padding cuts has the share of its pixels inside the image.
-    return (pool(resized) / covered.clamp(min=1e-6)).clamp(0, 1), (covered >= 0.5).float()
+    covered = _pool_padded(torch.ones(1, 1, *frame.input_size), frame)[0, 0]
+    inside = _pool_padded(_resize(torch.from_numpy(masks).float()[:, None], frame), frame)[:, 0]
+    # A logit's pixels that the padding takes do not count.
+    return (inside / covered.clamp(min=1e-6)).clamp(0, 1), (covered >= 0.5).float()
 
 
-def mask_prompts(logits: npt.NDArray[np.float32], frame: Frame, side: int) -> Tensor:
+def mask_prompts(logits: npt.NDArray[np.float32], frame: Frame) -> Tensor:
     """Earlier masks as logits at the image's size (float32 NxHxW) -> mask prompts, float32 Nx1xLxL."""
-    cells = frame.padded_size // side
+    resized = _resize(torch.from_numpy(logits)[:, None], frame)
+    return _pool_padded(resized, frame, padding=float(logits.min(initial=0.0)))
+
+
+def _resize(values: Tensor, frame: Frame) -> Tensor:
+    """Nx1xHxW at the image's size -> Nx1xhxw at the input's size."""
+    return F.interpolate(values, frame.input_size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _pool_padded(values: Tensor, frame: Frame, padding: float = 0.0) -> Tensor:
+    """Nx1xhxw at the input's size -> Nx1xLxL: padded to the square, then the mean of each logit's pixels."""
     height, width = frame.input_size
-    resized = F.interpolate(
-        torch.from_numpy(logits)[:, None], (height, width), mode="bilinear", antialias=True, align_corners=False
-    )
-    outside = float(logits.min(initial=0.0))
-    padded = F.pad(resized, (0, frame.padded_size - width, 0, frame.padded_size - height), value=outside)
-    return F.avg_pool2d(padded, cells)
+    padded = F.pad(values, (0, frame.padded_size - width, 0, frame.padded_size - height), value=padding)
+    return F.avg_pool2d(padded, LOGIT_STRIDE)

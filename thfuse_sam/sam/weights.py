@@ -15,7 +15,7 @@ from torch import Tensor
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError
 from thfuse_sam.interrupts import delay_interrupts
-from thfuse_sam.sam.assembly import STRIDE
+from thfuse_sam.sam.geometry import PATCH_SIZE
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 TRAINED_KEY = "thfuse_sam_trained"  # metadata of a .safetensors file of trained weights alone, see `export`
@@ -69,7 +69,7 @@ def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
     """Longest side in pixels that the image encoder of `vit_nano` weights was trained at; None where that is absurd."""
     size = weights[_NANO_SIZE]
     pixels = int(size) if size.numel() == 1 and not size.is_floating_point() else 0
-    return pixels if 0 < pixels <= _LARGEST_INPUT and pixels % STRIDE == 0 else None
+    return pixels if 0 < pixels <= _LARGEST_INPUT and pixels % PATCH_SIZE == 0 else None
 
 
 def describe_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:

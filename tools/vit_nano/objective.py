@@ -11,13 +11,12 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from thfuse_sam.losses.segmentation import mask_iou
-from thfuse_sam.sam.assembly import STRIDE
 from thfuse_sam.sam.decoder import PointDecoder
-from thfuse_sam.sam.postprocess import LOGIT_STRIDE
+from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN, PATCH_SIZE
 from tools.vit_nano.images import PADDING
 from tools.vit_nano.losses import mask_loss
 from tools.vit_nano.options import NanoTrainingConfig
-from tools.vit_nano.region_head import UPSCALING, RegionHead, affinity_loss, identity_loss
+from tools.vit_nano.region_head import RegionHead, affinity_loss, identity_loss
 from tools.vit_nano.targets import target_masks
 
 
@@ -58,8 +57,8 @@ def _normalized(sam: Sam, images: Tensor, labels: Tensor) -> Tensor:
 def _logit_grid_pe(sam: Sam, corners: Tensor, embedding_size: torch.Size) -> Tensor:
     """Positional encodings of the logit grid in each crop: BxCx4Hx4W for an embedding of HxW."""
     whole = sam.prompt_encoder.pe_layer((sam.image_encoder.img_size // LOGIT_STRIDE,) * 2)
-    height, width = (UPSCALING * side for side in embedding_size)
-    return torch.stack([whole[:, y : y + height, x : x + width] for y, x in (UPSCALING * corners).tolist()])
+    height, width = (LOGITS_PER_TOKEN * side for side in embedding_size)
+    return torch.stack([whole[:, y : y + height, x : x + width] for y, x in (LOGITS_PER_TOKEN * corners).tolist()])
 
 
 def decode_crops(
@@ -80,7 +79,7 @@ def decode_crops(
     image_pe = sam.prompt_encoder.get_dense_pe()
     outputs = []
     for index, (y, x) in enumerate(corners.tolist()):
-        shift = corners[index].flip(0).to(points.dtype) * STRIDE
+        shift = corners[index].flip(0).to(points.dtype) * PATCH_SIZE
         labelled = (points[index] + shift)[:, None], points.new_ones(points.shape[1], 1)
         by_point, _ = sam.prompt_encoder(points=labelled, boxes=None, masks=None)
         by_box, _ = sam.prompt_encoder(points=None, boxes=boxes[index] + shift.repeat(2), masks=None)

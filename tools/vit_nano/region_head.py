@@ -10,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thfuse_sam.sam.assembly import STRIDE
+from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
 from thfuse_sam.sam.nano import EMBED_DIM
-from thfuse_sam.sam.postprocess import LOGIT_STRIDE
 from tools.vit_nano.images import PADDING
 from tools.vit_nano.losses import balanced_cross_entropy, mask_loss
 
 # (rows, columns) from a pixel of the logit grid to the neighbours that it is compared with.
 AFFINITY_OFFSETS = tuple((dy * d, dx * d) for d in (1, 2, 4, 8, 16) for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)))
-UPSCALING = STRIDE // LOGIT_STRIDE  # from the image embedding to the logit grid
 
 
 class RegionHead(nn.Module):
@@ -31,8 +29,8 @@ class RegionHead(nn.Module):
 
     def __init__(self, channels: int = EMBED_DIM, width: int = 32) -> None:
         super().__init__()
-        self.affinities = nn.Conv2d(channels, len(AFFINITY_OFFSETS) * UPSCALING**2, 1)
-        self.identities = nn.Conv2d(channels, (2 * width + 1) * UPSCALING**2, 1)
+        self.affinities = nn.Conv2d(channels, len(AFFINITY_OFFSETS) * LOGITS_PER_TOKEN**2, 1)
+        self.identities = nn.Conv2d(channels, (2 * width + 1) * LOGITS_PER_TOKEN**2, 1)
         self.positions = nn.Conv2d(channels, 2 * width, 1)
 
     def forward(self, embedding: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,9 +40,9 @@ class RegionHead(nn.Module):
             embedding: BxCxHxW.
             image_pe: positional encodings of the logit grid, BxCx4Hx4W.
         """
-        identities = F.pixel_shuffle(self.identities(embedding), UPSCALING)
+        identities = F.pixel_shuffle(self.identities(embedding), LOGITS_PER_TOKEN)
         with_pe = identities[:, :-1] + self.positions(image_pe)
-        affinities = F.pixel_shuffle(self.affinities(embedding), UPSCALING)
+        affinities = F.pixel_shuffle(self.affinities(embedding), LOGITS_PER_TOKEN)
         return affinities, torch.cat([with_pe, identities[:, -1:]], 1)
 
 

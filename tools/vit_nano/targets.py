@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from thfuse_sam.datasets.prompts import interior_point
-from thfuse_sam.sam.assembly import STRIDE
-from thfuse_sam.sam.postprocess import LOGIT_STRIDE
+from thfuse_sam.sam.geometry import LOGIT_STRIDE, PATCH_SIZE
 from tools.scenes import Scene
 from tools.vit_nano.images import (
     PADDING,
@@ -78,9 +77,9 @@ class TargetStream(IterableDataset):
         sides = np.array([inside.any(1).sum(), inside.any(0).sum()])
         # Some crops reach into the padding by up to a quarter, as the model meets padding at the bottom or right.
         reach = sides + (self.crop // 4 if rng.random() < 0.3 else 0)
-        last = np.clip(reach - self.crop, 0, self.size - self.crop) // STRIDE
+        last = np.clip(reach - self.crop, 0, self.size - self.crop) // PATCH_SIZE
         corner = rng.integers(0, last + 1)
-        (top, left), (height, width) = corner * STRIDE, self.crop
+        (top, left), (height, width) = corner * PATCH_SIZE, self.crop
         window = np.s_[top : top + height, left : left + width]
         return square[window], np.ascontiguousarray(square_labels[window]), corner
 

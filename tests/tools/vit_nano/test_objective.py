@@ -2,7 +2,7 @@
 
 import torch
 
-from thfuse_sam.sam.assembly import STRIDE
+from thfuse_sam.sam.geometry import PATCH_SIZE
 from thfuse_sam.sam.nano import EMBED_DIM, build_vit_nano
 from tools.vit_nano.objective import decode_crops
 
@@ -32,7 +32,7 @@ def test_prompts_of_several_images_equal_segment_anythings_decoder() -> None:
     masks, ious = decode_crops(sam, embeddings, corners, points, boxes)
     stock = []
     for index, (y, x) in enumerate(corners.tolist()):
-        shift = torch.tensor([x, y]) * STRIDE
+        shift = torch.tensor([x, y]) * PATCH_SIZE
         by_point, _ = sam.prompt_encoder((points[index, :, None] + shift, torch.ones(3, 1)), None, None)
         by_box, _ = sam.prompt_encoder(None, boxes[index] + shift.repeat(2), None)
         stock.append(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from thfuse_sam.sam.assembly import STRIDE
+from thfuse_sam.sam.geometry import PATCH_SIZE
 from tools.scenes import render_scene
 from tools.vit_nano.images import Photo
 from tools.vit_nano.options import NanoTrainingConfig
@@ -85,5 +85,5 @@ def test_stream_crops_at_whole_patches(crop_height: int) -> None:
     for _ in range(5):
         image, labels, ids, points, _, corner = next(samples)
         assert image.shape == (3, height, 64) and labels.shape == (height, 64)
-        assert (corner >= 0).all() and (corner * STRIDE + torch.tensor([height, 64]) <= 128).all()
+        assert (corner >= 0).all() and (corner * PATCH_SIZE + torch.tensor([height, 64]) <= 128).all()
         assert all(labels[int(y), int(x)] == label for label, (x, y) in zip(ids, points, strict=True))

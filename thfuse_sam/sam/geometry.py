@@ -1,0 +1,60 @@
+"""SAM's geometry: an image, the encoder's input, the image tokens and the mask logits.
+
+Four grids lie over one another (Kirillov et al., "Segment Anything", ICCV 2023):
+
+- the image's own pixels, (height, width);
+- the encoder's input: the image, resized until its longer side is `img_size`, at the top left of a padded square;
+- the image tokens of the embedding, one for each patch of PATCH_SIZE x PATCH_SIZE pixels of the input;
+- the logits of masks, LOGITS_PER_TOKEN along each side of a token: one for each LOGIT_STRIDE x LOGIT_STRIDE pixels of
+  the input.
+"""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+PATCH_SIZE = 16  # pixels of the encoder's input along one side of an image token
+LOGITS_PER_TOKEN = 4  # mask logits along one side of an image token
+LOGIT_STRIDE = PATCH_SIZE // LOGITS_PER_TOKEN  # pixels of the encoder's input along one side of a mask logit
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """Where an image lies in the encoder's input."""
+
+    image_size: tuple[int, int]  # height, width
+    input_size: tuple[int, int]  # height, width, without the padding
+    padded_size: int  # side of the padded square: the encoder's `img_size`
+
+    @classmethod
+    def of(cls, image_size: tuple[int, int], padded_size: int) -> "Frame":
+        """The frame of an image of (height, width), with SAM's rounding."""
+        scale = padded_size / max(image_size)
+        # At least one pixel: a very long and narrow image would vanish.
+        height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
+        return cls(image_size, (height, width), padded_size)
+
+    @property
+    def scale(self) -> npt.NDArray[np.float64]:
+        """Pixels of the input for one pixel of the image, along x and along y."""
+        return np.array([self.input_size[1] / self.image_size[1], self.input_size[0] / self.image_size[0]])
+
+    @property
+    def logits_side(self) -> int:
+        """Side of the decoder's logits, and of mask prompts, with those of the padding."""
+        return self.padded_size // LOGIT_STRIDE
+
+    def coordinates(self, xy: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """(..., 2) or (..., 4) x, y pixels of the image -> pixels of the input."""
+        return np.asarray(xy * np.tile(self.scale, xy.shape[-1] // 2), dtype=np.float32)
+
+
+def resize_image(image: npt.NDArray[np.uint8], frame: Frame) -> Tensor:
+    """An image uint8 HxWx3 RGB -> uint8 3xhxw at the input's size, by SAM's own resampling."""
+    height, width = frame.input_size
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
