@@ -37,9 +37,10 @@ sys.path.insert(0, str(ROOT))  # the package is found from a checkout that is no
 from thfuse_sam.devices import resolve_device  # noqa: E402
 from thfuse_sam.images import read_for_sam  # noqa: E402
 from thfuse_sam.masks.format import label_map  # noqa: E402
+from thfuse_sam.options.generator import GeneratorSettings  # noqa: E402
 from thfuse_sam.report.run_facts import code_version, machine  # noqa: E402
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder  # noqa: E402
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings  # noqa: E402
+from thfuse_sam.sam.generator import AutomaticMaskGenerator  # noqa: E402
 from thfuse_sam.sam.registry import MODEL_TYPES  # noqa: E402
 
 REGIONS = (220, 110, 40)  # of an image, for each of the decoder's three masks

@@ -15,11 +15,13 @@ PACKAGE = ROOT / "thfuse_sam"
 # Rooms from the top down. A room imports from its own line and from those below it, and no two rooms import each other.
 LAYERS = (
     ("cli",),
+    ("commands",),
     ("report",),
     ("precompute", "fusion", "finetune"),
     ("training",),
     ("datasets", "sam"),
     ("masks", "losses", "metrics", "models"),
+    ("options",),
     ("",),  # the modules of the package itself: errors, files, images, devices
 )
 DEPTHS = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -5,17 +5,42 @@ classes are called; the commands spell them as they are typed. `exit_status` is 
 usage, 1 for a failure during the work.
 """
 
+import contextlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 
 class ThFuseError(Exception):
     """Base of all errors that are reported as one line instead of a traceback."""
 
     exit_status = 1
+    field: str | None = None  # the option whose value the message begins with, where `naming` has added it
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.field is None else f"`{self.field}` {message}"
 
 
 class UsageError(ThFuseError):
     """An option has a value that cannot work."""
 
     exit_status = 2
+
+
+class OptionError(UsageError):
+    """An option's value has a wrong type, is out of its range, or does not fit to another option.
+
+    The message is "`field` value: reason", and the reason says what to give instead.
+    """
+
+    def __init__(self, name: str, value: object, reason: str) -> None:
+        super().__init__(name, value, reason)
+        self.name, self.value, self.reason = name, value, reason
+
+    def __str__(self) -> str:
+        return f"`{self.name}` {self.value}: {self.reason}"
 
 
 class PairError(UsageError):
@@ -64,3 +89,20 @@ class SampleError(ThFuseError):
 
 class DownloadError(ThFuseError):
     """A data set cannot be fetched, or what was fetched is refused."""
+
+
+@contextlib.contextmanager
+def naming(field: str, path: Path | None) -> Iterator[None]:
+    """Let an error that passes through, and whose message begins with `path`, say that this is what `field` names."""
+    try:
+        yield
+    except ThFuseError as error:
+        if path is not None and str(error).startswith(f"{path}: "):
+            error.field = field
+        raise
+
+
+def command_text(program: str, **options: Any) -> str:
+    """A command to type, with its options as fields; the commands spell them as flags."""
+    words = [program, *(f"`{name}` {shlex.quote(str(value))}" for name, value in options.items() if value is not None)]
+    return " ".join(words)

@@ -16,7 +16,8 @@ from thfuse_sam.cli import app
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.fusion.session import FusionSession, Limits
 from thfuse_sam.models import build_network
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 
 TIMEOUT = 120_000  # milliseconds; a busy machine is slow to start a page of this size

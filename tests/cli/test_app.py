@@ -12,7 +12,8 @@ import torch
 from thfuse_sam.cli import app
 from thfuse_sam.fusion.session import FusionSession, Limits
 from thfuse_sam.models import build_network
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 
 

@@ -19,9 +19,10 @@ from thfuse_sam.errors import DownloadError
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam import checkpoints
 from thfuse_sam.sam.checkpoints import sha256_of
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings, Instance
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, Instance
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 

@@ -11,9 +11,10 @@ from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
 
 from thfuse_sam.cli import finetune, precompute, predict, test, train
+from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from tools.scenes import Scene, render_scene

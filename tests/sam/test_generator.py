@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
+from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam import generator as generator_module
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.decoder import PointDecoder
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.postprocess import mask_boxes, upsample_logits

@@ -26,6 +26,7 @@ from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.shards import SHARD_SIZE
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import verify_tree
+from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.precompute.jobs import Job, MakeOptions, list_jobs, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
@@ -37,7 +38,7 @@ from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam, sha256_of, type_with_weights
-from thfuse_sam.sam.generator import AutomaticMaskGenerator, GeneratorSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
@@ -328,7 +329,7 @@ def _with_precision(
     meant = {resolve_precision(settings.precision, torch.device(device)) for device in workers}
     if len(meant) > 1:
         raise UsageError(f"--precision auto: means {' and '.join(sorted(meant))} on these devices; give one of them")
-    return dataclasses.replace(settings, precision=meant.pop())
+    return dataclasses.replace(settings, precision=meant.pop())  # type: ignore[arg-type]
 
 
 def _workers_text(options: argparse.Namespace, workers: Sequence[str]) -> str:

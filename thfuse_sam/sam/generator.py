@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,12 @@ from thfuse_sam.devices import DTYPES, is_out_of_memory
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, label_map
+from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.encoder import encode_images
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.postprocess import Candidates, PackedMask, count_pixels, mask_boxes, stable_masks, upsample_logits
-from thfuse_sam.sam.precision import check_precision, resolve_precision
+from thfuse_sam.sam.precision import resolve_precision
 
 # SAM's own thresholds. With adaptive points, the points inside a mask above them are left out. A mask below them is too
 # rough for that, whatever the settings accept.
@@ -53,68 +54,6 @@ _BLOCKS_AT_ONCE = 16  # blocks of the size of the embedding that exist at the sa
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-# Smallest and largest value of each setting.
-_RANGES: dict[str, tuple[float, float]] = {
-    "points_per_side": (1, 512),
-    "points_per_batch": (1, 65536),
-    "pred_iou_thresh": (0, 1),
-    "stability_score_thresh": (0, 1),
-    "stability_score_offset": (0, 100),
-    "box_nms_thresh": (0, 1),
-    "crop_n_layers": (0, 4),
-    "crop_nms_thresh": (0, 1),
-    "crop_overlap_ratio": (0, 1),
-    "crop_n_points_downscale_factor": (1, 512),
-    "min_mask_region_area": (0, 2**31 - 1),
-}
-
-
-@dataclass(frozen=True)
-class GeneratorSettings:
-    """Settings of the automatic mask generator, under segment_anything's names. Raises UsageError for a bad value."""
-
-    points_per_side: int = 32  # points along each side of the grid
-    points_per_batch: int | Literal["auto"] = 64  # points decoded at once; no influence on the result but rounding
-    pred_iou_thresh: float = 0.88  # in [0, 1]; masks must be predicted to be better; 0: keep all
-    stability_score_thresh: float = 0.95  # in [0, 1]; masks must be at least as stable; 0: keep all
-    stability_score_offset: float = 1.0  # logits; stability compares the masks at thresholds so far up and down
-    box_nms_thresh: float = 0.7  # IoU of boxes, in [0, 1]; duplicates within a crop overlap by more
-    crop_n_layers: int = 0  # layers of crops; layer i has 4**i of them
-    crop_nms_thresh: float = 0.7  # IoU of boxes, in [0, 1]; duplicates from different crops overlap by more
-    crop_overlap_ratio: float = 512 / 1500  # overlap of the first layer's crops, as a part of the shorter side
-    crop_n_points_downscale_factor: int = 1  # layer i has points_per_side / factor**i points a side
-    min_mask_region_area: int = 0  # pixels; smaller holes are filled, smaller islands removed; 0: keep all
-    precision: str = "fp32"  # fp32, bf16, fp16, or auto: 16 bits where the device is fast at it, see `precision.py`
-    adaptive_points: bool = False  # leave out points inside the smallest good mask of another; a few masks get lost
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if field.name not in _RANGES or (field.name, getattr(self, field.name)) == ("points_per_batch", "auto"):
-                continue
-            # Plain numbers, so that equal settings are written down equally.
-            whole = isinstance(field.default, int)
-            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name), whole))
-        check_precision(self.precision)
-        if not isinstance(self.adaptive_points, bool):
-            raise UsageError(f"`adaptive_points` {self.adaptive_points}: must be true or false")
-        factor = self.crop_n_points_downscale_factor
-        if self.points_per_side < factor**self.crop_n_layers:
-            raise UsageError(
-                f"`crop_n_points_downscale_factor` {factor}: leaves no point in crop layer {self.crop_n_layers} "
-                f"of `points_per_side` {self.points_per_side}; use a smaller factor"
-            )
-
-    def signature(self) -> dict[str, float | int]:
-        """What decides about masks, besides the precision, which the device may decide: for a mask tree's manifest.
-
-        Settings that came later than the first trees are left out at their defaults, so that these trees stay valid.
-        """
-        settings = dataclasses.asdict(self)
-        del settings["points_per_batch"], settings["precision"]
-        if not self.adaptive_points:
-            del settings["adaptive_points"]
-        return settings
 
 
 @dataclass(frozen=True)
@@ -469,19 +408,3 @@ def _instances(candidates: Candidates, size: tuple[int, int]) -> Iterator[Instan
             point=(x, y),
             area=int(np.count_nonzero(mask)),
         )
-
-
-def _checked(name: str, value: float, whole: bool) -> float:
-    """The value of setting `name` as a plain int (`whole`) or float. Raises UsageError."""
-    low, high = _RANGES[name]
-    number = None
-    if (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    ):
-        number = float(value)
-    if number is None or not low <= number <= high or (whole and number != int(number)):
-        kind = "a whole number" if whole else "a number"
-        raise UsageError(f"`{name}` {value}: must be {kind} from {low:g} to {high:.10g}")
-    return int(number) if whole else number

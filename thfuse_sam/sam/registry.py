@@ -10,8 +10,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import nano, tiny_vit
-from thfuse_sam.sam.generator import GeneratorSettings
 from thfuse_sam.sam.weights import describe_differences, nano_image_size, read_weights, recognise_model_type
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
@@ -40,7 +40,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="sam_vit_h_4b8939.pth",
         url=f"{_SAM_URL}/sam_vit_h_4b8939.pth",
         sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        defaults=GeneratorSettings(points_per_batch="auto"),
+        defaults=GENERATOR_DEFAULTS["vit_h"],
     ),
     "vit_l": ModelType(
         name="vit_l",
@@ -49,7 +49,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="sam_vit_l_0b3195.pth",
         url=f"{_SAM_URL}/sam_vit_l_0b3195.pth",
         sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-        defaults=GeneratorSettings(points_per_batch="auto"),
+        defaults=GENERATOR_DEFAULTS["vit_l"],
     ),
     "vit_b": ModelType(
         name="vit_b",
@@ -58,7 +58,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="sam_vit_b_01ec64.pth",
         url=f"{_SAM_URL}/sam_vit_b_01ec64.pth",
         sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        defaults=GeneratorSettings(points_per_batch="auto"),
+        defaults=GENERATOR_DEFAULTS["vit_b"],
     ),
     "vit_t": ModelType(
         name="vit_t",
@@ -67,7 +67,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="mobile_sam.pt",
         url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-        defaults=GeneratorSettings(points_per_batch="auto"),
+        defaults=GENERATOR_DEFAULTS["vit_t"],
     ),
     "vit_nano": ModelType(
         name="vit_nano",
@@ -76,13 +76,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         file_name="vit_nano.safetensors",
         url=None,
         sha256=None,
-        defaults=GeneratorSettings(
-            points_per_side=16,
-            points_per_batch="auto",
-            pred_iou_thresh=0.35,
-            stability_score_thresh=0.75,
-            box_nms_thresh=0.5,
-        ),
+        defaults=GENERATOR_DEFAULTS["vit_nano"],
     ),
 }
 

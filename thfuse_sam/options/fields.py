@@ -1,0 +1,238 @@
+"""How options are written: as fields of a dataclass, each with its default, its range and its help.
+
+The parser of a command, its option files and the Python interface are all made from these fields, and all of them check
+values here: when an object of the class is made.
+"""
+
+import dataclasses
+import math
+import operator
+import os
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from thfuse_sam.errors import OptionError
+
+AUTO = "auto"  # a value that means: decide by what is there
+TYPE_DEFAULT = "the default of the model type"
+
+_KEY = "option"
+_T = TypeVar("_T", bound=type)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionInfo:
+    """What is known of an option besides its name, its type and its default.
+
+    Attributes:
+        help: one line.
+        low, high, above, below: limits of the number, or of each number of several; `low` and `high` are allowed.
+        choices: the allowed texts, or the allowed names of a mapping.
+        aliases: other names, and short forms such as "-e".
+        default_text: what help says of the default; None: the default itself.
+        metavar: what stands for the value in help.
+        separator: between the values of several in one text; None: they are words of their own.
+        bare: the value where the option is named without one; None: it needs one.
+    """
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    default_text: str | None = None
+    metavar: str | tuple[str, ...] | None = None
+    separator: str | None = None
+    bare: str | None = None
+
+
+def option(default: Any, help: str, **info: Any) -> Any:
+    """A field of an `Options` class; `info`: see `OptionInfo`. A `default` of MISSING makes the option required."""
+    metadata = {_KEY: OptionInfo(help, **info)}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def redefault(owner: type["Options"], name: str, default: Any, **changes: Any) -> Any:
+    """The option `name` of `owner` with another default, for a subclass, or for a class that has a like option."""
+    info = dataclasses.replace(info_of(owner.__dataclass_fields__[name]), **changes)
+    return option(default, **{field.name: getattr(info, field.name) for field in dataclasses.fields(info)})
+
+
+def info_of(field: "dataclasses.Field[Any]") -> OptionInfo:
+    """What `option` was told of a field."""
+    info: OptionInfo = field.metadata[_KEY]
+    return info
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of all options; values are checked and brought to the fields' types. Raises OptionError."""
+
+    group = "options"  # title, in a command's help, of the options that the class declares
+
+    def __init_subclass__(cls, group: str = "options") -> None:
+        cls.group = group
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            try:
+                # Plain values, so that equal options are written down equally.
+                object.__setattr__(self, field.name, accept(field.type, value, info_of(field)))
+            except ValueError as error:
+                raise OptionError(field.name, value, f"must be {error}") from None
+
+    def plain(self) -> dict[str, Any]:
+        """The options by name as JSON takes them: paths as text, tuples as lists."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    def part(self, kind: type["_Part"]) -> "_Part":
+        """Those options that `kind`, a base class or a class with like fields, has."""
+        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
+
+
+_Part = TypeVar("_Part", bound=Options)
+
+
+def option_groups(owner: type[Options]) -> dict[str, list["dataclasses.Field[Any]"]]:
+    """The options of a class by title of the group, those of its bases first."""
+    groups: dict[str, list[dataclasses.Field[Any]]] = {}
+    placed: set[str] = set()
+    for kind in _bases_first(owner):
+        own = [field.name for field in dataclasses.fields(kind) if field.name not in placed]
+        groups.setdefault(kind.group, []).extend(owner.__dataclass_fields__[name] for name in own)
+        placed.update(own)
+    return {title: fields for title, fields in groups.items() if fields}
+
+
+def _bases_first(kind: type[Options]) -> Iterator[type[Options]]:
+    for base in kind.__bases__:
+        if issubclass(base, Options):
+            yield from _bases_first(base)
+    yield kind
+
+
+def accept(kind: Any, value: Any, info: OptionInfo) -> Any:
+    """`value` as the type `kind` of an option. Raises ValueError that says what it must be."""
+    converted = _accept(kind, value, info)
+    if converted is _REFUSED:
+        raise ValueError(wanted(kind, info))
+    return converted
+
+
+_REFUSED = object()
+
+
+def _accept(kind: Any, value: Any, info: OptionInfo) -> Any:
+    """`value` as a `kind`, or _REFUSED."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        candidates = (_accept(arm, value, info) for arm in arguments)
+        return next((found for found in candidates if found is not _REFUSED), _REFUSED)
+    if kind is type(None):
+        return None if value is None else _REFUSED
+    if origin is Literal:
+        return value if isinstance(value, str) and value in arguments else _REFUSED
+    if kind in (int, float):
+        return _number(kind, value, info)
+    if kind is Path:
+        return Path(value) if isinstance(value, (str, os.PathLike)) else _REFUSED
+    if origin is tuple:
+        return _tuple(arguments, value, info)
+    if origin is Mapping:
+        return _mapping(arguments[1], value, info)
+    if not isinstance(value, kind):
+        return _REFUSED
+    return _REFUSED if info.choices and value not in info.choices else value
+
+
+def _number(kind: type, value: Any, info: OptionInfo) -> Any:
+    if isinstance(value, bool):
+        return _REFUSED
+    try:
+        number = operator.index(value) if kind is int else float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        return _REFUSED
+    is_inside = (
+        (kind is int or math.isfinite(number))
+        and (info.low is None or number >= info.low)
+        and (info.high is None or number <= info.high)
+        and (info.above is None or number > info.above)
+        and (info.below is None or number < info.below)
+    )
+    return number if is_inside else _REFUSED
+
+
+def _tuple(kinds: tuple[Any, ...], value: Any, info: OptionInfo) -> Any:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        return _REFUSED
+    values = list(value)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(values)
+    if len(values) != len(kinds):
+        return _REFUSED
+    items = tuple(_accept(kind, item, info) for kind, item in zip(kinds, values, strict=True))
+    return _REFUSED if any(item is _REFUSED for item in items) else items
+
+
+def _mapping(kind: Any, value: Any, info: OptionInfo) -> Any:
+    if not isinstance(value, Mapping):
+        return _REFUSED
+    items = {name: _accept(kind, item, info) for name, item in value.items()}
+    is_known = all(name in info.choices for name in items)
+    return items if is_known and all(item is not _REFUSED for item in items.values()) else _REFUSED
+
+
+def wanted(kind: Any, info: OptionInfo) -> str:
+    """What a value has to be, in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(wanted(arm, info) for arm in arguments if arm is not type(None))
+    if origin is Literal:
+        return arguments[0] if len(arguments) == 1 else f"one of {', '.join(arguments)}"
+    if info.separator is not None:
+        return f"values separated by '{info.separator}', such as {info.metavar}"
+    if kind is bool:
+        return "true or false"
+    if kind in (int, float):
+        return ("a whole number" if kind is int else "a number") + _limits(info)
+    if kind is Path:
+        return "a path"
+    if origin is tuple:
+        return " and ".join(wanted(arm, info) for arm in dict.fromkeys(arguments) if arm is not Ellipsis)
+    if origin is Mapping:
+        return f"NAME=VALUE, NAME one of {', '.join(info.choices)}, VALUE {wanted(arguments[1], info)}"
+    if info.choices:
+        return f"one of {', '.join(info.choices)}"
+    return getattr(kind, "WANTED", "text")
+
+
+def _limits(info: OptionInfo) -> str:
+    """For example " from 0 to below 1"."""
+    if info.above is not None:
+        return f" above {_short(info.above)}"
+    if info.low is None:
+        return "" if info.high is None else f" of at most {_short(info.high)}"
+    if info.high is not None:
+        return f" from {_short(info.low)} to {_short(info.high)}"
+    if info.below is not None:
+        return f" from {_short(info.low)} to below {_short(info.below)}"
+    return f" of at least {_short(info.low)}"
+
+
+def _short(number: float) -> str:
+    return f"{number:.10g}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

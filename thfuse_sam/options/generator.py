@@ -1,0 +1,126 @@
+"""Settings of the automatic mask generator, the model types that have their own, and the options that change them."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from thfuse_sam.errors import OptionError
+from thfuse_sam.options.fields import AUTO, Options, option, redefault
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(Options, group="mask generator"):
+    """Settings of the automatic mask generator, under segment_anything's names. Raises OptionError for a bad value."""
+
+    points_per_side: int = option(32, "points along each side of the grid that SAM is prompted with", low=1, high=512)
+    points_per_batch: int | Literal["auto"] = option(
+        64, "points in one go, or auto: as suits device and memory; the masks stay the same", low=1, high=65536
+    )
+    pred_iou_thresh: float = option(0.88, "drop masks whose quality SAM itself puts below this", low=0, high=1)
+    stability_score_thresh: float = option(0.95, "drop masks that the cut-off changes by more than this", low=0, high=1)
+    stability_score_offset: float = option(1.0, "shift of the cut-off for that, in logits", low=0, high=100)
+    box_nms_thresh: float = option(
+        0.7, "of masks whose boxes overlap by more than this IoU, the best stays", low=0, high=1
+    )
+    crop_n_layers: int = option(
+        0, "also run on 4**i crops of the image in layer i; 0: the whole image only", low=0, high=4
+    )
+    crop_nms_thresh: float = option(0.7, "the IoU for masks from different crops", low=0, high=1)
+    crop_overlap_ratio: float = option(
+        512 / 1500, "overlap of crops as a share of the image's shorter side", low=0, high=1
+    )
+    crop_n_points_downscale_factor: int = option(
+        1, "in layer i, divide points_per_side by this to the power of i", low=1, high=512
+    )
+    min_mask_region_area: int = option(
+        0, "remove holes and islands smaller than this, in pixels; 0: keep them", low=0, high=2**31 - 1
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "fp32", "fp32, bf16, fp16, or auto: 16 bits where the device is fast at it"
+    )
+    adaptive_points: bool = option(
+        False, "skip points inside the smallest good mask of another: faster, loses a few masks"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        factor = self.crop_n_points_downscale_factor
+        if self.points_per_side < factor**self.crop_n_layers:
+            raise OptionError(
+                "crop_n_points_downscale_factor",
+                factor,
+                f"leaves no point in crop layer {self.crop_n_layers} of `points_per_side` {self.points_per_side}; "
+                "use a smaller factor",
+            )
+
+    def signature(self) -> dict[str, float | int]:
+        """What decides about masks, besides the precision, which the device may decide: for a mask tree's manifest.
+
+        Settings that came later than the first trees are left out at their defaults, so that these trees stay valid.
+        """
+        settings = dataclasses.asdict(self)
+        del settings["points_per_batch"], settings["precision"]
+        if not self.adaptive_points:
+            del settings["adaptive_points"]
+        return settings
+
+
+_PUBLISHED = GeneratorSettings(points_per_batch="auto")
+
+# The model types and their defaults; `sam.registry` says how each is built.
+GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
+    "vit_h": _PUBLISHED,
+    "vit_l": _PUBLISHED,
+    "vit_b": _PUBLISHED,
+    "vit_t": _PUBLISHED,
+    "vit_nano": GeneratorSettings(
+        points_per_side=16,
+        points_per_batch="auto",
+        pred_iou_thresh=0.35,
+        stability_score_thresh=0.75,
+        box_nms_thresh=0.5,
+    ),
+}
+MODEL_TYPE_NAMES = (AUTO, *GENERATOR_DEFAULTS)  # what `sam_model_type` takes
+
+
+def _by_type(name: str) -> Any:
+    """The setting `name` as an option whose default is the model type's; help says which types have another."""
+    usual = getattr(_PUBLISHED, name)
+    others = [f"{key} {getattr(own, name)}" for key, own in GENERATOR_DEFAULTS.items() if getattr(own, name) != usual]
+    shown = f"{usual:.4g}" if isinstance(usual, float) else str(usual)
+    text = None if usual is False else "; ".join([shown, *others])
+    return redefault(GeneratorSettings, name, None, default_text=text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions(Options, group="mask generator"):
+    """Changes to the generator's settings; None: the default of the model type."""
+
+    points_per_side: int | None = _by_type("points_per_side")
+    points_per_batch: int | Literal["auto"] | None = _by_type("points_per_batch")
+    pred_iou_thresh: float | None = _by_type("pred_iou_thresh")
+    stability_score_thresh: float | None = _by_type("stability_score_thresh")
+    stability_score_offset: float | None = _by_type("stability_score_offset")
+    box_nms_thresh: float | None = _by_type("box_nms_thresh")
+    crop_n_layers: int | None = _by_type("crop_n_layers")
+    crop_nms_thresh: float | None = _by_type("crop_nms_thresh")
+    crop_overlap_ratio: float | None = _by_type("crop_overlap_ratio")
+    crop_n_points_downscale_factor: int | None = _by_type("crop_n_points_downscale_factor")
+    min_mask_region_area: int | None = _by_type("min_mask_region_area")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = _by_type("precision")
+    adaptive_points: bool | None = _by_type("adaptive_points")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        GeneratorSettings(**self.changed_settings())  # refuses what does not go together, whatever the model type
+
+    def changed_settings(self) -> dict[str, Any]:
+        """The settings that are given."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(GeneratorSettings)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def generator_settings(self, model_type: str) -> GeneratorSettings:
+        """The settings for a model of that type."""
+        return dataclasses.replace(GENERATOR_DEFAULTS[model_type], **self.changed_settings())

@@ -1,0 +1,98 @@
+"""What every training run can be told, whichever network it trains, and what the tasks add."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from thfuse_sam.options.fields import Options, option, redefault
+from thfuse_sam.precision import Precision
+
+Schedule = Literal["cosine", "polynomial", "plateau", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Options, group="training"):
+    """How a run trains. The network, the loss and the data come as objects; a task's settings add fields of its own.
+
+    The learning rate's schedule spans `epochs`, or `max_steps` where `epochs` is None. With both, `max_steps` only
+    stops the run before its schedule ends, as Ctrl-C would: resumed, it computes what an uninterrupted run computes.
+    """
+
+    epochs: int | None = option(
+        None,
+        "passes over the training samples",
+        low=1,
+        aliases=("num_epochs", "epoch_num", "-e"),
+        default_text="as many as `max_steps` takes",
+    )
+    max_steps: int | None = option(
+        None,
+        "optimiser steps in all",
+        low=1,
+        aliases=("n_iterations", "steps", "-i"),
+        default_text="no limit",
+    )
+    batch_size: int = option(1, "samples that go through the network together, in each process", low=1, aliases=("-b",))
+    accumulate: int = option(
+        1, "batches whose gradients make one optimiser step", low=1, aliases=("virtual_batch_size",)
+    )
+    lr: float = option(1e-3, "learning rate at its peak, after the warm-up", above=0, aliases=("learning_rate",))
+    schedule: Schedule = option("cosine", "how the learning rate falls; plateau: when no score is better")
+    warmup_steps: int = option(20, "optimiser steps over which the learning rate rises first", low=0)
+    plateau_factor: float = option(0.5, "on the learning rate, each time that plateau lowers it", above=0)
+    plateau_patience: int = option(
+        5, "evaluations without a better score that plateau lets pass", low=0, aliases=("patience",)
+    )
+    early_stopping: int | None = option(
+        None, "evaluations without a better score before training ends", low=1, default_text="never"
+    )
+    weight_decay: float = option(1e-4, "of AdamW", low=0)
+    grad_clip: float = option(1.0, "largest norm of the gradient", above=0)
+    ema_decay: float = option(
+        0.0, "of averaged weights, as 0.99, which then are evaluated and kept; 0: no average", low=0, below=1
+    )
+    precision: Precision = option("fp32", "bf16, fp16: mixed precision; fp16 on GPUs alone")
+    compile: bool = option(False, "torch.compile: a slow start, then faster steps on a GPU")
+    seed: int = option(0, "of the split, of the order of the samples, and of what is drawn in making them", low=0)
+    num_workers: int | None = option(0, "processes that make samples; 0: the training process makes them", low=0)
+    save_interval: int = option(10, "epochs between weights that are kept", low=1)
+    val_interval: int = option(
+        1,
+        "epochs between evaluations; there always is one at the end",
+        low=1,
+        aliases=("test_interval", "eval_interval"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionSettings(RunSettings, group="training"):
+    """How a fusion network is trained; a sample is a crop of a pair of images."""
+
+    epochs: int | None = redefault(RunSettings, "epochs", 100, default_text=None)
+    batch_size: int = redefault(RunSettings, "batch_size", 8)
+    val_metrics: tuple[str, ...] = option((), "measured on the validation crops at each evaluation", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(RunSettings, group="training"):
+    """How a Segment Anything model is fine-tuned; a sample is an image with some of its objects."""
+
+    epochs: int | None = redefault(RunSettings, "epochs", 10, default_text=None)
+    lr: float = redefault(RunSettings, "lr", 1e-4)
+    plateau_factor: float = redefault(RunSettings, "plateau_factor", 0.1)
+    plateau_patience: int = redefault(RunSettings, "plateau_patience", 3)
+    weight_decay: float = redefault(RunSettings, "weight_decay", 1e-2)
+    n_objects: int = option(16, "most objects of an image in one step", low=1, aliases=("n_objects_per_batch", "-n"))
+    sub_iterations: int = option(
+        1,
+        "passes for each object: a prompt, then points where the mask is wrong",
+        low=1,
+        aliases=("n_sub_iteration", "-s"),
+    )
+    flip: float | None = option(
+        None,
+        "probability of a mirror image in training; above 0, embeddings are kept of images to validate on alone",
+        low=0,
+        high=1,
+        metavar="P",
+        default_text="0.5; 0 with one example, and where embeddings of a frozen image encoder are kept",
+    )
