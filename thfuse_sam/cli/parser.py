@@ -1,0 +1,245 @@
+"""From a dataclass of options to a command line: the parser, option files, and errors of usage in one line."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+from thfuse_sam.errors import OptionError, UsageError
+from thfuse_sam.options.fields import OptionInfo, Options, accept, info_of, option_groups, wanted
+from thfuse_sam.plain_yaml import read_yaml
+
+_T = TypeVar("_T", bound=Options)
+_Field = dataclasses.Field[Any]
+
+_OPTION_NAME = re.compile(r"`([a-z][a-z0-9_]*(?:\.\.\.)?)`")
+
+
+def spell_options(message: str) -> str:
+    """`message` with the options that it names in backticks spelled as they are typed: `lr` becomes --lr."""
+    return _OPTION_NAME.sub(r"--\1", message)
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine(Generic[_T]):
+    """A command line that was understood."""
+
+    options: _T
+    arguments: tuple[str, ...]  # as they were typed
+    dry_run: bool = False
+    debug: bool = False
+
+
+class CommandParser(argparse.ArgumentParser, Generic[_T]):
+    """A parser made from a class of options, which also reads `--config FILE.yaml`.
+
+    Args:
+        prog: name of the command.
+        description: what it does.
+        options: the class of its options.
+        dry_run: help of `--dry_run`; None: the command has none.
+    """
+
+    def __init__(self, prog: str, description: str, options: type[_T], *, dry_run: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} [options]",
+            description=description,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=_HelpFormatter,
+        )
+        self._options = options
+        self._fields = {field.name: field for field in dataclasses.fields(options)}
+        for title, fields in option_groups(options).items():
+            group = self.add_argument_group(title)
+            for field in fields:
+                group.add_argument(*_flags(field), **_argument(field))
+        group = self.add_argument_group("this command")
+        group.add_argument(
+            "--config", "-c", metavar="FILE.yaml", help="options from a file; the command line goes before it"
+        )
+        if dry_run is not None:
+            group.add_argument("--dry_run", action="store_true", help=dry_run)
+        group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; {self._similar(message)}see {self.prog} --help")
+
+    def _similar(self, message: str) -> str:
+        """The option that was meant, where one is misspelt."""
+        if not message.startswith("unrecognized arguments:"):
+            return ""
+        words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        known = [name for action in self._actions for name in action.option_strings]
+        nearest = _nearest(words[0], known) if words else ""
+        return f"{nearest}or " if nearest else ""
+
+    def parse_command(self, argv: Sequence[str]) -> CommandLine[_T]:
+        """Understand `argv`, on top of the options in its `--config` file, if it names one. Raises UsageError."""
+        given = vars(self.parse_args(argv))
+        flags = {name: given.pop(name) for name in ("dry_run", "debug") if name in given}
+        config = given.pop("config", None)
+        try:
+            values = self._values(given)
+        except OptionError as error:
+            self.error(str(error))
+        if config is not None:
+            try:
+                raw = self._read(Path(config))
+                flags = {name: raw.pop(name) for name in ("dry_run", "debug") if name in raw} | flags
+                values = self._values(raw) | values
+            except UsageError as error:
+                raise UsageError(f"`config` {config}: {error}") from None
+        for field in self._fields.values():
+            if field.default is dataclasses.MISSING is field.default_factory and field.name not in values:
+                self.error(f"`{field.name}` is not given; it is required")
+        return CommandLine(self._options(**values), tuple(argv), **flags)
+
+    def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The texts given for each option as its values. Raises OptionError."""
+        return {name: _value(self._fields[name], raw) for name, raw in given.items()}
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """The options in a file, each as the texts that the command line would have. Raises UsageError."""
+        try:
+            content = read_yaml(path) or {}
+        except OSError as error:
+            raise UsageError(f"{error.strerror}; name a readable YAML file") from None
+        except ValueError as error:
+            raise UsageError(f"not YAML ({error}); write one `option: value` a line") from None
+        if not isinstance(content, Mapping):
+            raise UsageError("not a mapping; write one `option: value` a line")
+        actions = {flag.removeprefix("--"): action for action in self._actions for flag in action.option_strings}
+        raw = {}
+        for key, value in content.items():
+            if key not in actions or actions[key].dest in ("help", "config"):
+                names = sorted({action.dest for action in self._actions} - {"help", "config"})
+                raise UsageError(f"unknown option '{key}'; {_nearest(str(key), names)}known are {', '.join(names)}")
+            if value is not None:
+                raw[actions[key].dest] = _texts(actions[key], value)
+        return raw
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Names the value once behind all names of an option."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        default = self._get_default_metavar_for_optional(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, default)}"
+
+
+def _flags(field: _Field) -> list[str]:
+    aliases = info_of(field).aliases
+    return [f"--{field.name}", *(alias if alias.startswith("-") else f"--{alias}" for alias in aliases)]
+
+
+def _argument(field: _Field) -> dict[str, Any]:
+    """How argparse collects the texts of an option."""
+    info, kind = info_of(field), _without_none(field.type)
+    argument: dict[str, Any] = {"dest": field.name, "help": _help(field)}
+    if kind is bool:
+        return {**argument, "action": argparse.BooleanOptionalAction if field.default is True else "store_true"}
+    choices = info.choices or _literals(kind)
+    if info.metavar is not None or (choices and get_origin(kind) is not Mapping):
+        argument["metavar"] = info.metavar or f"{{{','.join(choices)}}}"
+    if info.bare is not None:
+        return {**argument, "nargs": "?", "const": info.bare}
+    if get_origin(kind) is Mapping:
+        return {**argument, "nargs": "+", "action": "extend", "metavar": info.metavar or "NAME=VALUE"}
+    if get_origin(kind) is tuple and info.separator is None:
+        items = get_args(kind)
+        if items[-1] is not Ellipsis:
+            return {**argument, "nargs": len(items)}
+        return {**argument, "nargs": "+", "action": "append" if get_origin(items[0]) is tuple else "extend"}
+    return argument
+
+
+def _help(field: _Field) -> str:
+    info, default = info_of(field), field.default
+    text = info.default_text
+    if text is None and not any(default is nothing for nothing in (None, False, (), dataclasses.MISSING)):
+        text = " ".join(str(item) for item in default) if isinstance(default, tuple) else str(default)
+    shown = f"{info.help} (default: {text})" if text is not None else info.help
+    return spell_options(shown).replace("%", "%%")
+
+
+def _without_none(kind: Any) -> Any:
+    """The type `X` of an option of type `X | None`."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return kind
+    arms = tuple(arm for arm in get_args(kind) if arm is not type(None))
+    return arms[0] if len(arms) == 1 else Union[arms]  # noqa: UP007  # made at run time
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _texts(action: argparse.Action, value: Any) -> Any:
+    """A value of an option file as argparse collects it from the command line. Raises OptionError."""
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise OptionError(action.dest, value, "must be true or false")
+        return value
+    if action.nargs is None or action.nargs == "?":
+        if isinstance(value, (list, dict)):
+            raise OptionError(action.dest, value, "must be one value")
+        return action.const if value is True and action.const else str(value)
+    if isinstance(value, Mapping):
+        return [f"{name}={item}" for name, item in value.items()]
+    items = value if isinstance(value, list) else [value]
+    if isinstance(action, argparse._AppendAction) and not isinstance(action, argparse._ExtendAction):
+        return [[str(part) for part in item] if isinstance(item, list) else [str(item)] for item in items]
+    return [str(item) for item in items]
+
+
+def _value(field: _Field, raw: Any) -> Any:
+    """What was collected for an option as its value. Raises OptionError."""
+    return _converted(field.name, _without_none(field.type), raw, info_of(field))
+
+
+def _converted(name: str, kind: Any, raw: Any, info: OptionInfo) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Mapping:
+        return dict(_item(name, kind, text, info) for text in raw)
+    if origin is tuple:
+        texts = raw.split(info.separator) if isinstance(raw, str) else raw
+        kinds = arguments[:1] * len(texts) if arguments[-1] is Ellipsis else arguments
+        if len(texts) != len(kinds) or "" in texts:
+            raise OptionError(name, raw, f"must be {wanted(kind, info)}")
+        return tuple(_converted(name, one, text, info) for one, text in zip(kinds, texts, strict=True))
+    for arm in arguments if origin in (Union, types.UnionType) else (kind,):
+        try:
+            return accept(arm, _parse(arm, raw), info)
+        except (ValueError, TypeError):
+            continue
+    raise OptionError(name, raw, f"must be {wanted(kind, info)}")
+
+
+def _item(name: str, kind: Any, text: str, info: OptionInfo) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    number = get_args(kind)[1]
+    try:
+        return next(iter(accept(kind, {key: _parse(number, value)}, info).items()))
+    except ValueError:
+        raise OptionError(name, text, f"must be {wanted(kind, info)}") from None
+
+
+def _parse(kind: Any, text: Any) -> Any:
+    """A text as a value of type `kind`, whose range is not looked at. Raises ValueError."""
+    if kind in (int, float):
+        return kind(text)
+    return kind.parse(text) if hasattr(kind, "parse") else text
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """The word that was probably meant, as the beginning of advice; "" where there is none."""
+    similar = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {similar[0]}? " if similar else ""

@@ -1,0 +1,109 @@
+"""Running a command: log lines, errors and interrupts as one line each, and the exit status."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+import thfuse_sam
+from thfuse_sam.cli.parser import CommandLine, CommandParser, spell_options
+from thfuse_sam.errors import ThFuseError
+from thfuse_sam.interrupts import Terminated, stop_on_interrupts
+from thfuse_sam.options.fields import Options
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
+TERMINATED = 143  # after SIGTERM
+LONGEST_LINE = 2000  # characters of an error
+
+_T = TypeVar("_T", bound=Options)
+
+
+def run(parser: CommandParser[_T], work: Callable[[CommandLine[_T]], int], argv: Sequence[str] | None) -> int:
+    """Parse `argv` (None: the process's own), do `work`, and return the exit status.
+
+    A mistake of the user and what the machine lacks (memory, disk, other processes) become one line
+    `PROG: error: ...` on stderr (2 usage, 1 failure); `--debug` shows the traceback instead. Ctrl-C gives 130, SIGTERM
+    143, both after everything under way was left as after an error. `work` imports what is slow to import, so that
+    help and wrong options are answered at once and an interrupt meanwhile is one line, too.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with stop_on_interrupts():
+            return _run(parser, work, arguments)
+    except KeyboardInterrupt as stop:  # in the last moment, the work was done
+        return _report_interrupt(parser, stop)
+
+
+def _run(parser: CommandParser[_T], work: Callable[[CommandLine[_T]], int], arguments: Sequence[str]) -> int:
+    try:
+        command = parser.parse_command(arguments)
+        show_log_lines(debug=command.debug)
+        return work(command)
+    except SystemExit as stop:  # argparse after --help
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt as stop:
+        return _report_interrupt(parser, stop)
+    except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return _report(parser, reason, error.exit_status if isinstance(error, ThFuseError) else 1)
+
+
+def _report_interrupt(parser: CommandParser[_T], stop: KeyboardInterrupt) -> int:
+    terminated = isinstance(stop, Terminated)
+    what_is_there = str(stop) or "the files that are there are whole"
+    message = f"{'terminated' if terminated else 'interrupted'}; {what_is_there}"
+    return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
+
+
+def _report(parser: CommandParser[_T], message: str, status: int) -> int:
+    line = " ".join(spell_options(message).split())
+    print(f"{parser.prog}: error: {line[:LONGEST_LINE]}{'...' * (len(line) > LONGEST_LINE)}", file=sys.stderr)
+    return status
+
+
+def _reason(error: Exception) -> str | None:
+    """One line for an error that is no mistake in the program; None for any other."""
+    if isinstance(error, ThFuseError):
+        return str(error)
+    import torch
+
+    from thfuse_sam.devices import is_out_of_memory
+
+    if is_out_of_memory(error):
+        where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+        return f"out of {where}; use a smaller `batch_size` or smaller images"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; check the path, its permissions and the free space"
+    text = str(error)
+    # PyTorch has no class of its own for this, nor for all of the next.
+    if "DataLoader worker" in text:
+        return f"a process that makes samples died ({text.splitlines()[0]}); use fewer `num_workers`"
+    if isinstance(error, torch.distributed.DistError) or "gloo" in text:
+        return "another process of this run is lost; look at its messages, then start all of them again with `resume`"
+    return None
+
+
+class _BesideProgressBars(logging.Handler):
+    """Writes log lines to stderr above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(spell_options(self.format(record)), file=sys.stderr)
+
+
+def show_log_lines(*, debug: bool = False) -> None:
+    """Show the package's log lines on stderr; of several processes of a run, only the first one's, and errors."""
+    log = logging.getLogger(thfuse_sam.__name__)
+    is_first = os.environ.get("RANK", "0") == "0"
+    log.setLevel(logging.DEBUG if debug else logging.INFO if is_first else logging.ERROR)
+    tqdm.get_lock()  # made at first use, and useless for good where an interrupt comes into that
+    if not any(isinstance(handler, _BesideProgressBars) for handler in log.handlers):
+        log.addHandler(_BesideProgressBars())
