@@ -1,6 +1,7 @@
-"""Writing files so that a reader sees the old content or the new content, never a part of it."""
+"""Writing files so that a reader sees the old content or the new content, never a part of it; their checksums."""
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -133,6 +134,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Raises OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

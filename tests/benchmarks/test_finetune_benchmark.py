@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from thfuse_sam.sam.checkpoints import sha256_of
+from thfuse_sam.files import file_sha256
 from thfuse_sam.sam.nano import build_vit_nano
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "finetune.py"
@@ -74,4 +74,4 @@ def test_table_has_both_prompts_of_each_set(
     found = [row for row in rows(text) if row[0] == "halves"]
     assert [row[1:4] for row in found] == [["1", "1", "point"], ["1", "1", "box"]]
     assert all(0 <= float(cell) <= 1 for row in found for cell in row[4:])
-    assert f"Tuned from vit_nano, SHA-256 {sha256_of(tmp_path / 'base.pth')[:16]}, seed 0: " in text
+    assert f"Tuned from vit_nano, SHA-256 {file_sha256(tmp_path / 'base.pth')[:16]}, seed 0: " in text

@@ -16,12 +16,12 @@ import torch
 from thfuse_sam.cli import precompute as command
 from thfuse_sam.cli.precompute import main
 from thfuse_sam.errors import DownloadError
+from thfuse_sam.files import file_sha256
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam import checkpoints
-from thfuse_sam.sam.checkpoints import sha256_of
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, Instance
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -513,7 +513,7 @@ def test_another_checkpoint_is_refused_and_both_are_named(
     sums = [Manifest.load(work / "precomputed_masks").signature.checkpoint_sha256]
     torch.manual_seed(1)
     torch.save(build_vit_nano(64).state_dict(), work / "other.pth")
-    sums.append(sha256_of(work / "other.pth"))
+    sums.append(file_sha256(work / "other.pth"))
     capsys.readouterr()
     assert run(work / "other.pth") == 2
     line = error_line(capsys)

@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_objects import FakeObjects
 
 from thfuse_sam.datasets.prompts import PromptMix
+from thfuse_sam.files import file_sha256
 from thfuse_sam.finetune.training import FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.sam.adapt import Adaptation
-from thfuse_sam.sam.checkpoints import ResolvedSam, sha256_of
+from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training import loop
 
@@ -29,7 +30,7 @@ def main() -> None:
     sam = build_sam("vit_nano", base)
     trainer = SamTrainer(
         sam,
-        ResolvedSam("vit_nano", base, sha256_of(base)),
+        ResolvedSam("vit_nano", base, file_sha256(base)),
         Adaptation(),
         SegmentationLoss(),
         PromptMix(box=1.0, point=1.0, mask=0.5),

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from thfuse_sam.datasets.segmentation import SegmentationSample
-from thfuse_sam.sam.checkpoints import ResolvedSam, sha256_of
+from thfuse_sam.files import file_sha256
+from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.nano import build_vit_nano
 
 SHAPES = ((40, 64), (64, 48), (50, 50))
@@ -48,4 +49,4 @@ def write_base(path: Path, size: int = 64) -> ResolvedSam:
     torch.manual_seed(0)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(build_vit_nano(size).state_dict(), path)
-    return ResolvedSam("vit_nano", path, sha256_of(path))
+    return ResolvedSam("vit_nano", path, file_sha256(path))

@@ -11,9 +11,10 @@ from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import nn
 
 from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.files import file_sha256
 from thfuse_sam.sam import export
 from thfuse_sam.sam.adapt import PARTS, Adaptation, load_trained_state, prepare, set_mode, trained_state
-from thfuse_sam.sam.checkpoints import ResolvedSam, sha256_of
+from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.lora import LoraSettings, adapted_layers, lora_layers, merged_state_dict
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -152,7 +153,7 @@ def base(tmp_path: Path) -> ResolvedSam:
     torch.manual_seed(0)
     path = tmp_path / "base.pth"
     torch.save(build_vit_nano(64).state_dict(), path)
-    return ResolvedSam("vit_nano", path, sha256_of(path))
+    return ResolvedSam("vit_nano", path, file_sha256(path))
 
 
 @pytest.mark.parametrize("adaptation", [Adaptation(("image_encoder",)), Adaptation((), LORA), Adaptation()])

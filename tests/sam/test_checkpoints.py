@@ -20,7 +20,7 @@ from thfuse_sam import downloads
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.sam import checkpoints
 from thfuse_sam.sam.adapt import Adaptation, prepare
-from thfuse_sam.sam.checkpoints import resolve_sam, sha256_of
+from thfuse_sam.sam.checkpoints import checkpoint_sha256, resolve_sam
 from thfuse_sam.sam.export import save_trained
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -238,7 +238,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint; check `sam_checkpoint`"):
         read_weights(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match=r"none\.pth: cannot be read"):
-        sha256_of(tmp_path / "none.pth")
+        checkpoint_sha256(tmp_path / "none.pth")
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(CheckpointError, match="is a folder"):
         read_weights(tmp_path / "folder.pth")

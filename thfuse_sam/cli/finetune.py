@@ -28,14 +28,14 @@ from thfuse_sam.datasets.segmentation.opening import MIXTURE_SUFFIXES
 from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import TrainingError, UsageError
-from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.files import file_sha256, make_directory, remove_abandoned
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, fitting_threshold, mean_iou, result_table
 from thfuse_sam.finetune.training import SCHEDULES, STATE, FinetuneResult, FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
-from thfuse_sam.report.run_facts import file_sha256, run_facts
+from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.report.training import LOG_NAME
 from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam

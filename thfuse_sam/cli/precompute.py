@@ -37,7 +37,7 @@ from thfuse_sam.report.contact_sheet import preview
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam, sha256_of, type_with_weights
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, resolve_sam, type_with_weights
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -505,7 +505,7 @@ def _verify(options: argparse.Namespace, images: Mapping[Modality, ImageSet]) ->
     if options.sam_model_type != AUTO:
         asked["model_type"] = options.sam_model_type
     if options.sam_checkpoint is not None:
-        asked["checkpoint_sha256"] = sha256_of(options.sam_checkpoint)
+        asked["checkpoint_sha256"] = checkpoint_sha256(options.sam_checkpoint)
     found = verify_tree(
         open_masks(options.output_dir),
         {modality: images_found.images for modality, images_found in images.items()},

@@ -13,7 +13,7 @@ from thfuse_sam.datasets.fusion import mask_mismatches
 from thfuse_sam.datasets.pairs import find_pairs, require_partners
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, MaskReadError
-from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.files import file_sha256, make_directory, remove_abandoned
 from thfuse_sam.fusion import fusing as fuse
 from thfuse_sam.fusion.inference import InferenceSettings
 from thfuse_sam.fusion.onnx import export_onnx
@@ -21,7 +21,7 @@ from thfuse_sam.metrics import METRICS, fusion_metrics
 from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, find_methods, write_comparison
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
-from thfuse_sam.report.run_facts import file_sha256, mask_signature, run_facts
+from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.training.checkpoint import load_network
 
 SAMPLE = "datasets/sample/test"

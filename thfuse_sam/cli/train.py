@@ -18,7 +18,7 @@ from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatche
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, require_partners, unusable_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import MaskReadError, PairError, UsageError
-from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.files import file_sha256, make_directory, remove_abandoned
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.fusion.training import (
     LATEST,
@@ -33,7 +33,7 @@ from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import DEFAULT_NETWORK, NETWORKS, build_network
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
-from thfuse_sam.report.run_facts import file_sha256, mask_signature, run_facts
+from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.report.training import LOG_NAME, write_training_report
 from thfuse_sam.training.loop import is_distributed, is_main_process, set_seed
 

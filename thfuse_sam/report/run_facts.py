@@ -1,7 +1,6 @@
 """What was run, on what, by which code: the facts at the top of every report."""
 
 import datetime
-import hashlib
 import os
 import platform
 import shlex
@@ -35,15 +34,6 @@ def gist(facts: Facts) -> list[str]:
     """The facts that fit into one line: what it was run with, by which code, when."""
     values = dict(facts)
     return [values[label].partition(";")[0] for label in ("network", "masks", "code", "time") if label in values]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def code_version() -> str:

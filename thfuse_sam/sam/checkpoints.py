@@ -1,12 +1,12 @@
 """Which Segment Anything checkpoint to use: the one given, a cached one, a download, or the one that ships."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.downloads import cache_folder, download
 from thfuse_sam.errors import CheckpointError, DownloadError
+from thfuse_sam.files import file_sha256
 from thfuse_sam.sam.registry import MODEL_TYPES, ModelType, find_model_type, fitting_model
 from thfuse_sam.sam.weights import read_weights, recognise_model_type, trained_note
 from thfuse_sam.shipped import shipped_root
@@ -18,7 +18,6 @@ AUTO = "auto"
 _SHIPPED_FOLDER = shipped_root() / "models"
 _PREFERRED = "vit_t"  # what "auto" downloads
 _FALLBACK = "vit_nano"  # what "auto" uses offline
-_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,12 @@ class ResolvedSam:
     sha256: str  # of the file's content, in hexadecimal
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal. Raises CheckpointError where it cannot be read."""
-    digest = hashlib.sha256()
+def checkpoint_sha256(path: Path) -> str:
+    """SHA-256 of a checkpoint file, in hexadecimal. Raises CheckpointError where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check `sam_checkpoint`") from error
-    return digest.hexdigest()
 
 
 def shipped_checkpoint() -> Path:
@@ -53,7 +48,7 @@ def type_with_weights(sha256: str) -> str | None:
         if sha256 == kind.sha256:
             return kind.name
     shipped = shipped_checkpoint()
-    return _FALLBACK if shipped.is_file() and sha256 == sha256_of(shipped) else None
+    return _FALLBACK if shipped.is_file() and sha256 == checkpoint_sha256(shipped) else None
 
 
 def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch: bool = True) -> ResolvedSam:
@@ -95,7 +90,7 @@ def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
         model_type = found
     elif found != model_type:
         fitting_model(find_model_type(model_type), weights, checkpoint)  # raises, and names the keys that differ
-    return ResolvedSam(model_type, checkpoint, sha256_of(checkpoint))
+    return ResolvedSam(model_type, checkpoint, checkpoint_sha256(checkpoint))
 
 
 def _resolve_auto(fetch: bool) -> ResolvedSam:
@@ -124,10 +119,10 @@ def _resolve_published(kind: ModelType, fetch: bool) -> ResolvedSam:
         shipped = _SHIPPED_FOLDER / kind.file_name
         if not shipped.is_file():
             raise CheckpointError(f"{shipped}: the shipped {kind.name} is missing; give its file by `sam_checkpoint`")
-        return ResolvedSam(kind.name, shipped, sha256_of(shipped))
+        return ResolvedSam(kind.name, shipped, checkpoint_sha256(shipped))
     cached = cache_folder() / kind.file_name
     if cached.is_file():
-        found = sha256_of(cached)
+        found = checkpoint_sha256(cached)
         if found == kind.sha256:
             return ResolvedSam(kind.name, cached, found)
         logger.warning("%s: is damaged (SHA-256 %s..., expected %s...)", cached, found[:8], str(kind.sha256)[:8])
@@ -135,7 +130,7 @@ def _resolve_published(kind: ModelType, fetch: bool) -> ResolvedSam:
         logger.info("%s is not there yet; a run would first download it from %s", cached, kind.url)
         return ResolvedSam(kind.name, cached, kind.sha256)
     _download(kind, cached)
-    return ResolvedSam(kind.name, cached, sha256_of(cached))
+    return ResolvedSam(kind.name, cached, checkpoint_sha256(cached))
 
 
 def _download(kind: ModelType, target: Path) -> None:

@@ -20,7 +20,7 @@ from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
-from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam, sha256_of, shipped_checkpoint
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, resolve_sam, shipped_checkpoint
 from thfuse_sam.sam.lora import LoraSettings, merged_state_dict
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.weights import TRAINED_KEY, read_weights, trained_note
@@ -149,7 +149,7 @@ def _require_adapters(path: Path, adaptation: Adaptation, weights: Mapping[str, 
 
 def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:
     if base is not None:
-        found = sha256_of(base)
+        found = checkpoint_sha256(base)
         if found != header.base_sha256:
             raise CheckpointError(
                 f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), "
@@ -161,7 +161,7 @@ def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:
     if kind is not None and kind.sha256 == header.base_sha256:
         return resolve_sam(header.model_type).checkpoint
     for place in places:
-        if place.is_file() and sha256_of(place) == header.base_sha256:
+        if place.is_file() and checkpoint_sha256(place) == header.base_sha256:
             return place
     raise CheckpointError(
         f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), which is neither beside it "
