@@ -1,7 +1,8 @@
-"""What the documents say is so: commands parse, the runnable ones run, links lead somewhere, named tests exist."""
+"""What the documents say is so: commands parse, the runnable ones run, links lead somewhere, named files exist."""
 
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "datasets/*.md", "models/*.md", "precomputed_masks/*.md")
+    for pattern in ("*.md", "docs/*.md", "datasets/*.md", "models/*.md", "precomputed_masks/*.md", "benchmarks/**/*.md")
     for path in ROOT.glob(pattern)
 )
+INDEX = ROOT / "docs" / "README.md"
 MODULES = {
     "precompute_masks.py": "precompute", "train.py": "train", "test.py": "test", "prepare_data.py": "prepare",
     "finetune.py": "finetune", "predict.py": "predict", "thfuse-precompute": "precompute", "thfuse-train": "train",
@@ -25,10 +27,15 @@ MODULES = {
 COMMAND = re.compile(r"(?:python (?P<script>\w+\.py)|(?P<installed>thfuse-\w+))(?P<options>(?: +(?![#|&>])[^\s`'|]+)*)")
 
 
+def joined(path: Path) -> str:
+    """A document with commands that are broken by a backslash on one line each."""
+    return re.sub(r" *\\\n *", " ", path.read_text(encoding="utf-8"))
+
+
 def commands(path: Path) -> list[tuple[str, list[str]]]:
     """The project's commands in a document: (name, options)."""
     found = []
-    for match in COMMAND.finditer(path.read_text(encoding="utf-8")):
+    for match in COMMAND.finditer(joined(path)):
         name = match["script"] or match["installed"]
         options = shlex.split(re.sub(r"\$\w+", "1", match["options"]))
         if name in MODULES and options and options[0].startswith("-"):
@@ -85,20 +92,69 @@ def test_start_is_runnable() -> None:
     assert ROOT / "docs" / "start.md" in RUNNABLE
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
-def test_links_lead_somewhere(path: Path) -> None:
+def links(path: Path) -> list[str]:
+    """Targets of a document's links that lead to files of the project or to headings."""
     text = re.sub(r"`[^`]*`", "", path.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not re.match(r"[a-z]+:", target) and not target.startswith("#"):
-            assert (path.parent / target.partition("#")[0]).exists(), f"{path.name}: {target}"
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target)]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
-def test_named_scripts_exist(path: Path) -> None:
-    for name in re.findall(
-        r"(?:python |`)((?:benchmarks|docs|configs|tests)/[\w/]+\.(?:py|yaml))", path.read_text("utf-8")
-    ):
-        assert (ROOT / name).is_file(), f"{path.name}: {name}"
+def anchors(path: Path) -> set[str]:
+    """The anchors that a reader on the web finds in a document: its headings in small letters, with hyphens."""
+    headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+EACH_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+
+
+@EACH_DOCUMENT
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in links(path):
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), f"{path.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{path.name}: {link}"
+
+
+def test_every_page_is_reachable() -> None:
+    reached, waiting = {INDEX}, [INDEX]
+    while waiting:
+        path = waiting.pop()
+        targets = {(path.parent / link.partition("#")[0]).resolve() for link in links(path)}
+        new = {target for target in targets if target.suffix == ".md"} - reached
+        reached |= new
+        waiting += new
+    assert set(DOCUMENTS) - reached <= {ROOT / "README.md"}, "pages that no link from docs/README.md leads to"
+    assert INDEX in {(ROOT / link).resolve() for link in links(ROOT / "README.md")}
+
+
+@EACH_DOCUMENT
+def test_named_files_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    folders = "benchmarks|configs|tests|thfuse_sam|tools"
+    for name in re.findall(rf"(?:python |`)((?:{folders})/[\w/.]+)`?", text):
+        assert (ROOT / name).exists(), f"{path.name}: {name}"
+    for module in re.findall(r"python -m ((?:benchmarks|tools)[\w.]*)", text):
+        assert importlib.util.find_spec(module), f"{path.name}: {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_a_guide_has_one_table_at_most(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert sum(bool(re.fullmatch(r"[|:\- ]+", line)) and "|" in line for line in lines) <= 1 + (
+        path.name == "architecture.md"
+    )
+
+
+MEASURED = sorted(path for path in (ROOT / "benchmarks" / "results").glob("*.md") if path.name != "README.md")
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.name)
+def test_figures_have_machine_and_date(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "AMD EPYC" in text or "Python 3" in text
+    dates = re.findall(r"^## .*?(\d{4}-\d\d-\d\d)", text, re.MULTILINE)
+    assert dates
 
 
 def test_each_promise_names_a_test() -> None:
