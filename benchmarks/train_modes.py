@@ -77,9 +77,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from thfuse_sam.datasets.pairs import find_pairs
     from thfuse_sam.devices import resolve_device
     from thfuse_sam.fusion.training import count_masks, fusion_loss
+    from thfuse_sam.images import read_for_sam
     from thfuse_sam.interrupts import StopRequest
     from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
-    from thfuse_sam.masks.source import LiveMasks
     from thfuse_sam.masks.tree import MaskTree
     from thfuse_sam.models import build_network
     from thfuse_sam.report.run_facts import code_version, machine
@@ -89,9 +89,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     pairs = find_pairs(options.dataset_path)
     used = pairs.pairs[: options.batch_size * (options.steps + 1)]
     if options.measure == "prepare":
-        made = LiveMasks(build_generator(options, device).label_map, MaskTree(options.masks))
-        whole = FusionDataset(used, made)
-        return {"pairs": sum(1 for index in range(len(whole)) if whole[index])}
+        generator, tree = build_generator(options, device), MaskTree(options.masks)
+        for pair in used:
+            tree.write("ir", pair.name, generator.label_map(read_for_sam(pair.ir, "ir")))
+            tree.write("vi", pair.name, generator.label_map(read_for_sam(pair.vi, "vi")))
+        return {"pairs": len(used)}
     source = build_mask_source(
         MaskPlan(options.measure, "benchmark", options.masks if options.measure == "precomputed" else None),
         options,

@@ -38,7 +38,7 @@ def main() -> None:
     infrared = np.repeat(scene.infrared[..., None], 3, axis=2)
     overlays = [draw_overlay(image, generator.label_map(image)) for image in (infrared, scene.visible)]
     network, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")
-    sample = FusionDataset([pair], LiveMasks(generator.label_map, None))[0]
+    sample = FusionDataset([pair], LiveMasks(generator.label_map))[0]
     fused = add_colour(fuse_luma(network, sample, torch.device("cpu")), scene.visible)
     sources, masks = _side_by_side(infrared, scene.visible), _side_by_side(*overlays)
     left = np.vstack([sources, np.full((GAP, sources.shape[1], 3), 255, np.uint8), masks])

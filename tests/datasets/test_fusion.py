@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError
-from thfuse_sam.images import luma, read_infrared, read_visible
+from thfuse_sam.images import luma, read_for_sam, read_infrared, read_visible
 from thfuse_sam.masks.source import LiveMasks, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskTree
 
@@ -24,7 +24,7 @@ def label_by_brightness(image: np.ndarray) -> np.ndarray:
     return image[:, :, 0]
 
 
-LIVE = LiveMasks(label_by_brightness, None)
+LIVE = LiveMasks(label_by_brightness)
 
 
 def samples(dataset: FusionDataset) -> list[FusionSample]:
@@ -166,10 +166,12 @@ def test_no_masks(make_pairs: MakePairs) -> None:
 def test_live_and_precomputed_samples_are_equal(make_pairs: MakePairs, tmp_path: Path) -> None:
     pairs = find_pairs(make_pairs(("0", "1"), size=(40, 30))).pairs
     tree = MaskTree(tmp_path / "tree")
-    live = FusionDataset(pairs, LiveMasks(label_by_brightness, tree), crop_size=16, augment=True)
-    first = samples(live)
+    for pair in pairs:
+        for modality, path in (("ir", pair.ir), ("vi", pair.vi)):
+            tree.write(modality, pair.name, label_by_brightness(read_for_sam(path, modality)))
+    live = FusionDataset(pairs, LIVE, crop_size=16, augment=True)
     ahead = FusionDataset(pairs, PrecomputedMasks(tree.root, {}), crop_size=16, augment=True)
-    for one, other in zip(first, samples(ahead), strict=True):
+    for one, other in zip(samples(live), samples(ahead), strict=True):
         assert_same(one, other)
 
 

@@ -13,7 +13,7 @@ from thfuse_sam.masks.format import (
     guidance_inputs,
     label_map,
     labels,
-    mask_shape,
+    mask_stamp,
     placeholder_guidance,
     read_mask,
     write_mask,
@@ -115,7 +115,7 @@ def test_write_and_read_back(tmp_path: Path, kind: type, view: bool) -> None:
     np.testing.assert_array_equal(read, stored)
     assert read.dtype == kind and read.flags.writeable and read.flags.c_contiguous
     np.testing.assert_array_equal(np.load(path, allow_pickle=False), stored)
-    assert mask_shape(path) == stored.shape
+    assert mask_stamp(path)[0] == stored.shape
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -239,7 +239,7 @@ def test_huge_claim_is_refused_before_memory_is_asked_for(tmp_path: Path) -> Non
             with pytest.raises(MaskReadError, match="truncated"):
                 read_mask(path, shape)
         with pytest.raises(MaskReadError, match="truncated"):
-            mask_shape(path)
+            mask_stamp(path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()

@@ -7,7 +7,7 @@ import pytest
 
 from thfuse_sam.errors import MaskReadError
 from thfuse_sam.masks.format import label_map
-from thfuse_sam.masks.instances import read_instances, write_instances
+from thfuse_sam.masks.instances import encode_instances, read_instances
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def random_instances(count: int, shape: tuple[int, int]) -> list[FakeInstance]:
 def test_write_and_read_back_in_the_order_of_the_labels(tmp_path: Path) -> None:
     shape = (13, 17)
     instances = random_instances(5, shape)
-    path = tmp_path / "ir" / "a.json"
-    write_instances(path, instances, shape)
+    path = tmp_path / "a.json"
+    path.write_text(encode_instances(instances, shape), encoding="utf-8")
     records = read_instances(path, shape)
     assert [record["label"] for record in records] == [1, 2, 3, 4, 5]
     for record, instance in zip(records, reversed(instances), strict=True):
@@ -46,16 +46,15 @@ def test_write_and_read_back_in_the_order_of_the_labels(tmp_path: Path) -> None:
 
 
 def test_plain_json_without_instances(tmp_path: Path) -> None:
-    write_instances(tmp_path / "a.json", [], (3, 4))
+    (tmp_path / "a.json").write_text(encode_instances([], (3, 4)), encoding="utf-8")
     content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert content == {"height": 3, "width": 4, "instances": []}
     assert read_instances(tmp_path / "a.json", (3, 4)) == []
 
 
-def test_wrong_shape_is_not_written(tmp_path: Path) -> None:
+def test_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="the image"):
-        write_instances(tmp_path / "a.json", random_instances(1, (3, 4)), (4, 3))
-    assert list(tmp_path.iterdir()) == []
+        encode_instances(random_instances(1, (3, 4)), (4, 3))
 
 
 @pytest.mark.parametrize(

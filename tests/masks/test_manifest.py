@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from thfuse_sam.errors import ManifestError
-from thfuse_sam.masks.manifest import Manifest, Signature, find_image, foreign_source, require_same_signature
+from thfuse_sam.masks.manifest import ForeignSources, Manifest, Signature, find_image, require_same_signature
 
 SIGNATURE = Signature(
     model_type="vit_b",
@@ -67,9 +67,9 @@ def test_package_version_does_not_count() -> None:
     require_same_signature(Manifest(SIGNATURE), dataclasses.replace(SIGNATURE, package_version="2.0"))
 
 
-def test_departures_of_some_settings() -> None:
-    assert SIGNATURE.departures({"model_type": "vit_b", "points_per_side": 32}) == []
-    assert SIGNATURE.departures({"points_per_side": 8}) == ["points_per_side 32 (asked: 8)"]
+def test_differences_of_some_settings() -> None:
+    assert SIGNATURE.differences({"model_type": "vit_b", "points_per_side": 32}) == []
+    assert SIGNATURE.differences({"points_per_side": 8}) == ["points_per_side 32 (asked: 8)"]
 
 
 def edited(**changes: object) -> str:
@@ -129,17 +129,17 @@ def test_foreign_source(tmp_path: Path) -> None:
     image(tmp_path / "second" / "0002.png", 2)
     image(tmp_path / "copy" / "0001.png", 1)
     manifest = Manifest(SIGNATURE, sources=[{"ir": str(tmp_path / "first"), "vi": str(tmp_path / "none")}])
-    assert foreign_source(manifest, "ir", "0001", tmp_path / "second") == first
+    assert ForeignSources(manifest, "ir", tmp_path / "second").find("0001") == first
     # Ours: the same folder, the same image elsewhere, another name, a folder that is gone, another modality.
-    assert foreign_source(manifest, "ir", "0001", tmp_path / "first") is None
-    assert foreign_source(manifest, "ir", "0001", tmp_path / "copy") is None
-    assert foreign_source(manifest, "ir", "0002", tmp_path / "second") is None
-    assert foreign_source(manifest, "vi", "0001", tmp_path / "second") is None
+    assert ForeignSources(manifest, "ir", tmp_path / "first").find("0001") is None
+    assert ForeignSources(manifest, "ir", tmp_path / "copy").find("0001") is None
+    assert ForeignSources(manifest, "ir", tmp_path / "second").find("0002") is None
+    assert ForeignSources(manifest, "vi", tmp_path / "second").find("0001") is None
 
 
 def test_foreign_source_in_nested_folders(tmp_path: Path) -> None:
     other = image(tmp_path / "kaist" / "set00" / "lwir" / "I0.png", 1)
     image(tmp_path / "new" / "set00" / "I0.png", 2)
     manifest = Manifest(SIGNATURE, sources=[{"ir": str(tmp_path / "kaist" / "**" / "lwir")}])
-    assert foreign_source(manifest, "ir", "set00/I0", tmp_path / "new") == other
-    assert foreign_source(manifest, "ir", "set00/I0", tmp_path / "kaist" / "**" / "lwir") is None
+    assert ForeignSources(manifest, "ir", tmp_path / "new").find("set00/I0") == other
+    assert ForeignSources(manifest, "ir", tmp_path / "kaist" / "**" / "lwir").find("set00/I0") is None

@@ -13,7 +13,7 @@ from thfuse_sam.images import write_image
 from thfuse_sam.masks.instances import encode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.shards import MaskShards, ShardWriter
-from thfuse_sam.masks.source import MaskCounts, PrecomputedMasks
+from thfuse_sam.masks.source import PrecomputedMasks
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.masks.verify import verify_tree
@@ -165,7 +165,7 @@ def test_a_damaged_shard_costs_its_own_masks(tmp_path: Path) -> None:
     store = MaskShards(tmp_path)
     assert store.names("ir") == sorted(["scene.v2", LONG])
     assert len(store.damaged) == 1 and str(first) in store.damaged[0]
-    assert [line for line in verify_tree(store, {}).unreadable if str(first) in line]
+    assert [line for line in verify_tree(store, {}).lines["unreadable"] if str(first) in line]
 
 
 def test_names_cannot_leave_the_tree(tmp_path: Path) -> None:
@@ -181,11 +181,10 @@ def test_names_cannot_leave_the_tree(tmp_path: Path) -> None:
 def test_training_reads_shards_as_it_reads_a_tree(tmp_path: Path) -> None:
     fill(tmp_path)
     source = pickle.loads(pickle.dumps(PrecomputedMasks(tmp_path, {})))  # noqa: S301
-    made = source.get("ir", "scene.v2", Path("x.png"), SHAPE)
-    assert made is not None and (made == 2).all()
+    read = source.get("ir", "scene.v2", Path("x.png"), SHAPE)
+    assert read is not None and (read == 2).all()
     assert source.get("ir", "scene.v2", Path("x.png"), (9, 9)) is None
     assert source.get("ir", "gone", Path("x.png"), SHAPE) is None
-    assert source.report() == MaskCounts(found=1, missing=1, broken=1)
 
 
 def test_verify_reads_shards(tmp_path: Path) -> None:
@@ -195,8 +194,8 @@ def test_verify_reads_shards(tmp_path: Path) -> None:
         write_image(path, np.zeros(SHAPE, np.uint8))
     Manifest(Signature("vit_b", "00", {}, "1.0")).save(tmp_path / "tree")
     report = verify_tree(MaskShards(tmp_path / "tree"), {"ir": images}, require_instances=True)
-    assert report.ok and report.sound == 3
+    assert report.problems() == [] and report.sound == 3
     write_image(images["scene.v2"], np.zeros((3, 3), np.uint8))
     images["new"] = images.pop("a/0001")
-    found = verify_tree(MaskShards(tmp_path / "tree"), {"ir": images})
-    assert len(found.missing) == len(found.left_over) == len(found.wrong_size) == 1
+    report = verify_tree(MaskShards(tmp_path / "tree"), {"ir": images})
+    assert len(report.lines["missing"]) == len(report.lines["left over"]) == len(report.lines["wrong size"]) == 1

@@ -11,7 +11,7 @@ from PIL import Image
 from thfuse_sam.errors import ImageReadError, ManifestError, UsageError
 from thfuse_sam.images import MODALITIES, Modality, image_size, read_for_sam
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.source import LiveMasks, MaskCounts, NoMasks, PrecomputedMasks
+from thfuse_sam.masks.source import LiveMasks, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskTree
 
 SIGNATURE = Signature("fake", "00", {}, "1.0")
@@ -46,61 +46,33 @@ def precompute(images: dict[Modality, dict[str, Path]], tree: MaskTree) -> None:
 
 def test_live_and_precomputed_masks_are_equal_byte_for_byte(tmp_path: Path) -> None:
     images = write_images(tmp_path)
-    ahead, through = MaskTree(tmp_path / "ahead"), MaskTree(tmp_path / "through")
+    ahead = MaskTree(tmp_path / "ahead")
     precompute(images, ahead)
     precomputed = PrecomputedMasks(ahead.root, {modality: tmp_path / modality for modality in MODALITIES})
-    live = LiveMasks(fake_label_map, None)
-    writing = LiveMasks(fake_label_map, through)
+    live = LiveMasks(fake_label_map)
     for modality, files in images.items():
         for name, path in files.items():
             shape = image_size(path)
             assert shape == (20, 30)
             expected = precomputed.get(modality, name, path, shape)
             assert expected is not None and len(np.unique(expected)) > 5
-            for source in (live, writing, writing):
-                mask = source.get(modality, name, path, shape)
-                assert mask is not None and mask.dtype == expected.dtype and mask.tobytes() == expected.tobytes()
-            assert through.path(modality, name).read_bytes() == ahead.path(modality, name).read_bytes()
-
-
-def test_live_masks_use_the_tree_and_replace_what_is_broken(tmp_path: Path) -> None:
-    images = write_images(tmp_path)
-    path = images["ir"]["plain"]
-    tree = MaskTree(tmp_path / "tree")
-    calls: list[int] = []
-
-    def generator(image: np.ndarray) -> np.ndarray:
-        calls.append(1)
-        return fake_label_map(image)
-
-    source = LiveMasks(generator, tree)
-    first = source.get("ir", "plain", path, (20, 30))
-    source.get("ir", "plain", path, (20, 30))
-    assert len(calls) == 1
-    tree.path("ir", "plain").write_bytes(b"broken")
-    np.testing.assert_array_equal(source.get("ir", "plain", path, (20, 30)), first)
-    assert len(calls) == 2
-    np.testing.assert_array_equal(tree.read("ir", "plain", (20, 30)), first)
-    assert source.report() == MaskCounts(found=3)
+            mask = live.get(modality, name, path, shape)
+            assert mask.dtype == expected.dtype and mask.tobytes() == expected.tobytes()
 
 
 def test_live_masks_of_an_unreadable_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    tree = MaskTree(tmp_path / "tree")
     with pytest.raises(ImageReadError):
-        LiveMasks(fake_label_map, tree).get("ir", "a", tmp_path / "a.png", (4, 4))
-    assert not tree.has("ir", "a")
+        LiveMasks(fake_label_map).get("ir", "a", tmp_path / "a.png", (4, 4))
 
 
-def test_live_masks_of_a_wrong_shape_are_not_kept(tmp_path: Path) -> None:
+def test_live_masks_of_a_wrong_shape_are_refused(tmp_path: Path) -> None:
     path = write_images(tmp_path)["ir"]["plain"]
-    tree = MaskTree(tmp_path / "tree")
     with pytest.raises(ValueError, match="the generator made a label map of"):
-        LiveMasks(lambda image: np.zeros((1, 1), np.uint8), tree).get("ir", "plain", path, (20, 30))
-    assert not tree.has("ir", "plain")
+        LiveMasks(lambda image: np.zeros((1, 1), np.uint8)).get("ir", "plain", path, (20, 30))
 
 
-def test_missing_and_broken_masks_give_none_and_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_and_broken_masks_give_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = write_images(tmp_path)
     tree = MaskTree(tmp_path / "tree")
     precompute(images, tree)
@@ -109,12 +81,10 @@ def test_missing_and_broken_masks_give_none_and_are_counted(tmp_path: Path, capl
     source = PrecomputedMasks(tree.root, {})
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            source.start_epoch()
             for modality, files in images.items():
                 for name, path in files.items():
                     mask = source.get(modality, name, path, (20, 30))
                     assert (mask is None) == (name == "deep")
-            assert source.report() == MaskCounts(found=2, missing=1, broken=1)
     # Once, not once an epoch.
     assert [str(tree.path("vi", "deep")) in record.message for record in caplog.records] == [True]
 
@@ -125,7 +95,6 @@ def test_mask_of_another_size_is_broken(tmp_path: Path) -> None:
     tree.write("ir", "plain", np.ones((30, 20), np.uint8))
     source = PrecomputedMasks(tree.root, {})
     assert source.get("ir", "plain", images["ir"]["plain"], (20, 30)) is None
-    assert source.report().broken == 1
 
 
 def test_masks_of_another_data_set_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -171,16 +140,14 @@ def test_unreadable_manifest(tmp_path: Path) -> None:
 def test_no_masks() -> None:
     source = NoMasks()
     assert source.get("ir", "a", Path("a.png"), (2, 2)) is None
-    assert source.report() == MaskCounts(missing=1)
-    source.start_epoch()
-    assert source.report() == MaskCounts()
 
 
 def test_sources_can_be_pickled(tmp_path: Path) -> None:
     MaskTree(tmp_path).write("ir", "a", np.ones((2, 2), np.uint8))
-    for source in (NoMasks(), PrecomputedMasks(tmp_path, {}), LiveMasks(fake_label_map, MaskTree(tmp_path))):
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    for source in (NoMasks(), PrecomputedMasks(tmp_path, {}), LiveMasks(fake_label_map)):
         copy = pickle.loads(pickle.dumps(source))  # noqa: S301
-        assert (copy.get("ir", "a", Path("a.png"), (2, 2)) is None) == isinstance(source, NoMasks)
+        assert (copy.get("ir", "a", tmp_path / "a.png", (2, 2)) is None) == isinstance(source, NoMasks)
 
 
 def test_masks_made_ahead_never_load_sam() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from thfuse_sam.images import MODALITIES, Modality
-from thfuse_sam.masks.instances import write_instances
+from thfuse_sam.masks.instances import encode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskTree
-from thfuse_sam.masks.verify import VerifyReport, verify_tree
+from thfuse_sam.masks.verify import Kind, VerifyReport, verify_tree
 
 SHAPE = (16, 24)
 SIGNATURE = Signature("vit_b", "00", {"points_per_side": 32}, "1.0")
@@ -41,21 +41,20 @@ def case(tmp_path: Path, make_pairs: Callable[..., Path]) -> Case:
     return Case(tree, images, manifest)
 
 
-def only(report: VerifyReport, kind: str) -> str:
+def only(report: VerifyReport, kind: Kind) -> str:
     """The one line of `kind`, when nothing else was found."""
-    assert not report.ok
-    assert len(report.problems()) == len(getattr(report, kind)) == 1, report
+    assert len(report.problems()) == len(report.lines[kind]) == 1, report
     return str(report.problems()[0])
 
 
 def test_sound_tree(case: Case) -> None:
     report = case.verify(asked={"model_type": "vit_b", "points_per_side": 32})
-    assert report.ok and report.sound == 4 and report.problems() == []
+    assert report.sound == 4 and report.problems() == []
 
 
 def test_masks_of_other_images_of_the_same_names(case: Case, tmp_path: Path, make_pairs: Callable[..., Path]) -> None:
     own = {modality: tmp_path / "pairs" / modality for modality in MODALITIES}
-    assert case.verify(folders=own).ok
+    assert case.verify(folders=own).problems() == []
     other = make_pairs(("a/0001", "0002"), size=SHAPE, root=tmp_path / "other")
     path = other / "ir" / "0002.png"
     path.write_bytes((other / "vi" / "0002.png").read_bytes())
@@ -101,13 +100,13 @@ def test_unreadable_image(case: Case) -> None:
 
 def test_wrong_size(case: Case) -> None:
     case.tree.write("ir", "0002", np.ones((24, 16), np.uint8))
-    line = only(case.verify(), "wrong_size")
+    line = only(case.verify(), "wrong size")
     assert "(24, 16)" in line and "(16, 24)" in line
 
 
 def test_left_over(case: Case) -> None:
     case.tree.write("ir", "gone", np.ones(SHAPE, np.uint8))
-    assert str(case.tree.path("ir", "gone")) in only(case.verify(), "left_over")
+    assert str(case.tree.path("ir", "gone")) in only(case.verify(), "left over")
 
 
 def test_masks_of_another_recorded_data_set_are_not_left_over(
@@ -119,7 +118,7 @@ def test_masks_of_another_recorded_data_set_are_not_left_over(
     case.tree.write("ir", "set00/I0", np.ones(SHAPE, np.uint8))
     case.manifest.sources.append({"ir": str(tmp_path / "second" / "**" / "lwir")})
     case.manifest.save(case.tree.root)
-    assert case.verify().ok
+    assert case.verify().problems() == []
 
 
 def test_partial_file(case: Case) -> None:
@@ -141,18 +140,18 @@ def test_without_manifest(case: Case) -> None:
 def test_instances(case: Case) -> None:
     for modality in MODALITIES:
         for name in case.images[modality]:
-            write_instances(case.tree.instances_path(modality, name), [], SHAPE)
-    assert case.verify(require_instances=True).ok
+            case.tree.instances_path(modality, name).write_text(encode_instances([], SHAPE), encoding="utf-8")
+    assert case.verify(require_instances=True).problems() == []
     case.tree.instances_path("ir", "0002").write_text("{", encoding="utf-8")
-    assert case.verify().ok
+    assert case.verify().problems() == []
     assert "damaged" in only(case.verify(require_instances=True), "unreadable")
     case.tree.instances_path("ir", "0002").unlink()
     assert "0002.json" in only(case.verify(require_instances=True), "missing")
 
 
 def test_instances_without_a_mask_are_left_over(case: Case) -> None:
-    write_instances(case.tree.instances_path("ir", "gone"), [], SHAPE)
-    assert "gone.json" in only(case.verify(), "left_over")
+    case.tree.instances_path("ir", "gone").write_text(encode_instances([], SHAPE), encoding="utf-8")
+    assert "gone.json" in only(case.verify(), "left over")
 
 
 def test_nothing_is_written(case: Case) -> None:

@@ -115,11 +115,11 @@ def test_killed_ten_times(tmp_path: Path, images: dict[Modality, Path], store: s
         found = {path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.suffix != ".partial"}
         assert found == whole
         assert all((root / path).read_bytes() == (tmp_path / "whole" / path).read_bytes() for path in whole)
-    found_by_verify = verify_tree(
+    report = verify_tree(
         open_masks(root), {key: {p.stem: p for p in folder.iterdir()} for key, folder in images.items()}
     )
-    assert found_by_verify.sound == 20
-    assert [line for line in found_by_verify.problems() if not line.startswith("partial")] == []
+    assert report.sound == 20
+    assert [line for line in report.problems() if not line.startswith("partial")] == []
 
 
 # Shards

@@ -159,7 +159,7 @@ def instance_seeds(folder: Path) -> list[bytes]:
 def read_manifest(content: bytes, folder: Path) -> None:
     write(folder, "manifest.json", content)
     manifest = Manifest.load(folder)
-    manifest.signature.differences(Signature("vit_b", "0" * 64, {"points_per_side": 32}, "0"))
+    manifest.signature.differences({"model_type": "vit_b", "points_per_side": 32})
 
 
 def manifest_seeds(folder: Path) -> list[bytes]:

@@ -437,7 +437,7 @@ def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], images: str) -> No
 def build_mask_source(plan: MaskPlan, options: argparse.Namespace, device: torch.device, pairs: PairSet) -> MaskSource:
     """The mask source of `plan` for `pairs`. SAM is imported, and its checkpoint opened, in live mode only."""
     if plan.mode == "live":
-        return LiveMasks(build_generator(options, device).label_map, None)
+        return LiveMasks(build_generator(options, device).label_map)
     if plan.root is not None:
         return PrecomputedMasks(plan.root, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
     return NoMasks()

@@ -176,7 +176,7 @@ class FusionSession:
         gray: bool = False,
     ) -> FuseReport:
         """Fuse all of `pairs` into `output_dir`; see `fuse_pairs`. Pairs that cannot be fused are in its `failures`."""
-        masks = LiveMasks(self._generator(thresholds).label_map, None)
+        masks = LiveMasks(self._generator(thresholds).label_map)
         return fuse_pairs(
             self._network,
             pairs.pairs,

@@ -117,13 +117,11 @@ def decode_mask(content: bytes, place: str, shape: tuple[int, int] | None) -> np
     return _read_checked(io.BytesIO(content), place, shape, len(content))
 
 
-def mask_shape(path: Path) -> tuple[int, int]:
-    """(height, width) of a mask from its header alone, if the file is long enough for it. Raises MaskReadError."""
-    return mask_stamp(path)[0]
-
-
 def mask_stamp(path: Path | str) -> tuple[tuple[int, int], int]:
-    """As `mask_shape`, with the time of the last change in nanoseconds. Made for asking about very many masks."""
+    """(height, width) of a mask from its header alone, and the time of its last change in nanoseconds.
+
+    Fast enough for very many masks. Raises MaskReadError, also where the file is too short for that size.
+    """
     with _as_read_error(path):
         descriptor = os.open(path, _READ_BINARY)
         try:
@@ -149,7 +147,7 @@ def _usual_header(start: bytes) -> tuple[tuple[int, int], int] | None:
 
 
 def encoded_shape(content: bytes, length: int, place: str) -> tuple[int, int]:
-    """As `mask_shape`, from the first bytes of a `.npy` file that is `length` bytes long."""
+    """(height, width) of a mask, from the first bytes of a `.npy` file that is `length` bytes long."""
     return _checked_header(io.BytesIO(content), place, None, length)[0]
 
 

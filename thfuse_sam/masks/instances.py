@@ -21,7 +21,6 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.errors import MaskReadError
-from thfuse_sam.files import write_text
 from thfuse_sam.masks.format import paint_order
 
 
@@ -51,14 +50,6 @@ class InstanceLike(Protocol):
     @property
     def area(self) -> int:
         """Pixels of the mask."""
-
-
-def write_instances(path: Path, instances: Sequence[InstanceLike], shape: tuple[int, int]) -> None:
-    """Write the instances of an image of (height, width) `shape`, atomically, in the order of their labels.
-
-    Raises OutputError where the system refuses.
-    """
-    write_text(path, encode_instances(instances, shape))
 
 
 def encode_instances(instances: Sequence[InstanceLike], shape: tuple[int, int]) -> str:

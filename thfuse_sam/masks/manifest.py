@@ -13,7 +13,7 @@ import filecmp
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +43,17 @@ class Signature:
     package_version: str  # informational: another version is not refused
     precision: str = "fp32"
 
-    def differences(self, asked: "Signature") -> list[str]:
-        """Each setting that differs, as 'name VALUE (asked: VALUE)'; the package version does not count."""
-        settings = asked.settings()
-        absent = {name: None for name in self.settings() if name not in settings}
-        return self.departures({**settings, **absent})
-
-    def departures(self, asked: Mapping[str, Any]) -> list[str]:
-        """As `differences`, for some settings only: {"model_type": "vit_b", "points_per_side": 32}."""
-        mine = self.settings()
+    def differences(self, asked: Mapping[str, Any]) -> list[str]:
+        """Each of the settings `asked` that differs, as 'name VALUE (asked: VALUE)'."""
+        own = self.settings()
         return [
-            f"{name} {_short(mine.get(name))} (asked: {_short(value)})"
+            f"{name} {_short(own.get(name))} (asked: {_short(value)})"
             for name, value in asked.items()
-            if name not in mine or mine[name] != value
+            if name not in own or own[name] != value
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Everything that counts, under one flat set of names."""
+        """Everything that counts, under one flat set of names: not the package's version."""
         return {
             "model_type": self.model_type,
             "checkpoint_sha256": self.checkpoint_sha256,
@@ -90,13 +84,26 @@ class Manifest:
             raise ManifestError(f"{path}: not readable as JSON ({error}); {_REMEDY}") from error
         return cls._from_json(content, path)
 
+    @classmethod
+    def find(cls, root: Path) -> "Manifest | None":
+        """As `load`, or None where there is no manifest."""
+        return cls.load(root) if (root / MANIFEST_NAME).is_file() else None
+
     def save(self, root: Path) -> None:
         """Write `manifest.json` into `root` atomically. Raises OutputError."""
         write_json(root / MANIFEST_NAME, {"format_version": FORMAT_VERSION, **asdict(self)})
 
-    def records(self, modality: Modality, folder: Path) -> bool:
-        """Whether masks were made from this very folder (or pattern, see `find_image`)."""
-        return str(folder.resolve()) in (source.get(modality) for source in self.sources)
+    def folders(self, modality: Modality) -> list[Path]:
+        """The folders (or patterns, see `find_image`) whose images have masks in the tree."""
+        return [Path(source[modality]) for source in self.sources if modality in source]
+
+    def failure_reasons(self) -> dict[tuple[str, str], str]:
+        """Why images have no mask, by (modality, name)."""
+        return {(entry.get("modality", ""), entry.get("name", "")): entry.get("reason", "") for entry in self.failures}
+
+    def with_source(self, source: dict[str, str]) -> "Manifest":
+        """This manifest, with a data set among its sources."""
+        return self if source in self.sources else replace(self, sources=[*self.sources, source])
 
     @classmethod
     def _from_json(cls, content: Any, path: Path) -> "Manifest":
@@ -121,7 +128,9 @@ class Manifest:
 
 def require_same_signature(manifest: Manifest, signature: Signature, remedy: str = _REMEDY) -> None:
     """Raise ManifestError naming each setting of the tree that differs from what is asked for now."""
-    differences = manifest.signature.differences(signature)
+    own = manifest.signature
+    # A setting that only one of the two has counts as None in the other.
+    differences = own.differences({**dict.fromkeys(own.settings()), **signature.settings()})
     if differences:
         raise ManifestError(f"the mask tree was made with other settings: {', '.join(differences)}; {remedy}")
 
@@ -162,9 +171,8 @@ class ForeignSources:
 
     def __init__(self, manifest: Manifest, modality: Modality, folder: Path) -> None:
         own = folder.resolve()
-        recorded = (Path(source[modality]) for source in manifest.sources if modality in source)
         self._folder = folder
-        self._others = [other for other in recorded if other != own]
+        self._others = [other for other in manifest.folders(modality) if other != own]
 
     def find(self, name: str) -> Path | None:
         """The image of another recorded data set that the existing mask called `name` may have been made from.
@@ -178,9 +186,16 @@ class ForeignSources:
         return None
 
 
-def foreign_source(manifest: Manifest, modality: Modality, name: str, folder: Path) -> Path | None:
-    """`ForeignSources.find` for a single mask."""
-    return ForeignSources(manifest, modality, folder).find(name)
+def foreign_sources(manifest: Manifest | None, folders: Mapping[Modality, Path]) -> dict[Modality, ForeignSources]:
+    """What a reader of masks has to ask before it uses a mask of a modality; nothing where that is not among the keys.
+
+    A folder that the manifest names needs no look: making the tree has ruled out foreign masks.
+    """
+    return {
+        modality: ForeignSources(manifest, modality, folder)
+        for modality, folder in folders.items()
+        if manifest is not None and folder.resolve() not in manifest.folders(modality)
+    }
 
 
 def find_image(folder: Path, name: str) -> Path | None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import Modality, read_for_sam
 from thfuse_sam.masks.format import labels
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.report.contact_sheet import spread_entries
 from thfuse_sam.report.page import REPORT_FOLDER, replacing, write_page
@@ -51,7 +51,8 @@ def write_precompute_report(
     tree = open_masks(root)
     tallies = {modality: _Tally() for modality in images}
     problems: dict[str, list[str]] = {"failed": [], "missing": [], "unreadable": [], "empty": []}
-    failures = _failures(root)
+    manifest = Manifest.find(root)
+    failures = manifest.failure_reasons() if manifest is not None else {}
     readable: list[tuple[Modality, str, Path]] = []
     for modality, found in images.items():
         for name, path in found.items():
@@ -79,14 +80,6 @@ def write_precompute_report(
         }
         page = write_page(staging, "precompute", facts, data)
     return folder / page.name
-
-
-def _failures(root: Path) -> dict[tuple[str, str], str]:
-    """Reasons by modality and name, from the manifest."""
-    if not (root / MANIFEST_NAME).is_file():
-        return {}
-    entries = Manifest.load(root).failures
-    return {(entry.get("modality", ""), entry.get("name", "")): entry.get("reason", "") for entry in entries}
 
 
 def _count(tally: _Tally, label_map: npt.NDArray[np.int64]) -> int:

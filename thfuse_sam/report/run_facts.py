@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import thfuse_sam
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+from thfuse_sam.masks.manifest import Manifest
 
 Facts = list[tuple[str, str]]  # (label, value) in the order in which they are shown
 
@@ -55,9 +55,10 @@ def machine(device: torch.device) -> str:
 
 def mask_signature(root: Path) -> str:
     """What made the mask tree at `root`, in one line. Raises ManifestError where its manifest is unreadable."""
-    if not (root / MANIFEST_NAME).is_file():
+    manifest = Manifest.find(root)
+    if manifest is None:
         return f"{root}, no manifest"
-    signature = Manifest.load(root).signature
+    signature = manifest.signature
     settings = ", ".join(f"{name} {value}" for name, value in signature.generator.items())
     return f"{root}: {signature.model_type}, checkpoint {signature.checkpoint_sha256[:12]}; {settings}"
 

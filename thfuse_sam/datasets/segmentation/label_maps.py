@@ -68,11 +68,11 @@ def _find_beside_images(root: Path) -> Found:
 
 
 def _find_in_tree(root: Path) -> Found:
-    sources = Manifest.load(root).sources
+    manifest = Manifest.load(root)
     tree = MaskTree(root)
     entries, problems = [], []
     for modality in MODALITIES:
-        folders = [Path(source[modality]) for source in sources if modality in source]
+        folders = manifest.folders(modality)
         for name in tree.names(modality):
             path = tree.path(modality, name)
             image = next((found for folder in folders if (found := find_image(folder, name)) is not None), None)
