@@ -93,14 +93,15 @@ def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
 
 
 def generator_alone(arguments: list[str]) -> None:
-    from thfuse_sam.cli import precompute
+    from thfuse_sam.cli.precompute import build_parser
+    from thfuse_sam.commands.inputs import load_sam
+    from thfuse_sam.devices import resolve_device
     from thfuse_sam.images import read_for_sam
+    from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
-    options = precompute.build_parser().parse_args(arguments)
-    sam = precompute.resolve_sam(options.sam_model_type, options.sam_checkpoint)
-    settings = precompute._settings(options, precompute.MODEL_TYPES[sam.model_type].defaults)
-    device = str(precompute.resolve_device(options.device))
-    generator = precompute._make_generator(sam.model_type, sam.checkpoint, settings, device)
+    options = build_parser().parse_command(arguments).options
+    sam, model_type = load_sam(options, resolve_device(options.device))
+    generator = AutomaticMaskGenerator(sam, options.generator_settings(model_type))
     folders = {"ir": options.ir_dir, "vi": options.vi_dir}
     images = [read_for_sam(path, key) for key, folder in folders.items() for path in sorted(folder.iterdir())]
     started = time.perf_counter()

@@ -115,6 +115,15 @@ def make_directory(path: Path) -> Path:
     return path
 
 
+def require_writable(option: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, without making it. Raises OutputError that names `option`."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise OutputError(f"`{option}` {folder}: {existing} is a file, not a folder; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"`{option}` {folder}: {existing} is not writable; choose another folder")
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a binary file beside `path`, then rename it onto `path`.
 

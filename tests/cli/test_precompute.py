@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from thfuse_sam.cli import precompute as command
 from thfuse_sam.cli.precompute import main
+from thfuse_sam.commands import precompute as command
 from thfuse_sam.errors import DownloadError
 from thfuse_sam.files import file_sha256
 from thfuse_sam.images import read_for_sam, read_visible, write_image
@@ -306,10 +306,10 @@ def test_verify_without_a_tree(work: Path, capsys: pytest.CaptureFixture[str]) -
         (["--num_workers", "-1"], "num_workers"),
         (["--unknown"], "--unknown"),
         (["--n_jobs", "0"], "n_jobs"),
-        (["--shard", "0/4"], "'0/4' is not I/N"),
-        (["--shard", "5/4"], "'5/4' is not I/N"),
-        (["--shard", "2"], "'2' is not I/N"),
-        (["--devices", "cpu,,cpu"], "'cpu,,cpu'"),
+        (["--shard", "0/4"], "--shard 0/4: must be I/N"),
+        (["--shard", "5/4"], "--shard 5/4: must be I/N"),
+        (["--shard", "2"], "--shard 2: must be I/N"),
+        (["--devices", "cpu,,cpu"], "--devices cpu,,cpu"),
         (["--devices", "cpu,cuda:99"], "cuda:99"),
         (["--devices", "cpu,cpu", "--n_jobs", "2"], "give one of the two"),
         (["--ray_address", "auto"], "--engine ray"),
@@ -452,9 +452,9 @@ def test_debug_shows_the_traceback(work: Path, checkpoint: Path, capsys: pytest.
 def test_help_shows_every_generator_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for name in command.SETTINGS_HELP:
-        assert f"--{name}" in shown
-    assert set(command.SETTINGS_HELP) == set(GeneratorSettings.__dataclass_fields__)
+    for name in GeneratorSettings.__dataclass_fields__:
+        assert f"--{name} " in shown
+    assert "(default: 32; vit_nano 16)" in shown and "None" not in shown
 
 
 def test_ray_is_asked_for_and_absent(

@@ -30,6 +30,7 @@ from typing import Any
 
 from thfuse_sam import images
 from thfuse_sam.cli import common
+from thfuse_sam.cli.parser import CommandParser
 
 COMMANDS = ("precompute", "train", "test", "finetune", "predict")
 REQUESTS_TO_STOP = (signal.SIGINT, signal.SIGTERM)
@@ -53,6 +54,7 @@ FAULTS = {"vanish": Path.unlink, "truncate": _truncate, "hang": _wait, "die": _d
 
 def main() -> None:
     mains = {name: importlib.import_module(f"thfuse_sam.cli.{name}").main for name in COMMANDS}
+    importlib.import_module("thfuse_sam.commands.precompute")  # a command imports it when its options are read
     importlib.import_module("torch.utils.tensorboard")  # training imports it when it starts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:
@@ -111,13 +113,16 @@ def _start(command: Any, request: dict[str, Any], env: dict[str, str]) -> tuple[
 
 
 def _let_stop_when_options_are_read() -> None:
-    parse = common.CommandParser.parse_command
+    for parser in (CommandParser, common.CommandParser):
+        _listen_after(parser, parser.parse_command)
 
+
+def _listen_after(parser: Any, parse: Any) -> None:
     def parse_and_listen(*arguments: Any) -> Any:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS_TO_STOP)
         return parse(*arguments)
 
-    common.CommandParser.parse_command = parse_and_listen
+    parser.parse_command = parse_and_listen
 
 
 def _inject(kind: str, at: int, path: str) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -312,7 +313,11 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
         page = write_finetune_report(
             folder / REPORT_FOLDER,
             folder / LOG_NAME,
-            run_facts("finetune.py", given, device, _report_details(base, sam, mix, loss, counts, result)),
+            run_facts(
+                shlex.join(["python", "finetune.py", *given]),
+                device,
+                _report_details(base, sam, mix, loss, counts, result),
+            ),
             base,
             sam,
             val_set or train_set,

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import re
+import shlex
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ class CommandLine(Generic[_T]):
     """A command line that was understood."""
 
     options: _T
-    arguments: tuple[str, ...]  # as they were typed
+    text: str  # as it was typed
     dry_run: bool = False
     debug: bool = False
 
@@ -98,7 +99,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         for field in self._fields.values():
             if field.default is dataclasses.MISSING is field.default_factory and field.name not in values:
                 self.error(f"`{field.name}` is not given; it is required")
-        return CommandLine(self._options(**values), tuple(argv), **flags)
+        return CommandLine(self._options(**values), shlex.join(["python", self.prog, *argv]), **flags)
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The texts given for each option as its values. Raises OptionError."""

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,7 +154,9 @@ def _test(options: argparse.Namespace, given: Sequence[str]) -> int:
                 "masks": _masks_fact(plan, report),
                 "pairs": f"{len(report.fused)} of {pairs.ir_dir} and {pairs.vi_dir}, fused in {report.seconds:.1f} s",
             }
-            page.finish(run_facts("test.py", given, device, details), comparison, report.failures)
+            page.finish(
+                run_facts(shlex.join(["python", "test.py", *given]), device, details), comparison, report.failures
+            )
     _report(options, plan, report, comparison, str(model_path))
     for path in (*pairs.unpaired_ir, *pairs.unpaired_vi):
         log.warning("skipped %s: no partner", path)

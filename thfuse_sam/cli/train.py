@@ -186,7 +186,11 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
         page = write_training_report(
             folder,
             folder.parent / LOG_NAME,
-            run_facts("train.py", given, device, _report_details(options, parts, network, counts, result.latest)),
+            run_facts(
+                shlex.join(["python", "train.py", *given]),
+                device,
+                _report_details(options, parts, network, counts, result.latest),
+            ),
             checkpoints=list(options.output_dir.glob("model_epoch*.pth")),
             pairs=shown.pairs,
             masks=sources.of(shown),

@@ -15,12 +15,18 @@ SHIPPED_MODEL = Path("models/thfuse_lite.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairOptions(Options, group="image pairs"):
+class FolderOptions(Options, group="image pairs"):
+    """The folders of the two modalities, in place of one that holds both."""
+
+    ir_dir: Path | None = option(None, "folder of infrared images, in place of `dataset_path`")
+    vi_dir: Path | None = option(None, "folder of visible images, in place of `dataset_path`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(FolderOptions, group=FolderOptions.group):
     """Which image pairs."""
 
     dataset_path: Path | None = option(None, "folder of pairs, see datasets/README.md", default_text=str(TEST_SAMPLE))
-    ir_dir: Path | None = option(None, "folder of infrared images, in place of `dataset_path`")
-    vi_dir: Path | None = option(None, "folder of visible images, in place of `dataset_path`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +42,21 @@ class SamOptions(Options, group="SAM"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskOptions(SamOptions, group="masks"):
-    """Where masks come from. SAM's options are unused with a mask tree."""
+class LiveSamOptions(SamOptions, group="masks"):
+    """Whether SAM runs where no mask tree is given. Its options are unused with a mask tree."""
+
+    use_sam: bool = option(False, "without a mask tree: run SAM on every image (slow)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions(LiveSamOptions, group=LiveSamOptions.group):
+    """Where masks come from."""
 
     precomputed_masks_dir: Path | None = option(
         None,
         f"mask tree of precompute_masks.py; '{SWITCHED_OFF}' switches it off",
         default_text=f"{DEFAULT_MASKS_DIR} where it holds a manifest and `use_sam` is not given",
     )
-    use_sam: bool = option(False, "without a mask tree: run SAM on every image (slow)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,8 @@
 import datetime
 import os
 import platform
-import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,13 +15,13 @@ from thfuse_sam.masks.manifest import Manifest
 Facts = list[tuple[str, str]]  # (label, value) in the order in which they are shown
 
 
-def run_facts(program: str, arguments: Sequence[str], device: torch.device, details: Mapping[str, str]) -> Facts:
-    """The command, `details` of the caller, then code, machine and time.
+def run_facts(command: str, device: torch.device, details: Mapping[str, str]) -> Facts:
+    """The command as it was typed (none where it is ""), `details` of the caller, then code, machine and time.
 
     The machine is described and not named: reports are made to be passed on.
     """
     return [
-        ("command", shlex.join(["python", program, *arguments])),
+        *([("command", command)] if command else []),
         *details.items(),
         ("code", code_version()),
         ("machine", machine(device)),

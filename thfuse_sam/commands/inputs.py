@@ -1,0 +1,130 @@
+"""Where the pairs and the masks of a command come from."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from thfuse_sam.datasets.fusion import count_missing_masks
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped
+from thfuse_sam.errors import OptionError, command_text, naming
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
+from thfuse_sam.masks.store import has_masks
+from thfuse_sam.options.fields import AUTO
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS
+from thfuse_sam.options.groups import DEFAULT_MASKS_DIR, SWITCHED_OFF, FolderOptions, LiveSamOptions, SamOptions
+from thfuse_sam.shipped import find_shipped
+
+if TYPE_CHECKING:  # segment_anything is imported in live mode only
+    from segment_anything.modeling import Sam
+
+    from thfuse_sam.sam.generator import AutomaticMaskGenerator
+
+log = logging.getLogger(__name__)
+
+
+def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Path | None:
+    """The folder to look for pairs in: the given one, else none beside `ir_dir` or `vi_dir`, else `sample`."""
+    if given is not None:
+        return find_shipped(given)
+    return None if folders.ir_dir or folders.vi_dir else find_shipped(sample)
+
+
+def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:
+    """Look at the first of `pairs` for folders that stand for each other."""
+    if looks_swapped(pairs[0]):
+        log.warning(
+            "%s has colours and %s has none: are the infrared and the visible folder swapped?", pairs[0].ir, pairs[0].vi
+        )
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """Where masks come from. `reason` says why, for the log."""
+
+    mode: Literal["precomputed", "live", "none"]
+    reason: str
+    root: Path | None = None  # the mask tree; None in the other modes
+    made_by: str | None = None  # the model type that made it, where its manifest says so
+
+
+def plan_masks(tree: Path | None, options: LiveSamOptions) -> MaskPlan:
+    """Choose the mask source without building or opening anything but the manifest of `tree`. Raises OptionError."""
+    if tree is None and not options.use_sam and (DEFAULT_MASKS_DIR / MANIFEST_NAME).is_file():
+        return _precomputed(DEFAULT_MASKS_DIR, f"found {DEFAULT_MASKS_DIR}", options.sam_model_type)
+    switched_off = tree is not None and str(tree).lower() == str(SWITCHED_OFF)
+    if tree is not None and not switched_off:
+        if not tree.is_dir():
+            remedy = f"make it with {command_text('precompute_masks.py', output_dir=tree)}, or give '{SWITCHED_OFF}'"
+            raise OptionError("precomputed_masks_dir", tree, f"no such folder; {remedy}")
+        return _precomputed(tree, "as asked", options.sam_model_type)
+    if options.use_sam:
+        return MaskPlan("live", "`use_sam` without a mask tree; precompute_masks.py makes one, which is much faster")
+    if switched_off:
+        return MaskPlan("none", "switched off")
+    return MaskPlan("none", f"no {DEFAULT_MASKS_DIR / MANIFEST_NAME} and no `use_sam`")
+
+
+def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
+    made_by = None
+    if (root / MANIFEST_NAME).is_file():  # the masks of another program have none
+        made_by = Manifest.load(root).signature.model_type
+        reason += f", made by {made_by}"
+        if model_type not in (AUTO, made_by):
+            reason += f" although `sam_model_type` is {model_type}"
+    return MaskPlan("precomputed", reason, root, made_by)
+
+
+def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], folder: Path | None, folders: FolderOptions) -> None:
+    """Say where masks come from and how many are missing. The pairs are from `folder`, see `pair_folder`."""
+    place = f" from {plan.root}" if plan.root is not None else ""
+    log.info("masks: %s%s (%s)", plan.mode, place, plan.reason)
+    if plan.root is None:
+        return
+    missing = count_missing_masks(pairs, plan.root)
+    if missing and has_masks(plan.root):
+        log.warning(
+            "%d of %d images have no mask in %s and go without guidance; to make them: python %s",
+            missing,
+            2 * len(pairs),
+            plan.root,
+            command_text(
+                "precompute_masks.py",
+                dataset_path=folder,
+                ir_dir=folders.ir_dir if folder is None else None,
+                vi_dir=folders.vi_dir if folder is None else None,
+                output_dir=plan.root,
+                sam_model_type=plan.made_by,
+            ),
+        )
+
+
+def build_mask_source(plan: MaskPlan, options: SamOptions, device: torch.device, pairs: PairSet) -> MaskSource:
+    """The mask source of `plan` for `pairs`. SAM is imported, and its checkpoint opened, in live mode only."""
+    if plan.mode == "live":
+        return LiveMasks(build_generator(options, device).label_map)
+    if plan.root is not None:
+        return PrecomputedMasks(plan.root, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
+    return NoMasks()
+
+
+def build_generator(options: SamOptions, device: torch.device) -> "AutomaticMaskGenerator":
+    """The mask generator that `options` ask for, with its model type's settings."""
+    from thfuse_sam.sam.generator import AutomaticMaskGenerator
+
+    sam, model_type = load_sam(options, device)
+    return AutomaticMaskGenerator(sam, GENERATOR_DEFAULTS[model_type])
+
+
+def load_sam(options: SamOptions, device: torch.device) -> "tuple[Sam, str]":
+    """The model that `options` ask for, and its type."""
+    from thfuse_sam.sam.checkpoints import resolve_sam
+    from thfuse_sam.sam.registry import build_sam
+
+    with naming("sam_checkpoint", options.sam_checkpoint):
+        resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
+        return build_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type

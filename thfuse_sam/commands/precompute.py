@@ -1,0 +1,419 @@
+"""Making, planning and checking mask trees as `PrecomputeOptions` say."""
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import thfuse_sam
+from thfuse_sam.datasets.pairs import ImageSet, find_images
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import ManifestError, OptionError, OutputError, UsageError, WorkerError, naming
+from thfuse_sam.files import require_writable
+from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
+from thfuse_sam.masks.store import open_masks
+from thfuse_sam.masks.verify import VerifyReport, verify_tree
+from thfuse_sam.options.fields import AUTO
+from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.precompute import SAMPLES, PrecomputeOptions
+from thfuse_sam.precompute.jobs import Job, MakeOptions, list_jobs, take_part
+from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
+from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
+from thfuse_sam.precompute.ray import RayOptions, make_on_ray, require_ray
+from thfuse_sam.precompute.worker import MaskGenerator, Result, make_masks
+from thfuse_sam.precompute.writing import RunSummary, save_manifest, write_masks
+from thfuse_sam.report.contact_sheet import preview
+from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.precompute import write_precompute_report
+from thfuse_sam.report.run_facts import mask_signature, run_facts
+from thfuse_sam.sam.checkpoints import ResolvedSam, checkpoint_sha256, resolve_sam, type_with_weights
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.precision import resolve_precision
+from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.shipped import find_shipped
+
+log = logging.getLogger(__name__)
+
+
+def precompute_masks(options: PrecomputeOptions, command: str = "") -> list[RunSummary]:
+    """Make the masks that are missing; what was done for each data set, up to the first one that has failures.
+
+    Args:
+        options: what to make; without images, the sample sets are taken.
+        command: what was typed, for the report.
+
+    Raises:
+        ThFuseError: in one of its kinds; masks that are written stay valid.
+        KeyboardInterrupt: likewise, with a message that says how far the work has come.
+    """
+    summaries = []
+    for one in _data_sets(options):
+        run = _prepare(one, fetch=True)
+        log.info("%d images, of which %d have their masks in %s", len(run.plan.jobs), run.plan.finished, run.plan.root)
+        summaries.append(_run(run, command))
+        if summaries[-1].failures:
+            break
+    return summaries
+
+
+def plan_masks(options: PrecomputeOptions) -> list[dict[str, Any]]:
+    """What `precompute_masks` would do for each data set; nothing is written or downloaded. Raises ThFuseError."""
+    return [_plan_facts(_prepare(one, fetch=False)) for one in _data_sets(options)]
+
+
+@dataclass(frozen=True)
+class CheckedTree:
+    """What `verify_masks` found out about the masks of one data set."""
+
+    root: Path
+    images: int
+    report: VerifyReport
+
+
+def verify_masks(options: PrecomputeOptions) -> list[CheckedTree]:
+    """Compare a mask tree with its images; without images in `options`, with those that it was made from.
+
+    Raises PairError, and ManifestError where the images are nowhere named.
+    """
+    if options.shard is not None:
+        raise UsageError("`verify` looks at the whole tree; leave `shard` out")
+    asked = options.changed_settings()
+    asked.pop("points_per_batch", None)
+    if asked.get("precision") == AUTO:
+        del asked["precision"]
+    if options.sam_model_type != AUTO:
+        asked["model_type"] = options.sam_model_type
+    if options.sam_checkpoint is not None:
+        asked["checkpoint_sha256"] = checkpoint_sha256(options.sam_checkpoint)
+    return [_verify(one, asked) for one in (_of_tree(options) if _names_no_images(options) else [options])]
+
+
+def _verify(options: PrecomputeOptions, asked: Mapping[str, Any]) -> CheckedTree:
+    images = _find_images(options)
+    report = verify_tree(
+        open_masks(options.output_dir),
+        {modality: found.images for modality, found in images.items()},
+        folders={modality: found.folder for modality, found in images.items()},
+        asked=asked,
+        require_instances=options.save_instances,
+    )
+    return CheckedTree(options.output_dir, sum(len(found.images) for found in images.values()), report)
+
+
+# Images
+
+
+def _names_no_images(options: PrecomputeOptions) -> bool:
+    return options.dataset_path is None and options.ir_dir is None and options.vi_dir is None
+
+
+def _data_sets(options: PrecomputeOptions) -> Iterator[PrecomputeOptions]:
+    """The options for each data set: the one that is named, else the samples."""
+    if not _names_no_images(options):
+        yield options
+        return
+    for sample in SAMPLES:
+        yield dataclasses.replace(options, dataset_path=sample)
+
+
+def _of_tree(options: PrecomputeOptions) -> list[PrecomputeOptions]:
+    """The options for each data set that the masks were made from. Raises ManifestError."""
+    sets = []
+    for source in Manifest.load(options.output_dir).sources:
+        folders = {modality: Path(source[modality]) for modality in _modalities(options) if modality in source}
+        if folders:
+            modality = next(iter(folders)) if len(folders) == 1 else "both"
+            sets.append(
+                dataclasses.replace(options, modality=modality, ir_dir=folders.get("ir"), vi_dir=folders.get("vi"))
+            )
+    if not sets:
+        raise ManifestError(
+            f"`output_dir` {options.output_dir}: its manifest names no images; "
+            "give `dataset_path`, or `ir_dir` and `vi_dir`"
+        )
+    return sets
+
+
+def _modalities(options: PrecomputeOptions) -> tuple[Modality, ...]:
+    return MODALITIES if options.modality == "both" else (options.modality,)
+
+
+def _find_images(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
+    """The images of each modality asked for. One folder is enough for `modality` ir or vi."""
+    dataset_path = options.dataset_path
+    if dataset_path is not None:
+        if options.ir_dir is not None or options.vi_dir is not None:
+            raise OptionError(
+                "dataset_path", dataset_path, "is given beside `ir_dir` or `vi_dir`; give one or the other"
+            )
+        dataset_path = find_shipped(dataset_path)
+    return {
+        modality: find_images(dataset_path, ir_dir=options.ir_dir, vi_dir=options.vi_dir, modality=modality)
+        for modality in _modalities(options)
+    }
+
+
+def _mention_unpaired(images: Mapping[Modality, ImageSet]) -> None:
+    """Warn of images without a partner: they get masks, but no pair can use them."""
+    if len(images) < len(MODALITIES):
+        return
+    ir, vi = images["ir"].images, images["vi"].images
+    unpaired = [path for name, path in (*ir.items(), *vi.items()) if not (name in ir and name in vi)]
+    if unpaired:
+        log.warning(
+            "images without a partner in the other modality: %d, such as %s; they get masks, but train.py and test.py "
+            "refuse them without `skip_bad`",
+            len(unpaired),
+            unpaired[0],
+        )
+
+
+# From options to a run
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything that making the masks of one data set needs. Nothing is written yet."""
+
+    options: PrecomputeOptions
+    images: Mapping[Modality, ImageSet]
+    sam: ResolvedSam
+    settings: GeneratorSettings
+    devices: Sequence[str]  # one for each process of this machine
+    plan: Plan
+
+    @property
+    def place(self) -> str:
+        """Where masks are made, for people."""
+        if self.options.engine == "ray":
+            return f"the Ray cluster {self.options.ray_address or 'of this machine'}"
+        return ", ".join(self.devices)
+
+    def progress(self, summary: RunSummary) -> str:
+        """How far the work has come, for whoever is to go on with it."""
+        return (
+            f"{self.plan.finished + summary.written} of {len(self.plan.jobs)} masks are done and valid; "
+            "the same command (without `overwrite`) goes on from there"
+        )
+
+
+def _preview_dir(options: PrecomputeOptions) -> Path:
+    # Beside ir/ and vi/, where neither a reader of masks nor `verify` looks.
+    return options.preview_dir or options.output_dir / "preview"
+
+
+def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _Run:
+    """Check everything and decide what is to be made; `fetch`: weights may be downloaded. Raises ThFuseError."""
+    with _no_garbage_collection():
+        images = _find_images(options)
+        jobs = list_jobs({modality: found.images for modality, found in images.items()})
+    if options.shard is not None:
+        jobs = take_part(jobs, options.shard.number, options.shard.total)
+    devices = _devices(options)
+    require_writable("output_dir", options.output_dir)
+    if options.preview:
+        require_writable("preview_dir", _preview_dir(options))
+    if options.report:
+        require_replaceable(options.output_dir / REPORT_FOLDER)
+    sam = _resolve_sam(options, fetch)
+    settings = _with_precision(options.generator_settings(sam.model_type), options, devices)
+    with _no_garbage_collection():
+        plan = _plan(options, images, jobs, sam, settings)
+    _mention_unpaired(images)
+    return _Run(options, images, sam, settings, devices, plan)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Inside, no garbage is looked for: of a large tree there are many objects, and all of them stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _devices(options: PrecomputeOptions) -> list[str]:
+    """The device of each process on this machine; on a cluster, the actors find their own. Raises UsageError."""
+    if options.engine == "ray":
+        require_ray()
+        if options.devices is not None:
+            raise UsageError("`devices` is for this machine; with `engine` ray give `n_jobs`, the number of workers")
+        return []
+    if options.ray_address is not None:
+        raise OptionError("ray_address", options.ray_address, "give `engine` ray with it")
+    if options.devices is None:
+        return [str(resolve_device(options.device))] * (options.n_jobs or 1)
+    if options.n_jobs is not None:
+        given = f"`n_jobs` {options.n_jobs} and `devices` {','.join(options.devices)}"
+        raise UsageError(f"{given}: give one of the two")
+    return [str(resolve_device(name)) for name in options.devices]
+
+
+def _resolve_sam(options: PrecomputeOptions, fetch: bool) -> ResolvedSam:
+    """The SAM asked for; by default the one that made the tree, so that a run goes on with it wherever it started."""
+    model_type = options.sam_model_type
+    tree = options.output_dir
+    unnamed = model_type == AUTO and options.sam_checkpoint is None
+    if unnamed and not options.overwrite and (tree / MANIFEST_NAME).is_file():
+        model_type = type_with_weights(Manifest.load(tree).signature.checkpoint_sha256) or AUTO
+    with naming("sam_checkpoint", options.sam_checkpoint):
+        return resolve_sam(model_type, options.sam_checkpoint, fetch=fetch)
+
+
+def _with_precision(
+    settings: GeneratorSettings, options: PrecomputeOptions, devices: Sequence[str]
+) -> GeneratorSettings:
+    """`settings` with "auto" replaced by what it means here, so that every process makes the same masks."""
+    if options.engine == "ray":
+        if settings.precision == AUTO:
+            raise OptionError("precision", AUTO, "the machines of a cluster may differ; give fp32, bf16 or fp16")
+        return settings
+    meant = {resolve_precision(settings.precision, torch.device(device)) for device in devices}
+    if len(meant) > 1:
+        raise OptionError("precision", AUTO, f"means {' and '.join(sorted(meant))} on these devices; give one of them")
+    return dataclasses.replace(settings, precision=meant.pop())  # type: ignore[arg-type]
+
+
+def _plan(
+    options: PrecomputeOptions,
+    images: Mapping[Modality, ImageSet],
+    jobs: Sequence[Job],
+    sam: ResolvedSam,
+    settings: GeneratorSettings,
+) -> Plan:
+    """What is to be done. Raises UsageError and ManifestError."""
+    folders = {modality: found.folder for modality, found in images.items()}
+    encoder = Signature(
+        model_type=sam.model_type,
+        checkpoint_sha256=sam.sha256,
+        generator={},
+        package_version=thfuse_sam.__version__,
+        precision=settings.precision,
+    )
+    generator: dict[str, float | int | None] = dict(settings.signature())
+    if options.embeddings is not None:
+        require_embeddings(options.embeddings, encoder, jobs, folders)
+        generator["from_embeddings"] = 1  # they are rounded, so the masks differ a little
+    if settings.crop_n_layers and (options.save_embeddings or options.embeddings is not None):
+        name = "save_embeddings" if options.save_embeddings else "embeddings"
+        raise UsageError(
+            f"`{name}`: embeddings are of whole images; leave `crop_n_layers` {settings.crop_n_layers} out"
+        )
+    return plan_precompute(
+        options.output_dir,
+        jobs,
+        folders,
+        dataclasses.replace(encoder, generator=generator),
+        overwrite=options.overwrite,
+        options=MakeOptions(
+            save_instances=options.save_instances,
+            save_embeddings=options.save_embeddings,
+            embeddings=EmbeddingTree(options.embeddings) if options.embeddings is not None else None,
+        ),
+        embedding_signature=encoder,
+        store=options.store,
+        shard_size=options.shard_size,
+    )
+
+
+def _plan_facts(run: _Run) -> dict[str, Any]:
+    options, plan = run.options, run.plan
+    counts = ", ".join(f"{sum(job.modality == modality for job in plan.jobs)} {modality}" for modality in MODALITIES)
+    return {
+        "images": f"{len(plan.jobs)} ({counts})",
+        "to make": f"{len(plan.todo)}{' (overwriting)' if options.overwrite else ''}",
+        "finished": plan.finished,
+        "output_dir": options.output_dir,
+        "model type": run.sam.model_type,
+        "checkpoint": f"{run.sam.checkpoint} (SHA-256 {run.sam.sha256})",
+        "processes on": run.place,
+        "store": plan.store,
+        "num_workers": options.num_workers,
+        "save_instances": options.save_instances,
+        "save_embeddings": options.save_embeddings,
+        "embeddings from": options.embeddings or "the encoder",
+        "preview": f"{options.preview} masks in {_preview_dir(options)}" if options.preview else "none",
+        "report": options.report,
+        **dataclasses.asdict(run.settings),
+    }
+
+
+# The run
+
+
+def _run(run: _Run, command: str) -> RunSummary:
+    summary = RunSummary()
+    started = time.monotonic()
+    try:
+        if run.plan.todo:
+            log.info("%s from %s on %s", run.sam.model_type, run.sam.checkpoint, run.place)
+            write_masks(run.plan, _results(run), summary, num_workers=run.options.num_workers)
+        else:
+            save_manifest(run.plan, summary)
+        _write_pictures(run, command)
+    except KeyboardInterrupt as stop:
+        raise type(stop)(run.progress(summary)) from stop
+    except (OutputError, WorkerError) as error:
+        raise type(error)(f"{error}; {run.progress(summary)}") from error
+    _log_summary(run.plan, summary, time.monotonic() - started)
+    return summary
+
+
+def _results(run: _Run) -> Iterator[Result]:
+    """The masks of the plan, made while this is iterated over, here, in other processes or on other machines."""
+    options, plan = run.options, run.plan
+    build = functools.partial(_build_generator, run.sam.model_type, run.sam.checkpoint.resolve(), run.settings)
+    if options.engine == "ray":
+        use_gpu = None if options.device == AUTO else options.device != "cpu"
+        cluster = RayOptions(options.ray_address, options.n_jobs, use_gpu)
+        return make_on_ray(plan.todo, WorkerSpec(build, plan.options), cluster)
+    if len(run.devices) > 1:
+        return make_in_processes(plan.todo, WorkerSpec(build, plan.options), run.devices)
+    return make_masks(plan.todo, build(run.devices[0]), plan.options, options.num_workers)
+
+
+def _build_generator(model_type: str, checkpoint: Path, settings: GeneratorSettings, device: str) -> MaskGenerator:
+    """The mask generator on `device`; worker processes call it too."""
+    return AutomaticMaskGenerator(build_sam(model_type, checkpoint, torch.device(device)), settings)
+
+
+def _write_pictures(run: _Run, command: str) -> None:
+    """The contact sheet and the report, of the whole tree also where only a part of it was made."""
+    options = run.options
+    if options.preview:
+        entries = [(job.modality, job.name, job.image) for job in run.plan.jobs]
+        for path in preview(_preview_dir(options), entries, open_masks(run.plan.root), options.preview):
+            log.info("preview: %s", path)
+    if options.report:
+        device = torch.device(run.devices[0] if run.devices else "cpu")  # of a cluster, this machine is described
+        facts = run_facts(command, device, {"masks": mask_signature(options.output_dir)})
+        images = {modality: found.images for modality, found in run.images.items()}
+        page = write_precompute_report(options.output_dir, images, facts)
+        log.info("report: open %s in a browser", page)
+
+
+def _log_summary(plan: Plan, summary: RunSummary, seconds: float) -> None:
+    """What was done, then one line for each failure."""
+    log.info(
+        "masks made: %d in %.1f s (%.2f images/s), of these without a segment: %d, kept: %d, failed: %d; in %s",
+        summary.written,
+        seconds,
+        summary.written / max(seconds, 1e-9),
+        summary.empty,
+        plan.finished,
+        len(summary.failures),
+        plan.root,
+    )
+    for job, reason in summary.failures.items():
+        log.error("failed: %s: %s", job, reason)
