@@ -1,14 +1,13 @@
 """What is fetched once and kept: the cache folder, and downloads that are complete and checked or not there at all."""
 
 import os
-import queue
-import threading
 from pathlib import Path
 
 import pooch
 import requests
 
 from thfuse_sam.errors import DownloadError
+from thfuse_sam.time_limit import within
 
 CACHE_VARIABLE = "SAM_CACHE"  # environment variable: the cache folder
 OFFLINE_VARIABLE = "THFUSE_OFFLINE"  # environment variable: 1 for never downloading
@@ -43,22 +42,9 @@ def download(url: str, target: Path, sha256: str | None) -> None:
 
 
 def _answers(url: str) -> bool:
-    """Whether the server answers within a few seconds, name resolution included.
-
-    Resolving a name has no time limit of its own, hence a thread that is left behind when it takes too long.
-    """
-    answers: queue.Queue[bool] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            requests.head(url, timeout=_PROBE_SECONDS, allow_redirects=False).close()
-        except (requests.RequestException, OSError):
-            answers.put(False)
-        else:
-            answers.put(True)
-
-    threading.Thread(target=ask, daemon=True).start()
+    """Whether the server answers within a few seconds, name resolution included, which has no time limit of its own."""
     try:
-        return answers.get(timeout=_PROBE_SECONDS)
-    except queue.Empty:
+        within(_PROBE_SECONDS, lambda: requests.head(url, timeout=_PROBE_SECONDS, allow_redirects=False).close())
+    except (requests.RequestException, OSError):
         return False
+    return True

@@ -21,13 +21,14 @@ The EXIF orientation is applied. Of a file with several frames or pages the firs
 """
 
 import contextlib
+import functools
+import io
 import os
 import stat
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from thfuse_sam.errors import ImageReadError, OutputError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.time_limit import within
 
 Modality = Literal["ir", "vi"]
 MODALITIES: tuple[Modality, Modality] = ("ir", "vi")
@@ -45,15 +47,17 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # A file that claims more than this is refused before it is decoded: a few kilobytes can ask for gigabytes.
 MAX_PIXELS = 89_478_485
 
-STRETCH_PERCENTILES = (0.5, 99.5)
+# Shares of red, green and blue in the luma of BT.601.
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue in luma, BT.601
+_STRETCH_PERCENTILES = (0.5, 99.5)
 
 # A disk or a network that no longer answers must not stop a run for ever.
 READ_SECONDS = 120.0
 
 # Content formats tried, whatever the suffix says; Pillow's other plugins are kept away from foreign files.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
+_EXACT_FORMATS = ("PNG", "BMP", "DIB", "TIFF")
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
@@ -69,12 +73,27 @@ _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
 ImageArray = npt.NDArray[np.uint8]
 
 
+_T = TypeVar("_T")
+
+
+def _within_read_seconds(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
+    """Let `read` raise ImageReadError if it takes longer than READ_SECONDS."""
+
+    @functools.wraps(read)
+    def read_in_time(path: Path) -> _T:
+        try:
+            return within(READ_SECONDS, lambda: read(path))
+        except TimeoutError as error:
+            raise ImageReadError(
+                f"{path}: not read within {READ_SECONDS:g} s; does its disk or network still answer?"
+            ) from error
+
+    return read_in_time
+
+
+@_within_read_seconds
 def read_infrared(path: Path) -> ImageArray:
     """Read one infrared image as uint8 HxW, 0..255. A colour file gives its luma. Raises ImageReadError."""
-    return _in_time(_read_infrared, path)
-
-
-def _read_infrared(path: Path) -> ImageArray:
     with _reading(path):
         pixels = _decode(path)
         if pixels.dtype == np.uint8:
@@ -84,19 +103,33 @@ def _read_infrared(path: Path) -> ImageArray:
         return _stretch(pixels)
 
 
+@_within_read_seconds
 def read_visible(path: Path) -> ImageArray:
     """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
-    return _in_time(_read_visible, path)
-
-
-def _read_visible(path: Path) -> ImageArray:
     with _reading(path):
-        pixels = _decode(path)
-        if pixels.dtype == np.uint16 and pixels.ndim == 3:
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        elif pixels.dtype != np.uint8:
-            pixels = _stretch(pixels)
-        return pixels if pixels.ndim == 3 else _repeat_grey(pixels)
+        return _to_rgb(_decode(path))
+
+
+def decode_visible(content: bytes, source: Path) -> ImageArray:
+    """As `read_visible`, of an image's bytes that the file `source` embeds. Raises ImageReadError."""
+    with _naming(source):
+        return _to_rgb(_decode_file(io.BytesIO(content)))
+
+
+@_within_read_seconds
+def read_stored_values(path: Path) -> npt.NDArray[Any]:
+    """The numbers that an image of one channel stores, HxW: of a palette image its indices, not its colours.
+
+    Raises ImageReadError: unreadable, of several channels, or in a format that changes the numbers.
+    """
+    with _reading(path), path.open("rb") as file:
+        image = Image.open(file, formats=_FORMATS)
+        _check_pixels(image.size)
+        if image.format not in _EXACT_FORMATS:
+            raise ImageReadError(f"{path}: {image.format} does not keep numbers exactly; use PNG, BMP or TIFF")
+        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+            raise ImageReadError(f"{path}: {image.mode} pixels, expected one channel of object numbers; convert it")
+        return np.array(image)
 
 
 def read_for_sam(path: Path, modality: Modality) -> ImageArray:
@@ -125,8 +158,8 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def luma(rgb: ImageArray) -> ImageArray:
     """BT.601 luma of uint8 HxWx3 RGB, rounded to uint8 HxW. Grey pixels keep their value exactly."""
-    weighted = rgb.astype(np.uint32) @ np.array([299, 587, 114], dtype=np.uint32)
-    return ((weighted + 500) // 1000).astype(np.uint8)
+    thousandths = np.array([round(1000 * weight) for weight in LUMA_WEIGHTS], dtype=np.uint32)
+    return ((rgb.astype(np.uint32) @ thousandths + 500) // 1000).astype(np.uint8)
 
 
 def write_image(path: Path, image: ImageArray) -> None:
@@ -140,40 +173,23 @@ def write_image(path: Path, image: ImageArray) -> None:
     write_atomically(path, lambda file: picture.save(file, **options))
 
 
-def _in_time(read: Callable[[Path], ImageArray], path: Path) -> ImageArray:
-    """What `read` gives, within READ_SECONDS. Raises ImageReadError."""
-    given: list[ImageArray | BaseException] = []
-
-    def work() -> None:
-        try:
-            given.append(read(path))
-        except BaseException as error:
-            given.append(error)
-
-    # A thread cannot be ended from outside; as a daemon it does not keep the process from ending.
-    thread = threading.Thread(target=work, name="image", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise MemoryError(str(error)) from error
-    thread.join(READ_SECONDS)
-    if not given:
-        raise ImageReadError(f"{path}: not read within {READ_SECONDS:g} s; does its disk or network still answer?")
-    if isinstance(given[0], BaseException):
-        raise given[0]
-    return given[0]
-
-
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes the decoders raise into one ImageReadError that names the file."""
-    try:
+    """Errors as `_naming` makes them, after a look at what kind of file it is."""
+    with _naming(path):
         status = path.stat()
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             # Opening a pipe would wait for a writer.
             raise ImageReadError(f"{path}: a pipe or device, not an image; give the path of a file")
         if stat.S_ISREG(status.st_mode) and status.st_size == 0:
             raise ImageReadError(f"{path}: the file is empty; replace or remove it")
+        yield
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes the decoders raise into one ImageReadError that names the file."""
+    try:
         yield
     except ImageReadError:
         raise
@@ -206,17 +222,21 @@ def _check_pixels(size: tuple[int, int]) -> None:
 def _decode(path: Path) -> npt.NDArray[Any]:
     """The upright pixels as stored, HxW or HxWx3 RGB; 1-bit becomes uint8, alpha and palette are resolved."""
     with path.open("rb") as file:
-        try:
-            image = Image.open(file, formats=_FORMATS)
-        except UnidentifiedImageError:
-            return _decode_unknown_tiff(file)
-        _check_pixels(image.size)
-        deep_colour = _is_deep_colour(image, file)
-        image.load()  # raises on a truncated file
-        # Pillow turns a TIFF upright while loading and then reports orientation 1; OpenCV turns TIFF only.
-        orientation = _orientation(image)
-        pixels = _decode_by_opencv(file) if deep_colour else _pixels(image)
-        return _upright(pixels, orientation)
+        return _decode_file(file)
+
+
+def _decode_file(file: IO[bytes]) -> npt.NDArray[Any]:
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        return _decode_unknown_tiff(file)
+    _check_pixels(image.size)
+    deep_colour = _is_deep_colour(image, file)
+    image.load()  # raises on a truncated file
+    # Pillow turns a TIFF upright while loading and then reports orientation 1; OpenCV turns TIFF only.
+    orientation = _orientation(image)
+    pixels = _decode_by_opencv(file) if deep_colour else _pixels(image)
+    return _upright(pixels, orientation)
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[Any]:
@@ -265,7 +285,7 @@ def _decode_unknown_tiff(file: IO[bytes]) -> npt.NDArray[Any]:
     starts, lengths = tags.get(_STRIP_OFFSETS, ()), tags.get(_STRIP_BYTES, ())
     ends = [int(start) + int(length) for start, length in zip(starts, lengths, strict=True)]
     rows = len(starts) * int(tags.get(_ROWS_PER_STRIP, tags[_HEIGHT]))
-    if max(ends, default=0) > os.fstat(file.fileno()).st_size or (starts and rows < int(tags[_HEIGHT])):
+    if max(ends, default=0) > file.seek(0, os.SEEK_END) or (starts and rows < int(tags[_HEIGHT])):
         raise ValueError("the file does not hold all of its rows")
     return _decode_by_opencv(file)
 
@@ -304,14 +324,14 @@ def _png_has_metadata_after_pixels(file: IO[bytes]) -> bool:
     """Whether an EXIF or text chunk follows the pixel data, where a header-only look does not see it."""
     position = file.tell()
     file.seek(8)
-    pixels_seen = found = False
-    while not found and len(head := file.read(8)) == 8:
+    pixels_seen = metadata_follows = False
+    while not metadata_follows and len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         pixels_seen |= kind == b"IDAT"
-        found = pixels_seen and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
+        metadata_follows = pixels_seen and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
         file.seek(length + 4, os.SEEK_CUR)
     file.seek(position)
-    return found
+    return metadata_follows
 
 
 def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -330,7 +350,7 @@ def _stretch(values: npt.NDArray[Any]) -> ImageArray:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         raise ValueError("no pixel is a finite number")
-    low, high = (float(value) for value in np.percentile(finite, STRETCH_PERCENTILES))
+    low, high = (float(value) for value in np.percentile(finite, _STRETCH_PERCENTILES))
     if high <= low:  # nearly all pixels are equal: a few small hot spots must not vanish
         low, high = float(finite.min()), float(finite.max())
     if high <= low:
@@ -338,6 +358,15 @@ def _stretch(values: npt.NDArray[Any]) -> ImageArray:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
     return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8)
+
+
+def _to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
+    """Decoded pixels as a visible image, uint8 HxWx3."""
+    if pixels.dtype == np.uint16 and pixels.ndim == 3:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        pixels = _stretch(pixels)
+    return pixels if pixels.ndim == 3 else _repeat_grey(pixels)
 
 
 def _repeat_grey(grey: ImageArray) -> ImageArray:

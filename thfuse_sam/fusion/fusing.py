@@ -21,7 +21,7 @@ from thfuse_sam.datasets.pairs import ImagePair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
 from thfuse_sam.files import write_json, write_text
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, InferenceSettings, fuse_lumas, plan_batches
-from thfuse_sam.images import image_size, write_image
+from thfuse_sam.images import LUMA_WEIGHTS, image_size, write_image
 from thfuse_sam.masks.source import MaskSource
 
 METRICS_CSV = "metrics.csv"
@@ -102,12 +102,13 @@ def add_colour(luma: Uint8Image, visible: Uint8Image) -> Uint8Image:
     """
     rgb = visible.astype(np.float32)
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    vi_luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    kr, kg, kb = LUMA_WEIGHTS
+    vi_luma = kr * red + kg * green + kb * blue
     trust = _ramp(rgb.max(axis=2), *DARK) * (1 - _ramp(rgb.min(axis=2), *CLIPPED))
     cb = (blue - vi_luma) / 1.772 * trust
     cr = (red - vi_luma) / 1.402 * trust
     y = luma.astype(np.float32)
-    offsets = np.stack([1.402 * cr, (-0.299 * 1.402 * cr - 0.114 * 1.772 * cb) / 0.587, 1.772 * cb], axis=2)
+    offsets = np.stack([1.402 * cr, (-kr * 1.402 * cr - kb * 1.772 * cb) / kg, 1.772 * cb], axis=2)
     fits = np.ones_like(y)
     for channel in range(3):
         offset = offsets[..., channel]

@@ -1,0 +1,35 @@
+"""Giving up on what may never answer: a disk or a network."""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def within(seconds: float, function: Callable[[], _T]) -> _T:
+    """What `function` returns or raises, or TimeoutError if it takes longer than `seconds`.
+
+    It runs in a thread, and is left behind there when the time is over: a thread cannot be ended from outside.
+    """
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    # A daemon thread does not keep the process from ending.
+    thread = threading.Thread(target=work, name="within a time limit", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise MemoryError(str(error)) from error
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
