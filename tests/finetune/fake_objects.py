@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thfuse_sam.datasets.segmentation import SegmentationSample
+from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.files import file_sha256
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.nano import build_vit_nano
@@ -13,7 +13,7 @@ from thfuse_sam.sam.nano import build_vit_nano
 SHAPES = ((40, 64), (64, 48), (50, 50))
 
 
-class FakeObjects:
+class FakeObjects(SegmentationDataset):
     """Images with one to three rectangles each; `on_disk` says that their embeddings are worth keeping."""
 
     def __init__(self, count: int = 5, *, on_disk: bool = True) -> None:

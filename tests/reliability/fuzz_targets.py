@@ -23,7 +23,7 @@ from safetensors.torch import save as save_safetensors
 
 from thfuse_sam.cli import finetune, precompute, predict, prepare, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
-from thfuse_sam.datasets.segmentation.mask_files import read_indices
+from thfuse_sam.datasets.segmentation.formats.mask_images import read_instance_mask
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import CheckpointError, ThFuseError
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
@@ -121,7 +121,7 @@ def image_seeds(folder: Path) -> list[bytes]:
 
 
 def read_index_mask(content: bytes, folder: Path) -> None:
-    read_indices(write(folder, "mask.png", content))
+    read_instance_mask(write(folder, "mask.png", content))
 
 
 def index_seeds(folder: Path) -> list[bytes]:

@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.prompts import PromptMix, sample_prompts
-from thfuse_sam.datasets.segmentation import open_segmentation_dataset, split_dataset
+from thfuse_sam.datasets.segmentation import SegmentationDataset, open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.known_sets import KNOWN_SETS, fetch, find_known_set
 from thfuse_sam.datasets.segmentation.mixture import Mixture
 from thfuse_sam.datasets.segmentation.prepared import ANNOTATIONS, CONTENT, PreparedWriter
-from thfuse_sam.datasets.segmentation.sample import SegmentationDataset
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import make_directory
 from thfuse_sam.images import write_image
@@ -95,7 +94,7 @@ def _prepare(options: argparse.Namespace) -> int:
     if isinstance(dataset, Mixture):
         raise UsageError(f"--data_dir {path}: a mixture is drawn anew each epoch; look at it with --check")
     if options.val_ratio:
-        train, val = split_dataset(dataset, options.val_ratio, options.seed)
+        train, val = dataset.split(options.val_ratio, options.seed)
         _write(options, train, options.output_dir / "train")
         _write(options, val, options.output_dir / "val")
     else:

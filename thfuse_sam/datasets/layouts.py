@@ -13,36 +13,37 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from thfuse_sam.errors import PairError
 
+_LISTED = 8  # folders, at most, that a message names
+
 # Stands in a folder pattern for any number of folders.
-ANY_FOLDERS = "**"
+_ANY_FOLDERS = "**"
 
 # How many folders may lie between the root and the modality folders, so that a wrong root (a home folder, a whole
 # disk) is not searched to its end.
 _SEARCH_DEPTH = 4
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Names of the two modality folders in one family of data sets."""
 
     ir: str
     vi: str
-    used_by: str
 
 
 LAYOUTS = (
-    Layout("ir", "vi", "this project, MSRS, TNO"),
-    Layout("ir", "vis", "M3FD (Ir, Vis)"),
-    Layout("ir", "rgb", "own recordings"),
-    Layout("ir", "visible", "own recordings"),
-    Layout("lwir", "visible", "KAIST"),
-    Layout("infrared", "visible", "LLVIP"),
-    Layout("cropinfrared", "crop_LR_visible", "RoadScene"),
-    Layout("thermal", "rgb", "own recordings"),
-    Layout("thermal", "visible", "own recordings"),
+    Layout("ir", "vi"),  # this project, MSRS, TNO
+    Layout("ir", "vis"),  # M3FD (Ir, Vis)
+    Layout("ir", "rgb"),
+    Layout("ir", "visible"),
+    Layout("lwir", "visible"),  # KAIST
+    Layout("infrared", "visible"),  # LLVIP
+    Layout("cropinfrared", "crop_LR_visible"),  # RoadScene
+    Layout("thermal", "rgb"),
+    Layout("thermal", "visible"),
 )
 
 
@@ -62,19 +63,20 @@ def detect_folders(root: Path) -> ModalityFolders:
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "no such folder"
         raise PairError(f"`dataset_path` {root}: {kind}; give the folder that holds ir/ and vi/")
-    found = _matches(root)
-    if found:
-        return _only(root, found)
-    below: set[ModalityFolders] = set()
-    for parent in _folders_below(root, _SEARCH_DEPTH):
-        for match in _matches(parent):
-            below.add(ModalityFolders(root / ANY_FOLDERS / match.ir.name, root / ANY_FOLDERS / match.vi.name))
-    if not below:
+    on_top = _matches(root)
+    if on_top:
+        return _only(root, on_top)
+    patterns = {
+        ModalityFolders(root / _ANY_FOLDERS / match.ir.name, root / _ANY_FOLDERS / match.vi.name)
+        for parent in _folders_below(root, _SEARCH_DEPTH)
+        for match in _matches(parent)
+    }
+    if not patterns:
         raise PairError(
             f"`dataset_path` {root}: no infrared and visible folder; found {_folder_list(root)}; accepted are "
             f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir`"
         )
-    return _only(root, _without_case_variants(below))
+    return _only(root, _without_case_variants(patterns))
 
 
 def accepted_layouts() -> str:
@@ -84,7 +86,7 @@ def accepted_layouts() -> str:
 
 def is_pattern(folder: Path) -> bool:
     """Whether `folder` is a pattern `root/**/name` rather than a plain folder."""
-    return ANY_FOLDERS in folder.parts
+    return _ANY_FOLDERS in folder.parts
 
 
 def split_pattern(folder: Path) -> tuple[Path, str]:
@@ -93,14 +95,20 @@ def split_pattern(folder: Path) -> tuple[Path, str]:
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of `folder` in the order of their names, without hidden ones and archive leftovers of macOS."""
+    """The entries of `folder` in the order of their names, without hidden ones and what archives of macOS leave."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith((".", "__MACOSX"))), key=lambda entry: entry.name)
+        shown = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Names of the folders in `folder`."""
+    return [entry.name for entry in visible_entries(folder) if entry.is_dir()]
 
 
 def _matches(folder: Path) -> list[ModalityFolders]:
     try:
-        names = [entry.name for entry in visible_entries(folder) if entry.is_dir()]
+        names = _subfolders(folder)
     except OSError:  # a folder that may not be listed holds no data set of this user
         return []
     pairs = ((_folder_named(layout.ir, names), _folder_named(layout.vi, names)) for layout in LAYOUTS)
@@ -114,36 +122,38 @@ def _folder_named(wanted: str, names: list[str]) -> str | None:
     return next((name for name in names if name.casefold() == wanted.casefold()), None)
 
 
-def _only(root: Path, found: list[ModalityFolders]) -> ModalityFolders:
-    if len(found) > 1:
-        choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in found)
+def _only(root: Path, matches: list[ModalityFolders]) -> ModalityFolders:
+    """The only one of `matches`. Raises PairError where there are several."""
+    if len(matches) > 1:
+        choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches)
         raise PairError(f"`dataset_path` {root}: more than one layout fits ({choices}); give `ir_dir` and `vi_dir`")
-    return found[0]
+    return matches[0]
 
 
-def _without_case_variants(found: set[ModalityFolders]) -> list[ModalityFolders]:
+def _without_case_variants(patterns: set[ModalityFolders]) -> list[ModalityFolders]:
     """One of each pair of patterns that differ only by case: patterns are matched without regard to it."""
-    unique = {(match.ir.name.casefold(), match.vi.name.casefold()): match for match in sorted(found, key=str)}
+    unique = {(match.ir.name.casefold(), match.vi.name.casefold()): match for match in sorted(patterns, key=str)}
     return list(unique.values())
 
 
 def _folders_below(folder: Path, depth: int) -> Iterator[Path]:
+    """Folders at most `depth` levels below `folder`, without those that may not be listed."""
     if depth == 0:
         return
     try:
-        entries = visible_entries(folder)
+        names = _subfolders(folder)
     except OSError:
         return
-    for entry in entries:
-        if entry.is_dir():
-            path = folder / entry.name
-            yield path
-            yield from _folders_below(path, depth - 1)
+    for name in names:
+        yield folder / name
+        yield from _folders_below(folder / name, depth - 1)
 
 
 def _folder_list(root: Path) -> str:
-    names = [entry.name for entry in visible_entries(root) if entry.is_dir()]
+    """The folders in `root` for a message."""
+    names = _subfolders(root)
     if not names:
         return "no folders"
-    shown = ", ".join(names[:8])
-    return f"the folders {shown}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"the folders {', '.join(names[:_LISTED])}" + (
+        f" and {len(names) - _LISTED} more" if names[_LISTED:] else ""
+    )

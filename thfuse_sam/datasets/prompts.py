@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 from thfuse_sam.errors import UsageError
 
 FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
@@ -148,14 +148,6 @@ def interior_point(mask: Mask) -> tuple[float, float]:
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
     return float(x) + left + 0.5, float(y) + top + 0.5
-
-
-def mask_box(mask: Mask) -> npt.NDArray[np.float32]:
-    """The tight box around a bool HxW mask, float32 (x0, y0, x1, y1). Raises ValueError: empty mask."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        raise ValueError("an empty mask has no box")
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
 def jittered_box(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 
-from thfuse_sam.datasets import segmentation
 from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
@@ -79,7 +78,7 @@ def evaluate_sam(
         full: boundary IoU and COCO AP too, which take longer than the model where objects are many, and ESTIMATE.
         rank, world_size: this process and how many share the work; each gets all of the result.
     """
-    segmentation.set_epoch(dataset, 0)
+    dataset.set_epoch(0)
     outcomes = [
         outcome
         for index in range(rank, len(dataset), world_size)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from thfuse_sam.datasets import segmentation
 from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
@@ -58,7 +57,7 @@ class PromptedSamples:
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
-        segmentation.set_epoch(self.dataset, epoch)
+        self.dataset.set_epoch(epoch)
 
     def __getitem__(self, index: int) -> TrainingSample:
         sample = self.dataset[index]

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from segment_anything.modeling import Sam
 
-from thfuse_sam.datasets import segmentation
 from thfuse_sam.datasets.prompts import Prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset
 from thfuse_sam.finetune.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
@@ -124,7 +123,7 @@ def _points(rows: Sequence[dict[str, float]], column: str) -> list[list[float]]:
 def _write_samples(
     folder: Path, base: ResolvedSam, tuned: Sam, dataset: SegmentationDataset, n_objects: int, seed: int
 ) -> list[dict[str, Any]]:
-    segmentation.set_epoch(dataset, 0)
+    dataset.set_epoch(0)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).round().astype(int)).tolist()
     untuned = build_sam(base.model_type, base.checkpoint, tuned.device)
     entries = []

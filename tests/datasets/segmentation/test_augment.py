@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from thfuse_sam.datasets.segmentation.augment import FlippedDataset, crop_foreground, flipped
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 
 
@@ -19,14 +20,15 @@ def sample() -> SegmentationSample:
     return SegmentationSample.from_masks("s", image, {1: large, 2: small}, {1: "a", 2: "b"})
 
 
-class Listed:
+class Listed(SegmentationDataset):
     """A data set of one sample many times."""
 
     def __init__(self, sample: SegmentationSample, count: int) -> None:
-        self.sample, self.names = sample, [f"{index}" for index in range(count)]
+        self.sample, self.count = sample, count
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @property
+    def names(self) -> list[str]:
+        return [f"{index}" for index in range(self.count)]
 
     def __getitem__(self, index: int) -> SegmentationSample:
         return self.sample

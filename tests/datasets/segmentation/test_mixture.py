@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from thfuse_sam.datasets.segmentation import OneSample, open_segmentation_dataset, set_epoch, split_dataset
+from thfuse_sam.datasets.segmentation import OneSample, open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.mixture import Mixture
 from thfuse_sam.errors import UsageError
 
@@ -51,8 +51,8 @@ def test_every_epoch_draws_anew_and_repeatably(sets: Path) -> None:
     drawn, again = mixture(sets, content), mixture(sets, content)
     seen = []
     for epoch in range(4):
-        set_epoch(drawn, epoch)
-        set_epoch(again, epoch)
+        drawn.set_epoch(epoch)
+        again.set_epoch(epoch)
         assert drawn.names == again.names
         assert [drawn[index].name for index in range(len(drawn))] == drawn.names
         assert drawn.names[3:] == ["people/a", "people/b"]
@@ -74,7 +74,7 @@ def test_foreground_is_pasted_onto_backgrounds(sets: Path) -> None:
         assert 64 * 0.5 < sample.mask(1).sum() < 64 * 1.7
     first = drawn[0]
     assert np.array_equal(drawn[0].image, first.image)
-    set_epoch(drawn, 1)
+    drawn.set_epoch(1)
     assert not np.array_equal(drawn[0].image, first.image)
 
 
@@ -82,7 +82,7 @@ def test_one_sample_stays_the_same_in_every_epoch(sets: Path) -> None:
     part = train_set(sets, "cracks", w_aug=1.0, aug_details=["crop_foreground"], bg_paths=[str(sets / "backgrounds")])
     one = OneSample(mixture(sets, {"train": [part]}))
     first = one[0]
-    set_epoch(one, 1)
+    one.set_epoch(1)
     assert np.array_equal(one[0].image, first.image) and one.names == [first.name]
     assert len(list(one)) == len(one) == 1 and one.image_path(0) is None, "a composed image is not one in a file"
 
@@ -105,7 +105,7 @@ def test_backgrounds_may_be_absent(sets: Path, more: dict[str, Any], caplog: pyt
 
 def test_test_set_is_the_validation_part(sets: Path) -> None:
     drawn = mixture(sets, {"train": [train_set(sets, "cracks")], "test": train_set(sets, "people")})
-    train, val = split_dataset(drawn, 0.5, 0)
+    train, val = drawn.split(0.5, 0)
     assert train is drawn and val.names == ["a", "b"]
 
 
@@ -118,7 +118,7 @@ def test_without_test_set_each_set_is_split(sets: Path) -> None:
         aug_details=["crop_foreground"],
         bg_paths=[str(sets / "backgrounds")],
     )
-    train, val = split_dataset(mixture(sets, {"train": [part, train_set(sets, "people")]}), 0.5, 0)
+    train, val = mixture(sets, {"train": [part, train_set(sets, "people")]}).split(0.5, 0)
     assert len(train) == 5 * 2 + 1 and len(val) == 5 + 1
     assert not set(train.names) & set(val.names)
     assert all(val.image_path(index) is not None for index in range(len(val))), "validation images are unchanged"

@@ -9,8 +9,6 @@ from thfuse_sam.datasets.segmentation import (
     Subset,
     open_segmentation_dataset,
     open_train_and_val,
-    set_epoch,
-    split_dataset,
 )
 from thfuse_sam.datasets.segmentation.opening import detect_format
 from thfuse_sam.errors import UsageError
@@ -46,11 +44,11 @@ def test_unknown_layouts_are_refused_in_one_line(tmp_path: Path, mask_pairs: Wri
 
 def test_split_is_decided_by_seed_and_covers_all(mask_pairs: Write) -> None:
     dataset = open_segmentation_dataset(mask_pairs({f"{number:02d}": box_mask() for number in range(10)}))
-    train, val = split_dataset(dataset, 0.3, seed=1)
+    train, val = dataset.split(0.3, seed=1)
     assert len(train) == 7 and len(val) == 3
     assert sorted(train.names + val.names) == dataset.names
-    assert split_dataset(dataset, 0.3, seed=1)[1].names == val.names
-    assert any(split_dataset(dataset, 0.3, seed=seed)[1].names != val.names for seed in range(2, 5))
+    assert dataset.split(0.3, seed=1)[1].names == val.names
+    assert any(dataset.split(0.3, seed=seed)[1].names != val.names for seed in range(2, 5))
     assert val[1].name == val.names[1]
     assert val.image_path(1) == dataset.image_path(dataset.names.index(val.names[1]))
 
@@ -58,12 +56,12 @@ def test_split_is_decided_by_seed_and_covers_all(mask_pairs: Write) -> None:
 def test_split_keeps_a_sample_on_both_sides(mask_pairs: Write) -> None:
     dataset = open_segmentation_dataset(mask_pairs({"a": box_mask(), "b": box_mask()}))
     for ratio in (0.01, 0.99):
-        assert [len(part) for part in split_dataset(dataset, ratio, 0)] == [1, 1]
+        assert [len(part) for part in dataset.split(ratio, 0)] == [1, 1]
     with pytest.raises(UsageError, match="`val_ratio` 1"):
-        split_dataset(dataset, 1.0, 0)
+        dataset.split(1.0, 0)
     with pytest.raises(UsageError, match="at least 2"):
-        split_dataset(Subset(dataset, [0]), 0.5, 0)
-    set_epoch(dataset, 3)  # a set without chance takes it too
+        Subset(dataset, [0]).split(0.5, 0)
+    dataset.set_epoch(3)  # a set without chance takes it too
 
 
 def test_parts_by_folders(mask_pairs: Write, tmp_path: Path) -> None:

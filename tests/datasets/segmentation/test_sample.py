@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thfuse_sam.datasets.segmentation.entries import select_objects
+from thfuse_sam.datasets.segmentation.annotated import select_objects
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 
 

@@ -1,8 +1,8 @@
 """Annotated images for fine-tuning SAM: many formats on disk, one type of sample."""
 
+from thfuse_sam.datasets.segmentation.dataset import OneSample, SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.opening import open_segmentation_dataset, open_train_and_val
-from thfuse_sam.datasets.segmentation.sample import SegmentationDataset, SegmentationSample
-from thfuse_sam.datasets.segmentation.splits import OneSample, Subset, set_epoch, split_dataset
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 
 __all__ = [
     "OneSample",
@@ -11,6 +11,4 @@ __all__ = [
     "Subset",
     "open_segmentation_dataset",
     "open_train_and_val",
-    "set_epoch",
-    "split_dataset",
 ]

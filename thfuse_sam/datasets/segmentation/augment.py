@@ -1,27 +1,28 @@
 """Augmentation of annotated images: mirroring, and pasting the foreground onto other backgrounds."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from thfuse_sam.datasets.segmentation.sample import SegmentationDataset, SegmentationSample
-from thfuse_sam.datasets.segmentation.splits import set_epoch
+from thfuse_sam.datasets.epoch_random import EpochRandom
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 
 _PASTE_SCALES = (0.75, 1.25)  # of a pasted foreground; more would tear thin objects
 
 
-class FlippedDataset:
+class FlippedDataset(SegmentationDataset):
     """`dataset` with some of its samples mirrored left to right; the seed, the epoch and the index decide which."""
 
     def __init__(self, dataset: SegmentationDataset, probability: float, seed: int = 0) -> None:
         """`probability`: of a mirror image, in [0, 1]."""
-        self._dataset, self._probability, self._seed = dataset, probability, seed
-        self._epoch = shared_epoch()
+        self._dataset, self._probability = dataset, probability
+        self._random = EpochRandom(seed)
 
     @property
     def names(self) -> list[str]:
@@ -32,20 +33,14 @@ class FlippedDataset:
 
     def __getitem__(self, index: int) -> SegmentationSample:
         sample = self._dataset[index]
-        rng = np.random.default_rng([self._seed, int(self._epoch), index])
-        return flipped(sample) if rng.random() < self._probability else sample
+        return flipped(sample) if self._random.generator(index).random() < self._probability else sample
 
     def image_path(self, index: int) -> Path | None:
         return None
 
     def set_epoch(self, epoch: int) -> None:
-        self._epoch.fill_(epoch)
-        set_epoch(self._dataset, epoch)
-
-
-def shared_epoch() -> torch.Tensor:
-    """An epoch number in shared memory, so that loader workers that live on into the next epoch see it change."""
-    return torch.zeros((), dtype=torch.int64).share_memory_()
+        self._random.set_epoch(epoch)
+        self._dataset.set_epoch(epoch)
 
 
 def flipped(sample: SegmentationSample) -> SegmentationSample:
@@ -74,31 +69,58 @@ def crop_foreground(
     Returns:
         a sample of the same name and size.
     """
-    height, width = sample.shape
-    union = np.logical_or.reduce([sample.labels > 0, *sample.overlapped.values()])
-    rows, columns = np.flatnonzero(union.any(1)), np.flatnonzero(union.any(0))
-    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    tall, wide = len(union[window]), union[window].shape[1]
-    scale = min(float(rng.uniform(*_PASTE_SCALES)), height / tall, width / wide)
-    size = (max(1, min(height, round(tall * scale))), max(1, min(width, round(wide * scale))))
-    mirror = bool(rng.integers(2))
-    top, left = (int(rng.integers(room + 1)) for room in (height - size[0], width - size[1]))
-    place = (slice(top, top + size[0]), slice(left, left + size[1]))
+    foreground = np.logical_or.reduce([sample.labels > 0, *sample.overlapped.values()])
+    move = _Move.draw(foreground, rng)
+    labels = move.layer(sample.labels)
+    masks = {number: move.layer(mask.astype(np.int32)) > 0 for number, mask in sample.overlapped.items()}
+    overlapped = {number: mask for number, mask in masks.items() if mask.any()}
+    covered = np.logical_or.reduce([labels > 0, *overlapped.values()])[move.target]
+    if not covered.any():
+        return sample
+    image = _cover(background, sample.shape, rng)
+    image[move.target][covered] = move.picture(sample.image)[covered]
+    pasted = SegmentationSample(sample.name, image, labels, {}, overlapped)
+    return replace(pasted, categories={k: v for k, v in sample.categories.items() if k in pasted.object_ids})
 
-    def moved(layer: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        cut = cv2.resize(layer[window].astype(np.float32), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        whole = np.zeros((height, width), np.int32)
-        whole[place] = cut[:, ::-1] if mirror else cut
-        return whole
 
-    labels = moved(sample.labels)
-    whole = {number: moved(mask.astype(np.int32)).astype(bool) for number, mask in sample.overlapped.items()}
-    shape = np.logical_or.reduce([labels > 0, *whole.values()])
-    image = _cover(background, (height, width), rng)
-    cut = cv2.resize(sample.image[window], size[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    cut = cut[:, ::-1] if mirror else cut
-    image[place][shape[place]] = cut[shape[place]]
-    return _sample_of(sample, image, labels, {i: mask for i, mask in whole.items() if mask.any()}) or sample
+@dataclass(frozen=True)
+class _Move:
+    """From where in an image to where in another one of its size something moves, scaled and perhaps mirrored."""
+
+    shape: tuple[int, int]  # (height, width) of both images
+    source: tuple[slice, slice]  # (rows, columns)
+    target: tuple[slice, slice]
+    scale: float
+    mirror: bool
+
+    @classmethod
+    def draw(cls, foreground: npt.NDArray[np.bool_], rng: np.random.Generator) -> "_Move":
+        """A move by chance of the box around a bool HxW mask that is not empty, so that it stays in the image."""
+        height, width = foreground.shape
+        left, top, right, bottom = mask_box(foreground).astype(int)
+        scale = min(float(rng.uniform(*_PASTE_SCALES)), height / (bottom - top), width / (right - left))
+        new_height = max(1, min(height, round((bottom - top) * scale)))
+        new_width = max(1, min(width, round((right - left) * scale)))
+        mirror = bool(rng.integers(2))
+        new_top, new_left = int(rng.integers(height - new_height + 1)), int(rng.integers(width - new_width + 1))
+        target = (slice(new_top, new_top + new_height), slice(new_left, new_left + new_width))
+        return cls((height, width), (slice(top, bottom), slice(left, right)), target, scale, mirror)
+
+    def layer(self, numbers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """A layer of numbers (int32 HxW) after the move, 0 around it."""
+        moved = np.zeros(self.shape, np.int32)
+        moved[self.target] = self._scaled(numbers.astype(np.float32), cv2.INTER_NEAREST_EXACT)
+        return moved
+
+    def picture(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """What the target holds of an image, uint8 hxwx3."""
+        return self._scaled(image, cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR)
+
+    def _scaled(self, array: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+        rows, columns = self.target
+        size = (columns.stop - columns.start, rows.stop - rows.start)
+        scaled = cv2.resize(array[self.source], size, interpolation=interpolation)
+        return scaled[:, ::-1] if self.mirror else scaled
 
 
 def _cover(background: npt.NDArray[np.uint8], shape: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -108,17 +130,3 @@ def _cover(background: npt.NDArray[np.uint8], shape: Sequence[int], rng: np.rand
     resized = cv2.resize(background, (size[1], size[0]), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     top, left = (int(rng.integers(side - own + 1)) for own, side in zip(shape, size, strict=True))
     return np.array(resized[top : top + shape[0], left : left + shape[1]], np.uint8)
-
-
-def _sample_of(
-    sample: SegmentationSample,
-    image: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int32],
-    overlapped: dict[int, npt.NDArray[np.bool_]],
-) -> SegmentationSample | None:
-    """`sample` with another image and masks, None if they hold no object."""
-    made = SegmentationSample(sample.name, np.ascontiguousarray(image), labels, {}, overlapped)
-    if not made.object_ids:
-        return None
-    names = {number: sample.categories[number] for number in made.object_ids if number in sample.categories}
-    return SegmentationSample(made.name, made.image, made.labels, names, overlapped)

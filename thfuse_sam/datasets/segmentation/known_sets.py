@@ -70,9 +70,9 @@ def fetch(known: KnownSet) -> Path:
     _unpack(archive, target, known)
     if expected is None:
         # Only after the archive has proved readable: a login page must not become what is expected.
-        found = pooch.file_hash(str(archive))
-        write_text(kept, found + "\n")
-        logger.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, found, kept)
+        digest = pooch.file_hash(str(archive))
+        write_text(kept, digest + "\n")
+        logger.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, digest, kept)
     return target / known.folder
 
 

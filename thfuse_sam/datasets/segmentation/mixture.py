@@ -16,17 +16,18 @@ Paths are relative to the current folder, as in options.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.augment import crop_foreground, shared_epoch
-from thfuse_sam.datasets.segmentation.sample import SegmentationDataset, SegmentationSample
-from thfuse_sam.datasets.segmentation.splits import Subset, split_dataset
+from thfuse_sam.datasets.segmentation.augment import crop_foreground
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import UsageError
 from thfuse_sam.images import read_visible
 from thfuse_sam.plain_yaml import read_yaml
@@ -62,14 +63,14 @@ class Part:
         return np.concatenate([whole, rng.permutation(len(self.dataset))[:rest]]).astype(np.intp)
 
 
-class Mixture:
+class Mixture(SegmentationDataset):
     """The training samples of several sets, drawn anew each epoch; `test` is the test set, if one is named."""
 
     def __init__(self, parts: Sequence[Part], test: SegmentationDataset | None, seed: int = 0) -> None:
         self.test = test
         self._parts = list(parts)
         self._seed = seed
-        self._epoch = shared_epoch()
+        self._random = EpochRandom(seed)
         self._drawn: tuple[int, list[tuple[int, int]]] | None = None  # epoch, its (part, index)s
 
     @property
@@ -83,9 +84,9 @@ class Mixture:
 
     def __getitem__(self, index: int) -> SegmentationSample:
         number, inner = self._order()[index]
-        part, rng = self._parts[number], self._random(index)
+        part, rng = self._parts[number], self._generator(index)
         sample = part.dataset[inner]
-        sample = sample.renamed(f"{part.name}/{sample.name}")
+        sample = replace(sample, name=f"{part.name}/{sample.name}")
         if not self._pastes(part, rng):
             return sample
         background = part.backgrounds[int(rng.integers(len(part.backgrounds)))]
@@ -94,42 +95,42 @@ class Mixture:
     def image_path(self, index: int) -> Path | None:
         number, inner = self._order()[index]
         part = self._parts[number]
-        return None if self._pastes(part, self._random(index)) else part.dataset.image_path(inner)
+        return None if self._pastes(part, self._generator(index)) else part.dataset.image_path(inner)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the random choices of epoch 0, 1, ..."""
-        self._epoch.fill_(epoch)
+        self._random.set_epoch(epoch)
 
-    def split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
+    def _split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
         """Itself and the test set; without one, each set is split, and its validation part used whole and unchanged."""
         if self.test is not None:
             return self, self.test
         train, val = [], []
         for part in self._parts:
-            for_training, held = split_dataset(part.dataset, val_ratio, seed)
-            train.append(Part(part.name, for_training, part.percentage, part.paste, part.backgrounds))
-            val.append(Part(part.name, held))
-        held_out = Mixture(val, None)
-        return Mixture(train, None, self._seed), Subset(held_out, range(len(held_out)))
+            for_training, for_validation = part.dataset.split(val_ratio, seed)
+            train.append(replace(part, dataset=for_training))
+            val.append(Part(part.name, for_validation))
+        all_of_val = Mixture(val, None)
+        return Mixture(train, None, self._seed), Subset(all_of_val, range(len(all_of_val)))
 
     @staticmethod
     def _pastes(part: Part, rng: np.random.Generator) -> bool:
         return bool(part.backgrounds) and float(rng.random()) < part.paste
 
     def _order(self) -> list[tuple[int, int]]:
-        epoch = int(self._epoch)
+        """(part, index in it) of each sample of this epoch."""
+        epoch = self._random.epoch
         if self._drawn is None or self._drawn[0] != epoch:
             order = [
                 (number, int(inner))
                 for number, part in enumerate(self._parts)
-                for inner in part.draw(np.random.default_rng([self._seed, epoch, number]))
+                for inner in part.draw(self._random.generator(number))
             ]
             self._drawn = (epoch, order)
         return self._drawn[1]
 
-    def _random(self, index: int) -> np.random.Generator:
-        # A third number keeps these apart from the draws of samples.
-        return np.random.default_rng([self._seed, int(self._epoch), index, 1])
+    def _generator(self, index: int) -> np.random.Generator:
+        # The second number keeps these choices apart from the draws of samples.
+        return self._random.generator(index, 1)
 
 
 def is_mixture(path: Path) -> bool:
@@ -195,10 +196,10 @@ def _backgrounds(value: Any, where: str) -> tuple[Path, ...]:
         raise UsageError(f"{where}: bg_paths {value!r}: give a list of folders")
     images: list[Path] = []
     for folder in folders:
-        found = list(list_images(Path(folder)).values()) if Path(folder).is_dir() else []
-        if not found:
+        in_folder = list_images(Path(folder)) if Path(folder).is_dir() else {}
+        if not in_folder:
             raise UsageError(f"{where}: bg_paths {folder}: no such folder, or no image in it")
-        images += found
+        images += in_folder.values()
     return tuple(images)
 
 

@@ -1,16 +1,15 @@
 """Which format a data set has, told by its content, and opening it."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from thfuse_sam.datasets.segmentation import coco, label_maps, labelme, mask_files
-from thfuse_sam.datasets.segmentation.entries import Found, checked
+from thfuse_sam.datasets.segmentation.annotated import read_all
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
+from thfuse_sam.datasets.segmentation.formats import binary_masks, coco, instance_masks, label_maps, labelme
+from thfuse_sam.datasets.segmentation.formats.listing import Listing
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
-from thfuse_sam.datasets.segmentation.sample import SegmentationDataset
-from thfuse_sam.datasets.segmentation.splits import split_dataset
 from thfuse_sam.errors import UsageError
 
 MIXTURE_SUFFIXES = (".yaml", ".yml")
@@ -24,43 +23,17 @@ class Format:
     name: str
     layout: str  # for messages
     detect: Callable[[Path], bool]
-    find: Callable[[Path], Found]
+    find: Callable[[Path], Listing]
 
 
-def _has_labelme(root: Path) -> bool:
-    """Whether one of the folder's first JSON files is LabelMe's."""
-    for path in labelme.json_files(root)[:10]:
-        try:
-            if labelme.is_labelme(json.loads(path.read_text(encoding="utf-8"))):
-                return True
-        except (OSError, ValueError, RecursionError):
-            continue
-    return False
-
-
-def _has_folders(choices: tuple[tuple[str, str], ...], root: Path) -> bool:
-    return mask_files.folders_of(root, choices) is not None
-
-
-# The first that fits. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class names.
+# The first one that fits is taken. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class
+# names.
 FORMATS = (
-    Format("COCO", "annotations.json + images/ (COCO)", lambda root: coco.coco_file(root) is not None, coco.find_coco),
-    Format("label maps", "images/ + masks/*.npy", label_maps.is_label_map_folder, label_maps.find_label_maps),
-    Format(
-        "instance masks",
-        "PNGImages/ + PedMasks/",
-        partial(_has_folders, mask_files.INSTANCE_FOLDERS),
-        mask_files.find_instance_masks,
-    ),
-    Format(
-        "binary masks",
-        "imgs/ + masks/",
-        partial(_has_folders, mask_files.BINARY_FOLDERS),
-        mask_files.find_binary_masks,
-    ),
-    Format(
-        "LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", _has_labelme, labelme.find_labelme
-    ),
+    Format("COCO", "annotations.json + images/ (COCO)", coco.detect, coco.find),
+    Format("label maps", "images/ + masks/*.npy", label_maps.detect, label_maps.find),
+    Format("instance masks", "PNGImages/ + PedMasks/", instance_masks.detect, instance_masks.find),
+    Format("binary masks", "imgs/ + masks/", binary_masks.detect, binary_masks.find),
+    Format("LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", labelme.detect, labelme.find),
 )
 
 
@@ -69,13 +42,13 @@ def detect_format(root: Path) -> Format:
     if not root.is_dir():
         kind = "is a file of an unknown kind" if root.exists() else "no such folder"
         raise UsageError(f"`data_dir` {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
-    found = next((form for form in FORMATS if form.detect(root)), None)
-    if found is None:
+    own = next((form for form in FORMATS if form.detect(root)), None)
+    if own is None:
         if (root / TRAIN_FOLDER).is_dir():
             raise UsageError(f"`data_dir` {root}: holds {TRAIN_FOLDER}/ and other parts; give one of them")
         layouts = "; ".join(form.layout for form in FORMATS)
         raise UsageError(f"`data_dir` {root}: no known layout. Known are: {layouts}; or a mixture .yaml")
-    return found
+    return own
 
 
 def open_segmentation_dataset(
@@ -94,16 +67,16 @@ def open_segmentation_dataset(
         UsageError: unknown layout, or no sample is left.
         SampleError: a file is bad: no partner, no object, another size, a shape outside its image, and so on.
     """
+    open_set = partial(_open_folder, labels=labels, merge=merge, skip_bad=skip_bad)
     if path.is_file() and path.suffix.lower() in MIXTURE_SUFFIXES:
-        open_set = partial(_open_folder, labels=labels, merge=merge, skip_bad=skip_bad)
         return open_mixture(path, open_set, seed)
-    return _open_folder(path, labels=labels, merge=merge, skip_bad=skip_bad)
+    return open_set(path)
 
 
 def _open_folder(path: Path, *, labels: Sequence[str] | None, merge: bool, skip_bad: bool) -> SegmentationDataset:
     is_json = path.is_file() and path.suffix.lower() == ".json"
-    found = coco.find_coco(path) if is_json else detect_format(path).find(path)
-    return checked(found, path, labels=labels, merge=merge, skip_bad=skip_bad)
+    listing = coco.find(path) if is_json else detect_format(path).find(path)
+    return read_all(listing, path, labels=labels, merge=merge, skip_bad=skip_bad)
 
 
 def open_train_and_val(
@@ -124,8 +97,8 @@ def open_train_and_val(
     open_set = partial(open_segmentation_dataset, labels=labels, merge=merge, skip_bad=skip_bad, seed=seed)
     if val_path is not None:
         return open_set(path), open_set(val_path)
-    held = next((path / name for name in VAL_FOLDERS if (path / name).is_dir()), None)
+    val_folder = next((path / name for name in VAL_FOLDERS if (path / name).is_dir()), None)
     # An annotation file above `train/` and `val/` describes images in them; it is one set.
-    if held is not None and (path / TRAIN_FOLDER).is_dir() and not any(form.detect(path) for form in FORMATS):
-        return open_set(path / TRAIN_FOLDER), open_set(held)
-    return split_dataset(open_set(path), val_ratio, seed)
+    if val_folder is not None and (path / TRAIN_FOLDER).is_dir() and not any(form.detect(path) for form in FORMATS):
+        return open_set(path / TRAIN_FOLDER), open_set(val_folder)
+    return open_set(path).split(val_ratio, seed)

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from thfuse_sam.datasets.prompts import mask_box
-from thfuse_sam.datasets.segmentation.labelme import embedded_bytes
-from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.datasets.segmentation.formats.labelme import embedded_bytes
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 from thfuse_sam.files import make_directory, write_atomically, write_json
 from thfuse_sam.images import IMAGE_SUFFIXES, write_image
 from thfuse_sam.masks.format import label_map, paint_order, write_mask
 
 ANNOTATIONS, IMAGES, MASKS = "annotations.json", "images", "masks"
 CONTENT = (ANNOTATIONS, IMAGES, MASKS)
-NO_CLASS = "object"  # category of objects without a class name
+_NO_CLASS = "object"  # category of objects without a class name
 
 _SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"}
 
@@ -37,14 +36,13 @@ class PreparedWriter:
     def add(self, sample: SegmentationSample, image_path: Path | None) -> None:
         """Write a sample; its image is copied from `image_path`, or written as PNG where that is no image file."""
         file_name = self._write_image(sample, image_path)
-
         masks = [sample.mask(object_id) for object_id in sample.object_ids]
         write_mask(self._folder / MASKS / f"{sample.name}.npy", label_map(masks, sample.shape))
         image_id = len(self._images) + 1
         height, width = sample.shape
         self._images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
         for index in paint_order([int(np.count_nonzero(mask)) for mask in masks]):
-            name = sample.categories.get(sample.object_ids[index], NO_CLASS)
+            name = sample.categories.get(sample.object_ids[index], _NO_CLASS)
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,

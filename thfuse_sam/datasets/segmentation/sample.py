@@ -1,10 +1,8 @@
-"""The one sample type of all annotated images, and the interface of their data sets."""
+"""The one sample type of all annotated images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -76,28 +74,10 @@ class SegmentationSample:
             return self.overlapped[object_id]
         return np.asarray(self.labels == object_id)
 
-    def renamed(self, name: str) -> "SegmentationSample":
-        """The same sample under another name."""
-        return replace(self, name=name)
 
-
-class SegmentationDataset(Protocol):
-    """Annotated images in a fixed order; each has at least one object.
-
-    A set that draws by chance (a mixture, augmentation) also has `set_epoch(epoch)`, see `datasets.set_epoch`.
-    """
-
-    @property
-    def names(self) -> list[str]:
-        """One name for each sample."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> SegmentationSample:
-        """Raises SampleError, ImageReadError or MaskReadError where the files are bad; IndexError past the end."""
-
-    def image_path(self, index: int) -> Path | None:
-        """The file whose bytes decide the image: an image, or a JSON file that embeds one.
-
-        None where chance decides it too (a composed image): such a sample's embedding is not worth keeping.
-        """
+def mask_box(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """The tight box around a bool HxW mask, float32 (x0, y0, x1, y1) in pixels. Raises ValueError: empty mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        raise ValueError("an empty mask has no box")
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)

@@ -1,17 +1,16 @@
-"""What every format has in common: entries that can be read, the strict check of all of them, and the data set."""
+"""The data set of a format's entries; each is read once when it is opened, so that no surprise waits for later."""
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, ThFuseError, UsageError
 
@@ -19,36 +18,11 @@ logger = logging.getLogger(__name__)
 
 _SHOWN_PROBLEMS = 3  # in an error line
 _LOGGED_PROBLEMS = 20  # with skip_bad, one line each
-_SHOWN_NAME = 200  # characters of a path in an error line
 _READERS = 4  # threads of the check
 _BAR_FROM = 200  # entries from which a progress bar is worth a line
 
 
-class Entry(Protocol):
-    """One annotated image on disk."""
-
-    @property
-    def name(self) -> str:
-        """Path below its folder without suffix."""
-
-    @property
-    def image_path(self) -> Path:
-        """See SegmentationDataset.image_path."""
-
-    def read(self) -> SegmentationSample:
-        """Raises SampleError, ImageReadError or MaskReadError, each naming the file."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a format finds in a folder."""
-
-    entries: Sequence[Entry]
-    problems: list[str] = field(default_factory=list)  # a line for each file that makes no entry
-    without_objects: int = 0  # images that the annotations list without an object, rightly
-
-
-class AnnotatedImages:
+class AnnotatedImages(SegmentationDataset):
     """A data set of entries, of which some classes may be selected or all objects merged into one."""
 
     def __init__(self, entries: Sequence[Entry], labels: Sequence[str] | None, merge: bool) -> None:
@@ -85,63 +59,59 @@ def select_objects(sample: SegmentationSample, labels: Iterable[str] | None, mer
     names = {object_id: sample.categories[object_id] for object_id in ids if object_id in sample.categories}
     if merge:
         union: npt.NDArray[np.bool_] = np.logical_or.reduce([sample.mask(object_id) for object_id in ids])
-        alike = set(names.values()) if len(names) == len(ids) else set()
-        category = {1: alike.pop()} if len(alike) == 1 else {}
+        classes = {sample.categories.get(object_id) for object_id in ids}
+        category = {1: name} if len(classes) == 1 and (name := classes.pop()) is not None else {}
         return SegmentationSample(sample.name, sample.image, union.astype(np.int32), category)
     if len(ids) == len(sample.object_ids):
         return sample
     return SegmentationSample.from_masks(sample.name, sample.image, {i: sample.mask(i) for i in ids}, names)
 
 
-def checked(found: Found, path: Path, *, labels: Sequence[str] | None, merge: bool, skip_bad: bool) -> AnnotatedImages:
-    """Read every entry once and make a data set of the sound ones.
+def read_all(
+    listing: Listing, path: Path, *, labels: Sequence[str] | None, merge: bool, skip_bad: bool
+) -> AnnotatedImages:
+    """Read every entry of `path` once and make a data set of the sound ones.
 
     Raises:
         SampleError: a file is bad, and `skip_bad` is not set.
         UsageError: no sample is left, or none has an object of `labels`.
     """
-    problems, sound, unselected = list(found.problems), list[Entry](), 0
+    entries = listing.entries
+    problems, sound, unselected = list(listing.problems), list[Entry](), 0
     classes: set[str] = set()
-    with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(_check, found.entries)
-        quiet = len(found.entries) < _BAR_FROM
-        for entry, result in zip(
-            found.entries, tqdm(read, f"checking {path}", len(found.entries), disable=quiet or None), strict=True
-        ):
+    bar = tqdm(total=len(entries), desc=f"checking {path}", disable=len(entries) < _BAR_FROM or None)
+    with ThreadPoolExecutor(_READERS) as pool, bar:
+        for entry, result in zip(entries, pool.map(_classes_or_problem, entries), strict=True):
+            bar.update()
             if isinstance(result, str):
                 problems.append(result)
                 continue
-            classes |= result.names
-            if labels is None or result.names & set(labels):
+            classes |= result
+            if labels is None or result & set(labels):
                 sound.append(entry)
             else:
                 unselected += 1
-    _report(problems, len(found.entries) + len(found.problems), path, skip_bad)
-    if found.without_objects:
-        logger.info("%s: %d images without an object are left out", path, found.without_objects)
+    _report(problems, len(entries) + len(listing.problems), path, skip_bad)
+    if listing.without_objects:
+        logger.info("%s: %d images without an object are left out", path, listing.without_objects)
     if unselected:
         logger.info("%s: %d images have no object of the labels asked for and are left out", path, unselected)
     if not sound:
         raise UsageError(f"{path}: no sample {_why_none(labels, classes, problems)}")
     for label in sorted(set(labels or ()) - classes):
-        logger.warning("%s: no object is labelled '%s'; labels are %s", path, label, _listed(classes))
+        logger.warning("%s: no object is labelled '%s'; labels are %s", path, label, _enumerated(classes))
     return AnnotatedImages(sound, labels, merge)
 
 
-@dataclass(frozen=True)
-class _Sound:
-    names: frozenset[str]  # classes of its objects
-
-
-def _check(entry: Entry) -> _Sound | str:
-    """What is known of a sound entry, or what is wrong with it."""
+def _classes_or_problem(entry: Entry) -> frozenset[str] | str:
+    """The classes of a sound entry's objects, or what is wrong with it."""
     try:
         sample = entry.read()
     except ThFuseError as error:
         return str(error)
     if not sample.object_ids:
         return f"{entry.image_path}: the annotation holds no object"
-    return _Sound(frozenset(sample.categories.values()))
+    return frozenset(sample.categories.values())
 
 
 def _report(problems: list[str], total: int, path: Path, skip_bad: bool) -> None:
@@ -160,34 +130,10 @@ def _why_none(labels: Sequence[str] | None, classes: set[str], problems: list[st
     if labels is not None and not classes:
         return "has class names, so `labels` selects nothing; leave it out"
     if labels is not None:
-        return f"has an object of `labels` {' '.join(labels)}; labels are {_listed(classes)}"
+        return f"has an object of `labels` {' '.join(labels)}; labels are {_enumerated(classes)}"
     return f"is usable ({problems[0]})" if problems else "with an object was found; check the folder"
 
 
-def _listed(classes: Iterable[str]) -> str:
+def _enumerated(classes: Iterable[str]) -> str:
     names = sorted(classes)
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
-def resolve_inside(root: Path, folder: Path, relative: str, source: Path) -> Path:
-    """The path `relative` to `folder` that the file `source` names; it must stay inside `root`, also through links.
-
-    Backslashes separate folders too: LabelMe on Windows writes them. Raises SampleError.
-    """
-    text = relative.replace("\\", "/")
-    windows = PureWindowsPath(relative)
-    target = Path(os.path.normpath(folder.absolute() / text))
-    absolute = PurePosixPath(text).is_absolute() or windows.drive or windows.root
-    named = f"{source}: its image {relative[:_SHOWN_NAME]!r}"
-    inside = target.is_relative_to(os.path.normpath(root.absolute()))
-    if not text or absolute or not inside:
-        raise SampleError(f"{named} lies outside {root}; give a path inside it")
-    try:
-        target.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return target  # who looks for it says so
-    except (OSError, ValueError) as error:
-        raise SampleError(f"{named} cannot be looked for ({type(error).__name__}); give another path") from error
-    if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(root)):
-        raise SampleError(f"{named} is a link out of {root}; copy the image there")
-    return target

@@ -1,0 +1,96 @@
+"""The interface of annotated data sets, and parts of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.errors import UsageError
+
+
+class SegmentationDataset(ABC):
+    """Annotated images in a fixed order; each has at least one object."""
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str]:
+        """One name for each sample."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> SegmentationSample:
+        """Raises SampleError, ImageReadError or MaskReadError where the files are bad; IndexError past the end."""
+
+    @abstractmethod
+    def image_path(self, index: int) -> Path | None:
+        """The file whose bytes decide the image: an image, or a JSON file that embeds one.
+
+        None where chance decides it too (a composed image): such a sample's embedding is not worth keeping.
+        """
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def set_epoch(self, epoch: int) -> None:  # noqa: B027 - for most there is nothing to do
+        """Make the random choices of epoch 0, 1, ...; most data sets make none."""
+
+    def split(self, val_ratio: float, seed: int) -> tuple["SegmentationDataset", "SegmentationDataset"]:
+        """Samples for training and for validation: `val_ratio` in (0, 1) of them, but at least one on each side.
+
+        The names and the seed decide, not the order of the samples. Raises UsageError: a ratio outside (0, 1), or fewer
+        than 2 samples.
+        """
+        if not 0 < val_ratio < 1:
+            raise UsageError(f"`val_ratio` {val_ratio}: give a number between 0 and 1")
+        return self._split(val_ratio, seed)
+
+    def _split(self, val_ratio: float, seed: int) -> tuple["SegmentationDataset", "SegmentationDataset"]:
+        count = len(self)
+        if count < 2:
+            raise UsageError(f"{count} sample cannot be split into training and validation; give at least 2")
+        by_name = sorted(range(count), key=self.names.__getitem__)
+        shuffled = [by_name[position] for position in np.random.default_rng(seed).permutation(count)]
+        val_count = min(count - 1, max(1, round(val_ratio * count)))
+        return Subset(self, sorted(shuffled[val_count:])), Subset(self, sorted(shuffled[:val_count]))
+
+
+class Subset(SegmentationDataset):
+    """The samples of `dataset` at `indices`, in that order."""
+
+    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, list(indices)
+
+    @property
+    def names(self) -> list[str]:
+        names = self._dataset.names
+        return [names[index] for index in self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        return self._dataset[self._indices[index]]
+
+    def image_path(self, index: int) -> Path | None:
+        return self._dataset.image_path(self._indices[index])
+
+    def set_epoch(self, epoch: int) -> None:
+        self._dataset.set_epoch(epoch)
+
+
+class OneSample(SegmentationDataset):
+    """The first sample of `dataset`, the same in every epoch, also where the data set draws by chance."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self._sample, self._image_path = dataset[0], dataset.image_path(0)
+
+    @property
+    def names(self) -> list[str]:
+        return [self._sample.name]
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        return [self._sample][index]
+
+    def image_path(self, index: int) -> Path | None:
+        return self._image_path

@@ -1,0 +1,69 @@
+"""Label maps as `.npy` files, the masks of this project::
+
+    images/0001.jpg  masks/0001.npy                   what prepare_data.py writes
+    manifest.json    ir/a/0001.npy  vi/a/0001.npy     what precompute_masks.py writes; the manifest names the images
+
+0 is no object, k is object k.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, first_folders, pair_with_masks
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.errors import SampleError
+from thfuse_sam.images import MODALITIES, Modality, read_for_sam
+from thfuse_sam.masks.format import labels, read_mask
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, find_image
+from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
+
+IMAGES_FOLDER, MASKS_FOLDER = "images", "masks"
+
+
+def detect(root: Path) -> bool:
+    """Whether a folder is a mask tree, or `images/` + `masks/` with `.npy` files."""
+    if (root / MANIFEST_NAME).is_file():
+        return True
+    folders = first_folders(root, [(IMAGES_FOLDER, MASKS_FOLDER)])
+    return folders is not None and next(folders[1].rglob(f"*{MASK_SUFFIX}"), None) is not None
+
+
+def find(root: Path) -> Listing:
+    """Entries of either layout. Raises ManifestError or PairError."""
+    return _find_in_tree(root) if (root / MANIFEST_NAME).is_file() else _find_beside_images(root)
+
+
+def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi") -> SegmentationSample:
+    """An image and its label map; `modality` says how the image is read. Raises the errors of both readers."""
+    image = read_for_sam(image_path, modality)
+    label_map = labels(read_mask(mask_path, (image.shape[0], image.shape[1]))).astype(np.int32)
+    if not label_map.any():
+        raise SampleError(f"{mask_path}: the mask is empty; remove it or its image")
+    return SegmentationSample(name, image, label_map)
+
+
+def _find_beside_images(root: Path) -> Listing:
+    folder = root / MASKS_FOLDER
+    files = (path for path in folder.rglob(f"*{MASK_SUFFIX}") if not path.name.startswith("."))
+    masks = {path.relative_to(folder).as_posix()[: -len(MASK_SUFFIX)]: path for path in sorted(files)}
+    return pair_with_masks(root / IMAGES_FOLDER, folder, masks, read)
+
+
+def _find_in_tree(root: Path) -> Listing:
+    manifest = Manifest.load(root)
+    tree = MaskTree(root)
+    entries, problems = [], []
+    for modality in MODALITIES:
+        folders = manifest.folders(modality)
+        for name in tree.names(modality):
+            path = tree.path(modality, name)
+            images = (find_image(folder, name) for folder in folders)
+            image = next((image for image in images if image is not None), None)
+            if image is None:
+                problems.append(f"{path}: its image is in none of the folders that {root / MANIFEST_NAME} names")
+            else:
+                full_name = f"{modality}/{name}"
+                entries.append(Entry(full_name, image, partial(read, full_name, image, path, modality)))
+    return Listing(entries, problems)

@@ -1,0 +1,82 @@
+"""What a format finds in a folder: entries that can be read, and a line for each file that makes none."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+
+_MASK_ENDING = "_mask"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One annotated image on disk."""
+
+    name: str  # path below its folder without suffix
+    image_path: Path  # see SegmentationDataset.image_path
+    read: Callable[[], SegmentationSample]  # raises SampleError, ImageReadError or MaskReadError, naming the file
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a format finds in a folder."""
+
+    entries: Sequence[Entry]
+    problems: list[str] = field(default_factory=list)  # a line for each file that makes no entry
+    without_objects: int = 0  # images that the annotations rightly list without an object
+
+
+def first_folders(root: Path, choices: Sequence[tuple[str, str]]) -> tuple[Path, Path] | None:
+    """The first pair of folders (images, masks) of `choices` that is in `root`."""
+    for images, masks in choices:
+        if (root / images).is_dir() and (root / masks).is_dir():
+            return root / images, root / masks
+    return None
+
+
+def pair_mask_images(
+    root: Path, choices: Sequence[tuple[str, str]], read: Callable[[str, Path, Path], SegmentationSample]
+) -> Listing:
+    """Entries of the images and mask images in the first folders of `choices`, see `pair_with_masks`.
+
+    A mask may be named as its image, or with "_mask" behind that. Raises PairError: two files with one name.
+    """
+    folders = first_folders(root, choices)
+    assert folders is not None, "the format was told by these folders"
+    return pair_with_masks(*folders, list_images(folders[1]), read, _MASK_ENDING)
+
+
+def pair_with_masks(
+    images_folder: Path,
+    masks_folder: Path,
+    masks: Mapping[str, Path],
+    read: Callable[[str, Path, Path], SegmentationSample],
+    ending: str = "",
+) -> Listing:
+    """Entries of images and masks that have the same name.
+
+    Args:
+        images_folder: its images are listed.
+        masks_folder: named in problems.
+        masks: mask files by name.
+        read: makes a sample of a name, the path of an image and the path of its mask.
+        ending: what a mask's name may have after its image's name.
+
+    Raises PairError: two images with one name.
+    """
+    images = list_images(images_folder)
+    mask_names = {name: name if name in masks else name + ending for name in images}
+    entries, problems = [], []
+    for name, image in images.items():
+        mask = masks.get(mask_names[name])
+        if mask is None:
+            problems.append(f"{image}: no mask of the same name in {masks_folder}")
+        else:
+            entries.append(Entry(name, image, partial(read, name, image, mask)))
+    used = set(mask_names.values())
+    unused = [path for name, path in masks.items() if name not in used]
+    problems += [f"{path}: no image of the same name in {images_folder}" for path in unused]
+    return Listing(entries, problems)
