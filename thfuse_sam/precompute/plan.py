@@ -67,39 +67,30 @@ def plan_precompute(
             names; or it is of the other kind of store.
     """
     options = options or MakeOptions()
-    found = open_masks(root)
-    present = {modality: set(found.names(modality)) for modality in MODALITIES}
-    kind = store_kind(root, store, any(present.values()))
-    existing = [job for job in jobs if job.name in present[job.modality]]
-    others = sum(map(len, present.values())) - len(existing)
+    if not options.save_embeddings:
+        embedding_signature = None
+    masks, embeddings = open_masks(root), EmbeddingTree(root / EMBEDDINGS_FOLDER)
+    names = {modality: set(masks.names(modality)) for modality in MODALITIES}
+    store = store_kind(root, store, any(names.values()))
+    existing = [job for job in jobs if job.name in names[job.modality]]
+    others = sum(map(len, names.values())) - len(existing)
     replaces_all = overwrite and not others
-    if not replaces_all and (root / MANIFEST_NAME).is_file():
-        manifest = Manifest.load(root)
-        remedy = f"choose another `output_dir` than {root}, or pass `overwrite`"
-        if overwrite:
-            remedy = f"`overwrite` would leave {others} masks of those in {root}; choose another `output_dir`"
-        require_same_signature(manifest, signature, remedy)
-        _require_own_masks(manifest, existing, image_dirs, root)
-    elif not replaces_all and (existing or others):
-        raise ManifestError(
-            f"`output_dir` {root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
-            "choose another `output_dir` or delete them"
-        )
-    if overwrite and existing and others and kind == "shards":
+    if not replaces_all:
+        _require_fitting_masks(root, signature, existing, others, image_dirs, overwrite)
+        if embedding_signature is not None and (embeddings.root / MANIFEST_NAME).is_file():
+            require_embeddings(embeddings.root, embedding_signature, jobs, image_dirs)
+    if overwrite and existing and others and store == "shards":
         raise ManifestError(
             f"`overwrite` would have to take {len(existing)} masks out of the shards in {root}, which hold {others} "
             "others; choose another `output_dir`"
         )
-    if options.save_embeddings and embedding_signature is not None and not replaces_all:
-        require_embeddings(root / EMBEDDINGS_FOLDER, embedding_signature, jobs, image_dirs, may_be_missing=True)
-    kept = EmbeddingTree(root / EMBEDDINGS_FOLDER)
 
     def is_finished(job: Job) -> bool:
-        return job.name in present[job.modality] and _is_finished(job, found, kept, options)
+        return job.name in names[job.modality] and _is_finished(job, masks, embeddings, options)
 
     return Plan(
         root=root,
-        store=kind,
+        store=store,
         signature=signature,
         source={modality: str(folder.resolve()) for modality, folder in image_dirs.items()},
         jobs=list(jobs),
@@ -107,42 +98,61 @@ def plan_precompute(
         options=options,
         overwrite=overwrite,
         replaces_all=replaces_all,
-        embedding_signature=embedding_signature if options.save_embeddings else None,
+        embedding_signature=embedding_signature,
         shard_size=shard_size,
     )
 
 
 def require_embeddings(
-    root: Path,
-    signature: Signature,
-    jobs: Sequence[Job],
-    image_dirs: Mapping[Modality, Path],
-    *,
-    may_be_missing: bool = False,
+    root: Path, signature: Signature, jobs: Sequence[Job], image_dirs: Mapping[Modality, Path]
 ) -> None:
     """Refuse embeddings that another encoder made, or that were made from other images of the same names.
 
-    Raises ManifestError.
+    Raises ManifestError, also where there are no embeddings at `root`.
     """
-    if may_be_missing and not (root / MANIFEST_NAME).is_file():
-        return
     manifest = Manifest.load(root)
     require_same_signature(manifest, signature, f"the embeddings in {root} do not fit; make them with these settings")
     tree = EmbeddingTree(root)
-    _require_own_masks(manifest, [job for job in jobs if tree.has(job.modality, job.name)], image_dirs, root)
+    _require_own(manifest, [job for job in jobs if tree.has(job.modality, job.name)], image_dirs, root)
 
 
 def store_kind(root: Path, asked: StoreKind | None, has_masks: bool) -> StoreKind:
     """The kind of store at `root`, or `asked` (None: one file each) for a new one. Raises ManifestError."""
-    there: StoreKind | None = "shards" if (root / SHARDS_FOLDER).is_dir() else "npy" if has_masks else None
-    if there is not None and asked not in (None, there):
-        raise ManifestError(f"`store` {asked}: {root} holds masks as {there}; choose another `output_dir`")
-    return there or asked or "npy"
+    present: StoreKind | None = "shards" if (root / SHARDS_FOLDER).is_dir() else "npy" if has_masks else None
+    if present is not None and asked not in (None, present):
+        raise ManifestError(f"`store` {asked}: {root} holds masks as {present}; choose another `output_dir`")
+    return present or asked or "npy"
 
 
-def _require_own_masks(
-    manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Modality, Path], root: Path
+def _require_fitting_masks(
+    root: Path,
+    signature: Signature,
+    existing: Sequence[Job],
+    others: int,
+    image_dirs: Mapping[Modality, Path],
+    overwrite: bool,
 ) -> None:
+    """Refuse a tree whose masks, some of which stay, were made with other settings or from other images.
+
+    Args:
+        existing: the images of this run that have a mask; `others` is the number of all other masks.
+    """
+    manifest = Manifest.find(root)
+    if manifest is not None:
+        remedy = f"choose another `output_dir` than {root}, or pass `overwrite`"
+        if overwrite:
+            remedy = f"`overwrite` would leave {others} masks of those in {root}; choose another `output_dir`"
+        require_same_signature(manifest, signature, remedy)
+        _require_own(manifest, existing, image_dirs, root)
+    elif existing or others:
+        raise ManifestError(
+            f"`output_dir` {root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
+            "choose another `output_dir` or delete them"
+        )
+
+
+def _require_own(manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Modality, Path], root: Path) -> None:
+    """Refuse files in the tree at `root` that were made from other images than those of `jobs`."""
     foreign = {modality: ForeignSources(manifest, modality, folder) for modality, folder in image_dirs.items()}
     for job in jobs:
         other = foreign[job.modality].find(job.name)
@@ -153,14 +163,14 @@ def _require_own_masks(
             )
 
 
-def _is_finished(job: Job, store: MaskStore, kept: EmbeddingTree, options: MakeOptions) -> bool:
+def _is_finished(job: Job, masks: MaskStore, embeddings: EmbeddingTree, options: MakeOptions) -> bool:
     """Whether the mask of `job`, which exists, is whole and has everything that is asked for beside it."""
-    if options.save_instances and not store.has_instances(job.modality, job.name):
+    if options.save_instances and not masks.has_instances(job.modality, job.name):
         return False
-    if options.save_embeddings and not kept.has(job.modality, job.name):
+    if options.save_embeddings and not embeddings.has(job.modality, job.name):
         return False
     try:
-        shape, written = store.stamp(job.modality, job.name)
+        shape, written = masks.stamp(job.modality, job.name)
         # Opening every image would take most of the time of a start on a large tree.
         return _unchanged_since(job.image, written) or shape == image_size(job.image)
     except (ImageReadError, MaskReadError):

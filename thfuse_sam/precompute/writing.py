@@ -1,6 +1,6 @@
-"""Filling a mask tree as `plan.plan_precompute` has planned it.
+"""Writing masks into their tree as `plan.plan_precompute` has planned it, and keeping the tree's manifest.
 
-Masks are made in this process (`worker`), in several of one machine (`processes`) or on a Ray cluster
+The results to write are made in this process (`worker`), in several of one machine (`processes`) or on a Ray cluster
 (`ray`); in each case this process alone writes. Several such processes may fill one tree at the same time.
 """
 
@@ -8,10 +8,10 @@ import contextlib
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -19,14 +19,13 @@ from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.files import make_directory, remove_abandoned
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
-from thfuse_sam.masks.format import LabelMap
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, manifest_lock, require_same_signature
+from thfuse_sam.masks.manifest import Manifest, Signature, manifest_lock, require_same_signature
 from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards, ShardWriter
 from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.plan import Plan, store_kind
-from thfuse_sam.precompute.worker import Result
+from thfuse_sam.precompute.worker import MaskResult, PendingMask
 
 # Always images per second, also below one, where tqdm would turn the ratio round.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -41,7 +40,9 @@ class RunSummary:
     failures: dict[Job, str] = field(default_factory=dict)  # reason, one line
 
 
-def write_masks(plan: Plan, results: Iterable[Result], summary: RunSummary, *, num_workers: int = 0) -> None:
+def write_masks(
+    plan: Plan, results: Iterable[MaskResult | PendingMask], summary: RunSummary, *, num_workers: int = 0
+) -> None:
     """Write what is made of `plan.todo`.
 
     An image that could not be read or segmented is noted in `summary.failures` and the rest is done. Whatever stops
@@ -58,20 +59,20 @@ def write_masks(plan: Plan, results: Iterable[Result], summary: RunSummary, *, n
     """
     _begin(plan)
     shards = ShardWriter(plan.root, plan.shard_size) if plan.store == "shards" else None
-    writing = _Writing(plan, shards or MaskTree(plan.root), summary, num_workers)
+    writer = _ResultWriter(plan, shards or MaskTree(plan.root), summary, num_workers)
     try:
         for result in results:
-            writing.add(result)
-        writing.finish()
+            writer.add(result)
+        writer.finish()
         if shards is not None:
             shards.close()
         save_manifest(plan, summary)
     except BaseException as error:
-        if isinstance(results, Iterator) and hasattr(results, "close"):
+        if hasattr(results, "close"):
             results.close()
         # What is made is kept if it can be; the first error is the one to report.
         with contextlib.suppress(OutputError):
-            writing.finish(discard=isinstance(error, OutputError))
+            writer.finish(discard=isinstance(error, OutputError))
         if shards is not None:
             with contextlib.suppress(OutputError):
                 shards.close()
@@ -80,19 +81,14 @@ def write_masks(plan: Plan, results: Iterable[Result], summary: RunSummary, *, n
             save_manifest(plan, summary)
         raise
     finally:
-        writing.close()
+        writer.close()
 
 
-class _MaskWriter(Protocol):
-    def add(self, modality: Modality, name: str, mask: LabelMap, instances: str | None) -> None:
-        """Write a label map and its instances (content of their file). Raises OutputError."""
-
-
-class _Writing:
+class _ResultWriter:
     """Writes results in threads, at most `num_workers` at a time, and counts them; 0 writes in line."""
 
-    def __init__(self, plan: Plan, writer: _MaskWriter, summary: RunSummary, num_workers: int) -> None:
-        self._writer = writer
+    def __init__(self, plan: Plan, masks: MaskTree | ShardWriter, summary: RunSummary, num_workers: int) -> None:
+        self._masks = masks
         self._embeddings = EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
         self._summary = summary
         self._num_workers = num_workers
@@ -107,7 +103,7 @@ class _Writing:
             mininterval=0.1 if sys.stderr.isatty() else 5.0,
         )
 
-    def add(self, result: Result) -> None:
+    def add(self, result: MaskResult | PendingMask) -> None:
         """Write `result` soon. Raises OutputError, also for a result that was added before."""
         if self._threads is None:
             self._write(result)
@@ -141,21 +137,21 @@ class _Writing:
             self._threads.shutdown(wait=True, cancel_futures=True)
         self._bar.close()
 
-    def _write(self, result: Result) -> None:
-        finished = result.finish()
-        if finished.label_map is not None:
-            modality, name = finished.job.modality, finished.job.name
+    def _write(self, result: MaskResult | PendingMask) -> None:
+        mask = result.finish()
+        if mask.label_map is not None:
+            modality, name = mask.job.modality, mask.job.name
             # The label map last: where it exists, everything that was asked for does.
-            if finished.embedding is not None:
-                self._embeddings.write(modality, name, finished.embedding)
-            self._writer.add(modality, name, finished.label_map, finished.instances)
+            if mask.embedding is not None:
+                self._embeddings.write(modality, name, mask.embedding)
+            self._masks.add(modality, name, mask.label_map, mask.instances)
         with self._counting:
-            if finished.label_map is None:
-                self._summary.failures[finished.job] = finished.reason
+            if mask.label_map is None:
+                self._summary.failures[mask.job] = mask.reason
                 self._bar.set_postfix(failed=len(self._summary.failures), refresh=False)
             else:
                 self._summary.written += 1
-                self._summary.empty += not finished.segments
+                self._summary.empty += not mask.segments
             self._bar.update()
 
 
@@ -165,46 +161,38 @@ def _begin(plan: Plan) -> None:
     remove_abandoned(plan.root)
     with manifest_lock(plan.root):
         store_kind(plan.root, plan.store, any(map(open_masks(plan.root).names, MODALITIES)))
-        manifest = _current_manifest(plan)
+        manifest = _current_manifest(plan, plan.root, plan.signature)
         if plan.overwrite:
             # First, so that an interrupted run can go on as a plain one: what exists then is new.
             _remove(plan)
-        if plan.source not in manifest.sources:
-            manifest = replace(manifest, sources=[*manifest.sources, plan.source])
         manifest.save(plan.root)
         if plan.store == "shards":
             make_directory(plan.root / SHARDS_FOLDER)
         if plan.embedding_signature is not None:
-            _note_embeddings(plan, plan.embedding_signature)
+            folder = make_directory(plan.root / EMBEDDINGS_FOLDER)
+            _current_manifest(plan, folder, plan.embedding_signature).save(folder)
 
 
-def _current_manifest(plan: Plan) -> Manifest:
-    """The manifest as it is now: another process may have written it after this run was planned."""
-    if plan.replaces_all or not (plan.root / MANIFEST_NAME).is_file():
-        return Manifest(plan.signature)
-    manifest = Manifest.load(plan.root)
-    require_same_signature(manifest, plan.signature)
-    return manifest
+def _current_manifest(plan: Plan, folder: Path, signature: Signature) -> Manifest:
+    """The manifest in `folder`, of masks or embeddings, with the run's source; a new one where nothing stays.
 
-
-def _note_embeddings(plan: Plan, signature: Signature) -> None:
-    folder = make_directory(plan.root / EMBEDDINGS_FOLDER)
-    manifest = Manifest(signature)
-    if not plan.replaces_all and (folder / MANIFEST_NAME).is_file():
-        manifest = Manifest.load(folder)
-        require_same_signature(manifest, signature)
-    if plan.source not in manifest.sources:
-        manifest = replace(manifest, sources=[*manifest.sources, plan.source])
-    manifest.save(folder)
+    Raises ManifestError: another process may have made the tree its own after this run was planned.
+    """
+    manifest = None if plan.replaces_all else Manifest.find(folder)
+    if manifest is None:
+        manifest = Manifest(signature)
+    require_same_signature(manifest, signature)
+    return manifest.with_source(plan.source)
 
 
 def _remove(plan: Plan) -> None:
-    tree, kept = MaskTree(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+    """Remove what exists of the images to do, and all shards: a plan overwrites those as a whole only."""
+    masks, embeddings = MaskTree(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
     for job in plan.todo:
-        tree.remove(job.modality, job.name)
-        kept.remove(job.modality, job.name)
-    if plan.replaces_all and isinstance(found := open_masks(plan.root), MaskShards):
-        found.remove_all()
+        masks.remove(job.modality, job.name)
+        embeddings.remove(job.modality, job.name)
+    if plan.replaces_all and isinstance(shards := open_masks(plan.root), MaskShards):
+        shards.remove_all()
 
 
 def save_manifest(plan: Plan, summary: RunSummary) -> None:
@@ -215,19 +203,16 @@ def save_manifest(plan: Plan, summary: RunSummary) -> None:
     if not plan.root.is_dir():
         make_directory(plan.root)
     with manifest_lock(plan.root):
-        manifest = Manifest(plan.signature)
-        if (plan.root / MANIFEST_NAME).is_file():
-            manifest = Manifest.load(plan.root)
-        sources = manifest.sources if plan.source in manifest.sources else [*manifest.sources, plan.source]
-        found = open_masks(plan.root)
+        manifest = Manifest.find(plan.root) or Manifest(plan.signature)
+        masks = open_masks(plan.root)
         failed_now = {(job.modality, job.name) for job in summary.failures}
-        earlier = [entry for entry in manifest.failures if _still_failed(entry, found, failed_now)]
+        earlier = [entry for entry in manifest.failures if _still_failed(entry, masks, failed_now)]
         new = [
             {"modality": job.modality, "name": job.name, "path": str(job.image.absolute()), "reason": reason}
             for job, reason in summary.failures.items()
         ]
-        counts: dict[str, int] = {modality: len(found.names(modality)) for modality in MODALITIES}
-        replace(manifest, sources=sources, counts=counts, failures=earlier + new).save(plan.root)
+        counts: dict[str, int] = {modality: len(masks.names(modality)) for modality in MODALITIES}
+        replace(manifest.with_source(plan.source), counts=counts, failures=earlier + new).save(plan.root)
 
 
 def _still_failed(entry: Mapping[str, str], store: MaskStore, failed_now: set[tuple[Modality, str]]) -> bool:
