@@ -5,7 +5,6 @@ import logging
 import pytest
 import torch
 
-from thfuse_sam.errors import UsageError
 from thfuse_sam.sam.precision import resolve_precision
 
 CPU = torch.device("cpu")
@@ -49,8 +48,3 @@ def test_a_slow_choice_is_kept_and_said(monkeypatch: pytest.MonkeyPatch, caplog:
         assert not caplog.records
         assert resolve_precision("bf16", CPU) == "bf16"
     assert "`precision` bf16" in caplog.text
-
-
-def test_refuses_other_names() -> None:
-    with pytest.raises(UsageError, match=r"`precision` half: .*use auto, fp32, bf16, fp16"):
-        resolve_precision("half", CPU)

@@ -23,7 +23,7 @@ def test_every_type_is_recognised_by_its_own_weights(name: str) -> None:
         sam = kind.build()
     assert kind.name == name
     assert recognise_model_type(sam.state_dict()) == name
-    assert sam.image_encoder.img_size == kind.image_size
+    assert sam.image_encoder.img_size == (640 if name == "vit_nano" else 1024)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in MODEL_TYPES.items() if kind.url])

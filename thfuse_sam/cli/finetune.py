@@ -40,9 +40,10 @@ from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.report.training import LOG_NAME
 from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam
-from thfuse_sam.sam.export import EXPORT_SUFFIXES, export_sam, load_trained, require_export_name
+from thfuse_sam.sam.export import export_sam, load_trained, require_export_name
 from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES
 from thfuse_sam.training import loop
 
 OFF = "off"  # value of --cache_embeddings
@@ -72,7 +73,7 @@ class _ByItsValue(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         suffix = Path(values).suffix.lower()
-        if suffix in EXPORT_SUFFIXES:
+        if suffix in CHECKPOINT_SUFFIXES:
             namespace.checkpoint = Path(values)
         elif suffix in MIXTURE_SUFFIXES and is_mixture(Path(values)):
             namespace.data_dir = Path(values)

@@ -8,16 +8,16 @@ from thfuse_sam.downloads import cache_folder, download
 from thfuse_sam.errors import CheckpointError, DownloadError
 from thfuse_sam.files import file_sha256
 from thfuse_sam.sam.registry import MODEL_TYPES, ModelType, find_model_type, fitting_model
-from thfuse_sam.sam.weights import read_weights, recognise_model_type, trained_note
+from thfuse_sam.sam.weights import read_weights, recognise_model_type, trained_metadata
 from thfuse_sam.shipped import shipped_root
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 
 _SHIPPED_FOLDER = shipped_root() / "models"
 _PREFERRED = "vit_t"  # what "auto" downloads
-_FALLBACK = "vit_nano"  # what "auto" uses offline
+_FALLBACK = "vit_nano"  # what "auto" uses where the download fails: it ships
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def checkpoint_sha256(path: Path) -> str:
 
 
 def shipped_checkpoint() -> Path:
-    """The small checkpoint in `models/`; it may be absent."""
+    """The small checkpoint in `models/`, which may be absent."""
     return _SHIPPED_FOLDER / MODEL_TYPES[_FALLBACK].file_name
 
 
 def type_with_weights(sha256: str) -> str | None:
-    """The model type whose published or shipped weights are the file of that SHA-256, if any."""
+    """The name of the model type whose published or shipped weights have that SHA-256; None where there is none."""
     for kind in MODEL_TYPES.values():
         if sha256 == kind.sha256:
             return kind.name
@@ -58,7 +58,7 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
         model_type: a name in MODEL_TYPES, or "auto": the type of the given checkpoint; without one `vit_t` from the
             cache or the download, and where that cannot be had the `vit_nano` that ships, with a warning.
         checkpoint: a file; None for the published weights of the type.
-        fetch: False downloads nothing: the file may then not be there yet, which a log line says.
+        fetch: False downloads nothing. The file may then not be there yet, which is logged.
 
     Raises:
         UsageError: unknown model type.
@@ -76,42 +76,40 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
 def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
     # Opened for an explicit type too, so that a wrong file is reported before any work starts.
     weights = read_weights(checkpoint)
-    if trained_note(checkpoint) is not None:
+    if trained_metadata(checkpoint) is not None:
         raise CheckpointError(
             f"{checkpoint}: holds trained weights alone, not a whole model; "
             f"write one by finetune.py `checkpoint` {checkpoint} `export` FILE.pth and give that"
         )
-    found = recognise_model_type(weights)
+    recognised = recognise_model_type(weights)
     if model_type == AUTO:
-        if found is None:
+        if recognised is None:
             raise CheckpointError(
                 f"{checkpoint}: is no Segment Anything checkpoint of a known type; use one of {', '.join(MODEL_TYPES)}"
             )
-        model_type = found
-    elif found != model_type:
+        model_type = recognised
+    elif recognised != model_type:
         fitting_model(find_model_type(model_type), weights, checkpoint)  # raises, and names the keys that differ
     return ResolvedSam(model_type, checkpoint, checkpoint_sha256(checkpoint))
 
 
 def _resolve_auto(fetch: bool) -> ResolvedSam:
-    kind = MODEL_TYPES[_PREFERRED]
     try:
-        found = _resolve_published(kind, fetch)
+        resolved = _resolve_published(MODEL_TYPES[_PREFERRED], fetch)
     except CheckpointError as error:
         if not shipped_checkpoint().is_file():
             raise
-        logger.warning(
+        log.warning(
             "%s is not in the cache and cannot be downloaded: using the small SAM that ships (%s), whose masks are "
             "rough; for better ones give `sam_checkpoint`",
             _PREFERRED,
             _FALLBACK,
         )
-        logger.debug("%s", error)
-    else:
-        if not found.checkpoint.is_file():
-            logger.info("where that fails, it would use the small SAM that ships (%s)", _FALLBACK)
-        return found
-    return _resolve_published(MODEL_TYPES[_FALLBACK], fetch)
+        log.debug("%s", error)
+        return _resolve_published(MODEL_TYPES[_FALLBACK], fetch)
+    if not resolved.checkpoint.is_file():
+        log.info("where that fails, it would use the small SAM that ships (%s)", _FALLBACK)
+    return resolved
 
 
 def _resolve_published(kind: ModelType, fetch: bool) -> ResolvedSam:
@@ -122,24 +120,18 @@ def _resolve_published(kind: ModelType, fetch: bool) -> ResolvedSam:
         return ResolvedSam(kind.name, shipped, checkpoint_sha256(shipped))
     cached = cache_folder() / kind.file_name
     if cached.is_file():
-        found = checkpoint_sha256(cached)
-        if found == kind.sha256:
-            return ResolvedSam(kind.name, cached, found)
-        logger.warning("%s: is damaged (SHA-256 %s..., expected %s...)", cached, found[:8], str(kind.sha256)[:8])
+        sha256 = checkpoint_sha256(cached)
+        if sha256 == kind.sha256:
+            return ResolvedSam(kind.name, cached, sha256)
+        log.warning("%s: is damaged (SHA-256 %s..., expected %s...)", cached, sha256[:8], str(kind.sha256)[:8])
     if not fetch and kind.sha256 is not None:
-        logger.info("%s is not there yet; a run would first download it from %s", cached, kind.url)
+        log.info("%s is not there yet; a run would first download it from %s", cached, kind.url)
         return ResolvedSam(kind.name, cached, kind.sha256)
-    _download(kind, cached)
-    return ResolvedSam(kind.name, cached, checkpoint_sha256(cached))
-
-
-def _download(kind: ModelType, target: Path) -> None:
-    """Fetch the published weights to `target`: checked, complete or not there at all. Raises CheckpointError."""
-    assert kind.url is not None
     try:
-        download(kind.url, target, kind.sha256)
+        download(kind.url, cached, kind.sha256)
     except DownloadError as error:
         raise CheckpointError(
             f"{kind.name}: no checkpoint in the cache and {error}; "
-            f"download {kind.url} yourself to {target}, or give a file by `sam_checkpoint`"
+            f"download {kind.url} yourself to {cached}, or give a file by `sam_checkpoint`"
         ) from error
+    return ResolvedSam(kind.name, cached, checkpoint_sha256(cached))

@@ -1,7 +1,7 @@
 """Files of fine-tuned models: the trained weights alone, or a whole checkpoint in the original SAM format.
 
 A file of trained weights is `.safetensors` with one JSON entry in its metadata: the model type, the SHA-256 of the
-checkpoint that was tuned, which parts were frozen, and the adapters' size. It says nothing without that checkpoint.
+checkpoint that was tuned, which parts were frozen, and the adapters' size. It is of no use without that checkpoint.
 """
 
 import dataclasses
@@ -23,17 +23,16 @@ from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, traine
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, resolve_sam, shipped_checkpoint
 from thfuse_sam.sam.lora import LoraSettings, merged_state_dict
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
-from thfuse_sam.sam.weights import TRAINED_KEY, read_weights, trained_note
+from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES, TRAINED_KEY, read_weights, trained_metadata
 
 FORMAT_VERSION = 1
-EXPORT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedFile:
-    """What a file of trained weights says about itself."""
+class TrainedHeader:
+    """The description in a file of trained weights."""
 
     model_type: str
     base_sha256: str  # of the checkpoint that was tuned
@@ -52,13 +51,12 @@ def save_trained(path: Path, sam: Sam, adaptation: Adaptation, base: ResolvedSam
         "lora": None if adaptation.lora is None else dataclasses.asdict(adaptation.lora),
     }
     weights = {name: value.cpu().contiguous() for name, value in trained_state(sam, adaptation).items()}
-    content = safetensors.torch.save(weights, {TRAINED_KEY: json.dumps(entry)})
-    write_atomically(path, lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(safetensors.torch.save(weights, {TRAINED_KEY: json.dumps(entry)})))
 
 
-def read_trained_header(path: Path) -> TrainedFile | None:
-    """What `path` says about itself; None where it is no file of trained weights. Raises CheckpointError."""
-    text = trained_note(path)
+def read_trained_header(path: Path) -> TrainedHeader | None:
+    """The description in `path`; None where it is no file of trained weights. Raises CheckpointError where damaged."""
+    text = trained_metadata(path)
     if text is None:
         return None
     try:
@@ -70,9 +68,9 @@ def read_trained_header(path: Path) -> TrainedFile | None:
             )
         lora = None if entry["lora"] is None else LoraSettings(**entry["lora"])
         adaptation = Adaptation(tuple(entry["frozen"]), lora)
-        # Of the name, no folders: the file may be a stranger's.
+        # The name alone, without folders: the file may come from anybody.
         base_name = Path(str(entry["base_name"]).replace("\\", "/")).name
-        return TrainedFile(str(entry["model_type"]), str(entry["base_sha256"]), base_name, adaptation)
+        return TrainedHeader(str(entry["model_type"]), str(entry["base_sha256"]), base_name, adaptation)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(f"{path}: damaged description of trained weights; write it again") from None
 
@@ -89,10 +87,10 @@ def load_trained(path: Path, base: Path | None = None, device: torch.device | st
     header = read_trained_header(path)
     if header is None:
         raise CheckpointError(f"{path}: holds no trained weights of finetune.py; give a file that it wrote")
-    found = _find_base(path, header, base)
+    base = _find_base(path, header, base)
     weights = read_weights(path)
     _require_adapters(path, header.adaptation, weights)
-    sam = build_sam(header.model_type, found, device)
+    sam = build_sam(header.model_type, base, device)
     prepare(sam, header.adaptation)
     load_trained_state(sam, header.adaptation, weights, path)
     return sam.eval()
@@ -118,25 +116,24 @@ def load_any(
 def export_sam(path: Path, sam: Sam) -> None:
     """Write the whole model, adapters merged, atomically, in the format of the published checkpoints.
 
-    Raises UsageError: the suffix is none of EXPORT_SUFFIXES; OutputError: the system refuses.
+    Raises UsageError: the suffix is none of CHECKPOINT_SUFFIXES; OutputError: the system refuses.
     """
     require_export_name(path)
-    weights: dict[str, Tensor] = {name: value.cpu().contiguous() for name, value in merged_state_dict(sam).items()}
+    weights = {name: value.cpu().contiguous() for name, value in merged_state_dict(sam).items()}
     if path.suffix.lower() == ".safetensors":
-        content = safetensors.torch.save(weights)
-        write_atomically(path, lambda file: file.write(content))
-        return
-    write_atomically(path, lambda file: _torch_save(weights, file))
+        write_atomically(path, lambda file: file.write(safetensors.torch.save(weights)))
+    else:
+        write_atomically(path, lambda file: _torch_save(weights, file))
 
 
 def require_export_name(path: Path) -> None:
     """Refuse a name that readers of checkpoints would not take. Raises UsageError."""
-    if path.suffix.lower() not in EXPORT_SUFFIXES:
-        raise UsageError(f"`export` {path}: the name must end in {', '.join(EXPORT_SUFFIXES)}")
+    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+        raise UsageError(f"`export` {path}: the name must end in {', '.join(CHECKPOINT_SUFFIXES)}")
 
 
 def _require_adapters(path: Path, adaptation: Adaptation, weights: Mapping[str, Tensor]) -> None:
-    """Refuse a claimed rank that the file's tensors do not have, before memory is asked for it."""
+    """Refuse a file whose tensors have another rank than it claims, before adapters of that rank take memory."""
     if adaptation.lora is None:
         return
     ranks = {value.shape[0] for name, value in weights.items() if ".lora_A." in name and value.ndim}
@@ -147,22 +144,22 @@ def _require_adapters(path: Path, adaptation: Adaptation, weights: Mapping[str, 
         )
 
 
-def _find_base(path: Path, header: TrainedFile, base: Path | None) -> Path:
+def _find_base(path: Path, header: TrainedHeader, base: Path | None) -> Path:
+    """The checkpoint that the weights in `path` were tuned from: `base`, or where None is given, the one found."""
     if base is not None:
-        found = checkpoint_sha256(base)
-        if found != header.base_sha256:
+        sha256 = checkpoint_sha256(base)
+        if sha256 != header.base_sha256:
             raise CheckpointError(
                 f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), "
-                f"but `base_checkpoint` {base} has {found[:12]}...; give the file that was tuned"
+                f"but `base_checkpoint` {base} has {sha256[:12]}...; give the file that was tuned"
             )
         return base
     kind = MODEL_TYPES.get(header.model_type)
-    places = [path.parent / header.base_name, cache_folder() / header.base_name, shipped_checkpoint()]
     if kind is not None and kind.sha256 == header.base_sha256:
         return resolve_sam(header.model_type).checkpoint
-    for place in places:
-        if place.is_file() and checkpoint_sha256(place) == header.base_sha256:
-            return place
+    for candidate in (path.parent / header.base_name, cache_folder() / header.base_name, shipped_checkpoint()):
+        if candidate.is_file() and checkpoint_sha256(candidate) == header.base_sha256:
+            return candidate
     raise CheckpointError(
         f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), which is neither beside it "
         "nor in the cache; give it by `base_checkpoint`, or use the exported file"
@@ -173,7 +170,7 @@ def _torch_save(weights: dict[str, Tensor], file: IO[bytes]) -> None:
     try:
         torch.save(weights, file)
     except RuntimeError as error:
-        # torch hides the system's refusal (disk full) behind an error of its own.
+        # PyTorch raises an error of its own where the system refuses, for example because the disk is full.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise

@@ -1,30 +1,19 @@
-"""In which number format to compute: the name given on the command line -> one that pays on a device."""
+"""Which number format the option `precision` means on a device."""
 
 import logging
 from typing import Any
 
 import torch
 
-from thfuse_sam.errors import UsageError
-from thfuse_sam.precision import PRECISIONS
-
 log = logging.getLogger(__name__)
 
 
-def check_precision(name: Any) -> str:
-    """`name`, if it is "auto" or one of PRECISIONS. Raises UsageError."""
-    if name != "auto" and name not in PRECISIONS:
-        raise UsageError(f"`precision` {name}: unknown precision; use auto, {', '.join(PRECISIONS)}")
-    return str(name)
-
-
 def resolve_precision(name: str, device: torch.device) -> str:
-    """The key of PRECISIONS that `name` means on `device`.
+    """The one of `PRECISIONS` that `name` means on `device`.
 
-    "auto" takes 16 bits where the hardware multiplies matrices of them faster than of 32, and fp32 elsewhere. It
-    depends on the hardware alone, so that equal machines make equal masks. Raises UsageError for an unknown name.
+    "auto" means 16 bits where the hardware multiplies such matrices faster than those of 32 bits, and fp32 elsewhere.
+    It depends on the hardware alone, so that equal machines make equal masks.
     """
-    check_precision(name)
     fast = _fast_half_precision(device)
     if name == "auto":
         return fast or "fp32"

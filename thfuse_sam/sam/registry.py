@@ -1,4 +1,4 @@
-"""The Segment Anything model types: how each is built, where its published weights are, its default settings."""
+"""The Segment Anything model types: how each is built, where its weights are, and how they are loaded."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,11 +23,14 @@ class ModelType:
 
     name: str
     build: Callable[[], Sam]  # an untrained model
-    image_size: int  # pixels, the longest side that the image encoder sees
     file_name: str  # of the published weights, in the cache
     url: str | None  # None: the weights ship with this project
     sha256: str | None  # of the published weights; None: not fixed
-    defaults: GeneratorSettings  # of the automatic mask generator
+
+    @property
+    def defaults(self) -> GeneratorSettings:
+        """The settings of the automatic mask generator that suit this type."""
+        return GENERATOR_DEFAULTS[self.name]
 
 
 # The SHA-256 sums are those that micro-sam's `util.py` (computational-cell-analytics/micro-sam on GitHub) checks its
@@ -36,47 +39,37 @@ MODEL_TYPES: dict[str, ModelType] = {
     "vit_h": ModelType(
         name="vit_h",
         build=build_sam_vit_h,
-        image_size=1024,
         file_name="sam_vit_h_4b8939.pth",
         url=f"{_SAM_URL}/sam_vit_h_4b8939.pth",
         sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        defaults=GENERATOR_DEFAULTS["vit_h"],
     ),
     "vit_l": ModelType(
         name="vit_l",
         build=build_sam_vit_l,
-        image_size=1024,
         file_name="sam_vit_l_0b3195.pth",
         url=f"{_SAM_URL}/sam_vit_l_0b3195.pth",
         sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-        defaults=GENERATOR_DEFAULTS["vit_l"],
     ),
     "vit_b": ModelType(
         name="vit_b",
         build=build_sam_vit_b,
-        image_size=1024,
         file_name="sam_vit_b_01ec64.pth",
         url=f"{_SAM_URL}/sam_vit_b_01ec64.pth",
         sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        defaults=GENERATOR_DEFAULTS["vit_b"],
     ),
     "vit_t": ModelType(
         name="vit_t",
         build=tiny_vit.build_vit_t,
-        image_size=tiny_vit.IMAGE_SIZE,
         file_name="mobile_sam.pt",
         url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-        defaults=GENERATOR_DEFAULTS["vit_t"],
     ),
     "vit_nano": ModelType(
         name="vit_nano",
         build=nano.build_vit_nano,
-        image_size=nano.IMAGE_SIZE,
         file_name="vit_nano.safetensors",
         url=None,
         sha256=None,
-        defaults=GENERATOR_DEFAULTS["vit_nano"],
     ),
 }
 
@@ -96,40 +89,36 @@ def build_sam(model_type: str, checkpoint: Path, device: torch.device | str = "c
     kind = find_model_type(model_type)
     weights = read_weights(checkpoint)
     sam = fitting_model(kind, weights, checkpoint)
-    # Copies, so that the checkpoint file is not held open by a memory map.
-    values = {name: _for_model(value, torch.device(device)) for name, value in weights.items()}
-    sam.load_state_dict(values, assign=True)
+    for name, value in weights.items():
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        # A copy, so that the checkpoint file is not held open by a memory map.
+        weights[name] = value.to(device=device, dtype=dtype, copy=True)
+    sam.load_state_dict(weights, assign=True)
     return sam.to(device).eval()
 
 
 def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Path) -> Sam:
-    """The model of `kind` without values, on the meta device.
+    """The model of `kind` on the meta device, without values: the checkpoint would replace them.
 
     Raises CheckpointError, naming `checkpoint` and what differs, where `weights` are not exactly those of the model.
     """
-    found = recognise_model_type(weights)
-    # On the meta device nothing is initialised that the checkpoint would replace.
+    recognised = recognise_model_type(weights)
     with torch.device("meta"):
-        if kind.name == found == "vit_nano":
+        if kind.name == recognised == "vit_nano":
             sam = nano.build_vit_nano(nano_image_size(weights) or nano.IMAGE_SIZE)
         else:
             sam = kind.build()
     differences = describe_differences(sam.state_dict(), weights)
     if not differences:
         return sam
-    if found is None:
+    if recognised is None:
         raise CheckpointError(
             f"{checkpoint}: is no Segment Anything checkpoint of a known type ({differences}); "
             f"use one of {kind.name}, such as {kind.file_name}"
         )
-    if found != kind.name:
+    if recognised != kind.name:
         raise CheckpointError(
-            f"{checkpoint}: is a {found}, not a {kind.name}; "
-            f"use `sam_model_type` {found} or a checkpoint of {kind.name} ({differences})"
+            f"{checkpoint}: is a {recognised}, not a {kind.name}; "
+            f"use `sam_model_type` {recognised} or a checkpoint of {kind.name} ({differences})"
         )
     raise CheckpointError(f"{checkpoint}: is not a plain {kind.name} checkpoint ({differences}); use an unmodified one")
-
-
-def _for_model(value: Tensor, device: torch.device) -> Tensor:
-    dtype = torch.float32 if value.is_floating_point() else value.dtype
-    return value.to(device=device, dtype=dtype, copy=True)

@@ -17,15 +17,15 @@ from thfuse_sam.errors import CheckpointError
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.sam.geometry import PATCH_SIZE
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
-TRAINED_KEY = "thfuse_sam_trained"  # metadata of a .safetensors file of trained weights alone, see `export`
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+TRAINED_KEY = "thfuse_sam_trained"  # in the metadata of a .safetensors file of trained weights alone, see `export`
 
-# Training tools put the weights beside other things, under one of these names.
+# Training tools save the weights together with other things, under one of these names.
 _NESTED = ("model", "state_dict", "weights")
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _NANO_SIZE = "image_encoder.image_size"
 _LARGEST_INPUT = 4096  # pixels
-_NAMED_KEYS = 3  # how many differing keys an error names
+_LISTED_KEYS = 3  # how many differing keys an error lists
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -34,27 +34,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     PyTorch's zip files are memory-mapped: a tensor is read from disk when it is used.
     Raises CheckpointError where the file is missing, damaged, unsafe or no checkpoint.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise CheckpointError(f"{path}: a checkpoint's name ends in {', '.join(SUFFIXES)}, not in {path.suffix!r}")
+    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+        raise CheckpointError(
+            f"{path}: a checkpoint's name ends in {', '.join(CHECKPOINT_SUFFIXES)}, not in {path.suffix!r}"
+        )
     _refuse_other_files(path)
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     return _unwrap(_read_torch(path), path)
 
 
-def trained_note(path: Path) -> str | None:
-    """What a file of trained weights alone says about itself, as JSON; None where `path` is none, or unreadable."""
+def trained_metadata(path: Path) -> str | None:
+    """The description in a file of trained weights alone, as JSON; None where `path` is no such file or unreadable."""
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return None
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get(TRAINED_KEY)
     except (safetensors.SafetensorError, OSError, ValueError):
-        return None  # the reader of checkpoints says what is wrong with it
+        return None  # `read_weights` says what is wrong with it
 
 
 def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
-    """The name of the model type that these weights look like, judged by the image encoder; None if like no type."""
+    """The name of the model type whose image encoder these weights look like; None where they look like none."""
     if "image_encoder.patch_embed.seq.0.c.weight" in weights:
         return "vit_t"
     if _NANO_SIZE in weights:
@@ -66,7 +68,7 @@ def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
 
 
 def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
-    """Longest side in pixels that the image encoder of `vit_nano` weights was trained at; None where that is absurd."""
+    """The input size in pixels that `vit_nano` weights were trained at; None where the value cannot be one."""
     size = weights[_NANO_SIZE]
     pixels = int(size) if size.numel() == 1 and not size.is_floating_point() else 0
     return pixels if 0 < pixels <= _LARGEST_INPUT and pixels % PATCH_SIZE == 0 else None
@@ -74,26 +76,23 @@ def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
 
 def describe_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
     """What `weights` lack, have in excess or have in another shape, in a few words; "" where they fit."""
-    parts = []
-    if missing := [key for key in expected if key not in weights]:
-        parts.append(f"{len(missing)} missing: {_some(missing)}")
-    if excess := [key for key in weights if key not in expected]:
-        parts.append(f"{len(excess)} unknown: {_some(excess)}")
-    reshaped = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in expected
-        if key in weights and weights[key].shape != expected[key].shape
-    ]
-    if reshaped:
-        parts.append(f"{len(reshaped)} of another shape: {_some(reshaped)}")
-    return "; ".join(parts)
+    differences = {
+        "missing": [key for key in expected if key not in weights],
+        "unknown": [key for key in weights if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
+            for key in expected
+            if key in weights and weights[key].shape != expected[key].shape
+        ],
+    }
+    return "; ".join(
+        f"{len(keys)} {kind}: {', '.join(keys[:_LISTED_KEYS])}{', ...' if len(keys) > _LISTED_KEYS else ''}"
+        for kind, keys in differences.items()
+        if keys
+    )
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED_KEYS]) + (", ..." if len(names) > _NAMED_KEYS else "")
-
-
-def _head(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(512)
 
@@ -102,7 +101,7 @@ def _refuse_other_files(path: Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name the checkpoint file in it")
     try:
-        head = _head(path)
+        head = _first_bytes(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; check `sam_checkpoint` or download the file") from None
     except OSError as error:
@@ -126,9 +125,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> Any:
     try:
         is_zip = zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # something like a zip file's end, which leads nowhere
+    except zipfile.BadZipFile:  # the file ends like a zip file without being one
         is_zip = False
-    if not is_zip and _head(path).startswith(b"PK"):
+    if not is_zip and _first_bytes(path).startswith(b"PK"):
         raise CheckpointError(f"{path}: the file is truncated; download or copy it again")
     try:
         # Only zip files can be mapped; older PyTorch wrote plain pickles.
@@ -139,17 +138,16 @@ def _read_torch(path: Path) -> Any:
                 f"{path}: refused, it holds code ({unsafe[1]}) and not only tensors; use a file of plain weights"
             ) from error
         raise _damaged(path, error) from error
-    # A damaged pickle can fail in any of the unpickler's ways.
-    except Exception as error:
+    except Exception as error:  # a damaged pickle can raise any exception
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     if is_out_of_memory(error):
         return CheckpointError(f"{path}: memory does not suffice to read it; close other programs or use a smaller SAM")
-    # PyTorch's reason comes after advice to load the file without its checks.
+    # PyTorch gives its reason after advice to load the file without its checks.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    reason = f" ({text.splitlines()[0][:120]})" if " " in text else ""  # a single word or number says nothing to a user
+    reason = f" ({text.splitlines()[0][:120]})" if " " in text else ""  # a single word or number tells a user nothing
     return CheckpointError(f"{path}: is truncated, damaged or no checkpoint{reason}; download or copy it again")
 
 
