@@ -11,8 +11,9 @@ import torch
 
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.fusion.fusing import Uint8Image, add_colour, fuse_luma
-from thfuse_sam.images import write_image
+from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.images import ImageArray, as_rgb, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.sam.checkpoints import resolve_sam
@@ -35,18 +36,19 @@ def main() -> None:
     write_image(pair.vi, scene.visible)
     sam = resolve_sam("vit_nano")
     generator = AutomaticMaskGenerator(build_sam(sam.model_type, sam.checkpoint), MODEL_TYPES["vit_nano"].defaults)
-    infrared = np.repeat(scene.infrared[..., None], 3, axis=2)
+    infrared = as_rgb(scene.infrared)
     overlays = [draw_overlay(image, generator.label_map(image)) for image in (infrared, scene.visible)]
     network, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")
     sample = FusionDataset([pair], LiveMasks(generator.label_map))[0]
-    fused = add_colour(fuse_luma(network, sample, torch.device("cpu")), scene.visible)
+    (luma,) = fuse_lumas(network, [sample], torch.device("cpu"))
+    fused = add_colour(luma, scene.visible)
     sources, masks = _side_by_side(infrared, scene.visible), _side_by_side(*overlays)
     left = np.vstack([sources, np.full((GAP, sources.shape[1], 3), 255, np.uint8), masks])
     left = left[: len(fused)]  # of the lower masks the gap's height is cut off
     write_image(ROOT / "docs" / "overview.jpg", np.hstack([left, np.full((len(left), GAP, 3), 255, np.uint8), fused]))
 
 
-def _side_by_side(*images: Uint8Image) -> Uint8Image:
+def _side_by_side(*images: ImageArray) -> ImageArray:
     """Both images at half their size."""
     first, second = (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in images)
     return np.hstack([first, np.full((len(first), GAP, 3), 255, np.uint8), second])

@@ -1,15 +1,18 @@
 """Writing files so that a reader sees the old content or the new content, never a part of it; their checksums."""
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
+import math
 import os
 import platform
 import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -157,6 +160,19 @@ def file_sha256(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically. Raises OutputError."""
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows as UTF-8 CSV, atomically. Floats have six digits, nan is an empty cell. Raises OutputError."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -137,7 +137,7 @@ def read_for_sam(path: Path, modality: Modality) -> ImageArray:
 
     Masks made ahead and masks made during training both come from this function, and so are equal.
     """
-    return _repeat_grey(read_infrared(path)) if modality == "ir" else read_visible(path)
+    return as_rgb(read_infrared(path)) if modality == "ir" else read_visible(path)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -160,6 +160,11 @@ def luma(rgb: ImageArray) -> ImageArray:
     """BT.601 luma of uint8 HxWx3 RGB, rounded to uint8 HxW. Grey pixels keep their value exactly."""
     thousandths = np.array([round(1000 * weight) for weight in LUMA_WEIGHTS], dtype=np.uint32)
     return ((rgb.astype(np.uint32) @ thousandths + 500) // 1000).astype(np.uint8)
+
+
+def as_rgb(image: ImageArray) -> ImageArray:
+    """uint8 HxW repeated to HxWx3; HxWx3 as it is."""
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
 
 
 def write_image(path: Path, image: ImageArray) -> None:
@@ -366,8 +371,4 @@ def _to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         pixels = _stretch(pixels)
-    return pixels if pixels.ndim == 3 else _repeat_grey(pixels)
-
-
-def _repeat_grey(grey: ImageArray) -> ImageArray:
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return as_rgb(pixels)

@@ -19,9 +19,10 @@ from PIL import Image
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.files import make_directory
-from thfuse_sam.fusion.fusing import FusedPair, Uint8Image, add_colour, require_outputs_apart
+from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.fusing import FusedPair, require_outputs_apart
 from thfuse_sam.fusion.session import FusedView, FusionSession, MaskThresholds, OpenPair
-from thfuse_sam.images import IMAGE_SUFFIXES, read_visible, write_image
+from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, as_rgb, read_visible, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 
 CSS = """
@@ -75,7 +76,7 @@ class _Current:
     """What a visitor looks at. Pictures are reduced to `_PREVIEW_PIXELS`."""
 
     pair: OpenPair
-    pictures: dict[str, Uint8Image]
+    pictures: dict[str, ImageArray]
     folder: Path  # of the file to download
 
 
@@ -249,7 +250,7 @@ def _build_folder(session: FusionSession, thresholds: Sequence[Any], colour: Any
 
     def run(source: str, target: str, colour: bool, *values: float, progress: Any = gr.Progress()) -> Any:  # noqa: B008
         stopping.clear()
-        shown: list[tuple[Uint8Image, str]] = []
+        shown: list[tuple[ImageArray, str]] = []
         done = 0
         try:
             with _explained():
@@ -344,17 +345,16 @@ def _nothing(message: str, *, problem: bool = False) -> list[Any]:
     return [None, _line(message, problem=problem), None, gr.update(value=None, interactive=False), None, None]
 
 
-def _compared(pictures: dict[str, Uint8Image], choice: str) -> tuple[Uint8Image, Uint8Image]:
+def _compared(pictures: dict[str, ImageArray], choice: str) -> tuple[ImageArray, ImageArray]:
     left, right = _COMPARISONS[choice]
     return pictures[left], pictures[right]
 
 
-def _overlay(image: Uint8Image, label_map: Any) -> Uint8Image:
-    colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-    return _reduced(draw_overlay(colour, label_map), _PREVIEW_PIXELS)
+def _overlay(image: ImageArray, label_map: Any) -> ImageArray:
+    return _reduced(draw_overlay(as_rgb(image), label_map), _PREVIEW_PIXELS)
 
 
-def _reduced(image: Uint8Image, longest: int) -> Uint8Image:
+def _reduced(image: ImageArray, longest: int) -> ImageArray:
     """The image, scaled down where its longer side has more pixels."""
     if max(image.shape[:2]) <= longest:
         return image

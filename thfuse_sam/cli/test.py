@@ -17,6 +17,7 @@ from thfuse_sam.errors import CheckpointError, MaskReadError
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned
 from thfuse_sam.fusion import fusing as fuse
 from thfuse_sam.fusion.inference import InferenceSettings
+from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.metrics import METRICS, fusion_metrics
 from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, find_methods, write_comparison
@@ -191,7 +192,7 @@ def _report(
 ) -> None:
     """Write the tables and log what was done."""
     if report.metrics and options.metrics:
-        fuse.write_metrics(options.output_dir, report.metrics, model)
+        write_metrics(options.output_dir, report.metrics, model)
     if report.metrics:
         table = comparison.table({key: metric.better for key, metric in METRICS.items()})
         if options.compare:

@@ -4,19 +4,16 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thfuse_sam.datasets.fusion import FusionSample, to_uint8
 from thfuse_sam.devices import DTYPES
 from thfuse_sam.errors import ImageSizeError
 from thfuse_sam.fusion.tiles import fuse_tiled
-from thfuse_sam.models import TiledNetwork
+from thfuse_sam.images import ImageArray
+from thfuse_sam.models import INPUTS, TiledNetwork
 from thfuse_sam.precision import Precision
-
-_INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +50,11 @@ def fuse_lumas(
     samples: Sequence[FusionSample],
     device: torch.device,
     settings: InferenceSettings = DEFAULT_INFERENCE,
-) -> list[NDArray[np.uint8]]:
+) -> list[ImageArray]:
     """The network's fused images of whole pairs of one size: uint8 HxW each.
 
     Values are clamped and rounded, never stretched: stretching inflates contrast metrics. `network` is on `device`, in
-    evaluation mode. Raises ImageSizeError naming the first pair.
+    evaluation mode. Raises ImageSizeError, which names the first pair.
     """
     height, width = samples[0]["ir"].shape[-2:]
     first = samples[0]["name"]
@@ -66,7 +63,7 @@ def fuse_lumas(
             if isinstance(network, TiledNetwork) and height * width > 4 * settings.tile_size**2:
                 fused = [_tiled(network, sample, device, settings.tile_size) for sample in samples]
             else:
-                inputs = (torch.stack([sample[key] for sample in samples]).to(device) for key in _INPUTS)  # type: ignore[literal-required]
+                inputs = (torch.stack([sample[key] for sample in samples]).to(device) for key in INPUTS)  # type: ignore[literal-required]
                 fused = list(network(*inputs).float())
     except ImageSizeError as error:  # the network does not know the name
         raise ImageSizeError(f"pair {first!r}: {error}") from None
@@ -89,5 +86,5 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 
 def _tiled(network: TiledNetwork, sample: FusionSample, device: torch.device, tile_size: int) -> Tensor:
-    inputs = (sample[key][None] for key in _INPUTS)  # type: ignore[literal-required]
+    inputs = (sample[key][None] for key in INPUTS)  # type: ignore[literal-required]
     return fuse_tiled(network, *inputs, tile_size=tile_size, device=device)[0].float()

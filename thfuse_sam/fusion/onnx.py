@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import OutputError, UsageError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.models import INPUTS
 
-INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")  # float32 1x1xHxW, 1x1xHxW, 1x2xHxW, 1x2xHxW, all in [0, 1]
 OUTPUT = "fused"  # float32 1x1xHxW in [0, 1]
 TOLERANCE = 1e-3  # largest difference to the network's result, a quarter of a grey level
 
@@ -17,8 +17,9 @@ TOLERANCE = 1e-3  # largest difference to the network's result, a quarter of a g
 def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> float:
     """Write `network` for one pair of one size; returns the largest difference of onnxruntime's result to its own.
 
-    The size is part of the file: how features are pooled and padded depends on it. The file is written once it has been
-    checked, on images and masks that were not seen in making it, and on placeholders.
+    The size is part of the file: how features are pooled and padded depends on it. Its inputs are those of
+    `FusionNetwork.forward` by name, float32 with B = 1. It is written only after it has been checked, on images and
+    masks that were not used in making it, and on placeholders.
 
     Args:
         network: a fusion network on the CPU, in evaluation mode.
@@ -35,8 +36,9 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
         import onnxscript  # noqa: F401  # the exporter needs it
     except ImportError as error:
         raise UsageError(f"`export_onnx`: {error.name} is not installed; pip install 'th-fuse-sam[onnx]'") from None
+    checks = (_inputs(height, width, seed=1), _placeholders(height, width))
     with torch.no_grad():
-        expected = [network(*given) for given in (_inputs(height, width, seed=1), _placeholders(height, width))]
+        expected = [network(*inputs).numpy() for inputs in checks]
         program = torch.onnx.export(
             network,
             _inputs(height, width, seed=0),
@@ -49,10 +51,10 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = 0.0
-    for given, wanted in zip((_inputs(height, width, seed=1), _placeholders(height, width)), expected, strict=True):
-        feed = {name: value.numpy() for name, value in zip(INPUTS, given, strict=True)}
-        (found,) = session.run([OUTPUT], feed)
-        difference = max(difference, float(np.abs(found - wanted.numpy()).max()))
+    for inputs, own in zip(checks, expected, strict=True):
+        feed = {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)}
+        (fused,) = session.run([OUTPUT], feed)
+        difference = max(difference, float(np.abs(fused - own).max()))
     if not difference <= TOLERANCE:
         raise OutputError(
             f"`export_onnx` {path}: onnxruntime's result differs from the network's by {difference:.2g}, more than "
@@ -63,14 +65,15 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
 
 
 def _inputs(height: int, width: int, seed: int) -> tuple[Tensor, ...]:
-    """Noise, and masks of a few rectangles."""
+    """Noise, and masks of squares of eight pixels a side."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(2, 1, 1, height, width, generator=generator)
-    masks = torch.rand(2, 1, 2, -(-height // 8), -(-width // 8), generator=generator) > 0.6
-    large = masks.float().repeat_interleave(8, 3).repeat_interleave(8, 4)[..., :height, :width].contiguous()
-    return images[0], images[1], large[0], large[1]
+    squares = torch.rand(2, 1, 2, -(-height // 8), -(-width // 8), generator=generator) > 0.6
+    masks = squares.float().repeat_interleave(8, 3).repeat_interleave(8, 4)[..., :height, :width].contiguous()
+    return images[0], images[1], masks[0], masks[1]
 
 
 def _placeholders(height: int, width: int) -> tuple[Tensor, ...]:
+    """Noise, and the placeholder in place of both masks."""
     images = _inputs(height, width, seed=2)[:2]
     return *images, *(torch.full((1, 2, height, width), 0.5) for _ in range(2))

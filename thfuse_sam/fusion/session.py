@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair
 from thfuse_sam.errors import ImageReadError, ThFuseError
-from thfuse_sam.fusion.fusing import FusedPair, FuseReport, Uint8Image, add_colour, fuse_luma, fuse_pairs
-from thfuse_sam.images import image_size
+from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
+from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.images import ImageArray, as_rgb, image_size
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
@@ -29,7 +30,7 @@ _MASKS_PER_POINT = 3
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Of an image that a session opens; larger ones are refused before they are decoded."""
+    """Limits of an image that a session opens; larger ones are refused before they are decoded."""
 
     max_bytes: int = 50 * 2**20  # of the file
     max_pixels: int = 16_000_000
@@ -49,8 +50,8 @@ class OpenPair:
     """A pair that was read, and what SAM's image encoder made of it. The images share height and width."""
 
     name: str
-    infrared: Uint8Image  # HxW
-    visible: Uint8Image  # HxWx3, RGB
+    infrared: ImageArray  # HxW
+    visible: ImageArray  # HxWx3, RGB
     ir_embedding: ImageEmbedding
     vi_embedding: ImageEmbedding
     ir_decoder: Decoder
@@ -59,9 +60,9 @@ class OpenPair:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FusedView:
-    """What came of an open pair by some thresholds. All arrays have its height and width."""
+    """The masks and the fused image of an open pair with certain thresholds. All arrays have its height and width."""
 
-    fused: Uint8Image  # HxWx3, RGB; HxW without colour
+    fused: ImageArray  # HxWx3, RGB; HxW without colour
     ir_labels: LabelMap  # 0 is no segment
     vi_labels: LabelMap
     mask_seconds: float  # for both masks
@@ -69,15 +70,16 @@ class FusedView:
 
 
 class RememberedPoints:
-    """A decoder for one image that decodes the same points only once: no threshold matters to what it returns.
+    """A decoder for one image that decodes the same points only once: its results depend on no threshold.
 
-    With it, new thresholds cost filtering and enlarging alone. Keeps IoUs and logits of every point it has decoded.
+    With it, new thresholds cost only the filtering and upsampling of masks. It keeps the IoUs and logits of every point
+    that it has decoded.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._image: Any = None
-        self._found: dict[bytes, EagerPoints] = {}
+        self._decoded: dict[bytes, EagerPoints] = {}
 
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
         if self._image is None:
@@ -86,22 +88,22 @@ class RememberedPoints:
 
     def decode(self, image: Any, points: Tensor) -> DecodedPoints:
         key = points.cpu().numpy().tobytes()
-        if key not in self._found:
+        if key not in self._decoded:
             decoded = self._decoder.decode(image, points)
             shape = decoded.predicted_ious.shape
             logits = decoded.logits(torch.arange(shape.numel(), device=points.device))
-            self._found[key] = EagerPoints(decoded.predicted_ious, logits.unflatten(0, shape))
-        return self._found[key]
+            self._decoded[key] = EagerPoints(decoded.predicted_ious, logits.unflatten(0, shape))
+        return self._decoded[key]
 
 
 class FusionSession:
     """Fuses single pairs step by step, and folders at once, with the same network and the same mask generator.
 
-    Not made for several threads at a time.
+    Not safe for use by several threads at a time.
 
     Args:
         network: a fusion network; is moved to `device`.
-        generator: its settings are the default thresholds. Crops are switched off: embeddings know nothing of them.
+        generator: its settings are the default thresholds. Crops are switched off: an embedding is of the whole image.
         device: of the network; the generator stays where it is.
         limits: for `open`.
     """
@@ -128,7 +130,7 @@ class FusionSession:
     def open(self, ir: Path, vi: Path) -> OpenPair:
         """Read and embed a pair of image files.
 
-        Errors name the files without their folders, which mean nothing to who has uploaded them.
+        Errors name the files without their folders, which mean nothing to somebody who has uploaded them.
 
         Raises:
             ImageReadError: a file is no readable image, or has more bytes or pixels than the limits allow.
@@ -140,8 +142,8 @@ class FusionSession:
         with _naming_files_only(ir, vi):
             infrared, visible = read_pair(ImagePair(vi.stem, ir, vi))
         generator = self._generator(self.thresholds)
-        # As `images.read_for_sam` shows it to SAM, so that masks are those of `precompute_masks.py`.
-        ir_embedding = generator.encode(np.repeat(infrared[:, :, None], 3, axis=2))
+        # As `images.read_for_sam` shows it to SAM, so that masks are equal to precomputed ones.
+        ir_embedding = generator.encode(as_rgb(infrared))
         vi_embedding = generator.encode(visible)
         ir_decoder, vi_decoder = (self._decoder(generator, embedding) for embedding in (ir_embedding, vi_embedding))
         return OpenPair(vi.stem, infrared, visible, ir_embedding, vi_embedding, ir_decoder, vi_decoder)
@@ -161,7 +163,7 @@ class FusionSession:
         vi_labels = generator.label_map_from(pair.vi_embedding)
         masked = time.perf_counter()
         sample = fusion_sample(pair.name, pair.infrared, pair.visible, ir_labels, vi_labels)
-        fused = fuse_luma(self._network, sample, self._device)
+        (fused,) = fuse_lumas(self._network, [sample], self._device)
         if not gray:
             fused = add_colour(fused, pair.visible)
         return FusedView(fused, ir_labels, vi_labels, masked - started, time.perf_counter() - masked)
@@ -196,7 +198,7 @@ class FusionSession:
         """The decoder for one image; one that remembers, unless that would take too much memory (large models)."""
         logits = embedding.features[0].size * LOGITS_PER_TOKEN**2  # of one mask
         floats = self._settings.points_per_side**2 * _MASKS_PER_POINT * logits
-        # Adaptive points depend on the thresholds: what is remembered would grow with each change.
+        # Adaptive points depend on the thresholds: memory would grow with each change of them.
         if self._settings.adaptive_points or 4 * floats > _MAX_REMEMBERED_BYTES:
             return generator.decoder
         return RememberedPoints(generator.decoder)

@@ -14,6 +14,7 @@ from thfuse_sam.models.blocks import clamp_keeping_gradients, pad_to_multiple
 from thfuse_sam.models.guidance import GuidanceBranch, relative_guidance
 
 MINIMUM_SIZE = 16  # pixels, the shortest side that a network takes
+INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")  # of `FusionNetwork.forward`, in order
 
 
 class FusionNetwork(nn.Module):

@@ -1,8 +1,6 @@
 """Comparing a network's fused images with those of other methods: the same metrics for all, means and mean ranks."""
 
-import csv
 import dataclasses
-import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import ImagePair, list_images
 from thfuse_sam.errors import ImageReadError, ImageSizeError, UsageError
-from thfuse_sam.files import write_text
+from thfuse_sam.files import write_csv
 from thfuse_sam.fusion.fusing import FusedPair, Metrics
 from thfuse_sam.images import image_size, luma, read_visible
 
@@ -142,14 +140,11 @@ def mean_ranks(goodness: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def write_comparison(path: Path, table: Sequence[MethodScores]) -> None:
     """Write the table as CSV: a row a method, the best mean rank first. Raises OutputError."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     metrics = list(table[0].mean)
-    writer.writerow(["method", "images", "mean_rank", *metrics, *(f"rank_{key}" for key in metrics)])
+    rows: list[list[str | float]] = [["method", "images", "mean_rank", *metrics, *(f"rank_{key}" for key in metrics)]]
     for row in sorted(table, key=lambda scores: scores.mean_rank):
-        numbers = [row.mean_rank, *row.mean.values(), *row.ranks.values()]
-        writer.writerow([row.name, row.images, *("" if math.isnan(value) else f"{value:.6g}" for value in numbers)])
-    write_text(path, text.getvalue())
+        rows.append([row.name, row.images, row.mean_rank, *row.mean.values(), *row.ranks.values()])
+    write_csv(path, rows)
 
 
 def _split(text: str) -> tuple[str, Path]:

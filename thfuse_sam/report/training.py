@@ -11,7 +11,8 @@ import torch
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import OutputError
-from thfuse_sam.fusion.fusing import add_colour, fuse_luma
+from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.report.page import replacing, write_page
@@ -134,7 +135,8 @@ def _write_samples(
     for checkpoint, source in checkpoints:
         network = restore_network(checkpoint.network, checkpoint.weights, source).to(device).eval()
         for number, (entry, pair, sample) in enumerate(zip(entries, pairs, samples, strict=True), 1):
-            fused = add_colour(fuse_luma(network, sample, device), read_visible(pair.vi))
+            (luma,) = fuse_lumas(network, [sample], device)
+            fused = add_colour(luma, read_visible(pair.vi))
             path = pictures / f"{number:05d}_epoch{checkpoint.epoch}.jpg"
             write_thumbnail(path, fused, SAMPLE_WIDTH)
             entry["fused"].append(path.relative_to(folder).as_posix())
