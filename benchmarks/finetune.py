@@ -1,18 +1,16 @@
 """Figures of docs/finetuning.md: what fine-tuning gains on annotated images, and what the embedding cache saves.
 
-python benchmarks/finetune.py table --sets pennfudan=DIR fruits=DIR -- --freeze_image_encoder --n_iterations 400
-python benchmarks/finetune.py cache --data_dir DIR --model_type vit_b --images 4 --epochs 3 --n_objects 5
-python benchmarks/finetune.py cost --model_types vit_nano vit_t vit_b --objects 1 5 20
+python -m benchmarks.finetune table --sets pennfudan=DIR fruits=DIR -- --freeze_image_encoder --n_iterations 400
+python -m benchmarks.finetune cache --data_dir DIR --model_type vit_b --images 4 --epochs 3 --n_objects 5
+python -m benchmarks.finetune cost --model_types vit_nano vit_t vit_b --objects 1 5 20
 """
 
 import argparse
-import datetime
 import functools
 import json
 import shlex
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import torch
 from segment_anything.modeling import Sam
 
+from benchmarks.common import command_line, made_by, markdown_table, timed
 from thfuse_sam.cli import finetune
 from thfuse_sam.cli.common import positive_int
 from thfuse_sam.datasets.prompts import PromptMix
@@ -27,7 +26,6 @@ from thfuse_sam.datasets.segmentation import Subset, open_segmentation_dataset
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.training import EVALUATION, OPTIONS, FinetuneSettings, SamTrainer
 from thfuse_sam.losses.segmentation import SegmentationLoss
-from thfuse_sam.report.run_facts import code_version, machine
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.geometry import LOGIT_STRIDE
@@ -39,7 +37,7 @@ FROZEN = Adaptation(("image_encoder",))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     table = commands.add_parser("table", help="zero-shot and fine-tuned IoU and Dice for each prompt")
     table.add_argument("--sets", nargs="+", required=True, metavar="NAME=DIR")
@@ -55,20 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     cost.add_argument("--model_types", nargs="+", choices=MODEL_TYPES, default=["vit_nano", "vit_t", "vit_b"])
     cost.add_argument("--objects", type=positive_int, nargs="+", default=[1, 5, 20], help="of an image")
     options = parser.parse_args(argv)
-    start = time.process_time()
-    print({"table": _table, "cache": _cache, "cost": _cost}[options.command](options))
-    print(
-        f"\n{machine(torch.device('cpu'))}; {code_version()}; {datetime.date.today().isoformat()}; "
-        f"{time.process_time() - start:.0f} s of CPU time."
-    )
+    with timed() as spent:
+        print({"table": _table, "cache": _cache, "cost": _cost}[options.command](options))
+    print(f"\n{made_by()}; {spent.cpu:.0f} s of CPU time.")
 
 
 def _table(options: argparse.Namespace) -> str:
-    lines = [
-        "| set | images to train on | objects to validate on | prompt | IoU zero-shot | IoU tuned | Dice zero-shot "
-        "| Dice tuned |",
-        "|---|---:|---:|---|---:|---:|---:|---:|",
-    ]
+    rows = []
     run: dict[str, Any] = {}
     extra = [item for item in options.finetune_options if item != "--"]
     for entry in options.sets:
@@ -82,12 +73,13 @@ def _table(options: argparse.Namespace) -> str:
         run = json.loads((options.output_dir / name / OPTIONS).read_text(encoding="utf-8"))
         for kind, before in results["zero_shot"].items():
             after = results["fine_tuned"][kind]
-            lines.append(
-                f"| {name} | {run['images']} | {before['objects']} | {kind} | {before['iou']:.3f} | {after['iou']:.3f} "
-                f"| {before['dice']:.3f} | {after['dice']:.3f} |"
-            )
+            counts = run["images"], before["objects"]
+            scores = (f"{result[score]:.3f}" for score in ("iou", "dice") for result in (before, after))
+            rows.append((name, *counts, kind, *scores))
+    header = "set", "images to train on", "objects to validate on", "prompt", "IoU zero-shot", "IoU tuned"
+    table = markdown_table((*header, "Dice zero-shot", "Dice tuned"), rows)
     start = f"{run['model_type']}, SHA-256 {run['checkpoint_sha256'][:16]}"
-    return "\n".join([*lines, f"\nTuned from {start}, seed {run['seed']}: {shlex.join(extra)}"])
+    return f"{table}\n\nTuned from {start}, seed {run['seed']}: {shlex.join(extra)}"
 
 
 def _cache(options: argparse.Namespace) -> str:
@@ -98,8 +90,6 @@ def _cache(options: argparse.Namespace) -> str:
     torch.set_num_threads(1)
     dataset = open_segmentation_dataset(options.data_dir)
     part = Subset(dataset, range(min(options.images, len(dataset))))
-    lines = [f"| cache | {' | '.join(f'epoch {number + 1}, s' for number in range(options.epochs))} |"]
-    lines.append(f"|---|{'---:|' * options.epochs}")
     seconds: dict[str, list[float]] = {"off": [], "on": []}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -108,24 +98,13 @@ def _cache(options: argparse.Namespace) -> str:
         torch.save(MODEL_TYPES[options.model_type].build().state_dict(), checkpoint)
         for name, measured in seconds.items():
             for _ in range(options.epochs):
-                sam = build_sam(options.model_type, checkpoint)
-                trainer = SamTrainer(
-                    sam,
-                    ResolvedSam(options.model_type, checkpoint, "0" * 64),
-                    FROZEN,
-                    SegmentationLoss(),
-                    PromptMix(box=1.0),
-                    part,
-                    None,
-                    FinetuneSettings(epochs=1, n_objects=options.n_objects, lr=1e-6),
-                    device=torch.device("cpu"),
-                    output_dir=root / name,
-                    cache=EmbeddingCache(root / "cache", encoder_signature(sam)) if name == "on" else None,
-                )
-                start = time.process_time()
-                trainer.run()
-                measured.append(time.process_time() - start)
-            lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in measured)} |")
+                trainer = _trainer(options, checkpoint, part, root / name, root / "cache" if name == "on" else None)
+                with timed() as spent:
+                    trainer.run()
+                measured.append(spent.cpu)
+    header = "cache", *(f"epoch {number + 1}, s" for number in range(options.epochs))
+    rows = [(name, *(f"{value:.1f}" for value in measured)) for name, measured in seconds.items()]
+    lines = [markdown_table(header, rows)]
     objects = sum(len(part[index].object_ids) for index in range(len(part)))
     lines.append(f"\n{len(part)} images with {objects} objects.")
     if options.epochs > 1:
@@ -134,13 +113,30 @@ def _cache(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def _trainer(
+    options: argparse.Namespace, checkpoint: Path, images: Subset, output_dir: Path, cache: Path | None
+) -> SamTrainer:
+    """A trainer of one epoch; `cache` is the embedding cache's folder."""
+    sam = build_sam(options.model_type, checkpoint)
+    return SamTrainer(
+        sam,
+        ResolvedSam(options.model_type, checkpoint, "0" * 64),
+        FROZEN,
+        SegmentationLoss(),
+        PromptMix(box=1.0),
+        images,
+        None,
+        FinetuneSettings(epochs=1, n_objects=options.n_objects, lr=1e-6),
+        device=torch.device("cpu"),
+        output_dir=output_dir,
+        cache=None if cache is None else EmbeddingCache(cache, encoder_signature(sam)),
+    )
+
+
 def _cost(options: argparse.Namespace) -> str:
     """CPU time as in `_cache`."""
     torch.set_num_threads(1)
-    lines = [
-        f"| model | encoder, s | {' | '.join(f'decoder, objects {count}, s (gain)' for count in options.objects)} |",
-        f"|---|---:|{'---:|' * len(options.objects)}",
-    ]
+    rows = []
     for name in options.model_types:
         set_seed(0)
         sam = MODEL_TYPES[name].build().eval()
@@ -152,8 +148,9 @@ def _cost(options: argparse.Namespace) -> str:
             encoder = _cpu_seconds(functools.partial(encode, sam, [image]))
         decoders = [_cpu_seconds(_decoder_step(sam, embedding, count)) for count in options.objects]
         cells = [f"{decoder:.3f} ({1 + encoder / decoder:.1f})" for decoder in decoders]
-        lines.append(f"| {name} | {encoder:.3f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((name, f"{encoder:.3f}", *cells))
+    columns = (f"decoder, objects {count}, s (gain)" for count in options.objects)
+    return markdown_table(("model", "encoder, s", *columns), rows)
 
 
 def _decoder_step(sam: Sam, embedding: torch.Tensor, count: int) -> Callable[[], None]:
@@ -176,9 +173,9 @@ def _cpu_seconds(work: Callable[[], object], runs: int = 3) -> float:
     work()
     seconds = []
     for _ in range(runs):
-        start = time.process_time()
-        work()
-        seconds.append(time.process_time() - start)
+        with timed() as spent:
+            work()
+        seconds.append(spent.cpu)
     return statistics.median(seconds)
 
 

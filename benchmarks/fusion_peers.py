@@ -1,63 +1,68 @@
 """Rank a folder of results among other methods: mean metrics of test.py and a JSON file of the others' means.
 
     python test.py --dataset_path TNO42 --metrics --output_dir results/tno
-    python benchmarks/fusion_peers.py --results results/tno --peers PEERS.json --dataset TNO42
+    python -m benchmarks.fusion_peers --results results/tno --dataset TNO42
 
-`PEERS.json` maps data set -> method -> metric -> mean. Ranks are of each metric among all rows, 1 is best, equal values
-share the mean of their ranks; the mean rank is over ten metrics. Trivial rules (avg, max) are rows like others.
+Ranks are of each metric among all rows, 1 is best, equal values share the mean of their ranks; the mean rank is over
+ten metrics. Simple rules (avg, max, GFF, LP) are rows like others, and below the table stands where they are ahead.
+`--peers` names another file than peers.json beside this one: {"means": data set -> method -> metric -> mean}.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# A checkout is used without installing it: this script's own folder is on the path, the package's is not.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.common import TEN_METRICS, command_line, markdown_table
 from thfuse_sam.metrics import METRICS
 
-RANKED = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
-BEATEN = ("SeAFusion", "SAGE", "ReFusion")  # methods that wins are counted against, where they are listed
+PEERS = Path(__file__).with_name("peers.json")
+COMPARED = ("SeAFusion", "SAGE", "ReFusion")  # methods that wins are counted against, where they are listed
+RULES = ("avg", "max", "GFF", "LP")  # no networks
 OURS = "this network"
 
 Means = Mapping[str, float]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, help="folder with metrics.json, of test.py --metrics")
-    parser.add_argument("--peers", type=Path, required=True, help="JSON file: data set -> method -> metric -> mean")
-    parser.add_argument("--dataset", required=True, help="name of the data set in it")
-    parser.add_argument("--against", nargs="+", default=list(BEATEN), metavar="METHOD", help="count wins against these")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = build_parser()
+    parser = command_line(__doc__)
+    parser.add_argument("--results", type=Path, required=True, help="folder with metrics.json, of test.py --metrics")
+    parser.add_argument("--peers", type=Path, default=PEERS, help="means of other methods (default: those shipped)")
+    parser.add_argument("--dataset", required=True, help="name of the data set in it")
+    parser.add_argument("--against", nargs="+", default=COMPARED, metavar="METHOD", help="count wins against these")
     options = parser.parse_args(argv)
     try:
-        ours = json.loads((options.results / "metrics.json").read_text(encoding="utf-8"))["mean"]
-        peers = json.loads(options.peers.read_text(encoding="utf-8"))
+        rows = {OURS: read_own(options.results), **read_peers(options.peers)[options.dataset]}
+        require_all_metrics(rows)
     except (OSError, ValueError, KeyError) as error:
-        parser.error(f"--results {options.results} or --peers {options.peers}: {error}")
-    if options.dataset not in peers:
-        parser.error(f"--dataset {options.dataset}: not in {options.peers}; there are {', '.join(peers)}")
-    rows = {OURS: ours, **peers[options.dataset]}
-    incomplete = [
-        f"{name} lacks {metric}" for name, row in rows.items() for metric in RANKED if row.get(metric) is None
-    ]
-    if incomplete:
-        parser.error(f"{incomplete[0]}; every row needs {', '.join(RANKED)}")
-    print(table(rows))
-    print()
+        parser.error(f"--results {options.results}, --peers {options.peers} or --dataset {options.dataset}: {error}")
+    print(table(rows), rules_ahead(rows), sep="\n\n", end="\n\n")
     for method in options.against:
         if method in rows:
-            won = wins(ours, rows[method])
-            print(f"better than {method} on {len(won)} of {len(RANKED)}: {', '.join(won)}")
+            won = wins(rows[OURS], rows[method])
+            print(f"better than {method} on {len(won)} of {len(TEN_METRICS)}: {', '.join(won)}")
     return 0
+
+
+def read_peers(path: Path) -> dict[str, dict[str, Means]]:
+    """Data set -> method -> metric -> mean."""
+    means: dict[str, dict[str, Means]] = json.loads(path.read_text(encoding="utf-8"))["means"]
+    return means
+
+
+def read_own(results: Path) -> Means:
+    """The means that `test.py --metrics` has written into a folder."""
+    means: Means = json.loads((results / "metrics.json").read_text(encoding="utf-8"))["mean"]
+    return means
+
+
+def require_all_metrics(rows: Mapping[str, Means]) -> None:
+    """Raise ValueError where a row lacks a metric."""
+    for name, means in rows.items():
+        for metric in TEN_METRICS:
+            if means.get(metric) is None:
+                raise ValueError(f"{name} lacks {metric}; every row needs {', '.join(TEN_METRICS)}")
 
 
 def ranks(rows: Mapping[str, Means], metric: str) -> dict[str, float]:
@@ -65,29 +70,40 @@ def ranks(rows: Mapping[str, Means], metric: str) -> dict[str, float]:
     sign = -1 if METRICS[metric].better == "higher" else 1
     values = {name: sign * row[metric] for name, row in rows.items()}
     return {
-        name: sum(other < value for other in values.values()) + (sum(o == value for o in values.values()) + 1) / 2
+        name: sum(other < value for other in values.values())
+        + (sum(other == value for other in values.values()) + 1) / 2
         for name, value in values.items()
     }
 
 
 def mean_ranks(rows: Mapping[str, Means]) -> dict[str, float]:
-    """Mean over `RANKED` of each row's ranks."""
-    by_metric = [ranks(rows, metric) for metric in RANKED]
-    return {name: sum(found[name] for found in by_metric) / len(RANKED) for name in rows}
+    """Mean over the ten metrics of each row's ranks."""
+    by_metric = [ranks(rows, metric) for metric in TEN_METRICS]
+    return {name: sum(rank[name] for rank in by_metric) / len(TEN_METRICS) for name in rows}
 
 
 def wins(ours: Means, other: Means) -> list[str]:
     """The metrics in which `ours` is better."""
-    return [m for m in RANKED if (ours[m] > other[m]) == (METRICS[m].better == "higher") and ours[m] != other[m]]
+    return [m for m in TEN_METRICS if (ours[m] > other[m]) == (METRICS[m].better == "higher") and ours[m] != other[m]]
+
+
+def rules_ahead(rows: Mapping[str, Means]) -> str:
+    """A sentence for the text beside the table: in which metrics simple rules are better than this network."""
+    ahead = {rule: wins(rows[rule], rows[OURS]) for rule in RULES if rule in rows}
+    named = [f"`{rule}` in {', '.join(metrics)}" for rule, metrics in ahead.items() if metrics]
+    return f"Simple rules ahead of {OURS}: {'; '.join(named) or 'none'}."
 
 
 def table(rows: Mapping[str, Means]) -> str:
     """A Markdown table, the best mean rank first."""
     means = mean_ranks(rows)
-    lines = [f"| method | {' | '.join(RANKED)} | mean rank |", f"|---|{'---:|' * (len(RANKED) + 1)}"]
-    for name in sorted(rows, key=lambda row: means[row]):
-        lines.append(f"| {name} | {' | '.join(f'{rows[name][m]:.4g}' for m in RANKED)} | {means[name]:.2f} |")
-    return "\n".join(lines)
+    return markdown_table(
+        ("method", *TEN_METRICS, "mean rank"),
+        [
+            (name, *(f"{rows[name][metric]:.4g}" for metric in TEN_METRICS), f"{means[name]:.2f}")
+            for name in sorted(rows, key=lambda row: means[row])
+        ],
+    )
 
 
 if __name__ == "__main__":

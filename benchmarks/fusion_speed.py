@@ -1,17 +1,16 @@
 """Speed of the fusion network: CPU time a pair beside SeAFusion's layers, the share of loading in a step, GPU rates.
 
-    python benchmarks/fusion_speed.py --threads 2
-    python benchmarks/fusion_speed.py --dataset_path datasets/sample/train --precomputed_masks_dir precomputed_masks
+    python -m benchmarks.fusion_speed --threads 2
+    python -m benchmarks.fusion_speed --dataset_path datasets/sample/train --precomputed_masks_dir precomputed_masks
 
 The stand-in has the layers of SeAFusion (Tang, Yuan, Ma, Information Fusion 82, 2022: two streams of gradient residual
 dense blocks, four decoding convolutions, 166,883 parameters) with random weights: its speed, not its images.
 """
 
 import argparse
-import datetime
+import itertools
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,21 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# A checkout is used without installing it: this script's own folder is on the path, the package's is not.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.common import Seconds, command_line, made_by, markdown_table, timed
+from benchmarks.fusion_runs import masks_of, training_steps
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.fusion.inference import autocast
-from thfuse_sam.fusion.training import fusion_loss
-from thfuse_sam.losses import FusionLoss
-from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
+from thfuse_sam.masks.source import MaskSource, NoMasks
 from thfuse_sam.models import build_network, count_parameters
-from thfuse_sam.report.run_facts import code_version, machine
-from thfuse_sam.training import loop
 from thfuse_sam.training.checkpoint import load_network
 
 SEAFUSION_PARAMETERS = 166_883
+OTHER = "SeAFusion's layers"
 
 
 class GradientDenseBlock(nn.Module):
@@ -84,8 +79,9 @@ class SeAFusionLayers(nn.Module):
         return torch.tanh(self.decoder[-1](x)) / 2 + 0.5
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line(__doc__)
     parser.add_argument("--model_path", type=Path, help="weights (None: an untrained thfuse_lite, which is as fast)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each network, interleaved")
@@ -96,22 +92,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--crop_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20, help="timed training steps")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    options = build_parser().parse_args(argv)
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    print(f"{machine(torch.device('cpu'))}, {options.threads} threads; {code_version()}; {datetime.date.today()}\n")
+    print(f"{options.threads} threads; {made_by()}\n")
     ours = (load_network(options.model_path)[0] if options.model_path else build_network()).eval()
     other = SeAFusionLayers().eval()
     assert count_parameters(other) == SEAFUSION_PARAMETERS
-    height, width = options.size
+    networks, size = {"this network": ours, OTHER: other}, tuple(options.size)
     with torch.inference_mode():
-        print(cpu_table({"this network": ours, "SeAFusion's layers": other}, (height, width), options.rounds))
+        print(cpu_table(networks, size, options.rounds))
         if torch.cuda.is_available():
-            print("\n" + gpu_table({"this network": ours, "SeAFusion's layers": other}, (height, width)))
+            print("\n" + gpu_table(networks, size))
     if options.dataset_path is not None:
         share, step = loading_share(options)
         print(
@@ -131,34 +122,26 @@ def inputs(batch: int, size: tuple[int, int], device: str = "cpu") -> list[Tenso
 def cpu_table(networks: dict[str, nn.Module], size: tuple[int, int], rounds: int) -> str:
     """CPU time (of all threads together) and wall time a pair; rounds are interleaved."""
     given = inputs(1, size)
-    cpu: dict[str, list[float]] = {name: [] for name in networks}
-    wall: dict[str, list[float]] = {name: [] for name in networks}
-    for round_number in range(rounds + 1):
+    spent: dict[str, list[Seconds]] = {name: [] for name in networks}
+    for _ in range(rounds + 1):
         for name, network in networks.items():
-            started, cpu_started = time.perf_counter(), time.process_time()
-            network(*given)
-            if round_number > 0:  # the first one allocates
-                cpu[name].append(time.process_time() - cpu_started)
-                wall[name].append(time.perf_counter() - started)
-    reference = statistics.median(cpu["SeAFusion's layers"])
-    lines = [
-        f"| {size[1]}x{size[0]}, CPU | parameters | CPU time, ms (median) | wall time, ms (median) | lowest "
-        "| ratio of CPU times |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+            with timed() as seconds:
+                network(*given)
+            spent[name].append(seconds)
+    medians = {name: statistics.median(one.cpu for one in runs[1:]) for name, runs in spent.items()}
+    rows = []
     for name, network in networks.items():
-        median, wall_median = statistics.median(cpu[name]), statistics.median(wall[name])
-        lines.append(
-            f"| {name} | {count_parameters(network):,} | {1000 * median:.0f} | {1000 * wall_median:.0f} "
-            f"| {1000 * min(wall[name]):.0f} | {median / reference:.2f} |"
-        )
-    return "\n".join(lines)
+        wall = [one.wall for one in spent[name][1:]]  # the first run allocates
+        milliseconds = (f"{1000 * value:.0f}" for value in (medians[name], statistics.median(wall), min(wall)))
+        ratio = f"{medians[name] / medians[OTHER]:.2f}"
+        rows.append((name, f"{count_parameters(network):,}", *milliseconds, ratio))
+    header = f"{size[1]}x{size[0]}, CPU", "parameters", "CPU time, ms (median)", "wall time, ms (median)", "lowest"
+    return markdown_table((*header, "ratio of CPU times"), rows)
 
 
 def gpu_table(networks: dict[str, nn.Module], size: tuple[int, int]) -> str:
     """Pairs a second on the GPU in fp16, with batches of 1 and 8."""
-    lines = [f"| {size[1]}x{size[0]}, {torch.cuda.get_device_name()}, fp16 | batch 1, pairs/s | batch 8, pairs/s |"]
-    lines.append("|---|---:|---:|")
+    rows = []
     device = torch.device("cuda")
     for name, network in networks.items():
         network.to(device)
@@ -167,50 +150,33 @@ def gpu_table(networks: dict[str, nn.Module], size: tuple[int, int]) -> str:
             given = inputs(batch, size, "cuda")
             with autocast(device, "fp16"):
                 rates.append(batch / seconds_on_gpu(lambda: network(*given)))  # noqa: B023 (called here)
-        lines.append(f"| {name} | {rates[0]:.0f} | {rates[1]:.0f} |")
+        rows.append((name, *(f"{rate:.0f}" for rate in rates)))
         network.cpu()
-    return "\n".join(lines)
+    header = f"{size[1]}x{size[0]}, {torch.cuda.get_device_name()}, fp16"
+    return markdown_table((header, "batch 1, pairs/s", "batch 8, pairs/s"), rows)
 
 
 def seconds_on_gpu(work: Callable[[], object], repeats: int = 50) -> float:
+    """Mean of one run, after ten that are not counted."""
     for _ in range(10):
         work()
     torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - started) / repeats
+    with timed() as spent:
+        for _ in range(repeats):
+            work()
+        torch.cuda.synchronize()
+    return spent.wall / repeats
 
 
 def loading_share(options: argparse.Namespace) -> tuple[float, float]:
     """Which part of a training step passes in waiting for its batch, and the step's seconds; medians."""
-    pairs = find_pairs(options.dataset_path)
-    folders = {"ir": pairs.ir_dir, "vi": pairs.vi_dir}
-    tree = options.precomputed_masks_dir
-    masks = NoMasks() if tree is None else PrecomputedMasks(tree, folders)  # type: ignore[arg-type]
+    pairs, tree = find_pairs(options.dataset_path), options.precomputed_masks_dir
+    masks: MaskSource = NoMasks() if tree is None else masks_of(tree, pairs)
     dataset = FusionDataset(pairs.pairs, masks, crop_size=options.crop_size, augment=True)
-    loader, batches = loop.make_loader(dataset, options.batch_size, seed=0, num_workers=options.num_workers)
-    network, loss = build_network(), FusionLoss()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    waits, steps, epoch = [], [], 0
-    while len(steps) < options.steps + 2:
-        batches.start_at(epoch)
-        remaining = iter(loader)
-        # The first batch of an epoch waits for workers that have nothing ahead; that is a cost of epochs, counted too.
-        while len(steps) < options.steps + 2:
-            started = time.perf_counter()
-            batch = next(remaining, None)
-            if batch is None:
-                break
-            waits.append(time.perf_counter() - started)
-            optimizer.zero_grad(set_to_none=True)
-            fusion_loss(loss, network, batch)["total"].backward()
-            optimizer.step()
-            steps.append(time.perf_counter() - started)
-        epoch += 1
-    shares = [wait / step for wait, step in zip(waits[2:], steps[2:], strict=True)]
-    return statistics.median(shares), statistics.median(steps[2:])
+    steps = training_steps(dataset, options.batch_size, num_workers=options.num_workers)
+    timed_steps = list(itertools.islice(steps, 2, options.steps + 2))  # the first two allocate
+    waits = (step.wait / step.total for step in timed_steps)
+    return statistics.median(waits), statistics.median(step.total for step in timed_steps)
 
 
 if __name__ == "__main__":

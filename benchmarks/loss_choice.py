@@ -1,6 +1,6 @@
 """Are the shipped weights of the loss those that the pairs kept for validation ask for? One Markdown table.
 
-    python benchmarks/loss_choice.py --dataset_path RoadScene171 MSRS80 \\
+    python -m benchmarks.loss_choice --dataset_path RoadScene171 MSRS80 \\
         --masks masks/RoadScene171 masks/MSRS80 --output loss_choice
 
 Each weight is halved and doubled alone (those of the regions together: left out and doubled), and the network is
@@ -12,76 +12,51 @@ weights shows what such a count is by chance. Finished trainings are kept in `--
 
 import argparse
 import dataclasses
-import datetime
-import json
+import functools
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# A checkout is used without installing it: this script's own folder is on the path, the package's is not.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import joblib
 import numpy as np
 import torch
-from ablation import ARMS, SHOWN, evaluate, train
-from fusion_peers import wins
 
+from benchmarks.common import TEN_METRICS, command_line, made_by, markdown_table
+from benchmarks.fusion_peers import wins
+from benchmarks.fusion_runs import BOTH, add_training_options, evaluate, kept_figures, train
+from benchmarks.metric_reference import RULES
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
-from thfuse_sam.files import write_json, write_text
+from thfuse_sam.files import write_text
 from thfuse_sam.fusion.training import split_pairs
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.losses import DEFAULT_WEIGHTS
 from thfuse_sam.metrics import METRICS
-from thfuse_sam.models import DEFAULT_NETWORK
-from thfuse_sam.report.run_facts import code_version, machine, mask_signature
+from thfuse_sam.report.run_facts import mask_signature
 
 SHIPPED = "as shipped"
-WINS_TO_REPLACE = 7  # of len(SHOWN)
+WINS_TO_REPLACE = 7  # of ten metrics
 LARGEST_NABF = 0.03
 VAL_FRACTION, SPLIT_SEED = 0.1, 0  # the defaults of train.py
-
-
-def variants() -> dict[str, dict[str, float]]:
-    """Name -> weights that differ from the shipped ones."""
-    found: dict[str, dict[str, float]] = {SHIPPED: {}}
-    for name in ("pyramid", "gradient", "ssim"):
-        for factor in (0.5, 2.0):
-            found[f"{name} {DEFAULT_WEIGHTS[name] * factor:g}"] = {name: DEFAULT_WEIGHTS[name] * factor}
-    regions = ("region", "region_edges")
-    found["no region losses"] = dict.fromkeys(regions, 0.0)
-    found["region losses doubled"] = {name: 2 * DEFAULT_WEIGHTS[name] for name in regions}
-    return found
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_path", type=Path, nargs="+", required=True, help="pairs, a part of which is kept")
-    parser.add_argument("--masks", type=Path, nargs="+", required=True, help="mask tree of each --dataset_path")
-    parser.add_argument("--epochs", type=int, default=17)
-    parser.add_argument("--max_steps", type=int, help="stop each training after so many steps")
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--crop_size", type=int, default=160)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--ema_decay", type=float, default=0.995)
-    parser.add_argument("--network", default=DEFAULT_NETWORK)
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, of one thread each")
-    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints, figures and table.md")
-    return parser
+RULE_NAMES = {"max": "rule max(VI, IR)", "avg": "rule average"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = build_parser().parse_args(argv)
-    found = [find_pairs(path) for path in options.dataset_path]
-    splits = [split_pairs(one.pairs, VAL_FRACTION, SPLIT_SEED) for one in found]
-    train_sets = [dataclasses.replace(one, pairs=part) for one, (part, _) in zip(found, splits, strict=True)]
-    val_sets = [dataclasses.replace(one, pairs=part) for one, (_, part) in zip(found, splits, strict=True)]
+    parser = command_line(__doc__)
+    add_training_options(parser, epochs=17, batch_size=4, crop_size=160, lr=2e-3, ema_decay=0.995)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, of one thread each")
+    options = parser.parse_args(argv)
+    train_sets: list[PairSet] = []
+    val_sets: list[PairSet] = []
+    for pair_set in (find_pairs(path) for path in options.dataset_path):
+        train_pairs, val_pairs = split_pairs(pair_set.pairs, VAL_FRACTION, SPLIT_SEED)
+        train_sets.append(dataclasses.replace(pair_set, pairs=train_pairs))
+        val_sets.append(dataclasses.replace(pair_set, pairs=val_pairs))
     runs = [(name, weights, 0) for name, weights in variants().items()]
     runs.insert(1, (f"{SHIPPED}, another seed", {}, 1))
     results = joblib.Parallel(n_jobs=options.jobs)(
-        joblib.delayed(_run)(options, *run, train_sets, val_sets) for run in runs
+        joblib.delayed(_figures)(options, *run, train_sets, val_sets) for run in runs
     )
     rows = {name: means for (name, _, _), means in zip(runs, results, strict=True)}
     text = f"{_heading(options, val_sets)}\n\n{table(rows, _rules(val_sets))}\n"
@@ -90,7 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(
+def variants() -> dict[str, dict[str, float]]:
+    """Name -> weights that differ from the shipped ones."""
+    weights: dict[str, dict[str, float]] = {SHIPPED: {}}
+    for name in ("pyramid", "gradient", "ssim"):
+        for factor in (0.5, 2.0):
+            weights[f"{name} {DEFAULT_WEIGHTS[name] * factor:g}"] = {name: DEFAULT_WEIGHTS[name] * factor}
+    regions = ("region", "region_edges")
+    weights["no region losses"] = dict.fromkeys(regions, 0.0)
+    weights["region losses doubled"] = {name: 2 * DEFAULT_WEIGHTS[name] for name in regions}
+    return weights
+
+
+def _figures(
     options: argparse.Namespace,
     name: str,
     weights: Mapping[str, float],
@@ -98,33 +85,37 @@ def _run(
     train_sets: Sequence[PairSet],
     val_sets: Sequence[PairSet],
 ) -> dict[str, float]:
-    """Means of the metrics over the validation pairs after a training."""
+    """Means of the metrics over the validation pairs after a training, in a process of its own."""
     torch.set_num_threads(1)
     folder = options.output / name.replace(" ", "_").replace(",", "")
-    file = folder / "means.json"
-    if not file.is_file():
-        changed = [f"{key}={value}" for key, value in weights.items()]
-        given = argparse.Namespace(**{**vars(options), "loss_weights": changed})
-        cpu = torch.device("cpu")
-        network = train(given, "both", seed, train_sets, cpu, folder)
-        parts = [
-            evaluate(network, ARMS["both"], one, tree, cpu) for one, tree in zip(val_sets, options.masks, strict=True)
-        ]
-        counts = [len(one.pairs) for one in val_sets]
-        write_json(file, {key: float(np.average([part[key] for part in parts], weights=counts)) for key in SHOWN})
-    means: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
-    return means
+    run = functools.partial(_train_and_evaluate, options, weights, seed, train_sets, val_sets, folder)
+    return kept_figures(folder / "means.json", run)
+
+
+def _train_and_evaluate(
+    options: argparse.Namespace,
+    weights: Mapping[str, float],
+    seed: int,
+    train_sets: Sequence[PairSet],
+    val_sets: Sequence[PairSet],
+    folder: Path,
+) -> dict[str, float]:
+    cpu = torch.device("cpu")
+    network = train(options, train_sets, BOTH, seed, weights, cpu, folder)
+    means = [evaluate(network, BOTH, pairs, tree, cpu) for pairs, tree in zip(val_sets, options.masks, strict=True)]
+    counts = [len(pairs.pairs) for pairs in val_sets]
+    return {key: float(np.average([mean[key] for mean in means], weights=counts)) for key in TEN_METRICS}
 
 
 def _rules(val_sets: Sequence[PairSet]) -> dict[str, dict[str, float]]:
     """The means of two rules that need no network."""
-    values: dict[str, list[dict[str, float]]] = {"rule max(VI, IR)": [], "rule average": []}
-    for pair in (pair for one in val_sets for pair in one.pairs):
+    scores: dict[str, list[dict[str, float]]] = {name: [] for name in RULE_NAMES.values()}
+    for pair in (pair for pairs in val_sets for pair in pairs.pairs):
         ir, vi = read_infrared(pair.ir), luma(read_visible(pair.vi))
-        average = np.round((ir.astype(np.float32) + vi) / 2).astype(np.uint8)
-        for name, fused in (("rule max(VI, IR)", np.maximum(ir, vi)), ("rule average", average)):
-            values[name].append({key: METRICS[key].compute(fused, ir, vi) for key in SHOWN})
-    return {name: {key: statistics.fmean(one[key] for one in of) for key in SHOWN} for name, of in values.items()}
+        for rule, name in RULE_NAMES.items():
+            fused = RULES[rule](ir, vi)
+            scores[name].append({key: METRICS[key].compute(fused, ir, vi) for key in TEN_METRICS})
+    return {name: {key: statistics.fmean(one[key] for one in of) for key in TEN_METRICS} for name, of in scores.items()}
 
 
 def replaces(means: Mapping[str, float], shipped: Mapping[str, float]) -> bool:
@@ -135,24 +126,22 @@ def replaces(means: Mapping[str, float], shipped: Mapping[str, float]) -> bool:
 def table(rows: Mapping[str, Mapping[str, float]], rules: Mapping[str, Mapping[str, float]]) -> str:
     """`rows`: the first is the shipped one."""
     shipped = rows[SHIPPED]
-    lines = [f"| weights | {' | '.join(SHOWN)} | better on | takes its place |", f"|---|{'---:|' * (len(SHOWN) + 2)}"]
-    for name, means in (rows | dict(rules)).items():
-        cells = " | ".join(f"{means[key]:.4g}" for key in SHOWN)
+    lines = []
+    for name, means in {**rows, **rules}.items():
         count = "" if name == SHIPPED else str(len(wins(means, shipped)))
         verdict = "" if name == SHIPPED or name in rules else "yes" if replaces(means, shipped) else "no"
-        lines.append(f"| {name} | {cells} | {count} | {verdict} |")
-    return "\n".join(lines)
+        lines.append((name, *(f"{means[key]:.4g}" for key in TEN_METRICS), count, verdict))
+    return markdown_table(("weights", *TEN_METRICS, "better on", "takes its place"), lines)
 
 
 def _heading(options: argparse.Namespace, val_sets: Sequence[PairSet]) -> str:
     trees = "; ".join(mask_signature(tree) for tree in options.masks)
     kept = " and ".join(
-        f"{len(one.pairs)} of {path.name}" for one, path in zip(val_sets, options.dataset_path, strict=True)
+        f"{len(pairs.pairs)} of {path.name}" for pairs, path in zip(val_sets, options.dataset_path, strict=True)
     )
     return (
         f"Means over validation pairs, {kept}; {options.epochs} epochs of batch {options.batch_size}, crops of "
-        f"{options.crop_size} pixels; masks {trees}; {code_version()}; {machine(torch.device('cpu'))}; "
-        f"{datetime.date.today().isoformat()}."
+        f"{options.crop_size} pixels; masks {trees}; {made_by()}."
     )
 
 

@@ -1,26 +1,22 @@
 """Compare the fusion metrics with per-image reference values of simple fusion rules.
 
-    python benchmarks/metric_reference.py --data_dir PAIRS --cases CASES.json
+    python -m benchmarks.metric_reference --data_dir PAIRS --cases CASES.json
 
 `PAIRS` holds `ir/` and `vi/` with images of equal names. `CASES.json` maps rule -> image name -> metric -> value; the
 rules are `avg` (mean of luma and infrared, rounded) and `max` (their maximum). Prints the largest relative deviation
 of each metric; the exit status is 1 if one is above the tolerance.
 """
 
-import argparse
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-# A checkout is used without installing it: this script's own folder is on the path, the package's is not.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.common import command_line, timed
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.metrics import METRICS, fusion_metrics
 
@@ -53,12 +49,11 @@ def worst_deviations(data_dir: Path, cases: Cases) -> tuple[dict[str, tuple[floa
             ir = read_infrared(data_dir / "ir" / name)
             vi = luma(read_visible(data_dir / "vi" / name))
             fused = RULES[rule](ir, vi)
-            start = time.perf_counter()
-            values = fusion_metrics(fused, ir, vi)
-            seconds.append(time.perf_counter() - start)
+            with timed() as spent:
+                values = fusion_metrics(fused, ir, vi)
+            seconds.append(spent.wall)
             for metric, reference in references.items():
-                found = deviation(values[metric], reference)
-                worst[metric] = max(worst[metric], (found, f"{rule} {name}"))
+                worst[metric] = max(worst[metric], (deviation(values[metric], reference), f"{rule} {name}"))
     return worst, sum(seconds) / max(len(seconds), 1)
 
 
@@ -79,7 +74,7 @@ def read_cases(path: Path) -> Cases:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison and print it; 0 if every metric agrees, 1 otherwise."""
-    parser = argparse.ArgumentParser(description="Compare the fusion metrics with per-image reference values.")
+    parser = command_line(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with ir/ and vi/")
     parser.add_argument("--cases", type=Path, required=True, help="JSON file: rule -> image name -> metric -> value")
     options = parser.parse_args(argv)
@@ -91,13 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--cases: {error}")
 
     worst, seconds = worst_deviations(options.data_dir, cases)
-    for metric, (found, case) in worst.items():
-        verdict = (
-            "not compared" if found < 0 else f"{found:9.2e}  {'ok' if found <= TOLERANCE else 'DIFFERS'}  ({case})"
-        )
-        print(f"{metric:8} {verdict}")
+    for metric, (largest, case) in worst.items():
+        verdict = "ok" if largest <= TOLERANCE else "DIFFERS"
+        print(f"{metric:8} " + ("not compared" if largest < 0 else f"{largest:9.2e}  {verdict}  ({case})"))
     print(f"{seconds:.3f} s an image")
-    return 1 if any(found > TOLERANCE for found, _ in worst.values()) else 0
+    return 1 if any(largest > TOLERANCE for largest, _ in worst.values()) else 0
 
 
 if __name__ == "__main__":

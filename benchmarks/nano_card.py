@@ -1,20 +1,21 @@
 """The figures on the card of `vit_nano`: interior-point IoU, masks per photo, time of an automatic run.
 
-    python benchmarks/nano_card.py --scenes 40 --pennfudan DIR --photos DIR...
+    python -m benchmarks.nano_card --scenes 40 --pennfudan DIR --photos DIR...
 
 Scenes are rendered from seeds that neither the sample set nor any training uses on purpose (900000 and up).
 `--pennfudan` wants `PNGImages/` and `PedMasks/` below DIR. Prints one markdown table.
 """
 
-import argparse
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from segment_anything.modeling import Sam
 
+from benchmarks.common import command_line, markdown_table, timed
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.images import read_infrared, read_visible
+from thfuse_sam.images import Modality, read_for_sam, read_visible
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -24,7 +25,7 @@ from tools.vit_nano.evaluation import interior_point_iou
 FIRST_SEED = 900_000
 
 
-def scene_ious(sam: torch.nn.Module, count: int) -> tuple[list[float], list[float]]:
+def scene_ious(sam: Sam, count: int) -> tuple[list[float], list[float]]:
     """IoUs of visible and infrared objects over `count` scenes."""
     visible: list[float] = []
     infrared: list[float] = []
@@ -35,7 +36,7 @@ def scene_ious(sam: torch.nn.Module, count: int) -> tuple[list[float], list[floa
     return visible, infrared
 
 
-def pennfudan_ious(sam: torch.nn.Module, root: Path) -> list[float]:
+def pennfudan_ious(sam: Sam, root: Path) -> list[float]:
     """IoUs of all people."""
     masks = list_images(root / "PedMasks")
     ious: list[float] = []
@@ -46,14 +47,25 @@ def pennfudan_ious(sam: torch.nn.Module, root: Path) -> list[float]:
 
 
 def _label_image(path: Path) -> np.ndarray:
-    from PIL import Image
-
     with Image.open(path) as image:
         return np.asarray(image)
 
 
+def photo_masks(generator: AutomaticMaskGenerator, folder: Path, step: int) -> tuple[str, str]:
+    """A row: how many masks every `step`th photo of a folder gets, and how much of it they cover."""
+    modality: Modality = "ir" if folder.name == "ir" else "vi"
+    counts, coverage = [], []
+    for path in list(list_images(folder).values())[::step]:
+        label_map = generator.label_map(read_for_sam(path, modality))
+        counts.append(len(np.unique(label_map[label_map > 0])))
+        coverage.append(float((label_map > 0).mean()))
+    low, middle, high = np.percentile(counts, [5, 50, 95])
+    name = f"masks per photo, {folder.parent.name}/{folder.name} ({len(counts)} photos): 5 %, median, 95 %"
+    return name, f"{low:.0f}, {middle:.0f}, {high:.0f}; {np.mean(coverage):.0%} covered"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--checkpoint", type=Path, help="weights (default: the shipped ones)")
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--pennfudan", type=Path)
@@ -64,34 +76,24 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     resolved = resolve_sam("vit_nano", options.checkpoint)
     sam = build_sam(resolved.model_type, resolved.checkpoint)
-    print(f"| figure | value |\n|---|---|\n| SHA-256 | `{resolved.sha256}` |")
+    rows = [("SHA-256", f"`{resolved.sha256}`")]
     visible, infrared = scene_ious(sam, options.scenes)
     for name, ious in (("visible", visible), ("infrared", infrared), ("both", visible + infrared)):
-        print(f"| interior-point IoU, {options.scenes} scenes, {name} ({len(ious)} objects) | {np.mean(ious):.3f} |")
+        figure = f"interior-point IoU, {options.scenes} scenes, {name} ({len(ious)} objects)"
+        rows.append((figure, f"{np.mean(ious):.3f}"))
     if options.pennfudan:
         ious = pennfudan_ious(sam, options.pennfudan)
-        print(f"| interior-point IoU, Penn-Fudan ({len(ious)} people) | {np.mean(ious):.3f} |")
+        rows.append((f"interior-point IoU, Penn-Fudan ({len(ious)} people)", f"{np.mean(ious):.3f}"))
     generator = AutomaticMaskGenerator(sam, MODEL_TYPES["vit_nano"].defaults)
-    for folder in options.photos:
-        read = read_infrared if folder.name == "ir" else read_visible
-        counts, coverage = [], []
-        for path in list(list_images(folder).values())[:: options.photo_step]:
-            image = read(path)
-            label_map = generator.label_map(image if image.ndim == 3 else np.repeat(image[..., None], 3, 2))
-            counts.append(len(np.unique(label_map[label_map > 0])))
-            coverage.append(float((label_map > 0).mean()))
-        low, middle, high = np.percentile(counts, [5, 50, 95])
-        print(
-            f"| masks per photo, {folder.parent.name}/{folder.name} ({len(counts)} photos): "
-            f"5 %, median, 95 % | {low:.0f}, {middle:.0f}, {high:.0f}; {np.mean(coverage):.0%} covered |"
-        )
+    rows += [photo_masks(generator, folder, options.photo_step) for folder in options.photos]
     image = render_scene(FIRST_SEED, height=480, width=640).visible
-    times = []
+    walls = []
     for _ in range(3):
-        start = time.perf_counter()
-        generator.generate(image)
-        times.append(time.perf_counter() - start)
-    print(f"| automatic run, 640x480, {options.threads} threads, best of 3 | {min(times):.2f} s |")
+        with timed() as spent:
+            generator.generate(image)
+        walls.append(spent.wall)
+    rows.append((f"automatic run, 640x480, {options.threads} threads, best of 3", f"{min(walls):.2f} s"))
+    print(markdown_table(("figure", "value"), rows, text_columns=2))
 
 
 if __name__ == "__main__":

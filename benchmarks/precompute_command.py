@@ -1,9 +1,9 @@
 """The rate of `precompute_masks.py` against that of its mask generator alone: whether reading and writing are hidden.
 
-    python benchmarks/precompute_command.py --ir_dir DIR --vi_dir DIR [--pairs 40] [--rounds 1] [OPTION...]
+    python -m benchmarks.precompute_command --ir_dir DIR --vi_dir DIR [--pairs 40] [--rounds 1] [OPTION...]
 
 In turn, each in a process of its own: the generator on images that lie in memory; the command on the same images, into
-an empty folder. Further options go to the command. Prints one line for each round.
+an empty folder. Further options go to the command. Prints a Markdown table with one row for each round.
 
 Where `nvidia-smi` is, also how busy the first GPU was: the mean of what it reports five times a second, from the first
 to the last time that the GPU worked, so without the time to load the model.
@@ -19,15 +19,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.common import ROOT, command_line, figures_of, markdown_table, run_python, timed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--ir_dir", type=Path, required=True)
     parser.add_argument("--vi_dir", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=40, help="the first so many of the folders")
@@ -35,34 +34,38 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options, further = parser.parse_known_args()
     if options.child:
-        generator_alone(["--ir_dir", str(options.ir_dir), "--vi_dir", str(options.vi_dir), *further])
+        generator_alone(options.ir_dir, options.vi_dir, further)
         return
     names = sorted(path.name for path in options.vi_dir.iterdir())[: options.pairs]
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for modality, source in (("ir", options.ir_dir), ("vi", options.vi_dir)):
             (Path(folder) / modality).mkdir()
             for name in names:
                 (Path(folder) / modality / name).symlink_to((source / name).resolve())
-        folders = ["--ir_dir", f"{folder}/ir", "--vi_dir", f"{folder}/vi"]
-        print(
-            "images  generator images/s  command images/s  share  command CPU s  start and end, s  peak MiB  GPU busy"
-        )
+        folders = ["--ir_dir", f"{folder}/ir", "--vi_dir", f"{folder}/vi", *further]
         for number in range(options.rounds):
-            alone = json.loads(run([__file__, "--child", *folders, *further]).stdout)
-            before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            command = [str(ROOT / "precompute_masks.py"), *folders, "--output_dir", f"{folder}/{number}", *further]
-            with gpu_use() as used:
-                done = run(command)
-            seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-            made = re.search(r"masks made: (\d+) in ([\d.]+) s", done.stderr)
-            assert made is not None, done.stderr
-            rate = int(made[1]) / float(made[2])
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            print(
-                f"{made[1]:>6s}  {alone['rate']:18.3f}  {rate:16.3f}  {rate / alone['rate']:5.3f}  {cpu:13.1f}  "
-                f"{seconds - float(made[2]):16.1f}  {after.ru_maxrss / 2**10:8.0f}  {busy(used):>8s}",
-                flush=True,
-            )
+            alone = figures_of("benchmarks.precompute_command", "--child", *folders, stderr=subprocess.PIPE)["rate"]
+            rows.append(command_figures([*folders, "--output_dir", f"{folder}/{number}"], alone))
+            print(*rows[-1], file=sys.stderr, flush=True)
+    rates = "images", "generator images/s", "command images/s", "ratio"
+    print(markdown_table((*rates, "command CPU s", "start and end, s", "peak MiB", "GPU busy"), rows, text_columns=0))
+
+
+def command_figures(arguments: list[str], generator_rate: float) -> list[str]:
+    """A row: the command's own rate beside the generator's, CPU time, memory, and how busy the GPU was."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with timed() as spent, gpu_use() as used:
+        done = run_python(str(ROOT / "precompute_masks.py"), *arguments, stderr=subprocess.PIPE)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    message = re.search(r"masks made: (\d+) in ([\d.]+) s", done.stderr)
+    assert message is not None, done.stderr
+    images, seconds = int(message[1]), float(message[2])
+    rates = f"{generator_rate:.3f}", f"{images / seconds:.3f}", f"{images / seconds / generator_rate:.3f}"
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return [
+        str(images), *rates, f"{cpu:.1f}", f"{spent.wall - seconds:.1f}", f"{after.ru_maxrss / 2**10:.0f}", busy(used),
+    ]  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -88,26 +91,24 @@ def busy(used: list[int]) -> str:
     return f"{statistics.mean(used[working[0] : working[-1] + 1]):.0f} %" if working else "-"
 
 
-def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
-
-
-def generator_alone(arguments: list[str]) -> None:
+def generator_alone(ir_dir: Path, vi_dir: Path, further: list[str]) -> None:
+    """Print the rate of the command's mask generator on images in memory."""
     from thfuse_sam.cli.precompute import build_parser
     from thfuse_sam.commands.inputs import load_sam
     from thfuse_sam.devices import resolve_device
     from thfuse_sam.images import read_for_sam
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
+    arguments = ["--ir_dir", str(ir_dir), "--vi_dir", str(vi_dir), *further]
     options = build_parser().parse_command(arguments).options
     sam, model_type = load_sam(options, resolve_device(options.device))
     generator = AutomaticMaskGenerator(sam, options.generator_settings(model_type))
-    folders = {"ir": options.ir_dir, "vi": options.vi_dir}
-    images = [read_for_sam(path, key) for key, folder in folders.items() for path in sorted(folder.iterdir())]
-    started = time.perf_counter()
-    for image in images:
-        generator.generate(image)
-    print(json.dumps({"rate": len(images) / (time.perf_counter() - started)}))
+    images = [read_for_sam(path, "ir") for path in sorted(ir_dir.iterdir())]
+    images += [read_for_sam(path, "vi") for path in sorted(vi_dir.iterdir())]
+    with timed() as spent:
+        for image in images:
+            generator.generate(image)
+    print(json.dumps({"rate": len(images) / spent.wall}))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,33 @@
 """How precomputation scales with the number of images: start-up on a finished tree, peak memory, with a stub for SAM.
 
-    python benchmarks/precompute_scale.py [--images 1000 100000] [--store npy] [--folder DIR]
+    python -m benchmarks.precompute_scale [--images 1000 100000] [--store npy] [--folder DIR]
 
 Images are small, links to a few files (the file system sees as many names as there are images). Each size runs in
 processes of its own: one that fills the tree, then one that plans on the finished tree, as the command does at its
-start. Prints one line for each.
+start.
 """
 
 import argparse
 import gc
 import json
-import os
-import resource
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.common import command_line, figures_of, markdown_table, peak_memory, timed
 from thfuse_sam.images import write_image
+
+if TYPE_CHECKING:
+    from thfuse_sam.precompute.plan import StoreKind
 
 PER_FOLDER = 1000  # images
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 100_000], help="numbers of images to try")
     parser.add_argument("--store", choices=("npy", "shards"), default="npy")
     parser.add_argument("--folder", type=Path, help="where the trees are made and removed (None: the temporary one)")
@@ -36,21 +36,19 @@ def main() -> None:
     if options.child:
         child(options.child[0], Path(options.child[1]), options.store)
         return
-    print("images   store   task   seconds  CPU seconds  images/s  peak MiB  MiB after import")
+    rows = []
     for count in options.images:
-        folder = Path(tempfile.mkdtemp(prefix="precompute_scale_", dir=options.folder))
-        try:
-            make_images(folder / "ir", count)
+        with tempfile.TemporaryDirectory(prefix="precompute_scale_", dir=options.folder) as folder:
+            make_images(Path(folder) / "ir", count)
             for task in ("fill", "start"):
-                found = run_child(task, folder, options.store)
-                rate = count / found["seconds"]
-                print(
-                    f"{count:7d}  {options.store:6s}  {task:5s}  {found['seconds']:7.2f}  {found['cpu']:11.2f}  "
-                    f"{rate:8.0f}  {found['peak']:8.0f}  {found['imported']:6.0f}",
-                    flush=True,
-                )
-        finally:
-            shutil.rmtree(folder)
+                arguments = ["--child", task, folder, "--store", options.store]
+                figures = figures_of("benchmarks.precompute_scale", *arguments, TQDM_DISABLE="1")
+                times = (f"{figures[kind]:.2f}" for kind in ("seconds", "cpu"))
+                memory = (f"{figures[kind] / 2**20:.0f}" for kind in ("peak", "imported"))
+                rows.append((count, options.store, task, *times, f"{count / figures['seconds']:.0f}", *memory))
+                print(*rows[-1], file=sys.stderr, flush=True)
+    header = "images", "store", "task", "seconds", "CPU seconds", "images/s", "peak MiB", "MiB after import"
+    print(markdown_table(header, rows, text_columns=3))
 
 
 def make_images(folder: Path, count: int) -> None:
@@ -65,15 +63,7 @@ def make_images(folder: Path, count: int) -> None:
         path.hardlink_to(originals[index % len(originals)])
 
 
-def run_child(task: str, folder: Path, store: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", task, str(folder), "--store", store]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "TQDM_DISABLE": "1"}
-    )
-    return dict(json.loads(done.stdout))
-
-
-def child(task: str, folder: Path, store: str) -> None:
+def child(task: str, folder: Path, store: "StoreKind") -> None:
     from thfuse_sam.datasets.pairs import find_images
     from thfuse_sam.masks.manifest import Signature
     from thfuse_sam.precompute.jobs import list_jobs
@@ -85,27 +75,21 @@ def child(task: str, folder: Path, store: str) -> None:
         def generate(self, image: np.ndarray) -> list:
             return []
 
-    imported = peak_mib()
-    started, started_cpu = time.perf_counter(), time.process_time()
-    gc.disable()  # as the command does until it knows what to do
-    found = find_images(ir_dir=folder / "ir", modality="ir")
-    jobs = list_jobs({"ir": found.images})
-    signature = Signature("stub", "0" * 64, {}, "0")
-    plan = plan_precompute(folder / "masks", jobs, {"ir": found.folder}, signature, store=store)
-    gc.enable()
-    assert len(plan.todo) == (len(jobs) if task == "fill" else 0)
-    if task == "fill":
-        results = make_masks(plan.todo, Stub(), plan.options, num_workers=2)
-        write_masks(plan, results, RunSummary(), num_workers=2)
-    else:
-        save_manifest(plan, RunSummary())
-    seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak_mib(), "imported": imported}))
-
-
-def peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    imported = peak_memory()
+    with timed() as spent:
+        gc.disable()  # as the command does until it knows what to do
+        images = find_images(ir_dir=folder / "ir", modality="ir")
+        jobs = list_jobs({"ir": images.images})
+        signature = Signature("stub", "0" * 64, {}, "0")
+        plan = plan_precompute(folder / "masks", jobs, {"ir": images.folder}, signature, store=store)
+        gc.enable()
+        assert len(plan.todo) == (len(jobs) if task == "fill" else 0)
+        if task == "fill":
+            results = make_masks(plan.todo, Stub(), plan.options, num_workers=2)
+            write_masks(plan, results, RunSummary(), num_workers=2)
+        else:
+            save_manifest(plan, RunSummary())
+    print(json.dumps({"seconds": spent.wall, "cpu": spent.cpu, "peak": peak_memory(), "imported": imported}))
 
 
 if __name__ == "__main__":

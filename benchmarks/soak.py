@@ -1,13 +1,12 @@
 """A thousand pairs through the whole pipeline: do memory, open files and temporary files stay where they are?
 
-    python benchmarks/soak.py [--pairs 1000] [--folder DIR]
+    python -m benchmarks.soak [--pairs 1000] [--folder DIR]
 
 Makes small random pairs and the weights of a small random SAM, runs precompute_masks.py, train.py, test.py and
 finetune.py on them, each in a process of its own, and looks at it ten times a second. Prints a
 Markdown table: of memory and open files the median of the second and of the last fifth of the time.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -20,10 +19,10 @@ import psutil
 import torch
 from PIL import Image
 
+from benchmarks.common import ROOT, command_line, markdown_table, timed
 from thfuse_sam.masks.tree import partial_files
 from thfuse_sam.sam.nano import build_vit_nano
 
-ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 48, 64
 FEW_POINTS = ["--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0"]
 
@@ -36,12 +35,12 @@ class Samples:
     files: list[int] = field(default_factory=list)  # open ones
     temporary: list[int] = field(default_factory=list)  # in the folder for them
 
-    def row(self) -> str:
-        """Second and last fifth of the time."""
-        return " | ".join(
+    def cells(self) -> list[str]:
+        """Medians of the second and of the last fifth of the time."""
+        return [
             f"{statistics.median(_fifth(values, 1)):.0f} -> {statistics.median(_fifth(values, 4)):.0f}"
             for values in (self.memory, self.files, self.temporary)
-        )
+        ]
 
 
 def _fifth(values: list[float] | list[int], number: int) -> list[float]:
@@ -69,8 +68,7 @@ def watch(script: str, arguments: list[str], folder: Path) -> tuple[float, Sampl
     temporary.mkdir(exist_ok=True)
     samples = Samples()
     env = {**psutil.Process().environ(), "TMPDIR": str(temporary), "THFUSE_OFFLINE": "1"}
-    started = time.monotonic()
-    with (folder / "log.txt").open("wb") as log:
+    with timed() as spent, (folder / "log.txt").open("wb") as log:
         process = psutil.Popen(
             [sys.executable, str(ROOT / script), *arguments], cwd=folder, stdout=log, stderr=log, env=env
         )
@@ -85,31 +83,38 @@ def watch(script: str, arguments: list[str], folder: Path) -> tuple[float, Sampl
         status = process.wait()
     if status:
         sys.exit(f"{script} ended with {status}: {(folder / 'log.txt').read_text(errors='replace')[-1000:]}")
-    return time.monotonic() - started, samples
+    return spent.wall, samples
+
+
+def stages() -> dict[str, list[str]]:
+    """Script -> options, in the order in which they are run."""
+    pairs = ["--dataset_path", "pairs", "--precomputed_masks_dir", "precomputed_masks", "--device", "cpu"]
+    finetune = ["--n_iterations", "300", "--val_ratio", "0", "--freeze_image_encoder", "--skip_bad"]
+    return {
+        "precompute_masks.py": ["--dataset_path", "pairs", "--sam_checkpoint", "nano.pth", *FEW_POINTS],
+        "train.py": [*pairs, "--epochs", "2", "--batch_size", "8", "--crop_size", "32", "--val_metrics", "none"],
+        "test.py": [*pairs, "--model_path", "models/latest.pth", "--metrics"],
+        "finetune.py": ["--data_dir", "precomputed_masks", "--checkpoint", "nano.pth", *finetune,
+                        "--cache_embeddings", "off"],
+    }  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--folder", type=Path, help="where everything is made (None: a temporary one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         make_data(folder, options.pairs)
-        pairs = ["--dataset_path", "pairs", "--precomputed_masks_dir", "precomputed_masks", "--device", "cpu"]
-        stages = {
-            "precompute_masks.py": ["--dataset_path", "pairs", "--sam_checkpoint", "nano.pth", *FEW_POINTS],
-            "train.py": [*pairs, "--epochs", "2", "--batch_size", "8", "--crop_size", "32", "--val_metrics", "none"],
-            "test.py": [*pairs, "--model_path", "models/latest.pth", "--metrics"],
-            "finetune.py": ["--data_dir", "precomputed_masks", "--checkpoint", "nano.pth", "--n_iterations", "300",
-                            "--val_ratio", "0", "--freeze_image_encoder", "--skip_bad", "--cache_embeddings", "off"],
-        }  # fmt: skip
-        print("| command | seconds | memory, MiB | open files | temporary files | left over |")
-        print("|---|---:|---:|---:|---:|---:|")
-        for script, arguments in stages.items():
+        rows = []
+        for script, arguments in stages().items():
             seconds, samples = watch(script, arguments, folder)
             left = len(partial_files(folder)) + sum(path.is_file() for path in (folder / "tmp").rglob("*"))
-            print(f"| `{script}` | {seconds:.0f} | {samples.row()} | {left} |", flush=True)
+            rows.append((f"`{script}`", f"{seconds:.0f}", *samples.cells(), left))
+            print(*rows[-1], file=sys.stderr, flush=True)
+    header = "command", "seconds", "memory, MiB", "open files", "temporary files", "left over"
+    print(markdown_table(header, rows))
 
 
 if __name__ == "__main__":

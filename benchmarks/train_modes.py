@@ -3,27 +3,32 @@
 Every measurement is a process of its own, so that its peak memory is its own; rounds are interleaved, so that a machine
 that slows down slows all modes down. Time is taken over the steps after a first one, imports and set-up excluded.
 
-    python benchmarks/train_modes.py --dataset_path datasets/sample/train --sam_model_type vit_nano
+    python -m benchmarks.train_modes --dataset_path datasets/sample/train --sam_model_type vit_nano
 """
 
 import argparse
-import datetime
+import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.common import ROOT, command_line, figures_of, made_by, markdown_table, peak_memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from thfuse_sam.sam.generator import AutomaticMaskGenerator
+
 MODES = ("none", "precomputed", "live")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line(__doc__)
     parser.add_argument("--dataset_path", type=Path, default=ROOT / "datasets" / "sample" / "train")
     parser.add_argument("--sam_model_type", default="vit_nano")
     parser.add_argument("--sam_checkpoint", type=Path)
@@ -35,138 +40,87 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--measure", choices=[*MODES, "prepare"], help=argparse.SUPPRESS)  # in the child processes
     parser.add_argument("--masks", type=Path, help=argparse.SUPPRESS)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
-    options = build_parser().parse_args(given)
+    options = parser.parse_args(given)
     if options.measure is not None:
         print(json.dumps(measure(options)))
         return 0
+    results: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
     with tempfile.TemporaryDirectory() as folder:
-        in_child("prepare", folder, given)
-        results: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
+        measured = [*given, "--masks", folder, "--measure"]
+        figures_of("benchmarks.train_modes", *measured, "prepare")
         for round_number in range(options.rounds):
-            for mode in MODES:
-                results[mode].append(in_child(mode, folder, given))
-                speed = results[mode][-1]["images_per_second"]
+            for mode, figures in results.items():
+                figures.append(figures_of("benchmarks.train_modes", *measured, mode))
+                speed = figures[-1]["images_per_second"]
                 print(f"round {round_number + 1}, {mode}: {speed:.2f} pairs/s", file=sys.stderr)
     print(table(results, options))
     return 0
 
 
-def in_child(mode: str, folder: str, given: Sequence[str]) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), *given, "--measure", mode, "--masks", folder]
-    # The package is found from a checkout that is not installed, too.
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """One mode's figures, in this process. `prepare` makes the mask tree for the others."""
-    # Here, not above: the parent stays small, because its size would count into its children's peak.
+    # Imported here: the parent stays small, because its size would count into its children's peak.
     import torch
 
-    from thfuse_sam.cli.common import MaskPlan, build_generator, build_mask_source
+    from benchmarks.fusion_runs import masks_of, training_steps
     from thfuse_sam.datasets.fusion import FusionDataset
     from thfuse_sam.datasets.pairs import find_pairs
     from thfuse_sam.devices import resolve_device
-    from thfuse_sam.fusion.training import count_masks, fusion_loss
     from thfuse_sam.images import read_for_sam
-    from thfuse_sam.interrupts import StopRequest
-    from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
+    from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks
     from thfuse_sam.masks.tree import MaskTree
-    from thfuse_sam.models import build_network
-    from thfuse_sam.report.run_facts import code_version, machine
-    from thfuse_sam.training import loop
 
     device = resolve_device(options.device)
     pairs = find_pairs(options.dataset_path)
     used = pairs.pairs[: options.batch_size * (options.steps + 1)]
     if options.measure == "prepare":
-        generator, tree = build_generator(options, device), MaskTree(options.masks)
+        generator, tree = mask_generator(options, device), MaskTree(options.masks)
         for pair in used:
             tree.write("ir", pair.name, generator.label_map(read_for_sam(pair.ir, "ir")))
             tree.write("vi", pair.name, generator.label_map(read_for_sam(pair.vi, "vi")))
         return {"pairs": len(used)}
-    source = build_mask_source(
-        MaskPlan(options.measure, "benchmark", options.masks if options.measure == "precomputed" else None),
-        options,
-        device,
-        pairs,
-    )
-    dataset = FusionDataset(used, source, crop_size=options.crop_size, augment=True)
-
-    loop.set_seed(0)
-    fabric = loop.make_fabric(device)
-    plain = build_network(options.network)
-    network, optimizer = fabric.setup(plain, torch.optim.AdamW(plain.parameters(), lr=1e-3))
-    loader, batches = loop.make_loader(dataset, options.batch_size, seed=0, num_workers=0)
-    on_device: Any = fabric.setup_dataloaders(loader)
-    loss = FusionLoss(DEFAULT_WEIGHTS).to(device)
-    progress, stop = loop.Progress(), StopRequest()
-
-    def take_steps(until: int) -> int:
-        images = 0
-        while progress.step < until:
-            batches.start_at(progress.epoch, progress.batch)
-            before = progress.images
-            settings = loop.StepSettings(lambda step: 1e-3, grad_clip=1.0, max_steps=until)
-            loop.train_epoch(
-                fabric, network, optimizer, on_device, lambda *pair: fusion_loss(loss, *pair), count_masks, settings,
-                progress, stop,
-            )  # fmt: skip
-            images += progress.images - before
-            if progress.batch == len(batches):
-                progress.close_epoch()
-        return images
-
-    take_steps(1)
-    watch = loop.Stopwatch(0)
-    images = take_steps(1 + options.steps)
-    speed = watch.images_per_second(images)
+    sources: dict[str, Callable[[], MaskSource]] = {
+        "none": NoMasks,
+        "precomputed": lambda: masks_of(options.masks, pairs),
+        "live": lambda: LiveMasks(mask_generator(options, device).label_map),
+    }
+    dataset = FusionDataset(used, sources[options.measure](), crop_size=options.crop_size, augment=True)
+    steps = training_steps(dataset, options.batch_size, network=options.network, device=device)
+    timed_steps = list(itertools.islice(steps, 1, options.steps + 1))  # the first one allocates
+    speed = sum(step.images for step in timed_steps) / sum(step.total for step in timed_steps)
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    made_by = f"{machine(device)}; {code_version()}"
-    return {"images_per_second": speed, "peak_rss": peak_rss(), "peak_gpu": gpu, "made_by": made_by}
+    return {"images_per_second": speed, "peak_rss": peak_memory(), "peak_gpu": gpu, "made_by": made_by(device)}
 
 
-def peak_rss() -> int:
-    """Largest resident size of this process so far, bytes; 0 where the system does not tell."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # unlike getrusage, not coloured by the parent
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def mask_generator(options: argparse.Namespace, device: "torch.device") -> "AutomaticMaskGenerator":
+    from thfuse_sam.sam.checkpoints import resolve_sam
+    from thfuse_sam.sam.generator import AutomaticMaskGenerator
+    from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+
+    resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
+    sam = build_sam(resolved.model_type, resolved.checkpoint, device)
+    return AutomaticMaskGenerator(sam, MODEL_TYPES[resolved.model_type].defaults)
 
 
 def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> str:
-    speeds = {mode: [result["images_per_second"] for result in found] for mode, found in results.items()}
+    speeds = {mode: [one["images_per_second"] for one in figures] for mode, figures in results.items()}
     medians = {mode: statistics.median(values) for mode, values in speeds.items()}
-    lines = [
-        f"{options.network}, batch {options.batch_size} x {options.crop_size} px, {options.sam_model_type}, "
-        f"{options.steps} steps, {options.rounds} interleaved rounds; {results['none'][0]['made_by']}; "
-        f"{datetime.date.today()}",
-        "",
-        "| masks | image pairs/s (median) | lowest to highest | against none | peak RSS, MiB | peak GPU memory, MiB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for mode, values in speeds.items():
-        memory = max(result["peak_rss"] for result in results[mode]) / 2**20
-        gpu = max(result["peak_gpu"] for result in results[mode]) / 2**20
-        lines.append(
-            f"| {mode} | {medians[mode]:.2f} | {min(values):.2f} to {max(values):.2f} | "
-            f"{medians[mode] / medians['none']:.3f} | {memory:.0f} | {gpu:.0f} |"
+        memory, gpu = (max(one[kind] for one in results[mode]) / 2**20 for kind in ("peak_rss", "peak_gpu"))
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        ratio = f"{medians[mode] / medians['none']:.3f}"
+        rows.append((mode, f"{medians[mode]:.2f}", spread, ratio, f"{memory:.0f}", f"{gpu:.0f}"))
+    header = "masks", "image pairs/s (median)", "lowest to highest", "against none"
+    return "\n\n".join(
+        (
+            f"{options.network}, batch {options.batch_size} x {options.crop_size} px, {options.sam_model_type}, "
+            f"{options.steps} steps, {options.rounds} interleaved rounds; {results['none'][0]['made_by']}",
+            markdown_table((*header, "peak RSS, MiB", "peak GPU memory, MiB"), rows),
+            f"Precomputed against live: {medians['precomputed'] / medians['live']:.1f} times the throughput.",
         )
-    lines += ["", f"Precomputed against live: {medians['precomputed'] / medians['live']:.1f} times the throughput."]
-    return "\n".join(lines)
+    )
 
 
 if __name__ == "__main__":

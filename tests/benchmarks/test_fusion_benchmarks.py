@@ -1,42 +1,33 @@
 """The benchmark scripts run, on little."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import ablation, fusion_peers, fusion_results, fusion_speed, loss_choice
+from benchmarks.common import TEN_METRICS
+from benchmarks.fusion_runs import Withheld
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import count_parameters
-
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_stand_in_has_seafusions_parameters() -> None:
-    speed = script("fusion_speed")
-    other = speed.SeAFusionLayers().eval()
-    assert count_parameters(other) == speed.SEAFUSION_PARAMETERS
+    other = fusion_speed.SeAFusionLayers().eval()
+    assert count_parameters(other) == fusion_speed.SEAFUSION_PARAMETERS
     with torch.no_grad():
-        assert other(*speed.inputs(1, (16, 24))).shape == (1, 1, 16, 24)
+        assert other(*fusion_speed.inputs(1, (16, 24))).shape == (1, 1, 16, 24)
 
 
 def test_speed_prints_both_rows_and_the_share_of_loading(make_pairs: Callable[..., Path], capsys) -> None:
     threads = torch.get_num_threads()
     argv = ["--size", "32", "32", "--rounds", "1", "--threads", "1", "--dataset_path", str(make_pairs())]
-    assert script("fusion_speed").main([*argv, "--steps", "2", "--crop_size", "16", "--num_workers", "0"]) == 0
+    assert fusion_speed.main([*argv, "--steps", "2", "--crop_size", "16", "--num_workers", "0"]) == 0
     torch.set_num_threads(threads)
     out = capsys.readouterr().out
     assert "| this network |" in out
@@ -44,35 +35,41 @@ def test_speed_prints_both_rows_and_the_share_of_loading(make_pairs: Callable[..
 
 
 def write_results(folder: Path, better: bool) -> list[str]:
-    peers = script("fusion_peers")
-    sign = {name: 1 if peers.METRICS[name].better == "higher" else -1 for name in peers.RANKED}
+    sign = {name: 1 if METRICS[name].better == "higher" else -1 for name in TEN_METRICS}
     level = 1 if better else -1
-    ours = {name: 5 + sign[name] * level for name in peers.RANKED}
+    ours = {name: 5 + sign[name] * level for name in TEN_METRICS}
     (folder / "metrics.json").write_text(json.dumps({"mean": ours}), encoding="utf-8")
-    others = {"SeAFusion": dict.fromkeys(peers.RANKED, 5.0), "max": dict.fromkeys(peers.RANKED, 5.0)}
-    (folder / "peers.json").write_text(json.dumps({"TNO": others}), encoding="utf-8")
+    others = {"SeAFusion": dict.fromkeys(TEN_METRICS, 5.0), "max": dict.fromkeys(TEN_METRICS, 5.0)}
+    (folder / "peers.json").write_text(json.dumps({"means": {"TNO": others}}), encoding="utf-8")
     return ["--results", str(folder), "--peers", str(folder / "peers.json"), "--dataset", "TNO"]
 
 
 @pytest.mark.parametrize(("better", "rank", "won"), [(True, "1.00", 10), (False, "3.00", 0)])
 def test_peers_ranks_and_counts_wins(tmp_path: Path, capsys, better: bool, rank: str, won: int) -> None:
-    assert script("fusion_peers").main(write_results(tmp_path, better)) == 0
+    assert fusion_peers.main(write_results(tmp_path, better)) == 0
     lines = capsys.readouterr().out.splitlines()
     (row,) = (line for line in lines if line.startswith("| this network"))
     assert row.endswith(f"| {rank} |")
     ties = [line for line in lines if line.startswith(("| SeAFusion", "| max"))]
     assert all(line.endswith("| 2.50 |" if better else "| 1.50 |") for line in ties)
     assert lines[-1].startswith(f"better than SeAFusion on {won} of 10")
+    assert f"Simple rules ahead of this network: {'none' if better else '`max` in EN, SD,'}" in "\n".join(lines)
+
+
+def test_peers_that_ship_have_sources_and_all_metrics() -> None:
+    sources = json.loads(fusion_peers.PEERS.read_text(encoding="utf-8"))["sources"]
+    for rows in fusion_peers.read_peers(fusion_peers.PEERS).values():
+        fusion_peers.require_all_metrics(rows)
+        assert set(fusion_peers.RULES) <= set(rows) <= set(sources)
 
 
 def test_peers_refuses_unknown_data_and_incomplete_rows(tmp_path: Path, capsys) -> None:
     argv = write_results(tmp_path, True)
-    peers = script("fusion_peers")
     with pytest.raises(SystemExit):
-        peers.main([*argv[:-1], "Moon"])
+        fusion_peers.main([*argv[:-1], "Moon"])
     (tmp_path / "metrics.json").write_text(json.dumps({"mean": {"EN": 1.0}}), encoding="utf-8")
     with pytest.raises(SystemExit):
-        peers.main(argv)
+        fusion_peers.main(argv)
     assert "this network lacks SD" in capsys.readouterr().err
 
 
@@ -90,9 +87,8 @@ def box_masks(root: Path, pairs: Path) -> MaskTree:
 def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp_path: Path, capsys) -> None:
     root = make_pairs(("a", "b"), size=(48, 56))
     tree = box_masks(tmp_path / "masks", root)
-    ablation = script("ablation")
     seen: dict[str, list[tuple[bool, bool]]] = {}
-    original = ablation.Withheld.__getitem__
+    original = Withheld.__getitem__
 
     def watch(self, index: int):
         sample = original(self, index)
@@ -101,7 +97,7 @@ def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp
         seen.setdefault(arm, []).append((guided, bool(sample["vi_labels"].any())))
         return sample
 
-    ablation.Withheld.__getitem__ = watch
+    Withheld.__getitem__ = watch
     argv = ["--dataset_path", str(root), "--masks", str(tree.root), "--test_path", str(root), "--test_masks"]
     argv += [str(tree.root), "--seeds", "0", "1", "--epochs", "1", "--batch_size", "2", "--crop_size", "32"]
     assert ablation.main([*argv, "--device", "cpu", "--output", str(tmp_path / "out")]) == 0
@@ -117,14 +113,12 @@ def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp
 
 
 def test_loss_weights_are_replaced_where_validation_pairs_are_clearly_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    choice = script("loss_choice")
-    shipped = dict.fromkeys(choice.SHOWN, 1.0) | {"Nabf": 0.02}
-    six = shipped | dict.fromkeys(choice.SHOWN[:6], 2.0)
-    seven = shipped | dict.fromkeys(choice.SHOWN[:7], 2.0)
-    assert not choice.replaces(six, shipped) and choice.replaces(seven, shipped)
-    assert not choice.replaces(seven | {"Nabf": 0.04}, shipped)
-    lines = choice.table({choice.SHIPPED: shipped, "six": six, "seven": seven}, {"rule": seven}).splitlines()
+    shipped = dict.fromkeys(TEN_METRICS, 1.0) | {"Nabf": 0.02}
+    six = shipped | dict.fromkeys(TEN_METRICS[:6], 2.0)
+    seven = shipped | dict.fromkeys(TEN_METRICS[:7], 2.0)
+    assert not loss_choice.replaces(six, shipped) and loss_choice.replaces(seven, shipped)
+    assert not loss_choice.replaces(seven | {"Nabf": 0.04}, shipped)
+    lines = loss_choice.table({loss_choice.SHIPPED: shipped, "six": six, "seven": seven}, {"rule": seven}).splitlines()
     assert [line.split("|")[-3:-1] for line in lines[2:]] == [
         ["  ", "  "],
         [" 6 ", " no "],
@@ -136,22 +130,20 @@ def test_loss_weights_are_replaced_where_validation_pairs_are_clearly_better(mon
 def test_loss_choice_trains_every_variant(
     make_pairs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    choice = script("loss_choice")
     root = make_pairs(tuple("abcdefghijkl"), size=(48, 56))
     tree = box_masks(tmp_path / "masks", root)
-    chosen = {choice.SHIPPED: {}, "gradient 16": {"gradient": 16.0}}
-    monkeypatch.setattr(choice, "variants", lambda: chosen)
+    chosen = {loss_choice.SHIPPED: {}, "gradient 16": {"gradient": 16.0}}
+    monkeypatch.setattr(loss_choice, "variants", lambda: chosen)
     argv = ["--dataset_path", str(root), "--masks", str(tree.root), "--max_steps", "1", "--batch_size", "2"]
     threads = torch.get_num_threads()
-    assert choice.main([*argv, "--crop_size", "32", "--jobs", "1", "--output", str(tmp_path / "out")]) == 0
+    assert loss_choice.main([*argv, "--crop_size", "32", "--jobs", "1", "--output", str(tmp_path / "out")]) == 0
     torch.set_num_threads(threads)
     text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "1 of pairs" in text
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
     assert rows == [
-        choice.SHIPPED,
-        f"{choice.SHIPPED}, another seed",
+        loss_choice.SHIPPED,
+        f"{loss_choice.SHIPPED}, another seed",
         "gradient 16",
         "rule max(VI, IR)",
         "rule average",
@@ -161,14 +153,11 @@ def test_loss_choice_trains_every_variant(
 def test_one_command_makes_masks_images_and_the_table(
     make_pairs: Callable[..., Path], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    results = script("fusion_results")
     pairs = make_pairs(size=(96, 128))
-    peers = script("fusion_peers")
-    means = {"avg": dict.fromkeys(peers.RANKED, 1000.0), "SeAFusion": dict.fromkeys(peers.RANKED, -1000.0)}
-    (tmp_path / "peers.json").write_text(json.dumps({pairs.name: means}))
+    means = {"avg": dict.fromkeys(TEN_METRICS, 1000.0), "SeAFusion": dict.fromkeys(TEN_METRICS, -1000.0)}
+    (tmp_path / "peers.json").write_text(json.dumps({"means": {pairs.name: means}}))
     argv = ["--data_dir", str(pairs.parent), "--datasets", pairs.name, "--peers", str(tmp_path / "peers.json")]
-    assert results.main([*argv, "--output", str(tmp_path / "out")]) == 0
+    assert fusion_results.main([*argv, "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     # Between the two in everything.
     assert f"| {pairs.name} | 2.00 | 2 of 3 |" in out and "| SeAFusion 9 |" in out

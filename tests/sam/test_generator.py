@@ -1,6 +1,5 @@
 """The mask generator against segment_anything's own, on a model whose decoder finds regions of equal colour."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.agreement import best_ious, equal_pixels, recall
+from benchmarks.oracle import RegionOracle, own_generator, stock_masks
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.options.generator import GeneratorSettings
@@ -29,7 +30,6 @@ from thfuse_sam.sam.tiny_vit import build_vit_t
 from tools.scenes import render_scene
 
 ROOT = Path(__file__).parents[2]
-BENCHMARK = ROOT / "benchmarks" / "precompute.py"
 SIDE = 256  # of the model's input
 LOW = SIDE // 4  # of the decoder's logits
 SETTINGS = GeneratorSettings(points_per_side=10, points_per_batch=40)
@@ -54,7 +54,7 @@ class PlainPoints(nn.Module):
         return torch.zeros(1)
 
 
-class RegionOracle(nn.Module):
+class ColourOracle(nn.Module):
     """In place of the mask decoder: the pixels of the point's colour, at three tolerances, with ragged borders.
 
     Quality and sharpness depend on the colour, so that every filter has something to keep and something to drop.
@@ -80,7 +80,7 @@ class RegionOracle(nn.Module):
 
 
 def oracle_sam() -> Sam:
-    return Sam(PooledPixels(), PlainPoints(), RegionOracle(), [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]).eval()
+    return Sam(PooledPixels(), PlainPoints(), ColourOracle(), [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]).eval()
 
 
 def scene(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -186,17 +186,6 @@ def test_untrained_nano_equals_stock(changes: dict[str, Any], size: tuple[int, i
         assert (instance.mask == record["segmentation"]).mean() >= 0.999
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> Any:
-    """`benchmarks/precompute.py`, whose oracle gives random weights the masks of a trained model."""
-    spec = importlib.util.spec_from_file_location("benchmark_precompute", BENCHMARK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("build", "size", "points"),
     [
@@ -207,20 +196,20 @@ def benchmark() -> Any:
     ],
     ids=["vit_t", "vit_t tall", "vit_nano", "vit_b"],
 )
-def test_label_map_equals_stock_with_real_statistics(benchmark: Any, build: Any, size: Any, points: int) -> None:
+def test_label_map_equals_stock_with_real_statistics(build: Any, size: Any, points: int) -> None:
     torch.manual_seed(0)
     sam, image = build().eval(), scene(*size)
-    oracle = benchmark.RegionOracle(image, sam.image_encoder.img_size, regions=(30, 20, 8))
-    records = benchmark.stock_masks(sam, image, oracle, {"points_per_side": points})
+    oracle = RegionOracle(image, sam.image_encoder.img_size, regions=(30, 20, 8))
+    records = stock_masks(sam, image, oracle, {"points_per_side": points})
     settings = GeneratorSettings(points_per_side=points, points_per_batch="auto")
-    found = benchmark.own_generator(sam, oracle, settings).generate(image)
+    found = own_generator(sam, oracle, settings).generate(image)
     assert len(found) == len(records) >= 3
     expected = [record["segmentation"] for record in records]
-    assert benchmark.equal_pixels(expected, [instance.mask for instance in found]) >= 0.999
+    assert equal_pixels(expected, [instance.mask for instance in found]) >= 0.999
 
 
 @pytest.mark.parametrize("seed", [3, 4])
-def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(benchmark: Any, seed: int) -> None:
+def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(seed: int) -> None:
     """Trained weights on rendered scenes, with the thresholds that they ship with, a quarter of their points."""
     resolved = resolve_sam("vit_nano", ROOT / "models" / "vit_nano.safetensors")
     sam, image = build_sam(resolved.model_type, resolved.checkpoint), render_scene(seed, height=240, width=320).visible
@@ -229,9 +218,9 @@ def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(benchmark: Any, see
     expected = [record["segmentation"] for record in records]
     found = [instance.mask for instance in AutomaticMaskGenerator(sam, settings).generate(image)]
     assert len(found) == len(expected) >= 3
-    assert benchmark.equal_pixels(expected, found) >= 0.999
+    assert equal_pixels(expected, found) >= 0.999
     half = AutomaticMaskGenerator(sam, replace(settings, precision="bf16")).generate(image)
-    ious = benchmark.best_ious(found, [instance.mask for instance in half])
+    ious = best_ious(found, [instance.mask for instance in half])
     # Rounding moves a predicted IoU by less than 0.001: a mask just at the threshold may go, the others stay the same.
     again = ious >= 0.8
     assert (~again).sum() <= 1 and ious[again].mean() >= 0.99
@@ -253,21 +242,21 @@ def test_bf16_masks_are_nearly_those_of_fp32() -> None:
     assert ious.mean() >= 0.99
 
 
-def test_adaptive_points_save_work_and_lose_few_masks(benchmark: Any) -> None:
+def test_adaptive_points_save_work_and_lose_few_masks() -> None:
     image = scene(120, 160)
     sam = build_vit_nano(128).eval()
-    oracle = benchmark.RegionOracle(image, 128, regions=(40, 20, 8))
+    oracle = RegionOracle(image, 128, regions=(40, 20, 8))
     settings = GeneratorSettings(points_per_side=16, points_per_batch="auto")
     masks, points = {}, {}
     for adaptive in (False, True):
         oracle.points = 0
-        generator = benchmark.own_generator(sam, oracle, replace(settings, adaptive_points=adaptive))
+        generator = own_generator(sam, oracle, replace(settings, adaptive_points=adaptive))
         masks[adaptive] = [instance.mask for instance in generator.generate(image)]
         points[adaptive] = oracle.points
     assert points[False] == 256
     assert points[True] < 240
     assert len(masks[False]) >= 5
-    assert benchmark.recall(masks[False], masks[True]) >= 0.95
+    assert recall(masks[False], masks[True]) >= 0.95
 
 
 def test_adaptive_points_trust_no_rough_mask() -> None:
@@ -283,13 +272,13 @@ def test_adaptive_points_trust_no_rough_mask() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7, "auto"])
-def test_adaptive_points_do_not_depend_on_the_batch(benchmark: Any, batch: Any) -> None:
+def test_adaptive_points_do_not_depend_on_the_batch(batch: Any) -> None:
     image, sam = scene(60, 80), build_vit_nano(64).eval()
     settings = GeneratorSettings(points_per_side=8, adaptive_points=True)
     found = []
     for points_per_batch in (64, batch):
-        oracle = benchmark.RegionOracle(image, 64, regions=(12, 8, 4))
-        generator = benchmark.own_generator(sam, oracle, replace(settings, points_per_batch=points_per_batch))
+        oracle = RegionOracle(image, 64, regions=(12, 8, 4))
+        generator = own_generator(sam, oracle, replace(settings, points_per_batch=points_per_batch))
         found.append((generator.label_map(image), oracle.points))
     assert found[0][1] == found[1][1]
     np.testing.assert_array_equal(found[0][0], found[1][0])

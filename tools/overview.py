@@ -1,4 +1,4 @@
-"""Draws docs/overview.jpg from a rendered scene. Run it from the checkout.
+"""Draw docs/overview.jpg, the README's picture, from a rendered scene: `python -m tools.overview`.
 
 Left: infrared and visible, below them their masks. Right: fused, twice as large.
 """

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import math
 import subprocess
@@ -9,19 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "metric_reference.py"
+from benchmarks import metric_reference
 
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("metric_reference", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def run(script, tmp_path):
+def run(tmp_path):
     """Run the script on one pair: infrared 0 and 3, visible 1 and 8, in equal halves."""
     for modality, values in (("ir", (0, 3)), ("vi", (1, 8))):
         (tmp_path / modality).mkdir()
@@ -31,7 +24,7 @@ def run(script, tmp_path):
     def run_with(cases):
         path = tmp_path / "cases.json"
         path.write_text(json.dumps(cases), encoding="utf-8")
-        return script.main(["--data_dir", str(tmp_path), "--cases", str(path)])
+        return metric_reference.main(["--data_dir", str(tmp_path), "--cases", str(path)])
 
     return run_with
 
@@ -61,6 +54,6 @@ def test_unusable_cases_are_wrong_usage(run, capsys, cases):
     assert "--cases" in capsys.readouterr().err
 
 
-def test_the_script_runs_from_a_checkout_without_installation(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--help"]
-    assert "--cases" in subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+def test_the_command_runs_from_a_checkout_without_installation():
+    command = [sys.executable, "-m", "benchmarks.metric_reference", "--help"]
+    assert "--cases" in subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout

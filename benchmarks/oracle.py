@@ -1,0 +1,170 @@
+"""A trained model's masks on random weights, for measuring mask generators.
+
+A decoder's speed does not depend on its weights. What it puts out is replaced by regions of the image, with predicted
+IoUs and logits as sharp as a trained model's, so that filters and suppression have their usual work; the oracle counts
+its own time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from benchmarks.common import Seconds, timed
+from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.sam.decoder import DecodedPoints, Decoder
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+
+REGIONS = (220, 110, 40)  # of an image, for each of the decoder's three masks
+
+
+class RegionOracle:
+    """Logits and predicted IoUs for points of one image: the regions that a point lies in, at three scales.
+
+    Args:
+        image: uint8 HxWx3, RGB.
+        side: of the encoder's input in pixels.
+    """
+
+    def __init__(self, image: npt.NDArray[np.uint8], side: int, regions: Sequence[int] = REGIONS) -> None:
+        self.seconds = Seconds()  # spent in here
+        self.points = 0  # that it has answered
+        low = side // 4
+        scale = low / max(image.shape[:2])
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        small = cv2.pyrMeanShiftFiltering(cv2.resize(image, size, interpolation=cv2.INTER_AREA), 6, 18).astype(np.uint8)
+        self._random = np.random.default_rng(0)
+        self._labels = [self._segment(small, count) for count in regions]
+        self._regions = [self._describe(labels, low) for labels in self._labels]
+
+    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points Nx2 (x, y in the encoder's input) -> logits Nx3xLxL, predicted IoUs Nx3, on the points' device."""
+        with timed() as spent:
+            logits, ious = zip(*(self._at(x, y) for x, y in (points.cpu().numpy() / 4).astype(int)), strict=True)
+            output = (
+                torch.stack(logits).to(points.device),
+                torch.tensor(ious, dtype=torch.float32, device=points.device),
+            )
+        self.seconds.wall += spent.wall
+        self.seconds.cpu += spent.cpu
+        self.points += len(points)
+        return output
+
+    def _at(self, x: int, y: int) -> tuple[Tensor, list[float]]:
+        """Logits 3xLxL and predicted IoUs for one pixel of the logit grid."""
+        regions = [
+            described[int(labels[min(y, labels.shape[0] - 1), min(x, labels.shape[1] - 1)])]
+            for labels, described in zip(self._labels, self._regions, strict=True)
+        ]
+        # Two points in one region do not make quite the same masks.
+        shift = (x * 7919 + y * 104729) % 1000 / 1000 - 0.5
+        logits = torch.stack([logits for logits, _ in regions]).float() + shift
+        return logits, [quality + 0.04 * shift for _, quality in regions]
+
+    def _segment(self, image: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int32]:
+        """A watershed from `count` random pixels: labels 1 and up."""
+        height, width = image.shape[:2]
+        edges = cv2.morphologyEx(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        labels = np.zeros((height, width), dtype=np.int32)
+        count = min(count, height * width // 4 + 1)
+        pixels = self._random.choice(height * width, count, replace=False)
+        labels.flat[pixels] = np.arange(1, count + 1)
+        flooded = cv2.watershed(cv2.merge([edges] * 3), labels)
+        # The borders between regions belong to none of them: take the neighbour's.
+        return cv2.dilate(np.maximum(flooded, 0).astype(np.float32), np.ones((3, 3))).astype(np.int32)
+
+    def _describe(self, labels: npt.NDArray[np.int32], low: int) -> dict[int, tuple[Tensor, float]]:
+        """Logits LxL and quality of each region. Better ones have sharper borders."""
+        regions = {}
+        for label in np.unique(labels):
+            inside = (labels == label).astype(np.uint8)
+            distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3)
+            full = np.full((low, low), -20, dtype=np.float32)
+            full[: labels.shape[0], : labels.shape[1]] = distance
+            quality = self._random.random()
+            noise = self._random.normal(0, 0.25, (low, low))
+            logits = (np.clip(full * (4 + 16 * quality), -25, 25) + noise).astype(np.float32)
+            # In half precision: hundreds of them are held, and count in what is measured as peak memory.
+            regions[int(label)] = torch.from_numpy(logits).half(), 0.7 + 0.28 * quality
+        return regions
+
+
+@dataclass(frozen=True)
+class _OraclePoints:
+    predicted_ious: Tensor
+    oracle_logits: Tensor  # Nx3xLxL
+    real: DecodedPoints
+
+    def logits(self, indices: Tensor) -> Tensor:
+        real = self.real.logits(indices)  # for its cost and its shape
+        return self.oracle_logits.flatten(0, 1)[indices, : real.shape[1], : real.shape[2]]
+
+
+class OracleDecoder:
+    """Runs a decoder of ours and puts the oracle's output in place of its."""
+
+    def __init__(self, decoder: Decoder, oracle: RegionOracle) -> None:
+        self._decoder = decoder
+        self._oracle = oracle
+
+    def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
+        return self._decoder.prepare(features, input_size)
+
+    def decode(self, image: Any, points: Tensor) -> _OraclePoints:
+        real = self._decoder.decode(image, points)
+        logits, predicted_ious = self._oracle(points)
+        return _OraclePoints(predicted_ious, logits, real)
+
+
+def stock_masks(sam: Sam, image: npt.NDArray[np.uint8], oracle: RegionOracle, settings: dict[str, Any]) -> list[Any]:
+    """The stock generator's records, with the oracle's output in place of the decoder's."""
+    prompted: list[Tensor] = []  # the points of the last call
+    prompt_encoder, mask_decoder = sam.prompt_encoder.forward, sam.mask_decoder.forward
+
+    def encode_prompt(points: tuple[Tensor, Tensor], boxes: None, masks: None) -> tuple[Tensor, Tensor]:
+        prompted[:] = [points[0][:, 0]]
+        return prompt_encoder(points=points, boxes=boxes, masks=masks)
+
+    def decode(**arguments: Any) -> tuple[Tensor, Tensor]:
+        mask_decoder(**arguments)
+        return oracle(prompted[0])
+
+    sam.prompt_encoder.forward, sam.mask_decoder.forward = encode_prompt, decode
+    try:
+        return list(SamAutomaticMaskGenerator(sam, **settings).generate(image))
+    finally:
+        del sam.prompt_encoder.forward, sam.mask_decoder.forward
+
+
+def transformers_pipeline(oracle: RegionOracle, device: torch.device) -> Callable[..., dict[str, Any]]:
+    """Hugging Face's pipeline on a `vit_b`, with the oracle's output in place of the decoder's."""
+    from transformers import SamConfig, SamImageProcessor, SamModel, pipeline
+
+    model = SamModel(SamConfig()).eval()
+    forward = model.forward
+
+    def decode(input_points: Tensor, **inputs: Any) -> Any:
+        outputs = forward(input_points=input_points, **inputs)
+        logits, predicted_ious = oracle(input_points[0, :, 0])
+        outputs["pred_masks"], outputs["iou_scores"] = logits[None], predicted_ious[None]
+        return outputs
+
+    model.forward = decode
+    segment: Callable[..., dict[str, Any]] = pipeline(
+        "mask-generation", model=model, image_processor=SamImageProcessor(), device=device
+    )
+    return segment
+
+
+def own_generator(sam: Sam, oracle: RegionOracle, settings: GeneratorSettings) -> AutomaticMaskGenerator:
+    """Our generator, with the oracle's output in place of the decoder's."""
+    generator = AutomaticMaskGenerator(sam, settings)
+    generator.decoder = OracleDecoder(generator.decoder, oracle)
+    return generator
