@@ -7,11 +7,10 @@ import shutil
 import tempfile
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -39,7 +38,6 @@ class WorkerSpec:
 
     make_generator: Callable[[str], MaskGenerator]  # of a device: "cpu", "cuda:0", ...
     options: MakeOptions
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells the runs apart that one worker process serves
 
 
 def block_size(device: str) -> int:
@@ -57,28 +55,29 @@ def make_in_processes(jobs: Sequence[Job], spec: WorkerSpec, devices: Sequence[s
         WorkerError: workers die whatever they are given.
     """
     todo = list(jobs)
-    slots = Path(tempfile.mkdtemp(prefix="thfuse-devices-"))
+    claims = Path(tempfile.mkdtemp(prefix="thfuse-devices-"))
     try:
         while todo:
             begun: list[Job] = []
             done: set[Job] = set()
             try:
-                for result in _side_by_side(_Pool(spec, tuple(devices), slots), todo, begun):
+                for result in _side_by_side(_Pool(spec, tuple(devices), claims), todo, begun):
                     done.add(result.job)
                     yield result
                 return
             except TerminatedWorkerError as error:
                 suspects = [job for job in begun if job not in done]
-                alone = list(_one_by_one(_Pool(spec, tuple(devices[:1]), slots), suspects))
+                alone = list(_one_by_one(_Pool(spec, tuple(devices[:1]), claims), suspects))
                 if not done and all(result.reason == _DIED for result in alone):
+                    reason = " ".join(str(error).split())[:200]
                     raise WorkerError(
-                        f"the worker processes die, whatever they work on ({_one_line(error)}); use fewer processes"
+                        f"the worker processes die, whatever they work on ({reason}); use fewer processes"
                     ) from None
                 yield from alone
                 settled = done.union(suspects)
                 todo = [job for job in todo if job not in settled]
     finally:
-        shutil.rmtree(slots, ignore_errors=True)
+        shutil.rmtree(claims, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class _Pool:
 
     spec: WorkerSpec
     devices: tuple[str, ...]
-    slots: Path  # folder in which processes claim devices
+    claims: Path  # a folder with a lock for each device that is taken
 
     @contextlib.contextmanager
     def start(self) -> Iterator[Callable[[Sequence[Job]], "Future[list[MaskResult]]"]]:
@@ -98,13 +97,19 @@ class _Pool:
             max_workers=len(self.devices), timeout=_IDLE_SECONDS, env={"OMP_NUM_THREADS": str(threads)}
         )
         try:
-            yield lambda block: executor.submit(_make_block, self.spec, self.devices, self.slots, threads, block)
+            yield lambda block: executor.submit(_make_block, self.spec, self.devices, self.claims, threads, block)
         finally:
             executor.shutdown(wait=True, kill_workers=True)
 
 
 def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterator[MaskResult]:
-    """Raises TerminatedWorkerError where a process dies; `begun` had been given out by then."""
+    """The masks of `jobs`, in blocks that go to whichever process is free.
+
+    Args:
+        begun: filled with the images that were given out, for when a process dies.
+
+    Raises TerminatedWorkerError where a process dies.
+    """
     size = max(map(block_size, pool.devices))
     blocks = (jobs[first : first + size] for first in range(0, len(jobs), size))
     pending: set[Future[list[MaskResult]]] = set()
@@ -122,7 +127,7 @@ def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterato
 
 
 def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[MaskResult]:
-    """An image whose process dies has failed."""
+    """The masks of `jobs`, each image alone in work; one whose process dies has failed."""
     left = deque(jobs)
     while left:
         try:
@@ -134,50 +139,45 @@ def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[MaskResult]:
             yield MaskResult(left.popleft(), None, reason=_DIED)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Worker:
     """What a worker process keeps from one block to the next."""
 
-    token: str
     generator: MaskGenerator
-    slot: filelock.FileLock  # held for as long as the process lives
+    claim: filelock.FileLock  # on the device; held for as long as the process lives
 
 
 _worker: _Worker | None = None
 
 
 def _make_block(
-    spec: WorkerSpec, devices: tuple[str, ...], slots: Path, threads: int, block: Sequence[Job]
+    spec: WorkerSpec, devices: tuple[str, ...], claims: Path, threads: int, block: Sequence[Job]
 ) -> list[MaskResult]:
+    """What a worker process does: one block of images after another, with one generator."""
     global _worker
-    if _worker is None or _worker.token != spec.token:
+    if _worker is None:
         ignore_interrupts()
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-        _worker = None  # an earlier run's model is freed before the next one is built
-        device, slot = _claim_device(devices, slots)
+        threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+        device, claim = _claim_device(devices, claims)
         if device == "cpu":
             torch.set_num_threads(threads)
-        _worker = _Worker(spec.token, spec.make_generator(device), slot)
+        _worker = _Worker(spec.make_generator(device), claim)
     ahead = 0 if len(block) == 1 else 1
     return [result.finish() for result in make_masks(block, _worker.generator, spec.options, ahead)]
 
 
-def _end_with(parent: int) -> None:
+def _end_after(parent: int) -> None:
     """End this process soon after its parent, which may have been killed."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
 
 
-def _claim_device(devices: tuple[str, ...], slots: Path) -> tuple[str, filelock.FileLock]:
+def _claim_device(devices: tuple[str, ...], claims: Path) -> tuple[str, filelock.FileLock]:
     """A device that no other process of this run has. The system frees that of a process that dies."""
     for _ in range(600):
         for number, device in enumerate(devices):
-            lock = filelock.FileLock(slots / str(number), timeout=0, is_singleton=False)
+            lock = filelock.FileLock(claims / str(number), timeout=0, is_singleton=False)
             try:
                 lock.acquire(poll_interval=0.1)
             except filelock.Timeout:

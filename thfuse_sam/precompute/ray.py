@@ -100,7 +100,7 @@ def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Conn
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     try:
-        for result in _run(jobs, spec, options):
+        for result in _connect_and_make(jobs, spec, options):
             results.send(result)
         results.send(None)
     except BrokenPipeError:  # whoever waited has gone
@@ -116,11 +116,11 @@ def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Conn
         results.close()
 
 
-def _run(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
+def _connect_and_make(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
+    """The masks of `jobs`, on the cluster that `options` name or on one that is started here."""
     # Read when Ray's core starts.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(math.ceil(options.timeout_s)))
     import ray
-    import ray.data
 
     try:
         # `include_dashboard` is for a cluster that is started here; a running one refuses it.
@@ -135,12 +135,13 @@ def _run(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator
             "start one with `ray start --head`, or leave the option out"
         ) from None
     try:
-        yield from _stream(jobs, spec, options)
+        yield from _make_with_actors(jobs, spec, options)
     finally:
         ray.shutdown()
 
 
-def _stream(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
+def _make_with_actors(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
+    """The masks of `jobs`, in blocks that Ray Data gives to a pool of actors."""
     import ray
     import ray.data
 

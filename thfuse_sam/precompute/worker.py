@@ -1,20 +1,20 @@
 """From images to masks in one process: files are read ahead of the generator, painting is left to the writer."""
 
 import contextlib
+import functools
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from thfuse_sam.devices import is_out_of_memory
-from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError
-from thfuse_sam.images import image_size, read_for_sam
+from thfuse_sam.errors import MaskReadError, ThFuseError
+from thfuse_sam.images import ImageArray, image_size, read_for_sam
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, label_map
 from thfuse_sam.masks.instances import InstanceLike, encode_instances
@@ -28,14 +28,14 @@ _NO_MEMORY = "out of memory; use a smaller SAM, smaller images or `device` cpu"
 class MaskGenerator(Protocol):
     """What making masks needs of a generator; `thfuse_sam.sam.generator.AutomaticMaskGenerator` has it."""
 
-    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[InstanceLike]:
+    def generate(self, image: ImageArray) -> Sequence[InstanceLike]:
         """The segments of `image` (uint8 HxWx3, RGB)."""
 
 
 class EmbeddingGenerator(MaskGenerator, Protocol):
-    """What it needs besides where image embeddings are kept or used."""
+    """What it needs in addition where image embeddings are kept or used."""
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> ImageEmbedding:
+    def encode(self, image: ImageArray) -> ImageEmbedding:
         """The embedding of `image` (uint8 HxWx3, RGB)."""
 
     def generate_from(self, embedding: ImageEmbedding) -> Sequence[InstanceLike]:
@@ -54,7 +54,7 @@ class MaskResult:
     reason: str = ""  # of the failure, one line
 
     def finish(self) -> "MaskResult":
-        """Itself; there is nothing left to do."""
+        """This result: nothing is left to do."""
         return self
 
 
@@ -69,6 +69,7 @@ class PendingMask:
     embedding: ImageEmbedding | None  # to be kept
 
     def finish(self) -> MaskResult:
+        """The label map and whatever else is to be written; an error becomes the reason of a failure."""
         try:
             return MaskResult(
                 self.job,
@@ -89,87 +90,66 @@ def make_masks(
 ) -> Iterator[Result]:
     """Make the masks of `jobs` in their order. The generator runs in the calling thread when a result is asked for.
 
-    An image that cannot be read or segmented gives a `MaskResult` with the reason. While one is being segmented,
-    `num_workers` threads read the next ones, at most as many images as there are threads; 0 reads in line.
+    An image that cannot be read or segmented gives a `MaskResult` with the reason: it must not cost the run. While one
+    is being segmented, `num_workers` threads read the next ones, at most as many images as there are threads; 0 reads
+    in line.
     """
-    for read in _read_ahead(jobs, options, num_workers):
-        yield read if isinstance(read, MaskResult) else _segment(read, generator, options)
+    for job, read in _read_ahead(jobs, options, num_workers):
+        result: Result
+        try:
+            result = _segment(job, read(), generator, options)
+        except Exception as error:
+            log.debug("%s", job, exc_info=True)
+            result = _failed(job, error)
+        yield result
 
 
-@dataclass(frozen=True)
-class _Read:
-    job: Job
-    image: npt.NDArray[np.uint8] | None  # HxWx3, RGB; None where the embedding is there
-    embedding: ImageEmbedding | None
-
-
-def _read_ahead(jobs: Sequence[Job], options: MakeOptions, num_workers: int) -> Iterator[_Read | MaskResult]:
+def _read_ahead(
+    jobs: Sequence[Job], options: MakeOptions, num_workers: int
+) -> Iterator[tuple[Job, Callable[[], ImageArray | ImageEmbedding]]]:
+    """Each job with what gives its image, or raises the error of reading it."""
     if num_workers == 0:
-        yield from (_read(job, options) for job in jobs)
+        yield from ((job, functools.partial(_read, job, options)) for job in jobs)
         return
-    waiting: deque[Future[_Read | MaskResult]] = deque()
-    todo = iter(jobs)
+    waiting: deque[tuple[Job, Callable[[], ImageArray | ImageEmbedding]]] = deque()
     readers = ThreadPoolExecutor(num_workers, thread_name_prefix="read")
     try:
-        for job in todo:
-            waiting.append(readers.submit(_read, job, options))
+        for job in jobs:
+            waiting.append((job, readers.submit(_read, job, options).result))
             if len(waiting) > num_workers:
-                yield waiting.popleft().result()
+                yield waiting.popleft()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()
     finally:
         readers.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(job: Job, options: MakeOptions) -> _Read | MaskResult:
-    try:
-        if options.embeddings is not None:
-            # A missing or unfit one is made again, which gives the same masks.
-            with contextlib.suppress(MaskReadError):
-                stored = options.embeddings.read(job.modality, job.name)
-                if stored.image_size == image_size(job.image):
-                    return _Read(job, None, stored)
-        return _Read(job, read_for_sam(job.image, job.modality), None)
-    except ImageReadError as error:
-        return MaskResult(job, None, reason=str(error))
-    except MemoryError as error:
-        return _failed(job, error)
-
-
-def _segment(read: _Read, generator: MaskGenerator, options: MakeOptions) -> Result:
-    try:
-        return _run_generator(read, generator, options)
-    except Exception as error:
-        # One image must not cost the run: the reason goes into the manifest and the exit status.
-        log.debug("%s", read.job, exc_info=True)
-        return _failed(read.job, error)
-
-
-def _run_generator(read: _Read, generator: MaskGenerator, options: MakeOptions) -> Result:
-    kept: ImageEmbedding | None = None
-    segments: Sequence[InstanceLike]
+def _read(job: Job, options: MakeOptions) -> ImageArray | ImageEmbedding:
+    """The image of `job`, or its embedding where one is to be used and fits."""
     if options.embeddings is not None:
-        encoder = cast(EmbeddingGenerator, generator)
-        # Rounded also where it has just been made: the masks must not depend on whether it was kept before.
-        embedding = read.embedding or encoder.encode(_image_of(read)).rounded()
-        segments = encoder.generate_from(embedding)
-        shape = embedding.image_size
-        kept = embedding if options.save_embeddings else None
-    else:
-        image = _image_of(read)
+        # A missing or unfit one is made again, which gives the same masks.
+        with contextlib.suppress(MaskReadError):
+            embedding = options.embeddings.read(job.modality, job.name)
+            if embedding.image_size == image_size(job.image):
+                return embedding
+    return read_for_sam(job.image, job.modality)
+
+
+def _segment(
+    job: Job, image: ImageArray | ImageEmbedding, generator: MaskGenerator, options: MakeOptions
+) -> PendingMask:
+    if options.embeddings is None and not options.save_embeddings:
+        assert isinstance(image, np.ndarray)
         shape = (image.shape[0], image.shape[1])
-        if options.save_embeddings:
-            encoder = cast(EmbeddingGenerator, generator)
-            kept = encoder.encode(image)
-            segments = encoder.generate_from(kept)
-        else:
-            segments = generator.generate(image)
-    return PendingMask(read.job, shape, segments, options.save_instances, kept)
-
-
-def _image_of(read: _Read) -> npt.NDArray[np.uint8]:
-    assert read.image is not None
-    return read.image
+        return PendingMask(job, shape, generator.generate(image), options.save_instances, None)
+    encoder = cast(EmbeddingGenerator, generator)
+    embedding = image if isinstance(image, ImageEmbedding) else encoder.encode(image)
+    if options.embeddings is not None:
+        # Rounded also where it has just been made: the masks must not depend on whether it was kept before.
+        embedding = embedding.rounded()
+    segments = encoder.generate_from(embedding)
+    kept = embedding if options.save_embeddings else None
+    return PendingMask(job, embedding.image_size, segments, options.save_instances, kept)
 
 
 def _failed(job: Job, error: Exception) -> MaskResult:
