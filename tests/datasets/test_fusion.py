@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from thfuse_sam.datasets.fusion import FusionDataset, FusionSample
+from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs, mask_mismatches
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError
 from thfuse_sam.images import luma, read_for_sam, read_infrared, read_visible
@@ -218,3 +218,28 @@ def test_loader_workers_that_live_on_see_the_epoch(make_pairs: MakePairs) -> Non
     for epoch in (1, 2):
         dataset.set_epoch(epoch)
         assert_same(in_worker[0], dataset[0])
+
+
+def test_masks_of_another_size_are_found(make_pairs: MakePairs, tmp_path: Path) -> None:
+    pairs = find_pairs(make_pairs(("a", "b", "c"))).pairs
+    tree = MaskTree(tmp_path / "masks")
+    tree.write("ir", "a", np.ones((32, 48), np.uint8))
+    tree.write("vi", "b", np.ones((30, 48), np.uint8))
+    tree.path("ir", "c").write_bytes(b"broken")
+    found = mask_mismatches(pairs, tmp_path / "masks")
+    assert list(found) == ["b"]
+    assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "precompute_masks.py" in found["b"][0]
+
+
+def test_several_data_sets_are_one_with_crops_of_their_own(make_pairs: MakePairs, tmp_path: Path) -> None:
+    roots = [make_pairs(("x", "y"), root=tmp_path / name) for name in ("one", "two")]
+    parts = {
+        root.name: FusionDataset(find_pairs(root).pairs, NoMasks(), crop_size=16, augment=True, seed=index)
+        for index, root in enumerate(roots)
+    }
+    mixed = MixedPairs(parts)
+    assert [mixed[index]["name"] for index in range(len(mixed))] == ["one/x", "one/y", "two/x", "two/y"]
+    before = mixed[0]["ir"], mixed[2]["ir"]
+    assert not before[0].equal(before[1])  # the same image, another crop
+    mixed.set_epoch(1)
+    assert not mixed[0]["ir"].equal(before[0]) or not mixed[2]["ir"].equal(before[1])

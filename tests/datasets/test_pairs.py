@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from thfuse_sam.datasets.layouts import LAYOUTS, accepted_layouts
-from thfuse_sam.datasets.pairs import find_images, find_pairs, list_images, unusable_pairs
+from thfuse_sam.datasets.pairs import find_images, find_pairs, list_images, read_pair, require_partners, unusable_pairs
 from thfuse_sam.errors import PairError
 
 MakePairs = Callable[..., Path]
@@ -260,3 +260,23 @@ def test_pairs_that_headers_tell_to_be_unusable(make_pairs: MakePairs) -> None:
     assert len(lines) == 2
     assert "'1'" in lines[0] and "48x32" in lines[0] and "32x48" in lines[0]
     assert str(root / "ir" / "3.png") in lines[1]
+
+
+def test_an_image_without_partner_is_named(make_pairs: MakePairs) -> None:
+    root = make_pairs(("a", "b", "c"))
+    require_partners(find_pairs(root))
+    (root / "vi" / "b.png").unlink()
+    (root / "ir" / "c.png").unlink()
+    with pytest.raises(PairError, match=r"b\.png has no partner in .*vi \(and 1 more\)"):
+        require_partners(find_pairs(root))
+
+
+def test_broken_and_unequal_images_are_found(make_pairs: MakePairs, tmp_path: Path) -> None:
+    root = make_pairs(("a", "b", "c"))
+    broken = root / "ir" / "a.png"
+    broken.write_bytes(broken.read_bytes()[:-60])
+    larger = make_pairs(("c",), size=(40, 48), root=tmp_path / "larger")
+    (larger / "vi" / "c.png").replace(root / "vi" / "c.png")
+    found = unusable_pairs(find_pairs(root).pairs, read_pair)
+    assert set(found) == {"a", "c"}
+    assert "a.png" in found["a"] and "48x32" in found["c"]

@@ -184,11 +184,11 @@ def test_next_points_reach_all_of_the_error() -> None:
     assert seen == {(10.5, 10.5), (11.5, 10.5), (10.5, 11.5), (11.5, 11.5)}
 
 
-def test_points_are_added() -> None:
-    first = Prompts(np.ones((2, 1, 2), np.float32), np.ones((2, 1), np.int32))
-    both = first.with_points(np.zeros((2, 1, 2), np.float32), np.array([[0], [-1]], np.int32))
-    assert both.points.shape == (2, 2, 2) and both.point_labels.tolist() == [[1, 0], [1, -1]]
-    assert [indices.tolist() for indices, _ in both.groups()] == [[1], [0]]
+def test_padded_points_are_left_out_of_groups() -> None:
+    labels = np.array([[1, 0], [1, -1]], np.int32)
+    prompts = Prompts(np.ones((2, 2, 2), np.float32), labels)
+    assert [indices.tolist() for indices, _ in prompts.groups()] == [[1], [0]]
+    assert [own.points.shape for _, own in prompts.groups()] == [(1, 1, 2), (1, 2, 2)]
 
 
 @pytest.mark.parametrize("weights", [{}, {"box": -1}, {"box": float("nan")}, {"box": 1, "num_points": 0}])

@@ -5,7 +5,7 @@ left edge of its first column to the right edge of its last one.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cv2
@@ -18,8 +18,8 @@ from thfuse_sam.errors import UsageError
 FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
 
 MAX_JITTER = 20.0  # pixels by which a box side moves at most
-JITTER = 0.1  # share of the box's width or height by which a side moves at most
-EARLIER_MASK_LOGIT = 8.0  # size of the logits in a simulated earlier mask
+_JITTER = 0.1  # share of the box's width or height by which a side moves at most
+_EARLIER_MASK_LOGIT = 8.0  # size of the logits in a simulated earlier mask
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float32]
@@ -56,15 +56,6 @@ class Prompts:
         for kind in sorted(set(kinds)):
             indices = np.flatnonzero([own == kind for own in kinds])
             yield indices, self._take(indices, *kind)
-
-    def with_points(self, points: Points, point_labels: npt.NDArray[np.int32]) -> "Prompts":
-        """These prompts and more points (NxKx2 and NxK) for each object."""
-        return Prompts(
-            np.concatenate([self.points, points], 1),
-            np.concatenate([self.point_labels, point_labels], 1),
-            self.boxes,
-            self.masks,
-        )
 
     def _take(self, indices: npt.NDArray[np.intp], count: int, with_box: bool, with_mask: bool) -> "Prompts":
         real = self.point_labels[indices] != PADDING
@@ -130,7 +121,7 @@ def sample_prompts(
     kinds = rng.choice(len(names), len(object_ids), p=weights / weights.sum())
     prompts = []
     for kind, object_id in zip(kinds, object_ids, strict=True):
-        mask, shown = sample.mask(object_id), np.asarray(sample.labels == object_id)
+        mask, shown = sample.mask(object_id), sample.labels == object_id
         # A point on the object in front would ask for that one.
         prompts.append(_prompt(names[kind], mask, shown if shown.any() else mask, mix, rng))
     return _stack(prompts)
@@ -158,7 +149,7 @@ def jittered_box(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32
     """
     box = mask_box(mask)
     sides = np.tile(box[2:] - box[:2], 2)
-    moved = box + rng.uniform(-1, 1, 4) * np.minimum(JITTER * sides, MAX_JITTER)
+    moved = box + rng.uniform(-1, 1, 4) * np.minimum(_JITTER * sides, MAX_JITTER)
     height, width = mask.shape
     moved = moved.clip(0, [width, height, width, height])
     # Only boxes of a few pixels could be turned inside out; the jitter is a tenth of a side.
@@ -201,30 +192,36 @@ def next_points(
     return points, labels
 
 
-_One = tuple[Points, list[int], npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]
+def _no_points() -> Points:
+    return np.zeros((0, 2), np.float32)
 
 
-def _prompt(kind: str, mask: Mask, shown: Mask, mix: PromptMix, rng: np.random.Generator) -> _One:
-    """Points (Kx2), their labels, box and earlier mask of one object, of which `shown` is the part for points."""
-    no_points: Points = np.zeros((0, 2), np.float32)
+@dataclass(frozen=True)
+class _ObjectPrompt:
+    """The prompt of one object."""
+
+    inside: Points = field(default_factory=_no_points)  # Kx2, on the object
+    outside: Points = field(default_factory=_no_points)  # Lx2, on the background
+    box: npt.NDArray[np.float32] | None = None  # (x0, y0, x1, y1)
+    mask: npt.NDArray[np.float32] | None = None  # HxW, logits of an earlier mask
+
+
+def _prompt(kind: str, mask: Mask, shown: Mask, mix: PromptMix, rng: np.random.Generator) -> _ObjectPrompt:
+    """A prompt of one object, of which `shown` is the part for points."""
     if kind == "box":
-        return no_points, [], jittered_box(mask, rng), None
+        return _ObjectPrompt(box=jittered_box(mask, rng))
     if kind == "point":
         inner = np.array([interior_point(shown)], np.float32)
-        more = random_points(shown, mix.num_points - 1, rng) if mix.num_points > 1 else no_points
-        return np.concatenate([inner, more]), [FOREGROUND] * mix.num_points, None, None
+        more = random_points(shown, mix.num_points - 1, rng) if mix.num_points > 1 else _no_points()
+        return _ObjectPrompt(np.concatenate([inner, more]))
     if kind == "points":
-        return random_points(shown, mix.num_points, rng), [FOREGROUND] * mix.num_points, None, None
+        return _ObjectPrompt(random_points(shown, mix.num_points, rng))
     inside = random_points(shown, 1, rng)
-    if kind == "random":
-        return inside, [FOREGROUND], None, None
     if kind == "mask":
-        return inside, [FOREGROUND], None, _earlier_mask(mask, rng)
-    near = _surroundings(mask)
-    if not near.any():  # the object fills the image
-        return inside, [FOREGROUND], None, None
-    outside = random_points(near, mix.num_points, rng)
-    return np.concatenate([inside, outside]), [FOREGROUND] + [BACKGROUND] * mix.num_points, None, None
+        return _ObjectPrompt(inside, mask=_earlier_mask(mask, rng))
+    if kind == "negative" and (near := _surroundings(mask)).any():  # else the object fills the image
+        return _ObjectPrompt(inside, random_points(near, mix.num_points, rng))
+    return _ObjectPrompt(inside)
 
 
 def _surroundings(mask: Mask) -> Mask:
@@ -239,7 +236,7 @@ def _surroundings(mask: Mask) -> Mask:
 def _earlier_mask(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Logits (float32 HxW) of the mask grown or shrunk and shifted by up to a tenth of its size."""
     left, top, right, bottom = mask_box(mask)
-    reach = JITTER * min(float(right - left), float(bottom - top), 10 * MAX_JITTER)
+    reach = _JITTER * min(float(right - left), float(bottom - top), 10 * MAX_JITTER)
     radius = round(rng.uniform(0, reach))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     change = cv2.dilate if rng.random() < 0.5 else cv2.erode
@@ -248,16 +245,20 @@ def _earlier_mask(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float3
         changed = mask.astype(np.uint8)
     shift = rng.uniform(-reach, reach, 2).round().astype(np.float32)
     moved = cv2.warpAffine(changed, np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32), mask.shape[::-1])
-    return np.where(moved > 0, EARLIER_MASK_LOGIT, -EARLIER_MASK_LOGIT).astype(np.float32)
+    return np.where(moved > 0, _EARLIER_MASK_LOGIT, -_EARLIER_MASK_LOGIT).astype(np.float32)
 
 
-def _stack(prompts: Sequence[_One]) -> Prompts:
-    most = max((len(labels) for _, labels, _, _ in prompts), default=0)
+def _stack(prompts: Sequence[_ObjectPrompt]) -> Prompts:
+    most = max((len(prompt.inside) + len(prompt.outside) for prompt in prompts), default=0)
     points = np.zeros((len(prompts), most, 2), np.float32)
-    point_labels = np.full((len(prompts), most), PADDING, np.int32)
-    for row, (own, labels, _, _) in enumerate(prompts):
-        points[row, : len(labels)], point_labels[row, : len(labels)] = own, labels
-    return Prompts(points, point_labels, _rows([box for _, _, box, _ in prompts]), _rows([one[3] for one in prompts]))
+    labels = np.full((len(prompts), most), PADDING, np.int32)
+    for row, prompt in enumerate(prompts):
+        foreground, count = len(prompt.inside), len(prompt.inside) + len(prompt.outside)
+        points[row, :count] = np.concatenate([prompt.inside, prompt.outside])
+        labels[row, :foreground], labels[row, foreground:count] = FOREGROUND, BACKGROUND
+    return Prompts(
+        points, labels, _rows([prompt.box for prompt in prompts]), _rows([prompt.mask for prompt in prompts])
+    )
 
 
 def _rows(arrays: Sequence[npt.NDArray[np.float32] | None]) -> npt.NDArray[Any] | None:

@@ -4,16 +4,13 @@ import errno
 import logging
 import shutil
 import stat
-import uuid
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import pooch
-
 from thfuse_sam.downloads import cache_folder, download
 from thfuse_sam.errors import DownloadError, UsageError
-from thfuse_sam.files import make_directory, write_text
+from thfuse_sam.files import file_sha256, make_directory, partial_path, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +62,12 @@ def fetch(known: KnownSet) -> Path:
     archive = base / f"{known.name}.zip"
     kept = base / f"{known.name}.zip.sha256"
     expected = known.sha256 or _kept_hash(kept)
-    if not archive.is_file() or (expected is not None and pooch.file_hash(str(archive)) != expected):
+    if not archive.is_file() or (expected is not None and file_sha256(archive) != expected):
         _download(known, archive, expected, kept)
     _unpack(archive, target, known)
     if expected is None:
         # Only after the archive has proved readable: a login page must not become what is expected.
-        digest = pooch.file_hash(str(archive))
+        digest = file_sha256(archive)
         write_text(kept, digest + "\n")
         logger.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, digest, kept)
     return target / known.folder
@@ -96,7 +93,7 @@ def _download(known: KnownSet, archive: Path, expected: str | None, kept: Path) 
 
 def _unpack(archive: Path, target: Path, known: KnownSet) -> None:
     """Unpack into a folder beside `target`, then rename it. A refused archive is removed."""
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = partial_path(target)
     try:
         with zipfile.ZipFile(archive) as zipped:
             for member in zipped.infolist():

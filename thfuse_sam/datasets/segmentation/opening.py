@@ -1,14 +1,13 @@
 """Which format a data set has, told by its content, and opening it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from thfuse_sam.datasets.segmentation.annotated import read_all
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.formats import binary_masks, coco, instance_masks, label_maps, labelme
-from thfuse_sam.datasets.segmentation.formats.listing import Listing
+from thfuse_sam.datasets.segmentation.formats.listing import Format
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import UsageError
 
@@ -16,25 +15,9 @@ MIXTURE_SUFFIXES = (".yaml", ".yml")
 TRAIN_FOLDER, VAL_FOLDERS = "train", ("val", "valid", "test")
 
 
-@dataclass(frozen=True)
-class Format:
-    """One way in which annotated images lie in a folder."""
-
-    name: str
-    layout: str  # for messages
-    detect: Callable[[Path], bool]
-    find: Callable[[Path], Listing]
-
-
 # The first one that fits is taken. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class
 # names.
-FORMATS = (
-    Format("COCO", "annotations.json + images/ (COCO)", coco.detect, coco.find),
-    Format("label maps", "images/ + masks/*.npy", label_maps.detect, label_maps.find),
-    Format("instance masks", "PNGImages/ + PedMasks/", instance_masks.detect, instance_masks.find),
-    Format("binary masks", "imgs/ + masks/", binary_masks.detect, binary_masks.find),
-    Format("LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", labelme.detect, labelme.find),
-)
+FORMATS = (coco.FORMAT, label_maps.FORMAT, instance_masks.FORMAT, binary_masks.FORMAT, labelme.FORMAT)
 
 
 def detect_format(root: Path) -> Format:

@@ -1,8 +1,10 @@
 """Writing annotated images as a data set that the loaders, and other programs, read::
 
-images/0001.jpg       the image, byte for byte where it was a file or embedded in one
-masks/0001.npy        label map, see masks.format: larger objects have smaller numbers and lie below
-annotations.json      COCO instances: whole masks also where objects overlap, and class names
+    images/0001.jpg       the image, byte for byte where it was a file or embedded in one
+    masks/0001.npy        label map, see masks.format: larger objects have smaller numbers and lie below
+    annotations.json      COCO instances: whole masks also where objects overlap, and class names
+
+`prepare_data.py` writes it.
 """
 
 from pathlib import Path

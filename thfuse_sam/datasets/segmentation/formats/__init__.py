@@ -1,5 +1,5 @@
-"""How annotated images lie on disk: one module for each format, each with three functions of the same names.
+"""How annotated images lie on disk: one module for each format, which ends with its `FORMAT`.
 
-`detect(root)` tells whether a folder has the format, `find(root)` lists its images and annotations as a `Listing`, and
-`read(...)` makes the sample of one of them. `datasets.segmentation.opening.FORMATS` names all formats.
+Each has a function `read` that makes the sample of one image, and functions `detect` and `find` where those of
+`mask_image_format` do not serve. `datasets.segmentation.opening.FORMATS` holds all formats.
 """

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.segmentation.formats.annotation_files import read_json, resolve_inside
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
 from thfuse_sam.datasets.segmentation.formats.raster import decode_rle, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
@@ -31,10 +31,10 @@ _LONGEST_QUOTE = 80  # characters of the file that an error shows
 
 def detect(root: Path) -> bool:
     """Whether a folder has a COCO file. Raises UsageError where it has several."""
-    return annotation_file(root) is not None
+    return _annotation_file(root) is not None
 
 
-def annotation_file(root: Path) -> Path | None:
+def _annotation_file(root: Path) -> Path | None:
     """The COCO file of a folder, None if it has none. Raises UsageError where it has several."""
     candidates = [root / name for name in _FILE_NAMES] + sorted(root.glob(f"{_PREFIX}*.json"))
     folder = root / _FOLDER
@@ -49,7 +49,7 @@ def annotation_file(root: Path) -> Path | None:
 
 def find(path: Path) -> Listing:
     """Entries of a COCO file, or of the folder that holds one. Raises UsageError: no COCO file, or unreadable."""
-    file = path if path.is_file() else annotation_file(path)
+    file = path if path.is_file() else _annotation_file(path)
     assert file is not None, "the format was told by this file"
     content = _load(file)
     # Images lie beside the folder `annotations/`, where the file is in one.
@@ -114,9 +114,7 @@ def _load(path: Path) -> dict[str, Any]:
         content = read_json(path)
     except SampleError as error:
         raise UsageError(str(error)) from error
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), list) for key in ("images", "annotations")
-    ):
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in _LISTS):
         raise UsageError(f"{path}: not a COCO instance file, it needs lists 'images' and 'annotations'")
     return content
 
@@ -205,3 +203,6 @@ def _mask(segmentation: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
             raise ValueError("a polygon is no list of x, y, x, y, ...")
         mask |= polygon_mask(list(zip(polygon[::2], polygon[1::2], strict=True)), shape)
     return mask
+
+
+FORMAT = Format("COCO", "annotations.json + images/ (COCO)", detect, find)

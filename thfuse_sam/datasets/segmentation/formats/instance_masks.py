@@ -8,23 +8,13 @@
 
 from pathlib import Path
 
-from thfuse_sam.datasets.segmentation.formats.listing import Listing, first_folders, pair_mask_images
+from thfuse_sam.datasets.segmentation.formats.listing import mask_image_format
 from thfuse_sam.datasets.segmentation.formats.mask_images import read_instance_mask, require_same_size
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import read_visible
 
 _FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"))
-
-
-def detect(root: Path) -> bool:
-    """Whether the folders are there."""
-    return first_folders(root, _FOLDERS) is not None
-
-
-def find(root: Path) -> Listing:
-    """Images with the mask of their name. Raises PairError: two files with one name."""
-    return pair_mask_images(root, _FOLDERS, read)
 
 
 def read(name: str, image_path: Path, mask_path: Path) -> SegmentationSample:
@@ -34,3 +24,6 @@ def read(name: str, image_path: Path, mask_path: Path) -> SegmentationSample:
     if not labels.any():
         raise SampleError(f"{mask_path}: the mask is empty; label an object or remove the pair")
     return SegmentationSample(name, read_visible(image_path), labels)
+
+
+FORMAT = mask_image_format("instance masks", "PNGImages/ + PedMasks/", _FOLDERS, read)

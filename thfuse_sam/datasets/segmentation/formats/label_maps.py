@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, first_folders, pair_with_masks
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing, first_folders, pair_with_masks
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam
@@ -67,3 +67,6 @@ def _find_in_tree(root: Path) -> Listing:
                 full_name = f"{modality}/{name}"
                 entries.append(Entry(full_name, image, partial(read, full_name, image, path, modality)))
     return Listing(entries, problems)
+
+
+FORMAT = Format("label maps", "images/ + masks/*.npy", detect, find)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.annotation_files import read_json, resolve_inside
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
 from thfuse_sam.datasets.segmentation.formats.mask_images import decode_png_mask
 from thfuse_sam.datasets.segmentation.formats.raster import Point, circle_mask, polygon_mask, rectangle_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
@@ -252,3 +252,6 @@ def _embedded_image(path: Path) -> npt.NDArray[np.uint8]:
         return decode_visible(embedded_bytes(path), path)
     except ImageReadError as error:
         raise SampleError(f"{path}: its imageData is no readable image; save the file again") from error
+
+
+FORMAT = Format("LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", detect, find)

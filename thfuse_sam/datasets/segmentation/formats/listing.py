@@ -1,4 +1,4 @@
-"""What a format finds in a folder: entries that can be read, and a line for each file that makes none."""
+"""What a format is, and what it finds in a folder: entries that can be read, a line for each file that makes none."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,6 @@ from pathlib import Path
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
-
-_MASK_ENDING = "_mask"
 
 
 @dataclass(frozen=True)
@@ -29,24 +27,41 @@ class Listing:
     without_objects: int = 0  # images that the annotations rightly list without an object
 
 
+@dataclass(frozen=True)
+class Format:
+    """One way in which annotated images lie in a folder."""
+
+    name: str
+    layout: str  # for messages
+    detect: Callable[[Path], bool]  # whether a folder has this format
+    find: Callable[[Path], Listing]  # what is in such a folder
+
+
+def mask_image_format(
+    name: str, layout: str, folders: Sequence[tuple[str, str]], read: Callable[[str, Path, Path], SegmentationSample]
+) -> Format:
+    """A format of two folders, (images, masks) of which `folders` names the choices, with masks as image files.
+
+    A mask is named as its image, or with "_mask" behind that. `read` is as for `pair_with_masks`.
+    """
+
+    def detect(root: Path) -> bool:
+        return first_folders(root, folders) is not None
+
+    def find(root: Path) -> Listing:
+        chosen = first_folders(root, folders)
+        assert chosen is not None, "the format was told by these folders"
+        return pair_with_masks(*chosen, list_images(chosen[1]), read, "_mask")
+
+    return Format(name, layout, detect, find)
+
+
 def first_folders(root: Path, choices: Sequence[tuple[str, str]]) -> tuple[Path, Path] | None:
     """The first pair of folders (images, masks) of `choices` that is in `root`."""
     for images, masks in choices:
         if (root / images).is_dir() and (root / masks).is_dir():
             return root / images, root / masks
     return None
-
-
-def pair_mask_images(
-    root: Path, choices: Sequence[tuple[str, str]], read: Callable[[str, Path, Path], SegmentationSample]
-) -> Listing:
-    """Entries of the images and mask images in the first folders of `choices`, see `pair_with_masks`.
-
-    A mask may be named as its image, or with "_mask" behind that. Raises PairError: two files with one name.
-    """
-    folders = first_folders(root, choices)
-    assert folders is not None, "the format was told by these folders"
-    return pair_with_masks(*folders, list_images(folders[1]), read, _MASK_ENDING)
 
 
 def pair_with_masks(

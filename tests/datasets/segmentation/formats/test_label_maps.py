@@ -12,7 +12,7 @@ from thfuse_sam.masks.format import write_mask
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskTree
 
-from .conftest import box_mask, picture, save
+from ..conftest import box_mask, picture, save
 
 
 def test_maps_beside_images(tmp_path: Path) -> None:

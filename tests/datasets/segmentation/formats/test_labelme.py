@@ -15,7 +15,7 @@ from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.images import read_visible
 
-from .conftest import HEIGHT, WIDTH, picture, save, square
+from ..conftest import HEIGHT, WIDTH, picture, save, square
 
 Write = Callable[..., Path]
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import SampleError, UsageError
 
-from .conftest import HEIGHT, WIDTH, box_mask, picture, save
+from ..conftest import HEIGHT, WIDTH, box_mask, picture, save
 
 Write = Callable[..., Path]
 

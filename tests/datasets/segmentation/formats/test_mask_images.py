@@ -11,7 +11,7 @@ from PIL import Image
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import SampleError, ThFuseError, UsageError
 
-from .conftest import HEIGHT, WIDTH, box_mask, picture, save
+from ..conftest import HEIGHT, WIDTH, box_mask, picture, save
 
 Write = Callable[..., Path]
 
