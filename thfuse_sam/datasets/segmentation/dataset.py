@@ -4,9 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.datasets.splits import held_out
 from thfuse_sam.errors import UsageError
 
 
@@ -50,9 +49,8 @@ class SegmentationDataset(ABC):
         if count < 2:
             raise UsageError(f"{count} sample cannot be split into training and validation; give at least 2")
         by_name = sorted(range(count), key=self.names.__getitem__)
-        shuffled = [by_name[position] for position in np.random.default_rng(seed).permutation(count)]
-        val_count = min(count - 1, max(1, round(val_ratio * count)))
-        return Subset(self, sorted(shuffled[val_count:])), Subset(self, sorted(shuffled[:val_count]))
+        validation = {by_name[position] for position in held_out(count, val_ratio, seed)}
+        return Subset(self, sorted(set(by_name) - validation)), Subset(self, sorted(validation))
 
 
 class Subset(SegmentationDataset):
