@@ -24,14 +24,16 @@ from thfuse_sam.cli.common import positive_int
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import Subset, open_segmentation_dataset
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
-from thfuse_sam.finetune.training import EVALUATION, OPTIONS, FinetuneSettings, SamTrainer
+from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.geometry import LOGIT_STRIDE
 from thfuse_sam.sam.prompted import PromptTensors, decode, encode
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
-from thfuse_sam.training.loop import set_seed
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.trainer import Trainer
 
 FROZEN = Adaptation(("image_encoder",))
 
@@ -70,7 +72,7 @@ def _table(options: argparse.Namespace) -> str:
         if status:
             raise SystemExit(status)
         results = json.loads((options.output_dir / name / EVALUATION).read_text(encoding="utf-8"))
-        run = json.loads((options.output_dir / name / OPTIONS).read_text(encoding="utf-8"))
+        run = json.loads((options.output_dir / name / FinetuneTask.options_file).read_text(encoding="utf-8"))
         for kind, before in results["zero_shot"].items():
             after = results["fine_tuned"][kind]
             counts = run["images"], before["objects"]
@@ -115,10 +117,10 @@ def _cache(options: argparse.Namespace) -> str:
 
 def _trainer(
     options: argparse.Namespace, checkpoint: Path, images: Subset, output_dir: Path, cache: Path | None
-) -> SamTrainer:
+) -> Trainer:
     """A trainer of one epoch; `cache` is the embedding cache's folder."""
     sam = build_sam(options.model_type, checkpoint)
-    return SamTrainer(
+    task = FinetuneTask(
         sam,
         ResolvedSam(options.model_type, checkpoint, "0" * 64),
         FROZEN,
@@ -127,10 +129,9 @@ def _trainer(
         images,
         None,
         FinetuneSettings(epochs=1, n_objects=options.n_objects, lr=1e-6),
-        device=torch.device("cpu"),
-        output_dir=output_dir,
         cache=None if cache is None else EmbeddingCache(cache, encoder_signature(sam)),
     )
+    return Trainer(task, device=torch.device("cpu"), output_dir=output_dir)
 
 
 def _cost(options: argparse.Namespace) -> str:

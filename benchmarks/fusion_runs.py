@@ -18,13 +18,16 @@ from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs, 
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.files import write_json
 from thfuse_sam.fusion.inference import fuse_lumas
-from thfuse_sam.fusion.training import FusionTrainer, TrainingSettings, fusion_loss
+from thfuse_sam.fusion.training import FusionTask, fused_batch, fusion_loss
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.metrics.regions import region_metrics
 from thfuse_sam.models import DEFAULT_NETWORK, build_network
-from thfuse_sam.training.loop import make_loader, set_seed
+from thfuse_sam.options.training import FusionSettings
+from thfuse_sam.training.batches import EpochBatches, make_loader
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.trainer import Trainer
 
 REGION_METRICS = ("contrast_kept", "boundary_kept")
 
@@ -100,13 +103,13 @@ def train(
         for index, (pairs, tree) in enumerate(zip(data, options.masks, strict=True))
     }
     set_seed(seed)
-    trainer = FusionTrainer(
+    task = FusionTask(
         build_network(options.network),
         options.network,
         FusionLoss({**DEFAULT_WEIGHTS, **weights}),
         Withheld(MixedPairs(parts), arm),
         None,
-        TrainingSettings(
+        FusionSettings(
             epochs=options.epochs,
             batch_size=options.batch_size,
             lr=options.lr,
@@ -115,13 +118,12 @@ def train(
             save_interval=options.epochs,
             max_steps=options.max_steps,
         ),
-        device=device,
-        output_dir=folder,
     )
+    trainer = Trainer(task, device=device, output_dir=folder)
     trainer.run()
     if trainer.ema is not None:
-        trainer.network.load_state_dict(trainer.ema.weights)
-    return trainer.network.eval()
+        task.module.load_state_dict(trainer.ema.weights)
+    return task.module.eval()
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def training_steps(
 ) -> Iterator[StepTime]:
     """Train a new network, epoch after epoch, as long as steps are asked for."""
     set_seed(0)
-    loader, batches = make_loader(dataset, batch_size, seed=0, num_workers=num_workers)
+    batches = EpochBatches(len(dataset), batch_size, seed=0)
+    loader = make_loader(dataset, batches, num_workers=num_workers)
     model, loss = build_network(network).to(device), FusionLoss().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for epoch in itertools.count():
@@ -154,7 +157,7 @@ def training_steps(
             wait = time.perf_counter() - started
             on_device = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
             optimizer.zero_grad(set_to_none=True)
-            total = fusion_loss(loss, model, on_device)["total"]
+            total = fusion_loss(loss, fused_batch(model, on_device), on_device)["total"]
             total.backward()
             optimizer.step()
             total.item()  # waits for a GPU

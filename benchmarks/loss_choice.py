@@ -27,8 +27,8 @@ from benchmarks.fusion_peers import wins
 from benchmarks.fusion_runs import BOTH, add_training_options, evaluate, kept_figures, train
 from benchmarks.metric_reference import RULES
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
+from thfuse_sam.datasets.splits import split_pairs
 from thfuse_sam.files import write_text
-from thfuse_sam.fusion.training import split_pairs
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.losses import DEFAULT_WEIGHTS
 from thfuse_sam.metrics import METRICS

@@ -8,9 +8,9 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
+from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.interrupts import StopRequest, delay_interrupts
 from thfuse_sam.sam.weights import read_weights
-from thfuse_sam.training.checkpoint import load_network
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals to oneself")
 

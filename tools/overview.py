@@ -13,13 +13,13 @@ from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.images import ImageArray, as_rgb, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
-from thfuse_sam.training.checkpoint import load_network
 from tools.scenes import render_scene
 
 SEED = 7

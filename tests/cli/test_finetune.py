@@ -15,9 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.cli import finetune, precompute, predict
-from thfuse_sam.finetune.training import FinetuneSettings, SamTrainer
+from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.training import loop
+from thfuse_sam.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for path in (ROOT / "configs" / "finetune").glob("*.yaml") if "mixture_example" not in path.name)
@@ -320,10 +320,10 @@ def test_truncated_checkpoint_and_checkpoint_of_other_keys(
 def test_full_memory_names_the_option(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(self: SamTrainer) -> None:
+    def fail(self: Trainer) -> None:
         raise error
 
-    monkeypatch.setattr(SamTrainer, "run", fail)
+    monkeypatch.setattr(Trainer, "run", fail)
     assert run() == 1
     assert "--n_objects_per_batch" in only_line(capsys)
 
@@ -339,13 +339,15 @@ def test_trained_weights_alone_are_no_start(
     assert "--data_dir is not given" in only_line(capsys)
 
 
-def test_iterations_decide_the_epochs_where_none_are_given(data: Path, checkpoint: Path) -> None:
-    options = finetune.build_parser().parse_command(["-i", "7", "-b", "2"])
-    settings = finetune._with_epochs(
-        options, finetune._settings(options, torch.device("cpu"), finetune._adaptation(options)), 5
-    )
-    assert (settings.epochs, settings.max_steps) == (3, 7)
-    assert not loop.is_distributed()
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([], (10, None)), (["-i", "7"], (None, 7)), (["-e", "3"], (3, None)), (["-i", "7", "-e", "3"], (3, 7))],
+)
+def test_iterations_decide_the_epochs_where_none_are_given(
+    given: list[str], expected: tuple[int | None, int | None]
+) -> None:
+    settings = settings_of(finetune.build_parser().parse_command(given))
+    assert (settings.epochs, settings.max_steps) == expected
 
 
 def test_a_training_that_does_not_help_says_so(

@@ -13,7 +13,8 @@ from thfuse_sam.cli import test as fuse_command
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.models import build_network
-from thfuse_sam.training.checkpoint import NetworkSpec, export_network
+from thfuse_sam.training.checkpoint import NetworkSpec
+from tools.shipped_network import export_network
 
 main = fuse_command.main
 

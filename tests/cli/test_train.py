@@ -12,11 +12,11 @@ import torch
 
 from thfuse_sam.cli import common, train
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.fusion.training import FusionTrainer, TrainingResult
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.training.checkpoint import load_checkpoint
+from thfuse_sam.training.trainer import RunResult, Trainer
 
 ROOT = common.checkout_root()
 FAST = ["--epochs", "1", "--batch_size", "2", "--crop_size", "32", "--device", "cpu"]
@@ -74,8 +74,8 @@ def test_resume_auto_goes_on_and_the_hint_repeats_the_command(dataset, capsys, m
     assert (saved.epoch, saved.step) == (2, 4)
     assert saved.training["loss_weights"]["gradient"] == 1
 
-    interrupted = TrainingResult(epoch=0, step=3, best=1.0, latest=Path("models/latest.pth"), interrupted=True)
-    monkeypatch.setattr(FusionTrainer, "run", lambda self: interrupted)
+    interrupted = RunResult(0, 3, 1.0, Path("models/best.pth"), Path("models/latest.pth"), interrupted=True)
+    monkeypatch.setattr(Trainer, "run", lambda self: interrupted)
     assert train.main([*argv, "--resume", "auto"]) == 130
     hint = capsys.readouterr().err.splitlines()[-1]
     assert hint.startswith("stopped after step 3") and hint.count("--resume") == 1

@@ -15,20 +15,22 @@ from fake_objects import FakeObjects
 
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.files import file_sha256
-from thfuse_sam.finetune.training import FinetuneSettings, SamTrainer
+from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.adapt import Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
-from thfuse_sam.training import loop
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.trainer import Trainer
 
 
 def main() -> None:
     base, folder, batch_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
-    loop.set_seed(0)
+    set_seed(0)
     sam = build_sam("vit_nano", base)
-    trainer = SamTrainer(
+    task = FinetuneTask(
         sam,
         ResolvedSam("vit_nano", base, file_sha256(base)),
         Adaptation(),
@@ -39,16 +41,15 @@ def main() -> None:
         FinetuneSettings(
             epochs=1, batch_size=batch_size, lr=0.1, warmup_steps=1, max_steps=3, sub_iterations=2, flip=0.5
         ),
-        device=torch.device("cpu"),
-        output_dir=folder,
     )
+    trainer = Trainer(task, device=torch.device("cpu"), output_dir=folder)
     # Adam makes steps of full size from gradients that are nothing but rounding (biases before a softmax).
     trained = [value for value in sam.parameters() if value.requires_grad]
     trainer.optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9)  # type: ignore[assignment]
     result = trainer.run()
     assert result.step == 3
     torch.save(
-        {"weights": sam.state_dict(), "best": result.best, "tuned": result.fine_tuned},
+        {"weights": sam.state_dict(), "best": result.best, "tuned": task.fine_tuned},
         folder / f"rank{os.environ.get('RANK', '0')}.pt",
     )
 

@@ -29,8 +29,9 @@ from thfuse_sam.finetune.evaluation import (
 )
 from thfuse_sam.finetune.model import PromptedSam
 from thfuse_sam.finetune.samples import PromptedSamples, collate, object_masks
-from thfuse_sam.finetune.training import FinetuneResult, FinetuneSettings, SamTrainer
+from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.options.training import FinetuneSettings, Schedule
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import load_trained
@@ -39,7 +40,9 @@ from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.prompted import low_resolution_targets
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training import checkpoint as checkpoints
-from thfuse_sam.training import loop
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.schedules import learning_rate
+from thfuse_sam.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))  # the processes of a test share this module
@@ -87,11 +90,11 @@ def make_trainer(
     images: int = 5,
     mix: PromptMix | None = None,
     **settings: Any,
-) -> SamTrainer:
-    loop.set_seed(7)
+) -> Trainer:
+    set_seed(7)
     sam = build_sam("vit_nano", base.checkpoint)
-    values = {"epochs": 2, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "seed": 7, "save_interval": 2, **settings}
-    return SamTrainer(
+    values = {"epochs": 2, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "seed": 7, "save_interval": 2, "flip": 0.0}
+    task = FinetuneTask(
         sam,
         base,
         adaptation,
@@ -99,12 +102,10 @@ def make_trainer(
         mix or PromptMix(box=1.0, point=1.0, negative=0.5, mask=0.5),
         FakeObjects(images),
         FakeObjects(val) if val else None,
-        FinetuneSettings(**values),
-        device=torch.device("cpu"),
-        output_dir=folder,
+        FinetuneSettings(**{**values, **settings}),
         cache=None if cache is None else EmbeddingCache(cache, encoder_signature(sam)),
-        options={"note": "kept"},
     )
+    return Trainer(task, device=torch.device("cpu"), output_dir=folder, options={"note": "kept"})
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:
@@ -200,7 +201,8 @@ def test_further_passes_see_a_correcting_point_and_the_mask(base: ResolvedSam, m
 
 
 def test_run_writes_its_files_and_learns(base: ResolvedSam, tmp_path: Path) -> None:
-    result = make_trainer(base, tmp_path, epochs=4, images=3, val=3, lr=3e-3).run()
+    trainer = make_trainer(base, tmp_path, epochs=4, images=3, val=3, lr=3e-3)
+    result, task = trainer.run(), trainer.task
     assert (result.epoch, result.step, result.interrupted) == (4, 8, False)
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert names == {
@@ -219,19 +221,19 @@ def test_run_writes_its_files_and_learns(base: ResolvedSam, tmp_path: Path) -> N
     ious = [(float(row["val/point_iou"]) + float(row["val/box_iou"])) / 2 for row in rows]
     assert result.best == pytest.approx(1 - max(ious), abs=1e-4)
     figures = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["fine_tuned"] == result.fine_tuned and figures["zero_shot"] == result.zero_shot
-    assert mean_iou(result.fine_tuned) == pytest.approx(1 - result.best, abs=1e-6)
+    assert figures["fine_tuned"] == task.fine_tuned and figures["zero_shot"] == task.zero_shot
+    assert mean_iou(task.fine_tuned) == pytest.approx(1 - result.best, abs=1e-6)
     assert json.loads((tmp_path / "finetune_options.json").read_text(encoding="utf-8"))["note"] == "kept"
     loaded = load_trained(result.best_file, base.checkpoint)
     reloaded = evaluate_sam(loaded, FakeObjects(3), n_objects=16, seed=7)
-    assert reloaded == result.fine_tuned
+    assert reloaded == task.fine_tuned
 
 
 @pytest.mark.parametrize(
     ("adaptation", "settings"),
     [
         (FROZEN, {"sub_iterations": 2, "schedule": "plateau"}),
-        (Adaptation(lora=LoraSettings(2, 4.0, dropout=0.3)), {"virtual_batch_size": 2, "batch_size": 1, "flip": 0.5}),
+        (Adaptation(lora=LoraSettings(2, 4.0, dropout=0.3)), {"accumulate": 2, "batch_size": 1, "flip": 0.5}),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
@@ -244,7 +246,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     Loss.interrupt_at = None
     again = make_trainer(base, tmp_path / "parts", adaptation=adaptation, **settings)
     torch.rand(3)
-    again.resume(stopped.state_file)
+    again.resume(stopped.latest)
     assert not again.run().interrupted
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
@@ -270,20 +272,23 @@ def test_cached_run_equals_itself_and_computes_each_embedding_once(
         monkeypatch.setattr(
             module, "encode", lambda sam, images, run=original: encoded.append(len(images)) or run(sam, images)
         )
-    first = make_trainer(base, tmp_path / "one", cache=tmp_path / "cache").run()
+    first = make_trainer(base, tmp_path / "one", cache=tmp_path / "cache")
+    first.run()
     assert sum(encoded) == 5  # of which two are for validation too
-    second = make_trainer(base, tmp_path / "two", cache=tmp_path / "cache").run()
+    second = make_trainer(base, tmp_path / "two", cache=tmp_path / "cache")
+    second.run()
     assert sum(encoded) == 5
-    assert first.fine_tuned == second.fine_tuned
+    assert first.task.fine_tuned == second.task.fine_tuned
     assert_same_end(tmp_path / "one", tmp_path / "two")
-    without = make_trainer(base, tmp_path / "three").run()
-    assert mean_iou(without.fine_tuned) == pytest.approx(mean_iou(first.fine_tuned), abs=0.05)
+    without = make_trainer(base, tmp_path / "three")
+    without.run()
+    assert mean_iou(without.task.fine_tuned) == pytest.approx(mean_iou(first.task.fine_tuned), abs=0.05)
 
 
 def test_mirrored_images_are_trained_on_and_not_kept(base: ResolvedSam, tmp_path: Path) -> None:
     trainer = make_trainer(base, tmp_path / "run", cache=tmp_path / "cache", val=2, epochs=1, flip=0.999)
     plain = FakeObjects()[2]
-    sample = trainer._samples[2]
+    sample = trainer.task.train_set[2]
     frame = Frame.of(plain.shape, 64)
     assert sample.image is not None
     assert torch.equal(sample.image, resize_image(np.ascontiguousarray(plain.image[:, ::-1]), frame))
@@ -295,7 +300,7 @@ def test_mirrored_images_are_trained_on_and_not_kept(base: ResolvedSam, tmp_path
 
 def test_composed_images_are_not_kept(base: ResolvedSam, tmp_path: Path) -> None:
     trainer = make_trainer(base, tmp_path / "run", cache=tmp_path / "cache", val=None, epochs=1)
-    trainer._samples.dataset.on_disk = False
+    trainer.task.train_set.dataset.on_disk = False
     trainer.run()
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
@@ -324,13 +329,14 @@ def test_early_stopping(base: ResolvedSam, tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_without_validation_the_training_loss_decides(base: ResolvedSam, tmp_path: Path) -> None:
-    result: FinetuneResult = make_trainer(base, tmp_path, val=None).run()
+    trainer = make_trainer(base, tmp_path, val=None)
+    result = trainer.run()
     assert result.best == pytest.approx(min(float(row["train/total"]) for row in read_log(tmp_path)), rel=1e-4)
-    assert result.zero_shot == result.fine_tuned == {} and result.best_file.is_file()
+    assert trainer.task.zero_shot == trainer.task.fine_tuned == {} and result.best_file.is_file()
 
 
 def test_evaluations_keep_their_interval(base: ResolvedSam, tmp_path: Path) -> None:
-    make_trainer(base, tmp_path, epochs=5, test_interval=2).run()
+    make_trainer(base, tmp_path, epochs=5, val_interval=2).run()
     assert [bool(row["val/box_iou"]) for row in read_log(tmp_path)] == [False, True, False, True, True]
 
 
@@ -342,13 +348,12 @@ def test_evaluations_keep_their_interval(base: ResolvedSam, tmp_path: Path) -> N
         ("cosine", [0.5, 1, 1, None, 0.505]),
     ],
 )
-def test_schedules(base: ResolvedSam, tmp_path: Path, schedule: str, expected: list[float | None]) -> None:
-    trainer = make_trainer(base, tmp_path, schedule=schedule, lr=1.0)
-    rates = [trainer.learning_rate(6, step) for step in range(5)]
+def test_schedules(schedule: Schedule, expected: list[float | None]) -> None:
+    settings = FinetuneSettings(schedule=schedule, lr=1.0, warmup_steps=2)
+    rates = [learning_rate(settings, step, 6) for step in range(5)]
     for rate, wanted in zip(rates, expected, strict=True):
         assert wanted is None or rate == pytest.approx(wanted)
-    trainer.state.plateau.scale = 0.1
-    assert trainer.learning_rate(6, 4) == rates[4], "only the plateau schedule follows the plateau"
+    assert learning_rate(settings, 4, 6, plateau_scale=0.1) == rates[4], "only the plateau schedule follows the plateau"
 
 
 def test_bfloat16_trains(base: ResolvedSam, tmp_path: Path) -> None:

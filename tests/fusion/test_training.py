@@ -12,13 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import OutputError, TrainingError, UsageError
 from thfuse_sam.fusion import training as train_fusion
-from thfuse_sam.fusion.training import FusionTrainer, TrainingSettings
+from thfuse_sam.fusion.training import FusionTask
+from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training import checkpoint as checkpoints
-from thfuse_sam.training import loop
+from thfuse_sam.training.batches import Batch
 from thfuse_sam.training.ema import EmaWeights
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.schedules import learning_rate
+from thfuse_sam.training.trainer import Trainer
 
 SIZE = 16
 
@@ -35,7 +38,7 @@ class Noise:
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __getitem__(self, index: int) -> loop.Batch:
+    def __getitem__(self, index: int) -> Batch:
         values = torch.from_numpy(np.random.default_rng((self.epoch, index)).random((6, SIZE, SIZE), np.float32))
         labels = torch.zeros(SIZE, SIZE, dtype=torch.int64)
         return {
@@ -90,16 +93,14 @@ def make_trainer(
     options=None,
     device="cpu",
     **settings,
-) -> FusionTrainer:
-    loop.set_seed(7)
+) -> Trainer:
+    set_seed(7)
     values = {"epochs": 3, "batch_size": 2, "save_interval": 2, "seed": 7, **settings}
-    return FusionTrainer(
-        Tiny(),
-        "tiny",
-        loss or Distance(),
-        Noise(size),
-        Noise(2) if val else None,
-        TrainingSettings(**values),
+    task = FusionTask(
+        Tiny(), "tiny", loss or Distance(), Noise(size), Noise(2) if val else None, FusionSettings(**values)
+    )
+    return Trainer(
+        task,
         device=torch.device(device),
         output_dir=folder,
         options={"note": "kept", **(options or {})},
@@ -199,7 +200,7 @@ def test_resume_refuses_another_run(tmp_path) -> None:
         with pytest.raises(UsageError, match=word):
             make_trainer(tmp_path, **other).resume(tmp_path / "latest.pth")
     trainer = make_trainer(tmp_path)
-    trainer.spec = checkpoints.NetworkSpec("other", {})
+    trainer.task.spec = checkpoints.NetworkSpec("other", {})
     with pytest.raises(UsageError, match="`network`"):
         trainer.resume(tmp_path / "latest.pth")
 
@@ -224,21 +225,6 @@ def test_full_disk_is_one_error(tmp_path, monkeypatch) -> None:
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".pth", ".partial")]
 
 
-def test_split_is_disjoint_complete_and_by_seed() -> None:
-    pairs = [ImagePair(str(index), Path("ir"), Path("vi")) for index in range(20)]
-    train, val = train_fusion.split_pairs(pairs, 0.1, seed=3)
-    assert len(val) == 2 and sorted([*train, *val], key=pairs.index) == pairs
-    assert train_fusion.split_pairs(pairs, 0.1, seed=3) == (train, val)
-    assert any(train_fusion.split_pairs(pairs, 0.1, seed=seed)[1] != val for seed in range(5))
-
-
-@pytest.mark.parametrize(("number", "share", "held_out"), [(20, 0.0, 0), (1, 0.5, 0), (2, 0.1, 1), (3, 0.99, 2)])
-def test_split_leaves_one_to_train_on(number: int, share: float, held_out: int) -> None:
-    pairs = [ImagePair(str(index), Path("ir"), Path("vi")) for index in range(number)]
-    train, val = train_fusion.split_pairs(pairs, share, seed=0)
-    assert (len(train), len(val)) == (number - held_out, held_out)
-
-
 # Averages, schedules, precision, accumulation
 
 EVERYTHING = {"ema_decay": 0.9, "schedule": "plateau", "plateau_patience": 0, "accumulate": 2, "batch_size": 1}
@@ -259,26 +245,26 @@ def test_resumed_run_with_every_option_equals_an_uninterrupted_one(tmp_path, pre
 def test_the_average_is_what_is_kept_and_validated(tmp_path) -> None:
     trainer = make_trainer(tmp_path, ema_decay=0.9, epochs=1, lr=0.1)
     seen: list[Tensor] = []
-    trainer.network.layer.register_forward_pre_hook(
-        lambda layer, _: None if trainer.network.training else seen.append(layer.weight.detach().clone())
+    trainer.task.module.layer.register_forward_pre_hook(
+        lambda layer, _: None if trainer.task.module.training else seen.append(layer.weight.detach().clone())
     )
     trainer.run()
     saved = checkpoints.load_checkpoint(tmp_path / "best.pth")
     assert not torch.equal(saved.weights["layer.weight"], saved.raw_weights["layer.weight"])
-    assert torch.equal(saved.raw_weights["layer.weight"], trainer.network.layer.weight)
+    assert torch.equal(saved.raw_weights["layer.weight"], trainer.task.module.layer.weight)
     assert torch.equal(saved.weights["layer.weight"], seen[-1])
 
 
 def test_average_of_steps() -> None:
     network = nn.Linear(1, 1, bias=False)
     nn.init.constant_(network.weight, 0.0)
-    average = EmaWeights(network, 0.5)
+    average = EmaWeights(network.state_dict(), 0.5)
     nn.init.constant_(network.weight, 1.0)
-    average.update(network, 1)
+    average.update(network.state_dict(), 1)
     assert average.weights["weight"].item() == pytest.approx(1 - 2 / 11)
-    average.update(network, 1000)
+    average.update(network.state_dict(), 1000)
     assert average.weights["weight"].item() == pytest.approx(1 - 1 / 11)
-    with average.applied_to(network):
+    with average.in_place_of(network.state_dict(), network.load_state_dict):
         assert network.weight.item() == pytest.approx(1 - 1 / 11)
     assert network.weight.item() == 1
 
@@ -287,9 +273,9 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path) -> None:
     weights = []
     for name, settings in (("one", {"batch_size": 4}), ("two", {"batch_size": 2, "accumulate": 2})):
         trainer = make_trainer(tmp_path / name, size=7, epochs=2, **settings)
-        trainer.network.dropout.p = 0.0
+        trainer.task.module.dropout.p = 0.0
         assert trainer.run().step == 4  # four pairs, then the three that are left
-        weights.append(trainer.network.layer.weight.detach())
+        weights.append(trainer.task.module.layer.weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
 
@@ -299,10 +285,10 @@ def test_plateau_lowers_the_learning_rate_when_nothing_gets_better(tmp_path) -> 
     assert rates == pytest.approx([1e-12, 1e-12, 1e-12, 5e-13])
 
 
-def test_warm_up_has_the_steps_asked_for(tmp_path) -> None:
+def test_warm_up_has_the_steps_asked_for() -> None:
     for schedule in ("cosine", "plateau"):
-        trainer = make_trainer(tmp_path, lr=1.0, warmup_steps=4, schedule=schedule)
-        assert [trainer.learning_rate(100, step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+        settings = FusionSettings(lr=1.0, warmup_steps=4, schedule=schedule)
+        assert [learning_rate(settings, step, 100) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_fp16_needs_a_gpu(tmp_path) -> None:
@@ -331,7 +317,7 @@ def test_compile_wraps_the_network_and_leaves_the_names_of_its_weights(tmp_path,
     monkeypatch.setattr(torch, "compile", compile_eagerly)
     trainer = make_trainer(tmp_path, compile=True, epochs=1)
     trainer.run()
-    assert trainer.network in compiled
+    assert trainer.task.module in compiled
     assert set(checkpoints.load_checkpoint(tmp_path / "latest.pth").weights) == {"layer.weight", "layer.bias"}
 
 
@@ -347,7 +333,7 @@ def test_validation_metrics_are_logged_and_are_those_of_the_fused_crops(tmp_path
     for index in range(2):
         sample = {key: value[None] for key, value in Noise(2)[index].items() if isinstance(value, Tensor)}
         with torch.no_grad():
-            fused = train_fusion.fused_batch(trainer.network.eval(), sample)
+            fused = train_fusion.fused_batch(trainer.task.module.eval(), sample)
         expected.append(float((fused * 255).round().std(correction=0)))
     assert float(row["val/SD"]) == pytest.approx(sum(expected) / 2, rel=1e-4)
 
@@ -406,10 +392,10 @@ tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
 folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
 trainer = tests.make_trainer(folder, **settings)
-trainer.network.dropout.p = 0.0
+trainer.task.module.dropout.p = 0.0
 result = trainer.run()
 rank = trainer._fabric.global_rank
-torch.save(trainer.network.state_dict(), folder / f"rank{rank}.pt")
+torch.save(trainer.task.module.state_dict(), folder / f"rank{rank}.pt")
 print(json.dumps([rank, result.step]))
 """
 
@@ -430,10 +416,10 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     one = make_trainer(tmp_path / "one", **{**settings, "batch_size": 4})
-    one.network.dropout.p = 0.0
+    one.task.module.dropout.p = 0.0
     assert one.run().step == 4
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    for key, value in one.network.state_dict().items():
+    for key, value in one.task.module.state_dict().items():
         assert torch.equal(ranks[0][key], ranks[1][key]), key
         torch.testing.assert_close(ranks[0][key], value, rtol=1e-5, atol=1e-6)
     both = [checkpoints.load_checkpoint(folder / "latest.pth") for folder in (tmp_path, tmp_path / "one")]

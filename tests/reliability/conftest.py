@@ -18,7 +18,8 @@ from PIL import Image
 
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.training.checkpoint import NetworkSpec, export_network, load_checkpoint
+from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
+from tools.shipped_network import export_network
 
 HERE = Path(__file__).parent
 FAST_MASKS = ["--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0"]

@@ -27,6 +27,7 @@ from thfuse_sam.datasets.segmentation.formats.mask_images import read_instance_m
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import CheckpointError, ThFuseError
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
+from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.images import image_size, read_infrared, read_visible
 from thfuse_sam.losses.perceptual import load_perceptual_loss
 from thfuse_sam.masks.embeddings import EmbeddingTree, ImageEmbedding
@@ -35,16 +36,16 @@ from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.shards import MaskShards, ShardWriter
 from thfuse_sam.models import build_network
-from thfuse_sam.report.training import read_log
-from thfuse_sam.sam.adapt import Adaptation
+from thfuse_sam.sam.adapt import Adaptation, trained_state
 from thfuse_sam.sam.adapt import prepare as prepare_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.export import load_trained, read_trained_header, save_trained
 from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
-from thfuse_sam.training.checkpoint import NetworkSpec, export_network, load_checkpoint, load_network
-from thfuse_sam.training.loop import EpochLog
+from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
+from thfuse_sam.training.epoch_log import EpochLog, read_log
+from tools.shipped_network import export_network
 
 SHAPE = (6, 8)
 PARSERS = (precompute, train, test, finetune, prepare, predict)
@@ -394,7 +395,7 @@ def trained_seeds(folder: Path) -> list[bytes]:
         base = resolve_sam("auto", folder / "base.pth")
         sam = build_sam(base.model_type, base.checkpoint)
         prepare_sam(sam, adaptation)
-        save_trained(folder / "seed.safetensors", sam, adaptation, base)
+        save_trained(folder / "seed.safetensors", trained_state(sam, adaptation), adaptation, base)
         found.append((folder / "seed.safetensors").read_bytes())
     return found
 

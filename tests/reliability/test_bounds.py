@@ -14,6 +14,7 @@ from PIL import Image
 from thfuse_sam.cli import train
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import ThFuseError
+from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.masks.instances import decode_instances
@@ -21,7 +22,8 @@ from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.export import load_trained
-from thfuse_sam.training.checkpoint import NetworkSpec, export_network, load_network
+from thfuse_sam.training.checkpoint import NetworkSpec
+from tools.shipped_network import export_network
 
 from .fuzz_targets import trained_seeds
 

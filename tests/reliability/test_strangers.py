@@ -22,11 +22,12 @@ from thfuse_sam import downloads
 from thfuse_sam.cli import finetune, precompute, predict, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.errors import DownloadError, ThFuseError
+from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.sam.weights import read_weights
-from thfuse_sam.training.checkpoint import load_checkpoint, load_network
+from thfuse_sam.training.checkpoint import load_checkpoint
 
 from .conftest import CASES, FAST_MASKS, small_data
 

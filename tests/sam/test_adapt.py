@@ -161,7 +161,7 @@ def test_trained_and_exported_files_compute_the_same(tmp_path: Path, base: Resol
     sam = build_sam("vit_nano", base.checkpoint)
     prepare(sam, adaptation)
     train_a_little(sam, adaptation)
-    export.save_trained(tmp_path / "tuned.safetensors", sam, adaptation, base)
+    export.save_trained(tmp_path / "tuned.safetensors", trained_state(sam, adaptation), adaptation, base)
     stored = safetensors.torch.load_file(tmp_path / "tuned.safetensors")
     assert stored.keys() == trained_state(sam, adaptation).keys()
     if "image_encoder" in adaptation.frozen:
@@ -187,7 +187,7 @@ def test_wrong_base_is_named(tmp_path: Path, base: ResolvedSam, monkeypatch: pyt
     sam = build_sam("vit_nano", base.checkpoint)
     prepare(sam, adaptation)
     path = tmp_path / "elsewhere" / "tuned.safetensors"
-    export.save_trained(path, sam, adaptation, base)
+    export.save_trained(path, trained_state(sam, adaptation), adaptation, base)
     with pytest.raises(CheckpointError, match=r"was tuned from base\.pth .* give it by `base_checkpoint`"):
         export.load_trained(path)
     other = tmp_path / "other.pth"

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from thfuse_sam import downloads
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.sam import checkpoints
-from thfuse_sam.sam.adapt import Adaptation, prepare
+from thfuse_sam.sam.adapt import Adaptation, prepare, trained_state
 from thfuse_sam.sam.checkpoints import checkpoint_sha256, resolve_sam
 from thfuse_sam.sam.export import save_trained
 from thfuse_sam.sam.nano import build_vit_nano
@@ -96,7 +96,7 @@ def test_trained_weights_alone_name_the_way_to_a_whole_file(tmp_path: Path, froz
     sam, adaptation = build_sam("vit_nano", base.checkpoint), Adaptation(frozen)
     prepare(sam, adaptation)
     path = tmp_path / "best.safetensors"
-    save_trained(path, sam, adaptation, base)
+    save_trained(path, trained_state(sam, adaptation), adaptation, base)
     for model_type in ("auto", "vit_nano"):
         with pytest.raises(CheckpointError, match=r"trained weights alone.* `checkpoint` .*best\.safetensors `export`"):
             resolve_sam(model_type, path)

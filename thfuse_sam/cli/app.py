@@ -16,8 +16,8 @@ from thfuse_sam.cli.test import SAMPLE, SHIPPED_MODEL
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import PairError, UsageError
+from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.fusion.session import FusionSession, Limits
-from thfuse_sam.training.checkpoint import load_network
 
 _CACHE_SECONDS = 3600  # pictures of the page are removed when they are this old
 

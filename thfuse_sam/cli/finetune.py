@@ -4,13 +4,12 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from segment_anything.modeling import Sam
@@ -32,19 +31,23 @@ from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, fitting_threshold, mean_iou, result_table
-from thfuse_sam.finetune.training import SCHEDULES, STATE, FinetuneResult, FinetuneSettings, SamTrainer
+from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
+from thfuse_sam.options.training import FinetuneSettings, Schedule
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.run_facts import run_facts
-from thfuse_sam.report.training import LOG_NAME
 from thfuse_sam.sam.adapt import PARTS, Adaptation
-from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, resolve_sam
+from thfuse_sam.sam.checkpoints import AUTO, resolve_sam
 from thfuse_sam.sam.export import export_sam, load_trained, require_export_name
 from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES
-from thfuse_sam.training import loop
+from thfuse_sam.training.batches import default_num_workers
+from thfuse_sam.training.distributed import own_device, run_processes
+from thfuse_sam.training.epoch_log import LOG_NAME
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.trainer import LATEST, RunResult, Trainer, require_precision
 
 OFF = "off"  # value of --cache_embeddings
 PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")
@@ -145,14 +148,19 @@ def build_parser() -> common.CommandParser:
     add(
         "--virtual_batch_size",
         type=common.positive_int,
-        default=defaults.virtual_batch_size,
+        default=defaults.accumulate,
         help="batches whose gradients make one step",
     )
     add("--lr", "--learning_rate", type=common.positive_float, default=defaults.lr, help="learning rate at its peak")
     add("--weight_decay", type=common.not_negative_float, default=defaults.weight_decay, help="of AdamW")
-    add("--schedule", choices=SCHEDULES, default=defaults.schedule, help="of the learning rate, after the warm-up")
+    add(
+        "--schedule",
+        choices=get_args(Schedule),
+        default=defaults.schedule,
+        help="of the learning rate, after the warm-up",
+    )
     add("--warmup_steps", type=common.natural_int, default=defaults.warmup_steps, help="optimiser steps")
-    add("--patience", type=common.natural_int, default=defaults.patience, help="of plateau, epochs")
+    add("--patience", type=common.natural_int, default=defaults.plateau_patience, help="of plateau, epochs")
     add("--early_stopping", type=common.positive_int, help="evaluations without a better one before the end")
     add("--precision", choices=("fp32", "bf16", "fp16"), default=defaults.precision, help="fp16 needs a GPU")
     add(
@@ -182,7 +190,7 @@ def build_parser() -> common.CommandParser:
         "--test_interval",
         "--eval_interval",
         type=common.positive_int,
-        default=defaults.test_interval,
+        default=defaults.val_interval,
         help="epochs between evaluations",
     )
     add("--export", type=Path, metavar="FILE", help="also write the best model whole, for --sam_checkpoint elsewhere")
@@ -192,7 +200,7 @@ def build_parser() -> common.CommandParser:
         help=f"write OUTPUT_DIR/EXP_NAME/{REPORT_FOLDER}/{INDEX}: masks before and after",
     )
     add("--base_checkpoint", type=Path, help="to export trained weights later: what they were tuned from")
-    add("--resume", nargs="?", const=common.AUTO, metavar="PATH", help=f"go on from a state (auto: {STATE}, if any)")
+    add("--resume", nargs="?", const=common.AUTO, metavar="PATH", help=f"go on from a state (auto: {LATEST}, if any)")
     parser.add_config_option()
     add("--dry_run", action="store_true", help="check everything, print the plan, write nothing")
     return parser
@@ -232,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
-    if not loop.is_main_process():
+    if not run_processes().is_main:
         logging.getLogger(thfuse_sam.__name__).setLevel(logging.ERROR)
     if options.export is not None:
         require_export_name(options.export)
@@ -245,14 +253,13 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     device = _device(options)
     adaptation, loss, mix = _adaptation(options), _loss(options), _mix(options)
     settings = _settings(options, device, adaptation)
-    resume = common.checkpoint_to_resume(options.resume, folder / STATE)
+    resume = common.checkpoint_to_resume(options.resume, folder / LATEST)
     base = resolve_sam(options.model_type, options.checkpoint, fetch=not options.dry_run)
     train_set, val_set = _open_data(options)
-    settings = _with_epochs(options, settings, len(train_set))
     resolved = {
         **common.plain_options(options),
         **{"model_type": base.model_type, "checkpoint": str(base.checkpoint), "checkpoint_sha256": base.sha256},
-        **{"device": str(device), "processes": int(os.environ.get("WORLD_SIZE", "1")), "loss": dict(loss.weights)},
+        **{"device": str(device), "loss": dict(loss.weights)},
         **{"prompts": mix.weights(), "resume": None if resume is None else str(resume)},
     }
     counts = f"{len(train_set)} images to train on, {len(val_set) if val_set is not None else 0} to validate on"
@@ -262,22 +269,10 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     log.info("%s; %s from %s on %s", counts, base.model_type, base.checkpoint, device)
     sam = build_sam(base.model_type, base.checkpoint, device)
     parts = [part for part in (train_set, val_set) if part is not None]
-    cache = _cache(options, adaptation, sam, parts, settings.flip)
-    loop.set_seed(settings.seed)
-    trainer = SamTrainer(
-        sam,
-        base,
-        adaptation,
-        loss,
-        mix,
-        train_set,
-        val_set,
-        settings,
-        device=device,
-        output_dir=folder,
-        cache=cache,
-        options=resolved,
-    )
+    cache = _cache(options, adaptation, sam, parts, settings.flip or 0.0)
+    set_seed(settings.seed)
+    task = FinetuneTask(sam, base, adaptation, loss, mix, train_set, val_set, settings, cache=cache)
+    trainer = Trainer(task, device=device, output_dir=folder, options=resolved)
     if resume is not None:
         trainer.resume(resume)
     make_directory(folder)
@@ -286,11 +281,11 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     if result.interrupted:
         log.info("stopped after step %d; to go on: the same command with --resume", result.step)
         return common.INTERRUPTED
-    if not loop.is_main_process():
+    if not run_processes().is_main:
         return 0
-    if result.fine_tuned:
-        print(result_table({"zero-shot": result.zero_shot, "fine-tuned": result.fine_tuned}))
-        before, after = mean_iou(result.zero_shot), mean_iou(result.fine_tuned)
+    if task.fine_tuned:
+        print(result_table({"zero-shot": task.zero_shot, "fine-tuned": task.fine_tuned}))
+        before, after = mean_iou(task.zero_shot), mean_iou(task.fine_tuned)
         if after <= before:
             log.warning(
                 "fine-tuning did not help: mean IoU on the validation images is %.3f, was %.3f before; "
@@ -302,12 +297,12 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
     if options.export is not None:
         export_sam(options.export, sam)
         log.info("exported to %s, for precompute_masks.py --sam_checkpoint", options.export)
-    if ESTIMATE in result.zero_shot.get("point", {}) and ESTIMATE in result.fine_tuned.get("point", {}):
+    if ESTIMATE in task.zero_shot.get("point", {}) and ESTIMATE in task.fine_tuned.get("point", {}):
         usual = MODEL_TYPES[base.model_type].defaults.pred_iou_thresh
         log.info(
             "for automatic masks begin with --pred_iou_thresh %.2f: it is to the tuned model's own estimates what %.2f "
             "was before",
-            fitting_threshold(usual, result.zero_shot, result.fine_tuned),
+            fitting_threshold(usual, task.zero_shot, task.fine_tuned),
             usual,
         )
     if options.report:
@@ -317,13 +312,13 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
             run_facts(
                 shlex.join(["python", "finetune.py", *given]),
                 device,
-                _report_details(base, sam, mix, loss, counts, result),
+                _report_details(task, mix, loss, counts, result),
             ),
             base,
             sam,
             val_set or train_set,
-            zero_shot=result.zero_shot,
-            fine_tuned=result.fine_tuned,
+            zero_shot=task.zero_shot,
+            fine_tuned=task.fine_tuned,
             n_objects=settings.n_objects,
             seed=settings.seed,
         )
@@ -332,14 +327,15 @@ def _finetune(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 
 def _report_details(
-    base: ResolvedSam, sam: Sam, mix: PromptMix, loss: SegmentationLoss, counts: str, result: FinetuneResult
+    task: FinetuneTask, mix: PromptMix, loss: SegmentationLoss, counts: str, result: RunResult
 ) -> dict[str, str]:
     trained, total = (
-        sum(value.numel() for value in sam.parameters() if value.requires_grad or not only) for only in (True, False)
+        sum(value.numel() for value in task.sam.parameters() if value.requires_grad or not only)
+        for only in (True, False)
     )
     return {
-        "network": f"{base.model_type}, {trained:,} of {total:,} parameters trained",
-        "tuned from": f"{base.checkpoint}, SHA-256 {base.sha256}",
+        "network": f"{task.base.model_type}, {trained:,} of {total:,} parameters trained",
+        "tuned from": f"{task.base.checkpoint}, SHA-256 {task.base.sha256}",
         "weights": f"{result.best_file}, SHA-256 {file_sha256(result.best_file)}",
         "images": counts,
         "prompts": _weights_text(mix.weights()),
@@ -362,12 +358,8 @@ def _export_only(options: argparse.Namespace) -> int:
 
 
 def _device(options: argparse.Namespace) -> torch.device:
-    device = resolve_device(options.device)
-    if loop.is_distributed() and device.type == "cuda":
-        # torchrun starts one process for each device of a machine.
-        device = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
-    if options.precision == "fp16" and device.type == "cpu":
-        raise UsageError("--precision fp16: a CPU is not fast at it; use bf16 or fp32")
+    device = resolve_device(str(own_device(resolve_device(options.device))))
+    require_precision(options.precision, device)
     return device
 
 
@@ -375,27 +367,16 @@ def _settings(options: argparse.Namespace, device: torch.device, adaptation: Ada
     own = {field.name for field in dataclasses.fields(FinetuneSettings)}
     values = {name: value for name, value in vars(options).items() if name in own}
     values |= {"n_objects": options.n_objects_per_batch, "sub_iterations": options.n_sub_iteration}
-    values["max_steps"] = options.n_iterations
+    values |= {"accumulate": options.virtual_batch_size, "val_interval": options.test_interval}
+    values |= {"max_steps": options.n_iterations, "plateau_patience": options.patience}
+    if options.num_epochs is not None or options.n_iterations is not None:
+        values["epochs"] = options.num_epochs
     if options.flip is None:
         keeps_embeddings = adaptation.encoder_is_fixed and options.cache_embeddings != OFF
         values["flip"] = 0.0 if keeps_embeddings or options.debug_with_one_example else 0.5
     if options.num_workers is None:
-        # On a CPU the workers would take the cores from the training.
-        values["num_workers"] = min(8, max((os.cpu_count() or 1) - 1, 0)) if device.type == "cuda" else 0
+        values["num_workers"] = default_num_workers(device)
     return FinetuneSettings(**values)
-
-
-def _with_epochs(options: argparse.Namespace, settings: FinetuneSettings, images: int) -> FinetuneSettings:
-    epochs = options.num_epochs
-    if epochs is None and options.n_iterations is not None:
-        steps = loop.EpochBatches(
-            images,
-            settings.batch_size,
-            None,
-            step_size=settings.batch_size * settings.virtual_batch_size * int(os.environ.get("WORLD_SIZE", "1")),
-        ).steps
-        epochs = -(-options.n_iterations // steps)
-    return dataclasses.replace(settings, epochs=epochs or settings.epochs)
 
 
 def _adaptation(options: argparse.Namespace) -> Adaptation:
@@ -458,7 +439,7 @@ def _has_space(root: Path, sam: Sam, images: int) -> bool:
     return shutil.disk_usage(existing).free > needed + SPARE_BYTES
 
 
-def _naming_memory(work: Callable[[], FinetuneResult]) -> FinetuneResult:
+def _naming_memory(work: Callable[[], RunResult]) -> RunResult:
     """Do `work`; where the memory is not enough, say which option helps. Raises TrainingError."""
     try:
         return work()

@@ -19,12 +19,12 @@ from thfuse_sam.fusion import fusing as fuse
 from thfuse_sam.fusion.inference import InferenceSettings
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.onnx import export_onnx
+from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.metrics import METRICS, fusion_metrics
 from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, find_methods, write_comparison
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.training.checkpoint import load_network
 
 SAMPLE = "datasets/sample/test"
 SHIPPED_MODEL = "models/thfuse_lite.safetensors"

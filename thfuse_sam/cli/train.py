@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,26 +15,25 @@ import thfuse_sam
 from thfuse_sam.cli import common
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, require_partners, unusable_pairs
+from thfuse_sam.datasets.splits import split_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import MaskReadError, PairError, UsageError
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned
 from thfuse_sam.fusion.fusing import require_usable
-from thfuse_sam.fusion.training import (
-    LATEST,
-    FusionTrainer,
-    TrainingSettings,
-    epoch_file,
-    require_precision,
-    split_pairs,
-)
+from thfuse_sam.fusion.training import FusionTask
 from thfuse_sam.losses import DEFAULT_WEIGHTS, LOSS_PARTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import DEFAULT_NETWORK, NETWORKS, build_network
+from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.report.training import LOG_NAME, write_training_report
-from thfuse_sam.training.loop import is_distributed, is_main_process, set_seed
+from thfuse_sam.report.training import write_training_report
+from thfuse_sam.training.batches import default_num_workers
+from thfuse_sam.training.distributed import run_processes
+from thfuse_sam.training.epoch_log import LOG_NAME
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.trainer import LATEST, Trainer, require_precision
 
 SAMPLE = "datasets/sample/train"
 VAL_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
@@ -47,7 +45,7 @@ def build_parser() -> common.CommandParser:
     parser = common.CommandParser("train.py", "Train a fusion network on pairs of infrared and visible images.")
     common.add_pair_options(parser, SAMPLE, several=True)
     common.add_mask_options(parser, several=True)
-    defaults = TrainingSettings()
+    defaults = FusionSettings()
     group = parser.add_argument_group("training")
     add = group.add_argument
     add("--network", choices=sorted(NETWORKS), default=DEFAULT_NETWORK, help="which network")
@@ -119,7 +117,7 @@ class DataPart:
 
 def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
     device = resolve_device(options.device)
-    if not is_main_process():
+    if not run_processes().is_main:
         logging.getLogger(thfuse_sam.__name__).setLevel(logging.WARNING)
     common.require_writable("--output_dir", options.output_dir)
     skipped: dict[str, str] = {}
@@ -131,8 +129,8 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
         val_parts = [_val_part(options, parts[0], skipped)]
     resume = common.checkpoint_to_resume(options.resume, options.output_dir / LATEST)
     modes = sorted({part.plan.mode for part in parts})
-    settings = _settings(options, device.type, live="live" in modes)
-    require_precision(settings, device)
+    settings = _settings(options, device, live="live" in modes)
+    require_precision(settings.precision, device)
     weights = DEFAULT_WEIGHTS | dict(options.loss_weights)
     resolved = {
         **common.plain_options(options),
@@ -157,18 +155,15 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
         common.warn_if_swapped(part.pairs)
         common.log_mask_plan(part.plan, part.pairs, part.images)
     sources = _Sources(options, device)
-    trainer = FusionTrainer(
+    task = FusionTask(
         network,
         options.network,
         loss,
         _dataset(train_parts, sources, crop_size=options.crop_size, augment=True, seed=settings.seed),
         _dataset(val_parts, sources, crop_size=options.crop_size) if val_parts else None,
         settings,
-        device=device,
-        output_dir=options.output_dir,
-        log_dir=options.log_dir,
-        options=resolved,
     )
+    trainer = Trainer(task, device=device, output_dir=options.output_dir, log_dir=options.log_dir, options=resolved)
     if resume is not None:
         trainer.resume(resume)
     if options.report:
@@ -180,7 +175,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
         command = f"{_launcher()} train.py {shlex.join(_without_resume(given))}"
         log.info("stopped after step %d; to go on: %s --resume %s", result.step, command, result.latest)
         return common.INTERRUPTED
-    if options.report and is_main_process():
+    if options.report and run_processes().is_main:
         shown = (val_parts or train_parts)[0]
         folder = (options.log_dir or options.output_dir) / REPORT_FOLDER
         page = write_training_report(
@@ -197,7 +192,7 @@ def _train(options: argparse.Namespace, given: Sequence[str]) -> int:
             device=device,
         )
         log.info("report: open %s in a browser", page)
-    last = options.output_dir / epoch_file(result.epoch)
+    last = options.output_dir / task.kept_file(result.epoch)
     log.info(
         "done after %d steps, %d whole epochs: %s", result.step, result.epoch, last if last.exists() else result.latest
     )
@@ -298,7 +293,8 @@ def _val_fraction(options: argparse.Namespace) -> float:
 
 
 def _launcher() -> str:
-    return f"torchrun --nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if is_distributed() else "python"
+    processes = run_processes()
+    return f"torchrun --nproc_per_node={processes.local_count}" if processes.count > 1 else "python"
 
 
 def _report_details(
@@ -316,19 +312,18 @@ def _report_details(
     }
 
 
-def _settings(options: argparse.Namespace, device_type: str, live: bool) -> TrainingSettings:
+def _settings(options: argparse.Namespace, device: torch.device, live: bool) -> FusionSettings:
     values = {
         field.name: getattr(options, field.name)
-        for field in dataclasses.fields(TrainingSettings)
+        for field in dataclasses.fields(FusionSettings)
         if hasattr(options, field.name)
     }
     if options.num_workers is None:
-        # On a CPU the workers would take the cores from the training.
-        values["num_workers"] = min(8, max((os.cpu_count() or 1) - 1, 0)) if device_type == "cuda" else 0
+        values["num_workers"] = default_num_workers(device)
     if live:
         values["num_workers"] = 0  # SAM is not to be copied into every worker
     values["val_metrics"] = _val_metrics(options.val_metrics)
-    return TrainingSettings(**values)
+    return FusionSettings(**values)
 
 
 def _val_metrics(names: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from thfuse_sam.finetune.samples import TrainingSample
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.sam.adapt import Adaptation, set_mode
 from thfuse_sam.sam.prompted import PromptTensors, best_mask, decode, encode
-from thfuse_sam.training.loop import Batch
+from thfuse_sam.training.batches import Batch
 
 
 class PromptedSam(nn.Module):

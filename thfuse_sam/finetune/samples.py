@@ -14,7 +14,7 @@ from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSa
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import PromptTensors, low_resolution_targets, mask_prompts
-from thfuse_sam.training.loop import Batch
+from thfuse_sam.training.batches import Batch
 
 
 @dataclasses.dataclass

@@ -19,9 +19,9 @@ from thfuse_sam.metrics.segmentation import mask_iou
 from thfuse_sam.report.page import replacing, write_page
 from thfuse_sam.report.prompts import draw_objects
 from thfuse_sam.report.run_facts import Facts
-from thfuse_sam.report.training import read_log
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.training.epoch_log import read_log
 
 SAMPLES = 6  # images
 LONGEST_SIDE = 640  # pixels of a picture

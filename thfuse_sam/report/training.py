@@ -1,6 +1,5 @@
 """The report of a training run: its log as curves, and what the kept checkpoints make of some pairs."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,17 +9,17 @@ import torch
 
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.errors import OutputError
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.fusion.opening import restore_network
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.report.page import replacing, write_page
 from thfuse_sam.report.pictures import write_thumbnail
 from thfuse_sam.report.run_facts import Facts
-from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, restore_network
+from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint
+from thfuse_sam.training.epoch_log import read_log
 
-LOG_NAME = "train_log.csv"  # see `training.loop.EpochLog`
 SAMPLE_PAIRS = 3
 SAMPLE_EPOCHS = 6
 SAMPLE_WIDTH = 320  # pixels
@@ -72,33 +71,6 @@ def write_training_report(
         }
         page = write_page(staging, "training", facts, data)
     return folder / page.name
-
-
-def read_log(path: Path) -> tuple[list[str], list[dict[str, float]]]:
-    """Columns besides the epoch, and rows, of `train_log.csv`. Cells that hold no number are left out.
-
-    Raises OutputError where the log is missing or damaged.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            cells = list(csv.DictReader(file))
-    except OSError as error:
-        raise OutputError(f"{path}: no log to report on ({error.strerror}); train for an epoch first") from None
-    except (ValueError, csv.Error) as error:
-        raise OutputError(f"{path}: no log that can be read ({error}); repair or remove it") from None
-    rows = [
-        {key: number for key, text in row.items() if key and (number := _number(text)) is not None} for row in cells
-    ]
-    rows = [row for row in rows if "epoch" in row]
-    return list(dict.fromkeys(key for row in rows for key in row if key != "epoch")), rows
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return int(value) if value.is_integer() else value
 
 
 def _of_last_run(paths: Sequence[Path]) -> list[tuple[Checkpoint, Path]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare, trained_state
+from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, resolve_sam, shipped_checkpoint
 from thfuse_sam.sam.lora import LoraSettings, merged_state_dict
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -40,8 +40,8 @@ class TrainedHeader:
     adaptation: Adaptation
 
 
-def save_trained(path: Path, sam: Sam, adaptation: Adaptation, base: ResolvedSam) -> None:
-    """Write the trained weights of `sam`, which was tuned from `base`, atomically. Raises OutputError."""
+def save_trained(path: Path, trained: Mapping[str, Tensor], adaptation: Adaptation, base: ResolvedSam) -> None:
+    """Write the weights of a model that was tuned from `base`, a `trained_state`, atomically. Raises OutputError."""
     entry = {
         "format_version": FORMAT_VERSION,
         "model_type": base.model_type,
@@ -50,7 +50,7 @@ def save_trained(path: Path, sam: Sam, adaptation: Adaptation, base: ResolvedSam
         "frozen": list(adaptation.frozen),
         "lora": None if adaptation.lora is None else dataclasses.asdict(adaptation.lora),
     }
-    weights = {name: value.cpu().contiguous() for name, value in trained_state(sam, adaptation).items()}
+    weights = {name: value.cpu().contiguous() for name, value in trained.items()}
     write_atomically(path, lambda file: file.write(safetensors.torch.save(weights, {TRAINED_KEY: json.dumps(entry)})))
 
 

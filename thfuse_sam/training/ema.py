@@ -1,10 +1,10 @@
 """Exponential moving average of a network's weights: less noisy than the weights of the last step."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class EmaWeights:
@@ -13,14 +13,14 @@ class EmaWeights:
     Until they have seen enough steps, the average is over fewer: after step n the decay is at most (1 + n) / (10 + n).
 
     Args:
-        network: whose weights they start from.
-        decay: share of the former average that each step keeps, in [0, 1).
+        weights: what the average starts from, by name.
+        decay: part of the former average that each step keeps, in [0, 1).
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
         self.decay = decay
         self.weights: dict[str, Tensor] = {}
-        self.restart(network.state_dict())
+        self.restart(weights)
 
     def restart(self, weights: Mapping[str, Tensor]) -> None:
         """Go on from `weights`: a network's, or an average that was saved."""
@@ -29,21 +29,26 @@ class EmaWeights:
             self.weights[key] = value.detach().to(device, copy=True)
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Take in the weights after `step` steps (1, 2, ...)."""
+    def update(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Take in the network's weights after `step` steps (1, 2, ...)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in network.state_dict().items():
+        for key, value in weights.items():
             if value.is_floating_point():
                 self.weights[key].lerp_(value.to(self.weights[key].dtype), 1 - decay)
             else:  # counters
                 self.weights[key].copy_(value)
 
     @contextlib.contextmanager
-    def applied_to(self, network: nn.Module) -> Iterator[None]:
-        """Inside, `network` has the averaged weights; afterwards its own ones again, bit for bit."""
-        own = {key: value.detach().clone() for key, value in network.state_dict().items()}
-        network.load_state_dict(self.weights)
+    def in_place_of(
+        self, weights: Mapping[str, Tensor], load: Callable[[Mapping[str, Tensor]], object]
+    ) -> Iterator[None]:
+        """Inside, the network that has `weights` has the averaged ones; afterwards its own ones again, bit for bit.
+
+        `load` copies weights into it.
+        """
+        own = {key: value.detach().clone() for key, value in weights.items()}
+        load(self.weights)
         try:
             yield
         finally:
-            network.load_state_dict(own)
+            load(own)

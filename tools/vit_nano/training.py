@@ -46,7 +46,7 @@ def train_nano(
     loader = iter(DataLoader(stream, batch_size=config.batch_size, num_workers=config.workers))
     parameters = [*sam.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    average = EmaWeights(sam, config.ema_decay)
+    average = EmaWeights(sam.state_dict(), config.ema_decay)
     start = saved = time.monotonic()
     step, history = 0, []
     while (elapsed := (time.monotonic() - start) / 60) < config.minutes:
@@ -60,13 +60,13 @@ def train_nano(
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        average.update(sam, step)
+        average.update(sam.state_dict(), step)
         history.append(parts)
         if step % 50 == 0:
             means = (f"{name} {np.mean([part[name] for part in history[-50:]]):.3f}" for name in parts)
             logger.info("step %d, %.1f min: %s", step, elapsed, ", ".join(means))
         if time.monotonic() - saved > 300:
-            with average.applied_to(sam):
+            with average.in_place_of(sam.state_dict(), sam.load_state_dict):
                 save(sam)
             saved = time.monotonic()
     sam.load_state_dict(average.weights)

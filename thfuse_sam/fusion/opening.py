@@ -1,0 +1,82 @@
+"""Opening a trained fusion network for use: a training checkpoint, or a shipped `.safetensors` file.
+
+A shipped file holds the weights, and in its metadata, under "network", the `NetworkSpec` as JSON.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.interrupts import delay_interrupts
+from thfuse_sam.models import NETWORKS, build_network, is_original_thfuse, thfuse_from_original
+from thfuse_sam.training.checkpoint import (
+    NetworkSpec,
+    as_checkpoint,
+    load_weights,
+    read_torch_file,
+    reading_errors,
+    require_fitting,
+)
+
+SAFETENSORS_SUFFIX = ".safetensors"
+METADATA_KEY = "network"
+_LARGEST_OPTION = 4096  # of a network; deeper or wider ones are no fusion networks
+
+
+def load_network(path: Path) -> tuple[nn.Module, NetworkSpec]:
+    """Rebuild the network in a training checkpoint or a shipped `.safetensors` file, on the CPU, in eval mode.
+
+    A state dict saved by the authors' TH-Fuse code is taken too, see docs/reproduction.md. Raises CheckpointError.
+    """
+    if path.suffix == SAFETENSORS_SUFFIX:
+        spec, weights = _read_safetensors(path)
+    else:
+        content = read_torch_file(path)
+        if is_original_thfuse(content):
+            try:
+                original = thfuse_from_original(content)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}") from None
+            return original.eval(), NetworkSpec(original.name, dict(original.options))
+        checkpoint = as_checkpoint(content, path)
+        spec, weights = checkpoint.network, checkpoint.weights
+    return restore_network(spec, weights, path).eval(), spec
+
+
+def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """The network that `spec` describes with `weights`; `path` is named in a CheckpointError."""
+    if spec.name not in NETWORKS:
+        known = ", ".join(sorted(NETWORKS))
+        raise CheckpointError(f"{path}: holds a network '{spec.name}', known are {known}; update thfuse_sam")
+    try:
+        for option, value in spec.options.items():
+            largest = len(weights) if "depth" in option else _LARGEST_OPTION
+            if isinstance(value, int | float) and not abs(value) <= largest:
+                raise ValueError(f"{option} is {value:.6g}")
+        # First without memory: options may claim a network far larger than the weights in the file.
+        with torch.device("meta"):
+            require_fitting(build_network(spec.name, **spec.options), weights, path)
+        network = build_network(spec.name, **spec.options)
+    except (TypeError, ValueError, RuntimeError, UsageError) as error:
+        raise CheckpointError(f"{path}: {spec.name} does not take its options ({error}); update thfuse_sam") from None
+    load_weights(network, weights, path)
+    return network
+
+
+def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
+    with reading_errors(path), delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        entry = json.loads(metadata[METADATA_KEY])
+        return NetworkSpec(name=str(entry["name"]), options=dict(entry["options"])), weights
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            f"{path}: has no description of a fusion network; give a file that train.py wrote or that ships with "
+            "thfuse_sam (SAM weights go to `sam_checkpoint`)"
+        ) from None

@@ -1,0 +1,371 @@
+"""One training run, whatever it trains: epochs, evaluation, early stopping, checkpoints, resume, the log.
+
+A run that was stopped anywhere and goes on computes bit for bit what an uninterrupted one computes (on a CPU). Under
+`torchrun` every process trains on its part of each batch; the first one writes all files.
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+import torch
+from torch import nn
+
+from thfuse_sam.errors import TrainingError, UsageError
+from thfuse_sam.files import write_json
+from thfuse_sam.interrupts import StopRequest
+from thfuse_sam.precision import Precision
+from thfuse_sam.training.batches import EpochBatches, default_num_workers, make_loader
+from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from thfuse_sam.training.distributed import make_fabric, own_device, run_processes
+from thfuse_sam.training.ema import EmaWeights
+from thfuse_sam.training.epoch_log import EpochLog
+from thfuse_sam.training.loop import Progress, StepSettings, Stopwatch, progress_bar, train_epoch
+from thfuse_sam.training.random_state import capture_random_states, restore_random_states
+from thfuse_sam.training.schedules import Plateau, learning_rate
+from thfuse_sam.training.task import Evaluation, TrainingTask
+
+LATEST = "latest.pth"  # the checkpoint that a run goes on from
+OVERFLOWS = 20  # steps in a row that fp16 may take to find a scale for the loss, which is halved each time
+
+# With another of these a run cannot go on: they decide which samples a step sees.
+_SAME_ON_RESUME = ("batch_size", "accumulate", "processes", "seed")
+# These say where and how long, not what is computed.
+_FREE_ON_RESUME = frozenset(
+    ("config", "debug", "device", "dry_run", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")
+) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run has ended."""
+
+    epoch: int  # finished epochs
+    step: int
+    best: float  # lowest score of an evaluation; without evaluation data the lowest training loss
+    best_file: Path
+    latest: Path  # the checkpoint that goes on from the very step
+    interrupted: bool  # by Ctrl-C
+
+
+def require_precision(precision: Precision, device: torch.device) -> None:
+    """Raise UsageError where `device` cannot train in `precision`."""
+    if precision == "fp16" and device.type != "cuda":
+        raise UsageError(f"`precision` fp16 on {device.type}: only GPUs train in it; use bf16 or fp32")
+
+
+class Trainer:
+    """Trains what a task says; `run` does all of it."""
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        *,
+        device: torch.device,
+        output_dir: Path,
+        log_dir: Path | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`options` are recorded as they are (JSON-able). `log_dir` None: the log goes to `output_dir`.
+
+        Raises UsageError for settings that `device` cannot do.
+        """
+        require_precision(task.settings.precision, device)
+        if task.settings.num_workers is None:
+            task.settings = replace(task.settings, num_workers=default_num_workers(device))
+        settings = task.settings
+        self.task, self.settings = task, settings
+        self.output_dir, self.log_dir = output_dir, log_dir or output_dir
+        self.device = own_device(device)
+        task.to(self.device)
+        self.options = {
+            **(options or {}),
+            **asdict(settings),
+            task.samples: len(task.train_set),
+            "processes": run_processes().count,
+        }
+        self.progress = Progress()
+        self.plateau = Plateau(settings.plateau_factor, settings.plateau_patience)
+        self.stale = 0  # evaluations since the best one
+        self.ema = EmaWeights(task.weights(), settings.ema_decay) if settings.ema_decay > 0 else None
+        self.optimizer = task.optimizer()
+        self._fabric: lightning_fabric.Fabric | None = None
+        self._random_states: Mapping[str, Any] | None = None  # of the run to go on with
+        self._scaler: Mapping[str, Any] = {}  # likewise
+
+    @property
+    def latest(self) -> Path:
+        return self.output_dir / LATEST
+
+    def resume(self, path: Path) -> None:
+        """Go on from the checkpoint at `path`. Raises CheckpointError, and UsageError where the runs do not fit."""
+        saved = load_checkpoint(path)
+        if saved.network != self.task.spec:
+            raise UsageError(f"`resume` {path}: {self.task.describe_other(saved.network)}")
+        for key in (*_SAME_ON_RESUME, self.task.samples, *self.task.same_on_resume):
+            now = self.options[key]
+            former = saved.training.get(key, now)  # earlier versions recorded fewer of them
+            if former != now:
+                raise UsageError(
+                    f"`resume` {path}: was trained with {key} {former}, now it is {now}; "
+                    "give the same one or start without `resume`"
+                )
+        for line in changed_options(saved.training, self.options, _FREE_ON_RESUME | self.task.free_on_resume):
+            log.warning("`resume` %s: %s", path, line)
+        self.task.load_weights(saved.raw_weights or saved.weights, path)
+        self.task.load_state(saved.task)
+        if self.ema is not None:
+            self.ema.restart(saved.weights)
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.progress = Progress(epoch=saved.epoch, step=saved.step, **saved.progress)
+        plateau = saved.scheduler.get("plateau", {})
+        self.plateau = replace(
+            self.plateau, **{key: plateau[key] for key in ("scale", "best", "bad_epochs") if key in plateau}
+        )
+        self.stale = saved.scheduler.get("stale", 0)
+        self._random_states, self._scaler = saved.random_states, saved.scaler
+        log.info("resumed %s: %d epochs, %d steps done", path, saved.epoch, saved.step)
+
+    def run(self) -> RunResult:
+        """Train to the last epoch, to `max_steps`, to early stopping or to Ctrl-C.
+
+        Raises TrainingError and OutputError.
+        """
+        fabric = self._fabric = make_fabric(self.device, self.settings.precision)
+        run = self._set_up(fabric)
+        epoch_log = None
+        if fabric.is_global_zero:
+            options = {**self.options, "network": asdict(self.task.spec)}
+            write_json(self.output_dir / self.task.options_file, options)
+            epoch_log = EpochLog(self.log_dir, self.progress.epoch)
+        self.task.start(fabric)
+        # Last, because setting up may draw from the generators.
+        if self._random_states is not None:
+            restore_random_states(self._random_states)
+        try:
+            with StopRequest() as stop:
+                while not (stop.asked or self._is_done(run)):
+                    self._run_epoch(run, epoch_log, stop)
+        finally:
+            if epoch_log is not None:
+                epoch_log.close()
+        if fabric.world_size > 1:
+            fabric.barrier()  # nobody leaves before the last file is written
+        if not stop.asked:
+            self.task.finish(fabric, self.output_dir)
+        progress = self.progress
+        best_file = self.output_dir / self.task.best_file
+        return RunResult(progress.epoch, progress.step, progress.best, best_file, self.latest, stop.asked)
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it is now."""
+        progress = asdict(self.progress)
+        weights = self.task.weights()
+        return Checkpoint(
+            network=self.task.spec,
+            weights=weights if self.ema is None else self.ema.weights,
+            raw_weights={} if self.ema is None else weights,
+            training=self.options,
+            epoch=progress.pop("epoch"),
+            step=progress.pop("step"),
+            optimizer=self.optimizer.state_dict(),
+            # The learning rate is a function of the step and of this.
+            scheduler={"name": self.settings.schedule, "plateau": asdict(self.plateau), "stale": self.stale},
+            scaler={} if self._fabric is None else self._fabric.strategy.precision.state_dict(),
+            random_states=capture_random_states(),
+            progress=progress,
+            task=self.task.state(),
+        )
+
+    def _set_up(self, fabric: lightning_fabric.Fabric) -> "_Run":
+        """Hand model, optimiser and samples to Fabric. Raises TrainingError where there are too few samples."""
+        settings, task = self.settings, self.task
+        module = task.compiled() if settings.compile else task.module
+        network, optimizer = fabric.setup(module, self.optimizer)
+        if self._scaler:
+            fabric.strategy.precision.load_state_dict(dict(self._scaler))
+        batches = EpochBatches(
+            len(task.train_set),
+            settings.batch_size,
+            settings.seed,
+            step_size=settings.batch_size * settings.accumulate * fabric.world_size,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        if not batches.plan:
+            raise TrainingError(
+                f"{len(task.train_set)} {task.samples} to train on, {fabric.world_size} processes; start fewer of them"
+            )
+        loader = make_loader(
+            task.train_set,
+            batches,
+            num_workers=settings.num_workers or 0,
+            pin_memory=self.device.type == "cuda",
+            collate=task.collate,
+        )
+        epochs, total_steps = run_length(settings.epochs, settings.max_steps, batches.steps)
+        steps = StepSettings(
+            lambda step: learning_rate(settings, step, total_steps, self.plateau.scale),
+            settings.grad_clip,
+            settings.max_steps,
+            overflows=OVERFLOWS if settings.precision == "fp16" else 0,
+            after_step=None if self.ema is None else self._average,
+        )
+        on_device = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        return _Run(fabric, network, optimizer, on_device, batches, steps, epochs)
+
+    def _is_done(self, run: "_Run") -> bool:
+        return self.progress.epoch >= run.epochs or run.steps.is_last(self.progress.step) or self._stops_early()
+
+    def _stops_early(self) -> bool:
+        return self.settings.early_stopping is not None and self.stale >= self.settings.early_stopping
+
+    def _run_epoch(self, run: "_Run", epoch_log: EpochLog | None, stop: StopRequest) -> None:
+        progress, fabric = self.progress, run.fabric
+        run.batches.start_at(progress.epoch, progress.batch)
+        label = f"epoch {progress.epoch + 1}/{run.epochs}"
+        watch = Stopwatch(progress.images)
+        with progress_bar(len(self.task.train_set) // fabric.world_size, progress.images, label) as bar:
+            train_epoch(
+                fabric, run.network, run.optimizer, run.loader, self.task.loss, self.task.counts, run.steps, progress,
+                stop, bar, run.batches.plan,
+            )  # fmt: skip
+        finished = progress.batch == len(run.batches)
+        if stop.asked and not finished:
+            self._save([])
+            return
+        speed = watch.images_per_second(progress.images) * fabric.world_size
+        self._end_of_epoch(run, epoch_log, label, speed, finished)
+
+    def _end_of_epoch(self, run: "_Run", epoch_log: EpochLog | None, label: str, speed: float, finished: bool) -> None:
+        """Evaluate, log the epoch, write its files. `finished` False: `max_steps` has ended it early."""
+        progress, epoch = self.progress, self.progress.epoch + 1
+        is_last = not finished or epoch == run.epochs or run.steps.is_last(progress.step)
+        train, counts = progress.totals(run.fabric)
+        evaluation = None
+        if self.task.val_set is None:
+            evaluation = Evaluation(train["total"])
+        elif is_last or epoch % self.settings.val_interval == 0:
+            evaluation = self._evaluate(run, epoch_log)
+        if epoch_log is not None:
+            row = {"step": progress.step, "lr": self.optimizer.param_groups[0]["lr"], **counts}
+            row |= {f"train/{key}": value for key, value in train.items()}
+            row |= {f"val/{key}": value for key, value in (evaluation.values if evaluation else {}).items()}
+            epoch_log.write(epoch, {**row, "images_per_second": speed})
+            _log_epoch(label, train, counts, evaluation, speed)
+        names = self._judge(evaluation, label, finished) if evaluation else []
+        if finished:
+            progress.close_epoch()
+            if self._is_kept(run, epoch):
+                names.append(self.task.kept_file(epoch))
+        self._save(names)
+
+    @torch.no_grad()
+    def _evaluate(self, run: "_Run", epoch_log: EpochLog | None) -> Evaluation:
+        epoch = self.progress.epoch + 1
+        show = None
+        if epoch_log is not None and (epoch == 1 or self._is_kept(run, epoch)):
+            show = functools.partial(epoch_log.write_picture, epoch)
+        self.task.module.eval()
+        with self._averaged(), run.fabric.autocast():
+            return self.task.evaluate(run.fabric, show)
+
+    def _judge(self, evaluation: Evaluation, label: str, finished: bool) -> list[str]:
+        """Take note of a score; the files to write because of it. Raises TrainingError where it is not finite."""
+        score, progress = evaluation.score, self.progress
+        if not math.isfinite(score):
+            raise TrainingError(
+                f"epoch {progress.epoch + 1}: the score is {score}; lower `lr`; the checkpoints from before are kept"
+            )
+        is_best = score < progress.best
+        progress.best = min(score, progress.best)
+        if finished:  # else the epoch goes on where the run does, and has its score then
+            self.plateau.update(score)
+            self.stale = 0 if is_best else self.stale + 1
+            if self._stops_early():
+                log.info("%s: no better for %d evaluations: training ends", label, self.stale)
+        return [self.task.best_file] if is_best else []
+
+    def _save(self, names: Sequence[str]) -> None:
+        """Write the files of weights in `names`, those of the latest weights, and the checkpoint."""
+        if self._fabric is not None and not self._fabric.is_global_zero:
+            return
+        checkpoint = self.checkpoint()
+        latest = [self.task.latest_file] if self.task.latest_file else []
+        for name in (*names, *latest):
+            self.task.save(self.output_dir / name, checkpoint)
+        # The checkpoint comes last: what it says is done is on the disk by then.
+        save_checkpoint(self.latest, checkpoint)
+
+    def _is_kept(self, run: "_Run", epoch: int) -> bool:
+        """Whether the weights after `epoch` epochs get a file of their own."""
+        return epoch % self.settings.save_interval == 0 or epoch == run.epochs
+
+    def _average(self, step: int) -> None:
+        assert self.ema is not None
+        self.ema.update(self.task.weights(), step)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model has the averaged weights, where there are any."""
+        if self.ema is None:
+            return contextlib.nullcontext()
+        return self.ema.in_place_of(self.task.weights(), lambda weights: self.task.load_weights(weights, self.latest))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run works with, once Fabric has set it up."""
+
+    fabric: lightning_fabric.Fabric
+    network: nn.Module
+    optimizer: Any
+    loader: Any
+    batches: EpochBatches
+    steps: StepSettings
+    epochs: int
+
+
+def run_length(epochs: int | None, max_steps: int | None, epoch_steps: int) -> tuple[int, int]:
+    """Epochs of a run, and the steps that the learning rate's schedule spans, see `RunSettings`. Raises UsageError."""
+    if epochs is not None:
+        return epochs, epochs * epoch_steps
+    if max_steps is None:
+        raise UsageError("neither `epochs` nor `max_steps` is given; give one of them")
+    return -(-max_steps // epoch_steps), max_steps
+
+
+def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str]) -> list[str]:
+    """One line for each option that decides what is computed and is not what it was: 'lr was 0.001, now it is 0.01'.
+
+    `free` are the names of those that decide nothing.
+    """
+    plain_former, plain_now = (json.loads(json.dumps(options, default=str)) for options in (dict(former), dict(now)))
+    return [
+        f"{key} was {plain_former[key]}, now it is {value}"
+        for key, value in plain_now.items()
+        if key in plain_former and key not in free and plain_former[key] != value
+    ]
+
+
+def _log_epoch(
+    label: str, train: Mapping[str, float], counts: Mapping[str, int], evaluation: Evaluation | None, speed: float
+) -> None:
+    parts = ", ".join(f"{key} {value:.4f}" for key, value in train.items() if key != "total")
+    facts = [
+        f"loss {train['total']:.4f}" + (f" ({parts})" if parts else ""),
+        *([evaluation.summary] if evaluation and evaluation.summary else []),
+        *(f"{key.replace('_', ' ')} {number}" for key, number in counts.items()),
+        f"{speed:.1f} images/s" if speed >= 10 else f"{speed:.2f} images/s",
+    ]
+    log.info("%s: %s", label, ", ".join(facts))
+    if evaluation and evaluation.details:
+        log.info("validation of %s: %s", label, evaluation.details)

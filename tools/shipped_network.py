@@ -1,0 +1,38 @@
+"""Make the file of a fusion network that ships: `python -m tools.shipped_network best.pth FILE.safetensors`."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from thfuse_sam.files import write_atomically
+from thfuse_sam.fusion.opening import METADATA_KEY, load_network
+from thfuse_sam.training.checkpoint import NetworkSpec
+
+
+def export_network(path: Path, network: nn.Module, spec: NetworkSpec, dtype: torch.dtype = torch.float32) -> None:
+    """Write `network` as a `.safetensors` file for `load_network`, floating-point weights as `dtype`, atomically."""
+    weights = {
+        key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
+        for key, value in network.state_dict().items()
+    }
+    metadata = {METADATA_KEY: json.dumps(dataclasses.asdict(spec))}
+    write_atomically(path, lambda file: file.write(safetensors.torch.save(weights, metadata)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="shipped_network", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="of train.py, as best.pth")
+    parser.add_argument("output", type=Path, help="FILE.safetensors")
+    options = parser.parse_args(argv)
+    export_network(options.output, *load_network(options.checkpoint))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
