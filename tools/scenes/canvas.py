@@ -31,7 +31,7 @@ def noise_tile() -> Floats:
     tile = np.zeros((512, 512), np.float32)
     for cells, weight in ((16, 0.6), (64, 0.8), (128, 0.9), (256, 1.0), (512, 0.6)):
         grid = rng.standard_normal((cells, cells), dtype=np.float32)
-        # Padding by wrapping before the enlargement keeps the tile seamless.
+        # Padding by wrapping before upsampling keeps the tile seamless.
         wrapped = np.pad(grid, 2, mode="wrap")
         scale = 512 // cells
         large = cv2.resize(wrapped, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -42,13 +42,13 @@ def noise_tile() -> Floats:
     return tile
 
 
-def enlarge(image: Floats, width: int, height: int, interpolation: int = cv2.INTER_LINEAR) -> Floats:
-    """`image` HxW or HxWxC float32 at another size."""
-    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.float32)
+def upsample(image: Floats, width: int, height: int) -> Floats:
+    """`image` HxW or HxWxC float32, bilinearly, at another size."""
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def grain(rng: np.random.Generator, height: int, width: int, pixels_per_cell: float) -> Floats:
-    """HxW float32 noise, deviation about 1, from a random place of the tile, enlarged by `pixels_per_cell`."""
+    """HxW float32 noise, deviation about 1, a random part of the tile, upsampled by `pixels_per_cell`."""
     rows = max(2, int(np.ceil(height / pixels_per_cell)) + 1)
     columns = max(2, int(np.ceil(width / pixels_per_cell)) + 1)
     y, x = (int(v) for v in rng.integers(0, 512, 2))
@@ -57,7 +57,7 @@ def grain(rng: np.random.Generator, height: int, width: int, pixels_per_cell: fl
     if pixels_per_cell == 1.0:
         return piece[:height, :width].copy()
     size = (max(width, int(columns * pixels_per_cell)), max(height, int(rows * pixels_per_cell)))
-    return enlarge(piece, *size)[:height, :width]
+    return upsample(piece, *size)[:height, :width]
 
 
 @dataclass(frozen=True)
@@ -193,17 +193,17 @@ class Canvas:
         bottom, right = min(h, self.camera.height - y), min(w, self.camera.width - x)
         if top >= bottom or left >= right:
             return
-        inside = (slice(top, bottom), slice(left, right))
-        there = (slice(y + top, y + bottom), slice(x + left, x + right))
-        a = alpha[inside][..., None]
-        new = np.dstack([colour[inside], heat[inside]])
-        paint = self.paint[there]
-        paint[:] = np.rint(paint + (new - paint) * a)
-        glow = self.glow[there]
-        glow[:] = np.rint(glow * (1 - a))
+        inside = np.s_[top:bottom, left:right]
+        window = np.s_[y + top : y + bottom, x + left : x + right]
+        opacity = alpha[inside][..., None]
+        sprite = np.dstack([colour[inside], heat[inside]])
+        paint = self.paint[window]
+        paint[:] = np.rint(paint + (sprite - paint) * opacity)
+        glow = self.glow[window]
+        glow[:] = np.rint(glow * (1 - opacity))
         solid = alpha[inside] > 0.5
         corner = np.array([x + left, y + top], np.int32)
-        self.parts[there][solid] = self._part(thing, plane, rough, corner, solid)
+        self.parts[window][solid] = self._part(thing, plane, rough, corner, solid)
 
     def _part(
         self, thing: int, plane: Colour, rough: float, shape: NDArray[np.int32], mask: NDArray[np.bool_] | None
@@ -230,8 +230,7 @@ class Canvas:
 
     def labels(self, shown: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint16]:
         """HxW label map; `shown[thing]` is the label a thing gets, 0 for one that what is behind it shows through."""
-        wanted = np.asarray(shown)
-        of_part = wanted[np.array(self.part_thing)]
+        of_part = np.asarray(shown)[np.array(self.part_thing)]
         if of_part.all():
             return of_part[self.parts].astype(np.uint16)
         out = np.zeros(self.parts.shape, np.uint16)
@@ -250,12 +249,17 @@ class Canvas:
 def _cut_near(world: Points) -> Points:
     """The part of a polygon beyond the plane Z = NEAR."""
     kept: list[Points] = []
-    for here, there in zip(world, np.roll(world, -1, 0), strict=True):
-        if here[2] >= NEAR:
-            kept.append(here)
-        if (here[2] >= NEAR) != (there[2] >= NEAR):
-            kept.append(here + (there - here) * ((NEAR - here[2]) / (there[2] - here[2])))
+    for corner, following in zip(world, np.roll(world, -1, 0), strict=True):
+        if corner[2] >= NEAR:
+            kept.append(corner)
+        if (corner[2] >= NEAR) != (following[2] >= NEAR):
+            kept.append(corner + (following - corner) * ((NEAR - corner[2]) / (following[2] - corner[2])))
     return np.array(kept)
+
+
+def rectangle(x0: float, x1: float, y0: float, y1: float) -> Points:
+    """Corners of an upright rectangle, 4x2."""
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
 
 
 def circle(x: float, y: float, rx: float, ry: float | None = None, corners: int = 16) -> Points:

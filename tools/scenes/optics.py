@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.scenes.canvas import Floats, enlarge, grain, noise_tile
+from tools.scenes.canvas import Floats, grain, noise_tile, upsample
 from tools.scenes.stage import Lamp, Stage
 
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2  # displayed value -> light; gamma 2 has a fast inverse
@@ -49,7 +49,7 @@ def visible_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[n
                 light += _lit(lamp, x, y, z)[..., None] * np.array(lamp.colour, np.float32)
         # Close to a beam the exposure would be lower; one exposure for all needs a limit instead.
         light /= 1 + 0.7 * light
-        image *= enlarge(light, w, h) if step > 1 else light
+        image *= upsample(light, w, h) if step > 1 else light
     else:
         image *= np.array(weather.light, np.float32)
     image += np.asarray(cv2.LUT(canvas.glow, _LINEAR), np.float32) * np.float32(1.25 if weather.dark else 1.0)
@@ -68,7 +68,7 @@ def visible_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[n
     luma = np.float32(weather.noise) * rng.standard_normal((h, w), dtype=np.float32)
     tint = np.float32(weather.noise * 0.8) * rng.standard_normal(((h + 1) // 2, (w + 1) // 2, 3), dtype=np.float32)
     shown += luma[..., None]
-    shown += enlarge(tint, w, h)
+    shown += upsample(tint, w, h)
     return np.clip(np.rint(shown), 0, 255).astype(np.uint8), clean
 
 
@@ -195,7 +195,7 @@ def _glare(stage: Stage, image: Floats, depth: Floats) -> Floats:
         ghost = np.clip(1.5 - np.sqrt((x - gx) ** 2 + (y - gy) ** 2) / (size * sw) * 1.4, 0, 0.35)
         colour = np.array(((0.9, 0.5, 0.25), (0.35, 0.7, 0.5), (0.5, 0.5, 0.9))[int(rng.integers(3))], np.float32)
         light += ghost[..., None] * colour * 0.35 * power
-    light = enlarge(light, w, h)
+    light = upsample(light, w, h)
     # The veil also takes contrast away near the source.
     return image * (1 - 0.5 * np.clip(light, 0, 1)) + light
 

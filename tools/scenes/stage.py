@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tools.scenes.canvas import Camera, Canvas, Colour
+from tools.scenes.canvas import Camera, Canvas, Colour, Points, Surface, circle
 from tools.scenes.weather import Weather
 
 Painter = Callable[..., None]  # fills a polygon given in an object's own coordinates
@@ -21,6 +21,24 @@ class Lamp:
     position: Colour  # world, metres
     colour: Colour  # linear light at 1 m
     beam: tuple[float, float] | None = None  # None: a street lamp
+
+
+@dataclass(frozen=True)
+class UprightPlane:
+    """A plane that faces the camera; its coordinates are metres to the right of a foot and above the ground."""
+
+    canvas: Canvas
+    scale: float  # pixels per metre
+    foot: Points  # (x, y) of the foot, pixels
+    plane: Colour  # inverse depth
+
+    def to_pixels(self, points: Points) -> Points:
+        """Nx2 metres -> Nx2 pixels."""
+        return points * [self.scale, -self.scale] + self.foot
+
+    def fill(self, points: Points, surface: Surface, thing: int) -> None:
+        """Fill a polygon given in metres, Nx2."""
+        self.canvas.fill(self.to_pixels(points), surface, thing, self.plane)
 
 
 @dataclass
@@ -39,6 +57,11 @@ class Stage:
     @property
     def camera(self) -> Camera:
         return self.canvas.camera
+
+    def upright(self, x: float, z: float) -> UprightPlane:
+        """The plane that faces the camera with its foot at (x, z)."""
+        foot = self.camera.project([(x, 0, z)])[0]
+        return UprightPlane(self.canvas, self.camera.scale(z), foot, self.camera.facing(z))
 
     def cast(self, points: ArrayLike, strength: float = 1.0) -> None:
         """Darken a polygon on the ground, given as world points Nx3 that may stand above it."""
@@ -60,6 +83,11 @@ class Stage:
         if self.weather.sun > 0.3:
             flat = np.asarray(local, np.float64)
             self.cast(np.stack([flat[:, 0] + x, flat[:, 1], np.full(len(flat), z)], 1), self.weather.sun)
+
+    def cast_contact(self, x: float, z: float, half_width: float, half_depth: float, strength: float) -> None:
+        """Darken an ellipse of ground around (x, z): the dark under what stands there, in any light."""
+        ellipse = circle(x, z, half_width, half_depth, 12)
+        self.cast(np.stack([ellipse[:, 0], np.zeros(12), ellipse[:, 1]], 1), strength)
 
 
 class Actor(Protocol):
