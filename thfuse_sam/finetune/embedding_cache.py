@@ -1,8 +1,8 @@
 """Image embeddings on disk, so that a frozen image encoder sees every image once and not once an epoch.
 
-An embedding is stored in half precision (2 MiB for SAM's 256x64x64) under a key of the image's pixels, in a folder of
-the encoder's weights, preprocessing and precision: a changed image, another checkpoint or another input size is
-another entry, and an entry can never be stale. Entries hold a checksum; one that is damaged is made again.
+An embedding is stored in half precision (2 MiB for SAM's 256x64x64). Its file is named after the image's pixels, and
+the folder after the encoder's weights, preprocessing and precision: a changed image, another checkpoint or another
+input size has another entry, so that no entry can be stale. Entries hold a checksum; a damaged one is made again.
 """
 
 import hashlib
@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def encoder_signature(sam: Sam, precision: str = "fp32") -> str:
-    """What an embedding depends on besides the image, as 32 hexadecimal digits: weights, preprocessing, precision."""
+    """A digest of what an embedding depends on besides the image, as 32 hexadecimal digits.
+
+    These are the encoder's weights, the preprocessing and the precision.
+    """
     digest = hashlib.sha256()
     preprocessing = {
         "format_version": FORMAT_VERSION,
@@ -50,15 +53,15 @@ def encoder_signature(sam: Sam, precision: str = "fp32") -> str:
 
 
 class EmbeddingCache:
-    """Embeddings of one image encoder, below `root`/<its signature>. Safe in processes that share a folder."""
+    """Embeddings of one image encoder, below `root`/`signature`. Safe in processes that share a folder."""
 
     def __init__(self, root: Path, signature: str) -> None:
         self.folder = root / signature
-        self._full = False  # nothing more can be written
+        self._full = False  # whether the disk is: nothing more can be written
 
     @staticmethod
     def key(image: npt.NDArray[np.uint8]) -> str:
-        """The key of an image (uint8 HxWx3): its size and pixels, as 40 hexadecimal digits."""
+        """The key of an image (uint8 HxWx3): a digest of its size and pixels, as 40 hexadecimal digits."""
         digest = hashlib.sha256(str(image.shape).encode())
         digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()[:40]
@@ -81,9 +84,9 @@ class EmbeddingCache:
         return embedding
 
     def store(self, key: str, embedding: Tensor) -> Tensor:
-        """Keep an embedding CxExE; returns it as `load` will, float16 on the CPU.
+        """Keep an embedding CxExE; returns it as `load` will, in float16 on the CPU.
 
-        A full disk is reported once; training goes on without the entry.
+        A full disk is reported once, and training goes on without the entry.
         """
         rounded = embedding.detach().to(device="cpu", dtype=torch.float16).contiguous()
         if self._full:

@@ -27,21 +27,21 @@ FORMATS = ("npy", "png", "coco")
 
 @dataclasses.dataclass(frozen=True)
 class ObjectPrompt:
-    """What is known of one object: points, a box, or both, in pixels of the image."""
+    """The prompt of one object: points, a box, or both, in pixels of the image."""
 
     points: tuple[tuple[float, float, int], ...] = ()  # x, y, and 1 for inside or 0 for outside
     box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundObject:
+class PredictedObject:
     """One predicted mask."""
 
     mask: npt.NDArray[np.bool_]  # HxW
     score: float  # the model's own estimate of the mask's IoU
 
 
-ImagePredictor = Callable[[npt.NDArray[np.uint8]], list[FoundObject]]
+ImagePredictor = Callable[[npt.NDArray[np.uint8]], list[PredictedObject]]
 
 
 def prompted_predictor(sam: Sam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
@@ -50,18 +50,18 @@ def prompted_predictor(sam: Sam, prompts: Sequence[ObjectPrompt]) -> ImagePredic
     It raises UsageError for a prompt that lies outside its image.
     """
 
-    def run(image: npt.NDArray[np.uint8]) -> list[FoundObject]:
+    def run(image: npt.NDArray[np.uint8]) -> list[PredictedObject]:
         shape = (image.shape[0], image.shape[1])
         for prompt in prompts:
             _require_inside(prompt, shape)
         frame = Frame.of(shape, sam.image_encoder.img_size)
         with torch.no_grad():
             embedding = encode(sam, [resize_image(image, frame)])[0]
-        found = []
+        objects = []
         for prompt in prompts:
-            masks, scores = predict(sam, embedding, frame, _tensors(prompt, frame))
-            found.append(FoundObject(masks[0], float(scores[0])))
-        return found
+            [mask], [score] = predict(sam, embedding, frame, _tensors(prompt, frame))
+            objects.append(PredictedObject(mask, float(score)))
+        return objects
 
     return run
 
@@ -69,35 +69,41 @@ def prompted_predictor(sam: Sam, prompts: Sequence[ObjectPrompt]) -> ImagePredic
 def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
     """A function that gives the masks of all segments of an image, larger ones first."""
 
-    def run(image: npt.NDArray[np.uint8]) -> list[FoundObject]:
-        found = [FoundObject(item.mask, item.predicted_iou) for item in generator.generate(image)]
-        return [found[index] for index in paint_order([int(np.count_nonzero(item.mask)) for item in found])]
+    def run(image: npt.NDArray[np.uint8]) -> list[PredictedObject]:
+        instances = generator.generate(image)
+        order = paint_order([instance.area for instance in instances])
+        return [PredictedObject(instances[index].mask, instances[index].predicted_iou) for index in order]
 
     return run
 
 
-def label_objects(found: Sequence[FoundObject], shape: tuple[int, int]) -> LabelMap:
-    """Paint masks into a label map HxW: object k of the list has the label k; smaller ones lie over larger ones."""
-    if len(found) > MAX_SEGMENTS:
-        raise ValueError(f"{len(found)} objects are more than a label map can hold")
-    labels: LabelMap = np.zeros(shape, np.uint8) if len(found) <= 255 else np.zeros(shape, np.uint16)
-    for index in paint_order([int(np.count_nonzero(item.mask)) for item in found]):
-        labels[found[index].mask] = index + 1
+def _label_objects(objects: Sequence[PredictedObject], shape: tuple[int, int]) -> LabelMap:
+    """Paint masks into a label map HxW: the first object has the label 1; smaller ones lie over larger ones."""
+    if len(objects) > MAX_SEGMENTS:
+        raise ValueError(f"{len(objects)} objects are more than a label map can hold")
+    labels: LabelMap = np.zeros(shape, np.uint8) if len(objects) <= 255 else np.zeros(shape, np.uint16)
+    for index in paint_order([int(np.count_nonzero(item.mask)) for item in objects]):
+        labels[objects[index].mask] = index + 1
     return labels
 
 
 class PredictionWriter:
-    """Writes what was found: `<name>.npy` and `<name>.png` (label maps), `annotations.json` (COCO), overlays."""
+    """Writes predicted masks: `<name>.npy` and `<name>.png` (label maps), `annotations.json` (COCO), overlays."""
 
     def __init__(self, folder: Path, formats: Sequence[str], *, overlays: bool) -> None:
         self.folder, self.formats, self.overlays = folder, tuple(formats), overlays
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def write(self, name: str, file_name: str, image: npt.NDArray[np.uint8], found: Sequence[FoundObject]) -> None:
-        """The result of one image (uint8 HxWx3, `name` below its folder without suffix). Raises OutputError."""
+    def write(
+        self, name: str, file_name: str, image: npt.NDArray[np.uint8], objects: Sequence[PredictedObject]
+    ) -> None:
+        """Write the objects of one image (uint8 HxWx3); `name` is its path below its folder, without suffix.
+
+        Raises OutputError.
+        """
         shape = (image.shape[0], image.shape[1])
-        labels = label_objects(found, shape)
+        labels = _label_objects(objects, shape)
         # Not `with_suffix`: a dot may be a part of the name.
         if "npy" in self.formats:
             write_mask(self.folder / f"{name}.npy", labels)
@@ -109,7 +115,7 @@ class PredictionWriter:
         if "coco" in self.formats:
             number = len(self._images) + 1
             self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
-            for item in found:
+            for item in objects:
                 self._annotations.append(_annotation(item, number, len(self._annotations) + 1))
 
     def close(self) -> None:
@@ -148,7 +154,7 @@ def _tensors(prompt: ObjectPrompt, frame: Frame) -> PromptTensors:
     return PromptTensors(points, labels, boxes)
 
 
-def _annotation(item: FoundObject, image_id: int, number: int) -> dict[str, Any]:
+def _annotation(item: PredictedObject, image_id: int, number: int) -> dict[str, Any]:
     encoded = coco_mask.encode(np.asfortranarray(item.mask, dtype=np.uint8))
     return {
         "id": number,

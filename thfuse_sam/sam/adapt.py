@@ -1,4 +1,4 @@
-"""Which parts of a Segment Anything model are trained, and what a trained model keeps."""
+"""Which parts of a Segment Anything model are trained, and which weights a file of a trained model keeps."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """What is trained. Raises UsageError where that is nothing."""
+    """Which weights are trained. Raises UsageError where none are."""
 
-    frozen: tuple[str, ...] = ()  # of PARTS; with adapters the image encoder's own weights are frozen anyway
+    frozen: tuple[str, ...] = ()  # of PARTS; with adapters, the image encoder's own weights are always frozen
     lora: LoraSettings | None = None  # adapters on the image encoder; None: none
 
     def __post_init__(self) -> None:
@@ -31,14 +31,14 @@ class Adaptation:
 
     @property
     def encoder_is_fixed(self) -> bool:
-        """Whether an image's embedding stays what it is during training."""
+        """Whether the embedding of an image stays the same during training."""
         return "image_encoder" in self.frozen and self.lora is None
 
     @property
     def trained_parts(self) -> tuple[str, ...]:
         """The parts whose own weights are trained."""
-        without = {*self.frozen, *(("image_encoder",) if self.lora is not None else ())}
-        return tuple(part for part in PARTS if part not in without)
+        frozen = {*self.frozen, *(("image_encoder",) if self.lora is not None else ())}
+        return tuple(part for part in PARTS if part not in frozen)
 
 
 def prepare(sam: Sam, adaptation: Adaptation) -> None:
@@ -53,7 +53,7 @@ def prepare(sam: Sam, adaptation: Adaptation) -> None:
 def set_mode(sam: Sam, adaptation: Adaptation, *, training: bool) -> None:
     """Training mode for the trained parts alone.
 
-    A frozen part stays in eval mode, because batch norms of a part in training mode drift though it has no gradients.
+    A frozen part stays in eval mode: in training mode its batch norms would change, even without gradients.
     """
     sam.eval()
     if not training:
@@ -77,9 +77,9 @@ def trained_state(sam: Sam, adaptation: Adaptation) -> dict[str, Tensor]:
 @torch.no_grad()
 def load_trained_state(sam: Sam, adaptation: Adaptation, state: Mapping[str, Tensor], path: Path) -> None:
     """Copy a `trained_state` into a prepared model. Raises CheckpointError, naming `path`, where they do not fit."""
-    own = trained_state(sam, adaptation)
-    differences = describe_differences(own, state)
+    current = trained_state(sam, adaptation)
+    differences = describe_differences(current, state)
     if differences:
         raise CheckpointError(f"{path}: does not fit the model ({differences}); give the file of this model type")
-    for name, value in own.items():
+    for name, value in current.items():
         value.copy_(state[name])

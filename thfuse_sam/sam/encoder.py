@@ -1,9 +1,9 @@
-"""Image encoders run faster, by their own weights.
+"""Image encoders, run faster with the weights that they have.
 
 segment_anything's `ImageEncoderViT` (Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection",
-ECCV 2022) writes down the attention of every place to every other, twice. Here `scaled_dot_product_attention` does it
-piece by piece, with the decomposed relative positions (Li et al., "MViTv2", CVPR 2022) as its bias; the result is equal
-but for rounding. Encoders of other kinds run as they are.
+ECCV 2022) writes the attention of every token to every other to memory, twice. Here `scaled_dot_product_attention`
+computes it piece by piece, with the decomposed relative positions (Li et al., "MViTv2", CVPR 2022) as its bias. The
+result is equal but for rounding. Encoders of other kinds run as they are.
 """
 
 import torch
@@ -18,7 +18,7 @@ from segment_anything.modeling.image_encoder import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Values of the bias that exist at once: few enough for a processor's cache, or for a GPU's memory.
+# Values of the bias that exist at once: few enough for the cache of a CPU, or for the memory of a GPU.
 _BIAS_VALUES_CPU = 2**22
 _BIAS_VALUES_GPU = 2**28
 
@@ -34,7 +34,7 @@ def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch
     Returns:
         float32 BxCxhxw.
     """
-    # Without the cache, which would keep a second copy of all weights.
+    # Autocast's cache would keep a second copy of all weights.
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False):
         if type(encoder) is ImageEncoderViT:
             embeddings = _encode_vit(encoder, images)
@@ -45,6 +45,7 @@ def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch
 
 
 def _encode_vit(encoder: ImageEncoderViT, images: Tensor) -> Tensor:
+    """Embeddings BxCxhxw of images Bx3xSxS, as `ImageEncoderViT.forward` makes them."""
     x = encoder.patch_embed(images)
     if encoder.pos_embed is not None:
         x = x + encoder.pos_embed
@@ -67,47 +68,44 @@ def _run_block(block: Block, x: Tensor) -> Tensor:
 
 
 def _attend(attention: Attention, x: Tensor) -> Tensor:
-    """Multi-head self-attention of all places of each image or window: BxHxWxC -> BxHxWxC."""
+    """Multi-head self-attention of all tokens of each image or window: BxHxWxC -> BxHxWxC."""
     batch, height, width, _ = x.shape
-    places = height * width
-    qkv = attention.qkv(x).view(batch, places, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    tokens = height * width
+    qkv = attention.qkv(x).view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     # One sequence for each image and head: SxTxD.
-    queries, keys, values = qkv.flatten(1, 2).unbind(0)
+    q, k, v = qkv.flatten(1, 2).unbind(0)
     if attention.use_rel_pos:
-        found = _attend_with_positions(attention, queries, keys, values, (height, width))
+        attended = _attend_with_rel_pos(attention, q, k, v, (height, width))
     else:
-        found = F.scaled_dot_product_attention(queries, keys, values, scale=attention.scale)
-    found = found.view(batch, attention.num_heads, places, -1).transpose(1, 2)
-    projected: Tensor = attention.proj(found.reshape(batch, height, width, -1))
+        attended = F.scaled_dot_product_attention(q, k, v, scale=attention.scale)
+    attended = attended.view(batch, attention.num_heads, tokens, -1).transpose(1, 2)
+    projected: Tensor = attention.proj(attended.reshape(batch, height, width, -1))
     return projected
 
 
-def _attend_with_positions(
-    attention: Attention, queries: Tensor, keys: Tensor, values: Tensor, shape: tuple[int, int]
-) -> Tensor:
-    """Attention with relative positions, all SxTxD with T places of a grid of `shape`."""
-    height, width = shape
-    places = height * width
-    grid = queries.unflatten(1, shape)
+def _attend_with_rel_pos(attention: Attention, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Attention with relative positions: queries, keys and values SxTxD -> SxTxD, for the T tokens of a `grid`."""
+    height, width = grid
+    q_grid = q.unflatten(1, grid)
     # How much a query prefers each row and each column: SxHxWxH and SxHxWxW.
-    by_row = torch.einsum("shwd,hkd->shwk", grid, get_rel_pos(height, height, attention.rel_pos_h))
-    by_column = torch.einsum("shwd,wkd->shwk", grid, get_rel_pos(width, width, attention.rel_pos_w))
-    at_once = _BIAS_VALUES_CPU if queries.device.type == "cpu" else _BIAS_VALUES_GPU
-    sequences = max(1, at_once // places**2)
-    rows = min(height, max(1, at_once // (sequences * width * places)))
-    found = torch.empty_like(queries)
-    for first in range(0, len(queries), sequences):
-        some = slice(first, first + sequences)
+    rel_h = torch.einsum("shwd,hkd->shwk", q_grid, get_rel_pos(height, height, attention.rel_pos_h))
+    rel_w = torch.einsum("shwd,wkd->shwk", q_grid, get_rel_pos(width, width, attention.rel_pos_w))
+    at_once = _BIAS_VALUES_CPU if q.device.type == "cpu" else _BIAS_VALUES_GPU
+    sequences = max(1, at_once // (height * width) ** 2)
+    rows = min(height, max(1, at_once // (sequences * width * height * width)))
+    attended = torch.empty_like(q)
+    for first in range(0, len(q), sequences):
+        batch = slice(first, first + sequences)
         for top in range(0, height, rows):
             band = slice(top, top + rows)
-            part = slice(top * width, (top + rows) * width)
-            bias = by_row[some, band, :, :, None] + by_column[some, band, :, None, :]
+            tokens = slice(top * width, (top + rows) * width)
+            bias = rel_h[batch, band, :, :, None] + rel_w[batch, band, :, None, :]
             # With a leading dimension, which the fast kernels ask for.
-            found[some, part] = F.scaled_dot_product_attention(
-                queries[None, some, part],
-                keys[None, some],
-                values[None, some],
+            attended[batch, tokens] = F.scaled_dot_product_attention(
+                q[None, batch, tokens],
+                k[None, batch],
+                v[None, batch],
                 attn_mask=bias.flatten(3).flatten(1, 2)[None],
                 scale=attention.scale,
             )[0]
-    return found
+    return attended

@@ -117,8 +117,6 @@ class AutomaticMaskGenerator:
         )
         self._max_points: int | None = None  # at once, where more did not fit into memory
 
-    # ------------------------------------------------------------------ what it does
-
     def generate(self, image: npt.NDArray[np.uint8]) -> list[Instance]:
         """The segments of an image (uint8 HxWx3, RGB, any size), in the stock generator's order; [] where none is.
 
@@ -166,8 +164,6 @@ class AutomaticMaskGenerator:
     def label_map_from(self, embedding: ImageEmbedding) -> LabelMap:
         """As `label_map`, from the embedding of a whole image; errors as for `generate_from`."""
         return label_map((instance.mask for instance in self.generate_from(embedding)), embedding.image_size)
-
-    # ------------------------------------------------------------------ one crop after the other
 
     def _frame(self, image_size: tuple[int, int]) -> Frame:
         return Frame.of(image_size, self.sam.image_encoder.img_size)
@@ -257,8 +253,6 @@ class AutomaticMaskGenerator:
                 self._max_points = tried // 2
                 log.info("out of memory; from now on %d points at once", self._max_points)
 
-    # ------------------------------------------------------------------ filters of some points' masks
-
     def _filter(self, crop: _Crop, decoded: DecodedPoints, points: npt.NDArray[np.float64]) -> Candidates:
         """The masks of some points (Px2: x, y in the crop) that pass the filters."""
         masks_per_point = decoded.predicted_ious.shape[1]
@@ -279,7 +273,7 @@ class AutomaticMaskGenerator:
         chunks = [
             torch.split(column, max(1, pixels // (height * width))) for column in (logits, ious, prompts, smallest)
         ]
-        return Candidates.join(self._keep_stable(crop, *chunk) for chunk in zip(*chunks, strict=True))
+        return Candidates.join([self._keep_stable(crop, *chunk) for chunk in zip(*chunks, strict=True)])
 
     def _logits_and_smallest(self, decoded: DecodedPoints, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the masks `kept`, and which of these are the smallest of their point's masks: bool, on the CPU."""
@@ -323,8 +317,6 @@ class AutomaticMaskGenerator:
         explaining = smallest[indices] & (ious > _EXPLAINING_IOU) & (scores >= _EXPLAINING_STABILITY)
         areas = torch.full((len(packed),), crop.size[0] * crop.size[1])
         return Candidates(packed, boxes[whole], ious, scores, points[indices], explaining, areas)
-
-    # ------------------------------------------------------------------ from all crops' masks to the image's segments
 
     def _merge(self, parts: Sequence[Candidates], image_size: tuple[int, int]) -> list[Instance]:
         """The segments of an image, given those of each of its crops."""

@@ -34,7 +34,7 @@ def adapted_layers(encoder: nn.Module) -> list[str]:
         for name, module in encoder.named_modules()
         if isinstance(module, nn.Linear) and re.search(r"(^|\.)attn\.", name)
     ]
-    # peft's adapter of a convolution knows neither groups nor dilation.
+    # The adapters that peft has for convolutions support neither groups nor dilation.
     return attention or [
         name
         for name, module in encoder.named_modules()
@@ -63,13 +63,13 @@ def add_lora(sam: Sam, settings: LoraSettings) -> None:
 
 def lora_layers(module: nn.Module) -> dict[str, Any]:
     """The adapted layers in `module`, by name; none where it has no adapters."""
-    # By their look, so that peft is not imported for a model that has none.
+    # Recognised by their attributes, so that peft is not imported for a model without adapters.
     modules = module.named_modules()
     return {name: layer for name, layer in modules if hasattr(layer, "lora_A") and hasattr(layer, "base_layer")}
 
 
 def merged_state_dict(sam: Sam) -> dict[str, Tensor]:
-    """The weights of the plain model that computes what `sam` computes, adapters merged, under the plain names."""
+    """The weights of `sam` with its adapters merged into them, under the names of a model without adapters."""
     layers = lora_layers(sam)
     merged: dict[str, Tensor] = {}
     for key, value in sam.state_dict().items():

@@ -5,8 +5,7 @@ The results are those of segment_anything's `utils.amg`, which stores masks in r
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,11 +18,11 @@ from torchvision.ops import batched_nms
 
 from thfuse_sam.sam.geometry import Frame
 
-_STRIP = 64  # output rows (columns) that are interpolated together
+_STRIP = 64  # rows, or columns, of the output that are interpolated together
 
 
 class PackedMask(NamedTuple):
-    """A mask as bits, of its bounding box only."""
+    """A mask as packed bits, of its bounding box only."""
 
     bits: npt.NDArray[np.uint8]
     top: int
@@ -32,7 +31,10 @@ class PackedMask(NamedTuple):
 
     @classmethod
     def pack(cls, mask: npt.NDArray[np.bool_], box: Sequence[int], offset: tuple[int, int] = (0, 0)) -> "PackedMask":
-        """Pack a mask HxW whose True pixels lie in `box` (x0, y0, x1, y1, inclusive); `offset` = y, x of its origin."""
+        """Pack a mask HxW whose True pixels lie in `box` (x0, y0, x1, y1, inclusive).
+
+        `offset`: y, x of the mask's first pixel in the image.
+        """
         left, top, right, bottom = box
         inside = mask[top : bottom + 1, left : right + 1]
         return cls(np.packbits(inside), top + offset[0], left + offset[1], (inside.shape[0], inside.shape[1]))
@@ -71,39 +73,34 @@ class Candidates:
         return Candidates([self.masks[index] for index in kept.tolist()], *(column[kept] for column in self._columns))
 
     @staticmethod
-    def join(parts: Iterable["Candidates"]) -> "Candidates":
-        # The empty one gives every column its type where there are no parts.
-        parts = [_NO_CANDIDATES, *parts]
+    def join(parts: Sequence["Candidates"]) -> "Candidates":
+        """The candidates of all parts, of which there must be at least one."""
         columns = zip(*(part._columns for part in parts), strict=True)
-        return Candidates(list(itertools.chain.from_iterable(part.masks for part in parts)), *map(torch.cat, columns))
+        return Candidates([mask for part in parts for mask in part.masks], *map(torch.cat, columns))
 
 
-_NO_CANDIDATES = Candidates(
-    masks=[],
-    boxes=torch.zeros((0, 4), dtype=torch.int64),
-    predicted_ious=torch.zeros(0),
-    stability_scores=torch.zeros(0),
-    points=torch.zeros((0, 2), dtype=torch.float64),
-    explaining=torch.zeros(0, dtype=torch.bool),
-    crop_areas=torch.zeros(0, dtype=torch.int64),
-)
-
-
-def stable_masks(logits: Tensor, threshold: float, offset: float, least: float) -> tuple[Tensor, Tensor, Tensor]:
+def stable_masks(
+    logits: Tensor, mask_threshold: float, offset: float, stability_score_thresh: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """The masks that hardly change with the threshold.
 
     Args:
         logits: float32 NxHxW at the image's own size.
-        threshold: logits above it belong to the mask.
-        offset: the stability score is the IoU of the masks at thresholds so far up and down.
-        least: lowest score that passes; 0: all pass, also empty masks, whose score is NaN.
+        mask_threshold: logits above it belong to the mask.
+        offset: the stability score is the IoU of the masks at thresholds that are higher and lower by this.
+        stability_score_thresh: the lowest score that passes; 0: all pass, also empty masks, whose score is NaN.
 
     Returns:
         Indices int64 K and scores float32 K of those that pass, on the CPU; their masks bool KxHxW.
     """
-    scores = count_pixels(_above(logits, threshold + offset)) / count_pixels(_above(logits, threshold - offset))
-    indices = (scores >= least).nonzero()[:, 0] if least > 0 else torch.arange(len(scores), device=scores.device)
-    return indices.cpu(), scores[indices].cpu(), _above(logits, threshold)[indices]  # logits are larger to pick out
+    intersections = count_pixels(_above(logits, mask_threshold + offset))
+    scores = intersections / count_pixels(_above(logits, mask_threshold - offset))
+    if stability_score_thresh > 0:
+        indices = (scores >= stability_score_thresh).nonzero()[:, 0]
+    else:
+        indices = torch.arange(len(scores), device=scores.device)
+    # All logits are compared before some are picked: picking from masks moves a fourth of the bytes.
+    return indices.cpu(), scores[indices].cpu(), _above(logits, mask_threshold)[indices]
 
 
 def upsample_logits(logits: Tensor, frame: Frame) -> Tensor:
@@ -130,7 +127,7 @@ def mask_boxes(masks: Tensor) -> Tensor:
     height, width = masks.shape[1:]
     if len(masks) == 0:
         return torch.zeros((0, 4), dtype=torch.int64)
-    # As bytes, because maxima of bytes are computed many at a time.
+    # As bytes, whose maxima are computed by vector instructions.
     rows, columns = masks.view(torch.uint8).amax(2), masks.view(torch.uint8).amax(1)
     ends = [width - 1 - columns.flip(1).argmax(1), height - 1 - rows.flip(1).argmax(1)]
     boxes = torch.stack([columns.argmax(1), rows.argmax(1), *ends], dim=1)
@@ -164,6 +161,7 @@ def _interpolation(inputs: int, outputs: int) -> Tensor:
 
 
 def _above(logits: Tensor, threshold: float) -> Tensor:
+    """Whether each logit is above the threshold."""
     if logits.device.type == "cpu":
         # Equal to PyTorch's comparison and several times as fast.
         return torch.from_numpy(np.greater(logits.numpy(), np.float32(threshold)))

@@ -5,6 +5,7 @@ The grids of pixels, tokens and logits that it moves between are those of `geome
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +27,19 @@ class PromptTensors:
     masks: Tensor | None = None  # float32 Nx1xLxL, logits of an earlier prediction
 
     def is_single_point(self) -> bool:
-        """Whether one point is all that is known: then a prompt can mean a part or the whole."""
+        """Whether each prompt is one point and nothing else: it can then mean a part or the whole of an object."""
         return self.points is not None and self.points.shape[1] == 1 and self.boxes is None and self.masks is None
 
     def rows(self, chosen: slice | Tensor) -> "PromptTensors":
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return PromptTensors(**{name: None if value is None else value[chosen] for name, value in values.items()})
+        """The prompts of some of the objects."""
+        return self._map(lambda tensor: tensor[chosen])
 
     def to(self, device: torch.device) -> "PromptTensors":
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return PromptTensors(**{name: None if value is None else value.to(device) for name, value in values.items()})
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "PromptTensors":
+        tensors = (self.points, self.labels, self.boxes, self.masks)
+        return PromptTensors(*(None if tensor is None else function(tensor) for tensor in tensors))
 
 
 def encode(sam: Sam, images: list[Tensor]) -> Tensor:
@@ -49,7 +53,7 @@ def decode(sam: Sam, embedding: Tensor, prompts: PromptTensors, *, multimask: bo
     Args:
         embedding: CxExE.
         prompts: of N objects, on the model's device.
-        multimask: three masks a prompt (part, object, whole) in place of one.
+        multimask: three masks for each prompt (part, object, whole) instead of one.
 
     Returns:
         logits: NxKxLxL, K = 3 or 1.
@@ -68,7 +72,7 @@ def decode(sam: Sam, embedding: Tensor, prompts: PromptTensors, *, multimask: bo
 
 
 def best_mask(logits: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
-    """Of K masks a prompt (NxKxLxL, NxK) the one that the model rates best: NxLxL and N."""
+    """Of each prompt's K masks (logits NxKxLxL, IoUs NxK) the one that the model rates best: NxLxL and N."""
     best = ious.argmax(dim=1)
     rows = torch.arange(len(best), device=best.device)
     return logits[rows, best], ious[rows, best]
@@ -76,14 +80,14 @@ def best_mask(logits: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def predict(
-    sam: Sam, embedding: Tensor, frame: Frame, prompts: PromptTensors, *, multimask: bool | None = None
+    sam: Sam, embedding: Tensor, frame: Frame, prompts: PromptTensors
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Masks at the image's size and their estimated IoU: bool NxHxW, float32 N.
 
-    `multimask` None: three masks for a single point, of which the best rated one is taken, else one.
+    For a single point the model gives three masks, of which the one that it rates best is taken.
     """
-    several = prompts.is_single_point() if multimask is None else multimask
-    logits, ious = best_mask(*decode(sam, embedding, prompts.to(sam.device), multimask=several))
+    prompts = prompts.to(sam.device)
+    logits, ious = best_mask(*decode(sam, embedding, prompts, multimask=prompts.is_single_point()))
     masks = sam.postprocess_masks(logits[:, None].float(), frame.input_size, frame.image_size)[:, 0]
     return (masks > sam.mask_threshold).cpu().numpy(), ious.float().cpu().numpy()
 

@@ -10,6 +10,7 @@ classification head that the encoder never uses.
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ EMBED_DIM = 256  # channels of the image embedding and of the mask decoder
 WIDTHS = (64, 128, 160, 320)  # channels
 DEPTHS = (2, 2, 6, 2)  # blocks
 HEADS = (0, 4, 5, 10)  # attention heads; the first stage is convolutional
-WINDOWS = (0, 7, 14, 7)  # cells along one side of an attention window
+WINDOWS = (0, 7, 14, 7)  # tokens along one side of an attention window
 EXPANSION = 4  # hidden channels for one channel, in the convolutional blocks and in the MLPs
 HIDDEN_AT_ONCE = 64  # hidden channels of a convolutional block that exist at the same time
 CLASSES = 1000  # of the unused classification head
@@ -63,7 +64,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         first, _, second = self.seq
-        return second(_gelu_of(first(image)))
+        return second(_gelu(first(image)))
 
 
 class ConvBlock(nn.Module):
@@ -82,18 +83,18 @@ class ConvBlock(nn.Module):
         if self.training or torch.is_grad_enabled():
             y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
             return F.gelu(x + self.conv3(y))
-        # The hidden channels do not meet before the last convolution. All of them at once would be the largest tensors
-        # of the whole encoder by far.
-        (widening, first_bias), (crossing, second_bias), (narrowing, bias) = (
+        # Each hidden channel depends on no other one until the last convolution, so a part of them is computed at a
+        # time. All of them together would be the largest tensors of the whole encoder by far.
+        (expand, expand_bias), (depthwise, depthwise_bias), (project, bias) = (
             convolution.folded() for convolution in (self.conv1, self.conv2, self.conv3)
         )
         total = x + bias.to(x.dtype).view(-1, 1, 1)
-        for first in range(0, len(widening), HIDDEN_AT_ONCE):
-            some = slice(first, first + HIDDEN_AT_ONCE)
-            y = _gelu_of(F.conv2d(x, widening[some], first_bias[some]))
-            y = _gelu_of(F.conv2d(y, crossing[some], second_bias[some], padding=1, groups=y.shape[1]))
-            total += F.conv2d(y, narrowing[:, some])
-        return _gelu_of(total)
+        for first in range(0, len(expand), HIDDEN_AT_ONCE):
+            hidden = slice(first, first + HIDDEN_AT_ONCE)
+            y = _gelu(F.conv2d(x, expand[hidden], expand_bias[hidden]))
+            y = _gelu(F.conv2d(y, depthwise[hidden], depthwise_bias[hidden], padding=1, groups=y.shape[1]))
+            total += F.conv2d(y, project[:, hidden])
+        return _gelu(total)
 
 
 class Downsample(nn.Module):
@@ -106,7 +107,7 @@ class Downsample(nn.Module):
         self.conv3 = ConvNorm(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(_gelu_of(self.conv2(_gelu_of(self.conv1(x)))))
+        return self.conv3(_gelu(self.conv2(_gelu(self.conv1(x)))))
 
 
 class WindowAttention(nn.Module):
@@ -131,8 +132,8 @@ class WindowAttention(nn.Module):
 
     def _bias(self) -> Tensor:
         """Biases for every pair of tokens: heads x tokens x tokens."""
-        cells = torch.arange(self.window, device=self.attention_biases.device)
-        distance = (cells[:, None] - cells[None]).abs()
+        positions = torch.arange(self.window, device=self.attention_biases.device)
+        distance = (positions[:, None] - positions[None]).abs()
         index = distance[:, None, :, None] * self.window + distance[None, :, None, :]
         tokens = self.window * self.window
         return self.attention_biases[:, index.reshape(tokens, tokens)]
@@ -148,7 +149,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(width * EXPANSION, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(_gelu_of(self.fc1(self.norm(x))))
+        return self.fc2(_gelu(self.fc1(self.norm(x))))
 
 
 class AttentionBlock(nn.Module):
@@ -166,16 +167,13 @@ class AttentionBlock(nn.Module):
         return (x + self.mlp(x)).permute(0, 3, 1, 2)
 
     def _attend(self, x: Tensor) -> Tensor:
-        batch, width, height, breadth = x.shape
+        """Attention inside windows: BxCxHxW -> BxCxHxW."""
+        height, width = x.shape[2:]
         side = self.attn.window
-        # Whole windows; the published weights were trained with attention to the padded cells.
-        x = F.pad(x, (0, -breadth % side, 0, -height % side)).permute(0, 2, 3, 1)
-        rows, columns = x.shape[1] // side, x.shape[2] // side
-        windows = x.reshape(batch, rows, side, columns, side, width).transpose(2, 3)
-        windows = self.attn(windows.reshape(-1, side * side, width))
-        x = windows.view(batch, rows, columns, side, side, width).transpose(2, 3)
-        x = x.reshape(batch, rows * side, columns * side, width).permute(0, 3, 1, 2)
-        return x[:, :, :height, :breadth]
+        # The published weights were trained with attention to the padding of incomplete windows.
+        windows, padded = window_partition(x.permute(0, 2, 3, 1), side)
+        windows = self.attn(windows.flatten(1, 2)).unflatten(1, (side, side))
+        return window_unpartition(windows, side, padded, (height, width)).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
@@ -189,7 +187,7 @@ class Stage(nn.Module):
         )
         self.downsample: Downsample | None = None
         if index + 1 < len(WIDTHS):
-            # MobileSAM keeps the resolution before the last stage, so that the embedding has SAM's 64x64 cells.
+            # MobileSAM keeps the resolution before the last stage, so that the embedding has SAM's 64x64 tokens.
             stride = 1 if index + 2 == len(WIDTHS) else 2
             self.downsample = Downsample(width, WIDTHS[index + 1], stride)
 
@@ -233,8 +231,8 @@ def build_vit_t(image_size: int = IMAGE_SIZE) -> Sam:
     return assemble_sam(TinyViT(image_size), image_size, EMBED_DIM, mlp_dim=2048)
 
 
-def _gelu_of(x: Tensor) -> Tensor:
-    """GELU of a tensor that nobody else needs: in its place, unless its gradient will be asked for."""
+def _gelu(x: Tensor) -> Tensor:
+    """GELU of a tensor that is not needed afterwards: computed in place, unless gradients are."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
 
 
