@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from thfuse_sam.cli import app
+from thfuse_sam.commands import app
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
-from thfuse_sam.fusion.session import FusionSession, Limits
+from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.models import build_network
 from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.session import LimitSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 
@@ -53,7 +54,8 @@ def address(browser, pair, tmp_path_factory) -> Iterator[str]:
     torch.manual_seed(0)
     settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=0, stability_score_thresh=0)
     generator = AutomaticMaskGenerator(build_vit_nano(64).eval(), settings)
-    session = FusionSession(build_network("thfuse_lite"), generator, torch.device("cpu"), Limits(max_bytes=20_000))
+    limits = LimitSettings(max_upload_mb=0.02)
+    session = FusionSession(build_network("thfuse_lite"), generator, torch.device("cpu"), limits)
     samples = find_pairs(pair.ir.parents[1]).pairs
     with pytest.MonkeyPatch.context() as patch, app._listening("127.0.0.1", 0) as listener:
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")

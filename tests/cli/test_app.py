@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from thfuse_sam.cli import app
-from thfuse_sam.fusion.session import FusionSession, Limits
+from thfuse_sam.cli.app import build_parser, main
+from thfuse_sam.commands import app
+from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.models import build_network
 from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.session import LimitSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 
@@ -30,7 +32,8 @@ def environment() -> None:
 def session() -> FusionSession:
     torch.manual_seed(0)
     generator = AutomaticMaskGenerator(build_vit_nano(64).eval(), GeneratorSettings(points_per_side=2))
-    return FusionSession(build_network("thfuse_lite"), generator, torch.device("cpu"), Limits(max_bytes=1000))
+    limits = LimitSettings(max_upload_mb=0.001)
+    return FusionSession(build_network("thfuse_lite"), generator, torch.device("cpu"), limits)
 
 
 def client(session: FusionSession, files: Path, monkeypatch, *, host: str = "127.0.0.1", base: str | None = None):
@@ -53,20 +56,20 @@ def client(session: FusionSession, files: Path, monkeypatch, *, host: str = "127
 
 def test_without_gradio_says_how_to_get_it(monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert app.main([]) == 2
+    assert main([]) == 2
     assert "pip install 'th-fuse-sam[app]'" in capsys.readouterr().err
 
 
 def test_taken_port_is_an_error_in_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setattr(app, "_require_gradio", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert app.main(["--device", "cpu", "--port", str(taken.getsockname()[1])]) == 2
+        assert main(["--device", "cpu", "--port", str(taken.getsockname()[1])]) == 2
     err = capsys.readouterr().err
     assert "cannot listen there" in err and len(err.strip().splitlines()) == 1
 
 
 def test_listens_on_this_machine_alone_by_default() -> None:
-    options = app.build_parser().parse_command([])
+    options = build_parser().parse_command([]).options
     assert app.is_loopback(options.host) and not options.allow_folders
 
 

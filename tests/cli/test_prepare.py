@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thfuse_sam.cli import prepare as command
 from thfuse_sam.cli.prepare import main
+from thfuse_sam.commands import prepare as command
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.images import read_visible, write_image
 from thfuse_sam.masks.format import read_mask
@@ -38,7 +38,7 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_polygons_become_a_data_set_that_reads_back(data: Path) -> None:
-    assert main(["-d", "lm", "--output_dir", "out", "--visualize", "--num_samples", "2"]) == 0
+    assert main(["--data_dir", "lm", "--output_dir", "out", "--visualize", "--num_samples", "2"]) == 0
     mask = read_mask(Path("out/masks/0.npy"), (48, 64))
     assert mask.dtype == np.uint8
     assert (mask == 1).sum() == 800 - 100 and (mask == 2).sum() == 100, "larger objects have smaller numbers"
@@ -51,7 +51,7 @@ def test_polygons_become_a_data_set_that_reads_back(data: Path) -> None:
 
 
 def test_overlay_shows_the_objects(data: Path) -> None:
-    assert main(["-d", "lm", "--output_dir", "out", "--visualize", "--num_samples", "1"]) == 0
+    assert main(["--data_dir", "lm", "--output_dir", "out", "--visualize", "--num_samples", "1"]) == 0
     picture, image = read_visible(Path("out/overlays/0.png")), read_visible(data / "images/0.jpg")
     factor = picture.shape[0] // image.shape[0]
     small = picture[::factor, ::factor].astype(int)
@@ -62,9 +62,9 @@ def test_overlay_shows_the_objects(data: Path) -> None:
 
 
 def test_label_selection_merge_and_split(data: Path) -> None:
-    assert main(["-d", "lm", "--output_dir", "out", "--labels", "b"]) == 0
+    assert main(["--data_dir", "lm", "--output_dir", "out", "--labels", "b"]) == 0
     assert read_mask(Path("out/masks/0.npy"), None).sum() == 100
-    assert main(["-d", "lm", "--output_dir", "both", "--merge", "--val_ratio", "0.25", "--seed", "3"]) == 0
+    assert main(["--data_dir", "lm", "--output_dir", "both", "--merge", "--val_ratio", "0.25", "--seed", "3"]) == 0
     train, val = open_segmentation_dataset(Path("both/train")), open_segmentation_dataset(Path("both/val"))
     assert len(train) == 3 and len(val) == 1 and set(train.names + val.names) == set("0123")
     assert train[0].object_ids == (1,) and train[0].mask(1).sum() == 800
@@ -72,7 +72,10 @@ def test_label_selection_merge_and_split(data: Path) -> None:
 
 @pytest.mark.parametrize("selection", ["center", "random", "bbox"])
 def test_check_draws_prompts(data: Path, selection: str) -> None:
-    assert main(["--check", "-d", "lm", "--point_selection", selection, "--num_points", "2", "--num_samples", "2"]) == 0
+    assert (
+        main(["--check", "--data_dir", "lm", "--point_selection", selection, "--num_points", "2", "--num_samples", "2"])
+        == 0
+    )
     pictures = sorted(Path("results/check").iterdir())
     assert [path.name for path in pictures] == ["0.png", "2.png"]
     plain = command.draw_sample(open_segmentation_dataset(data)[0])
@@ -84,7 +87,7 @@ def test_check_draws_prompts(data: Path, selection: str) -> None:
 
 def test_check_reads_a_mixture(data: Path) -> None:
     Path("mixture.yaml").write_text("train:\n  - data_dir: lm\n    percentage: 0.5\n")
-    assert main(["--check", "-d", "mixture.yaml", "--output_dir", "look"]) == 0
+    assert main(["--check", "--data_dir", "mixture.yaml", "--output_dir", "look"]) == 0
     assert len(list(Path("look/lm").iterdir())) == 2
 
 
@@ -99,17 +102,17 @@ def test_embedded_images_are_written_as_they_are(tmp_path: Path, monkeypatch: py
     Path("lm").mkdir()
     content = {"shapes": shapes, "imagePath": "gone.jpg", "imageData": base64.b64encode(buffer.getvalue()).decode()}
     Path("lm/x.json").write_text(json.dumps(content))
-    assert main(["-d", "lm", "--output_dir", "out"]) == 0
+    assert main(["--data_dir", "lm", "--output_dir", "out"]) == 0
     assert Path("out/images/x.jpg").read_bytes() == buffer.getvalue()
 
 
 def test_bad_samples_stop_or_are_skipped(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("lm/images/2.jpg").unlink()
-    assert main(["-d", "lm", "--output_dir", "out"]) == 1
+    assert main(["--data_dir", "lm", "--output_dir", "out"]) == 1
     line = error(capsys)
     assert "2.json" in line and "is missing" in line and "--skip_bad" in line
     assert not Path("out").exists()
-    assert main(["-d", "lm", "--output_dir", "out", "--skip_bad"]) == 0
+    assert main(["--data_dir", "lm", "--output_dir", "out", "--skip_bad"]) == 0
     assert "skipped 1 of 4 as bad" in capsys.readouterr().err
     assert open_segmentation_dataset(Path("out")).names == ["0", "1", "3"]
 
@@ -119,7 +122,7 @@ def test_a_failure_while_writing_leaves_nothing(data: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("thfuse_sam.datasets.segmentation.prepared.write_mask", full)
-    assert main(["-d", "lm", "--output_dir", "out"]) == 1
+    assert main(["--data_dir", "lm", "--output_dir", "out"]) == 1
     assert list(Path("out").iterdir()) == []
 
 
@@ -127,16 +130,16 @@ def test_a_failure_while_writing_leaves_nothing(data: Path, monkeypatch: pytest.
     ("arguments", "message"),
     [
         ([], "give --data_dir, or --download"),
-        (["-d", "lm", "--download", "pennfudan"], "give --data_dir, or --download"),
-        (["-d", "lm"], "--output_dir is not given"),
-        (["-d", "missing", "--output_dir", "out"], "--data_dir missing: no such folder"),
-        (["--download", "cats"], "--download cats: unknown; known are pennfudan"),
-        (["-d", "lm", "--output_dir", "lm/out"], "lies in --data_dir"),
-        (["-d", "lm", "--output_dir", "out", "--labels", "zebra"], "labels are a, b"),
-        (["-d", "lm", "--check", "--point_selection", "middle"], "--point_selection"),
-        (["-d", "lm", "--check", "--num_points", "0"], "--num_points"),
-        (["-d", "mix.yaml", "--output_dir", "out"], "a mixture is drawn anew"),
-        (["-d", "lm", "--output_dir", "taken"], "holds annotations.json already"),
+        (["--data_dir", "lm", "--download", "pennfudan"], "give --data_dir, or --download"),
+        (["--data_dir", "lm"], "--output_dir is not given"),
+        (["--data_dir", "missing", "--output_dir", "out"], "--data_dir missing: no such folder"),
+        (["--download", "cats"], "--download cats: must be one of pennfudan"),
+        (["--data_dir", "lm", "--output_dir", "lm/out"], "lies in --data_dir"),
+        (["--data_dir", "lm", "--output_dir", "out", "--labels", "zebra"], "labels are a, b"),
+        (["--data_dir", "lm", "--check", "--point_selection", "middle"], "--point_selection"),
+        (["--data_dir", "lm", "--check", "--num_points", "0"], "--num_points"),
+        (["--data_dir", "mix.yaml", "--output_dir", "out"], "a mixture is drawn anew"),
+        (["--data_dir", "lm", "--output_dir", "taken"], "holds annotations.json already"),
     ],
 )
 def test_wrong_usage(data: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -9,11 +9,12 @@ from PIL import Image
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, UsageError
 from thfuse_sam.fusion.fusing import fuse_pairs
-from thfuse_sam.fusion.session import FusionSession, Limits, RememberedPoints
+from thfuse_sam.fusion.session import FusionSession, RememberedPoints
 from thfuse_sam.images import read_visible
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.models import build_network
 from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.session import LimitSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 
@@ -35,7 +36,7 @@ def network() -> torch.nn.Module:
 
 @pytest.fixture
 def session(network, generator) -> FusionSession:
-    return FusionSession(network, generator, CPU, Limits(max_bytes=100_000, max_pixels=10_000))
+    return FusionSession(network, generator, CPU, LimitSettings(max_upload_mb=0.1, max_megapixels=0.01))
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_too_many_pixels_are_refused_before_decoding(session, files, tmp_path) -
 
 def test_too_many_bytes_are_refused(session, files, tmp_path) -> None:
     (tmp_path / "fat.png").write_bytes(b"\0" * 200_000)
-    with pytest.raises(ImageReadError, match=r"^fat\.png: 0\.191 MiB, more than the 0\.0954 MiB allowed"):
+    with pytest.raises(ImageReadError, match=r"^fat\.png: 0\.191 MiB, more than the 0\.1 MiB allowed"):
         session.open(files[0], tmp_path / "fat.png")
 
 

@@ -1,184 +1,23 @@
-"""`thfuse-app`: options -> session -> a page served on this machine. The page itself is in `app_page.py`."""
+"""`thfuse-app`."""
 
-import argparse
-import contextlib
-import ipaddress
-import logging
-import os
-import socket
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from thfuse_sam.cli import common
-from thfuse_sam.cli.test import SAMPLE, SHIPPED_MODEL
-from thfuse_sam.datasets.pairs import ImagePair, find_pairs
-from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import PairError, UsageError
-from thfuse_sam.fusion.opening import load_network
-from thfuse_sam.fusion.session import FusionSession, Limits
-
-_CACHE_SECONDS = 3600  # pictures of the page are removed when they are this old
-
-log = logging.getLogger(__name__)
+from thfuse_sam.cli.parser import CommandLine, CommandParser
+from thfuse_sam.cli.run import run
+from thfuse_sam.options.app import AppOptions
 
 
-def build_parser() -> common.CommandParser:
-    parser = common.CommandParser("thfuse-app", "Fuse pairs of your own in a browser.")
-    parser.add_argument("--model_path", type=Path, help=f"checkpoint of train.py (None: the shipped {SHIPPED_MODEL})")
-    parser.add_argument("--sam_checkpoint", type=Path, help="SAM weights (None: those of --sam_model_type)")
-    parser.add_argument("--sam_model_type", default="vit_nano", help="auto, vit_h, vit_l, vit_b, vit_t or vit_nano")
-    parser.add_argument("--sample_path", type=Path, default=Path(SAMPLE), help="folder of pairs to pick from")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    group = parser.add_argument_group("server")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: reachable by others")
-    group.add_argument("--port", type=common.natural_int, default=7860, help="0: any free one")
-    group.add_argument(
-        "--allow_folders",
-        action="store_true",
-        help="offer fusing folders of this machine also where others can reach the page",
-    )
-    defaults = Limits()
-    group.add_argument(
-        "--max_upload_mb", type=common.positive_float, default=defaults.max_bytes / 2**20, help="MiB a file"
-    )
-    group.add_argument(
-        "--max_megapixels", type=common.positive_float, default=defaults.max_pixels / 1e6, help="of an image"
-    )
-    parser.add_config_option()
-    return parser
+def build_parser() -> CommandParser[AppOptions]:
+    return CommandParser("thfuse-app", "Fuse pairs of your own in a browser.", AppOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command until it is interrupted; returns its exit status."""
-    return common.run(build_parser(), _serve, argv)
+    return run(build_parser(), _work, argv)
 
 
-def _serve(options: argparse.Namespace) -> int:
-    _require_gradio()
-    limits = Limits(int(options.max_upload_mb * 2**20), int(options.max_megapixels * 1e6))
-    device = resolve_device(options.device)
-    model_path = options.model_path or common.find_shipped(Path(SHIPPED_MODEL))
-    with _listening(options.host, options.port) as listener, _own_files() as files:
-        network, spec = load_network(model_path)
-        generator = common.build_generator(options, device)
-        session = FusionSession(network, generator, device, limits)
-        app = build_app(
-            session,
-            find_samples(options.sample_path),
-            files,
-            host=options.host,
-            folders=options.allow_folders or is_loopback(options.host),
-            facts=f"Network {spec.name}, masks by {options.sam_model_type}, on {device}",
-        )
-        address = listener.getsockname()
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        log.info("open http://%s:%d in a browser; Ctrl-C stops", host, address[1])
-        _run_server(app, listener)
+def _work(command: CommandLine[AppOptions]) -> int:
+    from thfuse_sam.commands.app import serve
+
+    serve(command.options)
     return 0
-
-
-def build_app(
-    session: FusionSession,
-    samples: Sequence[ImagePair],
-    files: Path,
-    *,
-    host: str = "127.0.0.1",
-    folders: bool = True,
-    facts: str = "",
-) -> Any:
-    """The ASGI application: the page, and the checks of what reaches it.
-
-    Args:
-        session: fuses; its limits apply to uploads.
-        samples: pairs to pick from.
-        files: folder for uploads and results, private to this app; `GRADIO_TEMP_DIR` must name it.
-        host: address that will be listened on. On a loopback address only requests to a local name are answered, so
-            that no foreign web page gets in by a name of its own that leads here.
-        folders: whether folders of this machine can be read and written from the page.
-        facts: one line on what fuses, for the page's head.
-    """
-    import fastapi
-    import gradio
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    from thfuse_sam.cli import app_page
-
-    page = app_page.build_page(session, samples, files, folders=folders, facts=facts, cache_seconds=_CACHE_SECONDS)
-    app = fastapi.FastAPI(openapi_url=None)
-    if is_loopback(host):
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
-    return gradio.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        server_name=host,
-        allowed_paths=sorted({str(path.parent.resolve()) for pair in samples for path in (pair.ir, pair.vi)}),
-        show_error=False,
-        max_file_size=session.limits.max_bytes,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        run_history=False,
-        footer_links=[],
-        theme=app_page.theme(),
-        css=app_page.CSS,
-    )
-
-
-def find_samples(folder: Path) -> list[ImagePair]:
-    """The pairs to pick from; none, with a warning, where the folder holds none."""
-    try:
-        return find_pairs(common.find_shipped(folder)).pairs
-    except PairError as error:
-        log.warning("no samples: %s", error)
-        return []
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _require_gradio() -> None:
-    # Before the import: they are read at that time.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"thfuse-app needs Gradio ({error}); pip install 'th-fuse-sam[app]'") from error
-
-
-@contextlib.contextmanager
-def _own_files() -> Iterator[Path]:
-    """A folder for uploads and results that goes when the app does."""
-    with tempfile.TemporaryDirectory(prefix="thfuse-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound before anything is loaded, so that a taken port is reported at once. Raises UsageError."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(
-            f"--host {host} --port {port}: cannot listen there ({reason}); give another --port, or 0 for any free one"
-        ) from error
-    with listener:
-        yield listener
-
-
-def _run_server(app: Any, listener: socket.socket) -> None:
-    import uvicorn
-
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    uvicorn.Server(config).run(sockets=[listener])

@@ -166,7 +166,8 @@ def _help(field: _Field) -> str:
     info, default = info_of(field), field.default
     text = info.default_text
     if text is None and not any(default is nothing for nothing in (None, False, (), dataclasses.MISSING)):
-        text = " ".join(str(item) for item in default) if isinstance(default, tuple) else str(default)
+        items = default if isinstance(default, tuple) else ("on" if default is True else default,)
+        text = " ".join(str(item) for item in items)
     shown = f"{info.help} (default: {text})" if text is not None else info.help
     return spell_options(shown).replace("%", "%%")
 

@@ -20,20 +20,13 @@ from thfuse_sam.images import ImageArray, as_rgb, image_size
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
+from thfuse_sam.options.session import LimitSettings
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, EagerPoints
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
 
 _MAX_REMEMBERED_BYTES = 256 * 2**20  # of one image's decoded points
 _MASKS_PER_POINT = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Limits of an image that a session opens; larger ones are refused before they are decoded."""
-
-    max_bytes: int = 50 * 2**20  # of the file
-    max_pixels: int = 16_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +106,9 @@ class FusionSession:
         network: nn.Module,
         generator: AutomaticMaskGenerator,
         device: torch.device,
-        limits: Limits | None = None,
+        limits: LimitSettings | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or LimitSettings()
         self._network = network.to(device).eval()
         self._device = device
         self._sam = generator.sam

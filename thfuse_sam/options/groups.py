@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from thfuse_sam.options.fields import AUTO, Options, option
+from thfuse_sam.options.fields import AUTO, Options, option, redefault
 from thfuse_sam.options.generator import MODEL_TYPE_NAMES
 
 DEFAULT_MASKS_DIR = Path("precomputed_masks")
@@ -33,11 +34,24 @@ class PairOptions(FolderOptions, group=FolderOptions.group):
 class SamOptions(Options, group="SAM"):
     """Which Segment Anything model."""
 
-    sam_checkpoint: Path | None = option(
-        None, "SAM weights", default_text="those of the model type, see the README", aliases=("checkpoint",)
+    sam_checkpoint: Path | None = option(None, "SAM weights", default_text="those of the model type, see the README")
+    sam_model_type: str = option(AUTO, "which SAM; auto: the checkpoint's", choices=MODEL_TYPE_NAMES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedSamOptions(SamOptions, group=SamOptions.group):
+    """Which Segment Anything model, of those that finetune.py trained too."""
+
+    sam_checkpoint: Path | None = redefault(
+        SamOptions,
+        "sam_checkpoint",
+        None,
+        help="SAM weights, whole or trained by finetune.py",
+        aliases=("checkpoint", "checkpoint_path"),
     )
-    sam_model_type: str = option(
-        AUTO, "which SAM; auto: the checkpoint's", choices=MODEL_TYPE_NAMES, aliases=("model_type", "-m")
+    sam_model_type: str = redefault(SamOptions, "sam_model_type", AUTO, aliases=("model_type", "-m"))
+    base_checkpoint: Path | None = option(
+        None, "what trained weights were tuned from", default_text="beside them or in the cache"
     )
 
 
@@ -64,3 +78,26 @@ class DeviceOptions(Options, group="device"):
     """Where to compute."""
 
     device: str = option(AUTO, "auto, cpu, cuda or cuda:1", aliases=("-g",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options, group="network"):
+    """Which trained fusion network."""
+
+    model_path: Path | None = option(None, "checkpoint of train.py", default_text=f"the shipped {SHIPPED_MODEL}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationOptions(Options, group="data"):
+    """Which annotated images, and what is taken of them."""
+
+    data_dir: Path | None = option(
+        None, "annotated images: a folder, a COCO .json or a mixture .yaml", aliases=("data_root",)
+    )
+    labels: tuple[str, ...] | None = option(None, "only objects of these classes", metavar="LABEL", default_text="all")
+    merge: bool = option(False, "make all objects of an image one")
+    skip_bad: bool = option(False, "leave bad samples out and count them")
+    point_selection: Literal["center", "random", "bbox"] | None = option(
+        None, "one kind of prompt: the point farthest inside, random points, or a jittered box"
+    )
+    num_points: int = option(1, "points of a prompt that has several", low=1, metavar="N")

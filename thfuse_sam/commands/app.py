@@ -1,0 +1,152 @@
+"""A page that fuses pairs in a browser, served as `AppOptions` say. The page itself is in `app_page.py`."""
+
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from thfuse_sam.commands.inputs import build_generator
+from thfuse_sam.datasets.pairs import ImagePair, find_pairs
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import PairError, UsageError, naming
+from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion.session import FusionSession
+from thfuse_sam.options.app import AppOptions
+from thfuse_sam.options.groups import SHIPPED_MODEL
+from thfuse_sam.shipped import find_shipped
+
+_CACHE_SECONDS = 3600  # pictures of the page are removed when they are this old
+
+log = logging.getLogger(__name__)
+
+
+def serve(options: AppOptions) -> None:
+    """Serve the page until an interrupt. Raises ThFuseError."""
+    _require_gradio()
+    device = resolve_device(options.device)
+    model_path = options.model_path or find_shipped(SHIPPED_MODEL)
+    with _listening(options.host, options.port) as listener, _own_files() as files:
+        with naming("model_path", model_path):
+            network, spec = load_network(model_path)
+        app = build_app(
+            FusionSession(network, build_generator(options, device), device, options),
+            find_samples(options.sample_path),
+            files,
+            host=options.host,
+            folders=options.allow_folders or is_loopback(options.host),
+            facts=f"Network {spec.name}, masks by {options.sam_model_type}, on {device}",
+        )
+        address = listener.getsockname()
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        log.info("open http://%s:%d in a browser; Ctrl-C stops", host, address[1])
+        _run_server(app, listener)
+
+
+def build_app(
+    session: FusionSession,
+    samples: Sequence[ImagePair],
+    files: Path,
+    *,
+    host: str = "127.0.0.1",
+    folders: bool = True,
+    facts: str = "",
+) -> Any:
+    """The ASGI application: the page, and the checks of what reaches it.
+
+    Args:
+        session: fuses; its limits apply to uploads.
+        samples: pairs to pick from.
+        files: folder for uploads and results, private to this app; `GRADIO_TEMP_DIR` must name it.
+        host: address that will be listened on. On a loopback address only requests to a local name are answered, so
+            that no foreign web page gets in by a name of its own that leads here.
+        folders: whether folders of this machine can be read and written from the page.
+        facts: one line on what fuses, for the page's head.
+    """
+    import fastapi
+    import gradio
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from thfuse_sam.commands import app_page
+
+    page = app_page.build_page(session, samples, files, folders=folders, facts=facts, cache_seconds=_CACHE_SECONDS)
+    app = fastapi.FastAPI(openapi_url=None)
+    if is_loopback(host):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
+    return gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        server_name=host,
+        allowed_paths=sorted({str(path.parent.resolve()) for pair in samples for path in (pair.ir, pair.vi)}),
+        show_error=False,
+        max_file_size=session.limits.max_bytes,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        theme=app_page.theme(),
+        css=app_page.CSS,
+    )
+
+
+def find_samples(folder: Path) -> list[ImagePair]:
+    """The pairs to pick from; none, with a warning, where the folder holds none."""
+    try:
+        return find_pairs(find_shipped(folder)).pairs
+    except PairError as error:
+        log.warning("no samples: %s", error)
+        return []
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_gradio() -> None:
+    # Before the import: they are read at that time.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"thfuse-app needs Gradio ({error}); pip install 'th-fuse-sam[app]'") from error
+
+
+@contextlib.contextmanager
+def _own_files() -> Iterator[Path]:
+    """A folder for uploads and results that goes when the app does."""
+    with tempfile.TemporaryDirectory(prefix="thfuse-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket bound before anything is loaded, so that a taken port is reported at once. Raises UsageError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"`host` {host} `port` {port}: cannot listen there ({reason}); give another `port`, or 0 for any free one"
+        ) from error
+    with listener:
+        yield listener
+
+
+def _run_server(app: Any, listener: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,101 @@
+"""Masks of an image or of a folder of images, as `PredictOptions` say."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from segment_anything.modeling import Sam
+from tqdm import tqdm
+
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import ImageReadError, OptionError, UsageError, naming
+from thfuse_sam.files import remove_abandoned, require_writable
+from thfuse_sam.finetune.prediction import (
+    ImagePredictor,
+    ObjectPrompt,
+    PredictionWriter,
+    automatic_predictor,
+    prompted_predictor,
+)
+from thfuse_sam.images import read_for_sam
+from thfuse_sam.options.predict import PredictOptions
+from thfuse_sam.sam.export import load_any
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted and written."""
+
+    model_type: str
+    images: int  # with their masks written
+    objects: int
+    failures: list[str]  # one line for each image that could not be read
+
+
+def predict_masks(options: PredictOptions) -> Prediction:
+    """Write the masks of each image, one for each prompt, or of everything without any. Raises ThFuseError."""
+    prompts = _prompts(options)
+    images = _images(options.input)
+    require_writable("output_dir", options.output_dir)
+    device = resolve_device(options.device)
+    with naming("sam_checkpoint", options.sam_checkpoint):
+        sam, model_type = load_any(
+            options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint, device=device
+        )
+    predictor = prompted_predictor(sam, prompts) if prompts else _automatic(options, sam, model_type)
+    if options.output_dir.is_dir():
+        remove_abandoned(options.output_dir)
+    prediction = _predict(options, images, predictor, model_type)
+    log.info("%d masks of %d images by %s in %s", prediction.objects, prediction.images, model_type, options.output_dir)
+    for failure in prediction.failures:
+        log.error("failed: %s", failure)
+    return prediction
+
+
+def _prompts(options: PredictOptions) -> list[ObjectPrompt]:
+    if any(not any(point.label for point in points) for points in options.points):
+        raise UsageError("`points`: an object has no point inside; give at least one X,Y")
+    prompts = [ObjectPrompt(tuple((point.x, point.y, point.label) for point in points)) for points in options.points]
+    return prompts + [ObjectPrompt(box=(box.x0, box.y0, box.x1, box.y1)) for box in options.boxes]
+
+
+def _images(path: Path) -> dict[str, Path]:
+    """Name (below its folder, without suffix) -> file."""
+    if path.is_file():
+        return {path.stem: path}
+    if not path.is_dir():
+        raise OptionError("input", path, "no such file or folder; give an image or a folder of images")
+    images = list_images(path)
+    if not images:
+        raise OptionError("input", path, "holds no image; give a folder of PNG, JPEG, BMP or TIFF files")
+    return images
+
+
+def _automatic(options: PredictOptions, sam: Sam, model_type: str) -> ImagePredictor:
+    return automatic_predictor(AutomaticMaskGenerator(sam, options.generator_settings(model_type)))
+
+
+def _predict(
+    options: PredictOptions, images: dict[str, Path], predictor: ImagePredictor, model_type: str
+) -> Prediction:
+    writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
+    failures: list[str] = []
+    objects = 0
+    for name, path in tqdm(images.items(), unit=" images", disable=None, leave=False):
+        try:
+            with naming("input", options.input):
+                image = read_for_sam(path, options.modality)
+        except ImageReadError as error:
+            if len(images) == 1:
+                raise
+            failures.append(str(error))
+            continue
+        masks = predictor(image)
+        objects += len(masks)
+        writer.write(name, path.name if len(images) == 1 else f"{name}{path.suffix}", image, masks)
+    writer.close()
+    return Prediction(model_type, len(images) - len(failures), objects, failures)

@@ -1,0 +1,114 @@
+"""Checking annotated images and writing them as a data set, as `PrepareOptions` say."""
+
+import logging
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from thfuse_sam.datasets.prompts import PromptMix, sample_prompts
+from thfuse_sam.datasets.segmentation import SegmentationDataset, open_segmentation_dataset
+from thfuse_sam.datasets.segmentation.known_sets import fetch, find_known_set
+from thfuse_sam.datasets.segmentation.mixture import Mixture
+from thfuse_sam.datasets.segmentation.prepared import ANNOTATIONS, CONTENT, PreparedWriter
+from thfuse_sam.errors import OptionError, UsageError
+from thfuse_sam.files import make_directory
+from thfuse_sam.images import write_image
+from thfuse_sam.options.prepare import CHECK_DIR, KNOWN_SETS, PrepareOptions
+from thfuse_sam.report.prompts import draw_sample
+
+OVERLAYS = "overlays"
+
+log = logging.getLogger(__name__)
+
+
+def prepare_data(options: PrepareOptions) -> list[Path]:
+    """Check annotated images, and write or draw them; the folders that were written. Raises ThFuseError."""
+    if (options.data_dir is None) == (options.download is None):
+        raise UsageError(f"give `data_dir`, or `download` with one of {', '.join(KNOWN_SETS)}")
+    output = None if options.check else options.output_dir
+    if output is None and not (options.check or options.download):
+        raise UsageError("`output_dir` is not given; name a folder to write, or look with `check`")
+    if output is not None:
+        _require_free(output, options.data_dir)
+    path = options.data_dir
+    if options.download is not None:
+        path = fetch(find_known_set(options.download))
+        log.info("%s lies in %s", options.download, path)
+    if output is None and not options.check:
+        return []
+    assert path is not None
+    dataset = open_segmentation_dataset(
+        path, labels=options.labels, merge=options.merge, skip_bad=options.skip_bad, seed=options.seed
+    )
+    if output is None:
+        return [_check(options, dataset)]
+    if isinstance(dataset, Mixture):
+        raise OptionError("data_dir", path, "a mixture is drawn anew each epoch; look at it with `check`")
+    parts = {output: dataset}
+    if options.val_fraction:
+        train, val = dataset.split(options.val_fraction, options.seed)
+        parts = {output / "train": train, output / "val": val}
+    for folder, part in parts.items():
+        _write(options, part, folder)
+    return list(parts)
+
+
+def _require_free(output: Path, data_dir: Path | None) -> None:
+    """Refuse an output folder that holds a data set, or that lies in the data folder, where it would be read."""
+    for folder in (output, output / "train", output / "val"):
+        taken = [name for name in CONTENT if (folder / name).exists()]
+        if taken:
+            raise OptionError("output_dir", output, f"holds {taken[0]} already; choose another or remove it")
+    if data_dir is not None and output.resolve().is_relative_to(data_dir.resolve()):
+        raise OptionError("output_dir", output, "lies in `data_dir`; choose one beside it")
+
+
+def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
+    """Draw samples as the loader yields them, with the prompts that training would draw; the folder of pictures."""
+    folder = make_directory(options.output_dir or CHECK_DIR)
+    mix = PromptMix.from_selection(options.point_selection or "center", options.num_points)
+    rng = np.random.default_rng(options.seed)
+    for index in _spread(len(dataset), options.num_samples):
+        sample = dataset[index]
+        path = folder / f"{sample.name}.png"
+        write_image(path, draw_sample(sample, sample_prompts(sample, sample.object_ids, mix, rng)))
+        log.info("%s: objects %d, %s", path, len(sample.object_ids), _class_counts(Counter(sample.categories.values())))
+    return folder
+
+
+def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) -> None:
+    """Write a data set that `open_segmentation_dataset` reads; what is half-done when it fails is removed."""
+    writer = PreparedWriter(folder)
+    drawn = set(_spread(len(dataset), options.num_samples)) if options.visualize else set()
+    classes: Counter[str] = Counter()
+    objects = 0
+    try:
+        for index in tqdm(range(len(dataset)), f"writing {folder}", disable=None, leave=False):
+            sample = dataset[index]
+            writer.add(sample, dataset.image_path(index))
+            classes.update(sample.categories.values())
+            objects += len(sample.object_ids)
+            if index in drawn:
+                write_image(folder / OVERLAYS / f"{sample.name}.png", draw_sample(sample))
+        writer.close()
+    except BaseException:
+        for name in (*CONTENT, OVERLAYS):
+            if name != ANNOTATIONS:
+                shutil.rmtree(folder / name, ignore_errors=True)
+        raise
+    log.info("%s: %d images, %d objects, %s", folder, len(dataset), objects, _class_counts(classes))
+    if drawn:
+        log.info("%d pictures to look at in %s", len(drawn), folder / OVERLAYS)
+
+
+def _class_counts(classes: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(classes.items())) or "no class names"
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """`count` indices below `total` at even distances, all of them where there are fewer."""
+    count = min(total, count)
+    return [index * total // count for index in range(count)]

@@ -1,0 +1,85 @@
+"""Options of `predict.py`."""
+
+import math
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from thfuse_sam.options.fields import Options, option
+from thfuse_sam.options.generator import GeneratorOptions
+from thfuse_sam.options.groups import DeviceOptions, TunedSamOptions
+
+MaskFormat = Literal["npy", "png", "coco"]
+MASK_FORMATS: tuple[MaskFormat, ...] = get_args(MaskFormat)
+
+
+@dataclass(frozen=True)
+class PointPrompt:
+    """A point in pixels, inside or outside of an object."""
+
+    x: float
+    y: float
+    label: int = 1  # 1 inside, 0 outside
+    WANTED: ClassVar = "X,Y, or X,Y,LABEL with LABEL inside (1) or outside (0), such as 120,80"
+
+    @classmethod
+    def parse(cls, text: str) -> "PointPrompt":
+        """The point that a text such as "120,80" or "120,80,0" means. Raises ValueError."""
+        x, y, label = (*_numbers(text), 1.0)[:3]
+        if label not in (0, 1):
+            raise ValueError(text)
+        return cls(x, y, int(label))
+
+
+@dataclass(frozen=True)
+class BoxPrompt:
+    """A box around an object, in pixels."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    WANTED: ClassVar = "X0,Y0,X1,Y1, such as 10,20,200,180"
+
+    @classmethod
+    def parse(cls, text: str) -> "BoxPrompt":
+        """The box that a text such as "10,20,200,180" means. Raises ValueError."""
+        return cls(*_numbers(text))
+
+
+def _numbers(text: str) -> list[float]:
+    numbers = [float(word) for word in text.split(",")]
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(text)
+    return numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions(Options, group="prompts, the same for each image, in pixels"):
+    """What is known of the objects; without any prompt, masks of everything are made."""
+
+    points: tuple[tuple[PointPrompt, ...], ...] = option(
+        (),
+        "points of one object, 0 for outside; give the option again for another object",
+        metavar="X,Y[,0]",
+    )
+    boxes: tuple[BoxPrompt, ...] = option((), "one object each", metavar="X0,Y0,X1,Y1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionOptions(Options, group="output"):
+    """What is written."""
+
+    output_dir: Path = option(Path("results/predict"), "folder of the masks")
+    format: tuple[MaskFormat, ...] = option(("npy",), "label maps as .npy or PNG, COCO JSON", metavar="npy|png|coco")
+    overlay: bool = option(False, "also draw the masks over the images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(
+    TunedSamOptions, DeviceOptions, PromptOptions, GeneratorOptions, PredictionOptions, group=TunedSamOptions.group
+):
+    """Which images get masks, and by which model."""
+
+    input: Path = option(MISSING, "an image or a folder of images", aliases=("image", "-i"))
+    modality: Literal["ir", "vi"] = option("vi", "ir reads 16-bit thermal images and grey")
