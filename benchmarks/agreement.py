@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.masks.format import label_map
+from thfuse_sam.masks.format import paint_label_map
 
 Masks = list[npt.NDArray[np.bool_]]
 
@@ -12,7 +12,7 @@ def equal_pixels(expected: Masks, actual: Masks) -> float:
     """Fraction of pixels at which the label maps of two lists of masks agree; 1 where both are empty."""
     if not expected or not actual:
         return float(len(expected) == len(actual))
-    first, second = (label_map(masks, masks[0].shape) for masks in (expected, actual))
+    first, second = (paint_label_map(masks, masks[0].shape) for masks in (expected, actual))
     return float((first == second).mean())
 
 

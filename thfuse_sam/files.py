@@ -29,7 +29,8 @@ _HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:16]
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def as_output_error(path: Path) -> Iterator[None]:
+    """Turn what the system says about writing `path` into an OutputError that names it."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
@@ -108,7 +109,7 @@ def _is_abandoned(path: str) -> bool:
 
 def make_directory(path: Path) -> Path:
     """Make `path` and its parents and check that files can be made in it. Raises OutputError."""
-    with _as_output_error(path):
+    with as_output_error(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = partial_path(path / "probe")
         try:
@@ -133,7 +134,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Parent folders are made. On any error nothing is left behind and an older file at `path` stays.
     Raises OutputError where the system refuses. Safe in threads and processes that share a folder.
     """
-    with _as_output_error(path):
+    with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not mkstemp: its files are private to the user, and results are to be as readable as any other file.
         partial = partial_path(path)

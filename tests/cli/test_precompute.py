@@ -19,7 +19,7 @@ from thfuse_sam.errors import DownloadError
 from thfuse_sam.files import file_sha256
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam import checkpoints
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, Instance
@@ -89,7 +89,7 @@ def test_end_to_end(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[
     assert run(checkpoint, "--save_instances", "--preview", "4") == 0
 
     tree = MaskTree(Path("precomputed_masks"))
-    assert tree.names("ir") == tree.names("vi") == tree.instance_names("vi") == ["0001", "夜/scène"]
+    assert tree.names("ir") == tree.names("vi") == tree.names("vi", INSTANCES_SUFFIX) == ["0001", "夜/scène"]
     manifest = Manifest.load(tree.root)
     assert manifest.signature.model_type == "vit_nano"
     assert manifest.signature.generator["points_per_side"] == 3

@@ -11,11 +11,11 @@ import pytest
 from thfuse_sam.errors import MaskReadError, OutputError
 from thfuse_sam.masks.format import (
     guidance_inputs,
-    label_map,
-    labels,
-    mask_stamp,
+    mask_shape_and_time,
+    paint_label_map,
     placeholder_guidance,
     read_mask,
+    segment_labels,
     write_mask,
 )
 
@@ -32,24 +32,24 @@ def box(top: int, bottom: int, left: int, right: int, shape: tuple[int, int] = (
 def test_smaller_segments_are_painted_over_larger_ones() -> None:
     small, large = box(2, 4, 2, 4), box(0, 6, 0, 6)
     for order in ([small, large], [large, small]):
-        painted = label_map(np.stack(order), (8, 10))
+        painted = paint_label_map(np.stack(order), (8, 10))
         assert painted.dtype == np.uint8
         np.testing.assert_array_equal(painted == 2, small)
         np.testing.assert_array_equal(painted > 0, large)
 
 
 def test_equal_areas_keep_their_order() -> None:
-    painted = label_map([box(0, 2, 0, 2), box(4, 6, 4, 6), box(1, 3, 1, 3)], (8, 10))
+    painted = paint_label_map([box(0, 2, 0, 2), box(4, 6, 4, 6), box(1, 3, 1, 3)], (8, 10))
     assert (painted[0, 0], painted[5, 5], painted[1, 1]) == (1, 2, 3)
 
 
 def test_hidden_segment_leaves_its_number_unused() -> None:
-    painted = label_map([box(0, 4, 0, 4), box(0, 4, 0, 4), box(5, 6, 5, 6)], (8, 10))
+    painted = paint_label_map([box(0, 4, 0, 4), box(0, 4, 0, 4), box(5, 6, 5, 6)], (8, 10))
     assert np.unique(painted).tolist() == [0, 2, 3]
 
 
 def test_no_segment() -> None:
-    painted = label_map(np.zeros((0, 8, 10), dtype=bool), (8, 10))
+    painted = paint_label_map(np.zeros((0, 8, 10), dtype=bool), (8, 10))
     assert painted.shape == (8, 10) and painted.dtype == np.uint8 and not painted.any()
 
 
@@ -57,14 +57,14 @@ def test_no_segment() -> None:
 def test_type_by_number_of_segments(count: int, kind: type) -> None:
     masks = np.zeros((count, 20, 20), dtype=bool)
     masks.reshape(count, -1)[np.arange(count), np.arange(count)] = True
-    painted = label_map(masks, (20, 20))
+    painted = paint_label_map(masks, (20, 20))
     assert painted.dtype == kind
     np.testing.assert_array_equal(painted.ravel()[:count], np.arange(1, count + 1))
 
 
 def test_mask_of_another_shape() -> None:
     with pytest.raises(ValueError, match="the image"):
-        label_map([box(0, 2, 0, 2)], (10, 8))
+        paint_label_map([box(0, 2, 0, 2)], (10, 8))
 
 
 # What the network gets
@@ -89,11 +89,11 @@ def test_guidance_of_union_masks() -> None:
     np.testing.assert_array_equal(guidance_inputs(soft > 0.5), [[[0, 0, 1]], [[0, 1, 1]]])
 
 
-def test_labels() -> None:
-    assert labels(np.array([[0, 9]], dtype=np.uint8)).tolist() == [[0, 9]]
-    assert labels(np.array([[False, True]])).tolist() == [[0, 1]]
-    assert labels(np.array([[0.5, 0.6]], dtype=np.float32)).tolist() == [[0, 1]]
-    assert labels(np.array([[65535]], dtype=np.uint16)).dtype == np.int64
+def test_segment_labels() -> None:
+    assert segment_labels(np.array([[0, 9]], dtype=np.uint8)).tolist() == [[0, 9]]
+    assert segment_labels(np.array([[False, True]])).tolist() == [[0, 1]]
+    assert segment_labels(np.array([[0.5, 0.6]], dtype=np.float32)).tolist() == [[0, 1]]
+    assert segment_labels(np.array([[65535]], dtype=np.uint16)).dtype == np.int64
 
 
 def test_placeholder() -> None:
@@ -115,7 +115,7 @@ def test_write_and_read_back(tmp_path: Path, kind: type, view: bool) -> None:
     np.testing.assert_array_equal(read, stored)
     assert read.dtype == kind and read.flags.writeable and read.flags.c_contiguous
     np.testing.assert_array_equal(np.load(path, allow_pickle=False), stored)
-    assert mask_stamp(path)[0] == stored.shape
+    assert mask_shape_and_time(path)[0] == stored.shape
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -239,7 +239,7 @@ def test_huge_claim_is_refused_before_memory_is_asked_for(tmp_path: Path) -> Non
             with pytest.raises(MaskReadError, match="truncated"):
                 read_mask(path, shape)
         with pytest.raises(MaskReadError, match="truncated"):
-            mask_stamp(path)
+            mask_shape_and_time(path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()

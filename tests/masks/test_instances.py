@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thfuse_sam.errors import MaskReadError
-from thfuse_sam.masks.format import label_map
+from thfuse_sam.masks.format import paint_label_map
 from thfuse_sam.masks.instances import encode_instances, read_instances
 
 
@@ -40,7 +40,7 @@ def test_write_and_read_back_in_the_order_of_the_labels(tmp_path: Path) -> None:
         assert record["area"] == instance.area
         assert record["bbox"] == list(instance.bbox) and record["point_coords"] == [list(instance.point)]
     # A record's label is its number in the label map.
-    painted = label_map([instance.mask for instance in instances], shape)
+    painted = paint_label_map([instance.mask for instance in instances], shape)
     for record in records:
         assert record["mask"][painted == record["label"]].all()
 

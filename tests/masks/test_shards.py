@@ -15,7 +15,7 @@ from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.shards import MaskShards, ShardWriter
 from thfuse_sam.masks.source import PrecomputedMasks
 from thfuse_sam.masks.store import open_masks
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
 from thfuse_sam.masks.verify import verify_tree
 
 SHAPE = (5, 7)
@@ -29,8 +29,8 @@ def mask(value: int, dtype: type = np.uint8) -> np.ndarray:
 def fill(root: Path, images: int = 2) -> None:
     writer = ShardWriter(root, images)
     for index, name in enumerate(("a/0001", "scene.v2", LONG), 1):
-        writer.add("ir", name, mask(index), encode_instances([], SHAPE))
-        writer.add("vi", name, mask(1000 + index, np.uint16), None)
+        writer.write("ir", name, mask(index), encode_instances([], SHAPE))
+        writer.write("vi", name, mask(1000 + index, np.uint16))
     writer.close()
 
 
@@ -44,13 +44,14 @@ def test_what_was_packed_is_read(tmp_path: Path, indexed: bool) -> None:
             index.unlink()
     store = pickle.loads(pickle.dumps(open_masks(tmp_path)))  # noqa: S301
     assert isinstance(store, MaskShards)
-    assert store.names("ir") == store.names("vi") == store.instance_names("ir") == sorted(["a/0001", "scene.v2", LONG])
-    assert store.instance_names("vi") == []
+    names = sorted(["a/0001", "scene.v2", LONG])
+    assert store.names("ir") == store.names("vi") == store.names("ir", INSTANCES_SUFFIX) == names
+    assert store.names("vi", INSTANCES_SUFFIX) == []
     for index, name in enumerate(("a/0001", "scene.v2", LONG), 1):
         np.testing.assert_array_equal(store.read("ir", name, SHAPE), mask(index))
         made = store.read("vi", name, None)
         assert made.dtype == np.uint16 and (made == 1000 + index).all()
-        assert store.stamp("vi", name)[0] == SHAPE
+        assert store.shape_and_time("vi", name)[0] == SHAPE
         assert store.read_instances("ir", name, SHAPE) == []
     assert not store.has("ir", "b")
     with pytest.raises(MaskReadError, match="no such mask"):
@@ -65,27 +66,27 @@ def test_members_are_the_files_of_a_tree(tmp_path: Path) -> None:
     with tarfile.open(shard) as tar:
         tar.extractall(tmp_path / "tree", filter="data")
     tree = MaskTree(tmp_path / "tree")
-    tree.add("ir", "again", mask(1), None)
+    tree.write("ir", "again", mask(1))
     assert tree.path("ir", "again").read_bytes() == tree.path("ir", "a/0001").read_bytes()
-    assert tree.instance_names("ir") == sorted(["a/0001", "scene.v2", LONG])
+    assert tree.names("ir", INSTANCES_SUFFIX) == sorted(["a/0001", "scene.v2", LONG])
 
 
 def test_only_finished_shards_are_seen(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, 2)
     for name in ("1", "2", "3"):
-        writer.add("ir", name, mask(1), None)
+        writer.write("ir", name, mask(1))
     assert MaskShards(tmp_path).names("ir") == ["1", "2"]
-    (partial,) = MaskShards(tmp_path).partial_files()
+    (partial,) = partial_files(tmp_path)
     assert partial.name.endswith(".partial")
     writer.close()
     assert MaskShards(tmp_path).names("ir") == ["1", "2", "3"]
-    assert MaskShards(tmp_path).partial_files() == []
+    assert partial_files(tmp_path) == []
 
 
 def test_a_later_shard_counts(tmp_path: Path) -> None:
     for value in (1, 2, 3):
         writer = ShardWriter(tmp_path)
-        writer.add("ir", "a", mask(value), None)
+        writer.write("ir", "a", mask(value))
         writer.close()
     store = MaskShards(tmp_path)
     assert store.names("ir") == ["a"]
@@ -95,14 +96,14 @@ def test_a_later_shard_counts(tmp_path: Path) -> None:
 def test_writers_do_not_meet(tmp_path: Path) -> None:
     writers = [ShardWriter(tmp_path, 1), ShardWriter(tmp_path, 1)]
     for index in range(6):
-        writers[index % 2].add("ir", str(index), mask(index + 1), None)
+        writers[index % 2].write("ir", str(index), mask(index + 1))
     store = MaskShards(tmp_path)
     assert [int(store.read("ir", str(index), SHAPE)[0, 0]) for index in range(6)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_an_image_that_does_not_fit_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = ShardWriter(tmp_path)
-    writer.add("ir", "1", mask(1), None)
+    writer.write("ir", "1", mask(1))
     encode = tarfile.TarFile.addfile
 
     def full(tar: tarfile.TarFile, header: tarfile.TarInfo, content: object = None) -> None:
@@ -112,9 +113,9 @@ def test_an_image_that_does_not_fit_leaves_the_others(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)
     with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
-        writer.add("ir", "2", mask(2), None)
+        writer.write("ir", "2", mask(2))
     monkeypatch.setattr(tarfile.TarFile, "addfile", encode)
-    writer.add("ir", "3", mask(3), None)
+    writer.write("ir", "3", mask(3))
     writer.close()
     assert writer.lost == 0
     store = MaskShards(tmp_path)
@@ -130,7 +131,7 @@ def test_a_shard_that_cannot_be_finished_is_counted(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     writer = ShardWriter(tmp_path)
-    writer.add("ir", "1", mask(1), None)
+    writer.write("ir", "1", mask(1))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError):
         writer.close()
@@ -172,7 +173,7 @@ def test_names_cannot_leave_the_tree(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path)
     for name in ("../a", "/a", "a/../b"):
         with pytest.raises(UsageError, match="would leave"):
-            writer.add("ir", name, mask(1), None)
+            writer.write("ir", name, mask(1))
         with pytest.raises(UsageError, match="would leave"):
             MaskShards(tmp_path).has("ir", name)
     writer.close()

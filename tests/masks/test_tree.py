@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thfuse_sam.errors import UsageError
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
 
 MASK = np.ones((2, 3), dtype=np.uint8)
 
@@ -14,7 +14,7 @@ MASK = np.ones((2, 3), dtype=np.uint8)
 def test_paths_mirror_the_names(tmp_path: Path) -> None:
     tree = MaskTree(tmp_path)
     assert tree.path("ir", "a/0001") == tmp_path / "ir" / "a" / "0001.npy"
-    assert tree.instances_path("vi", "a/0001") == tmp_path / "vi" / "a" / "0001.json"
+    assert tree.path("vi", "a/0001", INSTANCES_SUFFIX) == tmp_path / "vi" / "a" / "0001.json"
 
 
 def test_dots_in_names_are_kept(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_dots_in_names_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/a", "", ".", "..", "a//b", "a/", "a/./b", "a\0b"])
 def test_names_cannot_leave_the_tree(tmp_path: Path, name: str) -> None:
     tree = MaskTree(tmp_path)
-    for path in (tree.path, tree.instances_path, tree.has):
+    for path in (tree.path, tree.location, tree.has):
         with pytest.raises(UsageError, match="would leave the mask tree"):
             path("ir", name)
     with pytest.raises(UsageError):
@@ -52,7 +52,7 @@ def test_partial_and_hidden_files_are_no_masks(tmp_path: Path) -> None:
     partial.write_bytes(b"half")
     (tmp_path / "ir" / "a" / "._0003.npy").write_bytes(b"")
     assert tree.names("ir") == ["a/0001"]
-    assert tree.partial_files() == [partial]
+    assert partial_files(tmp_path) == [partial]
     assert not tree.has("ir", "a/0002")
 
 
@@ -67,6 +67,6 @@ def test_has_and_read(tmp_path: Path) -> None:
 def test_instance_files_are_listed_apart(tmp_path: Path) -> None:
     tree = MaskTree(tmp_path)
     tree.write("ir", "a", MASK)
-    tree.instances_path("ir", "b").write_text("{}", encoding="utf-8")
+    tree.path("ir", "b", INSTANCES_SUFFIX).write_text("{}", encoding="utf-8")
     assert tree.names("ir") == ["a"]
-    assert tree.instance_names("ir") == ["b"]
+    assert tree.names("ir", INSTANCES_SUFFIX) == ["b"]

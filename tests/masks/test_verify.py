@@ -8,7 +8,7 @@ import pytest
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.instances import encode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
 from thfuse_sam.masks.verify import Kind, VerifyReport, verify_tree
 
 SHAPE = (16, 24)
@@ -140,17 +140,17 @@ def test_without_manifest(case: Case) -> None:
 def test_instances(case: Case) -> None:
     for modality in MODALITIES:
         for name in case.images[modality]:
-            case.tree.instances_path(modality, name).write_text(encode_instances([], SHAPE), encoding="utf-8")
+            case.tree.path(modality, name, INSTANCES_SUFFIX).write_text(encode_instances([], SHAPE), encoding="utf-8")
     assert case.verify(require_instances=True).problems() == []
-    case.tree.instances_path("ir", "0002").write_text("{", encoding="utf-8")
+    case.tree.path("ir", "0002", INSTANCES_SUFFIX).write_text("{", encoding="utf-8")
     assert case.verify().problems() == []
     assert "damaged" in only(case.verify(require_instances=True), "unreadable")
-    case.tree.instances_path("ir", "0002").unlink()
+    case.tree.path("ir", "0002", INSTANCES_SUFFIX).unlink()
     assert "0002.json" in only(case.verify(require_instances=True), "missing")
 
 
 def test_instances_without_a_mask_are_left_over(case: Case) -> None:
-    case.tree.instances_path("ir", "gone").write_text(encode_instances([], SHAPE), encoding="utf-8")
+    case.tree.path("ir", "gone", INSTANCES_SUFFIX).write_text(encode_instances([], SHAPE), encoding="utf-8")
     assert "gone.json" in only(case.verify(), "left over")
 
 

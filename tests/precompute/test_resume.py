@@ -19,6 +19,7 @@ from thfuse_sam.masks import shards
 from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
+from thfuse_sam.masks.tree import partial_files
 from thfuse_sam.masks.verify import verify_tree
 from thfuse_sam.precompute.jobs import MakeOptions
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
@@ -176,7 +177,7 @@ def test_an_interrupted_run_keeps_its_open_shard(tmp_path: Path, images: dict[Mo
     with pytest.raises(KeyboardInterrupt):
         fill(make_plan(root, images, store="shards"), Stopping(), num_workers=2)
     assert len(make_plan(root, images).todo) == 15
-    assert open_masks(root).partial_files() == []
+    assert partial_files(root) == []
     fill(make_plan(root, images))
     assert len(masks_in(root)) == 20
 

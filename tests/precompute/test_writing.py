@@ -14,10 +14,10 @@ import pytest
 
 from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam, write_image
-from thfuse_sam.masks.format import label_map
+from thfuse_sam.masks.format import paint_label_map
 from thfuse_sam.masks.instances import read_instances
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
 from thfuse_sam.precompute import worker as mask_making
 from thfuse_sam.precompute.jobs import Job, MakeOptions, list_jobs
 from thfuse_sam.precompute.plan import Plan, plan_precompute
@@ -86,12 +86,12 @@ def test_every_image_gets_the_generators_label_map(
     for job in plan.jobs:
         image = read_for_sam(job.image, job.modality)
         segments = StubGenerator().generate(image)
-        expected = label_map([segment.mask for segment in segments], image.shape[:2])
+        expected = paint_label_map([segment.mask for segment in segments], image.shape[:2])
         np.testing.assert_array_equal(MaskTree(plan.root).read(job.modality, job.name, image.shape[:2]), expected)
     manifest = Manifest.load(tmp_path / "tree")
     assert manifest.signature == SIGNATURE
     assert manifest.counts == {"ir": 3, "vi": 3}
-    assert MaskTree(plan.root).partial_files() == []
+    assert partial_files(plan.root) == []
 
 
 def test_pairs_are_made_together(images: dict[Modality, Path]) -> None:
@@ -146,7 +146,7 @@ def test_overwriting_with_other_settings(tmp_path: Path, images: dict[Modality, 
     fill(plan)
     assert Manifest.load(root).signature == other
     # Instances of the old settings would belong to no mask.
-    assert MaskTree(plan.root).instance_names("ir") == []
+    assert MaskTree(plan.root).names("ir", INSTANCES_SUFFIX) == []
 
 
 def test_overwriting_a_part_with_other_settings_is_refused(tmp_path: Path, images: dict[Modality, Path]) -> None:
@@ -265,7 +265,7 @@ def test_no_segment_found_gives_zeros(tmp_path: Path) -> None:
     assert (summary.written, summary.empty) == (1, 1)
     tree = MaskTree(tmp_path / "tree")
     np.testing.assert_array_equal(tree.read("ir", "black", (3, 1)), np.zeros((3, 1), np.uint8))
-    assert read_instances(tree.instances_path("ir", "black"), (3, 1)) == []
+    assert read_instances(tree.path("ir", "black", INSTANCES_SUFFIX), (3, 1)) == []
 
 
 def test_instances_are_written_beside_and_asked_for_later(tmp_path: Path, images: dict[Modality, Path]) -> None:
@@ -279,7 +279,7 @@ def test_instances_are_written_beside_and_asked_for_later(tmp_path: Path, images
     assert make_plan(root, images, save_instances=True).todo == []
     job = plan.jobs[0]
     image = read_for_sam(job.image, job.modality)
-    records = read_instances(MaskTree(plan.root).instances_path(job.modality, job.name), image.shape[:2])
+    records = read_instances(MaskTree(plan.root).path(job.modality, job.name, INSTANCES_SUFFIX), image.shape[:2])
     masks = [record["mask"] for record in records]
     expected = sorted((image[..., 0] > level for level in (100, 200)), key=np.sum, reverse=True)
     np.testing.assert_array_equal(masks, expected)
@@ -300,7 +300,7 @@ def test_an_interrupted_run_keeps_all_that_was_made(
     assert summary.written == 3
     manifest = Manifest.load(tmp_path / "tree")
     assert sum(manifest.counts.values()) == 3
-    assert MaskTree(plan.root).partial_files() == []
+    assert partial_files(plan.root) == []
     rest = make_plan(tmp_path / "tree", images)
     assert rest.todo == plan.todo[3:]
     fill(rest)
@@ -333,7 +333,7 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_partial(
         precompute(plan, generator, summary, num_workers=num_workers)
 
     assert summary.written == 2
-    assert MaskTree(plan.root).partial_files() == []
+    assert partial_files(plan.root) == []
     monkeypatch.undo()
     assert len(make_plan(tmp_path / "tree", images).todo) == 4
 

@@ -35,6 +35,7 @@ from thfuse_sam.masks.format import decode_mask, encode_mask, read_mask
 from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.shards import MaskShards, ShardWriter
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.adapt import Adaptation, trained_state
 from thfuse_sam.sam.adapt import prepare as prepare_sam
@@ -182,9 +183,9 @@ def read_shard(content: bytes, folder: Path) -> None:
     for name in found.names("ir") + found.names("vi"):
         for modality in ("ir", "vi"):
             if found.has(modality, name):
-                found.stamp(modality, name)
+                found.shape_and_time(modality, name)
                 found.read(modality, name, SHAPE)
-    for name in found.instance_names("ir"):
+    for name in found.names("ir", INSTANCES_SUFFIX):
         found.read_instances("ir", name, SHAPE)
     if found.damaged:
         assert all(found.damaged)
@@ -194,7 +195,7 @@ def shard_seeds(folder: Path) -> list[bytes]:
     if not list((folder / "shards").glob("*.tar")):
         writer = ShardWriter(folder)
         for name in ("a", "b/c"):
-            writer.add("ir", name, np.ones(SHAPE, np.uint8), instance_seeds(folder)[0].decode())
+            writer.write("ir", name, np.ones(SHAPE, np.uint8), instance_seeds(folder)[0].decode())
         writer.close()
     return [path.read_bytes() for path in sorted((folder / "shards").iterdir(), key=lambda path: path.suffix != ".tar")]
 

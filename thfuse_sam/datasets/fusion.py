@@ -20,7 +20,7 @@ from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.pairs import ImagePair, read_pair
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma
-from thfuse_sam.masks.format import guidance_inputs, labels, placeholder_guidance
+from thfuse_sam.masks.format import guidance_inputs, placeholder_guidance, segment_labels
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.masks.store import open_masks
 
@@ -168,13 +168,13 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
             if not masks.has(modality, pair.name):
                 continue
             try:
-                height, width = masks.stamp(modality, pair.name)[0]
+                height, width = masks.shape_and_time(modality, pair.name)[0]
                 image_height, image_width = image_size(path)
             except (MaskReadError, ImageReadError):
                 continue
             if (height, width) != (image_height, image_width):
                 mismatches.setdefault(pair.name, []).append(
-                    f"mask {masks.place(modality, pair.name)} is {width}x{height} and its image {path} "
+                    f"mask {masks.location(modality, pair.name)} is {width}x{height} and its image {path} "
                     f"{image_width}x{image_height} (width x height); delete the mask and run precompute_masks.py again"
                 )
     return mismatches
@@ -221,7 +221,7 @@ def _mask_inputs(mask: _Array | None, shape: Sequence[int]) -> tuple[Tensor, Ten
     if mask is None:
         height, width = shape
         return torch.from_numpy(placeholder_guidance((height, width))), torch.zeros((height, width), dtype=torch.int64)
-    return torch.from_numpy(guidance_inputs(mask)), torch.from_numpy(labels(mask))
+    return torch.from_numpy(guidance_inputs(mask)), torch.from_numpy(segment_labels(mask))
 
 
 def _to_float(image: ImageArray) -> Tensor:

@@ -11,7 +11,6 @@ A file holds `features` (float16 CxHxW), `input_size` (height and width that the
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,8 @@ from safetensors import SafetensorError
 from thfuse_sam.errors import MaskReadError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.images import Modality
-from thfuse_sam.masks.tree import path_inside, relative_names, remove_file
+from thfuse_sam.masks.format import as_read_error
+from thfuse_sam.masks.tree import FileTree
 
 EMBEDDINGS_FOLDER = "embeddings"
 EMBEDDING_SUFFIX = ".safetensors"
@@ -69,40 +69,21 @@ class ImageEmbedding:
         return cls(features, (input_height, input_width), (height, width))
 
 
-@dataclass(frozen=True)
-class EmbeddingTree:
+class EmbeddingTree(FileTree):
     """Embeddings on disk, under the names of their images."""
 
-    root: Path
-
-    def path(self, modality: Modality, name: str) -> Path:
-        """The file of an image's embedding. Raises UsageError for a name that would leave the folder."""
-        return path_inside(self.root, modality, name, EMBEDDING_SUFFIX)
-
-    def has(self, modality: Modality, name: str) -> bool:
-        """Whether the file is there; says nothing about its content."""
-        return self.path(modality, name).is_file()
-
-    def names(self, modality: Modality) -> list[str]:
-        """The names of all finished embeddings, sorted."""
-        return sorted(relative_names(self.root / modality, EMBEDDING_SUFFIX))
+    suffix = EMBEDDING_SUFFIX
 
     def write(self, modality: Modality, name: str, content: bytes) -> None:
         """Write the content of an embedding's file atomically. Raises OutputError."""
         write_atomically(self.path(modality, name), lambda file: file.write(content))
 
-    def remove(self, modality: Modality, name: str) -> None:
-        """Remove the embedding of an image if it exists. Raises OutputError."""
-        remove_file(self.path(modality, name))
-
     def read(self, modality: Modality, name: str) -> ImageEmbedding:
         """Read an embedding. Raises MaskReadError: no such file, damaged, or other arrays than expected."""
         path = self.path(modality, name)
+        with as_read_error(path, f"no such embedding; {_REMEDY}"):
+            content = path.read_bytes()
         try:
-            return ImageEmbedding.from_bytes(path.read_bytes())
-        except FileNotFoundError as error:
-            raise MaskReadError(f"{path}: no such embedding; {_REMEDY}") from error
-        except OSError as error:
-            raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+            return ImageEmbedding.from_bytes(content)
         except ValueError as error:
             raise MaskReadError(f"{path}: {error}; {_REMEDY}") from error

@@ -28,6 +28,8 @@ PLACEHOLDER_VALUE = 0.5
 
 MAX_SEGMENTS = 65535
 
+NO_SUCH_MASK = "no such mask; run precompute_masks.py for this data set"
+
 _REMEDY = "delete it and run precompute_masks.py again"
 _PREFIX = 10  # bytes before the header's text: magic, version, length
 _READ_BINARY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # the second on Windows only
@@ -37,7 +39,7 @@ _LONGEST_HEADER = 10_000  # bytes; NumPy refuses longer ones too
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
-def label_map(masks: Iterable[npt.NDArray[np.bool_]], shape: tuple[int, int]) -> LabelMap:
+def paint_label_map(masks: Iterable[npt.NDArray[np.bool_]], shape: tuple[int, int]) -> LabelMap:
     """Paint instance masks (N of bool HxW) into one label map of `shape` = (height, width).
 
     Label k is the k-th mask by area, equal areas in the given order. A segment that smaller ones cover entirely has no
@@ -67,10 +69,10 @@ def guidance_inputs(mask: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     Returns float32 2xHxW in [0, 1]: the union of all segments, and their edges.
     """
     union = mask.astype(np.float32) if mask.dtype.kind == "f" else (mask > 0).astype(np.float32)
-    return np.stack([union, outlines(labels(mask)).astype(np.float32)])
+    return np.stack([union, outlines(segment_labels(mask)).astype(np.float32)])
 
 
-def labels(mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def segment_labels(mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Segment numbers of a mask as int64 HxW: a label map as it is, a union mask (bool, float > 0.5) as 0 and 1."""
     return (mask > 0.5).astype(np.int64) if mask.dtype.kind == "f" else mask.astype(np.int64)
 
@@ -112,17 +114,17 @@ def read_mask(path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
         return _read_checked(file, str(path), shape, os.fstat(file.fileno()).st_size)
 
 
-def decode_mask(content: bytes, place: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
-    """As `read_mask`, from the bytes of a `.npy` file; `place` names them in errors."""
-    return _read_checked(io.BytesIO(content), place, shape, len(content))
+def decode_mask(content: bytes, location: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+    """As `read_mask`, from the bytes of a `.npy` file; `location` names them in errors."""
+    return _read_checked(io.BytesIO(content), location, shape, len(content))
 
 
-def mask_stamp(path: Path | str) -> tuple[tuple[int, int], int]:
+def mask_shape_and_time(path: Path | str) -> tuple[tuple[int, int], int]:
     """(height, width) of a mask from its header alone, and the time of its last change in nanoseconds.
 
     Fast enough for very many masks. Raises MaskReadError, also where the file is too short for that size.
     """
-    with _as_read_error(path):
+    with as_read_error(path):
         descriptor = os.open(path, _READ_BINARY)
         try:
             status = os.fstat(descriptor)
@@ -146,73 +148,74 @@ def _usual_header(start: bytes) -> tuple[tuple[int, int], int] | None:
     return shape, len(start) + math.prod(shape) * dtype.itemsize
 
 
-def encoded_shape(content: bytes, length: int, place: str) -> tuple[int, int]:
+def encoded_shape(content: bytes, length: int, location: str) -> tuple[int, int]:
     """(height, width) of a mask, from the first bytes of a `.npy` file that is `length` bytes long."""
-    return _checked_header(io.BytesIO(content), place, None, length)[0]
+    return _checked_header(io.BytesIO(content), location, None, length)[0]
+
+
+@contextlib.contextmanager
+def as_read_error(location: Path | str, missing: str = NO_SUCH_MASK) -> Iterator[None]:
+    """Turn what the system says about reading a file into a MaskReadError; `missing` is said where it is not there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MaskReadError(f"{location}: {missing}") from error
+    except OSError as error:
+        raise MaskReadError(f"{location}: cannot be read ({error.strerror or error}); check the file") from error
 
 
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[IO[bytes]]:
     # Unbuffered: headers and values are read in one go each.
-    with _as_read_error(path), Path(path).open("rb", buffering=0) as file:
+    with as_read_error(path), Path(path).open("rb", buffering=0) as file:
         yield file
 
 
-@contextlib.contextmanager
-def _as_read_error(path: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise MaskReadError(f"{path}: no such mask; run precompute_masks.py for this data set") from error
-    except OSError as error:
-        raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
-
-
-def _read_checked(file: IO[bytes], place: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
-    mask = _read_array(file, place, shape, length)
+def _read_checked(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
+    mask = _read_array(file, location, shape, length)
     if mask.dtype.kind != "f":
         return mask
     mask = mask.astype(np.float32)
     # Written so that NaN fails too.
     if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise MaskReadError(f"{place}: values outside [0, 1] or NaN in a float mask; {_REMEDY}")
+        raise MaskReadError(f"{location}: values outside [0, 1] or NaN in a float mask; {_REMEDY}")
     return mask
 
 
-def _read_array(file: IO[bytes], place: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
+def _read_array(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
     """Check the header, then read exactly the bytes that it promises."""
-    stored_shape, fortran_order, dtype = _checked_header(file, place, shape, length)
+    stored_shape, fortran_order, dtype = _checked_header(file, location, shape, length)
     content = bytearray(math.prod(stored_shape) * dtype.itemsize)
     if file.readinto(content) != len(content):  # type: ignore[attr-defined]
-        raise MaskReadError(f"{place}: truncated while it was read; {_REMEDY}")
+        raise MaskReadError(f"{location}: truncated while it was read; {_REMEDY}")
     mask = np.frombuffer(content, dtype=dtype).reshape(stored_shape, order="F" if fortran_order else "C")
     return np.ascontiguousarray(mask, dtype=dtype.newbyteorder("="))
 
 
 def _checked_header(
-    file: IO[bytes], place: str, shape: tuple[int, int] | None, length: int
+    file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int
 ) -> tuple[tuple[int, int], bool, np.dtype[Any]]:
     """(shape, Fortran order, type) of the stored array, once they are known to be a mask's of `length` bytes."""
-    stored_shape, fortran_order, dtype, header_length = _read_header(file, place)
+    stored_shape, fortran_order, dtype, header_length = _read_header(file, location)
     if dtype.hasobject:
-        raise MaskReadError(f"{place}: pickled content is refused, as loading it can run code; {_REMEDY}")
+        raise MaskReadError(f"{location}: pickled content is refused, as loading it can run code; {_REMEDY}")
     is_label_map = dtype.kind == "u" and dtype.itemsize <= 2
     is_union = dtype.kind == "b" or (dtype.kind == "f" and dtype.itemsize <= 8)
     if not (is_label_map or is_union):
-        raise MaskReadError(f"{place}: values of type {dtype}, expected uint8, uint16, bool or float; {_REMEDY}")
+        raise MaskReadError(f"{location}: values of type {dtype}, expected uint8, uint16, bool or float; {_REMEDY}")
     if len(stored_shape) != 2 or min(stored_shape) < 1:
-        raise MaskReadError(f"{place}: shape {stored_shape}, expected (height, width); {_REMEDY}")
+        raise MaskReadError(f"{location}: shape {stored_shape}, expected (height, width); {_REMEDY}")
     height, width = stored_shape
     if shape is not None and (height, width) != tuple(shape):
-        raise MaskReadError(f"{place}: shape {stored_shape}, but the image is {tuple(shape)}; {_REMEDY}")
+        raise MaskReadError(f"{location}: shape {stored_shape}, but the image is {tuple(shape)}; {_REMEDY}")
     # Compared with the file before any memory is asked for; Python's integers cannot overflow.
     promised = height * width * dtype.itemsize
     if length - header_length < promised:
-        raise MaskReadError(f"{place}: truncated, its header promises {promised} bytes of values; {_REMEDY}")
+        raise MaskReadError(f"{location}: truncated, its header promises {promised} bytes of values; {_REMEDY}")
     return (height, width), fortran_order, dtype
 
 
-def _read_header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+def _read_header(file: IO[bytes], location: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, Fortran order, type and length in bytes of the header, which is read to its end."""
     try:
         prefix = file.read(_PREFIX)
@@ -223,7 +226,7 @@ def _read_header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np
         shape, fortran_order, dtype = _parse_header(prefix + file.read(min(length, _LONGEST_HEADER) - len(prefix)))
     # NumPy parses the header as a Python literal; a damaged one can fail in any of the parser's ways.
     except Exception as error:
-        raise MaskReadError(f"{place}: not a .npy file, or its header is damaged; {_REMEDY}") from error
+        raise MaskReadError(f"{location}: not a .npy file, or its header is damaged; {_REMEDY}") from error
     return shape, fortran_order, dtype, length
 
 

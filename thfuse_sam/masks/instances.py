@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.errors import MaskReadError
-from thfuse_sam.masks.format import paint_order
+from thfuse_sam.masks.format import as_read_error, paint_order
 
 
 class InstanceLike(Protocol):
@@ -66,17 +66,13 @@ def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
     Each record has its `mask` (bool HxW) besides what is stored. Raises MaskReadError where the file is missing,
     damaged, or of another size.
     """
-    try:
+    with as_read_error(path, "no such file; run precompute_masks.py with `save_instances`"):
         content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise MaskReadError(f"{path}: no such file; run precompute_masks.py with `save_instances`") from error
-    except OSError as error:
-        raise MaskReadError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
     return decode_instances(content, str(path), shape)
 
 
-def decode_instances(content: bytes, place: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
-    """As `read_instances`, from the content of the file; `place` names it in errors."""
+def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
+    """As `read_instances`, from the content of the file; `location` names it in errors."""
     try:
         records = [dict(record) for record in json.loads(content.decode("utf-8"))["instances"]]
         for record in records:
@@ -86,7 +82,7 @@ def decode_instances(content: bytes, place: str, shape: tuple[int, int]) -> list
             record["mask"] = _decode(record["segmentation"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MaskReadError(
-            f"{place}: damaged ({error}); run precompute_masks.py with `save_instances` again"
+            f"{location}: damaged ({error}); run precompute_masks.py with `save_instances` again"
         ) from error
     return records
 

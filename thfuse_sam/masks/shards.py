@@ -20,18 +20,17 @@ import os
 import tarfile
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError, OutputError
-from thfuse_sam.files import hold, open_partial, partial_path, write_text
+from thfuse_sam.files import as_output_error, hold, open_partial, partial_path, write_text
 from thfuse_sam.images import MODALITIES, Modality
-from thfuse_sam.masks.format import LabelMap, decode_mask, encode_mask, encoded_shape
+from thfuse_sam.masks.format import NO_SUCH_MASK, LabelMap, as_read_error, decode_mask, encode_mask, encoded_shape
 from thfuse_sam.masks.instances import decode_instances
-from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MASK_SUFFIX, partial_files, require_inside
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MASK_SUFFIX, require_inside
 
 SHARDS_FOLDER = "shards"
 SHARD_SIZE = 256  # images in a shard
@@ -49,7 +48,10 @@ class _Member(NamedTuple):
 
 
 class MaskShards:
-    """The shards below `root` as they are when this is made; shards that are finished later are not seen."""
+    """The shards below `root` as they are when this is made, a `MaskStore`.
+
+    Shards that are finished later are not seen.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,84 +61,66 @@ class MaskShards:
         self.damaged: list[str] = []  # one line for each shard that cannot be read
         for number, path in enumerate(self._shards):
             try:
-                found = _read_index(path) or _scan(path)
+                members = _read_index(path) or _scan(path)
             except MaskReadError as error:
                 self.damaged.append(str(error))
                 log.warning("shard not used: %s", error)
                 continue
-            for member, (offset, size) in found.items():
-                self._members[member] = _Member(number, offset, size)
+            self._members.update((name, _Member(number, offset, size)) for name, (offset, size) in members.items())
 
-    def place(self, modality: Modality, name: str) -> str:
-        return self._place(_member_name(self.root, modality, name, MASK_SUFFIX))
+    def location(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> str:
+        return self._location(_member_name(self.root, modality, name, suffix))
 
-    def instances_place(self, modality: Modality, name: str) -> str:
-        return self._place(_member_name(self.root, modality, name, INSTANCES_SUFFIX))
+    def has(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> bool:
+        return _member_name(self.root, modality, name, suffix) in self._members
 
-    def has(self, modality: Modality, name: str) -> bool:
-        return _member_name(self.root, modality, name, MASK_SUFFIX) in self._members
-
-    def has_instances(self, modality: Modality, name: str) -> bool:
-        return _member_name(self.root, modality, name, INSTANCES_SUFFIX) in self._members
+    def names(self, modality: Modality, suffix: str = MASK_SUFFIX) -> list[str]:
+        start = f"{modality}/"
+        members = (member for member in self._members if member.startswith(start) and member.endswith(suffix))
+        return sorted(member[len(start) : -len(suffix)] for member in members)
 
     def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
-        member = _member_name(self.root, modality, name, MASK_SUFFIX)
-        return decode_mask(self._content(member), self._place(member), shape)
+        member_name = _member_name(self.root, modality, name, MASK_SUFFIX)
+        return decode_mask(self._content(member_name), self._location(member_name), shape)
 
     def read_instances(self, modality: Modality, name: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
-        member = _member_name(self.root, modality, name, INSTANCES_SUFFIX)
-        return decode_instances(self._content(member), self._place(member), shape)
+        member_name = _member_name(self.root, modality, name, INSTANCES_SUFFIX)
+        return decode_instances(self._content(member_name), self._location(member_name), shape)
 
-    def stamp(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
-        member = _member_name(self.root, modality, name, MASK_SUFFIX)
-        content = self._content(member, _HEADER_BYTES)
-        found = self._members[member]
-        if found.shard not in self._written:
-            self._written[found.shard] = self._shards[found.shard].stat().st_mtime_ns
-        return encoded_shape(content, found.size, self._place(member)), self._written[found.shard]
-
-    def names(self, modality: Modality) -> list[str]:
-        return self._names(modality, MASK_SUFFIX)
-
-    def instance_names(self, modality: Modality) -> list[str]:
-        return self._names(modality, INSTANCES_SUFFIX)
-
-    def partial_files(self) -> list[Path]:
-        return partial_files(self.root)
+    def shape_and_time(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
+        member_name = _member_name(self.root, modality, name, MASK_SUFFIX)
+        content = self._content(member_name, _HEADER_BYTES)
+        member = self._members[member_name]
+        if member.shard not in self._written:
+            self._written[member.shard] = self._shards[member.shard].stat().st_mtime_ns
+        return encoded_shape(content, member.size, self._location(member_name)), self._written[member.shard]
 
     def remove_all(self) -> None:
         """Delete every shard. Raises OutputError."""
         for shard in self._shards:
-            with _as_output_error(shard.parent):
+            with as_output_error(shard):
                 _index_path(shard).unlink(missing_ok=True)
                 shard.unlink(missing_ok=True)
         self._shards, self._members = [], {}
 
-    def _names(self, modality: Modality, suffix: str) -> list[str]:
-        start = f"{modality}/"
-        found = (member for member in self._members if member.startswith(start) and member.endswith(suffix))
-        return sorted(member[len(start) : -len(suffix)] for member in found)
+    def _location(self, member_name: str) -> str:
+        member = self._members.get(member_name)
+        shard = self.root / SHARDS_FOLDER if member is None else self._shards[member.shard]
+        return f"{shard}: {member_name}"
 
-    def _place(self, member: str) -> str:
-        found = self._members.get(member)
-        shard = self.root / SHARDS_FOLDER if found is None else self._shards[found.shard]
-        return f"{shard}: {member}"
-
-    def _content(self, member: str, limit: int | None = None) -> bytes:
+    def _content(self, member_name: str, limit: int | None = None) -> bytes:
         """The first `limit` bytes of a member (None: all)."""
-        found = self._members.get(member)
-        if found is None:
-            raise MaskReadError(f"{self._place(member)}: no such mask; run precompute_masks.py for this data set")
-        length = found.size if limit is None else min(found.size, limit)
-        try:
-            with self._shards[found.shard].open("rb", buffering=0) as file:
-                file.seek(found.offset)
-                content = file.read(length)
-        except OSError as error:
-            reason = error.strerror or error
-            raise MaskReadError(f"{self._place(member)}: cannot be read ({reason}); check the file") from error
+        member = self._members.get(member_name)
+        if member is None:
+            raise MaskReadError(f"{self._location(member_name)}: {NO_SUCH_MASK}")
+        length = member.size if limit is None else min(member.size, limit)
+        shard = self._shards[member.shard]
+        with as_read_error(shard), shard.open("rb", buffering=0) as file:
+            file.seek(member.offset)
+            content = file.read(length)
         if len(content) != length:
-            raise MaskReadError(f"{self._place(member)}: truncated; delete the shard and run precompute_masks.py again")
+            location = self._location(member_name)
+            raise MaskReadError(f"{location}: truncated; delete the shard and run precompute_masks.py again")
         return content
 
 
@@ -158,12 +142,12 @@ class ShardWriter:
         self._open: _OpenShard | None = None
         self.lost = 0  # images that were added to a shard which could not be finished
 
-    def add(self, modality: Modality, name: str, mask: LabelMap, instances: str | None) -> None:
+    def write(self, modality: Modality, name: str, mask: LabelMap, instances: str | None = None) -> None:
         """Append the mask of an image, and its instances (content of their file). Raises OutputError."""
         files = [] if instances is None else [(INSTANCES_SUFFIX, instances.encode("utf-8"))]
         files.append((MASK_SUFFIX, b"".join(encode_mask(mask))))
         members = {_member_name(self._root, modality, name, suffix): content for suffix, content in files}
-        with self._lock, _as_output_error(self._folder):
+        with self._lock, as_output_error(self._folder):
             if self._open is None:
                 self._open = _OpenShard(self._folder, f"{self._number:05d}-{uuid.uuid4().hex[:8]}")
                 self._number += 1
@@ -173,7 +157,7 @@ class ShardWriter:
 
     def close(self) -> None:
         """Finish the shard that is being filled. Raises OutputError; the images in it are lost then."""
-        with self._lock, _as_output_error(self._folder):
+        with self._lock, as_output_error(self._folder):
             self._seal()
 
     def _seal(self) -> None:
@@ -288,13 +272,3 @@ def _scan(shard: Path) -> dict[str, tuple[int, int]]:
             f"{shard}: not a readable tar file ({error}); delete it and run precompute_masks.py again"
         ) from error
     return members
-
-
-@contextlib.contextmanager
-def _as_output_error(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: a shard cannot be written ({error.strerror or error}); check space and permissions"
-        ) from error

@@ -99,7 +99,7 @@ class PrecomputedMasks:
         foreign_image = self._foreign[modality].find(name)
         if foreign_image is not None:
             raise MaskReadError(
-                f"{self._store.place(modality, name)} was made from {foreign_image}, not from {image_path}; "
+                f"{self._store.location(modality, name)} was made from {foreign_image}, not from {image_path}; "
                 "run precompute_masks.py for this data set"
             )
         self._own.add((modality, name))

@@ -1,4 +1,4 @@
-"""What readers of masks need of the place where masks are kept, and how that place is told."""
+"""What readers of masks need of the place where masks are kept, and which kind of place it is."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -7,45 +7,39 @@ import numpy.typing as npt
 
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
 
 
 class MaskStore(Protocol):
-    """Masks by modality and name: `MaskTree` (one file each) or `MaskShards` (many in a tar file)."""
+    """Masks by modality and name: `MaskTree` (one file each) or `MaskShards` (many in a tar file).
+
+    With the suffix INSTANCES_SUFFIX, a method is about the instance masks of an image instead of its label map.
+    """
 
     @property
     def root(self) -> Path:
         """The folder that also holds the manifest."""
 
-    def place(self, modality: Modality, name: str) -> str:
+    def location(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> str:
         """Where the mask lies or would lie, for messages."""
 
-    def instances_place(self, modality: Modality, name: str) -> str:
-        """Where the instance masks lie or would lie, for messages."""
-
-    def has(self, modality: Modality, name: str) -> bool:
+    def has(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> bool:
         """Whether there is a mask; says nothing about its content."""
 
-    def has_instances(self, modality: Modality, name: str) -> bool:
-        """Whether there are instance masks; says nothing about their content."""
+    def names(self, modality: Modality, suffix: str = MASK_SUFFIX) -> list[str]:
+        """The names of all finished masks, sorted."""
 
     def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
-        """The mask of an image of (height, width) `shape`, None for any. Raises MaskReadError."""
+        """The mask of an image of (height, width) `shape`, None for any; see `format.read_mask`.
+
+        Raises MaskReadError.
+        """
 
     def read_instances(self, modality: Modality, name: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
         """The instance masks of an image of (height, width) `shape`. Raises MaskReadError."""
 
-    def stamp(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
+    def shape_and_time(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
         """(height, width) of a mask from its header, and when it was written (ns). Raises MaskReadError."""
-
-    def names(self, modality: Modality) -> list[str]:
-        """The names of all masks, sorted."""
-
-    def instance_names(self, modality: Modality) -> list[str]:
-        """The names of all images with instance masks, sorted."""
-
-    def partial_files(self) -> list[Path]:
-        """Files that an interrupted run left half-written, sorted."""
 
 
 def has_masks(root: Path) -> bool:

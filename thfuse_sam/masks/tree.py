@@ -13,14 +13,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from thfuse_sam.errors import OutputError, UsageError
-from thfuse_sam.files import PARTIAL_SUFFIX, write_text
+from thfuse_sam.errors import UsageError
+from thfuse_sam.files import PARTIAL_SUFFIX, as_output_error, write_text
 from thfuse_sam.images import Modality
-from thfuse_sam.masks.format import LabelMap, mask_stamp, read_mask, write_mask
+from thfuse_sam.masks.format import LabelMap, mask_shape_and_time, read_mask, write_mask
 from thfuse_sam.masks.instances import read_instances
 
 MASK_SUFFIX = ".npy"
@@ -30,82 +30,70 @@ _OUTSIDE = {"", ".", ".."}  # parts of a name that would lead out of a folder, o
 
 
 @dataclass(frozen=True)
-class MaskTree:
-    """A mask tree on disk. Names are images' relative paths without suffix, with forward slashes: "a/0001"."""
+class FileTree:
+    """Files under the names of images: their relative paths without suffix, with forward slashes: "a/0001".
+
+    Beside the files of one kind, others may lie that differ in their suffix. Every method that is given a name raises
+    UsageError for one that would leave the tree.
+    """
 
     root: Path
+    suffix: ClassVar[str]  # of the files that are meant where no other suffix is given
 
-    def path(self, modality: Modality, name: str) -> Path:
-        """The mask file of an image; always inside the tree. Raises UsageError for a name that would leave it."""
-        return path_inside(self.root, modality, name, MASK_SUFFIX)
+    def path(self, modality: Modality, name: str, suffix: str | None = None) -> Path:
+        """The file of an image."""
+        return Path(self._path_text(modality, name, suffix))
 
-    def instances_path(self, modality: Modality, name: str) -> Path:
-        """The file of an image's instance masks, beside its label map."""
-        return path_inside(self.root, modality, name, INSTANCES_SUFFIX)
+    def has(self, modality: Modality, name: str, suffix: str | None = None) -> bool:
+        """Whether the file is there; says nothing about its content."""
+        return self.path(modality, name, suffix).is_file()
 
-    def place(self, modality: Modality, name: str) -> str:
-        """Where the mask lies, for messages."""
-        return str(self.path(modality, name))
+    def names(self, modality: Modality, suffix: str | None = None) -> list[str]:
+        """The names of all finished files, sorted."""
+        suffix = suffix or self.suffix
+        files = _files(self.root / modality)
+        return sorted(
+            above + name[: -len(suffix)] for above, name in files if name.endswith(suffix) and not name.startswith(".")
+        )
 
-    def instances_place(self, modality: Modality, name: str) -> str:
-        """Where the instance masks lie, for messages."""
-        return str(self.instances_path(modality, name))
+    def remove(self, modality: Modality, name: str, suffix: str | None = None) -> None:
+        """Remove the file of an image if it exists. Raises OutputError."""
+        path = self.path(modality, name, suffix)
+        with as_output_error(path):
+            path.unlink(missing_ok=True)
 
-    def has(self, modality: Modality, name: str) -> bool:
-        """Whether the mask file is there; says nothing about its content."""
-        return self.path(modality, name).is_file()
+    def _path_text(self, modality: Modality, name: str, suffix: str | None = None) -> str:
+        require_inside(self.root, name)
+        # Text, because path objects would take most of the time of a start on a large tree. Not `with_suffix`, which
+        # would cut "scene.v2" to "scene".
+        return f"{self.root}/{modality}/{name}{suffix or self.suffix}"
+
+
+class MaskTree(FileTree):
+    """A mask tree on disk, a `MaskStore`."""
+
+    suffix = MASK_SUFFIX
+
+    def location(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> str:
+        return str(self.path(modality, name, suffix))
 
     def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
-        """Read a mask of (height, width) `shape`, None for any. Raises MaskReadError (see `format.read_mask`)."""
         return read_mask(self.path(modality, name), shape)
 
-    def has_instances(self, modality: Modality, name: str) -> bool:
-        """Whether the file of instance masks is there; says nothing about its content."""
-        return self.instances_path(modality, name).is_file()
-
     def read_instances(self, modality: Modality, name: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
-        """Read the instances of an image of (height, width) `shape`. Raises MaskReadError."""
-        return read_instances(self.instances_path(modality, name), shape)
+        return read_instances(self.path(modality, name, INSTANCES_SUFFIX), shape)
 
-    def stamp(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
-        """(height, width) of a mask from its header, and when it was written (ns). Raises MaskReadError."""
-        return mask_stamp(_text_inside(self.root, modality, name, MASK_SUFFIX))
+    def shape_and_time(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
+        return mask_shape_and_time(self._path_text(modality, name))
 
-    def write(self, modality: Modality, name: str, mask: LabelMap) -> None:
-        """Write a label map atomically. Raises OutputError where the system refuses."""
-        write_mask(self.path(modality, name), mask)
-
-    def add(self, modality: Modality, name: str, mask: LabelMap, instances: str | None) -> None:
-        """Write a label map, and its instances (content of their file) or remove older ones. Raises OutputError."""
-        beside = self.instances_path(modality, name)
+    def write(self, modality: Modality, name: str, mask: LabelMap, instances: str | None = None) -> None:
+        """Write a label map and its instances (content of their file); None removes older ones. Raises OutputError."""
         # Instances first: where the label map exists, everything that was asked for does.
         if instances is not None:
-            write_text(beside, instances)
+            write_text(self.path(modality, name, INSTANCES_SUFFIX), instances)
         else:
-            remove_file(beside)
-        self.write(modality, name, mask)
-
-    def remove(self, modality: Modality, name: str) -> None:
-        """Remove the mask of an image and its instances, where they exist. Raises OutputError."""
-        remove_file(self.path(modality, name))
-        remove_file(self.instances_path(modality, name))
-
-    def names(self, modality: Modality) -> list[str]:
-        """The names of all finished masks, sorted."""
-        return sorted(relative_names(self.root / modality, MASK_SUFFIX))
-
-    def instance_names(self, modality: Modality) -> list[str]:
-        """The names of all images with instance masks, sorted."""
-        return sorted(relative_names(self.root / modality, INSTANCES_SUFFIX))
-
-    def partial_files(self) -> list[Path]:
-        """Files that an interrupted run left half-written, sorted. They are never taken for masks."""
-        return partial_files(self.root)
-
-
-def path_inside(root: Path, modality: Modality, name: str, suffix: str) -> Path:
-    """The file `root/modality/name + suffix`. Raises UsageError for a name that would leave the folder."""
-    return Path(_text_inside(root, modality, name, suffix))
+            self.remove(modality, name, INSTANCES_SUFFIX)
+        write_mask(self.path(modality, name), mask)
 
 
 def require_inside(root: Path, name: str) -> None:
@@ -118,22 +106,8 @@ def require_inside(root: Path, name: str) -> None:
         raise UsageError(f"mask name {name!r} would leave the mask tree {root}; use a relative path")
 
 
-def _text_inside(root: Path, modality: Modality, name: str, suffix: str) -> str:
-    require_inside(root, name)
-    # Text, because path objects would take most of the time of a start on a large tree. Not `with_suffix`, which
-    # would cut "scene.v2" to "scene".
-    return f"{root}/{modality}/{name}{suffix}"
-
-
-def relative_names(folder: Path, suffix: str) -> Iterator[str]:
-    """Paths below `folder`, with forward slashes and without `suffix`, of the files that end so; no hidden ones."""
-    for above, name in _files(folder):
-        if name.endswith(suffix) and not name.startswith("."):
-            yield above + name[: -len(suffix)]
-
-
 def partial_files(root: Path) -> list[Path]:
-    """Files below `root` that were being written when a run was stopped, sorted."""
+    """Files below `root` that were being written when a run was stopped, sorted. They are never taken for masks."""
     return sorted(root / (above + name) for above, name in _files(root) if name.endswith(PARTIAL_SUFFIX))
 
 
@@ -152,11 +126,3 @@ def _files(folder: str | Path, above: str = "") -> Iterator[tuple[str, str]]:
         return
     for entry in below:
         yield from _files(entry.path, f"{above}{entry.name}/")
-
-
-def remove_file(path: Path) -> None:
-    """Remove a file if it exists. Raises OutputError."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot remove {path}: {error.strerror or error}; check permissions") from error

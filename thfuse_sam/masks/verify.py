@@ -11,6 +11,7 @@ from thfuse_sam.images import Modality, image_size
 from thfuse_sam.masks.manifest import ForeignSources, Manifest, find_image, foreign_sources
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.masks.store import MaskStore
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, partial_files
 
 Kind = Literal[
     "settings",  # the manifest is missing, unreadable, or has other settings
@@ -75,7 +76,7 @@ def verify_tree(
         report.lines["left over"] += _left_over(store, modality, images, manifest)
     if isinstance(store, MaskShards):
         report.lines["unreadable"] += store.damaged
-    report.lines["partial"] += [str(path) for path in store.partial_files()]
+    report.lines["partial"] += [str(path) for path in partial_files(store.root)]
     return report
 
 
@@ -89,7 +90,7 @@ class _Checks:
     require_instances: bool
 
     def find_problem(self, modality: Modality, name: str, image: Path) -> tuple[Kind, str] | None:
-        store, place = self.store, self.store.place(modality, name)
+        store, place = self.store, self.store.location(modality, name)
         if not store.has(modality, name):
             reason = self.failure_reasons.get((modality, name))
             return (
@@ -99,13 +100,13 @@ class _Checks:
         if other is not None:
             return "foreign", f"{place} was made from {other}, not from {image}"
         try:
-            size, (mask_size, _) = image_size(image), store.stamp(modality, name)
+            size, (mask_size, _) = image_size(image), store.shape_and_time(modality, name)
             store.read(modality, name, None)
             if size != mask_size:
                 return "wrong size", f"{place} is {mask_size}, {image} is {size} (height, width)"
             if self.require_instances:
-                if not store.has_instances(modality, name):
-                    return "missing", store.instances_place(modality, name)
+                if not store.has(modality, name, INSTANCES_SUFFIX):
+                    return "missing", store.location(modality, name, INSTANCES_SUFFIX)
                 store.read_instances(modality, name, size)
         except (ImageReadError, MaskReadError) as error:
             return "unreadable", str(error)
@@ -120,6 +121,6 @@ def _left_over(
     masks = set(store.names(modality))
     for name in sorted(masks - set(images)):
         if not any(find_image(folder, name) for folder in folders):
-            yield store.place(modality, name)
-    for name in sorted(set(store.instance_names(modality)) - masks):
-        yield store.instances_place(modality, name)
+            yield store.location(modality, name)
+    for name in sorted(set(store.names(modality, INSTANCES_SUFFIX)) - masks):
+        yield store.location(modality, name, INSTANCES_SUFFIX)

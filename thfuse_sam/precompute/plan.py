@@ -12,6 +12,7 @@ from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
 from thfuse_sam.masks.manifest import MANIFEST_NAME, ForeignSources, Manifest, Signature, require_same_signature
 from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
 from thfuse_sam.masks.store import MaskStore, open_masks
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX
 from thfuse_sam.precompute.jobs import Job, MakeOptions
 
 StoreKind = Literal["npy", "shards"]
@@ -165,12 +166,12 @@ def _require_own(manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Mo
 
 def _is_finished(job: Job, masks: MaskStore, embeddings: EmbeddingTree, options: MakeOptions) -> bool:
     """Whether the mask of `job`, which exists, is whole and has everything that is asked for beside it."""
-    if options.save_instances and not masks.has_instances(job.modality, job.name):
+    if options.save_instances and not masks.has(job.modality, job.name, INSTANCES_SUFFIX):
         return False
     if options.save_embeddings and not embeddings.has(job.modality, job.name):
         return False
     try:
-        shape, written = masks.stamp(job.modality, job.name)
+        shape, written = masks.shape_and_time(job.modality, job.name)
         # Opening every image would take most of the time of a start on a large tree.
         return _unchanged_since(job.image, written) or shape == image_size(job.image)
     except (ImageReadError, MaskReadError):

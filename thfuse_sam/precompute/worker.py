@@ -16,7 +16,7 @@ from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import MaskReadError, ThFuseError
 from thfuse_sam.images import ImageArray, image_size, read_for_sam
 from thfuse_sam.masks.embeddings import ImageEmbedding
-from thfuse_sam.masks.format import LabelMap, label_map
+from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.instances import InstanceLike, encode_instances
 from thfuse_sam.precompute.jobs import Job, MakeOptions
 
@@ -73,7 +73,7 @@ class PendingMask:
         try:
             return MaskResult(
                 self.job,
-                label_map((segment.mask for segment in self.segments), self.shape),
+                paint_label_map((segment.mask for segment in self.segments), self.shape),
                 len(self.segments),
                 encode_instances(self.segments, self.shape) if self.save_instances else None,
                 self.embedding.to_bytes() if self.embedding is not None else None,

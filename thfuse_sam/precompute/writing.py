@@ -22,7 +22,7 @@ from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
 from thfuse_sam.masks.manifest import Manifest, Signature, manifest_lock, require_same_signature
 from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards, ShardWriter
 from thfuse_sam.masks.store import MaskStore, open_masks
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.plan import Plan, store_kind
 from thfuse_sam.precompute.worker import MaskResult, PendingMask
@@ -144,7 +144,7 @@ class _ResultWriter:
             # The label map last: where it exists, everything that was asked for does.
             if mask.embedding is not None:
                 self._embeddings.write(modality, name, mask.embedding)
-            self._masks.add(modality, name, mask.label_map, mask.instances)
+            self._masks.write(modality, name, mask.label_map, mask.instances)
         with self._counting:
             if mask.label_map is None:
                 self._summary.failures[mask.job] = mask.reason
@@ -190,6 +190,7 @@ def _remove(plan: Plan) -> None:
     masks, embeddings = MaskTree(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
     for job in plan.todo:
         masks.remove(job.modality, job.name)
+        masks.remove(job.modality, job.name, INSTANCES_SUFFIX)
         embeddings.remove(job.modality, job.name)
     if plan.replaces_all and isinstance(shards := open_masks(plan.root), MaskShards):
         shards.remove_all()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import Modality, read_for_sam
-from thfuse_sam.masks.format import labels
+from thfuse_sam.masks.format import segment_labels
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.report.contact_sheet import spread_entries
@@ -63,7 +63,7 @@ def write_precompute_report(
                 problems["missing" if reason is None else "failed"].append(title + (f": {reason}" if reason else ""))
                 continue
             try:
-                label_map = labels(tree.read(modality, name, None))
+                label_map = segment_labels(tree.read(modality, name, None))
             except MaskReadError as error:
                 problems["unreadable"].append(f"{title}: {error}")
                 continue
@@ -149,7 +149,7 @@ def _cards(folder: Path, tree: MaskStore, entries: Sequence[tuple[Modality, str,
     for number, (modality, name, path) in enumerate(entries, 1):
         try:
             image = read_for_sam(path, modality)
-            label_map = labels(tree.read(modality, name, None))
+            label_map = segment_labels(tree.read(modality, name, None))
         except (ImageReadError, MaskReadError):
             continue
         picture, mask = (folder / "pictures" / f"{number:05d}{ending}" for ending in (".jpg", "_mask.png"))

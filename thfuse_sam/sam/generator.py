@@ -28,7 +28,7 @@ from torch import Tensor
 from thfuse_sam.devices import DTYPES, is_out_of_memory
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
-from thfuse_sam.masks.format import LabelMap, label_map
+from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.encoder import encode_images
@@ -131,7 +131,7 @@ class AutomaticMaskGenerator:
 
     def label_map(self, image: npt.NDArray[np.uint8]) -> LabelMap:
         """The segments of an image (uint8 HxWx3, RGB) as one label map HxW; zeros where no segment is."""
-        return label_map((instance.mask for instance in self.generate(image)), image.shape[:2])
+        return paint_label_map((instance.mask for instance in self.generate(image)), image.shape[:2])
 
     def encode(self, image: npt.NDArray[np.uint8]) -> ImageEmbedding:
         """Run the image encoder on an image (uint8 HxWx3, RGB). Raises DeviceError: out of memory."""
@@ -163,7 +163,7 @@ class AutomaticMaskGenerator:
 
     def label_map_from(self, embedding: ImageEmbedding) -> LabelMap:
         """As `label_map`, from the embedding of a whole image; errors as for `generate_from`."""
-        return label_map((instance.mask for instance in self.generate_from(embedding)), embedding.image_size)
+        return paint_label_map((instance.mask for instance in self.generate_from(embedding)), embedding.image_size)
 
     def _frame(self, image_size: tuple[int, int]) -> Frame:
         return Frame.of(image_size, self.sam.image_encoder.img_size)

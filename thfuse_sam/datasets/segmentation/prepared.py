@@ -17,7 +17,7 @@ from thfuse_sam.datasets.segmentation.formats.labelme import embedded_bytes
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 from thfuse_sam.files import make_directory, write_atomically, write_json
 from thfuse_sam.images import IMAGE_SUFFIXES, write_image
-from thfuse_sam.masks.format import label_map, paint_order, write_mask
+from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
 
 ANNOTATIONS, IMAGES, MASKS = "annotations.json", "images", "masks"
 CONTENT = (ANNOTATIONS, IMAGES, MASKS)
@@ -39,7 +39,7 @@ class PreparedWriter:
         """Write a sample; its image is copied from `image_path`, or written as PNG where that is no image file."""
         file_name = self._write_image(sample, image_path)
         masks = [sample.mask(object_id) for object_id in sample.object_ids]
-        write_mask(self._folder / MASKS / f"{sample.name}.npy", label_map(masks, sample.shape))
+        write_mask(self._folder / MASKS / f"{sample.name}.npy", paint_label_map(masks, sample.shape))
         image_id = len(self._images) + 1
         height, width = sample.shape
         self._images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})

@@ -15,7 +15,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, List
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam
-from thfuse_sam.masks.format import labels, read_mask
+from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, find_image
 from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
 
@@ -38,7 +38,7 @@ def find(root: Path) -> Listing:
 def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi") -> SegmentationSample:
     """An image and its label map; `modality` says how the image is read. Raises the errors of both readers."""
     image = read_for_sam(image_path, modality)
-    label_map = labels(read_mask(mask_path, (image.shape[0], image.shape[1]))).astype(np.int32)
+    label_map = segment_labels(read_mask(mask_path, (image.shape[0], image.shape[1]))).astype(np.int32)
     if not label_map.any():
         raise SampleError(f"{mask_path}: the mask is empty; remove it or its image")
     return SegmentationSample(name, image, label_map)
