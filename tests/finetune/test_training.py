@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation.augment import flipped
@@ -89,6 +90,7 @@ def make_trainer(
     val: Any = 2,
     images: int = 5,
     mix: PromptMix | None = None,
+    device: str = "cpu",
     **settings: Any,
 ) -> Trainer:
     set_seed(7)
@@ -105,7 +107,7 @@ def make_trainer(
         FinetuneSettings(**{**values, **settings}),
         cache=None if cache is None else EmbeddingCache(cache, encoder_signature(sam)),
     )
-    return Trainer(task, device=torch.device("cpu"), output_dir=folder, options={"note": "kept"})
+    return Trainer(task, device=torch.device(device), output_dir=folder, options={"note": "kept"})
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:
@@ -259,6 +261,76 @@ def test_resume_refuses_another_run(base: ResolvedSam, tmp_path: Path) -> None:
         make_trainer(base, tmp_path, flip=0.5).resume(tmp_path / "latest.pth")
     with pytest.raises(UsageError, match="other parts"):
         make_trainer(base, tmp_path, adaptation=Adaptation()).resume(tmp_path / "latest.pth")
+
+
+def test_resume_says_what_is_not_what_it_was(
+    base: ResolvedSam, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(base, tmp_path, max_steps=1).run()
+    caplog.clear()
+    trainer = make_trainer(base, tmp_path, lr=1e-2, save_interval=5)
+    trainer.resume(trainer.latest)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1 and "lr was 0.001, now it is 0.01" in warnings[0]
+
+
+def as_earlier_versions_wrote_it(path: Path) -> None:
+    """Rewrite a checkpoint the way fine-tuning did before it shared its trainer."""
+    content = torch.load(path, weights_only=True)
+    names = {"accumulate": "virtual_batch_size", "plateau_patience": "patience", "val_interval": "test_interval"}
+    former = {names.get(key, key): value for key, value in content["training"].items()}
+    content["training"] = {key: value for key, value in former.items() if key not in ("processes", "ema_decay")}
+    plateau, stale = content["scheduler"]["plateau"], content["scheduler"]["stale"]
+    content["scheduler"] = {"plateau": plateau, "stale": stale, **content.pop("task")}
+    del content["scaler"], content["raw_weights"]
+    torch.save(content, path)
+
+
+def test_a_state_of_an_earlier_version_is_gone_on_with(base: ResolvedSam, tmp_path: Path) -> None:
+    make_trainer(base, tmp_path / "whole", schedule="plateau").run()
+    latest = make_trainer(base, tmp_path / "parts", schedule="plateau", max_steps=3).run().latest
+    zero_shot = checkpoints.load_checkpoint(latest).task["zero_shot"]
+    as_earlier_versions_wrote_it(latest)
+    again = make_trainer(base, tmp_path / "parts", schedule="plateau")
+    again.resume(latest)
+    assert again.task.zero_shot == zero_shot
+    again.run()
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_average_of_the_trained_weights_is_what_is_kept_and_evaluated(base: ResolvedSam, tmp_path: Path) -> None:
+    settings = {"ema_decay": 0.9, "epochs": 3, "lr": 1e-2}
+    make_trainer(base, tmp_path / "whole", **settings).run()
+    stopped = make_trainer(base, tmp_path / "parts", **settings, max_steps=4).run()
+    again = make_trainer(base, tmp_path / "parts", **settings)
+    again.resume(stopped.latest)
+    result = again.run()
+    saved, whole = (checkpoints.load_checkpoint(tmp_path / name / "latest.pth") for name in ("parts", "whole"))
+    assert same(saved.weights, whole.weights) and same(saved.raw_weights, whole.raw_weights)
+    assert not same(saved.weights, saved.raw_weights)
+    assert same(load_file(tmp_path / "parts" / "latest.safetensors"), saved.weights)
+    assert mean_iou(again.task.fine_tuned) == pytest.approx(1 - result.best, abs=1e-6)
+
+
+def test_the_image_encoder_is_compiled_in_place(
+    base: ResolvedSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda call, **_: compiled.append(call) or call)
+    trainer = make_trainer(base, tmp_path, compile=True, epochs=1)
+    trainer.run()
+    assert compiled == [trainer.task.sam.image_encoder._call_impl]
+    assert all("_orig_mod" not in name for name in checkpoints.load_checkpoint(tmp_path / "latest.pth").weights)
+
+
+@pytest.mark.gpu
+def test_fp16_trains_and_keeps_the_scale_of_the_loss(base: ResolvedSam, tmp_path: Path) -> None:
+    result = make_trainer(base, tmp_path, precision="fp16", device="cuda").run()
+    scaler = checkpoints.load_checkpoint(result.latest).scaler
+    assert scaler["scale"] > 0
+    again = make_trainer(base, tmp_path, precision="fp16", epochs=3, device="cuda")
+    again.resume(result.latest)
+    assert again.run().epoch == 3
 
 
 def test_cached_run_equals_itself_and_computes_each_embedding_once(
