@@ -21,7 +21,7 @@ from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.fusion.training import FusionTask, fused_batch, fusion_loss
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
-from thfuse_sam.metrics import METRICS
+from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.metrics.regions import region_metrics
 from thfuse_sam.models import DEFAULT_NETWORK, build_network
 from thfuse_sam.options.training import FusionSettings
@@ -178,7 +178,7 @@ def evaluate(network: nn.Module, arm: Arm, test_set: PairSet, tree: Path, device
         (fused,) = fuse_lumas(network, [seen[index]], device)
         sample = masked[index]
         ir, vi = to_uint8(sample["ir"][0]), to_uint8(sample["vi"][0])
-        scores = {name: METRICS[name].compute(fused, ir, vi) for name in TEN_METRICS}
+        scores = fusion_metrics(fused, ir, vi, TEN_METRICS)
         scores |= region_metrics(fused, ir, vi, sample["ir_labels"].numpy(), sample["vi_labels"].numpy())
         for name, kept in values.items():
             if math.isfinite(scores[name]):

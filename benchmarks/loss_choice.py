@@ -31,7 +31,7 @@ from thfuse_sam.datasets.splits import split_pairs
 from thfuse_sam.files import write_text
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.losses import DEFAULT_WEIGHTS
-from thfuse_sam.metrics import METRICS
+from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.report.run_facts import mask_signature
 
 SHIPPED = "as shipped"
@@ -114,7 +114,7 @@ def _rules(val_sets: Sequence[PairSet]) -> dict[str, dict[str, float]]:
         ir, vi = read_infrared(pair.ir), luma(read_visible(pair.vi))
         for rule, name in RULE_NAMES.items():
             fused = RULES[rule](ir, vi)
-            scores[name].append({key: METRICS[key].compute(fused, ir, vi) for key in TEN_METRICS})
+            scores[name].append(fusion_metrics(fused, ir, vi, TEN_METRICS))
     return {name: {key: statistics.fmean(one[key] for one in of) for key in TEN_METRICS} for name, of in scores.items()}
 
 

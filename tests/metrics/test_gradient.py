@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from thfuse_sam.metrics import average_gradient, edge_preservation, fusion_artefacts, spatial_frequency
+from thfuse_sam.metrics.gradient import average_gradient, edge_preservation, fusion_artefacts, spatial_frequency
 
 
 def ramp(along_x, along_y, height=6, width=9):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from thfuse_sam.metrics import entropy, mutual_information, visual_information_fidelity
+from thfuse_sam.metrics.information import entropy, mutual_information, visual_information_fidelity
 
 
 def levels(*values):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from thfuse_sam.metrics import (
+from thfuse_sam.metrics.intensity import (
     correlation_coefficient,
     peak_signal_to_noise_ratio,
     standard_deviation,

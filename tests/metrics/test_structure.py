@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from thfuse_sam.metrics import multi_scale_structural_similarity, structural_similarity
+from thfuse_sam.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 C1, C2 = 6.5025, 58.5225  # for a data range of 255
 

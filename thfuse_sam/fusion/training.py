@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.masks.overlay import draw_overlay
-from thfuse_sam.metrics import METRICS
+from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training.batches import Batch, EpochBatches, EpochDataset, make_loader, next_batch
 from thfuse_sam.training.checkpoint import NetworkSpec
@@ -108,8 +108,7 @@ def batch_metrics(fused: Tensor, batch: Batch, names: Sequence[str]) -> dict[str
         return values
     images = (to_uint8(image[:, 0]) for image in (fused, batch["ir"], batch["vi"]))
     for one, ir, vi in zip(*images, strict=True):
-        for name in names:
-            value = METRICS[name].compute(one, ir, vi)
+        for name, value in fusion_metrics(one, ir, vi, names).items():
             if math.isfinite(value):
                 values[name].append(value)
     return values

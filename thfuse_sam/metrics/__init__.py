@@ -4,7 +4,7 @@
 implementations are comparable only where their conventions agree: each function's docstring states its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,48 +19,26 @@ from thfuse_sam.metrics.intensity import (
 )
 from thfuse_sam.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
-__all__ = [
-    "METRICS",
-    "Metric",
-    "average_gradient",
-    "correlation_coefficient",
-    "edge_preservation",
-    "entropy",
-    "fusion_artefacts",
-    "fusion_metrics",
-    "multi_scale_structural_similarity",
-    "mutual_information",
-    "peak_signal_to_noise_ratio",
-    "spatial_frequency",
-    "standard_deviation",
-    "structural_similarity",
-    "sum_of_correlations_of_differences",
-    "visual_information_fidelity",
-]
+__all__ = ["METRICS", "Metric", "fusion_metrics"]
+
+_ALL_IMAGES = ("fused", "infrared", "visible")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: what it is called in full, which direction is better, how it is computed.
-
-    `compute` takes (fused, infrared, visible), uint8 HxW each.
-    """
+    """One metric: what it is called in full, which direction is better, how it is computed and from what."""
 
     title: str
     better: Literal["higher", "lower"]
-    compute: Callable[[Grey, Grey, Grey], float]
-
-
-def _of_fused(metric: Callable[[Grey], float]) -> Callable[[Grey, Grey, Grey], float]:
-    """Give a metric of the fused image alone the signature of the others."""
-    return lambda fused, infrared, visible: metric(fused)
+    compute: Callable[..., float]
+    needs: tuple[str, ...] = _ALL_IMAGES  # what `compute` takes, in its order; uint8 HxW each
 
 
 METRICS: dict[str, Metric] = {
-    "EN": Metric("entropy (bits)", "higher", _of_fused(entropy)),
-    "SD": Metric("standard deviation", "higher", _of_fused(standard_deviation)),
-    "SF": Metric("spatial frequency", "higher", _of_fused(spatial_frequency)),
-    "AG": Metric("average gradient", "higher", _of_fused(average_gradient)),
+    "EN": Metric("entropy (bits)", "higher", entropy, needs=("fused",)),
+    "SD": Metric("standard deviation", "higher", standard_deviation, needs=("fused",)),
+    "SF": Metric("spatial frequency", "higher", spatial_frequency, needs=("fused",)),
+    "AG": Metric("average gradient", "higher", average_gradient, needs=("fused",)),
     "MI": Metric("mutual information (nats)", "higher", mutual_information),
     "SCD": Metric("sum of correlations of differences", "higher", sum_of_correlations_of_differences),
     "VIF": Metric("visual information fidelity", "higher", visual_information_fidelity),
@@ -73,20 +51,22 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def fusion_metrics(fused: Grey, ir: Grey, vi: Grey) -> dict[str, float]:
-    """Compute every metric of one fused image.
+def fusion_metrics(fused: Grey, ir: Grey, vi: Grey, names: Iterable[str] = METRICS) -> dict[str, float]:
+    """Compute the metrics of one fused image.
 
     Args:
         fused: uint8 HxW, the fused image, clamped and rounded to 8 bit but never stretched.
         ir: uint8 HxW, the infrared image.
         vi: uint8 HxW, the visible image's BT.601 luma, rounded.
+        names: keys of METRICS; by default all.
 
     Returns:
-        the values by the names and in the order of `METRICS`. NaN where an image is too small for a metric (SSIM under
-        7 px, VIF under 41 px, MS_SSIM under 176 px a side); PSNR is infinite where all three images are equal.
+        the values by name, in the order of `names`. NaN where an image is too small for a metric (SSIM under 7 px, VIF
+        under 41 px, MS_SSIM under 176 px a side); PSNR is infinite where all three images are equal.
 
     Raises:
         ValueError: types, dimensions or sizes differ from that.
     """
     grey_values(fused=fused, ir=ir, vi=vi)
-    return {name: metric.compute(fused, ir, vi) for name, metric in METRICS.items()}
+    inputs = {"fused": fused, "infrared": ir, "visible": vi}
+    return {name: METRICS[name].compute(*(inputs[need] for need in METRICS[name].needs)) for name in names}

@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 Grey: TypeAlias = NDArray[np.uint8]
@@ -59,25 +60,18 @@ def gaussian_window(size: int, sigma: float) -> Callable[[Values], Values]:
     radius = size // 2
     taps = np.exp(-(np.arange(-radius, radius + 1, dtype=np.float64) ** 2) / (2 * sigma**2))
     taps /= taps.sum()
-
-    def smooth(image: Values) -> Values:
-        height, width = image.shape
-        filtered = cv2.sepFilter2D(image, cv2.CV_64F, taps, taps)
-        return np.asarray(filtered, dtype=np.float64)[radius : height - radius, radius : width - radius]
-
-    return smooth
+    return lambda image: _inside(cv2.sepFilter2D(image, cv2.CV_64F, taps, taps), radius)
 
 
 def box_window(size: int) -> Callable[[Values], Values]:
     """Mean over a `size` x `size` window; same arguments and result as `gaussian_window`."""
-    radius = size // 2
+    return lambda image: _inside(cv2.boxFilter(image, cv2.CV_64F, (size, size)), size // 2)
 
-    def smooth(image: Values) -> Values:
-        height, width = image.shape
-        filtered = cv2.boxFilter(image, cv2.CV_64F, (size, size))
-        return np.asarray(filtered, dtype=np.float64)[radius : height - radius, radius : width - radius]
 
-    return smooth
+def _inside(filtered: npt.ArrayLike, radius: int) -> Values:
+    """The values that no pixel outside of the image went into."""
+    values = np.asarray(filtered, dtype=np.float64)
+    return values[radius : values.shape[0] - radius, radius : values.shape[1] - radius]
 
 
 class Moments(NamedTuple):

@@ -46,16 +46,16 @@ def region_metrics(
 
 
 def _boundary_strength(segments: Segments, labels: Tensor, image: Tensor) -> Tensor:
-    """Mean gradient of 1x1xHxW on each segment's own outline pixels: one value for each place of `segments`."""
+    """Mean gradient of 1x1xHxW on each segment's own outline pixels: float, segments.count."""
     length = torch.linalg.vector_norm(sobel(image)[0], dim=0).repeat(2, 1, 1)
     border = outlines(labels).float()
     return segments.sums(length * border) / segments.sums(border).clamp(min=1)
 
 
 def _kept(values: Tensor, smallest: float) -> tuple[float, int]:
-    """Values of (fused, ir, vi) for each place -> mean share of the better source's value, and of how many places.
+    """How much of the better source's value is kept, as a mean over segments, and over how many of them.
 
-    Place 0, where there is no segment, is left out.
+    `values` is float 3 x segments.count, of (fused, ir, vi). Number 0, which is no segment, is left out.
     """
     fused, best = values[0, 1:], values[1:, 1:].amax(0)
     counts = best >= smallest

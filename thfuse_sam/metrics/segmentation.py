@@ -1,5 +1,6 @@
 """How well predicted masks agree with labelled ones. Masks are bool HxW; every value is better the higher it is."""
 
+import collections
 import contextlib
 import io
 import math
@@ -42,6 +43,7 @@ def boundary_iou(predicted: Mask, wanted: Mask, dilation_ratio: float = 0.02) ->
 
 
 def _inner_band(mask: Mask, width: int) -> Mask:
+    """The pixels of a mask that lie within `width` pixels of its border."""
     padded = np.pad(mask.astype(np.uint8), 1)
     eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)
     return mask & ~eroded[1:-1, 1:-1].astype(bool)
@@ -91,12 +93,14 @@ def coco_average_precision(masks: Sequence[ScoredMask]) -> dict[str, float]:
         ],
         "categories": [{"id": 1, "name": "object"}],
     }
-    found = [{**_annotation(item.predicted, item.size, image_ids[item.image]), "score": item.score} for item in masks]
-    most = max(sum(item.image == name for item in masks) for name in image_ids)
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports there
+    predicted = [
+        {**_annotation(item.predicted, item.size, image_ids[item.image]), "score": item.score} for item in masks
+    ]
+    most_in_an_image = max(collections.Counter(item.image for item in masks).values())
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         labelled = COCO(truth)
-        evaluation = COCOeval_faster(labelled, labelled.loadRes(found), "segm")
-        evaluation.params.maxDets = [1, 10, max(100, most)]  # more objects than 100 an image are met here
+        evaluation = COCOeval_faster(labelled, labelled.loadRes(predicted), "segm")
+        evaluation.params.maxDets = [1, 10, max(100, most_in_an_image)]  # COCO's own bound is 100
         evaluation.evaluate()
         evaluation.accumulate()
     precision = np.asarray(evaluation.eval["precision"])  # IoU thresholds x recalls x categories x areas x maxDets
