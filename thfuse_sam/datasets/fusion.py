@@ -45,14 +45,9 @@ class FusionSample(TypedDict):
 def fusion_sample(
     name: str, infrared: ImageArray, visible: ImageArray, ir_mask: _Array | None, vi_mask: _Array | None
 ) -> FusionSample:
-    """The sample of one pair.
+    """The sample of one pair, of an infrared (uint8 HxW) and a visible image (uint8 HxWx3, RGB).
 
-    Args:
-        name: of the pair.
-        infrared: uint8 HxW.
-        visible: uint8 HxWx3, RGB.
-        ir_mask: mask of the infrared image as read from a mask tree, HxW; None for the placeholder.
-        vi_mask: likewise of the visible image.
+    The masks are HxW, as `masks.format` reads them; None becomes the placeholder.
     """
     ir_guidance, ir_labels = _mask_inputs(ir_mask, infrared.shape)
     vi_guidance, vi_labels = _mask_inputs(vi_mask, infrared.shape)

@@ -66,17 +66,18 @@ def detect_folders(root: Path) -> ModalityFolders:
     on_top = _matches(root)
     if on_top:
         return _only(root, on_top)
-    patterns = {
-        ModalityFolders(root / _ANY_FOLDERS / match.ir.name, root / _ANY_FOLDERS / match.vi.name)
-        for parent in _folders_below(root, _SEARCH_DEPTH)
-        for match in _matches(parent)
+    names = {
+        (match.ir.name, match.vi.name) for parent in _folders_below(root, _SEARCH_DEPTH) for match in _matches(parent)
     }
+    # Patterns are matched without regard to case, so one of those that differ only by case is enough.
+    unique = {(ir.casefold(), vi.casefold()): (ir, vi) for ir, vi in sorted(names)}
+    patterns = [ModalityFolders(root / _ANY_FOLDERS / ir, root / _ANY_FOLDERS / vi) for ir, vi in unique.values()]
     if not patterns:
         raise PairError(
             f"`dataset_path` {root}: no infrared and visible folder; found {_folder_list(root)}; accepted are "
             f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir`"
         )
-    return _only(root, _without_case_variants(patterns))
+    return _only(root, patterns)
 
 
 def accepted_layouts() -> str:
@@ -128,12 +129,6 @@ def _only(root: Path, matches: list[ModalityFolders]) -> ModalityFolders:
         choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches)
         raise PairError(f"`dataset_path` {root}: more than one layout fits ({choices}); give `ir_dir` and `vi_dir`")
     return matches[0]
-
-
-def _without_case_variants(patterns: set[ModalityFolders]) -> list[ModalityFolders]:
-    """One of each pair of patterns that differ only by case: patterns are matched without regard to it."""
-    unique = {(match.ir.name.casefold(), match.vi.name.casefold()): match for match in sorted(patterns, key=str)}
-    return list(unique.values())
 
 
 def _folders_below(folder: Path, depth: int) -> Iterator[Path]:

@@ -1,12 +1,11 @@
 """The data set of a format's entries; each is read once when it is opened, so that no surprise waits for later."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
@@ -48,23 +47,23 @@ class AnnotatedImages(SegmentationDataset):
         return self._entries[index].image_path
 
 
-def select_objects(sample: SegmentationSample, labels: Iterable[str] | None, merge: bool) -> SegmentationSample | None:
+def select_objects(
+    sample: SegmentationSample, labels: Collection[str] | None, merge: bool
+) -> SegmentationSample | None:
     """The sample with the objects of these classes only (None: all), merged into object 1 if asked; None if none."""
-    ids = list(sample.object_ids)
-    if labels is not None:
-        wanted = set(labels)
-        ids = [object_id for object_id in ids if sample.categories.get(object_id) in wanted]
-    if not ids:
+    ids = [i for i in sample.object_ids if labels is None or sample.categories.get(i) in labels]
+    if len(ids) == len(sample.object_ids) and not merge:
+        return sample if ids else None
+    masks = {object_id: sample.mask(object_id) for object_id in ids}
+    if not masks:
         return None
-    names = {object_id: sample.categories[object_id] for object_id in ids if object_id in sample.categories}
+    categories = {object_id: name for object_id, name in sample.categories.items() if object_id in masks}
     if merge:
-        union: npt.NDArray[np.bool_] = np.logical_or.reduce([sample.mask(object_id) for object_id in ids])
-        classes = {sample.categories.get(object_id) for object_id in ids}
-        category = {1: name} if len(classes) == 1 and (name := classes.pop()) is not None else {}
+        union = np.logical_or.reduce(list(masks.values()))
+        is_one_class = len(categories) == len(masks) and len(set(categories.values())) == 1
+        category = {1: next(iter(categories.values()))} if is_one_class else {}
         return SegmentationSample(sample.name, sample.image, union.astype(np.int32), category)
-    if len(ids) == len(sample.object_ids):
-        return sample
-    return SegmentationSample.from_masks(sample.name, sample.image, {i: sample.mask(i) for i in ids}, names)
+    return SegmentationSample.from_masks(sample.name, sample.image, masks, categories)
 
 
 def read_all(

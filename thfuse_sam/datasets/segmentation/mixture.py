@@ -26,7 +26,7 @@ import numpy.typing as npt
 from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.augment import crop_foreground
-from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import UsageError
 from thfuse_sam.images import read_visible
@@ -109,8 +109,7 @@ class Mixture(SegmentationDataset):
             for_training, for_validation = part.dataset.split(val_ratio, seed)
             train.append(replace(part, dataset=for_training))
             val.append(Part(part.name, for_validation))
-        all_of_val = Mixture(val, None)
-        return Mixture(train, None, self._seed), Subset(all_of_val, range(len(all_of_val)))
+        return Mixture(train, None, self._seed), Mixture(val, None)
 
     @staticmethod
     def _pastes(part: Part, rng: np.random.Generator) -> bool:
@@ -165,8 +164,7 @@ def open_mixture(path: Path, open_set: Open, seed: int = 0) -> Mixture:
 
 def _part(item: Any, open_set: Open, where: str) -> Part:
     folder = _data_dir(item, _TRAIN_KEYS, where)
-    percentage = item.get("percentage")
-    percentage = 1.0 if percentage is None else percentage
+    percentage = 1.0 if item.get("percentage") is None else item["percentage"]
     if not _is_number(percentage) or not 0 < percentage <= _LARGEST_PERCENTAGE:
         raise UsageError(
             f"{where}: percentage {percentage!r}: give a number above 0, such as 0.5 for half of the set each epoch"

@@ -12,8 +12,7 @@ from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import UsageError
 
 MIXTURE_SUFFIXES = (".yaml", ".yml")
-TRAIN_FOLDER, VAL_FOLDERS = "train", ("val", "valid", "test")
-
+_TRAIN, _VAL = "train", ("val", "valid", "test")  # folders of parts
 
 # The first one that fits is taken. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class
 # names.
@@ -25,13 +24,13 @@ def detect_format(root: Path) -> Format:
     if not root.is_dir():
         kind = "is a file of an unknown kind" if root.exists() else "no such folder"
         raise UsageError(f"`data_dir` {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
-    own = next((form for form in FORMATS if form.detect(root)), None)
-    if own is None:
-        if (root / TRAIN_FOLDER).is_dir():
-            raise UsageError(f"`data_dir` {root}: holds {TRAIN_FOLDER}/ and other parts; give one of them")
-        layouts = "; ".join(form.layout for form in FORMATS)
-        raise UsageError(f"`data_dir` {root}: no known layout. Known are: {layouts}; or a mixture .yaml")
-    return own
+    for form in FORMATS:
+        if form.detect(root):
+            return form
+    if (root / _TRAIN).is_dir():
+        raise UsageError(f"`data_dir` {root}: holds {_TRAIN}/ and other parts; give one of them")
+    layouts = "; ".join(form.layout for form in FORMATS)
+    raise UsageError(f"`data_dir` {root}: no known layout. Known are: {layouts}; or a mixture .yaml")
 
 
 def open_segmentation_dataset(
@@ -80,8 +79,8 @@ def open_train_and_val(
     open_set = partial(open_segmentation_dataset, labels=labels, merge=merge, skip_bad=skip_bad, seed=seed)
     if val_path is not None:
         return open_set(path), open_set(val_path)
-    val_folder = next((path / name for name in VAL_FOLDERS if (path / name).is_dir()), None)
+    val_folder = next((path / name for name in _VAL if (path / name).is_dir()), None)
     # An annotation file above `train/` and `val/` describes images in them; it is one set.
-    if val_folder is not None and (path / TRAIN_FOLDER).is_dir() and not any(form.detect(path) for form in FORMATS):
-        return open_set(path / TRAIN_FOLDER), open_set(val_folder)
+    if val_folder is not None and (path / _TRAIN).is_dir() and not any(form.detect(path) for form in FORMATS):
+        return open_set(path / _TRAIN), open_set(val_folder)
     return open_set(path).split(val_ratio, seed)

@@ -8,6 +8,7 @@ from typing import Any
 from thfuse_sam.errors import SampleError
 
 _LONGEST_NAME = 200  # characters of a path that an error shows
+_LONGEST_VALUE = 80  # characters of any other value
 
 
 def read_json(path: Path) -> Any:
@@ -16,6 +17,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise SampleError(f"{path}: not readable as JSON ({error}); mend or remove it") from error
+
+
+def quote(value: Any) -> str:
+    """A value of a file as an error shows it."""
+    return str(value)[:_LONGEST_VALUE]
 
 
 def resolve_inside(root: Path, folder: Path, relative: str, source: Path) -> Path:

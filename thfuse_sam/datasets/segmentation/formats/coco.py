@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.segmentation.formats.annotation_files import read_json, resolve_inside
+from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
 from thfuse_sam.datasets.segmentation.formats.raster import decode_rle, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
@@ -26,7 +26,6 @@ from thfuse_sam.images import read_visible
 _FILE_NAMES = ("annotations.json", "_annotations.coco.json", "coco.json")
 _FOLDER, _PREFIX = "annotations", "instances"
 _LISTS = ("images", "annotations")  # that a file must have
-_LONGEST_QUOTE = 80  # characters of the file that an error shows
 
 
 def detect(root: Path) -> bool:
@@ -59,7 +58,7 @@ def find(path: Path) -> Listing:
     entries: list[Entry] = []
     for image in content["images"]:
         if not isinstance(image, dict) or not isinstance(image.get("id"), int):
-            problems.append(f"{file}: an image has no number as id: {_quote(image)}")
+            problems.append(f"{file}: an image has no number as id: {quote(image)}")
         elif annotations[image["id"]]:
             try:
                 entries.append(_entry(root, file, image, annotations[image["id"]], categories))
@@ -79,14 +78,7 @@ def read(
 ) -> SegmentationSample:
     """An image and its annotated objects.
 
-    Args:
-        name: of the sample.
-        image_path: its image.
-        json_path: the COCO file, named in errors.
-        size: (height, width) as annotated.
-        annotations: of this image.
-        categories: names of categories by their ids.
-
+    `size` is (height, width) as annotated, `annotations` are those of this image, `categories` names by category id.
     Raises ImageReadError, and SampleError: an image of another size, or a bad segmentation.
     """
     image = read_visible(image_path)
@@ -138,16 +130,11 @@ def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[int, list[dict[
         known = isinstance(annotation, dict)
         image = annotation.get("image_id") if known else None
         if not isinstance(image, int) or image not in by_image:
-            number = _quote(annotation.get("id") if known else annotation)
-            problems.append(f"{file}: annotation {number} belongs to image {_quote(image)}, which is not listed")
+            number = quote(annotation.get("id") if known else annotation)
+            problems.append(f"{file}: annotation {number} belongs to image {quote(image)}, which is not listed")
         elif not annotation.get("iscrowd"):
             by_image[image].append(annotation)
     return by_image, problems
-
-
-def _quote(value: Any) -> str:
-    """A value of the file as an error shows it."""
-    return str(value)[:_LONGEST_QUOTE]
 
 
 def _entry(
@@ -159,7 +146,7 @@ def _entry(
 ) -> Entry:
     file_name, size = image.get("file_name"), (image.get("height"), image.get("width"))
     if not isinstance(file_name, str) or not _is_size(size):
-        raise SampleError(f"{file}: an image lacks file_name, height or width: {_quote(image)}")
+        raise SampleError(f"{file}: an image lacks file_name, height or width: {quote(image)}")
     split = file.stem.removeprefix(_PREFIX).strip("_")
     folders = [file.parent, root, root / "images", *([root / split] if split and split != file.stem else [])]
     path = _find_image(root, folders, file_name, file)

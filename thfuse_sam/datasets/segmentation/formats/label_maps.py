@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing, first_folders, pair_with_masks
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing, pair_with_masks
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam
@@ -19,15 +19,14 @@ from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, find_image
 from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
 
-IMAGES_FOLDER, MASKS_FOLDER = "images", "masks"
+_IMAGES, _MASKS = "images", "masks"
 
 
 def detect(root: Path) -> bool:
     """Whether a folder is a mask tree, or `images/` + `masks/` with `.npy` files."""
     if (root / MANIFEST_NAME).is_file():
         return True
-    folders = first_folders(root, [(IMAGES_FOLDER, MASKS_FOLDER)])
-    return folders is not None and next(folders[1].rglob(f"*{MASK_SUFFIX}"), None) is not None
+    return (root / _IMAGES).is_dir() and next((root / _MASKS).rglob(f"*{MASK_SUFFIX}"), None) is not None
 
 
 def find(root: Path) -> Listing:
@@ -45,10 +44,10 @@ def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi"
 
 
 def _find_beside_images(root: Path) -> Listing:
-    folder = root / MASKS_FOLDER
+    folder = root / _MASKS
     files = (path for path in folder.rglob(f"*{MASK_SUFFIX}") if not path.name.startswith("."))
     masks = {path.relative_to(folder).as_posix()[: -len(MASK_SUFFIX)]: path for path in sorted(files)}
-    return pair_with_masks(root / IMAGES_FOLDER, folder, masks, read)
+    return pair_with_masks(root / _IMAGES, folder, masks, read)
 
 
 def _find_in_tree(root: Path) -> Listing:

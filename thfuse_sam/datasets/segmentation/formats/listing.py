@@ -45,23 +45,16 @@ def mask_image_format(
     A mask is named as its image, or with "_mask" behind that. `read` is as for `pair_with_masks`.
     """
 
-    def detect(root: Path) -> bool:
-        return first_folders(root, folders) is not None
+    def chosen(root: Path) -> tuple[Path, Path] | None:
+        pairs = ((root / images, root / masks) for images, masks in folders)
+        return next((pair for pair in pairs if pair[0].is_dir() and pair[1].is_dir()), None)
 
     def find(root: Path) -> Listing:
-        chosen = first_folders(root, folders)
-        assert chosen is not None, "the format was told by these folders"
-        return pair_with_masks(*chosen, list_images(chosen[1]), read, "_mask")
+        pair = chosen(root)
+        assert pair is not None, "the format was told by these folders"
+        return pair_with_masks(*pair, list_images(pair[1]), read, "_mask")
 
-    return Format(name, layout, detect, find)
-
-
-def first_folders(root: Path, choices: Sequence[tuple[str, str]]) -> tuple[Path, Path] | None:
-    """The first pair of folders (images, masks) of `choices` that is in `root`."""
-    for images, masks in choices:
-        if (root / images).is_dir() and (root / masks).is_dir():
-            return root / images, root / masks
-    return None
+    return Format(name, layout, lambda root: chosen(root) is not None, find)
 
 
 def pair_with_masks(
