@@ -1,6 +1,5 @@
 """What all objects of a scene share while they are drawn."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,8 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from tools.scenes.canvas import Camera, Canvas, Colour, Points, Surface, circle
 from tools.scenes.weather import Weather
-
-Painter = Callable[..., None]  # fills a polygon given in an object's own coordinates
 
 
 @dataclass(frozen=True)

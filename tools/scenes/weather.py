@@ -36,48 +36,88 @@ class Weather:
 
 def make_weather(rng: np.random.Generator, condition: Condition) -> Weather:
     """Draw the weather of one scene."""
-    u = rng.uniform
-    side = 1.0 if rng.random() < 0.5 else -1.0
+    side = 1.0 if rng.random() < 0.5 else -1.0  # where the sun stands
     if condition == "night":
-        return Weather(
-            condition, True, (0.010, 0.012, 0.020), 0.0, (0.0, 0.0), (8, 10, 22), (30, 30, 44), u(0, 0.6),
-            (26, 27, 36), u(0.0005, 0.003), u(1.0, 1.5), u(2.5, 5.0), u(62, 78), u(84, 104), u(88, 108), u(14, 30), 0.0,
-        )  # fmt: skip
+        return _night(rng)
     if condition == "fog":
-        dark = rng.random() < 0.25
-        if dark:
-            return Weather(
-                condition, True, (0.016, 0.018, 0.024), 0.0, (0.0, 0.0), (40, 42, 48), (56, 56, 60), 0.0,
-                (66, 66, 70), u(0.018, 0.035), u(1.0, 1.3), u(2.5, 4.5), u(70, 84), u(86, 104), u(92, 108),
-                u(52, 64), 0.0,
-            )  # fmt: skip
-        grey = u(168, 206)
-        return Weather(
-            condition, False, (0.62, 0.65, 0.68), 0.0, (0.0, 0.0), (grey, grey + 2, grey + 6),
-            (grey, grey + 2, grey + 4),
-            0.0, (grey, grey + 2, grey + 5), u(0.022, 0.05), u(1.0, 1.2), u(1.2, 2.4), u(74, 88), u(90, 106),
-            u(96, 112),
-            u(56, 70), 0.0,
-        )  # fmt: skip
+        return _dark_fog(rng) if rng.random() < 0.25 else _fog(rng)
     if condition == "glare":
-        if rng.random() < 0.3:
-            return replace(make_weather(rng, "night"), condition="glare")
-        return Weather(
-            condition, False, (0.80, 0.66, 0.50), 0.9, (u(-0.5, 0.5), -u(1.6, 2.4)), (112, 142, 186), (255, 224, 170),
-            u(0.1, 0.6), (250, 214, 160), u(0.003, 0.006), u(0.95, 1.15), u(1.5, 3.0), u(80, 96),
-            u(104, 124), u(102, 120),
-            u(24, 44), 22.0,
-        )  # fmt: skip
-    overcast = rng.random() < 0.25
-    if overcast:
-        return Weather(
-            condition, False, (0.70, 0.73, 0.78), 0.15, (0.1 * side, 0.1), (150, 160, 174), (208, 212, 216),
-            u(0.6, 1.0),
-            (196, 202, 210), u(0.001, 0.003), u(1.05, 1.25), u(1.2, 2.4), u(80, 94), u(98, 116), u(100, 116),
-            u(40, 60), 4.0,
-        )  # fmt: skip
+        return _blinding_lamps(rng) if rng.random() < 0.3 else _low_sun(rng)
+    return _overcast(rng, side) if rng.random() < 0.25 else _sunny(rng, side)
+
+
+# Values are drawn in the order of the fields: a change of order changes the scenes.
+
+
+def _night(rng: np.random.Generator) -> Weather:
     return Weather(
-        condition, False, (1.0, 0.96, 0.88), u(0.75, 1.0), (side * u(0.4, 1.3), u(-0.5, 0.7)), (62, 116, 190),
-        (186, 212, 232), u(0.1, 0.75), (196, 212, 228), u(0.0005, 0.002), u(1.15, 1.35), u(1.0, 2.2), u(84, 100),
-        u(112, 136), u(108, 128), u(20, 42), 26.0,
+        condition="night", dark=True, light=(0.010, 0.012, 0.020), sun=0.0, shadow=(0.0, 0.0),
+        sky_top=(8, 10, 22), sky_bottom=(30, 30, 44), clouds=rng.uniform(0, 0.6),
+        air=(26, 27, 36), haze=rng.uniform(0.0005, 0.003),
+        exposure=rng.uniform(1.0, 1.5), noise=rng.uniform(2.5, 5.0),
+        air_heat=rng.uniform(62, 78), ground_heat=rng.uniform(84, 104), wall_heat=rng.uniform(88, 108),
+        sky_heat=rng.uniform(14, 30), sun_heat=0.0,
+    )  # fmt: skip
+
+
+def _dark_fog(rng: np.random.Generator) -> Weather:
+    return Weather(
+        condition="fog", dark=True, light=(0.016, 0.018, 0.024), sun=0.0, shadow=(0.0, 0.0),
+        sky_top=(40, 42, 48), sky_bottom=(56, 56, 60), clouds=0.0,
+        air=(66, 66, 70), haze=rng.uniform(0.018, 0.035),
+        exposure=rng.uniform(1.0, 1.3), noise=rng.uniform(2.5, 4.5),
+        air_heat=rng.uniform(70, 84), ground_heat=rng.uniform(86, 104), wall_heat=rng.uniform(92, 108),
+        sky_heat=rng.uniform(52, 64), sun_heat=0.0,
+    )  # fmt: skip
+
+
+def _fog(rng: np.random.Generator) -> Weather:
+    grey = rng.uniform(168, 206)
+    return Weather(
+        condition="fog", dark=False, light=(0.62, 0.65, 0.68), sun=0.0, shadow=(0.0, 0.0),
+        sky_top=(grey, grey + 2, grey + 6), sky_bottom=(grey, grey + 2, grey + 4), clouds=0.0,
+        air=(grey, grey + 2, grey + 5), haze=rng.uniform(0.022, 0.05),
+        exposure=rng.uniform(1.0, 1.2), noise=rng.uniform(1.2, 2.4),
+        air_heat=rng.uniform(74, 88), ground_heat=rng.uniform(90, 106), wall_heat=rng.uniform(96, 112),
+        sky_heat=rng.uniform(56, 70), sun_heat=0.0,
+    )  # fmt: skip
+
+
+def _blinding_lamps(rng: np.random.Generator) -> Weather:
+    """A night in which a car shines into the camera."""
+    return replace(make_weather(rng, "night"), condition="glare")
+
+
+def _low_sun(rng: np.random.Generator) -> Weather:
+    return Weather(
+        condition="glare", dark=False, light=(0.80, 0.66, 0.50), sun=0.9,
+        shadow=(rng.uniform(-0.5, 0.5), -rng.uniform(1.6, 2.4)),
+        sky_top=(112, 142, 186), sky_bottom=(255, 224, 170), clouds=rng.uniform(0.1, 0.6),
+        air=(250, 214, 160), haze=rng.uniform(0.003, 0.006),
+        exposure=rng.uniform(0.95, 1.15), noise=rng.uniform(1.5, 3.0),
+        air_heat=rng.uniform(80, 96), ground_heat=rng.uniform(104, 124), wall_heat=rng.uniform(102, 120),
+        sky_heat=rng.uniform(24, 44), sun_heat=22.0,
+    )  # fmt: skip
+
+
+def _overcast(rng: np.random.Generator, side: float) -> Weather:
+    return Weather(
+        condition="day", dark=False, light=(0.70, 0.73, 0.78), sun=0.15, shadow=(0.1 * side, 0.1),
+        sky_top=(150, 160, 174), sky_bottom=(208, 212, 216), clouds=rng.uniform(0.6, 1.0),
+        air=(196, 202, 210), haze=rng.uniform(0.001, 0.003),
+        exposure=rng.uniform(1.05, 1.25), noise=rng.uniform(1.2, 2.4),
+        air_heat=rng.uniform(80, 94), ground_heat=rng.uniform(98, 116), wall_heat=rng.uniform(100, 116),
+        sky_heat=rng.uniform(40, 60), sun_heat=4.0,
+    )  # fmt: skip
+
+
+def _sunny(rng: np.random.Generator, side: float) -> Weather:
+    return Weather(
+        condition="day", dark=False, light=(1.0, 0.96, 0.88), sun=rng.uniform(0.75, 1.0),
+        shadow=(side * rng.uniform(0.4, 1.3), rng.uniform(-0.5, 0.7)),
+        sky_top=(62, 116, 190), sky_bottom=(186, 212, 232), clouds=rng.uniform(0.1, 0.75),
+        air=(196, 212, 228), haze=rng.uniform(0.0005, 0.002),
+        exposure=rng.uniform(1.15, 1.35), noise=rng.uniform(1.0, 2.2),
+        air_heat=rng.uniform(84, 100), ground_heat=rng.uniform(112, 136), wall_heat=rng.uniform(108, 128),
+        sky_heat=rng.uniform(20, 42), sun_heat=26.0,
     )  # fmt: skip
