@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from thfuse_sam.cli import common
-from thfuse_sam.cli import test as fuse_command
+from thfuse_sam.cli.test import main
+from thfuse_sam.commands import fuse as command
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.tree import MaskTree
 from thfuse_sam.models import build_network
 from thfuse_sam.training.checkpoint import NetworkSpec
 from tools.shipped_network import export_network
-
-main = fuse_command.main
 
 
 @pytest.fixture
@@ -169,7 +167,7 @@ def test_unequal_sizes_stop_before_anything_is_written(dataset, make_pairs, tmp_
 
 
 def test_missing_shipped_model_names_the_remedy(dataset, capsys, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(common, "checkout_root", lambda: tmp_path)
+    monkeypatch.setattr(command, "shipped_root", lambda: tmp_path)
     line = failure(capsys, ["--dataset_path", str(dataset)], 1)
     assert "--model_path" in line and "train.py" in line
 

@@ -7,8 +7,9 @@ from thfuse_sam.datasets.fusion import FusionSample
 from thfuse_sam.devices import DTYPES
 from thfuse_sam.errors import ImageSizeError
 from thfuse_sam.fusion import inference
-from thfuse_sam.fusion.inference import InferenceSettings, fuse_lumas, plan_batches
+from thfuse_sam.fusion.inference import fuse_lumas, plan_batches
 from thfuse_sam.models import FusionNetwork, build_network
+from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.precision import Precision
 
 CPU = torch.device("cpu")

@@ -54,7 +54,8 @@ FAULTS = {"vanish": Path.unlink, "truncate": _truncate, "hang": _wait, "die": _d
 
 def main() -> None:
     mains = {name: importlib.import_module(f"thfuse_sam.cli.{name}").main for name in COMMANDS}
-    importlib.import_module("thfuse_sam.commands.precompute")  # a command imports it when its options are read
+    for name in ("precompute", "fuse", "predict"):  # imported by a command when its options are read
+        importlib.import_module(f"thfuse_sam.commands.{name}")
     importlib.import_module("torch.utils.tensorboard")  # training imports it when it starts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:

@@ -23,9 +23,11 @@ PARTS = ("thfuse_sam", "models", "datasets/sample", "pyproject.toml", "setup.py"
 # Run outside of the checkout: a dry run, and where test.py looks for its network.
 INSTALLED = """
 import sys, thfuse_sam
-from thfuse_sam.cli import precompute, test
+from thfuse_sam.cli import precompute
+from thfuse_sam.commands.fuse import open_network
+from thfuse_sam.options.fuse import FuseOptions
 assert thfuse_sam.__file__.startswith(sys.argv[1]), thfuse_sam.__file__
-assert test._model_path(test.build_parser().parse_args([])).is_file()
+assert open_network(FuseOptions())[0].is_file()
 sys.exit(precompute.main(["--dry_run", "--sam_model_type", "vit_nano"]))
 """
 

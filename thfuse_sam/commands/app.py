@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from thfuse_sam.commands.fuse import open_network
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import PairError, UsageError, naming
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.errors import PairError, UsageError
 from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.options.app import AppOptions
-from thfuse_sam.options.groups import SHIPPED_MODEL
 from thfuse_sam.shipped import find_shipped
 
 _CACHE_SECONDS = 3600  # pictures of the page are removed when they are this old
@@ -29,10 +28,8 @@ def serve(options: AppOptions) -> None:
     """Serve the page until an interrupt. Raises ThFuseError."""
     _require_gradio()
     device = resolve_device(options.device)
-    model_path = options.model_path or find_shipped(SHIPPED_MODEL)
     with _listening(options.host, options.port) as listener, _own_files() as files:
-        with naming("model_path", model_path):
-            network, spec = load_network(model_path)
+        _, network, spec = open_network(options)
         app = build_app(
             FusionSession(network, build_generator(options, device), device, options),
             find_samples(options.sample_path),

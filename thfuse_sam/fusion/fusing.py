@@ -16,9 +16,10 @@ from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
 from thfuse_sam.datasets.pairs import ImagePair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
 from thfuse_sam.fusion.colour import add_colour
-from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, InferenceSettings, fuse_lumas, plan_batches
+from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas, plan_batches
 from thfuse_sam.images import ImageArray, image_size, write_image
 from thfuse_sam.masks.source import MaskSource
+from thfuse_sam.options.fuse import InferenceSettings
 
 # (fused, ir, vi), each uint8 HxW -> values by name
 Metrics = Callable[[ImageArray, ImageArray, ImageArray], dict[str, float]]

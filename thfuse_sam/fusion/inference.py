@@ -1,7 +1,6 @@
 """Running a trained network on whole pairs: batches of equal size, half precision, tiles for large images."""
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -13,17 +12,8 @@ from thfuse_sam.errors import ImageSizeError
 from thfuse_sam.fusion.tiles import fuse_tiled
 from thfuse_sam.images import ImageArray
 from thfuse_sam.models import INPUTS, TiledNetwork
+from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.precision import Precision
-
-
-@dataclasses.dataclass(frozen=True)
-class InferenceSettings:
-    """How a network is run; none of it changes results by more than rounding."""
-
-    precision: Precision = "fp32"  # "fp16", "bf16": layers in half precision, the sum with the sources in single
-    batch_size: int = 1  # pairs of one size that go through the network together
-    tile_size: int = 1024  # pixels a side; images of more than four tiles' area are fused in tiles
-
 
 DEFAULT_INFERENCE = InferenceSettings()
 

@@ -1,0 +1,219 @@
+"""Fusing pairs with a trained network, and writing the network as ONNX, as `FuseOptions` say."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from thfuse_sam.commands.inputs import (
+    MaskPlan,
+    build_mask_source,
+    log_mask_plan,
+    pair_folder,
+    plan_masks,
+    warn_if_swapped,
+)
+from thfuse_sam.datasets.fusion import mask_mismatches
+from thfuse_sam.datasets.pairs import PairSet, find_pairs, require_partners
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import CheckpointError, MaskReadError, naming
+from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
+from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, require_outputs_apart, require_usable
+from thfuse_sam.fusion.metric_files import write_metrics
+from thfuse_sam.fusion.onnx import export_onnx
+from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.metrics import METRICS, fusion_metrics
+from thfuse_sam.options.fuse import FuseOptions
+from thfuse_sam.options.groups import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
+from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, Method, find_methods, write_comparison
+from thfuse_sam.report.fusion import FusionReport
+from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
+from thfuse_sam.report.run_facts import mask_signature, run_facts
+from thfuse_sam.shipped import shipped_root
+from thfuse_sam.training.checkpoint import NetworkSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What was fused."""
+
+    report: FuseReport
+    unpaired: list[Path]  # images that were left out for want of a partner
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every image was fused."""
+        return not (self.report.failures or self.unpaired)
+
+
+def fuse(options: FuseOptions, command: str = "") -> Fusion:
+    """Fuse the pairs; `command` is what was typed, for the report. Raises ThFuseError."""
+    run = _prepare(options)
+    pairs = run.pairs.pairs
+    make_directory(options.output_dir)
+    remove_abandoned(options.output_dir)
+    log.info("%d pairs; %s from %s on %s", len(pairs), run.spec.name, run.model_path, run.device)
+    log_mask_plan(run.masks, pairs, run.folder, options)
+    comparison = Comparison(run.spec.name, run.methods, fusion_metrics)
+    report = _fuse(run, comparison, command)
+    _write_tables(run, report, comparison)
+    unpaired = [*run.pairs.unpaired_ir, *run.pairs.unpaired_vi]
+    for path in unpaired:
+        log.warning("skipped %s: no partner", path)
+    for name, lines in run.mismatches.items():
+        log.warning("%s: fused without mask: %s", name, "; ".join(lines))
+    return Fusion(report, unpaired)
+
+
+def plan_fusion(options: FuseOptions) -> dict[str, Any]:
+    """What `fuse` would do; nothing is written. Raises ThFuseError."""
+    run = _prepare(options)
+    return {
+        **options.plain(),
+        "ir_dir": str(run.pairs.ir_dir),
+        "vi_dir": str(run.pairs.vi_dir),
+        "model_path": str(run.model_path),
+        "network": run.spec.name,
+        "device": str(run.device),
+        "masks": run.masks.mode,
+        "plan": f"{len(run.pairs.pairs)} pairs to fuse",
+    }
+
+
+def export_network(options: FuseOptions, path: Path) -> None:
+    """Write the network as ONNX to `path`, and check it. Raises ThFuseError."""
+    _, network, spec = open_network(options)
+    height, width = options.onnx_size
+    difference = export_onnx(network, path, height, width)
+    log.info(
+        "%s for %dx%d pixels written to %s; onnxruntime differs from it by %.1e at most",
+        spec.name,
+        width,
+        height,
+        path,
+        difference,
+    )
+
+
+def open_network(options: ModelOptions) -> tuple[Path, nn.Module, NetworkSpec]:
+    """The file of the network that `options` ask for, the network, and what it is. Raises CheckpointError."""
+    path = options.model_path
+    if path is None:
+        path = shipped_root() / SHIPPED_MODEL
+        if not path.is_file():
+            raise CheckpointError(
+                f"`model_path` is not given and {path} is missing; "
+                "train a network with train.py and give its checkpoint"
+            )
+    with naming("model_path", options.model_path):
+        return path, *load_network(path)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything that fusing needs. Nothing is written yet."""
+
+    options: FuseOptions
+    device: torch.device
+    folder: Path | None  # that the pairs are from
+    pairs: PairSet
+    masks: MaskPlan
+    mismatches: Mapping[str, list[str]]  # pair -> what is wrong with its masks
+    model_path: Path
+    network: nn.Module
+    spec: NetworkSpec
+    methods: list[Method]  # to compare with
+
+    @property
+    def measures(self) -> bool:
+        return self.options.metrics or self.options.report or bool(self.methods)
+
+
+def _prepare(options: FuseOptions) -> _Run:
+    """Check everything. Raises ThFuseError."""
+    device = resolve_device(options.device)
+    folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
+    pairs = find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
+    require_writable("output_dir", options.output_dir)
+    require_outputs_apart(pairs.pairs, options.output_dir)
+    if not options.skip_bad:
+        require_partners(pairs)
+        require_usable(pairs.pairs)
+    warn_if_swapped(pairs.pairs)
+    masks = plan_masks(options.precomputed_masks_dir, options)
+    mismatches = {} if masks.root is None else mask_mismatches(pairs.pairs, masks.root)
+    if mismatches and not options.skip_bad:
+        raise MaskReadError(next(iter(mismatches.values()))[0])
+    model_path, network, spec = open_network(options)
+    methods = find_methods(options.compare, pairs.pairs, [spec.name])
+    return _Run(options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods)
+
+
+def _fuse(run: _Run, comparison: Comparison, command: str) -> FuseReport:
+    options = run.options
+    observers: list[Callable[[FusedPair], None]] = [comparison.add] if run.measures else []
+    with contextlib.ExitStack() as stack:
+        page = None
+        if options.report:
+            page = FusionReport(stack.enter_context(replacing(options.output_dir / REPORT_FOLDER)), run.methods)
+            observers.append(page.add)
+        report = fuse_pairs(
+            run.network,
+            run.pairs.pairs,
+            build_mask_source(run.masks, options, run.device, run.pairs),
+            options.output_dir,
+            device=run.device,
+            gray=options.gray,
+            metrics=fusion_metrics if run.measures else None,
+            skip_bad=options.skip_bad,
+            observers=observers,
+            settings=options,
+        )
+        if page is not None:
+            page.finish(run_facts(command, run.device, _details(run, report)), comparison, report.failures)
+    return report
+
+
+def _details(run: _Run, report: FuseReport) -> dict[str, str]:
+    counts = f"{report.masks_found} found, {report.placeholders} missing"
+    made_by = mask_signature(run.masks.root) if run.masks.root is not None else run.masks.reason
+    return {
+        "network": f"{run.spec.name}, {sum(weight.numel() for weight in run.network.parameters()):,} parameters",
+        "weights": f"{run.model_path}, SHA-256 {file_sha256(run.model_path)}",
+        "masks": f"{run.masks.mode} ({counts}); {made_by}",
+        "pairs": f"{len(report.fused)} of {run.pairs.ir_dir} and {run.pairs.vi_dir}, fused in {report.seconds:.1f} s",
+    }
+
+
+def _write_tables(run: _Run, report: FuseReport, comparison: Comparison) -> None:
+    """Write the tables and log what was done."""
+    options = run.options
+    if report.metrics and options.metrics:
+        write_metrics(options.output_dir, report.metrics, str(run.model_path))
+    if report.metrics:
+        table = comparison.table({key: metric.better for key, metric in METRICS.items()})
+        if options.compare:
+            write_comparison(options.output_dir / COMPARISON_CSV, table)
+        for row in table:
+            rank = f", {row.name} (mean rank {row.mean_rank:.2f})" if options.compare else ""
+            values = ", ".join(f"{key} {value:.3f}" for key, value in row.mean.items())
+            log.info("mean of %d%s: %s", comparison.shared_pairs, rank, values)
+    if options.report:
+        log.info("report: open %s in a browser", options.output_dir / REPORT_FOLDER / INDEX)
+    masks = f", masks found {report.masks_found}, placeholders {report.placeholders}"
+    log.info(
+        "%d images fused to %s in %.1f s%s",
+        len(report.fused),
+        options.output_dir,
+        report.seconds,
+        "" if run.masks.mode == "none" else masks,
+    )
+    for name, reason in report.failures.items():
+        log.error("%s: not fused: %s", name, reason)
