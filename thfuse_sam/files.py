@@ -35,9 +35,13 @@ def as_output_error(path: Path) -> Iterator[None]:
         yield
     except (FileExistsError, NotADirectoryError) as error:
         raise OutputError(f"{path}: a file is where a folder is needed; choose another path") from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # `torch.save` raises a RuntimeError of its own where the system refuses, for example because the disk is full.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); check space and permissions"
+            f"{path}: cannot be written ({cause.strerror or cause}); check space and permissions"
         ) from error
 
 

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -123,7 +123,7 @@ def export_sam(path: Path, sam: Sam) -> None:
     if path.suffix.lower() == ".safetensors":
         write_atomically(path, lambda file: file.write(safetensors.torch.save(weights)))
     else:
-        write_atomically(path, lambda file: _torch_save(weights, file))
+        write_atomically(path, lambda file: torch.save(weights, file))
 
 
 def require_export_name(path: Path) -> None:
@@ -164,13 +164,3 @@ def _find_base(path: Path, header: TrainedHeader, base: Path | None) -> Path:
         f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), which is neither beside it "
         "nor in the cache; give it by `base_checkpoint`, or use the exported file"
     )
-
-
-def _torch_save(weights: dict[str, Tensor], file: IO[bytes]) -> None:
-    try:
-        torch.save(weights, file)
-    except RuntimeError as error:
-        # PyTorch raises an error of its own where the system refuses, for example because the disk is full.
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise

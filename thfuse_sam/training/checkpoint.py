@@ -18,7 +18,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` atomically. Raises OutputError; an older file at `path` then stays."""
     values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     content = {"format_version": FORMAT_VERSION, **values, "network": asdict(checkpoint.network)}
-    write_atomically(path, lambda file: _torch_save(content, file))
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -150,13 +150,3 @@ def reading_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         text = _NO_MEMORY if is_out_of_memory(error) else _TRUNCATED
         raise CheckpointError(text.format(path=path)) from None
-
-
-def _torch_save(content: Mapping[str, Any], file: IO[bytes]) -> None:
-    try:
-        torch.save(content, file)
-    except RuntimeError as error:
-        # torch hides the system's refusal (disk full) behind an error of its own.
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
