@@ -18,6 +18,7 @@ from thfuse_sam.files import write_atomically, write_text
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import MAX_SEGMENTS, LabelMap, paint_order, write_mask
 from thfuse_sam.masks.overlay import draw_overlay
+from thfuse_sam.masks.rle import encode_rle
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import PromptTensors, encode, predict
@@ -155,12 +156,12 @@ def _tensors(prompt: ObjectPrompt, frame: Frame) -> PromptTensors:
 
 
 def _annotation(item: PredictedObject, image_id: int, number: int) -> dict[str, Any]:
-    encoded = coco_mask.encode(np.asfortranarray(item.mask, dtype=np.uint8))
+    encoded = encode_rle(item.mask)
     return {
         "id": number,
         "image_id": image_id,
         "category_id": 1,
-        "segmentation": {"size": list(item.mask.shape), "counts": encoded["counts"].decode("ascii")},
+        "segmentation": encoded,
         "area": int(np.count_nonzero(item.mask)),
         "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
         "score": item.score,

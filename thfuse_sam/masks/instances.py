@@ -11,17 +11,16 @@ that the instance has in the label map beside the file.
 """
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from thfuse_sam.errors import MaskReadError
 from thfuse_sam.masks.format import as_read_error, paint_order
+from thfuse_sam.masks.rle import decode_rle, encode_rle
 
 
 class InstanceLike(Protocol):
@@ -76,10 +75,7 @@ def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> l
     try:
         records = [dict(record) for record in json.loads(content.decode("utf-8"))["instances"]]
         for record in records:
-            # Before decoding: the decoder makes an array of whatever size the file claims.
-            if tuple(record["segmentation"]["size"]) != tuple(shape):
-                raise ValueError(f"a segment is not of the image's size {shape}")
-            record["mask"] = _decode(record["segmentation"])
+            record["mask"] = decode_rle(record["segmentation"], shape)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MaskReadError(
             f"{location}: damaged ({error}); run precompute_masks.py with `save_instances` again"
@@ -87,20 +83,12 @@ def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> l
     return records
 
 
-def _decode(segmentation: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    with warnings.catch_warnings():
-        # pycocotools' own array class speaks an older protocol than NumPy 2 asks for; the result is right.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return coco_mask.decode(segmentation).astype(bool)
-
-
 def _record(label: int, instance: InstanceLike, shape: tuple[int, int]) -> dict[str, Any]:
     if instance.mask.shape != shape:
         raise ValueError(f"an instance mask is {instance.mask.shape}, the image {shape}")
-    encoded = coco_mask.encode(np.asfortranarray(instance.mask, dtype=np.uint8))
     return {
         "label": label,
-        "segmentation": {"size": list(shape), "counts": encoded["counts"].decode("ascii")},
+        "segmentation": encode_rle(instance.mask),
         "area": int(instance.area),
         "bbox": [float(value) for value in instance.bbox],
         "predicted_iou": float(instance.predicted_iou),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.errors import UsageError
+from thfuse_sam.masks.rle import encode_rle
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,7 +65,7 @@ class ScoredMask:
         """Of two masks bool HxW."""
         _require_same_shape(predicted, wanted)
         height, width = wanted.shape
-        return cls(image, (height, width), _encode(predicted), _encode(wanted), score)
+        return cls(image, (height, width), encode_rle(predicted)["counts"], encode_rle(wanted)["counts"], score)
 
 
 def coco_average_precision(masks: Sequence[ScoredMask]) -> dict[str, float]:
@@ -106,10 +107,6 @@ def coco_average_precision(masks: Sequence[ScoredMask]) -> dict[str, float]:
     precision = np.asarray(evaluation.eval["precision"])  # IoU thresholds x recalls x categories x areas x maxDets
     values = precision[:, :, 0, 0, -1].mean(axis=1)
     return dict(zip(names, (float(values.mean()), float(values[0]), float(values[5])), strict=True))
-
-
-def _encode(mask: Mask) -> str:
-    return str(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode("ascii"))
 
 
 def _annotation(counts: str, size: tuple[int, int], image_id: int) -> dict[str, object]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from thfuse_sam.datasets.segmentation.formats.labelme import embedded_bytes
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 from thfuse_sam.files import make_directory, write_atomically, write_json
 from thfuse_sam.images import IMAGE_SUFFIXES, write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
+from thfuse_sam.masks.rle import encode_rle
 
 ANNOTATIONS, IMAGES, MASKS = "annotations.json", "images", "masks"
 CONTENT = (ANNOTATIONS, IMAGES, MASKS)
@@ -82,10 +82,9 @@ def _stored_image(path: Path) -> tuple[str, bytes]:
 
 
 def _geometry(mask: np.ndarray) -> dict[str, Any]:
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     left, top, right, bottom = (float(value) for value in mask_box(mask))
     return {
-        "segmentation": {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")},
+        "segmentation": encode_rle(mask),
         "area": int(np.count_nonzero(mask)),
         "bbox": [left, top, right - left, bottom - top],
         "iscrowd": 0,

@@ -1,12 +1,13 @@
 """Outlines as masks. A pixel belongs to a shape where the shape covers its middle, so that areas come out unbiased."""
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
+
+from thfuse_sam.masks.rle import decode_rle
 
 Mask = npt.NDArray[np.bool_]
 Point = tuple[float, float]
@@ -46,30 +47,6 @@ def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int]) -> Mask
     if not mask.any():
         raise ValueError("a circle covers no pixel")
     return mask
-
-
-def decode_rle(encoded: dict[str, object], shape: tuple[int, int]) -> Mask:
-    """COCO run-length encoding, compressed or as a list of counts, as a bool mask. Raises ValueError."""
-    # Compared before decoding: the decoder makes an array of whatever size the encoding claims.
-    if list(encoded.get("size", ())) != list(shape):  # type: ignore[call-overload]
-        raise ValueError(f"a mask is {encoded.get('size')} (height, width), the image {list(shape)}")
-    counts = encoded.get("counts")
-    if isinstance(counts, list):
-        return _from_counts(counts, shape)
-    if not isinstance(counts, str | bytes):
-        raise ValueError("a run-length encoding has no counts")
-    with warnings.catch_warnings():
-        # pycocotools' own array class speaks an older protocol than NumPy 2 asks for; the result is right.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return np.asarray(coco_mask.decode(encoded)).astype(bool)
-
-
-def _from_counts(counts: list[object], shape: tuple[int, int]) -> Mask:
-    runs = [count for count in counts if isinstance(count, int) and count >= 0]
-    if len(runs) != len(counts) or sum(runs) != shape[0] * shape[1]:
-        raise ValueError("the counts of a run-length encoding do not add up to the image")
-    values = np.arange(len(runs)) % 2 == 1  # runs of 0 and 1 in turn, column by column
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(shape, order="F"))
 
 
 def _in_image(point: Point, shape: tuple[int, int]) -> Point:
