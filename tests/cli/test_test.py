@@ -12,6 +12,7 @@ from thfuse_sam.cli.test import main
 from thfuse_sam.commands import fuse as command
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import build_network
 from thfuse_sam.training.checkpoint import NetworkSpec
 from tools.shipped_network import export_network
@@ -86,8 +87,7 @@ def test_metrics_files(dataset, capsys) -> None:
     with Path("results/metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["a/1.x", "b", "mean"]
-    names = ["EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "MS_SSIM", "CC", "PSNR", "Nabf"]
-    assert list(rows[0]) == ["name", *names]
+    assert list(rows[0]) == ["name", *METRICS]
     assert "mean of 2: EN " in capsys.readouterr().err
 
 
