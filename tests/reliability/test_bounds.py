@@ -41,6 +41,19 @@ def bounded() -> Iterator[None]:
     assert seconds < SECONDS and peak < BYTES, f"{seconds:.1f} s, {peak >> 20} MiB"
 
 
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with trained adapters and the weights that they belong to.
+
+    Made before a test's time runs: the first adapters of a process import what takes longer than all that is bounded.
+    """
+    pytest.importorskip("peft", exc_type=ImportError)  # an optional extra, which old versions of NumPy cannot import
+    folder = tmp_path_factory.mktemp("adapters")
+    (seed,) = [content for content in trained_seeds(folder) if b"lora_A" in content]
+    (folder / "seed.safetensors").write_bytes(seed)
+    return folder
+
+
 def png(width: int, height: int) -> bytes:
     """A PNG that claims this size and holds a few rows."""
 
@@ -142,15 +155,14 @@ def test_a_checkpoint_that_claims_a_huge_network(tmp_path: Path, number: float) 
                 load_network(tmp_path / "net.safetensors")
 
 
-def test_trained_weights_that_claim_huge_adapters(tmp_path: Path) -> None:
-    pytest.importorskip("peft", exc_type=ImportError)  # an optional extra, which old versions of NumPy cannot import
-    (seed,) = [content for content in trained_seeds(tmp_path) if b"lora_A" in content]
+def test_trained_weights_that_claim_huge_adapters(tmp_path: Path, adapters: Path) -> None:
+    seed = (adapters / "seed.safetensors").read_bytes()
     content = seed.replace(b'{\\"rank\\": 4, \\"alpha\\": 8.0', b'{\\"rank\\": 99999999, \\"alpha\\": 8')
     # The header's length is in the first eight bytes.
     length = int.from_bytes(seed[:8], "little") + len(content) - len(seed)
     (tmp_path / "trained.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
     with pytest.raises(ThFuseError, match="claims adapters of rank 99999999 and holds"):
-        load_trained(tmp_path / "trained.safetensors", tmp_path / "base.pth")
+        load_trained(tmp_path / "trained.safetensors", adapters / "base.pth")
 
 
 def parse(path: Path) -> object:
