@@ -1,8 +1,8 @@
 """Planning a mask precomputation: which masks are missing, and whether they may go into this tree at all."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,40 +68,25 @@ def plan_precompute(
             names; or it is of the other kind of store.
     """
     options = options or MakeOptions()
-    if not options.save_embeddings:
-        embedding_signature = None
-    masks, embeddings = open_masks(root), EmbeddingTree(root / EMBEDDINGS_FOLDER)
+    masks = open_masks(root)
     names = {modality: set(masks.names(modality)) for modality in MODALITIES}
-    store = store_kind(root, store, any(names.values()))
     existing = [job for job in jobs if job.name in names[job.modality]]
     others = sum(map(len, names.values())) - len(existing)
-    replaces_all = overwrite and not others
-    if not replaces_all:
-        _require_fitting_masks(root, signature, existing, others, image_dirs, overwrite)
-        if embedding_signature is not None and (embeddings.root / MANIFEST_NAME).is_file():
-            require_embeddings(embeddings.root, embedding_signature, jobs, image_dirs)
-    if overwrite and existing and others and store == "shards":
-        raise ManifestError(
-            f"`overwrite` would have to take {len(existing)} masks out of the shards in {root}, which hold {others} "
-            "others; choose another `output_dir`"
-        )
-
-    def is_finished(job: Job) -> bool:
-        return job.name in names[job.modality] and _is_finished(job, masks, embeddings, options)
-
-    return Plan(
+    plan = Plan(
         root=root,
-        store=store,
+        store=store_kind(root, store, any(names.values())),
         signature=signature,
         source={modality: str(folder.resolve()) for modality, folder in image_dirs.items()},
         jobs=list(jobs),
-        todo=[job for job in jobs if overwrite or not is_finished(job)],
+        todo=list(jobs),
         options=options,
         overwrite=overwrite,
-        replaces_all=replaces_all,
-        embedding_signature=embedding_signature,
+        replaces_all=overwrite and not others,
+        embedding_signature=embedding_signature if options.save_embeddings else None,
         shard_size=shard_size,
     )
+    _require_fitting_tree(plan, existing, others, image_dirs)
+    return plan if overwrite else replace(plan, todo=_unfinished(plan, names, masks))
 
 
 def require_embeddings(
@@ -125,31 +110,36 @@ def store_kind(root: Path, asked: StoreKind | None, has_masks: bool) -> StoreKin
     return present or asked or "npy"
 
 
-def _require_fitting_masks(
-    root: Path,
-    signature: Signature,
-    existing: Sequence[Job],
-    others: int,
-    image_dirs: Mapping[Modality, Path],
-    overwrite: bool,
+def _require_fitting_tree(
+    plan: Plan, existing: Sequence[Job], others: int, image_dirs: Mapping[Modality, Path]
 ) -> None:
-    """Refuse a tree whose masks, some of which stay, were made with other settings or from other images.
+    """Refuse a tree in which something stays that was made with other settings or from other images.
 
     Args:
         existing: the images of this run that have a mask; `others` is the number of all other masks.
     """
-    manifest = Manifest.find(root)
+    if plan.replaces_all:
+        return
+    manifest = Manifest.find(plan.root)
     if manifest is not None:
-        remedy = f"choose another `output_dir` than {root}, or pass `overwrite`"
-        if overwrite:
-            remedy = f"`overwrite` would leave {others} masks of those in {root}; choose another `output_dir`"
-        require_same_signature(manifest, signature, remedy)
-        _require_own(manifest, existing, image_dirs, root)
+        remedy = f"choose another `output_dir` than {plan.root}, or pass `overwrite`"
+        if plan.overwrite:
+            remedy = f"`overwrite` would leave {others} masks of those in {plan.root}; choose another `output_dir`"
+        require_same_signature(manifest, plan.signature, remedy)
+        _require_own(manifest, existing, image_dirs, plan.root)
     elif existing or others:
         raise ManifestError(
-            f"`output_dir` {root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
+            f"`output_dir` {plan.root} holds masks but no {MANIFEST_NAME}, so nobody knows what made them; "
             "choose another `output_dir` or delete them"
         )
+    if plan.overwrite and existing and plan.store == "shards":
+        raise ManifestError(
+            f"`overwrite` would have to take {len(existing)} masks out of the shards in {plan.root}, which hold "
+            f"{others} others; choose another `output_dir`"
+        )
+    embeddings = plan.root / EMBEDDINGS_FOLDER
+    if plan.embedding_signature is not None and (embeddings / MANIFEST_NAME).is_file():
+        require_embeddings(embeddings, plan.embedding_signature, plan.jobs, image_dirs)
 
 
 def _require_own(manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Modality, Path], root: Path) -> None:
@@ -164,18 +154,25 @@ def _require_own(manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Mo
             )
 
 
-def _is_finished(job: Job, masks: MaskStore, embeddings: EmbeddingTree, options: MakeOptions) -> bool:
-    """Whether the mask of `job`, which exists, is whole and has everything that is asked for beside it."""
-    if options.save_instances and not masks.has(job.modality, job.name, INSTANCES_SUFFIX):
-        return False
-    if options.save_embeddings and not embeddings.has(job.modality, job.name):
-        return False
-    try:
-        shape, written = masks.shape_and_time(job.modality, job.name)
-        # Opening every image would take most of the time of a start on a large tree.
-        return _unchanged_since(job.image, written) or shape == image_size(job.image)
-    except (ImageReadError, MaskReadError):
-        return False
+def _unfinished(plan: Plan, names: Mapping[Modality, Set[str]], masks: MaskStore) -> list[Job]:
+    """The images whose mask is missing (not in `names`), is not whole, or lacks what is asked for beside it."""
+    options, embeddings = plan.options, EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+
+    def is_finished(job: Job) -> bool:
+        if job.name not in names[job.modality]:
+            return False
+        if options.save_instances and not masks.has(job.modality, job.name, INSTANCES_SUFFIX):
+            return False
+        if options.save_embeddings and not embeddings.has(job.modality, job.name):
+            return False
+        try:
+            shape, written = masks.shape_and_time(job.modality, job.name)
+            # Opening every image would take most of the time of a start on a large tree.
+            return _unchanged_since(job.image, written) or shape == image_size(job.image)
+        except (ImageReadError, MaskReadError):
+            return False
+
+    return [job for job in plan.jobs if not is_finished(job)]
 
 
 def _unchanged_since(image: Path, time_ns: int) -> bool:
