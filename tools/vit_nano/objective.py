@@ -10,43 +10,40 @@ import torch.nn.functional as F
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from thfuse_sam.devices import DTYPES
 from thfuse_sam.losses.segmentation import mask_iou
 from thfuse_sam.sam.decoder import PointDecoder
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN, PATCH_SIZE
+from thfuse_sam.training.batches import Batch
 from tools.vit_nano.images import PADDING
 from tools.vit_nano.losses import mask_loss
-from tools.vit_nano.options import NanoTrainingConfig
+from tools.vit_nano.options import NanoSettings
 from tools.vit_nano.region_head import RegionHead, affinity_loss, identity_loss
 from tools.vit_nano.targets import target_masks
 
 
-def batch_loss(
-    sam: Sam,
-    head: RegionHead,
-    config: NanoTrainingConfig,
-    images: Tensor,
-    labels: Tensor,
-    ids: Tensor,
-    points: Tensor,
-    boxes: Tensor,
-    corners: Tensor,
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a batch of `TargetStream` and its parts. Products and convolutions run in bf16 with `config.bf16`."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.bf16):
-        embeddings = sam.image_encoder(_normalized(sam, images, labels))
+def batch_loss(sam: Sam, head: RegionHead, settings: NanoSettings, batch: Batch) -> dict[str, Tensor]:
+    """Loss parts of a batch of `TargetDataset`; "iou" is no loss: the mean IoU of the best of three masks for a point.
+
+    Products and convolutions run in the precision of `settings`, losses in fp32.
+    """
+    labels, corners = batch["labels"], batch["corners"]
+    dtype = DTYPES[settings.precision]
+    with torch.autocast(labels.device.type, dtype, enabled=settings.precision != "fp32"):
+        embeddings = sam.image_encoder(_normalized(sam, batch["images"], labels))
         affinities, identities = head(embeddings, _logit_grid_pe(sam, corners, embeddings.shape[-2:]))
     affinity = affinity_loss(affinities.float(), labels)
-    identity = identity_loss(identities.float(), labels, config.queries)
-    loss = config.affinity_weight * affinity + config.identity_weight * identity
-    parts = {"affinity loss": affinity.item(), "identity loss": identity.item()}
-    if not config.prompts:
-        return loss, parts
-    by_points = config.prompts - config.prompts // 5
-    dtype = torch.bfloat16 if config.bf16 else torch.float32
-    logits, predicted = decode_crops(sam, embeddings, corners, points[:, :by_points], boxes[:, by_points:], dtype)
-    prompted, iou = _prompted_loss(logits, predicted, target_masks(labels, ids)[:, :, None], by_points, config)
-    loss = loss + prompted
-    return loss, {"loss": loss.item(), **parts, "IoU": iou}
+    identity = identity_loss(identities.float(), labels, settings.queries)
+    total = settings.affinity_weight * affinity + settings.identity_weight * identity
+    parts = {"affinity": affinity, "identity": identity}
+    if settings.prompts:
+        by_points = settings.prompts - settings.prompts // 5
+        points, boxes = batch["points"][:, :by_points], batch["boxes"][:, by_points:]
+        logits, predicted = decode_crops(sam, embeddings, corners, points, boxes, dtype)
+        targets = target_masks(labels, batch["ids"])[:, :, None]
+        parts["prompted"], parts["iou"] = _prompted_loss(logits, predicted, targets, by_points, settings)
+        total = total + parts["prompted"]
+    return {"total": total, **{name: value.detach() for name, value in parts.items()}}
 
 
 def _normalized(sam: Sam, images: Tensor, labels: Tensor) -> Tensor:
@@ -90,8 +87,8 @@ def decode_crops(
 
 
 def _prompted_loss(
-    logits: Tensor, predicted: Tensor, targets: Tensor, by_points: int, config: NanoTrainingConfig
-) -> tuple[Tensor, float]:
+    logits: Tensor, predicted: Tensor, targets: Tensor, by_points: int, settings: NanoSettings
+) -> tuple[Tensor, Tensor]:
     """Loss of the decoder's masks and predicted IoUs; and the mean IoU of the best of three masks for a point.
 
     Output 0 is SAM's single mask, 1 to 3 are the choice for an ambiguous point.
@@ -103,11 +100,11 @@ def _prompted_loss(
         by_points: how many of the N prompts are points; the others are boxes.
     """
     ious = mask_iou(logits.detach(), targets, targets.new_ones(targets.shape[-2:]))
-    losses = mask_loss(logits, targets, config.entropy_weight)
+    losses = mask_loss(logits, targets, settings.entropy_weight)
     of_points, of_boxes = losses[:, :by_points], losses[:, by_points:]
     loss = of_points[..., 1:].amin(-1).mean() + 0.05 * of_points.mean()
     loss = loss + F.mse_loss(predicted[:, :by_points], ious[:, :by_points])
-    if by_points < config.prompts:
+    if by_points < settings.prompts:
         loss = loss + 0.25 * of_boxes[..., 0].mean()
         loss = loss + 0.25 * F.mse_loss(predicted[:, by_points:], ious[:, by_points:])
-    return loss, ious[:, :by_points, 1:].amax(-1).mean().item()
+    return loss, ious[:, :by_points, 1:].amax(-1).mean()

@@ -1,27 +1,55 @@
-"""How `vit_nano` is trained."""
+"""How `vit_nano` is trained: the options of `python -m tools.vit_nano`."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from thfuse_sam.options.fields import option, redefault
+from thfuse_sam.options.groups import DeviceOptions
+from thfuse_sam.options.training import RunSettings
+from thfuse_sam.sam.nano import IMAGE_SIZE
 
 
-@dataclass(frozen=True)
-class NanoTrainingConfig:
-    """The options of a training of `vit_nano`."""
+@dataclass(frozen=True, kw_only=True)
+class NanoSettings(RunSettings, group="training"):
+    """How a run trains `vit_nano`; a sample is a crop of an image with some of its regions."""
 
-    minutes: float = 60.0  # wall-clock time; the learning rate follows it
-    batch_size: int = 8  # images a step
-    prompts: int = 10  # prompts an image; 0 trains the image encoder alone, by the auxiliary head
-    crop_size: int = 256  # side of the training crops in pixels; the model's image size trains on whole images
-    crop_height: int = 0  # their height in pixels; 0: as `crop_size`. A lower one spares wide images the padding
-    whole: float = 0.5  # fraction of the scenes and photos that are shown whole, as the model sees them in use
-    lr: float = 1e-3  # peak learning rate
-    final_lr_ratio: float = 0.02  # learning rate at the end over the peak's
-    weight_decay: float = 0.05
-    shares: tuple[float, float, float] = (0.10, 0.55, 0.35)  # of shapes, scenes and photos; 0 for a kind that lacks
-    entropy_weight: float = 1.0  # of the cross entropy in the mask loss, beside the Dice loss
-    affinity_weight: float = 1.0  # of the auxiliary loss on neighbouring pixels
-    identity_weight: float = 1.0  # of the auxiliary loss on any two pixels
-    queries: int = 64  # pixels an image that the identity loss compares with all others
-    ema_decay: float = 0.999  # of the averaged weights, which are the ones that are saved
-    bf16: bool = False  # mixed precision; fast where the CPU has instructions for it
-    workers: int = 1  # processes that draw and crop images
-    seed: int = 0
+    batch_size: int = redefault(RunSettings, "batch_size", 8)
+    warmup_steps: int = redefault(RunSettings, "warmup_steps", 100)
+    weight_decay: float = redefault(RunSettings, "weight_decay", 0.05)
+    ema_decay: float = redefault(RunSettings, "ema_decay", 0.999)
+    num_workers: int | None = redefault(RunSettings, "num_workers", 1, default_text=None)
+    epoch_images: int = option(1000, "images of an epoch, after which the weights are saved", low=1)
+    prompts: int = option(10, "prompts an image; 0 trains the image encoder alone, by the auxiliary head", low=0)
+    crop_size: int = option(256, "width of the crops, pixels; the model's image size trains on whole images", low=16)
+    crop_height: int | None = option(
+        None,
+        "height of the crops, pixels; a lower one spares wide images the padding",
+        low=16,
+        default_text="`crop_size`",
+    )
+    whole: float = option(0.5, "fraction of the scenes and photos that are shown whole, as in use", low=0, high=1)
+    shares: tuple[float, float, float] = option(
+        (0.10, 0.55, 0.35), "of shapes, scenes and photos among the images; those that are there count", low=0
+    )
+    entropy_weight: float = option(1.0, "of the cross entropy in the mask loss, beside the Dice loss", low=0)
+    affinity_weight: float = option(1.0, "of the auxiliary loss on neighbouring pixels", low=0)
+    identity_weight: float = option(1.0, "of the auxiliary loss on any two pixels", low=0)
+    queries: int = option(64, "pixels an image that the identity loss compares with all others", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoOptions(NanoSettings, DeviceOptions, group="images and files"):
+    """All options of the command."""
+
+    minutes: float = option(
+        60.0, "about how long to train without `epochs` and `max_steps`, by the time that some steps take", above=0
+    )
+    photos: tuple[Path, ...] = option((), "folders of photos, whose regions are targets", metavar="DIR")
+    regions: Path | None = option(None, "cache of the photos' regions (.joblib), made where missing")
+    scenes: int = option(900, "number of rendered scenes", low=0)
+    rendered: Path | None = option(None, "cache of the rendered scenes (.joblib), made where missing")
+    image_size: int = option(IMAGE_SIZE, "longest side of the model's images, pixels, a multiple of 16", low=16)
+    init: Path | None = option(None, "weights to begin with: a .safetensors file, or latest.pth of another training")
+    resume: Path | None = option(None, "go on from the latest.pth of this training")
+    output_dir: Path = option(Path("runs/vit_nano"), "for vit_nano.safetensors, latest.pth and train_log.csv")
+    threads: int = option(2, "of PyTorch", low=1)

@@ -1,20 +1,20 @@
-"""The stream of training samples: crops with their label maps, and the regions that the model is prompted for.
+"""Training samples: crops with their label maps, and the regions that the model is prompted for.
 
 A target is a region of the label map; its prompts are a point inside it and a jittered box around it.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
+from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.prompts import interior_point
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, PATCH_SIZE
+from thfuse_sam.training.batches import Batch
 from tools.scenes import Scene
 from tools.vit_nano.images import (
     PADDING,
@@ -27,7 +27,7 @@ from tools.vit_nano.images import (
     random_scene,
     textured_shapes,
 )
-from tools.vit_nano.options import NanoTrainingConfig
+from tools.vit_nano.options import NanoSettings
 
 MIN_TARGET_AREA = 300  # pixels below which a region is no target
 INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the border; the others lie anywhere inside
@@ -36,23 +36,31 @@ INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the bor
 AREA_POWERS = (0.0, 0.0, 0.25)
 
 
-class TargetStream(IterableDataset):
-    """Endless (image 3xHxW uint8, labels HxW, ids, points, boxes, corner) samples, another sequence in each worker.
+class TargetDataset:
+    """Samples that a seed, an epoch and an index decide.
 
-    H and W are the crop's height and width; `corner` (2,) is its first row and column of patches in the input square.
+    A sample holds the crop `images` (3xHxW uint8, RGB) with its `labels` (HxW), the label `ids` of its targets (N),
+    their `points` (Nx2) and `boxes` (Nx4) in pixels of the crop, and the crop's `corners` (2): its first row and column
+    of patches in the input square.
     """
 
-    def __init__(self, size: int, scenes: Sequence[Scene], photos: Sequence[Photo], config: NanoTrainingConfig) -> None:
-        self.size, self.count = size, config.prompts
-        self.crop = np.array([config.crop_height or config.crop_size, config.crop_size])
-        self.scenes, self.photos, self.whole = scenes, photos, config.whole
-        shares = np.array(config.shares) * (1, bool(scenes), bool(photos))
-        self.shares, self.seed = shares / shares.sum(), config.seed
+    def __init__(self, size: int, scenes: Sequence[Scene], photos: Sequence[Photo], settings: NanoSettings) -> None:
+        """`size`: side of the model's input square, pixels. `scenes` and `photos` may be empty."""
+        self.size, self.count, self.epoch_images = size, settings.prompts, settings.epoch_images
+        self.crop = np.array([settings.crop_height or settings.crop_size, settings.crop_size])
+        self.scenes, self.photos, self.whole = scenes, photos, settings.whole
+        shares = np.array(settings.shares) * (1, bool(scenes), bool(photos))
+        self.shares, self._random = shares / shares.sum(), EpochRandom(settings.seed)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        worker = torch.utils.data.get_worker_info()
-        cv2.setNumThreads(1)
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0, time.time_ns() % 2**31])
+    def __len__(self) -> int:
+        return self.epoch_images
+
+    def set_epoch(self, epoch: int) -> None:
+        cv2.setNumThreads(1)  # here, because each process that makes samples calls it
+        self._random.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = self._random.generator(index)
         sources: list[Callable[[], tuple[Image, Labels]]] = [
             lambda: textured_shapes(rng, self.size),
             lambda: random_scene(rng, self.scenes, self.whole),
@@ -67,8 +75,10 @@ class TargetStream(IterableDataset):
             targets = sample_targets(rng, crop_labels, self.count, AREA_POWERS[kind])
             if targets is None:
                 continue
-            pixels = torch.from_numpy(jitter_colours(rng, crop)).permute(2, 0, 1)
-            yield pixels, torch.from_numpy(crop_labels), *map(torch.from_numpy, targets), torch.from_numpy(corner)
+            pixels = jitter_colours(rng, crop).transpose(2, 0, 1)
+            arrays = dict(zip(("ids", "points", "boxes"), targets, strict=True))
+            arrays |= {"images": np.ascontiguousarray(pixels), "labels": crop_labels, "corners": corner}
+            return {"name": f"image {index}", **{key: torch.from_numpy(array) for key, array in arrays.items()}}
 
     def _random_crop(self, rng: np.random.Generator, image: Image, labels: Labels) -> tuple[Image, Labels, np.ndarray]:
         """A crop of the image in SAM's input square that holds padding no more often than needed, and its corner."""
@@ -97,7 +107,7 @@ def sample_targets(
         return None
     ids, weights = ids[large], areas[large] ** area_power
     rounds = [rng.choice(ids, len(ids), replace=False, p=weights / weights.sum()) for _ in range(-(-count // len(ids)))]
-    chosen = np.concatenate(rounds)[:count]
+    chosen = np.concatenate([ids[:0], *rounds])[:count]  # none where the image encoder is trained alone
     points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
     for row, label in enumerate(chosen):
         mask = labels == label

@@ -1,74 +1,115 @@
-"""The training loop of `vit_nano`."""
+"""Training of `vit_nano`: its loss, its files, and how many steps fit into the time. `training.trainer` runs it."""
 
-import logging
-import math
+import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import safetensors.torch
 import torch
 from segment_anything.modeling import Sam
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
-from thfuse_sam.training.ema import EmaWeights
+from thfuse_sam.files import write_atomically
+from thfuse_sam.interrupts import StopRequest
+from thfuse_sam.training.batches import Batch, EpochBatches, make_loader
+from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec
+from thfuse_sam.training.distributed import make_fabric
+from thfuse_sam.training.loop import Progress, StepSettings, train_epoch
+from thfuse_sam.training.task import TrainingTask
 from tools.scenes import Scene
 from tools.vit_nano.images import Photo
 from tools.vit_nano.objective import batch_loss
-from tools.vit_nano.options import NanoTrainingConfig
+from tools.vit_nano.options import NanoSettings
 from tools.vit_nano.region_head import RegionHead
-from tools.vit_nano.targets import TargetStream
+from tools.vit_nano.targets import TargetDataset
 
-logger = logging.getLogger(__name__)
+PROBE_STEPS = 20  # steps whose time is measured
+_SAM = "sam."  # prefix of the shipped weights in a checkpoint
 
 
-def train_nano(
-    sam: Sam,
-    scenes: Sequence[Scene],
-    photos: Sequence[Photo],
-    config: NanoTrainingConfig,
-    save: Callable[[Sam], None],
-    head: RegionHead | None = None,
-) -> RegionHead:
-    """Train `sam` in place for `config.minutes`, on the device that it is on.
+class NanoModel(nn.Module):
+    """The model and its auxiliary head as one module: a batch of `TargetDataset` in, loss parts out."""
 
-    Args:
-        sam: a `vit_nano`, untrained or to be trained on.
-        scenes: rendered scenes; may be empty.
-        photos: photos with regions; may be empty.
-        config: see NanoTrainingConfig.
-        save: called with the model every five minutes and at the end.
-        head: the auxiliary head of an earlier training, or None.
-    """
-    torch.manual_seed(config.seed)
-    size = sam.image_encoder.img_size
-    head = (head or RegionHead()).to(sam.device)
-    stream = TargetStream(size, scenes, photos, config)
-    loader = iter(DataLoader(stream, batch_size=config.batch_size, num_workers=config.workers))
-    parameters = [*sam.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    average = EmaWeights(sam.state_dict(), config.ema_decay)
-    start = saved = time.monotonic()
-    step, history = 0, []
-    while (elapsed := (time.monotonic() - start) / 60) < config.minutes:
-        cosine = 0.5 * (1 + math.cos(math.pi * elapsed / config.minutes))
-        decay = config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine
-        optimizer.param_groups[0]["lr"] = config.lr * min(1, (step + 1) / 100) * decay
-        batch = (tensor.to(sam.device, non_blocking=True) for tensor in next(loader))
-        loss, parts = batch_loss(sam, head, config, *batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        step += 1
-        average.update(sam.state_dict(), step)
-        history.append(parts)
-        if step % 50 == 0:
-            means = (f"{name} {np.mean([part[name] for part in history[-50:]]):.3f}" for name in parts)
-            logger.info("step %d, %.1f min: %s", step, elapsed, ", ".join(means))
-        if time.monotonic() - saved > 300:
-            with average.in_place_of(sam.state_dict(), sam.load_state_dict):
-                save(sam)
-            saved = time.monotonic()
-    sam.load_state_dict(average.weights)
-    save(sam)
-    return head
+    def __init__(self, sam: Sam, head: RegionHead, settings: NanoSettings) -> None:
+        super().__init__()
+        self.sam, self.head = sam, head
+        self._settings = settings
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        # The objective itself says what is computed in 16 bits; the losses are not.
+        with torch.autocast(batch["images"].device.type, enabled=False):
+            return batch_loss(self.sam, self.head, self._settings, batch)
+
+
+class NanoTask(TrainingTask):
+    """Trains a `vit_nano` on shapes, scenes and photos. The averaged weights are what ships, in fp16."""
+
+    samples = "images"
+    best_file = "best.safetensors"
+    latest_file = "vit_nano.safetensors"
+    same_on_resume = ("prompts", "crop_size", "crop_height", "whole", "shares")
+    free_on_resume = frozenset(("init", "minutes", "regions", "rendered", "threads"))
+    module: NanoModel
+    settings: NanoSettings
+
+    def __init__(self, sam: Sam, scenes: Sequence[Scene], photos: Sequence[Photo], settings: NanoSettings) -> None:
+        """`scenes` and `photos` may be empty."""
+        size = int(sam.image_encoder.img_size)
+        super().__init__(
+            NanoModel(sam, RegionHead(), settings),
+            NetworkSpec("vit_nano", {"image_size": size}),
+            TargetDataset(size, scenes, photos, settings),
+            None,
+            settings,
+        )
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        return torch.optim.AdamW(
+            self.module.parameters(), settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
+        )
+
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        parts: Mapping[str, Tensor] = network(batch)
+        return parts
+
+    def kept_file(self, epoch: int) -> str:
+        return f"epoch{epoch}.safetensors"
+
+    def save(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Write the model without its head as fp16 safetensors."""
+        weights = {
+            name.removeprefix(_SAM): (value.half() if value.is_floating_point() else value).cpu().contiguous()
+            for name, value in checkpoint.weights.items()
+            if name.startswith(_SAM)
+        }
+        write_atomically(path, lambda file: file.write(safetensors.torch.save(weights)))
+
+
+def steps_within(minutes: float, task: NanoTask, device: torch.device) -> int:
+    """How many optimiser steps of `task` take `minutes` on `device`, by the time of some steps of a copy."""
+    settings = task.settings
+    fabric = make_fabric(device, settings.precision)
+    model = copy.deepcopy(task.module)
+    network, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters()))
+    batches = EpochBatches(
+        len(task.train_set), settings.batch_size, settings.seed, step_size=settings.batch_size * settings.accumulate
+    )
+    loader: Any = fabric.setup_dataloaders(make_loader(task.train_set, batches, num_workers=settings.num_workers or 0))
+    times: list[float] = []
+    steps = StepSettings(
+        lambda step: settings.lr / settings.warmup_steps if settings.warmup_steps else settings.lr,
+        settings.grad_clip,
+        max_steps=PROBE_STEPS,
+        after_step=lambda step: times.append(time.monotonic()),
+    )
+    started = time.monotonic()
+    with StopRequest() as stop:
+        train_epoch(
+            fabric, network, optimizer, loader, task.loss, task.counts, steps, Progress(), stop, plan=batches.plan
+        )
+    # The first step waits for the workers to start.
+    seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - started
+    return max(round(60 * minutes / seconds), 1)

@@ -1,7 +1,6 @@
-"""The stream of crops and prompts that vit_nano is trained on."""
+"""The crops and prompts that vit_nano is trained on."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -10,8 +9,8 @@ import torch
 from thfuse_sam.sam.geometry import PATCH_SIZE
 from tools.scenes import render_scene
 from tools.vit_nano.images import Photo
-from tools.vit_nano.options import NanoTrainingConfig
-from tools.vit_nano.targets import MIN_TARGET_AREA, TargetStream, target_masks
+from tools.vit_nano.options import NanoSettings
+from tools.vit_nano.targets import MIN_TARGET_AREA, TargetDataset, target_masks
 
 SIZE = 64
 
@@ -40,17 +39,18 @@ def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
         infrared_labels=labels,
     )
     photo = Photo(image, (labels - 1)[None].astype(np.int16))
-    config = NanoTrainingConfig(shares=shares, prompts=1, crop_size=128)
-    stream = iter(TargetStream(128, [scene], [photo], config))
-    asked = torch.cat([next(stream)[2] for _ in range(300)])
+    config = NanoSettings(shares=shares, prompts=1, crop_size=128)
+    samples = TargetDataset(128, [scene], [photo], config)
+    asked = torch.cat([samples[index]["ids"] for index in range(300)])
     assert least < (asked == 2).float().mean() < most
 
 
 def test_every_region_is_asked_for_before_one_is_asked_for_again() -> None:
     labels = (1 + np.arange(96, dtype=np.int32) // 16)[None].repeat(96, 0)  # six
     photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
-    config = NanoTrainingConfig(shares=(0, 0, 1), prompts=9, crop_size=128)
-    for _, shown, ids, *_ in itertools.islice(TargetStream(128, [], [photo], config), 20):
+    config = NanoSettings(shares=(0, 0, 1), prompts=9, crop_size=128)
+    samples = TargetDataset(128, [], [photo], config)
+    for shown, ids in ((samples[index]["labels"], samples[index]["ids"]) for index in range(20)):
         regions, areas = shown[shown > 0].unique(return_counts=True)
         assert ids.unique().numel() == (areas >= MIN_TARGET_AREA).sum()
         assert set(ids.tolist()) <= set(regions.tolist())
@@ -60,30 +60,42 @@ def test_every_region_is_asked_for_before_one_is_asked_for_again() -> None:
 def test_a_share_of_the_images_stays_whole(share: float, least: int, most: int) -> None:
     labels = (1 + np.arange(96, dtype=np.int32) // 4)[None].repeat(96, 0)  # four columns each
     photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
-    config = NanoTrainingConfig(shares=(0, 0, 1), prompts=2, crop_size=128, whole=share)
-    stream = iter(TargetStream(128, [], [photo], config))
-    whole = [
-        bool(labels.max() == 24 and labels[labels > 0].min() == 1) for _, labels, *_ in itertools.islice(stream, 40)
-    ]
+    config = NanoSettings(shares=(0, 0, 1), prompts=2, crop_size=128, whole=share)
+    samples = TargetDataset(128, [], [photo], config)
+    shown = [samples[index]["labels"] for index in range(40)]
+    whole = [bool(labels.max() == 24 and labels[labels > 0].min() == 1) for labels in shown]
     assert least <= sum(whole) <= most
 
 
-def test_stream_gives_points_inside_their_regions() -> None:
-    stream = TargetStream(SIZE, [], [], NanoTrainingConfig(shares=(1, 0, 0), prompts=20, crop_size=SIZE))
-    image, labels, ids, points, boxes, _ = next(iter(stream))
-    assert image.shape == (3, SIZE, SIZE) and boxes.shape == (20, 4)
-    for label, (x, y) in zip(ids, points, strict=True):
-        assert labels[int(y), int(x)] == label
+def test_points_lie_inside_their_regions() -> None:
+    sample = TargetDataset(SIZE, [], [], NanoSettings(shares=(1, 0, 0), prompts=20, crop_size=SIZE))[0]
+    assert sample["images"].shape == (3, SIZE, SIZE) and sample["boxes"].shape == (20, 4)
+    for label, (x, y) in zip(sample["ids"], sample["points"], strict=True):
+        assert sample["labels"][int(y), int(x)] == label
 
 
-@pytest.mark.parametrize("crop_height", [0, 32])
-def test_stream_crops_at_whole_patches(crop_height: int) -> None:
+def test_a_sample_is_decided_by_seed_epoch_and_index() -> None:
+    def shown(seed: int, epoch: int, index: int) -> torch.Tensor:
+        samples = TargetDataset(SIZE, [], [], NanoSettings(crop_size=SIZE, seed=seed))
+        samples.set_epoch(epoch)
+        return samples[index]["images"]
+
+    assert torch.equal(shown(1, 2, 3), shown(1, 2, 3))
+    for other in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
+        assert not torch.equal(shown(1, 2, 3), shown(*other))
+
+
+@pytest.mark.parametrize("crop_height", [None, 32])
+def test_crops_begin_at_whole_patches(crop_height: int | None) -> None:
     scene = render_scene(3, height=96, width=128)
-    config = NanoTrainingConfig(shares=(0, 1, 0), crop_size=64, crop_height=crop_height)
-    samples = iter(TargetStream(128, [scene], [], config))
+    config = NanoSettings(shares=(0, 1, 0), crop_size=64, crop_height=crop_height)
+    samples = TargetDataset(128, [scene], [], config)
     height = crop_height or 64
-    for _ in range(5):
-        image, labels, ids, points, _, corner = next(samples)
-        assert image.shape == (3, height, 64) and labels.shape == (height, 64)
+    for index in range(5):
+        sample = samples[index]
+        labels, corner = sample["labels"], sample["corners"]
+        assert sample["images"].shape == (3, height, 64) and labels.shape == (height, 64)
         assert (corner >= 0).all() and (corner * PATCH_SIZE + torch.tensor([height, 64]) <= 128).all()
-        assert all(labels[int(y), int(x)] == label for label, (x, y) in zip(ids, points, strict=True))
+        assert all(
+            labels[int(y), int(x)] == label for label, (x, y) in zip(sample["ids"], sample["points"], strict=True)
+        )
