@@ -8,7 +8,7 @@ import pytest
 
 from thfuse_sam.errors import OutputError
 from thfuse_sam.report.page import DATA, data_script, replacing, require_replaceable, write_page
-from thfuse_sam.report.run_facts import gist
+from thfuse_sam.report.run_facts import headline
 
 
 def content(script: str) -> dict:
@@ -67,6 +67,6 @@ def test_folder_that_cannot_be_made(tmp_path) -> None:
         pass
 
 
-def test_gist_is_the_start_of_the_facts_that_matter() -> None:
+def test_headline_is_the_start_of_the_facts_that_matter() -> None:
     facts = [("command", "python x"), ("network", "net, 3 parameters"), ("masks", "none; because"), ("time", "now")]
-    assert gist(facts) == ["net, 3 parameters", "none", "now"]
+    assert headline(facts) == ["net, 3 parameters", "none", "now"]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from thfuse_sam.images import read_infrared, read_visible
-from thfuse_sam.report.pictures import write_mask_layer, write_picture, write_thumbnail
+from thfuse_sam.report.pictures import Pictures
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (20, 30), np.uint8)
@@ -18,9 +18,9 @@ COLOUR = RANDOM.integers(0, 256, (20, 30, 3), np.uint8)
 def test_what_browsers_show_is_copied(tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     Image.fromarray(COLOUR).save(source)
-    path = write_picture(tmp_path / "out" / "1_vi", read_visible(source), source)
-    assert path.read_bytes() == source.read_bytes()
-    assert path.name == f"1_vi{source.suffix.lower()}"
+    address = Pictures(tmp_path / "out").copy("1_vi", read_visible(source), source)
+    assert (tmp_path / "out" / address).read_bytes() == source.read_bytes()
+    assert address == f"pictures/1_vi{source.suffix.lower()}"
 
 
 def saved(path: Path, pixels: np.ndarray, **options) -> Path:
@@ -43,24 +43,22 @@ def test_what_browsers_show_otherwise_is_written_as_png(tmp_path: Path) -> None:
     }
     for sources, read in ((infrared, read_infrared), (visible, read_visible)):
         for name, source in sources.items():
-            path = write_picture(tmp_path / "out" / name, read(source), source)
-            with Image.open(path) as picture:
+            address = Pictures(tmp_path / "out").copy(name, read(source), source)
+            with Image.open(tmp_path / "out" / address) as picture:
                 assert picture.format == "PNG" and picture.mode == ("L" if read is read_infrared else "RGB"), name
                 np.testing.assert_array_equal(np.asarray(picture), read(source))
 
 
 def test_thumbnail_is_never_enlarged(tmp_path: Path) -> None:
-    write_thumbnail(tmp_path / "a.jpg", COLOUR, 15)
-    write_thumbnail(tmp_path / "b.jpg", COLOUR, 100)
-    assert [read_visible(tmp_path / name).shape[:2] for name in ("a.jpg", "b.jpg")] == [(10, 15), (20, 30)]
+    addresses = [Pictures(tmp_path).thumbnail(f"{width}.jpg", COLOUR, width) for width in (15, 100)]
+    assert [read_visible(tmp_path / address).shape[:2] for address in addresses] == [(10, 15), (20, 30)]
 
 
 def test_mask_layer_is_clear_outside_of_segments(tmp_path: Path) -> None:
     labels = np.zeros((20, 30), np.int64)
     labels[2:10, 2:12] = 1
     labels[12:18, 5:25] = 300
-    write_mask_layer(tmp_path / "mask.png", labels)
-    with Image.open(tmp_path / "mask.png") as picture:
+    with Image.open(tmp_path / Pictures(tmp_path).mask_layer("mask.png", labels)) as picture:
         layer = np.asarray(picture)
     assert layer.shape == (20, 30, 4)
     np.testing.assert_array_equal(layer[..., 3] > 0, labels > 0)
@@ -69,6 +67,5 @@ def test_mask_layer_is_clear_outside_of_segments(tmp_path: Path) -> None:
 
 
 def test_no_segment_gives_an_empty_layer(tmp_path: Path) -> None:
-    write_mask_layer(tmp_path / "mask.png", np.zeros((4, 5), np.uint8))
-    with Image.open(tmp_path / "mask.png") as picture:
+    with Image.open(tmp_path / Pictures(tmp_path).mask_layer("mask.png", np.zeros((4, 5), np.uint8))) as picture:
         assert not np.asarray(picture).any()

@@ -60,8 +60,8 @@ def find_methods(
             raise UsageError(f"{option} {text}: there is a method '{name}' already; give another as NAME={folder}")
         if not folder.is_dir():
             raise UsageError(f"{option} {text}: no such folder; give one with fused images under the pairs' names")
-        found = list_images(folder)
-        images = {pair.name: found[pair.name] for pair in pairs if pair.name in found}
+        files = list_images(folder)
+        images = {pair.name: files[pair.name] for pair in pairs if pair.name in files}
         if not images:
             raise UsageError(
                 f"{option} {text}: no image there has the name of a pair, such as '{pairs[0].name}'; "
@@ -85,18 +85,20 @@ class Comparison:
         self._others = others
         self._metrics = metrics
 
-    def add(self, seen: FusedPair) -> None:
+    def add(self, result: FusedPair) -> None:
         """Measure the others' images of a pair. One that cannot be read counts as missing."""
-        row: list[dict[str, float] | None] = [seen.metrics]
-        for method in self._others:
-            path = method.images.get(seen.pair.name)
-            row.append(None)
-            if path is not None:
-                try:
-                    row[-1] = self._metrics(luma(read_visible(path)), seen.infrared, seen.visible_luma)
-                except ImageReadError as error:
-                    log.warning("%s: left out: %s", method.name, error)
-        self.values[seen.pair.name] = row
+        own: list[dict[str, float] | None] = [result.metrics]
+        self.values[result.pair.name] = own + [self._measure(method, result) for method in self._others]
+
+    def _measure(self, method: Method, result: FusedPair) -> dict[str, float] | None:
+        path = method.images.get(result.pair.name)
+        if path is None:
+            return None
+        try:
+            return self._metrics(luma(read_visible(path)), result.infrared, result.visible_luma)
+        except ImageReadError as error:
+            log.warning("%s: left out: %s", method.name, error)
+            return None
 
     def table(self, better: Mapping[str, str]) -> list[MethodScores]:
         """One row a method, the own one first. `better`: "higher" or "lower" for each metric, in column order."""

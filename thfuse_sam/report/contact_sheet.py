@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from thfuse_sam.errors import ImageReadError, MaskReadError
-from thfuse_sam.images import Modality, read_for_sam, write_image
+from thfuse_sam.images import ImageArray, Modality, read_for_sam, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.store import MaskStore
+from thfuse_sam.report.pictures import resize, resize_labels, scaled_size
 
 _PAPER = (250, 250, 248)
 _INK = (32, 34, 38)
@@ -25,6 +25,7 @@ _CAPTION = 26  # pixels for the line above a card
 _FONT_SIZE = 15  # pixels
 PER_SHEET = 40  # cards; a longer sheet is hard to look at
 
+Entry = tuple[Modality, str, Path]  # (modality, name, image path)
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -33,11 +34,11 @@ class Card:
     """One entry of a sheet."""
 
     title: str  # for example "ir  street/0001"
-    image: npt.NDArray[np.uint8]  # HxWx3, RGB
+    image: ImageArray  # HxWx3, RGB
     label_map: npt.NDArray[np.integer]  # HxW, 0 is "no segment"
 
 
-def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 320) -> npt.NDArray[np.uint8]:
+def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 320) -> ImageArray:
     """Lay out cards row by row; each shows its image at the left and the overlay at the right.
 
     Args:
@@ -53,7 +54,7 @@ def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 
     columns = min(columns, len(cards))
     rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
     card_width = 2 * cell_width + _GAP
-    sizes = [[_fit(card.image.shape[:2], cell_width) for card in row] for row in rows]
+    sizes = [[_size_in_cell(card.image, cell_width) for card in row] for row in rows]
     heights = [max(height for height, _ in row) for row in sizes]
 
     width = columns * card_width + (columns + 1) * _MARGIN
@@ -68,8 +69,7 @@ def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 
             left = _MARGIN + column * (card_width + _MARGIN)
             _draw_caption(draw, font, card, left, top, card_width)
             # Both are brought to the cell's size first, so that an outline is one pixel of the sheet, never less.
-            image = _resize(card.image, size)
-            label_map = _resize_labels(card.label_map, size)
+            image, label_map = resize(card.image, size), resize_labels(card.label_map, size)
             sheet.paste(Image.fromarray(image), (left, top + _CAPTION))
             overlay = Image.fromarray(draw_overlay(image, label_map))
             sheet.paste(overlay, (left + size[1] + _GAP, top + _CAPTION))
@@ -77,9 +77,7 @@ def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 
     return np.asarray(sheet)
 
 
-def contact_sheets(
-    cards: Iterable[Card], *, per_sheet: int = PER_SHEET, columns: int = 2
-) -> Iterator[npt.NDArray[np.uint8]]:
+def contact_sheets(cards: Iterable[Card], *, per_sheet: int = PER_SHEET, columns: int = 2) -> Iterator[ImageArray]:
     """The same for any number of cards: as many sheets as it takes, made one at a time."""
     page: list[Card] = []
     for card in cards:
@@ -91,12 +89,12 @@ def contact_sheets(
         yield contact_sheet(page, columns=columns)
 
 
-def preview(folder: Path, entries: Sequence[tuple[Modality, str, Path]], tree: MaskStore, count: int) -> list[Path]:
+def preview(folder: Path, entries: Sequence[Entry], tree: MaskStore, count: int) -> list[Path]:
     """Write contact sheets of `count` masks of `tree`, spread evenly over `entries`.
 
     Args:
         folder: gets contact_sheet.png, or contact_sheet_001.png and so on where one sheet would be too long.
-        entries: (modality, name, image path); those without a readable mask or image are left out.
+        entries: those without a readable mask or image are left out.
         count: 0 or less makes none.
 
     Returns:
@@ -112,17 +110,17 @@ def preview(folder: Path, entries: Sequence[tuple[Modality, str, Path]], tree: M
     return written
 
 
-def spread_entries(entries: Sequence[tuple[Modality, str, Path]], count: int) -> list[tuple[Modality, str, Path]]:
+def spread_entries(entries: Sequence[Entry], count: int) -> list[Entry]:
     """`count` entries in their order, whole scenes (all entries of one name) at even distances."""
-    scenes: dict[str, list[tuple[Modality, str, Path]]] = {}
+    scenes: dict[str, list[Entry]] = {}
     for entry in entries:
         scenes.setdefault(entry[1], []).append(entry)
     names = list(scenes)
-    wanted = min(len(names), -(-count * len(names) // max(1, len(entries))))
-    return [entry for index in range(wanted) for entry in scenes[names[index * len(names) // wanted]]]
+    chosen = min(len(names), -(-count * len(names) // max(1, len(entries))))
+    return [entry for index in range(chosen) for entry in scenes[names[index * len(names) // chosen]]]
 
 
-def _cards(entries: Sequence[tuple[Modality, str, Path]], tree: MaskStore) -> Iterator[Card]:
+def _cards(entries: Sequence[Entry], tree: MaskStore) -> Iterator[Card]:
     for modality, name, path in entries:
         try:
             image = read_for_sam(path, modality)
@@ -131,32 +129,12 @@ def _cards(entries: Sequence[tuple[Modality, str, Path]], tree: MaskStore) -> It
             continue
 
 
-def _fit(shape: Sequence[int], cell_width: int) -> tuple[int, int]:
-    """(height, width) of an image of `shape` inside a square cell."""
-    height, width = shape
-    scale = min(cell_width / width, cell_width / height)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+def _size_in_cell(image: ImageArray, cell_width: int) -> tuple[int, int]:
+    """(height, width) of an image in a square cell, which it fills in one direction."""
+    return scaled_size(image.shape, min(cell_width / image.shape[1], cell_width / image.shape[0]))
 
 
-def _resize(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    smaller = size[0] < image.shape[0]
-    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
-    return np.asarray(resized, dtype=np.uint8)
-
-
-def _resize_labels(label_map: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    resized = cv2.resize(label_map.astype(np.uint16), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(resized, dtype=np.uint16)
-
-
-def _draw_caption(
-    draw: ImageDraw.ImageDraw,
-    font: _Font,
-    card: Card,
-    left: int,
-    top: int,
-    width: int,
-) -> None:
+def _draw_caption(draw: ImageDraw.ImageDraw, font: _Font, card: Card, left: int, top: int, width: int) -> None:
     """The title at the left, the number of segments and the share of the image they cover at the right."""
     segments = len(np.unique(card.label_map[card.label_map > 0]))
     covered = np.count_nonzero(card.label_map) / max(1, card.label_map.size)

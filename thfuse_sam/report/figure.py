@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.images import ImageArray, as_rgb
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".pdf")
@@ -21,8 +20,6 @@ MAX_ZOOMS = len(ZOOM_COLOURS)  # of one pair
 _GAP = 0.02  # inches between pictures
 _LABEL = 0.2  # inches for a line of text
 _FONT_SIZE = 8  # points
-
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Scene:
     """All pictures of one pair, of one size: uint8 HxW or HxWx3, RGB."""
 
     name: str
-    pictures: Mapping[str, Picture | None]  # by column title; None: the method lacks this pair
+    pictures: Mapping[str, ImageArray | None]  # by column title; None: the method lacks this pair
     zooms: Sequence[Zoom] = ()
 
 
@@ -61,35 +58,41 @@ def draw_figure(scenes: Sequence[Scene], *, width: float, names: bool = True) ->
     columns = list(scenes[0].pictures)
     left = _LABEL if names else 0.0
     cell = (width - left - _GAP * (len(columns) - 1)) / len(columns)
-    heights = [_heights(scene, cell) for scene in scenes]
-    height = _LABEL + sum(itertools.chain.from_iterable(heights)) + _GAP * sum(len(parts) for parts in heights)
+    rows = [_row_heights(scene, cell) for scene in scenes]
+    height = _LABEL + sum(itertools.chain.from_iterable(rows)) + _GAP * sum(len(row) for row in rows)
     figure = Figure(figsize=(width, height))
-
-    def frame(x: float, top: float, frame_width: float, frame_height: float) -> tuple[float, float, float, float]:
-        """Inches from the top left corner -> the figure's fractions."""
-        return x / width, 1 - (top + frame_height) / height, frame_width / width, frame_height / height
-
+    canvas = _Canvas(figure, width, height)
     for index, title in enumerate(columns):
-        x = (left + index * (cell + _GAP) + cell / 2) / width
-        figure.text(x, 1 - _LABEL / 2 / height, title, ha="center", va="center", fontsize=_FONT_SIZE, parse_math=False)
+        canvas.text(title, left + index * (cell + _GAP) + cell / 2, _LABEL / 2)
     top = _LABEL
-    for scene, parts in zip(scenes, heights, strict=True):
+    for scene, row in zip(scenes, rows, strict=True):
         if names:
-            middle = 1 - (top + sum(parts) / 2) / height
-            figure.text(left / 2 / width, middle, scene.name, rotation=90, ha="center", va="center",
-                        fontsize=_FONT_SIZE, parse_math=False)  # fmt: skip
+            canvas.text(scene.name, left / 2, top + sum(row) / 2, rotation=90)
         for index, picture in enumerate(scene.pictures.values()):
-            x = left + index * (cell + _GAP)
-            if picture is None:
-                continue
-            _show(figure, frame(x, top, cell, parts[0]), picture, scene.zooms)
-            zoom_width = (cell - _GAP * (len(scene.zooms) - 1)) / max(len(scene.zooms), 1)
-            for number, zoom in enumerate(scene.zooms):
-                _require_inside(zoom, picture, scene.name)
-                place = frame(x + number * (zoom_width + _GAP), top + parts[0] + _GAP, zoom_width, parts[1])
-                _show_zoom(figure, place, picture, zoom, ZOOM_COLOURS[number])
-        top += sum(parts) + _GAP * len(parts)
+            if picture is not None:
+                _draw_cell(canvas, scene, picture, left + index * (cell + _GAP), top, cell, row)
+        top += sum(row) + _GAP * len(row)
     return figure
+
+
+@dataclasses.dataclass(frozen=True)
+class _Canvas:
+    """A figure that is measured in inches from its top left corner."""
+
+    figure: "Figure"
+    width: float
+    height: float
+
+    def axes(self, x: float, top: float, width: float, height: float) -> "Axes":
+        place = (x / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place)
+
+    def text(self, text: str, x: float, y: float, rotation: float = 0) -> None:
+        """Write text centred on a point."""
+        place = (x / self.width, 1 - y / self.height)
+        self.figure.text(
+            *place, text, rotation=rotation, ha="center", va="center", fontsize=_FONT_SIZE, parse_math=False
+        )
 
 
 def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
@@ -104,45 +107,49 @@ def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
         )
 
 
-def _heights(scene: Scene, cell: float) -> list[float]:
-    """Inches of a scene's row: the pictures, then the zoomed parts, if any."""
+def _row_heights(scene: Scene, cell: float) -> list[float]:
+    """Inches of a scene's row in cells of so many inches: the pictures, then the zoomed parts, if any."""
     picture = next(picture for picture in scene.pictures.values() if picture is not None)
     heights = [cell * picture.shape[0] / picture.shape[1]]
     if scene.zooms:
-        width = (cell - _GAP * (len(scene.zooms) - 1)) / len(scene.zooms)
-        heights.append(width * max(zoom.height / zoom.width for zoom in scene.zooms))
+        heights.append(_zoom_width(scene, cell) * max(zoom.height / zoom.width for zoom in scene.zooms))
     return heights
 
 
-def _show(figure: "Figure", place: tuple[float, float, float, float], picture: Picture, zooms: Sequence[Zoom]) -> None:
+def _zoom_width(scene: Scene, cell: float) -> float:
+    """Inches of each of a scene's zoomed parts, which share the width of a cell."""
+    return (cell - _GAP * (len(scene.zooms) - 1)) / len(scene.zooms)
+
+
+def _draw_cell(
+    canvas: _Canvas, scene: Scene, picture: ImageArray, x: float, top: float, width: float, heights: Sequence[float]
+) -> None:
+    """Draw a picture with its marked parts, and those parts enlarged below it."""
     from matplotlib.patches import Rectangle
 
-    axes = figure.add_axes(place)
+    axes = canvas.axes(x, top, width, heights[0])
     axes.set_axis_off()
-    axes.imshow(_rgb(picture), aspect="auto", interpolation="antialiased")
-    for zoom, colour in zip(zooms, ZOOM_COLOURS, strict=False):
+    axes.imshow(as_rgb(picture), aspect="auto", interpolation="antialiased")
+    for number, (zoom, colour) in enumerate(zip(scene.zooms, ZOOM_COLOURS, strict=False)):
+        _require_inside(zoom, picture, scene.name)
         corner = (zoom.left - 0.5, zoom.top - 0.5)
         axes.add_patch(Rectangle(corner, zoom.width, zoom.height, fill=False, edgecolor=colour, linewidth=1))
+        zoom_width = _zoom_width(scene, width)
+        frame = canvas.axes(x + number * (zoom_width + _GAP), top + heights[0] + _GAP, zoom_width, heights[1])
+        _draw_zoom(frame, picture, zoom, colour)
 
 
-def _show_zoom(
-    figure: "Figure", place: tuple[float, float, float, float], picture: Picture, zoom: Zoom, colour: str
-) -> None:
-    axes = figure.add_axes(place)
+def _draw_zoom(axes: "Axes", picture: ImageArray, zoom: Zoom, colour: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color(colour)
         spine.set_linewidth(1.2)
-    part = _rgb(picture)[zoom.top : zoom.top + zoom.height, zoom.left : zoom.left + zoom.width]
+    part = as_rgb(picture)[zoom.top : zoom.top + zoom.height, zoom.left : zoom.left + zoom.width]
     axes.imshow(part, interpolation="nearest")
 
 
-def _rgb(picture: Picture) -> Picture:
-    return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture
-
-
-def _require_inside(zoom: Zoom, picture: Picture, name: str) -> None:
+def _require_inside(zoom: Zoom, picture: ImageArray, name: str) -> None:
     height, width = picture.shape[:2]
     if zoom.left + zoom.width > width or zoom.top + zoom.height > height:
         raise UsageError(

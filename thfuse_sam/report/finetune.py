@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from segment_anything.modeling import Sam
@@ -14,9 +13,10 @@ from thfuse_sam.datasets.prompts import Prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset
 from thfuse_sam.finetune.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
 from thfuse_sam.finetune.samples import object_masks
-from thfuse_sam.images import write_image
+from thfuse_sam.images import ImageArray
 from thfuse_sam.metrics.segmentation import mask_iou
 from thfuse_sam.report.page import replacing, write_page
+from thfuse_sam.report.pictures import Pictures, resize_labels, shrink
 from thfuse_sam.report.prompts import draw_objects
 from thfuse_sam.report.run_facts import Facts
 from thfuse_sam.sam.checkpoints import ResolvedSam
@@ -35,7 +35,6 @@ _TITLES = {
 _TRAINING = ("training", 0)  # name and colour of a series
 _CURVES = ("iou", "dice")  # figures of every evaluation
 
-Picture = npt.NDArray[np.uint8]  # HxWx3
 Masks = npt.NDArray[np.bool_]  # NxHxW
 
 
@@ -126,50 +125,57 @@ def _write_samples(
     dataset.set_epoch(0)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).round().astype(int)).tolist()
     untuned = build_sam(base.model_type, base.checkpoint, tuned.device)
+    pictures = Pictures(folder)
     entries = []
     for number, index in enumerate(chosen, 1):
         sample, after = predict_objects(tuned, dataset, index, n_objects=n_objects, seed=seed)
         _, before = predict_objects(untuned, dataset, index, n_objects=n_objects, seed=seed)
         truth = object_masks(sample, sample.object_ids)
-        stem = folder / "pictures" / f"{number:05d}"
+        drawing = _Drawing(pictures, f"{number:05d}", sample.image)
         entries.append(
             {
                 "name": sample.name,
                 "objects": len(truth),
-                "image": _write_picture(stem, "image", sample.image, truth[:0]),
-                "truth": _write_picture(stem, "truth", sample.image, truth),
-                "before": _write_predictions(stem, "before", sample.image, truth, before),
-                "after": _write_predictions(stem, "after", sample.image, truth, after),
+                "image": drawing.write("image", truth[:0]),
+                "truth": drawing.write("truth", truth),
+                "before": _write_predictions(drawing, "before", truth, before),
+                "after": _write_predictions(drawing, "after", truth, after),
             }
         )
     return entries
 
 
 def _write_predictions(
-    stem: Path, when: str, image: Picture, truth: Masks, found: Mapping[str, PredictedObjects]
+    drawing: "_Drawing", when: str, truth: Masks, predictions: Mapping[str, PredictedObjects]
 ) -> dict[str, dict[str, Any]]:
     """Kind of prompt -> mean IoU and picture."""
     return {
         kind: {
-            "iou": float(np.mean([mask_iou(mask, wanted) for mask, wanted in zip(objects.masks, truth, strict=True)])),
-            "picture": _write_picture(stem, f"{kind}_{when}", image, objects.masks, objects.prompts),
+            "iou": float(np.mean([mask_iou(mask, label) for mask, label in zip(objects.masks, truth, strict=True)])),
+            "picture": drawing.write(f"{kind}_{when}", objects.masks, objects.prompts),
         }
-        for kind, objects in found.items()
+        for kind, objects in predictions.items()
     }
 
 
-def _write_picture(stem: Path, name: str, image: Picture, masks: Masks, prompts: Prompts | None = None) -> str:
-    """Draw and write a picture; returns its path below the report's folder."""
-    height, width = image.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        shrunk = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
-        masks = np.array(shrunk, bool).reshape(-1, *image.shape[:2])
-        prompts = prompts and dataclasses.replace(
-            prompts, points=prompts.points * scale, boxes=None if prompts.boxes is None else prompts.boxes * scale
-        )
-    path = stem.with_name(f"{stem.name}_{name}.jpg")
-    write_image(path, draw_objects(image, list(masks), prompts))
-    return f"{path.parent.name}/{path.name}"
+class _Drawing:
+    """Draws masks and prompts over one image, which is shrunk to LONGEST_SIDE."""
+
+    def __init__(self, pictures: Pictures, stem: str, image: ImageArray) -> None:
+        self._pictures = pictures
+        self._stem = stem
+        self._scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
+        self._image = shrink(image, LONGEST_SIDE, LONGEST_SIDE)
+
+    def write(self, name: str, masks: Masks, prompts: Prompts | None = None) -> str:
+        """Draw and write a picture; returns its address."""
+        size = (self._image.shape[0], self._image.shape[1])
+        if masks.shape[1:] != size:
+            masks = np.array([resize_labels(mask, size) for mask in masks], bool).reshape(-1, *size)
+            prompts = prompts and _scaled(prompts, self._scale)
+        return self._pictures.write(f"{self._stem}_{name}.jpg", draw_objects(self._image, list(masks), prompts))
+
+
+def _scaled(prompts: Prompts, scale: float) -> Prompts:
+    boxes = None if prompts.boxes is None else prompts.boxes * scale
+    return dataclasses.replace(prompts, points=prompts.points * scale, boxes=boxes)

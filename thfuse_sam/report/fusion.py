@@ -14,7 +14,7 @@ from thfuse_sam.images import read_visible
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.report.compare import Comparison, Method
 from thfuse_sam.report.page import write_page
-from thfuse_sam.report.pictures import write_mask_layer, write_picture, write_thumbnail
+from thfuse_sam.report.pictures import Pictures
 from thfuse_sam.report.run_facts import Facts
 
 THUMBNAIL_WIDTH = 192  # pixels
@@ -26,32 +26,31 @@ class FusionReport:
     def __init__(self, folder: Path, others: Sequence[Method]) -> None:
         """`folder` is empty, see `page.replacing`."""
         self._folder = folder
+        self._pictures = Pictures(folder)
         self._others = others
         self._pairs: list[dict[str, Any]] = []
 
-    def add(self, seen: FusedPair) -> None:
+    def add(self, result: FusedPair) -> None:
         """Write the pictures of one pair. Raises OutputError."""
         number = f"{len(self._pairs) + 1:05d}"
-        pictures = self._folder / "pictures"
-        fused = read_visible(seen.path)
-        height, width = seen.fused.shape
+        pictures = self._pictures
+        fused = read_visible(result.path)
+        height, width = result.fused.shape
+        others = [
+            self._other(f"{number}_other{index}", result.pair.name, method)
+            for index, method in enumerate(self._others, 1)
+        ]
         self._pairs.append(
             {
-                "name": seen.pair.name,
+                "name": result.pair.name,
                 "width": width,
                 "height": height,
-                "thumbnail": self._thumbnail(pictures / f"{number}_small.jpg", fused),
-                "ir": self._address(write_picture(pictures / f"{number}_ir", seen.infrared, seen.pair.ir)),
-                "vi": self._address(write_picture(pictures / f"{number}_vi", seen.visible, seen.pair.vi)),
-                "fused": [
-                    self._address(write_picture(pictures / f"{number}_fused", fused, seen.path)),
-                    *(
-                        self._other(pictures / f"{number}_other{index}", seen, method)
-                        for index, method in enumerate(self._others, 1)
-                    ),
-                ],
-                "irMask": self._mask(pictures / f"{number}_ir_mask.png", seen.ir_labels),
-                "viMask": self._mask(pictures / f"{number}_vi_mask.png", seen.vi_labels),
+                "thumbnail": pictures.thumbnail(f"{number}_small.jpg", fused, THUMBNAIL_WIDTH),
+                "ir": pictures.copy(f"{number}_ir", result.infrared, result.pair.ir),
+                "vi": pictures.copy(f"{number}_vi", result.visible, result.pair.vi),
+                "fused": [pictures.copy(f"{number}_fused", fused, result.path), *others],
+                "irMask": self._mask(f"{number}_ir_mask.png", result.ir_labels),
+                "viMask": self._mask(f"{number}_vi_mask.png", result.vi_labels),
             }
         )
 
@@ -85,24 +84,15 @@ class FusionReport:
             },
         )
 
-    def _thumbnail(self, path: Path, image: npt.NDArray[np.uint8]) -> str:
-        write_thumbnail(path, image, THUMBNAIL_WIDTH)
-        return self._address(path)
-
-    def _other(self, stem: Path, seen: FusedPair, method: Method) -> str | None:
-        source = method.images.get(seen.pair.name)
+    def _other(self, stem: str, name: str, method: Method) -> str | None:
+        """The picture of another method; None where it has none that can be read, of which `Comparison` tells."""
+        source = method.images.get(name)
         if source is None:
             return None
         try:
-            return self._address(write_picture(stem, read_visible(source), source))
-        except ImageReadError:  # Comparison has logged it
+            return self._pictures.copy(stem, read_visible(source), source)
+        except ImageReadError:
             return None
 
-    def _mask(self, path: Path, labels: npt.NDArray[np.int64] | None) -> str | None:
-        if labels is None:
-            return None
-        write_mask_layer(path, labels)
-        return self._address(path)
-
-    def _address(self, path: Path) -> str:
-        return path.relative_to(self._folder).as_posix()
+    def _mask(self, name: str, labels: npt.NDArray[np.int64] | None) -> str | None:
+        return None if labels is None else self._pictures.mask_layer(name, labels)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import hold, make_directory, partial_path, write_atomically, write_text
-from thfuse_sam.report.run_facts import Facts, gist
+from thfuse_sam.report.run_facts import Facts, headline
 
 Kind = Literal["fusion", "training", "precompute", "finetune"]
 
@@ -36,18 +36,26 @@ DATA = "data.js"
 
 @dataclass(frozen=True)
 class _Page:
-    """What the page of a kind has beside the frame that all share (`frame.html`) and its own content (`KIND.html`)."""
+    """What the page of a kind has beside the frame that all share (`frame.html`)."""
 
     title: str
     heading: str
     scripts: tuple[str, ...]
+    parts: tuple[str, ...]  # of the content, in order
 
 
 _PAGES: dict[Kind, _Page] = {
-    "fusion": _Page("Fused images", "Infrared + visible → fused", ("ui.js", "charts.js", "viewer.js", "fusion.js")),
-    "training": _Page("Training", "Training", ("ui.js", "charts.js", "training.js")),
-    "precompute": _Page("Masks", "Masks", ("ui.js", "charts.js", "precompute.js")),
-    "finetune": _Page("Fine-tuning", "Fine-tuning", ("ui.js", "charts.js", "finetune.js")),
+    "fusion": _Page(
+        "Fused images",
+        "Infrared + visible → fused",
+        ("ui.js", "charts.js", "viewer.js", "fusion.js"),
+        ("fusion.html",),
+    ),
+    "training": _Page("Training", "Training", ("ui.js", "charts.js", "training.js"), ("training.html", "curves.html")),
+    "precompute": _Page("Masks", "Masks", ("ui.js", "charts.js", "precompute.js"), ("precompute.html",)),
+    "finetune": _Page(
+        "Fine-tuning", "Fine-tuning", ("ui.js", "charts.js", "finetune.js"), ("finetune.html", "curves.html")
+    ),
 }
 
 
@@ -98,14 +106,18 @@ def write_page(folder: Path, kind: Kind, facts: Facts, data: Mapping[str, Any]) 
     Returns the path of index.html. Raises OutputError.
     """
     static = importlib.resources.files("thfuse_sam.report") / "static"
+
+    def content(name: str) -> str:
+        return (static / name).read_text(encoding="utf-8")
+
     page = _PAGES[kind]
-    write_text(folder / DATA, data_script({"kind": kind, "facts": facts, "gist": gist(facts), **data}))
+    write_text(folder / DATA, data_script({"kind": kind, "facts": facts, "headline": headline(facts), **data}))
     for name in ("report.css", *page.scripts):
-        write_text(folder / name, (static / name).read_text(encoding="utf-8"))
-    html = string.Template((static / "frame.html").read_text(encoding="utf-8")).substitute(
+        write_text(folder / name, content(name))
+    html = string.Template(content("frame.html")).substitute(
         title=page.title,
         heading=page.heading,
-        main=(static / f"{kind}.html").read_text(encoding="utf-8"),
+        main="".join(content(name) for name in page.parts),
         scripts="\n".join(f'<script src="{name}"></script>' for name in (DATA, *page.scripts)),
     )
     write_text(folder / INDEX, html)  # last: who finds the page finds all of it

@@ -1,5 +1,6 @@
 """Pictures that every browser shows: images of a data set as the networks see them, masks as transparent layers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,54 +10,90 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from thfuse_sam.files import write_atomically
-from thfuse_sam.images import write_image
+from thfuse_sam.images import ImageArray, write_image
 from thfuse_sam.masks.outlines import thin_outlines
 from thfuse_sam.masks.overlay import segment_colors
 from thfuse_sam.report.page import copy_file
-
-Uint8Image = npt.NDArray[np.uint8]
 
 _SHOWN_BY_BROWSERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _OPACITY = 115  # of a segment's colour, 0 to 255
 _OUTLINE_OPACITY = 235
 
+_Labels = npt.NDArray[Any]  # integers or bool HxW
 
-def write_picture(stem: Path, image: Uint8Image, source: Path) -> Path:
-    """Write `image` (uint8 HxW or HxWx3), which was read from `source`, as `stem` with a suffix; returns the path.
 
-    Where a browser shows the same pixels from the file itself, that is copied, else (16 bits, TIFF, palettes, colour
-    read as grey) a PNG is written. Raises OutputError.
+class Pictures:
+    """Writes the pictures of one report; each method returns the picture's address on the report's page.
+
+    Names are the writer's own, such as "00001_ir", so that no image's name becomes part of an address. All methods
+    raise OutputError.
     """
-    suffix = source.suffix.lower()
-    if suffix in _SHOWN_BY_BROWSERS and _is_plain(source, image.ndim):
-        path = stem.with_name(stem.name + suffix)
-        copy_file(source, path)
-    else:
-        path = stem.with_name(f"{stem.name}.png")
-        write_image(path, image)
-    return path
+
+    def __init__(self, report: Path) -> None:
+        """`report` is the folder of the report; pictures go into a folder below it."""
+        self._folder = report / "pictures"
+
+    def write(self, name: str, image: ImageArray) -> str:
+        """Write an image, uint8 HxW or HxWx3; the suffix of `name` decides the format."""
+        write_image(self._folder / name, image)
+        return self._address(name)
+
+    def thumbnail(self, name: str, image: ImageArray, width: int) -> str:
+        """Write an image, at most `width` pixels wide."""
+        return self.write(name, shrink(image, width))
+
+    def copy(self, stem: str, image: ImageArray, source: Path) -> str:
+        """Write `image`, which was read from `source`, as `stem` with a suffix.
+
+        Where a browser shows the same pixels from the file itself, that is copied. Otherwise (16 bits, TIFF, palettes,
+        colour read as grey) a PNG is written.
+        """
+        suffix = source.suffix.lower()
+        if suffix not in _SHOWN_BY_BROWSERS or not _is_plain(source, image.ndim):
+            return self.write(f"{stem}.png", image)
+        copy_file(source, self._folder / f"{stem}{suffix}")
+        return self._address(f"{stem}{suffix}")
+
+    def mask_layer(self, name: str, label_map: _Labels) -> str:
+        """Write the segments of a label map (0 is none) as a PNG to lay over pictures, clear where there is none."""
+        palette = np.zeros((int(label_map.max(initial=0)) + 1, 4), np.uint8)
+        palette[1:, :3] = segment_colors(len(palette) - 1)
+        palette[1:, 3] = _OPACITY
+        layer = palette[label_map]
+        edge = thin_outlines(label_map)
+        layer[edge, :3] = (0.6 * layer[edge, :3] + 0.4 * 255).astype(np.uint8)
+        layer[edge, 3] = _OUTLINE_OPACITY
+        picture = Image.fromarray(layer)
+        write_atomically(self._folder / name, lambda file: picture.save(file, format="PNG"))
+        return self._address(name)
+
+    def _address(self, name: str) -> str:
+        return f"{self._folder.name}/{name}"
 
 
-def write_thumbnail(path: Path, image: Uint8Image, width: int) -> None:
-    """Write `image` as a picture at most `width` pixels wide; the suffix decides the format. Raises OutputError."""
-    height, full = image.shape[:2]
-    if full > width:
-        size = (width, max(1, round(height * width / full)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    write_image(path, image)
+def shrink(image: ImageArray, width: int, height: int | None = None) -> ImageArray:
+    """The image, scaled down where it is wider or higher than so many pixels; its shape is kept."""
+    full_height, full_width = image.shape[:2]
+    scale = min(width / full_width, 1.0 if height is None else height / full_height)
+    return resize(image, scaled_size(image.shape, scale)) if scale < 1 else image
 
 
-def write_mask_layer(path: Path, label_map: npt.NDArray[Any]) -> None:
-    """Write the segments of a label map (integers HxW, 0 is none) as a PNG to lay over pictures. Raises OutputError."""
-    palette = np.zeros((int(label_map.max(initial=0)) + 1, 4), np.uint8)
-    palette[1:, :3] = segment_colors(len(palette) - 1)
-    palette[1:, 3] = _OPACITY
-    layer = palette[label_map]
-    edge = thin_outlines(label_map)
-    layer[edge, :3] = (0.6 * layer[edge, :3] + 0.4 * 255).astype(np.uint8)
-    layer[edge, 3] = _OUTLINE_OPACITY
-    picture = Image.fromarray(layer)
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+def scaled_size(shape: Sequence[int], scale: float) -> tuple[int, int]:
+    """(height, width) of an image of `shape` after scaling, at least a pixel each."""
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+    """The image in (height, width) `size`."""
+    smaller = size[0] < image.shape[0]
+    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def resize_labels(label_map: _Labels, size: tuple[int, int]) -> npt.NDArray[np.uint16]:
+    """A label map in (height, width) `size`; every pixel keeps the label of its nearest one."""
+    resized = cv2.resize(label_map.astype(np.uint16), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, dtype=np.uint16)
 
 
 def _is_plain(source: Path, dimensions: int) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,9 +13,9 @@ from thfuse_sam.images import Modality, read_for_sam
 from thfuse_sam.masks.format import segment_labels
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import MaskStore, open_masks
-from thfuse_sam.report.contact_sheet import spread_entries
+from thfuse_sam.report.contact_sheet import Entry, spread_entries
 from thfuse_sam.report.page import REPORT_FOLDER, replacing, write_page
-from thfuse_sam.report.pictures import write_mask_layer, write_thumbnail
+from thfuse_sam.report.pictures import Pictures, resize_labels, scaled_size
 from thfuse_sam.report.run_facts import Facts
 
 CARDS = 96  # images on the contact sheet
@@ -53,30 +52,29 @@ def write_precompute_report(
     problems: dict[str, list[str]] = {"failed": [], "missing": [], "unreadable": [], "empty": []}
     manifest = Manifest.find(root)
     failures = manifest.failure_reasons() if manifest is not None else {}
-    readable: list[tuple[Modality, str, Path]] = []
-    for modality, found in images.items():
-        for name, path in found.items():
-            tallies[modality].images += 1
-            title = f"{_TITLES[modality]}: {name}"
-            if not tree.has(modality, name):
-                reason = failures.get((modality, name))
-                problems["missing" if reason is None else "failed"].append(title + (f": {reason}" if reason else ""))
-                continue
-            try:
-                label_map = segment_labels(tree.read(modality, name, None))
-            except MaskReadError as error:
-                problems["unreadable"].append(f"{title}: {error}")
-                continue
-            if not _count(tallies[modality], label_map):
-                problems["empty"].append(title)
-            readable.append((modality, name, path))
+    readable: list[Entry] = []
+    for modality, name, path in ((one, *image) for one, files in images.items() for image in files.items()):
+        tallies[modality].images += 1
+        title = f"{_TITLES[modality]}: {name}"
+        if not tree.has(modality, name):
+            reason = failures.get((modality, name))
+            problems["missing" if reason is None else "failed"].append(title + (f": {reason}" if reason else ""))
+            continue
+        try:
+            label_map = segment_labels(tree.read(modality, name, None))
+        except MaskReadError as error:
+            problems["unreadable"].append(f"{title}: {error}")
+            continue
+        if not _count(tallies[modality], label_map):
+            problems["empty"].append(title)
+        readable.append((modality, name, path))
     readable.sort(key=lambda entry: (entry[1], entry[0]))  # both images of a pair side by side
     with replacing(folder) as staging:
         data: dict[str, Any] = {
             "modalities": [_summary(_TITLES[modality], tally) for modality, tally in tallies.items()],
             "histograms": _histograms(list(tallies.values())),
             "problems": problems,
-            "cards": _cards(staging, tree, spread_entries(readable, CARDS)),
+            "cards": _cards(Pictures(staging), tree, spread_entries(readable, CARDS)),
         }
         page = write_page(staging, "precompute", facts, data)
     return folder / page.name
@@ -144,7 +142,8 @@ def _bins(values: npt.ArrayLike, edges: npt.NDArray[Any]) -> list[int]:
     return [int(count) for count in np.histogram(np.asarray(values, dtype=np.float64), edges)[0]]
 
 
-def _cards(folder: Path, tree: MaskStore, entries: Sequence[tuple[Modality, str, Path]]) -> list[dict[str, Any]]:
+def _cards(pictures: Pictures, tree: MaskStore, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Write the pictures of the contact sheet; one card for each entry that can be read, as the page reads it."""
     cards = []
     for number, (modality, name, path) in enumerate(entries, 1):
         try:
@@ -152,20 +151,16 @@ def _cards(folder: Path, tree: MaskStore, entries: Sequence[tuple[Modality, str,
             label_map = segment_labels(tree.read(modality, name, None))
         except (ImageReadError, MaskReadError):
             continue
-        picture, mask = (folder / "pictures" / f"{number:05d}{ending}" for ending in (".jpg", "_mask.png"))
-        write_thumbnail(picture, image, CARD_WIDTH)
-        height, width = label_map.shape
-        size = (min(width, CARD_WIDTH), max(1, round(height * min(width, CARD_WIDTH) / width)))
-        small = cv2.resize(label_map.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST_EXACT)
-        write_mask_layer(mask, small)
+        scale = min(1.0, CARD_WIDTH / label_map.shape[1])
+        small = resize_labels(label_map, scaled_size(label_map.shape, scale))
         cards.append(
             {
                 "title": _TITLES[modality],
                 "name": name,
                 "segments": len(np.unique(label_map[label_map > 0])),
                 "coverage": float(np.count_nonzero(label_map) / label_map.size),
-                "picture": picture.relative_to(folder).as_posix(),
-                "mask": mask.relative_to(folder).as_posix(),
+                "picture": pictures.thumbnail(f"{number:05d}.jpg", image, CARD_WIDTH),
+                "mask": pictures.mask_layer(f"{number:05d}_mask.png", small),
             }
         )
     return cards

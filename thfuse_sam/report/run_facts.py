@@ -29,7 +29,7 @@ def run_facts(command: str, device: torch.device, details: Mapping[str, str]) ->
     ]
 
 
-def gist(facts: Facts) -> list[str]:
+def headline(facts: Facts) -> list[str]:
     """The facts that fit into one line: what it was run with, by which code, when."""
     values = dict(facts)
     return [values[label].partition(";")[0] for label in ("network", "masks", "code", "time") if label in values]

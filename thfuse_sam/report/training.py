@@ -15,7 +15,7 @@ from thfuse_sam.fusion.opening import restore_network
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.report.page import replacing, write_page
-from thfuse_sam.report.pictures import write_thumbnail
+from thfuse_sam.report.pictures import Pictures
 from thfuse_sam.report.run_facts import Facts
 from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint
 from thfuse_sam.training.epoch_log import read_log
@@ -76,8 +76,8 @@ def write_training_report(
 def _of_last_run(paths: Sequence[Path]) -> list[tuple[Checkpoint, Path]]:
     """The checkpoints of the run that wrote the newest of `paths`, in the order of their epochs."""
     newest_first = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
-    found = [(load_checkpoint(path), path) for path in newest_first]
-    own = [entry for entry in found if _identity(entry[0].training) == _identity(found[0][0].training)]
+    loaded = [(load_checkpoint(path), path) for path in newest_first]
+    own = [entry for entry in loaded if _identity(entry[0].training) == _identity(loaded[0][0].training)]
     by_epoch = {checkpoint.epoch: (checkpoint, path) for checkpoint, path in reversed(own)}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
@@ -93,25 +93,26 @@ def _write_samples(
     masks: MaskSource,
     device: torch.device,
 ) -> list[dict[str, Any]]:
+    """Write the pairs and what each checkpoint makes of them; one entry a pair, as the page reads it."""
     dataset = FusionDataset(pairs, masks)
     samples = [dataset[index] for index in range(len(pairs))]  # masks may be made live: once is enough
-    pictures = folder / "pictures"
-    entries: list[dict[str, Any]] = []
-    for number, pair in enumerate(pairs, 1):
-        entry: dict[str, Any] = {"name": pair.name, "fused": []}
-        for key, image in (("ir", read_infrared(pair.ir)), ("vi", read_visible(pair.vi))):
-            path = pictures / f"{number:05d}_{key}.jpg"
-            write_thumbnail(path, image, SAMPLE_WIDTH)
-            entry[key] = path.relative_to(folder).as_posix()
-        entries.append(entry)
+    images = [read_visible(pair.vi) for pair in pairs]
+    pictures = Pictures(folder)
+    entries: list[dict[str, Any]] = [
+        {
+            "name": pair.name,
+            "ir": pictures.thumbnail(f"{number:05d}_ir.jpg", read_infrared(pair.ir), SAMPLE_WIDTH),
+            "vi": pictures.thumbnail(f"{number:05d}_vi.jpg", visible, SAMPLE_WIDTH),
+            "fused": [],
+        }
+        for number, (pair, visible) in enumerate(zip(pairs, images, strict=True), 1)
+    ]
     for checkpoint, source in checkpoints:
         network = restore_network(checkpoint.network, checkpoint.weights, source).to(device).eval()
-        for number, (entry, pair, sample) in enumerate(zip(entries, pairs, samples, strict=True), 1):
+        for number, (entry, visible, sample) in enumerate(zip(entries, images, samples, strict=True), 1):
             (luma,) = fuse_lumas(network, [sample], device)
-            fused = add_colour(luma, read_visible(pair.vi))
-            path = pictures / f"{number:05d}_epoch{checkpoint.epoch}.jpg"
-            write_thumbnail(path, fused, SAMPLE_WIDTH)
-            entry["fused"].append(path.relative_to(folder).as_posix())
+            name = f"{number:05d}_epoch{checkpoint.epoch}.jpg"
+            entry["fused"].append(pictures.thumbnail(name, add_colour(luma, visible), SAMPLE_WIDTH))
     return entries
 
 

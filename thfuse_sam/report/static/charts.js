@@ -157,3 +157,11 @@ function showLegend(element, names) {
   element.replaceChildren(...names.map((name, index) => el("span", { class: "key" },
     el("span", { class: `swatch ${seriesClass(index)}`, "aria-hidden": "true" }), name)));
 }
+
+/** All numbers of a training log. */
+function showLog(report) {
+  const columns = ["epoch", ...report.columns].map((name) => ({
+    label: name, title: name, numeric: true, value: (row) => row[name], cell: (row) => formatNumber(row[name]),
+  }));
+  showTable(byId("rows"), columns, report.rows, "The training log");
+}

@@ -17,10 +17,7 @@ function show() {
   showSamples();
   showLegend(byId("legend"), ["training", ...report.kinds.map((kind) => `validation, ${kind}`)]);
   byId("curves").append(...report.charts.map((chart) => lineChart(chart.title, chart.series, "epoch")));
-  const columns = ["epoch", ...report.columns].map((name) => ({
-    label: name, title: name, numeric: true, value: (row) => row[name], cell: (row) => formatNumber(row[name]),
-  }));
-  showTable(byId("rows"), columns, report.rows, "The training log");
+  showLog(report);
 }
 
 function showFigures() {

@@ -40,10 +40,7 @@ function show() {
     })).filter((line) => line.points.length);
     if (series.length) byId("curves").append(lineChart(report.titles[title] || title, series, "epoch"));
   }
-  const columns = ["epoch", ...report.columns].map((name) => ({
-    label: name, title: name, numeric: true, value: (row) => row[name], cell: (row) => formatNumber(row[name]),
-  }));
-  showTable(byId("rows"), columns, report.rows, "The training log");
+  showLog(report);
   showSamples();
 }
 

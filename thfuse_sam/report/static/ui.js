@@ -57,9 +57,9 @@ function showTop(report) {
     const shown = label === "command" ? el("code", {}, value) : value;
     facts.querySelector("dl").append(el("dt", {}, label), el("dd", {}, shown));
   }
-  // The gist stays in view, the rest opens.
-  const gist = report.gist.length ? `: ${report.gist.join(" · ")}` : "";
-  facts.querySelector("summary").textContent = `How this was made${gist}`;
+  // The headline stays in view, the rest opens.
+  const headline = report.headline.length ? `: ${report.headline.join(" · ")}` : "";
+  facts.querySelector("summary").textContent = `How this was made${headline}`;
   const button = byId("theme");
   const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
   let theme = recall("theme") || (prefersDark.matches ? "dark" : "light");
