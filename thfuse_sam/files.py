@@ -73,13 +73,13 @@ def hold(descriptor: int) -> None:
 
 def remove_abandoned(folder: Path) -> int:
     """Remove partial files and folders below `folder` whose writer was killed on this machine; their number."""
-    found = [path for path in _own_partials(folder) if _is_abandoned(path)]
-    for path in map(Path, found):
+    abandoned = [path for path in _own_partials(folder) if _is_abandoned(path)]
+    for path in map(Path, abandoned):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return len(found)
+    return len(abandoned)
 
 
 def _own_partials(folder: str | Path) -> Iterator[str]:

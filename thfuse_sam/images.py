@@ -26,7 +26,7 @@ import io
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
@@ -154,6 +154,11 @@ def image_size(path: Path) -> tuple[int, int]:
         if image.format == "PNG" and _png_has_metadata_after_pixels(file):
             image.load()
         return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """(height, width, ...) as messages show it, width first: "640x480"."""
+    return f"{shape[1]}x{shape[0]}"
 
 
 def luma(rgb: ImageArray) -> ImageArray:

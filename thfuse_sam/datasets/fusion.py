@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.pairs import ImagePair, read_pair
 from thfuse_sam.errors import ImageReadError, MaskReadError
-from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma
+from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma, size_text
 from thfuse_sam.masks.format import guidance_inputs, placeholder_guidance, segment_labels
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.masks.store import open_masks
@@ -163,14 +163,13 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
             if not masks.has(modality, pair.name):
                 continue
             try:
-                height, width = masks.shape_and_time(modality, pair.name)[0]
-                image_height, image_width = image_size(path)
+                mask, image = masks.shape_and_time(modality, pair.name)[0], image_size(path)
             except (MaskReadError, ImageReadError):
                 continue
-            if (height, width) != (image_height, image_width):
+            if mask != image:
                 mismatches.setdefault(pair.name, []).append(
-                    f"mask {masks.location(modality, pair.name)} is {width}x{height} and its image {path} "
-                    f"{image_width}x{image_height} (width x height); delete the mask and run precompute_masks.py again"
+                    f"mask {masks.location(modality, pair.name)} is {size_text(mask)} and its image {path} "
+                    f"{size_text(image)} (width x height); delete the mask and run precompute_masks.py again"
                 )
     return mismatches
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, is_pattern, split_pattern, visible_entries
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
-from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible
+from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible, size_text
 
 _COLOURFUL = 4.0  # mean difference of the largest and the smallest channel; JPEG leaves less in grey images
 
@@ -163,7 +163,7 @@ def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> 
     """Raise ImageSizeError where the (height, width) `ir` and `vi` of a pair's images differ."""
     if tuple(ir) != tuple(vi):
         raise ImageSizeError(
-            f"pair {pair.name!r}: {pair.ir} is {ir[1]}x{ir[0]} and {pair.vi} is {vi[1]}x{vi[0]} (width x height); "
+            f"pair {pair.name!r}: {pair.ir} is {size_text(ir)} and {pair.vi} is {size_text(vi)} (width x height); "
             "bring both to one size"
         )
 

@@ -60,16 +60,16 @@ def fetch(known: KnownSet) -> Path:
         return target / known.folder
     make_directory(base)
     archive = base / f"{known.name}.zip"
-    kept = base / f"{known.name}.zip.sha256"
-    expected = known.sha256 or _kept_hash(kept)
+    hash_file = base / f"{known.name}.zip.sha256"
+    expected = known.sha256 or _kept_hash(hash_file)
     if not archive.is_file() or (expected is not None and file_sha256(archive) != expected):
-        _download(known, archive, expected, kept)
+        _download(known, archive, expected, hash_file)
     _unpack(archive, target, known)
     if expected is None:
         # Only after the archive has proved readable: a login page must not become what is expected.
         digest = file_sha256(archive)
-        write_text(kept, digest + "\n")
-        logger.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, digest, kept)
+        write_text(hash_file, digest + "\n")
+        logger.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, digest, hash_file)
     return target / known.folder
 
 
@@ -77,7 +77,7 @@ def _kept_hash(path: Path) -> str | None:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
-def _download(known: KnownSet, archive: Path, expected: str | None, kept: Path) -> None:
+def _download(known: KnownSet, archive: Path, expected: str | None, hash_file: Path) -> None:
     logger.info("%s: downloading %s (%s)", known.name, known.url, known.terms)
     archive.unlink(missing_ok=True)
     try:
@@ -85,7 +85,7 @@ def _download(known: KnownSet, archive: Path, expected: str | None, kept: Path) 
     except DownloadError as error:
         reason = str(error)
         if expected is not None and "hash" in reason.lower():
-            source = "the published one" if known.sha256 else f"the one kept in {kept}"
+            source = "the published one" if known.sha256 else f"the one kept in {hash_file}"
             reason = f"its SHA-256 is not {source}, {expected[:12]}..."
         remedy = f"download {known.url} yourself to {archive}"
         raise DownloadError(f"{known.name}: not in the cache and {reason}; {remedy}") from error

@@ -39,7 +39,7 @@ _TRAIN_KEYS = ("data_dir", "bg_paths", "w_aug", "aug_details", "percentage")
 _W_AUG_TRUE = 0.5  # probability that `w_aug: true` stands for
 _LARGEST_PERCENTAGE = 1000.0
 
-Open = Callable[[Path], SegmentationDataset]
+OpenFolder = Callable[[Path], SegmentationDataset]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Mixture(SegmentationDataset):
         self._parts = list(parts)
         self._seed = seed
         self._random = EpochRandom(seed)
-        self._drawn: tuple[int, list[tuple[int, int]]] | None = None  # epoch, its (part, index)s
+        self._drawn: tuple[int, list[tuple[int, int]]] | None = None  # an epoch, and the order in it
 
     @property
     def names(self) -> list[str]:
@@ -83,9 +83,9 @@ class Mixture(SegmentationDataset):
         return sum(part.count() for part in self._parts)
 
     def __getitem__(self, index: int) -> SegmentationSample:
-        number, inner = self._order()[index]
+        number, own_index = self._order()[index]
         part, rng = self._parts[number], self._generator(index)
-        sample = part.dataset[inner]
+        sample = part.dataset[own_index]
         sample = replace(sample, name=f"{part.name}/{sample.name}")
         if not self._pastes(part, rng):
             return sample
@@ -93,9 +93,9 @@ class Mixture(SegmentationDataset):
         return crop_foreground(sample, read_visible(background), rng)
 
     def image_path(self, index: int) -> Path | None:
-        number, inner = self._order()[index]
+        number, own_index = self._order()[index]
         part = self._parts[number]
-        return None if self._pastes(part, self._generator(index)) else part.dataset.image_path(inner)
+        return None if self._pastes(part, self._generator(index)) else part.dataset.image_path(own_index)
 
     def set_epoch(self, epoch: int) -> None:
         self._random.set_epoch(epoch)
@@ -116,13 +116,13 @@ class Mixture(SegmentationDataset):
         return bool(part.backgrounds) and float(rng.random()) < part.paste
 
     def _order(self) -> list[tuple[int, int]]:
-        """(part, index in it) of each sample of this epoch."""
+        """(number of the part, index in it) of each sample of this epoch."""
         epoch = self._random.epoch
         if self._drawn is None or self._drawn[0] != epoch:
             order = [
-                (number, int(inner))
+                (number, int(own_index))
                 for number, part in enumerate(self._parts)
-                for inner in part.draw(self._random.generator(number))
+                for own_index in part.draw(self._random.generator(number))
             ]
             self._drawn = (epoch, order)
         return self._drawn[1]
@@ -141,8 +141,8 @@ def is_mixture(path: Path) -> bool:
     return isinstance(content, Mapping) and "train" in content
 
 
-def open_mixture(path: Path, open_set: Open, seed: int = 0) -> Mixture:
-    """The mixture that a YAML file describes; `open_set` opens one data folder. Raises UsageError."""
+def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
+    """The mixture that a YAML file describes; `open_folder` opens one data folder. Raises UsageError."""
     try:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
@@ -155,14 +155,14 @@ def open_mixture(path: Path, open_set: Open, seed: int = 0) -> Mixture:
     if not isinstance(train, list) or not train:
         raise UsageError(f"{path}: 'train' is no list of sets; write `- data_dir: FOLDER` for each")
     try:
-        parts = [_part(item, open_set, f"train set {number}") for number, item in enumerate(train, 1)]
-        test_set = None if test is None else open_set(_data_dir(test, ("data_dir",), "test set"))
+        parts = [_part(item, open_folder, f"train set {number}") for number, item in enumerate(train, 1)]
+        test_set = None if test is None else open_folder(_data_dir(test, ("data_dir",), "test set"))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return Mixture(parts, test_set, seed)
 
 
-def _part(item: Any, open_set: Open, where: str) -> Part:
+def _part(item: Any, open_folder: OpenFolder, where: str) -> Part:
     folder = _data_dir(item, _TRAIN_KEYS, where)
     percentage = 1.0 if item.get("percentage") is None else item["percentage"]
     if not _is_number(percentage) or not 0 < percentage <= _LARGEST_PERCENTAGE:
@@ -176,7 +176,7 @@ def _part(item: Any, open_set: Open, where: str) -> Part:
     paste = _probability(item.get("w_aug"), where) if details else 0.0
     if paste and not backgrounds:
         logger.warning("%s: %s needs bg_paths; the samples of %s stay as they are", where, CROP_FOREGROUND, folder)
-    return Part(folder.name or str(folder), open_set(folder), float(percentage), paste, backgrounds)
+    return Part(folder.name or str(folder), open_folder(folder), float(percentage), paste, backgrounds)
 
 
 def _data_dir(item: Any, keys: Sequence[str], where: str) -> Path:

@@ -21,7 +21,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, List
 from thfuse_sam.datasets.segmentation.formats.raster import polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
-from thfuse_sam.images import read_visible
+from thfuse_sam.images import read_visible, size_text
 from thfuse_sam.masks.rle import decode_rle
 
 _FILE_NAMES = ("annotations.json", "_annotations.coco.json", "coco.json")
@@ -85,8 +85,8 @@ def read(
     image = read_visible(image_path)
     if image.shape[:2] != size:
         raise SampleError(
-            f"{image_path}: is {image.shape[1]}x{image.shape[0]}, {json_path} says "
-            f"{size[1]}x{size[0]} (width x height); bring the image to the annotated size"
+            f"{image_path}: is {size_text(image.shape)}, {json_path} says {size_text(size)} (width x height); "
+            "bring the image to the annotated size"
         )
     masks, names = {}, {}
     for number, annotation in enumerate(annotations, 1):

@@ -26,7 +26,7 @@ from thfuse_sam.datasets.segmentation.formats.mask_images import decode_png_mask
 from thfuse_sam.datasets.segmentation.formats.raster import Mask, Point, circle_mask, polygon_mask, rectangle_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
-from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, read_visible
+from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, read_visible, size_text
 
 _ANNOTATIONS, _IMAGES = "annotations", "images"
 _FILES_TO_TELL = 10  # JSON files, at most, that are looked into to tell the format
@@ -84,8 +84,8 @@ def read(
     shape = (image.shape[0], image.shape[1])
     if size is not None and size != shape:
         raise SampleError(
-            f"{json_path}: annotated at {size[1]}x{size[0]}, its image is {shape[1]}x{shape[0]} "
-            "(width x height); bring the image to the annotated size"
+            f"{json_path}: annotated at {size_text(size)}, its image is {size_text(shape)} (width x height); "
+            "bring the image to the annotated size"
         )
     masks: dict[int, Mask] = {}
     categories: dict[int, str] = {}

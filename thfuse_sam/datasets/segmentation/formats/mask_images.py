@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thfuse_sam.errors import ImageReadError, SampleError
-from thfuse_sam.images import image_size, read_infrared, read_stored_values
+from thfuse_sam.images import image_size, read_infrared, read_stored_values, size_text
 
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _FEW_LEVELS = 64  # largest value below which several values are classes or objects, not grey levels
@@ -20,8 +20,7 @@ def require_same_size(image_path: Path, mask_path: Path) -> None:
     image, mask = image_size(image_path), image_size(mask_path)
     if image != mask:
         raise SampleError(
-            f"{mask_path}: is {mask[1]}x{mask[0]}, its image {image[1]}x{image[0]} (width x height); "
-            "bring both to one size"
+            f"{mask_path}: is {size_text(mask)}, its image {size_text(image)} (width x height); bring both to one size"
         )
 
 
@@ -71,5 +70,5 @@ def decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.bo
     except Exception as error:
         raise ValueError(f"a mask is no readable PNG ({error})") from error
     if pixels is None:
-        raise ValueError(f"a mask is {size[1]}x{size[0]}, its corners say {shape[1]}x{shape[0]} (width x height)")
+        raise ValueError(f"a mask is {size_text(size)}, its corners say {size_text(shape)} (width x height)")
     return pixels > 0

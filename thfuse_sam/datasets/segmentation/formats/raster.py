@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from thfuse_sam.images import size_text
 from thfuse_sam.masks.rle import decode_rle
 
 Mask = npt.NDArray[np.bool_]
@@ -56,5 +57,5 @@ def _in_image(point: Point, shape: tuple[int, int]) -> Point:
     if not (math.isfinite(x) and math.isfinite(y)):
         raise ValueError("a point is no finite number")
     if not (-TOLERANCE <= x <= width + TOLERANCE and -TOLERANCE <= y <= height + TOLERANCE):
-        raise ValueError(f"the point ({x:.1f}, {y:.1f}) lies outside the image of {width}x{height} (width x height)")
+        raise ValueError(f"the point ({x:.1f}, {y:.1f}) lies outside the image of {size_text(shape)} (width x height)")
     return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
