@@ -117,8 +117,8 @@ class OracleDecoder:
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
         return self._decoder.prepare(features, input_size)
 
-    def decode(self, image: Any, points: Tensor) -> _OraclePoints:
-        real = self._decoder.decode(image, points)
+    def decode(self, context: Any, points: Tensor) -> _OraclePoints:
+        real = self._decoder.decode(context, points)
         logits, predicted_ious = self._oracle(points)
         return _OraclePoints(predicted_ious, logits, real)
 

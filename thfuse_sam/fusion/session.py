@@ -71,18 +71,18 @@ class RememberedPoints:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._image: Any = None
+        self._context: Any = None
         self._decoded: dict[bytes, EagerPoints] = {}
 
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
-        if self._image is None:
-            self._image = self._decoder.prepare(features, input_size)
-        return self._image
+        if self._context is None:
+            self._context = self._decoder.prepare(features, input_size)
+        return self._context
 
-    def decode(self, image: Any, points: Tensor) -> DecodedPoints:
+    def decode(self, context: Any, points: Tensor) -> DecodedPoints:
         key = points.cpu().numpy().tobytes()
         if key not in self._decoded:
-            decoded = self._decoder.decode(image, points)
+            decoded = self._decoder.decode(context, points)
             shape = decoded.predicted_ious.shape
             logits = decoded.logits(torch.arange(shape.numel(), device=points.device))
             self._decoded[key] = EagerPoints(decoded.predicted_ious, logits.unflatten(0, shape))

@@ -145,12 +145,10 @@ class LazyPoints:
         for chosen in prompts.unique().split(group) if group else ():
             keys = unpadded[chosen] if group > 1 else unpadded[int(chosen), None]  # without a copy
             upsampled = self._context.upsample(keys.flatten(1, 2))
-            masks_of_chosen = _pixel_shuffle(
-                upsampled @ self._hyper_in[chosen].to(upsampled.dtype).mT, rows, columns
-            ).flatten(0, 1)
-            is_chosen = torch.isin(prompts, chosen)
-            position = torch.searchsorted(chosen, prompts[is_chosen]) * masks + indices[is_chosen] % masks
-            logits[is_chosen] = masks_of_chosen[position]
+            shuffled = _pixel_shuffle(upsampled @ self._hyper_in[chosen].to(upsampled.dtype).mT, rows, columns)
+            of_chosen = torch.isin(prompts, chosen)
+            position = torch.searchsorted(chosen, prompts[of_chosen]) * masks + indices[of_chosen] % masks
+            logits[of_chosen] = shuffled.flatten(0, 1)[position]
         return logits
 
 

@@ -41,7 +41,7 @@ from thfuse_sam.sam.precision import resolve_precision
 _EXPLAINING_IOU = 0.88
 _EXPLAINING_STABILITY = 0.95
 
-_EDGE_PIXELS = 20  # a box this near to a crop's edge is taken for cut off there
+_EDGE_PIXELS = 20  # a box that ends this near to a crop's edge counts as cut off there
 _CHUNK_PIXELS_CPU = 2**21  # logits that are upsampled at once: few enough to stay in the processor's cache
 _CHUNK_PIXELS_GPU = 2**27
 
@@ -80,6 +80,10 @@ class _Crop:
     @property
     def size(self) -> tuple[int, int]:
         return self.frame.image_size
+
+    @property
+    def area(self) -> int:
+        return self.size[0] * self.size[1]
 
     @property
     def rows(self) -> slice:
@@ -197,9 +201,9 @@ class AutomaticMaskGenerator:
         """The masks of one crop with the embedding `features` (float32 1xCxhxw), without duplicates."""
         context = self.decoder.prepare(features, crop.frame.input_size)
         grid = self._point_grids[crop.layer] * np.array(crop.size[::-1])
-        # The whole grid is one level of points, unless later levels can leave out what earlier ones have explained.
+        # All points at once, or from coarse to fine, where the masks of earlier points can make later ones unnecessary.
         levels = _coarse_to_fine(len(grid)) if self.settings.adaptive_points else [np.arange(len(grid))]
-        explained = np.zeros(crop.size, dtype=bool)
+        explained = np.zeros(crop.size, dtype=bool)  # the pixels where no further point is needed
         parts = []
         for level in levels:
             points = grid[level]
@@ -210,7 +214,7 @@ class AutomaticMaskGenerator:
                 for index in candidates.explaining.nonzero()[:, 0].tolist():
                     explained |= candidates.masks[index].unpack(crop.image_size)[crop.rows, crop.columns]
         joined = Candidates.join(parts)
-        return joined.suppress(joined.predicted_ious, self.settings.box_nms_thresh)
+        return joined.nms(joined.predicted_ious, self.settings.box_nms_thresh)
 
     def _points_at_once(self, features: Tensor) -> int:
         """How many points of an image with this embedding are decoded together, if memory allows."""
@@ -268,11 +272,9 @@ class AutomaticMaskGenerator:
         ious, kept = ious[kept].cpu(), kept.cpu()
         prompts = torch.from_numpy(points)[kept // masks_per_point] + torch.tensor(crop.box[:2])
 
-        height, width = crop.size
-        pixels = _CHUNK_PIXELS_CPU if logits.device.type == "cpu" else _CHUNK_PIXELS_GPU
-        chunks = [
-            torch.split(column, max(1, pixels // (height * width))) for column in (logits, ious, prompts, smallest)
-        ]
+        chunk_pixels = _CHUNK_PIXELS_CPU if logits.device.type == "cpu" else _CHUNK_PIXELS_GPU
+        length = max(1, chunk_pixels // crop.area)
+        chunks = [column.split(length) for column in (logits, ious, prompts, smallest)]
         return Candidates.join([self._keep_stable(crop, *chunk) for chunk in zip(*chunks, strict=True)])
 
     def _logits_and_smallest(self, decoded: DecodedPoints, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -315,7 +317,7 @@ class AutomaticMaskGenerator:
         ious = predicted_ious[indices]
         # A point inside such a mask would most likely give the same masks again, larger ones included.
         explaining = smallest[indices] & (ious > _EXPLAINING_IOU) & (scores >= _EXPLAINING_STABILITY)
-        areas = torch.full((len(packed),), crop.size[0] * crop.size[1])
+        areas = torch.full((len(packed),), crop.area)
         return Candidates(packed, boxes[whole], ious, scores, points[indices], explaining, areas)
 
     def _merge(self, parts: Sequence[Candidates], image_size: tuple[int, int]) -> list[Instance]:
@@ -323,7 +325,7 @@ class AutomaticMaskGenerator:
         candidates = Candidates.join(parts)
         if len(parts) > 1:
             # A small crop shows more detail: of two equal masks the one from the smaller crop stays.
-            candidates = candidates.suppress(1 / candidates.crop_areas, self.settings.crop_nms_thresh)
+            candidates = candidates.nms(1 / candidates.crop_areas, self.settings.crop_nms_thresh)
         if self.settings.min_mask_region_area > 0:
             candidates = self._without_small_regions(candidates, image_size)
         return list(_instances(candidates, image_size))
@@ -346,7 +348,7 @@ class AutomaticMaskGenerator:
         candidates = dataclasses.replace(candidates, masks=masks, boxes=torch.stack(boxes))
         threshold = max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh)
         # Of two equal masks the one that needed no repair stays.
-        return candidates.suppress(torch.tensor(unchanged, dtype=torch.float32), threshold)
+        return candidates.nms(torch.tensor(unchanged, dtype=torch.float32), threshold)
 
 
 def _coarse_to_fine(count: int) -> list[npt.NDArray[np.intp]]:

@@ -1,4 +1,4 @@
-"""From the decoder's logits to masks: upsampling, stability, boxes, packing, suppression of duplicates.
+"""From the decoder's logits to masks: upsampling, stability, boxes, packing, non-maximum suppression.
 
 The results are those of segment_anything's `utils.amg`, which stores masks in run-length encoding in between.
 """
@@ -65,9 +65,10 @@ class Candidates:
         """All fields but the masks, in their order."""
         return [getattr(self, field.name) for field in dataclasses.fields(self)[1:]]
 
-    def suppress(self, scores: Tensor, threshold: float) -> "Candidates":
-        """Non-maximum suppression: without the masks whose box has a larger IoU than `threshold` with the box of a mask
-        of a higher score. The masks of the highest scores come first.
+    def nms(self, scores: Tensor, threshold: float) -> "Candidates":
+        """Non-maximum suppression, by the masks' boxes; best scored first.
+
+        A mask goes if the IoU of its box with that of a mask of a higher score is above `threshold`.
         """
         kept = batched_nms(self.boxes.float(), scores, torch.zeros(len(self.masks)), threshold)
         return Candidates([self.masks[index] for index in kept.tolist()], *(column[kept] for column in self._columns))
