@@ -18,7 +18,10 @@ else:
     import tomli as tomllib  # pytest needs it there
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("thfuse_sam", "models", "datasets/sample", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+PARTS = (
+    "thfuse_sam", "tools", "models", "datasets/sample", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md",
+    "LICENSE",
+)  # fmt: skip
 
 # Run outside of the checkout: a dry run, and where test.py looks for its network.
 INSTALLED = """
@@ -57,6 +60,7 @@ def test_the_wheel_holds_what_ships(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"thfuse_sam/py.typed", "thfuse_sam/report/static/fusion.js"} <= names
+    assert not any(name.startswith(("tools/", "benchmarks/", "tests/")) for name in names)
     for pattern in ("models/*.safetensors", "datasets/sample/**/*.jpg", "datasets/sample/**/*.png"):
         shipped = {f"thfuse_sam/shipped/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob(pattern)}
         assert shipped and shipped <= names
@@ -70,6 +74,7 @@ def test_the_source_archive_makes_the_same_wheel(built: Path, tmp_path: Path) ->
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path, filter="data")
     (unpacked,) = tmp_path.iterdir()
+    assert (unpacked / "tools" / "scenes" / "scene.py").is_file()
     build("wheel", unpacked, tmp_path)
     (again,) = tmp_path.glob("*.whl")
     assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())

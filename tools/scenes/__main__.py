@@ -1,6 +1,5 @@
 """Write a data set of rendered pairs: `python -m tools.scenes --output DIR --count N`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,87 +9,66 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from thfuse_sam.errors import OutputError, ThFuseError, UsageError
+from thfuse_sam.cli.parser import CommandLine, CommandParser
+from thfuse_sam.cli.run import run
+from thfuse_sam.errors import OutputError
 from thfuse_sam.files import make_directory, write_atomically, write_json
-from tools.scenes import CONDITIONS, render_scene
+from tools.scenes import CONDITIONS, Scene, render_scene
+from tools.scenes.options import SceneOptions
 
 JPEG_QUALITY = 90
 
 
-def write_dataset(
-    output: Path,
-    *,
-    count: int,
-    seed: int = 0,
-    height: int = 480,
-    width: int = 640,
-    condition: str | None = None,
-    prefix: str = "",
-    labels: bool = False,
-    quiet: bool = True,
-) -> list[str]:
-    """Write `count` pairs and return their names.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = CommandParser(
+        "python -m tools.scenes", "Write rendered pairs of infrared and visible images.", SceneOptions
+    )
+    return run(parser, _work, argv)
+
+
+def _work(command: CommandLine[SceneOptions]) -> int:
+    write_dataset(command.options)
+    return 0
+
+
+def write_dataset(options: SceneOptions) -> None:
+    """Write pairs, and with `labels` their label maps.
 
         output/ir/<name>.png           grey, 8 bit
         output/vi/<name>.jpg           colour
-        output/labels/ir/<name>.npy    with `labels`: HxW uint16, numbers shared by both modalities
+        output/labels/ir/<name>.npy    HxW uint16, numbers shared by both modalities
         output/labels/vi/<name>.npy
         output/labels/names.json       {"<name>": {"1": "sky", ...}}
 
     The scenes are numbers `seed`, `seed + 1`, ...; the conditions take turns unless one is given.
     """
-    if count < 1:
-        raise UsageError(f"--count is {count}; it must be at least 1")
-    make_directory(output)
-    names: list[str] = []
+    make_directory(options.output)
     classes: dict[str, dict[int, str]] = {}
-    for index in tqdm(range(count), desc="rendering", unit="pair", disable=quiet):
-        chosen = condition or CONDITIONS[index % len(CONDITIONS)]
-        scene = render_scene(seed + index, height=height, width=width, condition=chosen)  # type: ignore[arg-type]
-        name = f"{prefix}{chosen}_{index:03d}"
-        _write(output / "ir" / f"{name}.png", scene.infrared, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        _write(output / "vi" / f"{name}.jpg", scene.visible[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if labels:
-            for modality, label_map in (("ir", scene.infrared_labels), ("vi", scene.visible_labels)):
-                _write_labels(output / "labels" / modality / f"{name}.npy", label_map)
+    for index in tqdm(range(options.count), desc="rendering", unit="pair", disable=None):
+        condition = options.condition or CONDITIONS[index % len(CONDITIONS)]
+        scene = render_scene(options.seed + index, height=options.height, width=options.width, condition=condition)
+        name = f"{options.prefix}{condition}_{index:03d}"
+        _write_image(options.output / "ir" / f"{name}.png", scene.infrared, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        visible = options.output / "vi" / f"{name}.jpg"
+        _write_image(visible, scene.visible[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if options.labels:
+            _write_labels(options.output / "labels", name, scene)
             classes[name] = scene.names
-        names.append(name)
-    if labels:
-        write_json(output / "labels" / "names.json", classes)
-    return names
+    if options.labels:
+        write_json(options.output / "labels" / "names.json", classes)
 
 
-def _write(path: Path, image: NDArray[np.uint8], options: list[int]) -> None:
-    fine, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), options)
+def _write_image(path: Path, image: NDArray[np.uint8], parameters: list[int]) -> None:
+    fine, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), parameters)
     if not fine:
         raise OutputError(f"cannot encode {path}; check the OpenCV installation")
     write_atomically(path, lambda file: file.write(data.tobytes()))
 
 
-def _write_labels(path: Path, label_map: NDArray[np.uint16]) -> None:
-    write_atomically(path, lambda file: np.save(file, label_map, allow_pickle=False))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.scenes", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder that gets ir/ and vi/")
-    parser.add_argument("--count", type=int, default=16, help="number of pairs (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, help="number of the first scene (default: 0)")
-    parser.add_argument("--height", type=int, default=480, help="pixels (default: 480)")
-    parser.add_argument("--width", type=int, default=640, help="pixels (default: 640)")
-    parser.add_argument("--condition", choices=CONDITIONS, help="only this one (default: they take turns)")
-    parser.add_argument("--prefix", default="", help="begins every file name (default: none)")
-    parser.add_argument(
-        "--labels", action="store_true", help="also write the instance label maps, labels/{ir,vi}/*.npy"
-    )
-    options = parser.parse_args(argv)
-    try:
-        write_dataset(**vars(options), quiet=False)
-    except ThFuseError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_status
-    return 0
+def _write_labels(folder: Path, name: str, scene: Scene) -> None:
+    write_atomically(folder / "ir" / f"{name}.npy", lambda file: np.save(file, scene.infrared_labels))
+    write_atomically(folder / "vi" / f"{name}.npy", lambda file: np.save(file, scene.visible_labels))
 
 
 if __name__ == "__main__":
