@@ -138,6 +138,22 @@ def test_named_files_exist(path: Path) -> None:
         assert importlib.util.find_spec(module), f"{path.name}: {module}"
 
 
+def test_the_readme_has_a_line_for_each_file_and_room() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What is where")[2]
+    lines = re.findall(r"^ {4}( *)(\S+)  +\S", tree, re.MULTILINE)
+    named = {("thfuse_sam/" if indent else "") + name.rstrip("/") for indent, name in lines}
+    assert len(named) == len(lines) > 20
+    for name in named:
+        assert (ROOT / name).exists(), name
+    rooms = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "thfuse_sam").iterdir()
+        if (path / "__init__.py").is_file()
+    }
+    scripts = {path.name for path in ROOT.glob("*.py")} - {"setup.py"}
+    assert rooms | scripts <= named
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
 def test_a_guide_has_one_table_at_most(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
