@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import html
-import logging
 import shutil
 import threading
 import uuid
@@ -14,7 +13,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
-from PIL import Image
 
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ThFuseError
@@ -24,6 +22,7 @@ from thfuse_sam.fusion.fusing import FusedPair, require_outputs_apart
 from thfuse_sam.fusion.session import FusedView, FusionSession, MaskThresholds, OpenPair
 from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, as_rgb, read_visible, write_image
 from thfuse_sam.masks.overlay import draw_overlay
+from thfuse_sam.report.pictures import shrink
 
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px !important; margin: auto; }
@@ -68,8 +67,6 @@ _THUMBNAIL_PIXELS = 320
 _FOLDER_PICTURES = 12  # of the folder's first fused images
 _QUEUE = "fusing"  # one thing at a time: they share the network
 
-log = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Current:
@@ -107,149 +104,197 @@ def build_page(
     with gr.Blocks(title="TH-Fuse-SAM", analytics_enabled=False, delete_cache=(cache_seconds, cache_seconds)) as page:
         gr.Markdown(f"# TH-Fuse-SAM\nFuse an infrared and a visible image of the same scene. {facts}.")
         if not folders:
-            _build_pair(session, samples, files)
+            _PairTab(session, samples, files)
             return page
         with gr.Tab("One pair"):
-            thresholds, colour = _build_pair(session, samples, files)
+            pair = _PairTab(session, samples, files)
         with gr.Tab("A folder"):
-            _build_folder(session, thresholds, colour)
+            _FolderTab(session, pair.thresholds, pair.colour)
     return page
 
 
-def _build_pair(session: FusionSession, samples: Sequence[ImagePair], files: Path) -> tuple[list[Any], Any]:
-    """Everything for one pair. Returns the sliders, in the order of `MaskThresholds`, and the colour switch."""
-    current = gr.State(None, delete_callback=_forget)
-    limits = f"up to {session.limits.max_bytes / 2**20:g} MiB and {session.limits.max_pixels / 1e6:g} megapixels"
-    with gr.Row():
-        with gr.Column(scale=2, min_width=300):
-            with gr.Row():
-                ir_file, vi_file = (
-                    gr.File(
-                        label=label, file_types=list(IMAGE_SUFFIXES), type="filepath", height=180, min_width=130,
-                        elem_id=name,
-                    )
-                    for label, name in (("Infrared", "ir_file"), ("Visible", "vi_file"))
-                )  # fmt: skip
-            gr.Markdown(f"PNG, JPEG, BMP or TIFF of equal size, {limits}.")
-            gallery = _samples_gallery(samples)
-            with gr.Accordion("Mask thresholds", open=True):
-                thresholds = _sliders(session.thresholds)
-                defaults = gr.Button("Defaults", size="sm")
-            colour = gr.Checkbox(True, label="Keep the visible image's colour")
-        with gr.Column(scale=3, min_width=320):
-            status = gr.HTML(_line(_START), elem_id="status")
-            choice = gr.Radio(list(_COMPARISONS), value="Infrared | Fused", label="Compare (left | right)")
-            slider = gr.ImageSlider(
-                label="Drag the divider", format="png", interactive=False, elem_id="divider", buttons=["fullscreen"]
+class _PairTab:
+    """Everything for one pair: its files or a sample, thresholds, the fused image beside its sources, masks, download.
+
+    Attributes:
+        thresholds: the sliders, in the order of `MaskThresholds`.
+        colour: the checkbox that keeps the visible image's colour.
+    """
+
+    def __init__(self, session: FusionSession, samples: Sequence[ImagePair], files: Path) -> None:
+        self._session = session
+        self._samples = samples
+        self._files = files
+        self._current = gr.State(None, delete_callback=_forget)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                self._build_inputs()
+            with gr.Column(scale=3, min_width=320):
+                self._build_results()
+        self._connect()
+
+    def _build_inputs(self) -> None:
+        bounds = self._session.limits
+        with gr.Row():
+            self._ir_file, self._vi_file = (
+                gr.File(
+                    label=label,
+                    file_types=list(IMAGE_SUFFIXES),
+                    type="filepath",
+                    height=180,
+                    min_width=130,
+                    elem_id=name,
+                )
+                for label, name in (("Infrared", "ir_file"), ("Visible", "vi_file"))
             )
-            download = gr.DownloadButton(
-                "Download the fused image (PNG, full size)", interactive=False, variant="primary", elem_id="download"
-            )
-            with gr.Row():
-                overlays = [
-                    gr.Image(
-                        label=f"Masks of the {name} image", format="png", interactive=False, min_width=200,
-                        buttons=["fullscreen"], elem_id=f"{name}_masks",
-                    )
-                    for name in ("infrared", "visible")
-                ]  # fmt: skip
+        gr.Markdown(
+            f"PNG, JPEG, BMP or TIFF of equal size, up to {bounds.max_bytes / 2**20:g} MiB and "
+            f"{bounds.max_pixels / 1e6:g} megapixels."
+        )
+        self._gallery = _samples_gallery(self._samples)
+        with gr.Accordion("Mask thresholds", open=True):
+            self.thresholds = _sliders(self._session.thresholds)
+            self._defaults = gr.Button("Defaults", size="sm")
+        self.colour = gr.Checkbox(True, label="Keep the visible image's colour")
 
-    results = [current, status, slider, download, *overlays]
-    settings = [choice, colour, *thresholds]
+    def _build_results(self) -> None:
+        status = gr.HTML(_line(_START), elem_id="status")
+        self._choice = gr.Radio(list(_COMPARISONS), value="Infrared | Fused", label="Compare (left | right)")
+        self._slider = gr.ImageSlider(
+            label="Drag the divider", format="png", interactive=False, elem_id="divider", buttons=["fullscreen"]
+        )
+        download = gr.DownloadButton(
+            "Download the fused image (PNG, full size)", interactive=False, variant="primary", elem_id="download"
+        )
+        with gr.Row():
+            overlays = [
+                gr.Image(
+                    label=f"Masks of the {name} image",
+                    format="png",
+                    interactive=False,
+                    min_width=200,
+                    buttons=["fullscreen"],
+                    elem_id=f"{name}_masks",
+                )
+                for name in ("infrared", "visible")
+            ]
+        self._results = [self._current, status, self._slider, download, *overlays]
 
-    def show(pair: OpenPair, folder: Path, choice: str, colour: bool, values: Sequence[float]) -> list[Any]:
-        view = session.fuse(pair, MaskThresholds(*values), gray=not colour)
-        path = folder / f"{pair.name}_fused.png"
-        write_image(path, view.fused)
-        images = {"infrared": pair.infrared, "visible": pair.visible, "fused": view.fused}
-        pictures = {name: _reduced(image, _PREVIEW_PIXELS) for name, image in images.items()}
-        drawn = [_overlay(pair.infrared, view.ir_labels), _overlay(pair.visible, view.vi_labels)]
-        return [
-            _Current(pair, pictures, folder),
-            _view_line(view),
-            _compared(pictures, choice),
-            gr.update(value=str(path), interactive=True),
-            *drawn,
-        ]
+    def _connect(self) -> None:
+        """Say what is done when a control is used."""
+        one: dict[str, Any] = {"concurrency_id": _QUEUE, "concurrency_limit": 1, "api_visibility": "private"}
+        settings = [self._current, self._choice, self.colour, *self.thresholds]
+        files = [self._ir_file, self._vi_file]
+        inputs = [self._current, *files, *settings[1:]]
+        for file in files:
+            file.upload(self._open, inputs, self._results, **one)
+            file.clear(self._open, inputs, self._results, **one)
+        if self._gallery is not None:
+            self._gallery.select(self._open_sample, settings, [*files, *self._results], **one)
+        for control in (*self.thresholds, self.colour):
+            # Only the last position matters while the slider moves.
+            control.change(self._change, settings, self._results, trigger_mode="always_last", **one)
+        quick: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        self._choice.change(
+            lambda current, choice: gr.skip() if current is None else _compared(current.pictures, choice),
+            [self._current, self._choice],
+            self._slider,
+            **quick,
+        )
+        default_values = dataclasses.astuple(self._session.thresholds)
+        self._defaults.click(lambda: default_values, None, self.thresholds, **quick)
 
-    def open_pair(
-        old: _Current | None, ir: str | None, vi: str | None, choice: str, colour: bool, *values: float
+    def _open(
+        self, old: _Current | None, ir: str | None, vi: str | None, choice: str, colour: bool, *values: float
     ) -> list[Any]:
+        """Files were dropped or removed: fuse them where both are there. Returns what `_results` show."""
         _forget(old)
         if ir is None and vi is None:
             return _nothing(_START)
         if ir is None or vi is None:
             missing = "an infrared" if ir is None else "a visible"
             return _nothing(f"Now drop {missing} image of the same scene.")
-        folder = files / uuid.uuid4().hex
         try:
             with _explained():
-                return show(session.open(Path(ir), Path(vi)), folder, choice, colour, values)
+                pair = self._session.open(Path(ir), Path(vi))
+                return self._show(pair, self._files / uuid.uuid4().hex, choice, colour, values)
         except gr.Error as error:
             return _nothing(str(error.message), problem=True)
 
-    def change(current: _Current | None, choice: str, colour: bool, *values: float) -> Any:
+    def _open_sample(self, event: gr.SelectData, old: _Current | None, *settings: Any) -> list[Any]:
+        """A sample was picked. Returns both files and what `_results` show."""
+        pair = self._samples[event.index]
+        return [str(pair.ir), str(pair.vi), *self._open(old, str(pair.ir), str(pair.vi), *settings)]
+
+    def _change(self, current: _Current | None, choice: str, colour: bool, *values: float) -> list[Any]:
+        """A threshold or the colour was changed: fuse the open pair again. Returns what `_results` show."""
+        unchanged = [gr.skip() for _ in self._results]
         if current is None:
-            return [gr.skip() for _ in results]
+            return unchanged
         try:
             with _explained():
-                return show(current.pair, current.folder, choice, colour, values)
+                return self._show(current.pair, current.folder, choice, colour, values)
         except gr.Error as error:
-            return [gr.skip(), _line(str(error.message), problem=True), *[gr.skip()] * 4]
+            return [gr.skip(), _line(str(error.message), problem=True), *unchanged[2:]]
 
-    def pick(old: _Current | None, choice: str, colour: bool, *rest: Any) -> Any:
-        *values, event = rest
-        pair = samples[event.index]
-        return [str(pair.ir), str(pair.vi), *open_pair(old, str(pair.ir), str(pair.vi), choice, colour, *values)]
-
-    one: dict[str, Any] = {"concurrency_id": _QUEUE, "concurrency_limit": 1, "api_visibility": "private"}
-    inputs = [current, ir_file, vi_file, *settings]
-    for file in (ir_file, vi_file):
-        file.upload(open_pair, inputs, results, **one)
-        file.clear(open_pair, inputs, results, **one)
-    if gallery is not None:
-
-        def picked(event: gr.SelectData, *given: Any) -> Any:
-            return pick(*given, event)
-
-        gallery.select(picked, [current, *settings], [ir_file, vi_file, *results], **one)
-    for control in (*thresholds, colour):
-        # Only the last position matters while the slider moves.
-        control.change(change, [current, *settings], results, trigger_mode="always_last", **one)
-    choice.change(
-        lambda current, choice: gr.skip() if current is None else _compared(current.pictures, choice),
-        [current, choice], slider, queue=False, api_visibility="private",
-    )  # fmt: skip
-    default_values = dataclasses.astuple(session.thresholds)
-    defaults.click(lambda: default_values, None, thresholds, queue=False, api_visibility="private")
-    return thresholds, colour
+    def _show(self, pair: OpenPair, folder: Path, choice: str, colour: bool, values: Sequence[float]) -> list[Any]:
+        """Fuse an open pair and write the file to download. Returns what `_results` show."""
+        view = self._session.fuse(pair, MaskThresholds(*values), gray=not colour)
+        path = folder / f"{pair.name}_fused.png"
+        write_image(path, view.fused)
+        images = {"infrared": pair.infrared, "visible": pair.visible, "fused": view.fused}
+        pictures = {name: shrink(image, _PREVIEW_PIXELS, _PREVIEW_PIXELS) for name, image in images.items()}
+        return [
+            _Current(pair, pictures, folder),
+            _view_line(view),
+            _compared(pictures, choice),
+            gr.update(value=str(path), interactive=True),
+            _overlay(pair.infrared, view.ir_labels),
+            _overlay(pair.visible, view.vi_labels),
+        ]
 
 
-def _build_folder(session: FusionSession, thresholds: Sequence[Any], colour: Any) -> None:
+class _FolderTab:
     """Fusing all pairs of a folder of this machine, with the sliders of the other tab."""
-    gr.Markdown(
-        "Paths are of the machine that runs this app. Masks are made by the thresholds of the other tab; "
-        "existing files of the same names in the output folder are replaced."
-    )
-    source = gr.Textbox(label="Folder of pairs", placeholder="/data/pairs, with ir/ and vi/ in it", elem_id="source")
-    target = gr.Textbox(label="Output folder", placeholder="/data/fused", elem_id="target")
-    with gr.Row():
-        start = gr.Button("Fuse the folder", variant="primary", elem_id="start")
-        stop = gr.Button("Stop")
-    status = gr.HTML(elem_id="folder_status")
-    pictures = gr.Gallery(
-        label=f"Fused images, the first {_FOLDER_PICTURES}",
-        columns=4,
-        object_fit="contain",
-        format="jpeg",
-        interactive=False,
-        height="auto",
-        elem_id="fused",
-    )
-    stopping = threading.Event()
 
-    def run(source: str, target: str, colour: bool, *values: float, progress: Any = gr.Progress()) -> Any:  # noqa: B008
-        stopping.clear()
+    def __init__(self, session: FusionSession, thresholds: Sequence[Any], colour: Any) -> None:
+        self._session = session
+        self._stopping = threading.Event()
+        gr.Markdown(
+            "Paths are of the machine that runs this app. Masks are made by the thresholds of the other tab; "
+            "existing files of the same names in the output folder are replaced."
+        )
+        source = gr.Textbox(
+            label="Folder of pairs", placeholder="/data/pairs, with ir/ and vi/ in it", elem_id="source"
+        )
+        target = gr.Textbox(label="Output folder", placeholder="/data/fused", elem_id="target")
+        with gr.Row():
+            start = gr.Button("Fuse the folder", variant="primary", elem_id="start")
+            stop = gr.Button("Stop")
+        status = gr.HTML(elem_id="folder_status")
+        pictures = gr.Gallery(
+            label=f"Fused images, the first {_FOLDER_PICTURES}",
+            columns=4,
+            object_fit="contain",
+            format="jpeg",
+            interactive=False,
+            height="auto",
+            elem_id="fused",
+        )
+        start.click(
+            self._run,
+            [source, target, colour, *thresholds],
+            [status, pictures],
+            show_progress_on=[pictures],
+            concurrency_id=_QUEUE,
+            concurrency_limit=1,
+            api_visibility="private",
+        )
+        stop.click(self._stopping.set, None, None, queue=False, api_visibility="private")
+
+    def _run(self, source: str, target: str, colour: bool, *values: float, progress: Any = gr.Progress()) -> Any:  # noqa: B008
+        """Fuse a folder. Returns the text of the status and the pictures of the gallery."""
+        self._stopping.clear()
         shown: list[tuple[ImageArray, str]] = []
         done = 0
         try:
@@ -259,30 +304,24 @@ def _build_folder(session: FusionSession, thresholds: Sequence[Any], colour: Any
                 require_outputs_apart(pairs.pairs, output)
                 make_directory(output)
 
-                def observe(seen: FusedPair) -> None:
+                def observe(result: FusedPair) -> None:
                     nonlocal done
                     done += 1
                     progress((done, len(pairs.pairs)), unit="pairs")
                     if len(shown) < _FOLDER_PICTURES:
-                        image = add_colour(seen.fused, seen.visible) if colour else seen.fused
-                        shown.append((_reduced(image, 2 * _THUMBNAIL_PIXELS), seen.pair.name))
-                    if stopping.is_set():
+                        image = add_colour(result.fused, result.visible) if colour else result.fused
+                        shown.append((shrink(image, 2 * _THUMBNAIL_PIXELS, 2 * _THUMBNAIL_PIXELS), result.pair.name))
+                    if self._stopping.is_set():
                         raise _Stopped
 
-                report = session.fuse_folder(pairs, output, MaskThresholds(*values), observe, gray=not colour)
+                report = self._session.fuse_folder(pairs, output, MaskThresholds(*values), observe, gray=not colour)
         except _Stopped:
             return _line(f"Stopped after {done} of {len(pairs.pairs)} pairs; they are in {output}."), shown
         except gr.Error as error:
             return _line(str(error.message), problem=True), shown
         text = _line(f"{len(report.fused)} of {len(pairs.pairs)} pairs fused to {output} in {report.seconds:.1f} s.")
-        unmatched = [f"{path}: no partner, left out" for path in (*pairs.unpaired_ir, *pairs.unpaired_vi)]
-        return text + _list([*(f"{name}: {why}" for name, why in report.failures.items()), *unmatched]), shown
-
-    start.click(
-        run, [source, target, colour, *thresholds], [status, pictures], show_progress_on=[pictures],
-        concurrency_id=_QUEUE, concurrency_limit=1, api_visibility="private",
-    )  # fmt: skip
-    stop.click(stopping.set, None, None, queue=False, api_visibility="private")
+        unpaired = [f"{path}: no partner, left out" for path in (*pairs.unpaired_ir, *pairs.unpaired_vi)]
+        return text + _list([*(f"{name}: {why}" for name, why in report.failures.items()), *unpaired]), shown
 
 
 def _sliders(defaults: MaskThresholds) -> list[Any]:
@@ -300,7 +339,7 @@ def _sliders(defaults: MaskThresholds) -> list[Any]:
 def _samples_gallery(samples: Sequence[ImagePair]) -> Any:
     if not samples:
         return None
-    pictures = [(_reduced(read_visible(pair.vi), _THUMBNAIL_PIXELS), pair.name) for pair in samples]
+    pictures = [(shrink(read_visible(pair.vi), _THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS), pair.name) for pair in samples]
     gr.Markdown("Or a sample:")
     return gr.Gallery(
         pictures,
@@ -351,16 +390,7 @@ def _compared(pictures: dict[str, ImageArray], choice: str) -> tuple[ImageArray,
 
 
 def _overlay(image: ImageArray, label_map: Any) -> ImageArray:
-    return _reduced(draw_overlay(as_rgb(image), label_map), _PREVIEW_PIXELS)
-
-
-def _reduced(image: ImageArray, longest: int) -> ImageArray:
-    """The image, scaled down where its longer side has more pixels."""
-    if max(image.shape[:2]) <= longest:
-        return image
-    picture = Image.fromarray(image)
-    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+    return shrink(draw_overlay(as_rgb(image), label_map), _PREVIEW_PIXELS, _PREVIEW_PIXELS)
 
 
 def _view_line(view: FusedView) -> str:
