@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Outcome:
-    """One object's result. A plain value, because processes send these to each other."""
+class _ObjectScores:
+    """How good one object's mask is. A plain value, because processes send these to each other."""
 
     kind: str
     iou: float
@@ -79,16 +79,16 @@ def evaluate_sam(
         rank, world_size: this process and how many share the work; each gets all of the result.
     """
     dataset.set_epoch(0)
-    outcomes = [
-        outcome
+    scores = [
+        score
         for index in range(rank, len(dataset), world_size)
-        for outcome in _evaluate_image(sam, dataset, index, n_objects, seed, cache, full)
+        for score in _evaluate_image(sam, dataset, index, n_objects, seed, cache, full)
     ]
     if world_size > 1:
-        gathered: list[list[_Outcome]] = [[] for _ in range(world_size)]
-        torch.distributed.all_gather_object(gathered, outcomes)
-        outcomes = [outcome for part in gathered for outcome in part]
-    return {kind: _summarise([item for item in outcomes if item.kind == kind], full) for kind in KINDS}
+        of_processes: list[list[_ObjectScores]] = [[] for _ in range(world_size)]
+        torch.distributed.all_gather_object(of_processes, scores)
+        scores = [score for part in of_processes for score in part]
+    return {kind: _mean_scores([score for score in scores if score.kind == kind], full) for kind in KINDS}
 
 
 def mean_iou(results: Results) -> float:
@@ -145,7 +145,7 @@ def predict_objects(
         if cache is not None and key is not None:
             embedding = cache.store(key, embedding)
     embedding = embedding.to(sam.device).float()
-    found = {}
+    predictions = {}
     for kind, mix in KINDS.items():
         prompts = sample_prompts(sample, ids, mix, np.random.default_rng((seed, index)))
         masks, scores = np.empty((len(ids), *sample.shape), bool), np.empty(len(ids), np.float32)
@@ -154,8 +154,8 @@ def predict_objects(
                 chosen = slice(first, first + n_objects)
                 rows = indices[chosen].numpy()
                 masks[rows], scores[rows] = predict(sam, embedding, frame, tensors.rows(chosen))
-        found[kind] = PredictedObjects(prompts, masks, scores)
-    return sample, found
+        predictions[kind] = PredictedObjects(prompts, masks, scores)
+    return sample, predictions
 
 
 def _evaluate_image(
@@ -166,11 +166,11 @@ def _evaluate_image(
     seed: int,
     cache: EmbeddingCache | None,
     full: bool,
-) -> list[_Outcome]:
-    sample, found = predict_objects(sam, dataset, index, n_objects=n_objects, seed=seed, cache=cache)
-    wanted = object_masks(sample, sample.object_ids)
+) -> list[_ObjectScores]:
+    sample, predictions = predict_objects(sam, dataset, index, n_objects=n_objects, seed=seed, cache=cache)
+    truths = object_masks(sample, sample.object_ids)
     return [
-        _Outcome(
+        _ObjectScores(
             kind,
             mask_iou(mask, truth),
             mask_dice(mask, truth),
@@ -178,20 +178,20 @@ def _evaluate_image(
             float(score),
             ScoredMask.of(sample.name, mask, truth, float(score)) if full else None,
         )
-        for kind, objects in found.items()
-        for mask, truth, score in zip(objects.masks, wanted, objects.scores, strict=True)
+        for kind, objects in predictions.items()
+        for mask, truth, score in zip(objects.masks, truths, objects.scores, strict=True)
     ]
 
 
-def _summarise(outcomes: Sequence[_Outcome], full: bool) -> dict[str, float]:
-    figures: dict[str, float] = {"objects": len(outcomes)}
+def _mean_scores(scores: Sequence[_ObjectScores], full: bool) -> dict[str, float]:
+    figures: dict[str, float] = {"objects": len(scores)}
     for name in ("iou", "dice", "boundary_iou"):
         if name != "boundary_iou" or full:
-            figures[name] = float(np.mean([getattr(item, name) for item in outcomes])) if outcomes else math.nan
+            figures[name] = float(np.mean([getattr(score, name) for score in scores])) if scores else math.nan
     if full:
-        figures[ESTIMATE] = float(np.mean([item.estimate for item in outcomes])) if outcomes else math.nan
+        figures[ESTIMATE] = float(np.mean([score.estimate for score in scores])) if scores else math.nan
         if importlib.util.find_spec("faster_coco_eval") is not None:
-            figures |= coco_average_precision([item.scored for item in outcomes if item.scored is not None])
+            figures |= coco_average_precision([score.scored for score in scores if score.scored is not None])
         else:
             log.info("no COCO AP: faster-coco-eval is not installed")
     return figures

@@ -12,6 +12,7 @@ from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.finetune.samples import TrainingSample
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.sam.adapt import Adaptation, set_mode
+from thfuse_sam.sam.geometry import LOGIT_STRIDE
 from thfuse_sam.sam.prompted import PromptTensors, best_mask, decode, encode
 from thfuse_sam.training.batches import Batch
 
@@ -54,53 +55,50 @@ class PromptedSam(nn.Module):
         return {key: value if key == "total" else value.detach() for key, value in parts.items()}
 
     def _embeddings(self, samples: list[TrainingSample]) -> list[Tensor]:
-        """Of each sample, CxExE on the model's device; computed where unknown, and then kept."""
-        embeddings: dict[int, Tensor] = {}
-        unknown: list[int] = []
-        for index, sample in enumerate(samples):
-            if sample.embedding is not None:
-                embeddings[index] = sample.embedding.to(self.sam.device).float()
-            elif sample.key is not None and self._cache is not None and sample.image is not None:
-                # One by one: what is kept must not depend on the images beside it.
-                with torch.no_grad():
-                    computed = encode(self.sam, [sample.image])[0]
-                embeddings[index] = self._cache.store(sample.key, computed).to(self.sam.device).float()
-            else:
-                unknown.append(index)
-        if unknown:
-            images = [image for index in unknown if (image := samples[index].image) is not None]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._adaptation.encoder_is_fixed):
-                computed = encode(self.sam, images)
-            embeddings |= dict(zip(unknown, computed, strict=True))
-        return [embeddings[index] for index in range(len(samples))]
+        """The image embedding of each sample, CxExE on the model's device."""
+        cached = [self._cached_embedding(sample) for sample in samples]
+        unknown = [sample for sample, embedding in zip(samples, cached, strict=True) if embedding is None]
+        images = [sample.image for sample in unknown if sample.image is not None]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._adaptation.encoder_is_fixed):
+            computed = iter(encode(self.sam, images) if images else ())
+        return [next(computed) if embedding is None else embedding for embedding in cached]
+
+    def _cached_embedding(self, sample: TrainingSample) -> Tensor | None:
+        """The embedding from the cache, or computed for it; None where it is not worth keeping."""
+        embedding = sample.embedding
+        if sample.image is not None and sample.key is not None and self._cache is not None:
+            # One by one: what is kept must not depend on the images beside it.
+            with torch.no_grad():
+                embedding = self._cache.store(sample.key, encode(self.sam, [sample.image])[0])
+        return None if embedding is None else embedding.to(self.sam.device).float()
 
     def _image_parts(self, embedding: Tensor, sample: TrainingSample) -> dict[str, Tensor]:
         device = self.sam.device
         targets, valid = sample.targets.to(device), sample.valid.to(device)
-        rounds = [
+        passes = [
             parts
             for number, (indices, prompts) in enumerate(sample.groups)
-            for parts in self._rounds(
+            for parts in self._passes(
                 embedding, prompts.to(device), targets[indices.to(device)], valid, (*sample.seed, number)
             )
         ]
         # Every object has as many passes as any other one, so that this is the mean over objects and passes.
-        return {key: torch.cat([parts[key] for parts in rounds]).mean() for key in rounds[0]}
+        return {key: torch.cat([parts[key] for parts in passes]).mean() for key in passes[0]}
 
-    def _rounds(
+    def _passes(
         self, embedding: Tensor, prompts: PromptTensors, targets: Tensor, valid: Tensor, seed: tuple[int, ...]
     ) -> list[dict[str, Tensor]]:
         """Loss parts (per object) of each pass."""
         rng = np.random.default_rng(seed)
-        rounds: list[dict[str, Tensor]] = []
+        passes: list[dict[str, Tensor]] = []
         while True:
             logits, ious = decode(self.sam, embedding, prompts, multimask=prompts.is_single_point())
-            rounds.append(self._loss(logits, ious, targets, valid))
-            if len(rounds) == self._sub_iterations:
-                return rounds
-            prompts = self._corrected(prompts, logits, ious, targets, valid, rng)
+            passes.append(self._loss(logits, ious, targets, valid))
+            if len(passes) == self._sub_iterations:
+                return passes
+            prompts = self._add_correction(prompts, logits, ious, targets, valid, rng)
 
-    def _corrected(
+    def _add_correction(
         self,
         prompts: PromptTensors,
         logits: Tensor,
@@ -112,13 +110,12 @@ class PromptedSam(nn.Module):
         """The prompts, a point where the mask is wrong, and the mask itself."""
         mask = best_mask(logits, ious)[0].detach().float()
         inside = valid.cpu().numpy() > 0
-        wanted = targets.cpu().numpy() > 0.5
+        truth = targets.cpu().numpy() > 0.5
         # On padding no point is drawn: there the mask is taken for right.
-        predicted = np.where(inside, (mask > 0).cpu().numpy(), wanted)
-        places, labels = next_points(predicted, wanted, rng)
-        pixels = self.sam.image_encoder.img_size / targets.shape[-1]
-        points = torch.from_numpy(places * np.float32(pixels)).to(mask.device)
-        kinds = torch.from_numpy(labels).to(mask.device)
+        predicted = np.where(inside, (mask > 0).cpu().numpy(), truth)
+        logit_points, point_labels = next_points(predicted, truth, rng)
+        points = torch.from_numpy(logit_points * np.float32(LOGIT_STRIDE)).to(mask.device)
+        labels = torch.from_numpy(point_labels).to(mask.device)
         if prompts.points is not None and prompts.labels is not None:
-            points, kinds = torch.cat([prompts.points, points], dim=1), torch.cat([prompts.labels, kinds], dim=1)
-        return dataclasses.replace(prompts, points=points, labels=kinds, masks=mask[:, None])
+            points, labels = torch.cat([prompts.points, points], dim=1), torch.cat([prompts.labels, labels], dim=1)
+        return dataclasses.replace(prompts, points=points, labels=labels, masks=mask[:, None])

@@ -69,11 +69,11 @@ class PromptedSamples:
         frame = Frame.of(sample.shape, self.img_size)
         prompts = sample_prompts(sample, ids, self.mix, rng)
         targets, valid = low_resolution_targets(object_masks(sample, ids), frame)
-        known, key = find_embedding(self.dataset, index, sample, self.cache)
+        embedding, key = find_embedding(self.dataset, index, sample, self.cache)
         return TrainingSample(
             name=sample.name,
-            image=resize_image(sample.image, frame) if known is None else None,
-            embedding=known,
+            image=resize_image(sample.image, frame) if embedding is None else None,
+            embedding=embedding,
             key=key,
             targets=targets,
             valid=valid,
@@ -100,12 +100,12 @@ def find_embedding(
 def group_prompts(prompts: Prompts, frame: Frame) -> list[tuple[Tensor, PromptTensors]]:
     """The objects by kind of prompt, as the model takes them."""
     groups = []
-    for indices, own in prompts.groups():
+    for indices, group in prompts.groups():
         tensors = PromptTensors(
-            points=torch.from_numpy(frame.coordinates(own.points)) if own.points.shape[1] else None,
-            labels=torch.from_numpy(own.point_labels) if own.points.shape[1] else None,
-            boxes=None if own.boxes is None else torch.from_numpy(frame.coordinates(own.boxes)),
-            masks=None if own.masks is None else mask_prompts(own.masks, frame),
+            points=torch.from_numpy(frame.coordinates(group.points)) if group.points.shape[1] else None,
+            labels=torch.from_numpy(group.point_labels) if group.points.shape[1] else None,
+            boxes=None if group.boxes is None else torch.from_numpy(frame.coordinates(group.boxes)),
+            masks=None if group.masks is None else mask_prompts(group.masks, frame),
         )
         groups.append((torch.from_numpy(indices), tensors))
     return groups

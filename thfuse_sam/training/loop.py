@@ -85,7 +85,7 @@ def train_epoch(
     remaining = iter(loader)
     overflows = 0
     # Asked before a batch is made: with live masks, making one that is not used takes seconds.
-    while not _is_asked(fabric, stop) and not settings.is_last(progress.step):
+    while not is_asked(fabric, stop) and not settings.is_last(progress.step):
         optimizer.zero_grad(set_to_none=True)
         step = _add_gradients(fabric, network, remaining, loss_function, progress, plan)
         if not step.batches:
@@ -172,8 +172,8 @@ def _add_up(
         bar.update(images)
 
 
-def _is_asked(fabric: lightning_fabric.Fabric, stop: StopRequest) -> bool:
-    """Whether any process was asked to stop: all of them stop after the same step."""
+def is_asked(fabric: lightning_fabric.Fabric, stop: StopRequest) -> bool:
+    """Whether any process was asked to stop: all of them stop after the same step. They have to ask together."""
     stop.asked = any_process(fabric, stop.asked)
     return stop.asked
 

@@ -27,7 +27,7 @@ from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_che
 from thfuse_sam.training.distributed import make_fabric, own_device, run_processes
 from thfuse_sam.training.ema import EmaWeights
 from thfuse_sam.training.epoch_log import EpochLog
-from thfuse_sam.training.loop import Progress, StepSettings, Stopwatch, progress_bar, train_epoch
+from thfuse_sam.training.loop import Progress, StepSettings, Stopwatch, is_asked, progress_bar, train_epoch
 from thfuse_sam.training.random_state import capture_random_states, restore_random_states
 from thfuse_sam.training.schedules import Plateau, learning_rate
 from thfuse_sam.training.task import Evaluation, TrainingTask
@@ -153,7 +153,7 @@ class Trainer:
             restore_random_states(self._random_states)
         try:
             with StopRequest() as stop:
-                while not (stop.asked or self._is_done(run)):
+                while not (self._is_done(run) or is_asked(fabric, stop)):
                     self._run_epoch(run, epoch_log, stop)
         finally:
             if epoch_log is not None:
