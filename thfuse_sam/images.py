@@ -71,8 +71,6 @@ _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _ORIENTATION = 256, 257, 258, 274
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
 
 ImageArray = npt.NDArray[np.uint8]
-
-
 _T = TypeVar("_T")
 
 
@@ -112,7 +110,7 @@ def read_visible(path: Path) -> ImageArray:
 
 def decode_visible(content: bytes, source: Path) -> ImageArray:
     """As `read_visible`, of an image's bytes that the file `source` embeds. Raises ImageReadError."""
-    with _naming(source):
+    with _as_read_error(source):
         return _to_rgb(_decode_file(io.BytesIO(content)))
 
 
@@ -129,7 +127,8 @@ def read_stored_values(path: Path) -> npt.NDArray[Any]:
             raise ImageReadError(f"{path}: {image.format} does not keep numbers exactly; use PNG, BMP or TIFF")
         if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
             raise ImageReadError(f"{path}: {image.mode} pixels, expected one channel of object numbers; convert it")
-        return np.array(image)
+        image.load()
+        return _upright(np.array(image), _orientation(image))
 
 
 def read_for_sam(path: Path, modality: Modality) -> ImageArray:
@@ -185,8 +184,8 @@ def write_image(path: Path, image: ImageArray) -> None:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Errors as `_naming` makes them, after a look at what kind of file it is."""
-    with _naming(path):
+    """As `_as_read_error`, after a look at what kind of file it is."""
+    with _as_read_error(path):
         status = path.stat()
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             # Opening a pipe would wait for a writer.
@@ -197,7 +196,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _as_read_error(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file makes the decoders raise into one ImageReadError that names the file."""
     try:
         yield

@@ -74,6 +74,23 @@ def test_instances_in_palette_and_16_bit_files(mask_pairs: Write) -> None:
     assert open_segmentation_dataset(root)[0].object_ids == (3,)
 
 
+def test_a_mask_is_turned_upright_as_its_image_is(mask_pairs: Write) -> None:
+    root = mask_pairs({"a": box_mask(top=2, left=20, side=3, value=1)}, folders=("images", "instances"))
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn
+    for folder in ("images", "instances"):
+        with Image.open(root / folder / "a.png") as stored:
+            stored.save(root / folder / "a.png", exif=exif)
+    mask = open_segmentation_dataset(root)[0].mask(1)
+    assert mask.shape == (WIDTH, HEIGHT) and mask[20:23, -5:-2].all() and mask.sum() == 9
+
+
+def test_object_numbers_are_not_read_from_jpeg(mask_pairs: Write) -> None:
+    root = mask_pairs({"a": box_mask()}, folders=("images", "instances"), suffix=".jpg")
+    with pytest.raises(SampleError, match="JPEG does not keep numbers exactly"):
+        open_segmentation_dataset(root)
+
+
 def test_missing_partners_empty_and_other_sizes(mask_pairs: Write, caplog: pytest.LogCaptureFixture) -> None:
     root = mask_pairs({"good": box_mask(), "empty": box_mask(value=0), "small": box_mask()[:-1]})
     save(root / "imgs/no_mask.png", picture())

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
-from thfuse_sam.datasets.segmentation.formats.raster import polygon_mask
+from thfuse_sam.datasets.segmentation.formats.outlines import polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.images import read_visible, size_text

@@ -23,7 +23,7 @@ from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
 from thfuse_sam.datasets.segmentation.formats.mask_images import decode_png_mask
-from thfuse_sam.datasets.segmentation.formats.raster import Mask, Point, circle_mask, polygon_mask, rectangle_mask
+from thfuse_sam.datasets.segmentation.formats.outlines import Mask, Point, circle_mask, polygon_mask, rectangle_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
 from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, read_visible, size_text
