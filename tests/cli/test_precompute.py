@@ -529,7 +529,7 @@ def test_a_dry_run_downloads_nothing(
 
     monkeypatch.setenv("SAM_CACHE", str(work / "cache"))
     monkeypatch.delenv("THFUSE_OFFLINE", raising=False)
-    monkeypatch.setattr("thfuse_sam.sam.checkpoints._download", refuse)
+    monkeypatch.setattr("thfuse_sam.sam.checkpoints.download", refuse)
     monkeypatch.setattr("thfuse_sam.downloads._answers", refuse)
     assert main(["--dataset_path", "data", "--sam_model_type", model_type, "--dry_run", "--device", "cpu"]) == 0
     shown = capsys.readouterr()

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,12 +111,12 @@ def read_mask(path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
     `.npy`, pickled content, truncated, wrong type, shape or values.
     """
     with _opened(path) as file:
-        return _read_checked(file, str(path), shape, os.fstat(file.fileno()).st_size)
+        return _read_mask(file, str(path), shape, os.fstat(file.fileno()).st_size)
 
 
 def decode_mask(content: bytes, location: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
     """As `read_mask`, from the bytes of a `.npy` file; `location` names them in errors."""
-    return _read_checked(io.BytesIO(content), location, shape, len(content))
+    return _read_mask(io.BytesIO(content), location, shape, len(content))
 
 
 def mask_shape_and_time(path: Path | str) -> tuple[tuple[int, int], int]:
@@ -131,26 +131,16 @@ def mask_shape_and_time(path: Path | str) -> tuple[tuple[int, int], int]:
             start = os.read(descriptor, _USUAL_HEADER)
         finally:
             os.close(descriptor)
-    usual = _usual_header(start)
-    if usual is None or usual[1] > status.st_size:
+    header = _usual_header(start)
+    if header is None or header.file_size > status.st_size:
         with _opened(path) as file:  # says what is wrong, or reads an unusual header
-            return _checked_header(file, str(path), None, status.st_size)[0], status.st_mtime_ns
-    return usual[0], status.st_mtime_ns
-
-
-@functools.lru_cache(maxsize=256)
-def _usual_header(start: bytes) -> tuple[tuple[int, int], int] | None:
-    """(height, width) and length in bytes of a mask file that begins with `start`; None where that does not suffice."""
-    try:
-        shape, _, dtype = _checked_header(io.BytesIO(start), "", None, sys.maxsize)
-    except MaskReadError:
-        return None
-    return shape, len(start) + math.prod(shape) * dtype.itemsize
+            header = _read_header(file, str(path), None, status.st_size)
+    return header.shape, status.st_mtime_ns
 
 
 def encoded_shape(content: bytes, length: int, location: str) -> tuple[int, int]:
     """(height, width) of a mask, from the first bytes of a `.npy` file that is `length` bytes long."""
-    return _checked_header(io.BytesIO(content), location, None, length)[0]
+    return _read_header(io.BytesIO(content), location, None, length).shape
 
 
 @contextlib.contextmanager
@@ -171,32 +161,53 @@ def _opened(path: Path | str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _read_checked(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
-    mask = _read_array(file, location, shape, length)
+class _Header(NamedTuple):
+    """What the header of a mask file promises."""
+
+    shape: tuple[int, int]  # height, width
+    fortran_order: bool
+    dtype: np.dtype[Any]
+    file_size: int  # bytes, at least
+
+
+def _read_mask(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
+    """Check the header of a file of `length` bytes, then read exactly the values that it promises."""
+    header = _read_header(file, location, shape, length)
+    content = bytearray(math.prod(header.shape) * header.dtype.itemsize)
+    if file.readinto(content) != len(content):  # type: ignore[attr-defined]
+        raise MaskReadError(f"{location}: truncated while it was read; {_REMEDY}")
+    mask = np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
     if mask.dtype.kind != "f":
-        return mask
-    mask = mask.astype(np.float32)
+        return np.ascontiguousarray(mask, dtype=mask.dtype.newbyteorder("="))
+    mask = np.ascontiguousarray(mask, dtype=np.float32)
     # Written so that NaN fails too.
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise MaskReadError(f"{location}: values outside [0, 1] or NaN in a float mask; {_REMEDY}")
     return mask
 
 
-def _read_array(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
-    """Check the header, then read exactly the bytes that it promises."""
-    stored_shape, fortran_order, dtype = _checked_header(file, location, shape, length)
-    content = bytearray(math.prod(stored_shape) * dtype.itemsize)
-    if file.readinto(content) != len(content):  # type: ignore[attr-defined]
-        raise MaskReadError(f"{location}: truncated while it was read; {_REMEDY}")
-    mask = np.frombuffer(content, dtype=dtype).reshape(stored_shape, order="F" if fortran_order else "C")
-    return np.ascontiguousarray(mask, dtype=dtype.newbyteorder("="))
+@functools.lru_cache(maxsize=256)
+def _usual_header(start: bytes) -> _Header | None:
+    """The header of a mask file that begins with `start`; None where that is no whole header of a mask."""
+    try:
+        return _read_header(io.BytesIO(start), "", None, sys.maxsize)
+    except MaskReadError:
+        return None
 
 
-def _checked_header(
-    file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int
-) -> tuple[tuple[int, int], bool, np.dtype[Any]]:
-    """(shape, Fortran order, type) of the stored array, once they are known to be a mask's of `length` bytes."""
-    stored_shape, fortran_order, dtype, header_length = _read_header(file, location)
+def _read_header(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> _Header:
+    """Read the header to its end and check that it is one of a mask of `shape` in a file of `length` bytes."""
+    try:
+        prefix = file.read(_PREFIX)
+        header_length = _PREFIX + int.from_bytes(prefix[8:_PREFIX], "little")
+        if prefix[6:7] == b"\2":  # version 2 has two more bytes of length
+            prefix += file.read(2)
+            header_length = _PREFIX + 2 + int.from_bytes(prefix[8 : _PREFIX + 2], "little")
+        text = file.read(min(header_length, _LONGEST_HEADER) - len(prefix))
+        stored_shape, fortran_order, dtype = _parse_header(prefix + text)
+    # NumPy parses the header as a Python literal; a damaged one can fail in any of the parser's ways.
+    except Exception as error:
+        raise MaskReadError(f"{location}: not a .npy file, or its header is damaged; {_REMEDY}") from error
     if dtype.hasobject:
         raise MaskReadError(f"{location}: pickled content is refused, as loading it can run code; {_REMEDY}")
     is_label_map = dtype.kind == "u" and dtype.itemsize <= 2
@@ -210,24 +221,9 @@ def _checked_header(
         raise MaskReadError(f"{location}: shape {stored_shape}, but the image is {tuple(shape)}; {_REMEDY}")
     # Compared with the file before any memory is asked for; Python's integers cannot overflow.
     promised = height * width * dtype.itemsize
-    if length - header_length < promised:
+    if length < header_length + promised:
         raise MaskReadError(f"{location}: truncated, its header promises {promised} bytes of values; {_REMEDY}")
-    return (height, width), fortran_order, dtype
-
-
-def _read_header(file: IO[bytes], location: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, Fortran order, type and length in bytes of the header, which is read to its end."""
-    try:
-        prefix = file.read(_PREFIX)
-        length = _PREFIX + int.from_bytes(prefix[8:_PREFIX], "little")
-        if prefix[6:7] == b"\2":  # version 2 has two more bytes of length
-            prefix += file.read(2)
-            length = _PREFIX + 2 + int.from_bytes(prefix[8 : _PREFIX + 2], "little")
-        shape, fortran_order, dtype = _parse_header(prefix + file.read(min(length, _LONGEST_HEADER) - len(prefix)))
-    # NumPy parses the header as a Python literal; a damaged one can fail in any of the parser's ways.
-    except Exception as error:
-        raise MaskReadError(f"{location}: not a .npy file, or its header is damaged; {_REMEDY}") from error
-    return shape, fortran_order, dtype, length
+    return _Header((height, width), fortran_order, dtype, header_length + promised)
 
 
 # Masks of one size share their header, and parsing it takes longer than reading it.
