@@ -1,4 +1,4 @@
-"""Figures of docs/finetuning.md: what fine-tuning gains on annotated images, and what the embedding cache saves.
+"""What fine-tuning gains on annotated images, and what the embedding cache saves.
 
 python -m benchmarks.finetune table --sets pennfudan=DIR fruits=DIR -- --freeze_image_encoder --n_iterations 400
 python -m benchmarks.finetune cache --data_dir DIR --model_type vit_b --images 4 --epochs 3 --n_objects 5

@@ -16,15 +16,20 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 INDEX = ROOT / "docs" / "README.md"
-MODULES = {
+SCRIPTS = {
     "precompute_masks.py": "precompute", "train.py": "train", "test.py": "test", "prepare_data.py": "prepare",
     "finetune.py": "finetune", "predict.py": "predict", "thfuse-precompute": "precompute", "thfuse-train": "train",
     "thfuse-test": "test", "thfuse-prepare": "prepare", "thfuse-finetune": "finetune", "thfuse-predict": "predict",
     "thfuse-figure": "figure", "thfuse-app": "app",
 }  # fmt: skip
+MODULES = {name: f"thfuse_sam.cli.{module}" for name, module in SCRIPTS.items()}
+MODULES["-m tools.vit_nano"] = "tools.vit_nano.__main__"
 
 # The command's name with at least one word behind it, up to what ends it: a quote, a table's bar, a comment.
-COMMAND = re.compile(r"(?:python (?P<script>\w+\.py)|(?P<installed>thfuse-\w+))(?P<options>(?: +(?![#|&>])[^\s`'|]+)*)")
+COMMAND = re.compile(
+    r"(?:python (?P<script>\w+\.py|-m tools\.vit_nano)|(?P<installed>thfuse-\w+))"
+    r"(?P<options>(?: +(?![#|&>])[^\s`'|]+)*)"
+)
 
 
 def joined(path: Path) -> str:
@@ -57,7 +62,7 @@ def test_there_are_commands() -> None:
 )
 def test_commands_parse(path: Path, name: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    parser = importlib.import_module(f"thfuse_sam.cli.{MODULES[name]}").build_parser()
+    parser = importlib.import_module(MODULES[name]).build_parser()
     if "..." not in options and "--help" not in options:
         parser.parse_command(options)
 
@@ -85,7 +90,7 @@ RUNNABLE = [path for path in DOCUMENTS if runnable(path)]
 def test_runnable_commands_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, options in runnable(path):
-        assert importlib.import_module(f"thfuse_sam.cli.{MODULES[name]}").main(options) == 0, (name, options)
+        assert importlib.import_module(MODULES[name]).main(options) == 0, (name, options)
 
 
 def test_start_is_runnable() -> None:
