@@ -20,7 +20,6 @@ from segment_anything.modeling import Sam
 
 from benchmarks.common import command_line, made_by, markdown_table, timed
 from thfuse_sam.cli import finetune
-from thfuse_sam.cli.common import positive_int
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import Subset, open_segmentation_dataset
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
@@ -48,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     cache = commands.add_parser("cache", help="CPU seconds of an epoch with and without the embedding cache")
     cache.add_argument("--data_dir", type=Path, required=True)
     cache.add_argument("--model_type", choices=MODEL_TYPES, default="vit_b", help="with random weights: time only")
-    cache.add_argument("--images", type=positive_int, default=6)
-    cache.add_argument("--epochs", type=positive_int, default=3)
-    cache.add_argument("--n_objects", type=positive_int, default=5)
+    cache.add_argument("--images", type=int, default=6)
+    cache.add_argument("--epochs", type=int, default=3)
+    cache.add_argument("--n_objects", type=int, default=5)
     cost = commands.add_parser("cost", help="CPU seconds of the image encoder, and of training the decoder on an image")
     cost.add_argument("--model_types", nargs="+", choices=MODEL_TYPES, default=["vit_nano", "vit_t", "vit_b"])
-    cost.add_argument("--objects", type=positive_int, nargs="+", default=[1, 5, 20], help="of an image")
+    cost.add_argument("--objects", type=int, nargs="+", default=[1, 5, 20], help="of an image")
     options = parser.parse_args(argv)
     with timed() as spent:
         print({"table": _table, "cache": _cache, "cost": _cost}[options.command](options))
@@ -80,7 +79,7 @@ def _table(options: argparse.Namespace) -> str:
             rows.append((name, *counts, kind, *scores))
     header = "set", "images to train on", "objects to validate on", "prompt", "IoU zero-shot", "IoU tuned"
     table = markdown_table((*header, "Dice zero-shot", "Dice tuned"), rows)
-    start = f"{run['model_type']}, SHA-256 {run['checkpoint_sha256'][:16]}"
+    start = f"{run['sam_model_type']}, SHA-256 {run['checkpoint_sha256'][:16]}"
     return f"{table}\n\nTuned from {start}, seed {run['seed']}: {shlex.join(extra)}"
 
 

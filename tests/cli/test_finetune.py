@@ -1,6 +1,5 @@
 """`finetune.py` and `predict.py` from the command line, on a few generated images and a small random model."""
 
-import argparse
 import json
 import logging
 import warnings
@@ -15,6 +14,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.cli import finetune, precompute, predict
+from thfuse_sam.commands import finetune as command
+from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.training.trainer import Trainer
@@ -79,7 +80,7 @@ def test_tunes_exports_and_the_export_makes_masks(
     full = tmp_path / "full.pth"
     with caplog.at_level(logging.INFO):
         assert run("--freeze_image_encoder", "--exp_name", "a", "--batch_size", "2", "--export", str(full)) == 0
-    assert "for automatic masks begin with --pred_iou_thresh" in caplog.text
+    assert "for automatic masks begin with `pred_iou_thresh`" in caplog.text
     table = capsys.readouterr().out
     assert "| box | IoU |" in table and "zero-shot | fine-tuned" in table
     folder = tmp_path / "runs" / "a"
@@ -161,7 +162,7 @@ def test_dry_run_writes_nothing(run: Callable[..., int], tmp_path: Path, capsys:
     before = sorted(tmp_path.rglob("*"))
     assert run("--dry_run", "--prompts", "box=2", "mask=1", "--loss", "bce=3") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert (plan["model_type"], plan["epochs"], plan["loss"]["bce"]) == ("vit_nano", 1, 3.0)
+    assert (plan["sam_model_type"], plan["epochs"], plan["loss"]["bce"]) == ("vit_nano", 1, 3.0)
     assert plan["prompts"] == {"box": 2, "point": 0, "random": 0, "points": 0, "negative": 0, "mask": 1}
     assert "3 images to train on, 1 to validate on" in plan["plan"]
     assert sorted(tmp_path.rglob("*")) == before
@@ -170,26 +171,28 @@ def test_dry_run_writes_nothing(run: Callable[..., int], tmp_path: Path, capsys:
 def test_synonyms_are_one_option() -> None:
     parse = finetune.build_parser().parse_command
     groups = [
-        (["--data_dir", "d"], ["--data_root", "d"], ["-d", "d"]),
-        (["--checkpoint", "c.pth"], ["--checkpoint_path", "c.pth"], ["--sam_checkpoint", "c.pth"], ["-c", "c.pth"]),
+        (["--data_dir", "d"], ["--data_root", "d"]),
+        (["--checkpoint", "c.pth"], ["--checkpoint_path", "c.pth"], ["--sam_checkpoint", "c.pth"]),
         (["--model_type", "vit_t"], ["-m", "vit_t"], ["--sam_model_type", "vit_t"]),
         (["--batch_size", "3"], ["-b", "3"]),
-        (["--n_objects_per_batch", "3"], ["-n", "3"]),
+        (["--n_objects", "3"], ["--n_objects_per_batch", "3"], ["-n", "3"]),
         (["--device", "cpu"], ["-g", "cpu"]),
-        (["--n_iterations", "3"], ["-i", "3"], ["--steps", "3"]),
-        (["--n_sub_iteration", "3"], ["-s", "3"]),
+        (["--max_steps", "3"], ["--n_iterations", "3"], ["-i", "3"], ["--steps", "3"]),
+        (["--sub_iterations", "3"], ["--n_sub_iteration", "3"], ["-s", "3"]),
         (["--num_epochs", "3"], ["--epoch_num", "3"], ["--epochs", "3"], ["-e", "3"]),
         (["--lr", "0.1"], ["--learning_rate", "0.1"]),
-        (["--exp_name", "x"], ["--checkpoint_name", "x"], ["-c", "x"]),
-        (["--test_interval", "3"], ["--eval_interval", "3"]),
+        (["--exp_name", "x"], ["--checkpoint_name", "x"]),
+        (["--val_interval", "3"], ["--test_interval", "3"], ["--eval_interval", "3"]),
+        (["--accumulate", "3"], ["--virtual_batch_size", "3"]),
+        (["--val_fraction", "0.5"], ["--val_ratio", "0.5"]),
+        (["--plateau_patience", "7"], ["--patience", "7"]),
         (["--debug_with_one_example"], ["-d"]),
         (["--config", str(RECIPES[0])], ["-c", str(RECIPES[0])]),
-        (["--data_dir", str(MIXTURE)], ["-c", str(MIXTURE)]),
     ]  # fmt: skip
     for first, *others in groups:
         for other in others:
-            assert vars(parse(other)) == vars(parse(first)), other
-        assert vars(parse(first)) != vars(parse([])), first
+            assert parse(other).options == parse(first).options, other
+        assert parse(first).options != parse([]).options, first
 
 
 # Commands of earlier workflows, and what they mean here.
@@ -197,35 +200,35 @@ EARLIER = [
     (
         "--data_dir O --checkpoint C.pth --model_type vit_h --output_dir R --freeze_image_encoder --batch_size 2 "
         "--num_epochs 10 --lr 1e-5 --point_selection center --num_points 1 --eval_interval 2",
-        {"data_dir": Path("O"), "model_type": "vit_h", "freeze_image_encoder": True, "lr": 1e-5, "test_interval": 2},
+        {"data_dir": Path("O"), "sam_model_type": "vit_h", "freeze_image_encoder": True, "lr": 1e-5, "val_interval": 2},
     ),
     (
         "--data_root D --model_type vit_h --checkpoint_path C.pth --freeze_image_encoder --batch_size 2 --steps 1500 "
         "--learning_rate 1e-5 --weight_decay 0.01",
-        {"data_dir": Path("D"), "checkpoint": Path("C.pth"), "n_iterations": 1500, "weight_decay": 0.01},
+        {"data_dir": Path("D"), "sam_checkpoint": Path("C.pth"), "max_steps": 1500, "weight_decay": 0.01},
     ),
     (
-        "-d -c first -m vit_t -b 1 -n 25 -g cuda -i 200 -s 2",
+        "-d --exp_name first -m vit_t -b 1 -n 25 -g cuda -i 200 -s 2",
         {
-            **{"debug_with_one_example": True, "exp_name": "first", "model_type": "vit_t", "device": "cuda"},
-            **{"n_objects_per_batch": 25, "n_iterations": 200, "n_sub_iteration": 2, "data_dir": None},
+            **{"debug_with_one_example": True, "exp_name": "first", "sam_model_type": "vit_t", "device": "cuda"},
+            **{"n_objects": 25, "max_steps": 200, "sub_iterations": 2, "data_dir": None},
         },
     ),
     (
         "-b 4 --virtual_batch_size 4 --lr 1e-4 --alpha 0.75 --epoch_num 10 --save_interval 2 --exp_name NAME",
-        {"batch_size": 4, "virtual_batch_size": 4, "alpha": 0.75, "num_epochs": 10, "exp_name": "NAME"},
+        {"batch_size": 4, "accumulate": 4, "alpha": 0.75, "epochs": 10, "exp_name": "NAME"},
     ),
 ]
 
 
 @pytest.mark.parametrize(("command", "expected"), EARLIER)
 def test_commands_of_earlier_workflows_are_understood(command: str, expected: dict[str, Any]) -> None:
-    options = vars(finetune.build_parser().parse_command(command.split()))
-    assert {name: options[name] for name in expected} == expected
+    options = finetune.build_parser().parse_command(command.split()).options
+    assert {name: getattr(options, name) for name in expected} == expected
 
 
-def settings_of(options: argparse.Namespace) -> FinetuneSettings:
-    return finetune._settings(options, torch.device("cpu"), finetune._adaptation(options))
+def settings_of(options: FinetuneOptions) -> FinetuneSettings:
+    return command.finetune_settings(options, command._adaptation(options))
 
 
 @pytest.mark.parametrize(
@@ -241,13 +244,13 @@ def settings_of(options: argparse.Namespace) -> FinetuneSettings:
     ],
 )
 def test_images_are_mirrored_unless_their_embeddings_are_kept(given: list[str], expected: float) -> None:
-    assert settings_of(finetune.build_parser().parse_command(given)).flip == expected
+    assert settings_of(finetune.build_parser().parse_command(given).options).flip == expected
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_understood(recipe: Path) -> None:
-    options = finetune.build_parser().parse_command(["--config", str(recipe)])
-    finetune._loss(options), finetune._mix(options)
+    options = finetune.build_parser().parse_command(["--config", str(recipe)]).options
+    assert any(command.prompt_mix(options).weights().values())
     settings = settings_of(options)
     assert settings.lr < 1e-3 and options.exp_name
     assert len(RECIPES) == 4
@@ -325,7 +328,7 @@ def test_full_memory_names_the_option(
 
     monkeypatch.setattr(Trainer, "run", fail)
     assert run() == 1
-    assert "--n_objects_per_batch" in only_line(capsys)
+    assert "--n_objects" in only_line(capsys)
 
 
 def test_trained_weights_alone_are_no_start(
@@ -346,7 +349,7 @@ def test_trained_weights_alone_are_no_start(
 def test_iterations_decide_the_epochs_where_none_are_given(
     given: list[str], expected: tuple[int | None, int | None]
 ) -> None:
-    settings = settings_of(finetune.build_parser().parse_command(given))
+    settings = settings_of(finetune.build_parser().parse_command(given).options)
     assert (settings.epochs, settings.max_steps) == expected
 
 
@@ -356,7 +359,7 @@ def test_a_training_that_does_not_help_says_so(
     for before, after, told in ((0.7, 0.6, True), (0.6, 0.7, False)):
         caplog.clear()
         values = iter([before, after])
-        monkeypatch.setattr(finetune, "mean_iou", lambda results, values=values: next(values))
+        monkeypatch.setattr(command, "mean_iou", lambda results, values=values: next(values))
         assert run("--freeze_image_encoder", "--exp_name", f"after_{after}") == 0
         assert (
             "fine-tuning did not help: mean IoU on the validation images is 0.600, was 0.700" in caplog.text

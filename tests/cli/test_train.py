@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from thfuse_sam.cli import common, train
+from thfuse_sam.cli import train
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.shipped import shipped_root
 from thfuse_sam.training.checkpoint import load_checkpoint
 from thfuse_sam.training.trainer import RunResult, Trainer
 
-ROOT = common.checkout_root()
+ROOT = shipped_root()
 FAST = ["--epochs", "1", "--batch_size", "2", "--crop_size", "32", "--device", "cpu"]
 
 
@@ -195,7 +196,7 @@ def failure(capsys, argv: list[str], status: int) -> str:
         (["--dataset_path", "absent"], ("absent",)),
         (["--network", "resnet"], ("--network", "resnet", "thfuse_lite")),
         (["--loss_weights", "beauty=1"], ("beauty", "ssim")),
-        (["--loss_weights", "ssim=-1"], ("--loss_weights", "'-1'")),
+        (["--loss_weights", "ssim=-1"], ("--loss_weights ssim=-1", "at least 0")),
         (["--loss_weights", "perceptual=1"], ("perceptual", "--vgg_weights")),
         (["--val_metrics", "SD", "Beauty"], ("--val_metrics Beauty", "SCD")),
         (["--precomputed_masks_dir", ".", ".", "."], ("3 trees", "1 --dataset_path")),

@@ -32,12 +32,12 @@ from thfuse_sam.finetune.model import PromptedSam
 from thfuse_sam.finetune.samples import PromptedSamples, collate, object_masks
 from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.options.training import FinetuneSettings, Schedule
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import load_trained
 from thfuse_sam.sam.geometry import Frame, resize_image
-from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.prompted import low_resolution_targets
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training import checkpoint as checkpoints

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 from thfuse_sam import images
-from thfuse_sam.cli import common
 from thfuse_sam.cli.parser import CommandParser
 
 COMMANDS = ("precompute", "train", "test", "finetune", "predict")
@@ -54,7 +53,13 @@ FAULTS = {"vanish": Path.unlink, "truncate": _truncate, "hang": _wait, "die": _d
 
 def main() -> None:
     mains = {name: importlib.import_module(f"thfuse_sam.cli.{name}").main for name in COMMANDS}
-    for name in ("precompute", "fuse", "predict"):  # imported by a command when its options are read
+    for name in (
+        "precompute",
+        "train",
+        "fuse",
+        "finetune",
+        "predict",
+    ):  # imported by a command when its options are read
         importlib.import_module(f"thfuse_sam.commands.{name}")
     importlib.import_module("torch.utils.tensorboard")  # training imports it when it starts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,16 +119,13 @@ def _start(command: Any, request: dict[str, Any], env: dict[str, str]) -> tuple[
 
 
 def _let_stop_when_options_are_read() -> None:
-    for parser in (CommandParser, common.CommandParser):
-        _listen_after(parser, parser.parse_command)
+    parse = CommandParser.parse_command
 
-
-def _listen_after(parser: Any, parse: Any) -> None:
     def parse_and_listen(*arguments: Any) -> Any:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS_TO_STOP)
         return parse(*arguments)
 
-    parser.parse_command = parse_and_listen
+    CommandParser.parse_command = parse_and_listen
 
 
 def _inject(kind: str, at: int, path: str) -> None:

@@ -37,11 +37,11 @@ from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.shards import MaskShards, ShardWriter
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX
 from thfuse_sam.models import build_network
+from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.sam.adapt import Adaptation, trained_state
 from thfuse_sam.sam.adapt import prepare as prepare_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.export import load_trained, read_trained_header, save_trained
-from thfuse_sam.sam.lora import LoraSettings
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint

@@ -30,9 +30,15 @@ class CommandLine(Generic[_T]):
     """A command line that was understood."""
 
     options: _T
-    text: str  # as it was typed
+    program: str
+    arguments: tuple[str, ...]  # as they were typed
     dry_run: bool = False
     debug: bool = False
+
+    @property
+    def text(self) -> str:
+        """The command as it can be typed again."""
+        return shlex.join(["python", self.program, *self.arguments])
 
 
 class CommandParser(argparse.ArgumentParser, Generic[_T]):
@@ -99,7 +105,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         for field in self._fields.values():
             if field.default is dataclasses.MISSING is field.default_factory and field.name not in values:
                 self.error(f"`{field.name}` is not given; it is required")
-        return CommandLine(self._options(**values), shlex.join(["python", self.prog, *argv]), **flags)
+        return CommandLine(self._options(**values), self.prog, tuple(argv), **flags)
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The texts given for each option as its values. Raises OptionError."""

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -20,6 +22,8 @@ TERMINATED = 143  # after SIGTERM
 LONGEST_LINE = 2000  # characters of an error
 
 _T = TypeVar("_T", bound=Options)
+
+log = logging.getLogger(__name__)
 
 
 def run(parser: CommandParser[_T], work: Callable[[CommandLine[_T]], int], argv: Sequence[str] | None) -> int:
@@ -63,6 +67,26 @@ def _report_interrupt(parser: CommandParser[_T], stop: KeyboardInterrupt) -> int
     return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
 
 
+def report_stop(command: CommandLine[_T], step: int, latest: Path) -> int:
+    """Say how a training that an interrupt has stopped goes on from `latest`; the exit status."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    launcher = "python" if processes == "1" else f"torchrun --nproc_per_node={processes}"
+    typed = shlex.join([command.program, *_without_resume(command.arguments)])
+    log.info("stopped after step %d; to go on: %s %s `resume` %s", step, launcher, typed, latest)
+    return INTERRUPTED
+
+
+def _without_resume(arguments: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    skip_value = False
+    for argument in arguments:
+        is_value = skip_value and not argument.startswith("-")
+        skip_value = argument == "--resume"
+        if not (skip_value or is_value or argument.startswith("--resume=")):
+            kept.append(argument)
+    return kept
+
+
 def _report(parser: CommandParser[_T], message: str, status: int) -> int:
     line = " ".join(spell_options(message).split())
     print(f"{parser.prog}: error: {line[:LONGEST_LINE]}{'...' * (len(line) > LONGEST_LINE)}", file=sys.stderr)
@@ -101,9 +125,9 @@ class _BesideProgressBars(logging.Handler):
 
 def show_log_lines(*, debug: bool = False) -> None:
     """Show the package's log lines on stderr; of several processes of a run, only the first one's, and errors."""
-    log = logging.getLogger(thfuse_sam.__name__)
-    is_first = os.environ.get("RANK", "0") == "0"
-    log.setLevel(logging.DEBUG if debug else logging.INFO if is_first else logging.ERROR)
+    package = logging.getLogger(thfuse_sam.__name__)
+    is_first = "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
+    package.setLevel(logging.DEBUG if debug else logging.INFO if is_first else logging.ERROR)
     tqdm.get_lock()  # made at first use, and useless for good where an interrupt comes into that
-    if not any(isinstance(handler, _BesideProgressBars) for handler in log.handlers):
-        log.addHandler(_BesideProgressBars())
+    if not any(isinstance(handler, _BesideProgressBars) for handler in package.handlers):
+        package.addHandler(_BesideProgressBars())

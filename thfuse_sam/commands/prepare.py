@@ -69,7 +69,7 @@ def _require_free(output: Path, data_dir: Path | None) -> None:
 def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
     """Draw samples as the loader yields them, with the prompts that training would draw; the folder of pictures."""
     folder = make_directory(options.output_dir or CHECK_DIR)
-    mix = PromptMix.from_selection(options.point_selection or "center", options.num_points)
+    mix = PromptMix.from_selection(options.point_selection, options.num_points)
     rng = np.random.default_rng(options.seed)
     for index in _spread(len(dataset), options.num_samples):
         sample = dataset[index]

@@ -97,7 +97,36 @@ class AnnotationOptions(Options, group="data"):
     labels: tuple[str, ...] | None = option(None, "only objects of these classes", metavar="LABEL", default_text="all")
     merge: bool = option(False, "make all objects of an image one")
     skip_bad: bool = option(False, "leave bad samples out and count them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptKindOptions(Options, group="prompts"):
+    """Which prompts stand for annotated objects."""
+
     point_selection: Literal["center", "random", "bbox"] | None = option(
         None, "one kind of prompt: the point farthest inside, random points, or a jittered box"
     )
     num_points: int = option(1, "points of a prompt that has several", low=1, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions(Options, group="validation"):
+    """Which samples are held out."""
+
+    val_fraction: float = option(
+        0.1, "part of the samples that is kept for validation", low=0, below=1, aliases=("val_ratio",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutputOptions(Options, group="output"):
+    """Where a training run writes, and what it goes on from."""
+
+    output_dir: Path = option(Path("models"), "for checkpoints: the best, the latest and those that are kept")
+    log_dir: Path | None = option(
+        None, "for train_log.csv and TensorBoard's files", default_text="where the checkpoints are"
+    )
+    resume: Path | None = option(
+        None, "go on from a checkpoint; auto: the latest one of the output folder, if any", bare=AUTO, metavar="PATH"
+    )
+    report: bool = option(False, f"write {REPORT} beside the log: the curves of the run, and samples")

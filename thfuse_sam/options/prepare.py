@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from thfuse_sam.options.fields import Options, option, redefault
-from thfuse_sam.options.groups import AnnotationOptions
+from thfuse_sam.options.groups import AnnotationOptions, PromptKindOptions, SplitOptions
 
 CHECK_DIR = Path("results/check")
 KNOWN_SETS = ("pennfudan",)  # what `datasets.segmentation.known_sets` can download
@@ -18,8 +18,8 @@ class PreparedOptions(Options, group="output"):
     output_dir: Path | None = option(
         None, "folder to write", default_text=f"with `check` {CHECK_DIR}; a data set needs one"
     )
-    val_fraction: float | None = option(
-        None, "write train/ and val/ with this share", low=0, below=1, aliases=("val_ratio",), default_text="no split"
+    val_fraction: float | None = redefault(
+        SplitOptions, "val_fraction", None, help="write train/ and val/ with this share", default_text="no split"
     )
     seed: int = option(0, "of the split and of random prompts", low=0)
     visualize: bool = option(False, "also draw objects over images, to look at")
@@ -28,10 +28,8 @@ class PreparedOptions(Options, group="output"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions(AnnotationOptions, PreparedOptions, group=AnnotationOptions.group):
+class PrepareOptions(AnnotationOptions, PromptKindOptions, PreparedOptions, group=AnnotationOptions.group):
     """Which annotated images are checked and written."""
 
     download: str | None = option(None, "a known set in place of `data_dir`", choices=KNOWN_SETS)
-    point_selection: Literal["center", "random", "bbox"] | None = redefault(
-        AnnotationOptions, "point_selection", "center"
-    )
+    point_selection: Literal["center", "random", "bbox"] = redefault(PromptKindOptions, "point_selection", "center")

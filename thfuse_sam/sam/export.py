@@ -19,9 +19,10 @@ from torch import Tensor
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, resolve_sam, shipped_checkpoint
-from thfuse_sam.sam.lora import LoraSettings, merged_state_dict
+from thfuse_sam.sam.lora import merged_state_dict
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES, TRAINED_KEY, read_weights, trained_metadata
 

@@ -1,6 +1,5 @@
 """Low-rank adapters on an image encoder (Hu et al., "LoRA", ICLR 2022), by the optional `peft`."""
 
-import dataclasses
 import re
 from typing import Any
 
@@ -8,23 +7,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from thfuse_sam.errors import UsageError
+from thfuse_sam.options.finetune import LoraSettings
 
 _ADAPTER = "default"
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraSettings:
-    """Size of the adapters. Raises UsageError for a value that cannot work."""
-
-    rank: int = 4
-    alpha: float = 8.0  # the adapter's output is scaled by alpha / rank
-    dropout: float = 0.0  # on the adapter's input, in [0, 1)
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UsageError(f"`lora_rank` {self.rank}: give at least 1")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"`lora_dropout` {self.dropout}: give a number from 0 to below 1")
 
 
 def adapted_layers(encoder: nn.Module) -> list[str]:

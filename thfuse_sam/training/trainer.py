@@ -39,7 +39,7 @@ OVERFLOWS = 20  # steps in a row that fp16 may take to find a scale for the loss
 _SAME_ON_RESUME = ("batch_size", "accumulate", "processes", "seed")
 # These say where and how long, not what is computed.
 _FREE_ON_RESUME = frozenset(
-    ("config", "debug", "device", "dry_run", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")
+    ("device", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")
 ) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))
 
 log = logging.getLogger(__name__)

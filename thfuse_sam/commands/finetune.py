@@ -1,0 +1,317 @@
+"""Fine-tuning a Segment Anything model, and exporting a tuned one, as `FinetuneOptions` say."""
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from segment_anything.modeling import Sam
+
+from thfuse_sam.commands.resuming import checkpoint_to_resume
+from thfuse_sam.datasets.prompts import PromptMix
+from thfuse_sam.datasets.segmentation import (
+    OneSample,
+    SegmentationDataset,
+    open_segmentation_dataset,
+    open_train_and_val,
+)
+from thfuse_sam.devices import is_out_of_memory, resolve_device
+from thfuse_sam.downloads import cache_folder
+from thfuse_sam.errors import OptionError, TrainingError, UsageError, naming
+from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
+from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
+from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
+from thfuse_sam.finetune.training import FinetuneTask
+from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
+from thfuse_sam.options.fields import AUTO
+from thfuse_sam.options.finetune import DEFAULT_PROMPTS, OFF, FinetuneOptions, LoraSettings
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS
+from thfuse_sam.options.training import FinetuneSettings
+from thfuse_sam.report.finetune import write_finetune_report
+from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.run_facts import run_facts
+from thfuse_sam.sam.adapt import PARTS, Adaptation
+from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
+from thfuse_sam.sam.export import export_sam, load_trained, require_export_name
+from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.training.distributed import own_device, run_processes
+from thfuse_sam.training.epoch_log import LOG_NAME
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.trainer import LATEST, RunResult, Trainer, require_precision
+
+SPARE_BYTES = 2**30  # what an embedding cache that nobody asked for leaves free on the disk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Where a fine-tuning has ended, and how good the model is; empty figures without images to validate on."""
+
+    run: RunResult
+    zero_shot: Results  # before training
+    fine_tuned: Results  # with the best weights
+
+
+def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tuning:
+    """Fine-tune on the images of `data_dir`; `command` is what was typed, for the report. Raises ThFuseError."""
+    run = _prepare(options, data_dir, fetch=True)
+    log.info("%s; %s from %s on %s", run.counts, run.base.model_type, run.base.checkpoint, run.device)
+    trainer, task = _trainer(run)
+    make_directory(run.folder)
+    remove_abandoned(run.folder)
+    result = _run(trainer)
+    tuning = Tuning(result, task.zero_shot, task.fine_tuned)
+    if result.interrupted or not run_processes().is_main:
+        return tuning
+    log.info("done after %d steps, %d whole epochs: %s", result.step, result.epoch, result.best_file)
+    _log_advice(run.base, tuning)
+    if options.export is not None:
+        export_sam(options.export, task.sam)
+        log.info("exported to %s, for precompute_masks.py `sam_checkpoint`", options.export)
+    if options.report:
+        log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
+    return tuning
+
+
+def plan_finetuning(options: FinetuneOptions, data_dir: Path) -> dict[str, Any]:
+    """What `finetune` would do; nothing is written or downloaded. Raises ThFuseError."""
+    run = _prepare(options, data_dir, fetch=False)
+    return {**run.record, **dataclasses.asdict(run.settings), "plan": run.counts}
+
+
+def export_trained(options: FinetuneOptions) -> None:
+    """Write the whole model of a file of trained weights. Raises ThFuseError."""
+    if options.export is None or options.sam_checkpoint is None:
+        raise UsageError(
+            "`data_dir` is not given; name annotated images, or export trained weights with `sam_checkpoint` "
+            "and `export`"
+        )
+    require_export_name(options.export)
+    with naming("sam_checkpoint", options.sam_checkpoint):
+        export_sam(options.export, load_trained(options.sam_checkpoint, options.base_checkpoint))
+    log.info("exported to %s", options.export)
+
+
+# From options to objects
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything that a fine-tuning needs. Nothing is written yet."""
+
+    options: FinetuneOptions
+    settings: FinetuneSettings
+    device: torch.device
+    base: ResolvedSam
+    adaptation: Adaptation
+    loss: SegmentationLoss
+    mix: PromptMix
+    train_set: SegmentationDataset
+    val_set: SegmentationDataset | None
+    resume: Path | None
+
+    @property
+    def folder(self) -> Path:
+        return _folder(self.options)
+
+    @property
+    def counts(self) -> str:
+        """How many images there are, for people."""
+        val = len(self.val_set) if self.val_set is not None else 0
+        return f"{len(self.train_set)} images to train on, {val} to validate on"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The options, and what they were found to mean here, for the checkpoint."""
+        return {
+            **self.options.plain(),
+            "sam_model_type": self.base.model_type,
+            "sam_checkpoint": str(self.base.checkpoint),
+            "checkpoint_sha256": self.base.sha256,
+            "device": str(self.device),
+            "loss": dict(self.loss.weights),
+            "prompts": self.mix.weights(),
+            "resume": None if self.resume is None else str(self.resume),
+        }
+
+
+def _folder(options: FinetuneOptions) -> Path:
+    return options.output_dir / options.exp_name
+
+
+def _report_folder(options: FinetuneOptions) -> Path:
+    return (options.log_dir or _folder(options)) / REPORT_FOLDER
+
+
+def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Run:
+    """Check everything; `fetch`: weights may be downloaded. Raises ThFuseError."""
+    if options.export is not None:
+        require_export_name(options.export)
+    require_writable("output_dir", _folder(options))
+    if options.report:
+        require_replaceable(_report_folder(options))
+    device = resolve_device(str(own_device(resolve_device(options.device))))
+    require_precision(options.precision, device)
+    adaptation = _adaptation(options)
+    loss = SegmentationLoss({**DEFAULT_SEGMENTATION_WEIGHTS, **options.loss}, options.alpha, options.gamma)
+    mix = prompt_mix(options)
+    resume = checkpoint_to_resume(options.resume, _folder(options) / LATEST)
+    with naming("sam_checkpoint", options.sam_checkpoint):
+        base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
+    train_set, val_set = _open_data(options, data_dir)
+    settings = finetune_settings(options, adaptation)
+    return _Run(options, settings, device, base, adaptation, loss, mix, train_set, val_set, resume)
+
+
+def finetune_settings(options: FinetuneOptions, adaptation: Adaptation) -> FinetuneSettings:
+    """The settings of the run, with what the options leave to be decided."""
+    settings = options.part(FinetuneSettings)
+    if options.epochs is None and options.max_steps is None:
+        settings = dataclasses.replace(settings, epochs=FinetuneSettings().epochs)
+    if options.flip is None:
+        keeps_embeddings = adaptation.encoder_is_fixed and options.cache_embeddings != OFF
+        flip = 0.0 if keeps_embeddings or options.debug_with_one_example else 0.5
+        settings = dataclasses.replace(settings, flip=flip)
+    return settings
+
+
+def _adaptation(options: FinetuneOptions) -> Adaptation:
+    frozen = tuple(part for part in PARTS if getattr(options, f"freeze_{part}"))
+    lora = None
+    if options.lora_rank is not None:
+        lora = LoraSettings(options.lora_rank, options.lora_alpha, options.lora_dropout)
+    return Adaptation(frozen, lora)
+
+
+def prompt_mix(options: FinetuneOptions) -> PromptMix:
+    """How often an object gets each kind of prompt. Raises UsageError."""
+    if options.point_selection is not None:
+        if options.prompts is not None:
+            raise UsageError("`prompts` and `point_selection` are both given; give one")
+        return PromptMix.from_selection(options.point_selection, options.num_points)
+    weights = DEFAULT_PROMPTS if options.prompts is None else options.prompts
+    return PromptMix(**weights, num_points=options.num_points)
+
+
+def _open_data(options: FinetuneOptions, data_dir: Path) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    choices: dict[str, Any] = {name: getattr(options, name) for name in ("labels", "merge", "skip_bad", "seed")}
+    if options.debug_with_one_example:
+        one = OneSample(open_segmentation_dataset(data_dir, **choices))
+        return one, one
+    if options.val_dir is None and options.val_fraction == 0:
+        return open_segmentation_dataset(data_dir, **choices), None
+    return open_train_and_val(data_dir, val_path=options.val_dir, val_ratio=options.val_fraction, **choices)
+
+
+def _trainer(run: _Run) -> tuple[Trainer, FinetuneTask]:
+    sam = build_sam(run.base.model_type, run.base.checkpoint, run.device)
+    cache = _cache(run, sam)
+    set_seed(run.settings.seed)
+    task = FinetuneTask(
+        sam, run.base, run.adaptation, run.loss, run.mix, run.train_set, run.val_set, run.settings, cache=cache
+    )
+    trainer = Trainer(task, device=run.device, output_dir=run.folder, log_dir=run.options.log_dir, options=run.record)
+    if run.resume is not None:
+        trainer.resume(run.resume)
+    return trainer, task
+
+
+def _cache(run: _Run, sam: Sam) -> EmbeddingCache | None:
+    """Where the embeddings of a fixed image encoder are kept. Raises OptionError."""
+    asked = run.options.cache_embeddings
+    if asked == OFF:
+        return None
+    if not run.adaptation.encoder_is_fixed:
+        if asked != AUTO:
+            remedy = "give `freeze_image_encoder`, or leave it out"
+            reason = f"the image encoder is trained, so embeddings change; {remedy}"
+            raise OptionError("cache_embeddings", asked, reason)
+        return None
+    root = cache_folder() / "embeddings" if asked == AUTO else Path(asked)
+    parts = [part for part in (run.train_set, run.val_set) if part is not None]
+    if asked == AUTO and not _has_space(root, sam, parts):
+        log.info("embeddings are not kept: too little space in %s; name a folder by `cache_embeddings`", root)
+        return None
+    log.info("embeddings%s are kept in %s", " of images to validate on" if run.settings.flip else "", root)
+    return EmbeddingCache(root, encoder_signature(sam, run.settings.precision))
+
+
+def _has_space(root: Path, sam: Sam, parts: Sequence[SegmentationDataset]) -> bool:
+    rows, columns = sam.prompt_encoder.image_embedding_size
+    needed = sum(len(part) for part in parts) * sam.prompt_encoder.embed_dim * rows * columns * 2
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free > needed + SPARE_BYTES
+
+
+# The run
+
+
+def _run(trainer: Trainer) -> RunResult:
+    """Train; where the memory is not enough, say which option helps. Raises TrainingError."""
+    try:
+        return trainer.run()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            "out of memory; use a smaller `n_objects` or `batch_size`, `sub_iterations` 1, "
+            "or `freeze_image_encoder`; the checkpoints from before are kept"
+        ) from error
+
+
+def _log_advice(base: ResolvedSam, tuning: Tuning) -> None:
+    """What the figures mean for the use of the model."""
+    before, after = mean_iou(tuning.zero_shot), mean_iou(tuning.fine_tuned)
+    if tuning.fine_tuned and after <= before:
+        log.warning(
+            "fine-tuning did not help: mean IoU on the validation images is %.3f, was %.3f before; "
+            "keep the former checkpoint, or train longer, with another `lr` or more images",
+            after,
+            before,
+        )
+    if ESTIMATE in tuning.zero_shot.get("point", {}) and ESTIMATE in tuning.fine_tuned.get("point", {}):
+        usual = GENERATOR_DEFAULTS[base.model_type].pred_iou_thresh
+        log.info(
+            "for automatic masks begin with `pred_iou_thresh` %.2f: it is to the tuned model's own estimates what %.2f "
+            "was before",
+            fitting_threshold(usual, tuning.zero_shot, tuning.fine_tuned),
+            usual,
+        )
+
+
+def _write_report(run: _Run, task: FinetuneTask, tuning: Tuning, command: str) -> Path:
+    trained, total = (
+        sum(value.numel() for value in task.sam.parameters() if value.requires_grad or not only)
+        for only in (True, False)
+    )
+    best_file = tuning.run.best_file
+    details = {
+        "network": f"{run.base.model_type}, {trained:,} of {total:,} parameters trained",
+        "tuned from": f"{run.base.checkpoint}, SHA-256 {run.base.sha256}",
+        "weights": f"{best_file}, SHA-256 {file_sha256(best_file)}",
+        "images": run.counts,
+        "prompts": _weights_text(run.mix.weights()),
+        "loss": _weights_text(run.loss.weights),
+    }
+    folder = _report_folder(run.options)
+    return write_finetune_report(
+        folder,
+        folder.parent / LOG_NAME,
+        run_facts(command, run.device, details),
+        run.base,
+        task.sam,
+        run.val_set or run.train_set,
+        zero_shot=tuning.zero_shot,
+        fine_tuned=tuning.fine_tuned,
+        n_objects=run.settings.n_objects,
+        seed=run.settings.seed,
+    )
+
+
+def _weights_text(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in weights.items() if value > 0)

@@ -1,0 +1,162 @@
+"""Training a fusion network as `TrainOptions` say."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thfuse_sam.commands.inputs import log_mask_plan, warn_if_swapped
+from thfuse_sam.commands.resuming import checkpoint_to_resume
+from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import OptionError
+from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
+from thfuse_sam.fusion.training import FusionTask
+from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss, load_perceptual_loss
+from thfuse_sam.metrics import METRICS
+from thfuse_sam.models import FusionNetwork, build_network
+from thfuse_sam.options.train import TrainOptions
+from thfuse_sam.options.training import FusionSettings
+from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.run_facts import mask_signature, run_facts
+from thfuse_sam.report.training import write_training_report
+from thfuse_sam.training.distributed import run_processes
+from thfuse_sam.training.epoch_log import LOG_NAME
+from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.trainer import LATEST, RunResult, Trainer, require_precision
+
+log = logging.getLogger(__name__)
+
+
+def train(options: TrainOptions, command: str = "") -> RunResult:
+    """Train; `command` is what was typed, for the report. Raises ThFuseError."""
+    run = _prepare(options)
+    log.info("%s; %s on %s", run.data.counts, options.network, run.device)
+    for part in run.data.parts:
+        warn_if_swapped(part.pairs)
+        log_mask_plan(part.masks, part.pairs, part.folder, options)
+    sources = MaskSources(options, run.device)
+    trainer = _trainer(run, sources)
+    if options.report:
+        require_replaceable(run.report_folder)
+    make_directory(options.output_dir)
+    remove_abandoned(options.output_dir)
+    result = trainer.run()
+    if result.interrupted:
+        return result
+    if options.report and run_processes().is_main:
+        _write_report(run, sources, result, command)
+    last = options.output_dir / trainer.task.kept_file(result.epoch)
+    log.info(
+        "done after %d steps, %d whole epochs: %s", result.step, result.epoch, last if last.exists() else result.latest
+    )
+    for name, reason in run.data.skipped.items():
+        log.warning("skipped %s: %s", name, reason)
+    return result
+
+
+def plan_training(options: TrainOptions) -> dict[str, Any]:
+    """What `train` would do; nothing is written. Raises ThFuseError."""
+    run = _prepare(options)
+    return {**run.record, **dataclasses.asdict(run.settings), "plan": run.data.counts}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything that a training needs. Nothing is written yet."""
+
+    options: TrainOptions
+    settings: FusionSettings
+    device: torch.device
+    data: TrainPairs
+    loss: FusionLoss
+    network: FusionNetwork
+    resume: Path | None
+
+    @property
+    def report_folder(self) -> Path:
+        return (self.options.log_dir or self.options.output_dir) / REPORT_FOLDER
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The options, and what they were found to mean here, for the checkpoint."""
+        parts = self.data.parts
+        return {
+            **self.options.plain(),
+            "ir_dir": ", ".join(str(part.found.ir_dir) for part in parts),
+            "vi_dir": ", ".join(str(part.found.vi_dir) for part in parts),
+            "masks": ", ".join(self.data.mask_modes),
+            "mask_trees": [mask_signature(part.masks.root) for part in parts if part.masks.root is not None],
+            "loss_weights": self.loss.weights,
+            "device": str(self.device),
+            "resume": None if self.resume is None else str(self.resume),
+        }
+
+
+def _prepare(options: TrainOptions) -> _Run:
+    """Check everything. Raises ThFuseError."""
+    device = resolve_device(options.device)
+    require_writable("output_dir", options.output_dir)
+    data = find_train_pairs(options)
+    resume = checkpoint_to_resume(options.resume, options.output_dir / LATEST)
+    settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
+    if "live" in data.mask_modes:
+        settings = dataclasses.replace(settings, num_workers=0)  # SAM is not to be copied into every worker
+    require_precision(settings.precision, device)
+    perceptual = None if options.vgg_weights is None else load_perceptual_loss(options.vgg_weights)
+    loss = FusionLoss(DEFAULT_WEIGHTS | dict(options.loss_weights), perceptual)
+    set_seed(settings.seed)
+    return _Run(options, settings, device, data, loss, build_network(options.network), resume)
+
+
+def _val_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names in (("all",), ("none",)):
+        return tuple(METRICS) if names == ("all",) else ()
+    for name in names:
+        if name not in METRICS:
+            raise OptionError("val_metrics", name, "stands alone; leave the other names out")
+    return names
+
+
+def _trainer(run: _Run, sources: MaskSources) -> Trainer:
+    options, seed = run.options, run.settings.seed
+    task = FusionTask(
+        run.network,
+        options.network,
+        run.loss,
+        fusion_dataset(run.data.train, sources, crop_size=options.crop_size, augment=True, seed=seed),
+        fusion_dataset(run.data.val, sources, crop_size=options.crop_size) if run.data.val else None,
+        run.settings,
+    )
+    trainer = Trainer(
+        task, device=run.device, output_dir=options.output_dir, log_dir=options.log_dir, options=run.record
+    )
+    if run.resume is not None:
+        trainer.resume(run.resume)
+    return trainer
+
+
+def _write_report(run: _Run, sources: MaskSources, result: RunResult, command: str) -> None:
+    shown = (run.data.val or run.data.train)[0]
+    masks = [part.masks for part in run.data.parts]
+    details = {
+        "network": f"{run.options.network}, {sum(weight.numel() for weight in run.network.parameters()):,} parameters",
+        "weights": f"{result.latest}, SHA-256 {file_sha256(result.latest)}",
+        "masks": "; ".join(
+            f"{plan.mode}; {mask_signature(plan.root) if plan.root is not None else plan.reason}" for plan in masks
+        ),
+        "pairs": run.data.counts,
+    }
+    page = write_training_report(
+        run.report_folder,
+        run.report_folder.parent / LOG_NAME,
+        run_facts(command, run.device, details),
+        checkpoints=list(run.options.output_dir.glob("model_epoch*.pth")),
+        pairs=shown.pairs,
+        masks=sources.of(shown),
+        device=run.device,
+    )
+    log.info("report: open %s in a browser", page)

@@ -1,0 +1,135 @@
+"""The pairs that a fusion network is trained and validated on, as `TrainOptions` say, each with its masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from thfuse_sam.commands.inputs import MaskPlan, build_mask_source, pair_folder, plan_masks
+from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, require_partners, unusable_pairs
+from thfuse_sam.datasets.splits import split_pairs
+from thfuse_sam.errors import MaskReadError, PairError, UsageError
+from thfuse_sam.fusion.fusing import require_usable
+from thfuse_sam.masks.source import MaskSource
+from thfuse_sam.options.groups import TRAIN_SAMPLE
+from thfuse_sam.options.train import TrainOptions
+
+_SEED_STEP = 1_000_003  # between the seeds of parts, which with one seed would draw the same crops
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pairs of one folder, and where their masks come from."""
+
+    name: str  # begins the names of its samples where there are several parts
+    folder: Path | None  # None: the folders of the two modalities were named
+    found: PairSet
+    masks: MaskPlan
+    pairs: list[ImagePair]  # of `found`
+
+
+@dataclass(frozen=True)
+class TrainPairs:
+    """The data of a training."""
+
+    parts: list[Part]  # as they were found
+    train: list[Part]
+    val: list[Part]
+    skipped: dict[str, str] = field(default_factory=dict)  # what cannot be used -> why
+
+    @property
+    def counts(self) -> str:
+        """How many pairs there are, for people."""
+        train, val = (sum(len(part.pairs) for part in parts) for parts in (self.train, self.val))
+        return f"{train} pairs to train on, {val} to validate on"
+
+    @property
+    def mask_modes(self) -> list[str]:
+        return sorted({part.masks.mode for part in self.parts})
+
+
+def find_train_pairs(options: TrainOptions) -> TrainPairs:
+    """Find the data, check it, and hold some of it out. Raises ThFuseError."""
+    skipped: dict[str, str] = {}
+    parts = _parts(options, skipped)
+    fraction = options.val_fraction if options.val_dataset_path is None else 0.0
+    splits = [(part, *split_pairs(part.pairs, fraction, options.seed)) for part in parts]
+    val = [replace(part, pairs=held_out) for part, _, held_out in splits if held_out]
+    if options.val_dataset_path is not None:
+        found = find_pairs(options.val_dataset_path)
+        tree = options.val_precomputed_masks_dir
+        masks = parts[0].masks if tree is None else plan_masks(tree, options)
+        pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
+        val = [Part("val", options.val_dataset_path, found, masks, pairs)]
+    return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
+
+
+def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
+    """The data, checked; with `skip_bad`, what cannot be used goes into `skipped`."""
+    paths: Sequence[Path | None] = options.dataset_path or [None]
+    trees: Sequence[Path | None] = options.precomputed_masks_dir or [None]
+    if len(paths) > 1 and (options.ir_dir or options.vi_dir):
+        raise UsageError("`ir_dir` and `vi_dir` are given beside several `dataset_path`; give one or the other")
+    if len(trees) not in (1, len(paths)):
+        raise UsageError(
+            f"`precomputed_masks_dir` names {len(trees)} trees for {len(paths)} `dataset_path`; "
+            "give one for all, or one for each in the same order"
+        )
+    names = [path.resolve().name if path is not None else "" for path in paths]
+    parts = []
+    for index, path in enumerate(paths):
+        folder = pair_folder(path, options, TRAIN_SAMPLE)
+        found = find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
+        name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
+        masks = plan_masks(trees[index if len(trees) > 1 else 0], options)
+        parts.append(Part(name, folder, found, masks, _usable_pairs(found, masks, options.skip_bad, skipped)))
+    return parts
+
+
+def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:
+    """The pairs of `found` that can be used. Without `skip_bad` that has to be all of them."""
+    if not skip_bad:
+        require_partners(found)
+        require_usable(found.pairs)
+    bad = unusable_pairs(found.pairs, read_pair) if skip_bad else {}
+    mismatches = {} if masks.root is None else mask_mismatches(found.pairs, masks.root)
+    if mismatches and not skip_bad:
+        raise MaskReadError(next(iter(mismatches.values()))[0])
+    pairs = [pair for pair in found.pairs if pair.name not in bad]
+    if not pairs:
+        raise PairError(f"no pair of {found.ir_dir} and {found.vi_dir} can be used, such as {next(iter(bad.values()))}")
+    if skip_bad:
+        skipped |= {str(path): "no partner" for path in (*found.unpaired_ir, *found.unpaired_vi)}
+        skipped |= bad
+        skipped |= {f"the mask of {name}": "; ".join(lines) for name, lines in mismatches.items()}
+    return pairs
+
+
+class MaskSources:
+    """The mask sources of the parts; a SAM is built once for all of them."""
+
+    def __init__(self, options: TrainOptions, device: torch.device) -> None:
+        self._options, self._device = options, device
+        self._sources: dict[object, MaskSource] = {}
+
+    def of(self, part: Part) -> MaskSource:
+        # A mask tree is read with the folders of the images in view.
+        key = "live" if part.masks.mode == "live" else (part.masks.root, part.found.ir_dir, part.found.vi_dir)
+        if key not in self._sources:
+            self._sources[key] = build_mask_source(part.masks, self._options, self._device, part.found)
+        return self._sources[key]
+
+
+def fusion_dataset(
+    parts: Sequence[Part], sources: MaskSources, *, crop_size: int, augment: bool = False, seed: int = 0
+) -> FusionDataset | MixedPairs:
+    """One data set of all parts."""
+    datasets = {
+        part.name: FusionDataset(
+            part.pairs, sources.of(part), crop_size=crop_size, augment=augment, seed=seed + _SEED_STEP * index
+        )
+        for index, part in enumerate(parts)
+    }
+    return MixedPairs(datasets) if len(datasets) > 1 else next(iter(datasets.values()))

@@ -1,0 +1,98 @@
+"""Options of `finetune.py`, which trains Segment Anything models on annotated images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from thfuse_sam.options.fields import AUTO, Options, option, redefault
+from thfuse_sam.options.groups import (
+    AnnotationOptions,
+    DeviceOptions,
+    PromptKindOptions,
+    RunOutputOptions,
+    SplitOptions,
+    TunedSamOptions,
+)
+from thfuse_sam.options.training import FinetuneSettings
+
+LOSS_PARTS = ("dice", "focal", "bce", "iou", "iou_head")  # of `losses.segmentation`
+PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")  # of `datasets.prompts.PromptMix`
+DEFAULT_PROMPTS = {"box": 1.0, "point": 1.0}
+OFF = "off"  # value of `cache_embeddings`
+
+
+@dataclass(frozen=True)
+class LoraSettings(Options):
+    """Size of the adapters on an image encoder (Hu et al., "LoRA", ICLR 2022)."""
+
+    rank: int = option(4, "train adapters of this rank on the image encoder", low=1)
+    alpha: float = option(8.0, "what the adapters add is scaled by alpha / rank", above=0)
+    dropout: float = option(0.0, "on the adapters' input", low=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedPartsOptions(TunedSamOptions, group=TunedSamOptions.group):
+    """Which model is tuned, and which parts of it."""
+
+    freeze_image_encoder: bool = option(False, "do not train the image encoder")
+    freeze_prompt_encoder: bool = option(False, "do not train the prompt encoder")
+    freeze_mask_decoder: bool = option(False, "do not train the mask decoder")
+    lora_rank: int | None = redefault(LoraSettings, "rank", None, default_text="no adapters")
+    lora_alpha: float = redefault(LoraSettings, "alpha", LoraSettings.alpha)
+    lora_dropout: float = redefault(LoraSettings, "dropout", LoraSettings.dropout)
+    cache_embeddings: str = option(
+        AUTO,
+        "keep embeddings of a frozen image encoder in DIR; auto: in the cache folder, where there is space",
+        metavar="auto|off|DIR",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedDataOptions(AnnotationOptions, SplitOptions, group=AnnotationOptions.group):
+    """Which annotated images a model is tuned on."""
+
+    val_dir: Path | None = option(
+        None, "for validation", default_text="DATA_DIR/val, else `val_fraction` of the images"
+    )
+    val_fraction: float = redefault(SplitOptions, "val_fraction", 0.2)
+    debug_with_one_example: bool = option(False, "train and evaluate on one image: it must be learnt", aliases=("-d",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLossOptions(PromptKindOptions, group="prompts and loss"):
+    """What the model is asked, and how its answers are judged."""
+
+    prompts: Mapping[str, float] | None = option(
+        None,
+        "how often an object gets each kind of prompt",
+        low=0,
+        choices=PROMPT_KINDS,
+        metavar="KIND=WEIGHT",
+        default_text=" ".join(f"{kind}={weight:g}" for kind, weight in DEFAULT_PROMPTS.items()),
+    )
+    loss: Mapping[str, float] = option({}, "change parts of the loss", low=0, choices=LOSS_PARTS)
+    alpha: float = option(0.25, "focal loss: weight of the inside, 0 to 1; -1: no weighting", high=1)
+    gamma: float = option(2.0, "focal loss: exponent", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(
+    TunedDataOptions,
+    TunedPartsOptions,
+    PromptLossOptions,
+    FinetuneSettings,
+    DeviceOptions,
+    RunOutputOptions,
+    group=RunOutputOptions.group,
+):
+    """What is tuned, on which images, and how."""
+
+    output_dir: Path = redefault(RunOutputOptions, "output_dir", Path("runs"), help="folder of experiments")
+    exp_name: str = option("finetune", "folder of this experiment in it", aliases=("checkpoint_name",))
+    export: Path | None = option(
+        None, "also write the best model whole, for `sam_checkpoint` elsewhere", metavar="FILE"
+    )
+    epochs: int | None = redefault(
+        FinetuneSettings, "epochs", None, default_text=f"{FinetuneSettings.epochs}, or as many as `max_steps` takes"
+    )
+    num_workers: int | None = redefault(FinetuneSettings, "num_workers", None, default_text="0 on a CPU")
