@@ -17,7 +17,8 @@ from benchmarks.common import TEN_METRICS, command_line, markdown_table
 from thfuse_sam.metrics import METRICS
 
 PEERS = Path(__file__).with_name("peers.json")
-COMPARED = ("SeAFusion", "SAGE", "ReFusion")  # methods that wins are counted against, where they are listed
+# Methods that wins are counted against, where they are listed.
+COMPARED = ("SeAFusion", "SAGE", "ReFusion", "SHIP", "SFDFusion")
 RULES = ("avg", "max", "GFF", "LP")  # no networks
 OURS = "this network"
 
@@ -85,6 +86,12 @@ def mean_ranks(rows: Mapping[str, Means]) -> dict[str, float]:
 def wins(ours: Means, other: Means) -> list[str]:
     """The metrics in which `ours` is better."""
     return [m for m in TEN_METRICS if (ours[m] > other[m]) == (METRICS[m].better == "higher") and ours[m] != other[m]]
+
+
+def win_counts(rows: Mapping[str, Means]) -> str:
+    """On how many metrics this network is better than each method of COMPARED that is listed, the most first."""
+    counts = {method: len(wins(rows[OURS], rows[method])) for method in COMPARED if method in rows}
+    return ", ".join(f"{method} {counts[method]}" for method in sorted(counts, key=lambda name: -counts[name]))
 
 
 def rules_ahead(rows: Mapping[str, Means]) -> str:

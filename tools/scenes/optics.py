@@ -10,8 +10,8 @@ from tools.scenes.stage import Lamp, Stage
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2  # displayed value -> light; gamma 2 has a fast inverse
 
 
-def _lit(lamp: Lamp, x: Floats, y: Floats, z: Floats) -> Floats:
-    """Share of a lamp's light that reaches each point."""
+def _falloff(lamp: Lamp, x: Floats, y: Floats, z: Floats) -> Floats:
+    """The fraction of a lamp's light that reaches each point in the world."""
     dx, dz = x - lamp.position[0], z - lamp.position[2]
     if lamp.beam is None:
         dy = np.maximum(lamp.position[1] - y, 0.0)
@@ -28,30 +28,14 @@ def _lit(lamp: Lamp, x: Floats, y: Floats, z: Floats) -> Floats:
 
 def visible_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The colour image HxWx3 RGB, and the same without noise."""
-    canvas, weather, rng, camera = stage.canvas, stage.weather, stage.rng, stage.camera
+    canvas, weather, rng = stage.canvas, stage.weather, stage.rng
     h, w = canvas.parts.shape
     texture = _texture(stage, depth)
     np.multiply(texture, rough, out=texture)
     texture += 1.0
     image: Floats = np.asarray(cv2.LUT(canvas.paint[..., :3], _LINEAR), np.float32)
     image *= texture[..., None]
-    if stage.lamps:
-        # Lamps light points in space, so they are worked out on a coarse grid where the picture is large.
-        step = 2 if w >= 200 else 1
-        z = np.ascontiguousarray(depth[::step, ::step])
-        columns, rows = np.arange(0, w, step, dtype=np.float32), np.arange(0, h, step, dtype=np.float32)[:, None]
-        x = (columns - camera.centre_x) * z / camera.focal
-        y = camera.eye - (rows - camera.horizon) * z / camera.focal
-        light = np.empty((*z.shape, 3), np.float32)
-        light[:] = weather.light
-        for lamp in stage.lamps:
-            if lamp.position[2] < 70:
-                light += _lit(lamp, x, y, z)[..., None] * np.array(lamp.colour, np.float32)
-        # Close to a beam the exposure would be lower; one exposure for all needs a limit instead.
-        light /= 1 + 0.7 * light
-        image *= upsample(light, w, h) if step > 1 else light
-    else:
-        image *= np.array(weather.light, np.float32)
+    image *= _lamp_light(stage, depth) if stage.lamps else np.array(weather.light, np.float32)
     image += np.asarray(cv2.LUT(canvas.glow, _LINEAR), np.float32) * np.float32(1.25 if weather.dark else 1.0)
     image = _mist(stage, image, depth)
     if weather.dark:
@@ -70,6 +54,25 @@ def visible_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[n
     shown += luma[..., None]
     shown += upsample(tint, w, h)
     return np.clip(np.rint(shown), 0, 255).astype(np.uint8), clean
+
+
+def _lamp_light(stage: Stage, depth: Floats) -> Floats:
+    """HxWx3 linear light on everything: the sky's and that of all lamps near enough."""
+    camera, (h, w) = stage.camera, depth.shape
+    # Lamps light points in space, so they are worked out on a coarse grid where the picture is large.
+    step = 2 if w >= 200 else 1
+    z = np.ascontiguousarray(depth[::step, ::step])
+    columns, rows = np.arange(0, w, step, dtype=np.float32), np.arange(0, h, step, dtype=np.float32)[:, None]
+    x = (columns - camera.centre_x) * z / camera.focal
+    y = camera.eye - (rows - camera.horizon) * z / camera.focal
+    light = np.empty((*z.shape, 3), np.float32)
+    light[:] = stage.weather.light
+    for lamp in stage.lamps:
+        if lamp.position[2] < 70:
+            light += _falloff(lamp, x, y, z)[..., None] * np.array(lamp.colour, np.float32)
+    # Close to a beam the exposure would be lower; one exposure for all needs a limit instead.
+    light /= 1 + 0.7 * light
+    return upsample(light, w, h) if step > 1 else light
 
 
 def _texture(stage: Stage, depth: Floats) -> Floats:
@@ -140,7 +143,7 @@ def _bloom(stage: Stage, image: Floats) -> Floats:
     return image + cv2.resize(halo, (w, h), interpolation=cv2.INTER_LINEAR)
 
 
-def _sun_place(stage: Stage, depth: Floats) -> NDArray[np.float64]:
+def _sun_position(stage: Stage, depth: Floats) -> NDArray[np.float64]:
     """A pixel (x, y) of open sky, away from the border where there is one; else just above the image."""
     h, w = depth.shape
     rng = stage.rng
@@ -150,54 +153,74 @@ def _sun_place(stage: Stage, depth: Floats) -> NDArray[np.float64]:
     rows, columns = np.nonzero(open_sky)
     if len(rows) < 20:
         return np.array([w * rng.uniform(0.2, 0.8), -0.06 * h])
-    at = int(rng.integers(len(rows)))
-    return np.array([float(columns[at]), float(rows[at])])
+    pixel = int(rng.integers(len(rows)))
+    return np.array([float(columns[pixel]), float(rows[pixel])])
+
+
+def _headlight_positions(stage: Stage) -> list[NDArray[np.float64]]:
+    """Pixels (x, y) of both headlights of the nearest car that comes towards the camera."""
+    camera = stage.camera
+    visible = [
+        lamp.position
+        for lamp in stage.lamps
+        if lamp.beam is not None
+        and lamp.beam[1] < -0.5
+        and lamp.position[2] > 4
+        and not camera.beside(lamp.position[0], lamp.position[0], lamp.position[2])
+    ]
+    if visible:
+        x, y, z = min(visible, key=lambda position: position[2])
+        return [camera.project([(x + side, y, z)])[0] for side in (-0.62, 0.62)]
+    # The oncoming car is just outside: its beams come in from the side.
+    side = -0.02 if camera.centre_x > camera.width / 2 else 1.02
+    return [np.array([side * camera.width, camera.horizon + 0.08 * camera.height])]
 
 
 def _glare(stage: Stage, image: Floats, depth: Floats) -> Floats:
     """A light that shines into the lens: a burnt-out spot, a veil, streaks and ghosts of the aperture."""
-    rng, camera, weather = stage.rng, stage.camera, stage.weather
-    h, w = image.shape[:2]
-    if weather.dark:
-        spots = [lamp for lamp in stage.lamps if lamp.beam is not None and lamp.beam[1] < -0.5]
-        spots = [
-            lamp
-            for lamp in spots
-            if lamp.position[2] > 4 and not camera.beside(lamp.position[0], lamp.position[0], lamp.position[2])
-        ]
-        spots.sort(key=lambda lamp: lamp.position[2])
-        where: list[NDArray[np.float64]] = []
-        for lamp in spots[:1]:
-            x, y, z = lamp.position
-            where += [camera.project([(x + side, y, z)])[0] for side in (-0.62, 0.62)]
-        if not where:
-            # The oncoming car is just outside: its beams come in from the side.
-            where = [np.array([-0.02 * w if camera.centre_x > w / 2 else 1.02 * w, camera.horizon + 0.08 * h])]
+    h, w = depth.shape
+    if stage.weather.dark:
+        sources = _headlight_positions(stage)
         tint, power = np.array([1.0, 0.97, 0.88], np.float32), 0.34
     else:
-        where = [_sun_place(stage, depth)]
+        sources = [_sun_position(stage, depth)]
         tint, power = np.array([1.0, 0.86, 0.62], np.float32), 1.0
-    sh, sw = max(8, h // 2), max(8, w // 2)
-    y, x = np.mgrid[0:sh, 0:sw].astype(np.float32)
-    veil = np.zeros((sh, sw), np.float32)
-    for px, py in where:
-        dx, dy = (x - px * sw / w) / sw, (y - py * sh / h) / sw
+    half_h, half_w = max(8, h // 2), max(8, w // 2)
+    at_half_size = [(px * half_w / w, py * half_h / h) for px, py in sources]
+    y, x = np.mgrid[0:half_h, 0:half_w].astype(np.float32)
+    light = _veil(stage.rng, x, y, at_half_size, power)[..., None] * tint
+    _add_ghosts(stage.rng, light, x, y, sources[0] * [half_w / w, half_h / h], power)
+    light = upsample(light, w, h)
+    # The veil also takes contrast away near the source.
+    return image * (1 - 0.5 * np.clip(light, 0, 1)) + light
+
+
+def _veil(rng: np.random.Generator, x: Floats, y: Floats, sources: list[tuple[float, float]], power: float) -> Floats:
+    """HxW light around each source: spot, halo and rays. `x` and `y` are HxW pixels."""
+    h, w = x.shape
+    veil = np.zeros((h, w), np.float32)
+    for source_x, source_y in sources:
+        dx, dy = (x - source_x) / w, (y - source_y) / w
         r = np.sqrt(dx * dx + dy * dy) + 1e-4
         veil += power * (np.exp(-((r / 0.035) ** 2)) * 6 + 0.55 * np.exp(-r / 0.10) + 0.42 * np.exp(-r / 0.38))
         angle = np.arctan2(dy, dx)
         turn = rng.uniform(0, 2 * np.pi)
         rays = np.abs(np.cos(3 * angle + turn)) ** 40 + 0.5 * np.abs(np.cos(5 * angle + 2 * turn)) ** 60
         veil += power * 0.5 * rays * np.exp(-r / 0.12)
-    light = veil[..., None] * tint
-    px, py = where[0] * [sw / w, sh / h]
+    return veil
+
+
+def _add_ghosts(
+    rng: np.random.Generator, light: Floats, x: Floats, y: Floats, source: NDArray[np.float64], power: float
+) -> None:
+    """Add images of the aperture, on the line from the source through the middle, to `light` HxWx3."""
+    h, w = x.shape
     for at, size in ((0.5, 0.035), (0.9, 0.06), (1.35, 0.028), (1.7, 0.085)):
-        gx, gy = px + (sw / 2 - px) * at * 1.2, py + (sh / 2 - py) * at * 1.2
-        ghost = np.clip(1.5 - np.sqrt((x - gx) ** 2 + (y - gy) ** 2) / (size * sw) * 1.4, 0, 0.35)
+        ghost_x = source[0] + (w / 2 - source[0]) * at * 1.2
+        ghost_y = source[1] + (h / 2 - source[1]) * at * 1.2
+        ghost = np.clip(1.5 - np.sqrt((x - ghost_x) ** 2 + (y - ghost_y) ** 2) / (size * w) * 1.4, 0, 0.35)
         colour = np.array(((0.9, 0.5, 0.25), (0.35, 0.7, 0.5), (0.5, 0.5, 0.9))[int(rng.integers(3))], np.float32)
         light += ghost[..., None] * colour * 0.35 * power
-    light = upsample(light, w, h)
-    # The veil also takes contrast away near the source.
-    return image * (1 - 0.5 * np.clip(light, 0, 1)) + light
 
 
 def infrared_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

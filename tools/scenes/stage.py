@@ -13,11 +13,11 @@ from tools.scenes.weather import Weather
 
 @dataclass(frozen=True)
 class Lamp:
-    """A light. `heading` is (0, -1) downwards for a street lamp, else the (x, z) direction of a beam."""
+    """A street lamp that shines down, or a car's beam."""
 
     position: Colour  # world, metres
     colour: Colour  # linear light at 1 m
-    beam: tuple[float, float] | None = None  # None: a street lamp
+    beam: tuple[float, float] | None = None  # (x, z) direction of a car's beam; None: a street lamp
 
 
 @dataclass(frozen=True)
