@@ -7,13 +7,13 @@
 If each tile ran through the whole network, each would have its own attention and so its own brightness: seams.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from thfuse_sam.models.base import MINIMUM_SIZE, TiledNetwork, padded_batch
+from thfuse_sam.models.base import MINIMUM_SIZE, PaddedBatch, TiledNetwork, padded_batch
 
 
 @dataclass(frozen=True)
@@ -86,27 +86,35 @@ def fuse_tiled(
     height, width = batch.ir.shape[-2:]
     grid = list(tiles(height, width, size, network.tile_margin))
 
-    def part(image: Tensor, tile: Tile) -> Tensor:
-        return image[(..., *tile.outer)].to(device)
-
-    coarse: Tensor | None = None
-    for tile in grid:
-        features = network.coarse_features(part(batch.ir, tile), part(batch.vi, tile))
-        if coarse is None:
-            coarse = features.new_empty(1, height // multiple, width // multiple, features.shape[-1])
-        coarse[_coarse(tile.inner, multiple)] = features[_coarse(tile.inner_in_outer, multiple)]
-    assert coarse is not None
-    maps = network.attention_maps(coarse)
+    maps = network.attention_maps(_coarse_features(network, batch, grid, device))
     fused = torch.empty_like(batch.ir)
     for tile in grid:
         result = network.fuse_with_maps(
-            part(batch.ir, tile),
-            part(batch.vi, tile),
-            None if batch.guidance is None else part(batch.guidance, tile),
+            _part(batch.ir, tile, device),
+            _part(batch.vi, tile, device),
+            None if batch.guidance is None else _part(batch.guidance, tile, device),
             maps[_coarse(tile.outer, multiple)],
         )
         fused[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(fused)
     return fused[(..., *batch.window)].clamp(0, 1)
+
+
+def _coarse_features(network: TiledNetwork, batch: PaddedBatch, grid: Sequence[Tile], device: torch.device) -> Tensor:
+    """The coarse features of the whole image, collected tile by tile: float 1 x H/multiple x W/multiple x C."""
+    multiple = network.size_multiple
+    height, width = batch.ir.shape[-2:]
+    coarse: Tensor | None = None
+    for tile in grid:
+        features = network.coarse_features(_part(batch.ir, tile, device), _part(batch.vi, tile, device))
+        if coarse is None:
+            coarse = features.new_empty(1, height // multiple, width // multiple, features.shape[-1])
+        coarse[_coarse(tile.inner, multiple)] = features[_coarse(tile.inner_in_outer, multiple)]
+    assert coarse is not None
+    return coarse
+
+
+def _part(image: Tensor, tile: Tile, device: torch.device) -> Tensor:
+    return image[(..., *tile.outer)].to(device)
 
 
 def _coarse(window: tuple[slice, slice], multiple: int) -> tuple[slice, slice, slice]:

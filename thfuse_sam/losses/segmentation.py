@@ -22,14 +22,14 @@ def dice_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0
 
     `smooth`, in pixels, keeps the loss of an object of a few pixels from jumping.
     """
-    overlap, predicted, wanted = _sums(logits, target, valid)
-    return 1 - (2 * overlap + smooth) / (predicted + wanted + smooth)
+    overlap, predicted, labelled = _sums(logits, target, valid)
+    return 1 - (2 * overlap + smooth) / (predicted + labelled + smooth)
 
 
 def soft_iou_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - IoU of probabilities and target (Rahman and Wang, ISVC 2016): N in [0, 1]."""
-    overlap, predicted, wanted = _sums(logits, target, valid)
-    return 1 - (overlap + smooth) / (predicted + wanted - overlap + smooth)
+    overlap, predicted, labelled = _sums(logits, target, valid)
+    return 1 - (overlap + smooth) / (predicted + labelled - overlap + smooth)
 
 
 def bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ def focal_loss(logits: Tensor, target: Tensor, valid: Tensor, alpha: float = 0.2
 def mask_iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """IoU of the masks logits > 0 and target > 0.5 over the valid pixels: N in [0, 1]; two empty masks agree (1)."""
     keep = valid > 0
-    predicted, wanted = (logits > 0) & keep, (target > 0.5) & keep
-    overlap = (predicted & wanted).sum((-2, -1)).float()
-    union = (predicted | wanted).sum((-2, -1)).float()
+    predicted, labelled = (logits > 0) & keep, (target > 0.5) & keep
+    overlap = (predicted & labelled).sum((-2, -1)).float()
+    union = (predicted | labelled).sum((-2, -1)).float()
     return torch.where(union > 0, overlap / union.clamp(min=1), torch.ones_like(union))
 
 
@@ -152,8 +152,8 @@ class SegmentationLoss:
 def _sums(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the valid pixels of probability times target, of probability, of target: N each."""
     inside = torch.sigmoid(logits) * valid
-    wanted = target * valid
-    return (inside * wanted).sum((-2, -1)), inside.sum((-2, -1)), wanted.sum((-2, -1))
+    labelled = target * valid
+    return (inside * labelled).sum((-2, -1)), inside.sum((-2, -1)), labelled.sum((-2, -1))
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -86,12 +86,9 @@ class ChannelTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """BCHW -> BCHW, sides are multiples of CHANNEL_PATCH."""
-        batch, channels, height, width = x.shape
-        rows, columns, patch = height // CHANNEL_PATCH, width // CHANNEL_PATCH, CHANNEL_PATCH
-        x = x.reshape(batch, channels, rows, patch, columns, patch).permute(0, 2, 4, 1, 3, 5)
-        x = self.unembed(self.encoder(self.embed(x.reshape(-1, channels, patch * patch))))
-        x = x.reshape(batch, rows, columns, channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
-        return x.reshape(batch, channels, height, width)
+        patches = _patches(x, CHANNEL_PATCH)
+        tokens = patches.reshape(-1, x.shape[1], CHANNEL_PATCH**2)
+        return _image_of(self.unembed(self.encoder(self.embed(tokens))).reshape(patches.shape))
 
 
 class SpatialTransformer(nn.Module):
@@ -105,12 +102,10 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """BCHW -> B1HW, one map for all channels; sides are multiples of SPATIAL_PATCH."""
-        batch, channels, height, width = x.shape
-        rows, columns, patch = height // SPATIAL_PATCH, width // SPATIAL_PATCH, SPATIAL_PATCH
-        x = x.reshape(batch, channels, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
-        x = self.unembed(self.encoder(self.embed(x.reshape(batch, rows * columns, patch * patch * channels))))
-        x = x.reshape(batch, 1, rows, columns, patch, patch).permute(0, 1, 2, 4, 3, 5)
-        return x.reshape(batch, 1, height, width)
+        patches = _patches(x, SPATIAL_PATCH).permute(0, 1, 2, 4, 5, 3)  # channels last
+        batch, rows, columns = patches.shape[:3]
+        maps = self.unembed(self.encoder(self.embed(patches.reshape(batch, rows * columns, -1))))
+        return _image_of(maps.reshape(batch, rows, columns, 1, SPATIAL_PATCH, SPATIAL_PATCH))
 
 
 class THFuse(FusionNetwork):
@@ -181,3 +176,15 @@ class THFuse(FusionNetwork):
 
 def _upsample(x: Tensor, factor: int) -> Tensor:
     return upsample(x, factor, align_corners=True)
+
+
+def _patches(x: Tensor, size: int) -> Tensor:
+    """BCHW, sides multiples of `size` -> B x rows x columns x C x size x size."""
+    batch, channels, height, width = x.shape
+    return x.reshape(batch, channels, height // size, size, width // size, size).permute(0, 2, 4, 1, 3, 5)
+
+
+def _image_of(patches: Tensor) -> Tensor:
+    """The inverse of `_patches`."""
+    batch, rows, columns, channels, size, _ = patches.shape
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * size, columns * size)

@@ -19,6 +19,7 @@ from thfuse_sam.report.page import replacing, write_page
 from thfuse_sam.report.pictures import Pictures, resize_labels, shrink
 from thfuse_sam.report.prompts import draw_objects
 from thfuse_sam.report.run_facts import Facts
+from thfuse_sam.report.training import spread
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.epoch_log import read_log
@@ -123,11 +124,10 @@ def _write_samples(
     folder: Path, base: ResolvedSam, tuned: Sam, dataset: SegmentationDataset, n_objects: int, seed: int
 ) -> list[dict[str, Any]]:
     dataset.set_epoch(0)
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).round().astype(int)).tolist()
     untuned = build_sam(base.model_type, base.checkpoint, tuned.device)
     pictures = Pictures(folder)
     entries = []
-    for number, index in enumerate(chosen, 1):
+    for number, index in enumerate(spread(range(len(dataset)), SAMPLES), 1):
         sample, after = predict_objects(tuned, dataset, index, n_objects=n_objects, seed=seed)
         _, before = predict_objects(untuned, dataset, index, n_objects=n_objects, seed=seed)
         truth = object_masks(sample, sample.object_ids)

@@ -58,7 +58,7 @@ def write_training_report(
     """
     columns, rows = read_log(log)
     with replacing(folder) as staging:
-        kept = _spread(_of_last_run(checkpoints), SAMPLE_EPOCHS) if masks is not None else []
+        kept = spread(_of_last_run(checkpoints), SAMPLE_EPOCHS) if masks is not None else []
         samples = []
         if kept and masks is not None:
             samples = _write_samples(staging, kept, pairs[:SAMPLE_PAIRS], masks, device or torch.device("cpu"))
@@ -116,7 +116,7 @@ def _write_samples(
     return entries
 
 
-def _spread(values: Sequence[Any], count: int) -> list[Any]:
+def spread(values: Sequence[Any], count: int) -> list[Any]:
     """At most `count` of `values` at even distances, the first and the last among them."""
     if len(values) <= count:
         return list(values)
