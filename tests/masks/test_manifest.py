@@ -2,12 +2,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from thfuse_sam.errors import ManifestError
-from thfuse_sam.masks.manifest import ForeignSources, Manifest, Signature, find_image, require_same_signature
+from thfuse_sam.masks.manifest import Manifest, Signature, require_same_signature
 
 SIGNATURE = Signature(
     model_type="vit_b",
@@ -15,12 +13,6 @@ SIGNATURE = Signature(
     generator={"points_per_side": 32, "pred_iou_thresh": 0.88, "crop_overlap_ratio": 512 / 1500, "extra": None},
     package_version="1.0",
 )
-
-
-def image(path: Path, value: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((4, 4), value, dtype=np.uint8)).save(path)
-    return path
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -111,35 +103,3 @@ def test_missing_and_binary_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ManifestError, match="not readable"):
         Manifest.load(tmp_path)
-
-
-def test_find_image(tmp_path: Path) -> None:
-    plain = image(tmp_path / "a" / "scene.v2.PNG", 1)
-    nested = image(tmp_path / "kaist" / "set00" / "V000" / "lwir" / "I0.png", 1)
-    assert find_image(tmp_path, "a/scene.v2") == plain
-    assert find_image(tmp_path / "kaist" / "**" / "lwir", "set00/V000/I0") == nested
-    assert find_image(tmp_path / "kaist" / "**" / "lwir", "set00/V001/I0") is None
-    assert find_image(tmp_path, "a/scene") is None
-    assert find_image(tmp_path / "gone", "a") is None
-
-
-def test_foreign_source(tmp_path: Path) -> None:
-    first = image(tmp_path / "first" / "0001.png", 1)
-    image(tmp_path / "second" / "0001.png", 2)
-    image(tmp_path / "second" / "0002.png", 2)
-    image(tmp_path / "copy" / "0001.png", 1)
-    manifest = Manifest(SIGNATURE, sources=[{"ir": str(tmp_path / "first"), "vi": str(tmp_path / "none")}])
-    assert ForeignSources(manifest, "ir", tmp_path / "second").find("0001") == first
-    # Ours: the same folder, the same image elsewhere, another name, a folder that is gone, another modality.
-    assert ForeignSources(manifest, "ir", tmp_path / "first").find("0001") is None
-    assert ForeignSources(manifest, "ir", tmp_path / "copy").find("0001") is None
-    assert ForeignSources(manifest, "ir", tmp_path / "second").find("0002") is None
-    assert ForeignSources(manifest, "vi", tmp_path / "second").find("0001") is None
-
-
-def test_foreign_source_in_nested_folders(tmp_path: Path) -> None:
-    other = image(tmp_path / "kaist" / "set00" / "lwir" / "I0.png", 1)
-    image(tmp_path / "new" / "set00" / "I0.png", 2)
-    manifest = Manifest(SIGNATURE, sources=[{"ir": str(tmp_path / "kaist" / "**" / "lwir")}])
-    assert ForeignSources(manifest, "ir", tmp_path / "new").find("set00/I0") == other
-    assert ForeignSources(manifest, "ir", tmp_path / "kaist" / "**" / "lwir").find("set00/I0") is None

@@ -9,9 +9,7 @@ Several processes may fill one tree: who changes the manifest reads, changes and
 
 import contextlib
 import errno
-import filecmp
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -21,12 +19,11 @@ import filelock
 
 from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.files import write_json
-from thfuse_sam.images import IMAGE_SUFFIXES, Modality
+from thfuse_sam.images import Modality
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 
-_SUFFIXES = tuple(suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
 _LOCK_NAME = ".manifest.lock"
 _LOCK_SECONDS = 120.0  # a change takes far less, so whoever holds the lock so long is stuck
 
@@ -94,7 +91,7 @@ class Manifest:
         write_json(root / MANIFEST_NAME, {"format_version": FORMAT_VERSION, **asdict(self)})
 
     def folders(self, modality: Modality) -> list[Path]:
-        """The folders (or patterns, see `find_image`) whose images have masks in the tree."""
+        """The folders (or patterns, see `origins.find_image`) whose images have masks in the tree."""
         return [Path(source[modality]) for source in self.sources if modality in source]
 
     def failure_reasons(self) -> dict[tuple[str, str], str]:
@@ -158,75 +155,6 @@ def manifest_lock(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-class ForeignSources:
-    """Finds masks that were made from another data set's image of the same name.
-
-    Two data sets can hold different images under one name ("0001"); the mask of one must not be taken for the other's.
-
-    Args:
-        folder: the present data set's folder of `modality`, or pattern (see `find_image`).
-    """
-
-    def __init__(self, manifest: Manifest, modality: Modality, folder: Path) -> None:
-        own = folder.resolve()
-        self._folder = folder
-        self._others = [other for other in manifest.folders(modality) if other != own]
-
-    def find(self, name: str) -> Path | None:
-        """The image of another recorded data set that the existing mask called `name` may have been made from.
-
-        Recorded folders that are gone, and copies of the same image, do not count. None: the mask is ours.
-        """
-        for folder in self._others:
-            other = find_image(folder, name)
-            if other is not None and not _same_image(other, find_image(self._folder, name)):
-                return other
-        return None
-
-
-def foreign_sources(manifest: Manifest | None, folders: Mapping[Modality, Path]) -> dict[Modality, ForeignSources]:
-    """What a reader of masks has to ask before it uses a mask of a modality; nothing where that is not among the keys.
-
-    A folder that the manifest names needs no look: making the tree has ruled out foreign masks.
-    """
-    return {
-        modality: ForeignSources(manifest, modality, folder)
-        for modality, folder in folders.items()
-        if manifest is not None and folder.resolve() not in manifest.folders(modality)
-    }
-
-
-def find_image(folder: Path, name: str) -> Path | None:
-    """The image called `name` in a plain folder, or in the folders of a pattern `root/**/modality`; None if gone."""
-    *above, last = name.split("/")
-    if "**" not in folder.parts:
-        return _with_image_suffix(folder.joinpath(*above), last)
-    root, modality_folder = folder.parent.parent, folder.name
-    # The name lacks the modality folder; it may have stood at any place above the file.
-    for position in range(len(above) + 1):
-        found = _with_image_suffix(root.joinpath(*above[:position], modality_folder, *above[position:]), last)
-        if found is not None:
-            return found
-    return None
-
-
-def _with_image_suffix(folder: Path, stem: str) -> Path | None:
-    above = str(folder)
-    if not os.path.isdir(above):  # noqa: PTH112, asked for every image of a data set
-        return None
-    candidates = (os.path.join(above, stem + suffix) for suffix in _SUFFIXES)  # noqa: PTH118
-    return next((Path(path) for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
-
-
-def _same_image(one: Path, other: Path | None) -> bool:
-    if other is None:
-        return False
-    try:
-        return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
 
 
 def _is_list_of_string_dicts(value: Any) -> bool:

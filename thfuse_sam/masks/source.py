@@ -14,7 +14,8 @@ import numpy.typing as npt
 from thfuse_sam.errors import MaskReadError, UsageError
 from thfuse_sam.images import Modality, read_for_sam
 from thfuse_sam.masks.format import LabelMap
-from thfuse_sam.masks.manifest import Manifest, foreign_sources
+from thfuse_sam.masks.manifest import Manifest
+from thfuse_sam.masks.origins import foreign_sources
 from thfuse_sam.masks.store import has_masks, open_masks
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class PrecomputedMasks:
 
     Args:
         root: the mask tree. Its manifest may be missing: masks may come from another program.
-        image_dirs: the data set's folder of each modality, or pattern (see `manifest.find_image`). Needed to notice
+        image_dirs: the data set's folder of each modality, or pattern (see `origins.find_image`). Needed to notice
             a tree made from other images of the same names.
 
     Raises:

@@ -16,7 +16,8 @@ from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam
 from thfuse_sam.masks.format import read_mask, segment_labels
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, find_image
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+from thfuse_sam.masks.origins import find_image
 from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
 
 _IMAGES, _MASKS = "images", "masks"
