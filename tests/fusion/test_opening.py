@@ -105,7 +105,10 @@ def break_file(name: str, tmp_path):
         ("sam safetensors", "`sam_checkpoint`"),
         ("unknown network safetensors", "'huge'"),
         ("other options safetensors", "options"),
-        ("other shapes safetensors", "2 of another shape (as layer.bias)"),
+        (
+            "other shapes safetensors",
+            "2 of another shape: layer.weight (3, 2, 3, 3) instead of (4, 2, 3, 3), layer.bias (3,) instead of (4,)",
+        ),
     ],
 )
 def test_unusable_file_is_one_line_that_names_it(tmp_path, name: str, reason: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.sam.lora import add_lora, lora_layers
-from thfuse_sam.sam.weights import describe_differences
+from thfuse_sam.state_dicts import describe_differences
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 

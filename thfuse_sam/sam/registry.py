@@ -12,7 +12,8 @@ from torch import Tensor
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import nano, tiny_vit
-from thfuse_sam.sam.weights import describe_differences, nano_image_size, read_weights, recognise_model_type
+from thfuse_sam.sam.weights import nano_image_size, read_weights, recognise_model_type
+from thfuse_sam.state_dicts import describe_differences
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
 

@@ -25,7 +25,6 @@ _NESTED = ("model", "state_dict", "weights")
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _NANO_SIZE = "image_encoder.image_size"
 _LARGEST_INPUT = 4096  # pixels
-_LISTED_KEYS = 3  # how many differing keys an error lists
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -72,24 +71,6 @@ def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
     size = weights[_NANO_SIZE]
     pixels = int(size) if size.numel() == 1 and not size.is_floating_point() else 0
     return pixels if 0 < pixels <= _LARGEST_INPUT and pixels % PATCH_SIZE == 0 else None
-
-
-def describe_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """What `weights` lack, have in excess or have in another shape, in a few words; "" where they fit."""
-    differences = {
-        "missing": [key for key in expected if key not in weights],
-        "unknown": [key for key in weights if key not in expected],
-        "of another shape": [
-            f"{key} {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
-            for key in expected
-            if key in weights and weights[key].shape != expected[key].shape
-        ],
-    }
-    return "; ".join(
-        f"{len(keys)} {kind}: {', '.join(keys[:_LISTED_KEYS])}{', ...' if len(keys) > _LISTED_KEYS else ''}"
-        for kind, keys in differences.items()
-        if keys
-    )
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.state_dicts import describe_differences
 
 FORMAT_VERSION = 1
 _NO_MEMORY = "{path}: memory does not suffice to read it; close other programs"
@@ -116,16 +117,10 @@ def require_fitting(network: nn.Module, weights: Mapping[str, Tensor], path: Pat
     """Raise CheckpointError, which names `path`, where keys or shapes of `weights` are not those of `network`."""
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{path}: its weights are no named tensors; copy it again or give another file")
-    own = network.state_dict()
-    different = {
-        "missing": sorted(own.keys() - weights.keys()),
-        "unknown": sorted(weights.keys() - own.keys()),
-        "of another shape": sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape),
-    }
-    differences = [f"{len(keys)} {kind} (as {keys[0]})" for kind, keys in different.items() if keys]
+    differences = describe_differences(network.state_dict(), weights)
     if differences:
         raise CheckpointError(
-            f"{path}: weights do not fit the network: {', '.join(differences)}; give a checkpoint of this network"
+            f"{path}: weights do not fit the network ({differences}); give a checkpoint of this network"
         )
 
 
