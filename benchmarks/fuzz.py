@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def _by_hypothesis(target: object, seeds: list[bytes], counter: Counter, inputs:
     counter.report()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("--inputs", type=int, default=1000, help="of each target")
     parser.add_argument("--engine", choices=("hypothesis", "atheris"), default="hypothesis")
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", help="None: all")
     parser.add_argument("--failed", type=Path, default=Path("fuzz_failed"), help="folder for the inputs that failed")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.child:
         run_target(options.targets[0], options.engine, options.inputs, options.seed, options.failed)
         return

@@ -8,6 +8,7 @@ these. Prints one markdown table.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--images", type=int, default=20, help="at most so many, evenly from all of them")
     parser.add_argument("--modality", choices=("ir", "vi"), default="vi")
     parser.add_argument("--points_per_side", type=int, default=32)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     paths = list(list_images(options.photos).values())
     paths = [paths[index] for index in np.linspace(0, len(paths) - 1, min(options.images, len(paths))).astype(int)]
     resolved = resolve_sam("vit_nano")

@@ -6,6 +6,7 @@ Scenes are rendered from seeds that neither the sample set nor any training uses
 `--pennfudan` wants `PNGImages/` and `PedMasks/` below DIR. Prints one markdown table.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def photo_masks(generator: AutomaticMaskGenerator, folder: Path, step: int) -> t
     return name, f"{low:.0f}, {middle:.0f}, {high:.0f}; {np.mean(coverage):.0%} covered"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("--checkpoint", type=Path, help="weights (default: the shipped ones)")
     parser.add_argument("--scenes", type=int, default=40)
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, nargs="*", default=[])
     parser.add_argument("--photo_step", type=int, default=1, help="take every n-th photo")
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     resolved = resolve_sam("vit_nano", options.checkpoint)
     sam = build_sam(resolved.model_type, resolved.checkpoint)

@@ -19,20 +19,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.common import ROOT, command_line, figures_of, markdown_table, run_python, timed
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("--ir_dir", type=Path, required=True)
     parser.add_argument("--vi_dir", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=40, help="the first so many of the folders")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    options, further = parser.parse_known_args()
+    options, further = parser.parse_known_args(argv)
     if options.child:
         generator_alone(options.ir_dir, options.vi_dir, further)
         return

@@ -12,6 +12,7 @@ import gc
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 PER_FOLDER = 1000  # images
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 100_000], help="numbers of images to try")
     parser.add_argument("--store", choices=("npy", "shards"), default="npy")
     parser.add_argument("--folder", type=Path, help="where the trees are made and removed (None: the temporary one)")
     parser.add_argument("--child", nargs=2, metavar=("WORK", "FOLDER"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.child:
         child(options.child[0], Path(options.child[1]), options.store)
         return

@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,11 +100,11 @@ def stages() -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--folder", type=Path, help="where everything is made (None: a temporary one)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         make_data(folder, options.pairs)

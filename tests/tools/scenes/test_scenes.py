@@ -12,7 +12,7 @@ from thfuse_sam.errors import UsageError
 from tools.scenes import CONDITIONS, MIN_PIXELS, Condition, Scene, render_scene
 from tools.scenes.__main__ import main
 
-SAMPLE = Path(__file__).parents[2] / "datasets" / "sample"
+SAMPLE = Path(__file__).parents[3] / "datasets" / "sample"
 SEEDS = range(7)
 
 
