@@ -290,18 +290,22 @@ def mixture_seeds(folder: Path) -> list[bytes]:
     return [text.encode(), text.replace("true", "0.25").encode()]
 
 
-def read_config(content: bytes, folder: Path) -> None:
-    path = write(folder, "config.yaml", content)
+def parse_with_every_command(argv: list[str]) -> None:
+    """Raises the first command's error where every one of them refuses `argv`."""
     failures = []
     for module in PARSERS:
         try:
-            module.build_parser().parse_command(["--config", str(path)])
+            module.build_parser().parse_command(argv)
         except ThFuseError as error:
             failures.append(error)
         except SystemExit as stop:  # --help
             assert stop.code == 0
     if len(failures) == len(PARSERS):
         raise failures[0]
+
+
+def read_config(content: bytes, folder: Path) -> None:
+    parse_with_every_command(["--config", str(write(folder, "config.yaml", content))])
 
 
 def config_seeds(folder: Path) -> list[bytes]:
@@ -318,24 +322,14 @@ def read_options(content: bytes, folder: Path) -> None:
         argv = shlex.split(content.decode("utf-8", "replace"))
     except ValueError:
         argv = content.decode("utf-8", "replace").split()
-    argv = [word for word in argv if not word.startswith("--config")]
-    failures = []
-    for module in PARSERS:
-        try:
-            module.build_parser().parse_command(argv)
-        except ThFuseError as error:
-            failures.append(error)
-        except SystemExit as stop:  # --help
-            assert stop.code == 0
-    if len(failures) == len(PARSERS):
-        raise failures[0]
+    parse_with_every_command([word for word in argv if not word.startswith("--config")])
 
 
 def option_seeds(folder: Path) -> list[bytes]:
     return [
         b"--dataset_path a --points_per_side 8 --shard 1/4 --devices cuda:0,cuda:1 --pred_iou_thresh 0.5",
         b"--epochs 3 --lr 1e-4 --loss_weights ssim=2 intensity=1 --val_metrics EN SD --resume auto",
-        b"--data_dir a -d -n 4 -c runs --prompts box=1 point=2 --alpha -1 --lora_rank 4",
+        b"--data_dir a --num_epochs 4 --output_dir runs --prompts box=1 point=2 --alpha -1 --lora_rank 4",
         b"--output_dir r --no-report --onnx_size 480 640 --compare A=b c --gray",
         b"--input a --boxes 1,2,3,4 --points 5,6",
     ]
