@@ -108,7 +108,7 @@ def test_report_is_one_folder_with_everything_in_it(dataset, capsys) -> None:
     assert {"code", "machine", "time"} <= set(facts)
     assert [pair["name"] for pair in data["pairs"]] == ["a/1.x", "b"]
     for pair in data["pairs"]:
-        assert len(pair["values"][0]) == len(data["metrics"]) == 13
+        assert len(pair["values"][0]) == len(data["metrics"]) == len(METRICS)
         for address in (pair["ir"], pair["vi"], pair["thumbnail"], *pair["fused"]):
             assert (Path("results/report") / address).is_file()
     assert data["methods"][0]["meanRank"] is None
