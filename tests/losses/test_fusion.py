@@ -1,9 +1,11 @@
+import inspect
+
 import pytest
 import torch
 from torch import Tensor
 
 from thfuse_sam.errors import UsageError
-from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
+from thfuse_sam.losses import DEFAULT_WEIGHTS, LOSS_PARTS, FusionLoss
 
 
 @pytest.fixture
@@ -44,6 +46,16 @@ def test_without_labels_the_region_parts_are_zero(batch: tuple[Tensor, ...]) -> 
     assert parts["region"] == 0
     assert parts["region_edges"] == 0
     assert parts["total"] > 0
+
+
+def test_every_part_needs_inputs_that_there_are() -> None:
+    inputs = {*inspect.signature(FusionLoss.forward).parameters, "perceptual"} - {"self"}
+    assert all(set(part.needs) <= inputs for part in LOSS_PARTS.values())
+
+
+def test_a_perceptual_part_of_no_weight_needs_no_network(batch: tuple[Tensor, ...]) -> None:
+    parts = FusionLoss({"ssim": 1.0, "perceptual": 0.0})(torch.rand(2, 1, 32, 32), *batch)
+    assert parts["perceptual"] == 0 and parts["total"] == parts["ssim"]
 
 
 def test_parts_that_are_not_named_are_not_computed(batch: tuple[Tensor, ...]) -> None:
