@@ -353,6 +353,14 @@ def test_iterations_decide_the_epochs_where_none_are_given(
     assert (settings.epochs, settings.max_steps) == expected
 
 
+def test_without_images_to_validate_on_the_training_loss_decides(
+    run: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert run("--freeze_image_encoder", "--val_fraction", "0") == 0
+    assert "0 to validate on" in caplog.text and "did not help" not in caplog.text
+
+
 def test_a_training_that_does_not_help_says_so(
     run: Callable[..., int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

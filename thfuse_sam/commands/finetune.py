@@ -265,9 +265,11 @@ def _run(trainer: Trainer) -> RunResult:
 
 
 def _log_advice(base: ResolvedSam, tuning: Tuning) -> None:
-    """What the figures mean for the use of the model."""
+    """What the figures, if there are any, mean for the use of the model."""
+    if not tuning.fine_tuned:
+        return
     before, after = mean_iou(tuning.zero_shot), mean_iou(tuning.fine_tuned)
-    if tuning.fine_tuned and after <= before:
+    if after <= before:
         log.warning(
             "fine-tuning did not help: mean IoU on the validation images is %.3f, was %.3f before; "
             "keep the former checkpoint, or train longer, with another `lr` or more images",
