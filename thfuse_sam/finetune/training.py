@@ -48,8 +48,8 @@ class FinetuneTask(TrainingTask):
     options_file = "finetune_options.json"
     same_on_resume = ("n_objects", "sub_iterations", "flip")
     free_on_resume = frozenset(
-        ("base_checkpoint", "cache_embeddings", "data_dir", "exp_name", "export", "sam_checkpoint", "val_dir")
-    )
+        ("base_checkpoint", "cache_embeddings", "data_dir", "exp_name", "export", "sam_checkpoint", "sam_model_type")
+    ) | {"val_dir"}
     module: PromptedSam
     settings: FinetuneSettings
 

@@ -39,8 +39,8 @@ OVERFLOWS = 20  # steps in a row that fp16 may take to find a scale for the loss
 _SAME_ON_RESUME = ("batch_size", "accumulate", "processes", "seed")
 # These say where and how long, not what is computed.
 _FREE_ON_RESUME = frozenset(
-    ("device", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")
-) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))
+    ("device", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")  # where, and what is written
+) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))  # how fast and how long
 
 log = logging.getLogger(__name__)
 
