@@ -5,8 +5,8 @@ import pytest
 
 from thfuse_sam.datasets.prompts import (
     MAX_JITTER,
+    ObjectPrompt,
     PromptMix,
-    Prompts,
     interior_point,
     jittered_box,
     mask_box,
@@ -16,6 +16,8 @@ from thfuse_sam.datasets.prompts import (
 )
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import UsageError
+from thfuse_sam.finetune.samples import group_prompts
+from thfuse_sam.sam.geometry import Frame
 
 
 def rectangle(top: int, left: int, height: int, width: int, shape: tuple[int, int] = (60, 80)) -> np.ndarray:
@@ -32,6 +34,14 @@ def make(*masks: np.ndarray) -> SegmentationSample:
 def at(mask: np.ndarray, point: np.ndarray) -> bool:
     x, y = point
     return bool(mask[int(y), int(x)])
+
+
+def points_of(prompt: ObjectPrompt, label: int) -> np.ndarray:
+    """The points (Px2) with a label."""
+    if prompt.points is None or prompt.labels is None:
+        return np.zeros((0, 2))
+    assert prompt.points.dtype == np.float32 and prompt.labels.dtype == np.int32
+    return prompt.points[prompt.labels == label]
 
 
 def test_interior_point_lies_inside_a_ring() -> None:
@@ -90,63 +100,65 @@ def test_every_kind_of_prompt(kind: str) -> None:
     masks = rectangle(5, 5, 20, 20), rectangle(30, 40, 12, 25)
     prompts = sample_prompts(make(*masks), [1, 2], KINDS[kind], np.random.default_rng(1))
     assert len(prompts) == 2
-    assert prompts.points.dtype == np.float32 and prompts.point_labels.dtype == np.int32
     counts = {"box": (0, 0), "point": (1, 0), "random": (1, 0), "points": (4, 0), "negative": (1, 3), "mask": (1, 0)}
-    for row, mask in enumerate(masks):
-        inside, outside = prompts.point_labels[row] == 1, prompts.point_labels[row] == 0
-        assert (inside.sum(), outside.sum()) == counts[kind]
-        assert all(at(mask, point) for point in prompts.points[row][inside])
-        assert not any(at(mask, point) for point in prompts.points[row][outside])
-    assert (prompts.boxes is not None) == (kind == "box")
-    assert (prompts.masks is not None) == (kind == "mask")
-    if prompts.masks is not None:
-        overlap = ((prompts.masks > 0) & masks).sum((1, 2)) / ((prompts.masks > 0) | masks).sum((1, 2))
-        assert (overlap > 0.5).all() and (np.abs(prompts.masks) == 8).all()
+    for prompt, mask in zip(prompts, masks, strict=True):
+        inside, outside = points_of(prompt, 1), points_of(prompt, 0)
+        assert (len(inside), len(outside)) == counts[kind]
+        assert all(at(mask, point) for point in inside)
+        assert not any(at(mask, point) for point in outside)
+        assert (prompt.box is not None) == (kind == "box")
+        assert (prompt.mask is not None) == (kind == "mask")
+        if prompt.mask is not None:
+            assert ((prompt.mask > 0) & mask).sum() / ((prompt.mask > 0) | mask).sum() > 0.5
+            assert (np.abs(prompt.mask) == 8).all()
 
 
 def test_negative_points_lie_near() -> None:
     mask = rectangle(30, 40, 10, 10)
     prompts = sample_prompts(make(mask), [1], PromptMix(negative=1, num_points=40), np.random.default_rng(0))
-    outside = prompts.points[0][prompts.point_labels[0] == 0]
-    assert (np.abs(outside - [45, 35]) <= 10).all()
+    outside = points_of(prompts[0], 0)
+    assert len(outside) == 40 and (np.abs(outside - [45, 35]) <= 10).all()
 
 
 def test_an_object_that_fills_the_image_has_no_negative_point() -> None:
     prompts = sample_prompts(make(np.ones((8, 8), bool)), [1], PromptMix(negative=1), np.random.default_rng(0))
-    assert prompts.point_labels.tolist() == [[1]]
+    assert len(points_of(prompts[0], 1)) == 1 and len(points_of(prompts[0], 0)) == 0
 
 
 def test_points_avoid_the_object_in_front_but_boxes_do_not() -> None:
     behind, front = rectangle(10, 10, 40, 40), rectangle(14, 14, 30, 30)
     for seed in range(10):
         prompts = sample_prompts(make(behind, front), [1], PromptMix(point=1, random=1), np.random.default_rng(seed))
-        assert not at(front, prompts.points[0, 0])
-    boxed = sample_prompts(make(behind, front), [1], PromptMix(box=1), np.random.default_rng(0)).boxes
-    assert boxed is not None and np.abs(boxed[0] - mask_box(behind)).max() <= 4
+        assert not at(front, points_of(prompts[0], 1)[0])
+    boxed = sample_prompts(make(behind, front), [1], PromptMix(box=1), np.random.default_rng(0))[0].box
+    assert boxed is not None and np.abs(boxed - mask_box(behind)).max() <= 4
 
 
 def test_thin_objects_keep_a_mask_and_a_point_inside() -> None:
     line = rectangle(30, 2, 1, 70)
     for seed in range(10):
         prompts = sample_prompts(make(line), [1], PromptMix(mask=1, point=1), np.random.default_rng(seed))
-        assert at(line, prompts.points[0, 0])
-        assert prompts.masks is None or (prompts.masks > 0).any()
+        assert at(line, points_of(prompts[0], 1)[0])
+        assert prompts[0].mask is None or (prompts[0].mask > 0).any()
 
 
-def test_mixed_kinds_are_grouped_without_padding() -> None:
+def test_mixed_kinds_are_grouped() -> None:
     masks = [rectangle(5 * row, 8 * row, 5, 8) for row in range(10)]
+    frame = Frame.of((60, 80), 80)
     mix = PromptMix(box=1, point=1, points=1, mask=1, num_points=3)
     prompts = sample_prompts(make(*masks), range(1, 11), mix, np.random.default_rng(2))
     seen: list[int] = []
     kinds = set()
-    for indices, group in prompts.groups():
+    for indices, group in group_prompts(prompts, frame):
         seen += indices.tolist()
-        assert (group.point_labels != -1).all()
-        assert group.boxes is None or not np.isnan(group.boxes).any()
-        assert group.masks is None or not np.isnan(group.masks).any()
-        for row, index in enumerate(indices):
-            assert all(at(masks[index], point) for point in group.points[row])
-        kinds.add((group.points.shape[1], group.boxes is None, group.masks is None))
+        assert (group.points is None) == (group.labels is None)
+        for tensor in (group.points, group.labels, group.boxes, group.masks):
+            assert tensor is None or len(tensor) == len(indices)
+        for row, index in enumerate(indices.tolist()):
+            for point in [] if group.points is None else group.points[row].numpy():
+                assert at(masks[index], point)
+        count = 0 if group.points is None else group.points.shape[1]
+        kinds.add((count, group.boxes is None, group.masks is None))
     assert sorted(seen) == list(range(10)) and len(kinds) >= 3
 
 
@@ -154,14 +166,13 @@ def test_weights_decide_how_often() -> None:
     mask = rectangle(10, 10, 20, 20)
     sample = make(mask)
     prompts = sample_prompts(sample, [1] * 400, PromptMix(box=3, point=1), np.random.default_rng(0))
-    assert prompts.boxes is not None
-    assert 0.68 < (~np.isnan(prompts.boxes[:, 0])).mean() < 0.82
+    assert 0.68 < np.mean([prompt.box is not None for prompt in prompts]) < 0.82
 
 
 def test_equal_seeds_give_equal_prompts() -> None:
     sample = make(rectangle(10, 10, 20, 20))
-    one, two = (sample_prompts(sample, [1], PromptMix(random=1), np.random.default_rng(5)) for _ in range(2))
-    assert np.array_equal(one.points, two.points)
+    [one], [two] = (sample_prompts(sample, [1], PromptMix(random=1), np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(points_of(one, 1), points_of(two, 1))
 
 
 def test_next_point_lies_on_the_error_in_x_y_order() -> None:
@@ -184,11 +195,11 @@ def test_next_points_reach_all_of_the_error() -> None:
     assert seen == {(10.5, 10.5), (11.5, 10.5), (10.5, 11.5), (11.5, 11.5)}
 
 
-def test_padded_points_are_left_out_of_groups() -> None:
-    labels = np.array([[1, 0], [1, -1]], np.int32)
-    prompts = Prompts(np.ones((2, 2, 2), np.float32), labels)
-    assert [indices.tolist() for indices, _ in prompts.groups()] == [[1], [0]]
-    assert [own.points.shape for _, own in prompts.groups()] == [(1, 1, 2), (1, 2, 2)]
+def test_objects_with_more_points_come_after_those_with_fewer() -> None:
+    two, one = (ObjectPrompt.by_points(np.ones((count, 2), np.float32)) for count in (2, 1))
+    groups = group_prompts([two, one, two], Frame.of((60, 80), 80))
+    assert [indices.tolist() for indices, _ in groups] == [[1], [0, 2]]
+    assert [None if own.points is None else own.points.shape for _, own in groups] == [(1, 1, 2), (2, 2, 2)]
 
 
 @pytest.mark.parametrize("weights", [{}, {"box": -1}, {"box": float("nan")}, {"box": 1, "num_points": 0}])
@@ -199,8 +210,9 @@ def test_mixes_that_cannot_work(weights: dict[str, float]) -> None:
 
 def test_selection_by_name() -> None:
     sample = make(rectangle(10, 10, 20, 20))
-    points = sample_prompts(sample, [1], PromptMix.from_selection("center", 3), np.random.default_rng(0)).points
-    assert points.shape == (1, 3, 2) and points[0, 0].tolist() == list(interior_point(sample.mask(1)))
+    [prompt] = sample_prompts(sample, [1], PromptMix.from_selection("center", 3), np.random.default_rng(0))
+    points = points_of(prompt, 1)
+    assert points.shape == (3, 2) and points[0].tolist() == list(interior_point(sample.mask(1)))
     assert PromptMix.from_selection("random", 5) == PromptMix(points=1, num_points=5)
     assert PromptMix.from_selection("bbox") == PromptMix(box=1)
     with pytest.raises(UsageError, match="`point_selection` middle"):

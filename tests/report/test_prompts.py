@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from thfuse_sam.datasets.prompts import Prompts
+from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.report.prompts import draw_sample
 
@@ -16,15 +16,15 @@ def sample() -> SegmentationSample:
 
 
 def test_points_and_boxes_in_x_y_order() -> None:
-    prompts = Prompts(
-        np.array([[[150.5, 120.5], [500.5, 60.5], [0, 0]]], np.float32),
-        np.array([[1, 0, -1]], np.int32),
-        np.array([[90, 80, 320, 210]], np.float32),
+    prompt = ObjectPrompt(
+        np.array([[150.5, 120.5], [500.5, 60.5]], np.float32),
+        np.array([1, 0], np.int32),
+        np.array([90, 80, 320, 210], np.float32),
     )
-    picture = draw_sample(sample(), prompts)
+    picture = draw_sample(sample(), [prompt])
     assert picture.shape == (320, 640, 3)
     assert tuple(picture[120, 150]) == GREEN and tuple(picture[60, 500]) == RED
-    assert not picture[:10, :10].any(), "padding is not drawn"
+    assert not picture[:10, :10].any()
     for y, x in ((80, 200), (210, 200), (150, 90), (150, 320)):
         assert picture[y, x].any()
     assert not picture[260, 200].any() and picture[150, 250].any()
@@ -40,8 +40,7 @@ def test_small_images_are_made_larger_and_names_written() -> None:
 
 
 def test_earlier_masks_are_outlined() -> None:
-    earlier = np.full((1, 320, 640), -8, np.float32)
-    earlier[0, 20:60, 400:500] = 8
-    prompts = Prompts(np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int32), None, earlier)
-    picture = draw_sample(sample(), prompts)
+    earlier = np.full((320, 640), -8, np.float32)
+    earlier[20:60, 400:500] = 8
+    picture = draw_sample(sample(), [ObjectPrompt(mask=earlier)])
     assert (picture[20, 410:490] == 255).all() and not picture[40, 450].any()

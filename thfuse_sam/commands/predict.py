@@ -4,16 +4,17 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from segment_anything.modeling import Sam
 from tqdm import tqdm
 
 from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, naming
 from thfuse_sam.files import remove_abandoned, require_writable
 from thfuse_sam.finetune.prediction import (
     ImagePredictor,
-    ObjectPrompt,
     PredictionWriter,
     automatic_predictor,
     prompted_predictor,
@@ -59,8 +60,11 @@ def predict_masks(options: PredictOptions) -> Prediction:
 def _prompts(options: PredictOptions) -> list[ObjectPrompt]:
     if any(not any(point.label for point in points) for points in options.points):
         raise UsageError("`points`: an object has no point inside; give at least one X,Y")
-    prompts = [ObjectPrompt(tuple((point.x, point.y, point.label) for point in points)) for points in options.points]
-    return prompts + [ObjectPrompt(box=(box.x0, box.y0, box.x1, box.y1)) for box in options.boxes]
+    prompts = [
+        ObjectPrompt(np.array([(p.x, p.y) for p in points]), np.array([p.label for p in points], np.int32))
+        for points in options.points
+    ]
+    return prompts + [ObjectPrompt(box=np.array([box.x0, box.y0, box.x1, box.y1])) for box in options.boxes]
 
 
 def _images(path: Path) -> dict[str, Path]:

@@ -4,9 +4,8 @@ Coordinates are (x, y) in pixels of the image, with the middle of the first pixe
 left edge of its first column to the right edge of its last one.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
@@ -26,45 +25,28 @@ Points = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """Prompts of N objects of one image.
+class ObjectPrompt:
+    """The prompt of one object, in pixels of the image; None for what it has none of."""
 
-    Objects may have different kinds of prompts; the model takes one kind at a time, so go through `groups()`.
+    points: npt.NDArray[np.floating] | None = None  # Px2: x, y
+    labels: npt.NDArray[np.int32] | None = None  # P: 1 foreground, 0 background
+    box: npt.NDArray[np.floating] | None = None  # x0, y0, x1, y1
+    mask: npt.NDArray[np.float32] | None = None  # HxW, logits of an earlier mask
 
-    Attributes:
-        points: float32 NxPx2, (x, y) in pixels; P may be 0.
-        point_labels: int32 NxP; 1 foreground, 0 background, -1 padding.
-        boxes: float32 Nx4, (x0, y0, x1, y1) in pixels, NaN for an object without a box; None where none has one.
-        masks: float32 NxHxW, logits of an earlier mask at the image's size, NaN for an object without one; None where
-            none has one.
-    """
+    @classmethod
+    def by_points(
+        cls, inside: Points, outside: Points | None = None, mask: npt.NDArray[np.float32] | None = None
+    ) -> "ObjectPrompt":
+        """Points on the object (float32 Kx2), others on the background (Lx2), and an earlier mask."""
+        points = inside if outside is None else np.concatenate([inside, outside])
+        labels = np.full(len(points), BACKGROUND, np.int32)
+        labels[: len(inside)] = FOREGROUND
+        return cls(points, labels, mask=mask)
 
-    points: Points
-    point_labels: npt.NDArray[np.int32]
-    boxes: npt.NDArray[np.float32] | None = None
-    masks: npt.NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def groups(self) -> Iterator[tuple[npt.NDArray[np.intp], "Prompts"]]:
-        """(indices, prompts) of the objects that have the same kind: no padded points, no NaN."""
-        counts = (self.point_labels != PADDING).sum(1)
-        has_box = np.zeros(len(self), bool) if self.boxes is None else ~np.isnan(self.boxes[:, 0])
-        has_mask = np.zeros(len(self), bool) if self.masks is None else ~np.isnan(self.masks[:, 0, 0])
-        kinds = list(zip(counts.tolist(), has_box.tolist(), has_mask.tolist(), strict=True))
-        for kind in sorted(set(kinds)):
-            indices = np.flatnonzero([own == kind for own in kinds])
-            yield indices, self._take(indices, *kind)
-
-    def _take(self, indices: npt.NDArray[np.intp], count: int, with_box: bool, with_mask: bool) -> "Prompts":
-        real = self.point_labels[indices] != PADDING
-        return Prompts(
-            self.points[indices][real].reshape(len(indices), count, 2),
-            self.point_labels[indices][real].reshape(len(indices), count),
-            self.boxes[indices] if with_box and self.boxes is not None else None,
-            self.masks[indices] if with_mask and self.masks is not None else None,
-        )
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """(number of points, has a box, has a mask): the model takes objects of one kind together."""
+        return 0 if self.points is None else len(self.points), self.box is not None, self.mask is not None
 
 
 @dataclass(frozen=True)
@@ -111,8 +93,8 @@ class PromptMix:
 
 def sample_prompts(
     sample: SegmentationSample, object_ids: Sequence[int], mix: PromptMix, rng: np.random.Generator
-) -> Prompts:
-    """A prompt for each of `object_ids` (N), of a kind drawn from `mix`.
+) -> list[ObjectPrompt]:
+    """A prompt for each of `object_ids`, of a kind drawn from `mix`.
 
     Boxes and earlier masks come from the whole object, points inside from its part that no other object covers.
     """
@@ -124,7 +106,7 @@ def sample_prompts(
         mask, shown = sample.mask(object_id), sample.labels == object_id
         # A point on the object in front would ask for that one.
         prompts.append(_prompt(names[kind], mask, shown if shown.any() else mask, mix, rng))
-    return _stack(prompts)
+    return prompts
 
 
 def interior_point(mask: Mask) -> tuple[float, float]:
@@ -192,36 +174,23 @@ def next_points(
     return points, labels
 
 
-def _no_points() -> Points:
-    return np.zeros((0, 2), np.float32)
-
-
-@dataclass(frozen=True)
-class _ObjectPrompt:
-    """The prompt of one object."""
-
-    inside: Points = field(default_factory=_no_points)  # Kx2, on the object
-    outside: Points = field(default_factory=_no_points)  # Lx2, on the background
-    box: npt.NDArray[np.float32] | None = None  # (x0, y0, x1, y1)
-    mask: npt.NDArray[np.float32] | None = None  # HxW, logits of an earlier mask
-
-
-def _prompt(kind: str, mask: Mask, shown: Mask, mix: PromptMix, rng: np.random.Generator) -> _ObjectPrompt:
+def _prompt(kind: str, mask: Mask, shown: Mask, mix: PromptMix, rng: np.random.Generator) -> ObjectPrompt:
     """A prompt of one object, of which `shown` is the part for points."""
     if kind == "box":
-        return _ObjectPrompt(box=jittered_box(mask, rng))
+        return ObjectPrompt(box=jittered_box(mask, rng))
     if kind == "point":
         inner = np.array([interior_point(shown)], np.float32)
-        more = random_points(shown, mix.num_points - 1, rng) if mix.num_points > 1 else _no_points()
-        return _ObjectPrompt(np.concatenate([inner, more]))
+        if mix.num_points > 1:
+            inner = np.concatenate([inner, random_points(shown, mix.num_points - 1, rng)])
+        return ObjectPrompt.by_points(inner)
     if kind == "points":
-        return _ObjectPrompt(random_points(shown, mix.num_points, rng))
+        return ObjectPrompt.by_points(random_points(shown, mix.num_points, rng))
     inside = random_points(shown, 1, rng)
     if kind == "mask":
-        return _ObjectPrompt(inside, mask=_earlier_mask(mask, rng))
+        return ObjectPrompt.by_points(inside, mask=_earlier_mask(mask, rng))
     if kind == "negative" and (near := _surroundings(mask)).any():  # else the object fills the image
-        return _ObjectPrompt(inside, random_points(near, mix.num_points, rng))
-    return _ObjectPrompt(inside)
+        return ObjectPrompt.by_points(inside, random_points(near, mix.num_points, rng))
+    return ObjectPrompt.by_points(inside)
 
 
 def _surroundings(mask: Mask) -> Mask:
@@ -246,24 +215,3 @@ def _earlier_mask(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float3
     shift = rng.uniform(-reach, reach, 2).round().astype(np.float32)
     moved = cv2.warpAffine(changed, np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32), mask.shape[::-1])
     return np.where(moved > 0, _EARLIER_MASK_LOGIT, -_EARLIER_MASK_LOGIT).astype(np.float32)
-
-
-def _stack(prompts: Sequence[_ObjectPrompt]) -> Prompts:
-    most = max((len(prompt.inside) + len(prompt.outside) for prompt in prompts), default=0)
-    points = np.zeros((len(prompts), most, 2), np.float32)
-    labels = np.full((len(prompts), most), PADDING, np.int32)
-    for row, prompt in enumerate(prompts):
-        foreground, count = len(prompt.inside), len(prompt.inside) + len(prompt.outside)
-        points[row, :count] = np.concatenate([prompt.inside, prompt.outside])
-        labels[row, :foreground], labels[row, foreground:count] = FOREGROUND, BACKGROUND
-    return Prompts(
-        points, labels, _rows([prompt.box for prompt in prompts]), _rows([prompt.mask for prompt in prompts])
-    )
-
-
-def _rows(arrays: Sequence[npt.NDArray[np.float32] | None]) -> npt.NDArray[Any] | None:
-    """The arrays stacked, NaN for None; None where all are."""
-    shape = next((array.shape for array in arrays if array is not None), None)
-    if shape is None:
-        return None
-    return np.stack([np.full(shape, np.nan, np.float32) if array is None else array for array in arrays])

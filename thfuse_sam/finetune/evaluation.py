@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 
-from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
+from thfuse_sam.datasets.prompts import ObjectPrompt, PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.finetune.samples import find_embedding, group_prompts, object_masks
@@ -52,7 +52,7 @@ class _ObjectScores:
 class PredictedObjects:
     """Predicted masks of an image's N objects, in the order of its `object_ids`."""
 
-    prompts: Prompts
+    prompts: list[ObjectPrompt]
     masks: npt.NDArray[np.bool_]  # NxHxW
     scores: npt.NDArray[np.float32]  # N, the model's own estimate of each mask's IoU
 

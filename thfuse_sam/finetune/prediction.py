@@ -13,25 +13,19 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from segment_anything.modeling import Sam
 
+from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_atomically, write_text
+from thfuse_sam.finetune.samples import prompt_tensors
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import MAX_SEGMENTS, LabelMap, paint_order, write_mask
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.rle import encode_rle
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame, resize_image
-from thfuse_sam.sam.prompted import PromptTensors, encode, predict
+from thfuse_sam.sam.prompted import encode, predict
 
 FORMATS = ("npy", "png", "coco")
-
-
-@dataclasses.dataclass(frozen=True)
-class ObjectPrompt:
-    """The prompt of one object: points, a box, or both, in pixels of the image."""
-
-    points: tuple[tuple[float, float, int], ...] = ()  # x, y, and 1 for inside or 0 for outside
-    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +54,7 @@ def prompted_predictor(sam: Sam, prompts: Sequence[ObjectPrompt]) -> ImagePredic
             embedding = encode(sam, [resize_image(image, frame)])[0]
         objects = []
         for prompt in prompts:
-            [mask], [score] = predict(sam, embedding, frame, _tensors(prompt, frame))
+            [mask], [score] = predict(sam, embedding, frame, prompt_tensors([prompt], frame))
             objects.append(PredictedObject(mask, float(score)))
         return objects
 
@@ -132,7 +126,7 @@ class PredictionWriter:
 
 def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
     height, width = shape
-    for x, y, _ in prompt.points:
+    for x, y in () if prompt.points is None else prompt.points:
         if not (0 <= x <= width and 0 <= y <= height):
             raise UsageError(f"`points` {x:g},{y:g}: lies outside the image of {width}x{height} pixels")
     if prompt.box is not None:
@@ -143,16 +137,6 @@ def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
                 f"`boxes` {given}: is no box inside the image of {width}x{height} pixels; "
                 "give X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"
             )
-
-
-def _tensors(prompt: ObjectPrompt, frame: Frame) -> PromptTensors:
-    points = labels = boxes = None
-    if prompt.points:
-        points = torch.from_numpy(frame.coordinates(np.array([[(x, y) for x, y, _ in prompt.points]], np.float64)))
-        labels = torch.tensor([[label for _, _, label in prompt.points]], dtype=torch.int32)
-    if prompt.box is not None:
-        boxes = torch.from_numpy(frame.coordinates(np.array([prompt.box], np.float64)))
-    return PromptTensors(points, labels, boxes)
 
 
 def _annotation(item: PredictedObject, image_id: int, number: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from thfuse_sam.datasets.prompts import PromptMix, Prompts, sample_prompts
+from thfuse_sam.datasets.prompts import ObjectPrompt, PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.sam.geometry import Frame, resize_image
@@ -97,18 +97,31 @@ def find_embedding(
     return cache.load(key), key
 
 
-def group_prompts(prompts: Prompts, frame: Frame) -> list[tuple[Tensor, PromptTensors]]:
-    """The objects by kind of prompt, as the model takes them."""
-    groups = []
-    for indices, group in prompts.groups():
-        tensors = PromptTensors(
-            points=torch.from_numpy(frame.coordinates(group.points)) if group.points.shape[1] else None,
-            labels=torch.from_numpy(group.point_labels) if group.points.shape[1] else None,
-            boxes=None if group.boxes is None else torch.from_numpy(frame.coordinates(group.boxes)),
-            masks=None if group.masks is None else mask_prompts(group.masks, frame),
-        )
-        groups.append((torch.from_numpy(indices), tensors))
-    return groups
+def group_prompts(prompts: Sequence[ObjectPrompt], frame: Frame) -> list[tuple[Tensor, PromptTensors]]:
+    """(indices, prompts) of the objects that have the same kind of prompt, as the model takes them."""
+    kinds: dict[tuple[int, bool, bool], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        kinds.setdefault(prompt.kind, []).append(index)
+    return [
+        (torch.tensor(indices), prompt_tensors([prompts[index] for index in indices], frame))
+        for _, indices in sorted(kinds.items())
+    ]
+
+
+def prompt_tensors(prompts: Sequence[ObjectPrompt], frame: Frame) -> PromptTensors:
+    """Prompts of one kind as the model takes them."""
+
+    def stacked(name: str) -> npt.NDArray[Any] | None:
+        values = [getattr(prompt, name) for prompt in prompts]
+        return None if values[0] is None else np.stack(values)
+
+    points, labels, boxes, masks = map(stacked, ("points", "labels", "box", "mask"))
+    return PromptTensors(
+        points=None if points is None else torch.from_numpy(frame.coordinates(points)),
+        labels=None if labels is None else torch.from_numpy(labels),
+        boxes=None if boxes is None else torch.from_numpy(frame.coordinates(boxes)),
+        masks=None if masks is None else mask_prompts(masks, frame),
+    )
 
 
 class SampleBatch:

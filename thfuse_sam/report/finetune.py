@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from segment_anything.modeling import Sam
 
-from thfuse_sam.datasets.prompts import Prompts
+from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.datasets.segmentation import SegmentationDataset
 from thfuse_sam.finetune.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
 from thfuse_sam.finetune.samples import object_masks
@@ -167,15 +167,15 @@ class _Drawing:
         self._scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
         self._image = shrink(image, LONGEST_SIDE, LONGEST_SIDE)
 
-    def write(self, name: str, masks: Masks, prompts: Prompts | None = None) -> str:
+    def write(self, name: str, masks: Masks, prompts: Sequence[ObjectPrompt] = ()) -> str:
         """Draw and write a picture; returns its address."""
         size = (self._image.shape[0], self._image.shape[1])
         if masks.shape[1:] != size:
             masks = np.array([resize_labels(mask, size) for mask in masks], bool).reshape(-1, *size)
-            prompts = prompts and _scaled(prompts, self._scale)
+            prompts = [_scaled(prompt, self._scale) for prompt in prompts]
         return self._pictures.write(f"{self._stem}_{name}.jpg", draw_objects(self._image, list(masks), prompts))
 
 
-def _scaled(prompts: Prompts, scale: float) -> Prompts:
-    boxes = None if prompts.boxes is None else prompts.boxes * scale
-    return dataclasses.replace(prompts, points=prompts.points * scale, boxes=boxes)
+def _scaled(prompt: ObjectPrompt, scale: float) -> ObjectPrompt:
+    points, box = (None if values is None else values * scale for values in (prompt.points, prompt.box))
+    return dataclasses.replace(prompt, points=points, box=box)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from thfuse_sam.datasets.prompts import FOREGROUND, PADDING, Prompts, interior_point
+from thfuse_sam.datasets.prompts import FOREGROUND, ObjectPrompt, interior_point
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.masks.format import paint_order
 from thfuse_sam.masks.overlay import draw_overlay, segment_colors
@@ -22,7 +22,7 @@ Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
-def draw_sample(sample: SegmentationSample, prompts: Prompts | None = None) -> Picture:
+def draw_sample(sample: SegmentationSample, prompts: Sequence[ObjectPrompt] = ()) -> Picture:
     """The image with its objects, class names, and prompts of all objects in the order of `object_ids`, if any.
 
     See `draw_objects`.
@@ -33,7 +33,7 @@ def draw_sample(sample: SegmentationSample, prompts: Prompts | None = None) -> P
 
 
 def draw_objects(
-    image: Picture, masks: Sequence[Mask], prompts: Prompts | None = None, names: Sequence[str] | None = None
+    image: Picture, masks: Sequence[Mask], prompts: Sequence[ObjectPrompt] = (), names: Sequence[str] | None = None
 ) -> Picture:
     """The image with objects in colour, names, and prompts.
 
@@ -44,7 +44,7 @@ def draw_objects(
         image: uint8 HxWx3, RGB.
         masks: bool HxW each; the number in this list decides the colour. Smaller ones lie over larger ones, whose
             outline is drawn whole.
-        prompts: of all of them, in this order; None draws none.
+        prompts: of all of them, in this order; empty for none.
         names: to write at the objects; None for none.
 
     Returns:
@@ -65,8 +65,8 @@ def draw_objects(
         if shown[row] < areas[row]:
             _draw_outline(draw, mask, factor, colors[row])
     for row, mask in enumerate(masks):
-        if prompts is not None:
-            _draw_prompt(draw, prompts, row, factor, colors[row])
+        if prompts:
+            _draw_prompt(draw, prompts[row], factor, colors[row])
         if names is not None and names[row] and areas[row]:
             _draw_name(draw, names[row], interior_point(mask), factor)
     return np.asarray(picture)
@@ -80,16 +80,16 @@ def _draw_outline(draw: ImageDraw.ImageDraw, mask: Mask, factor: int, color: tup
             draw.line([*points, points[0]], fill=color, width=1)
 
 
-def _draw_prompt(draw: ImageDraw.ImageDraw, prompts: Prompts, row: int, factor: int, color: tuple[int, ...]) -> None:
-    if prompts.masks is not None and not np.isnan(prompts.masks[row, 0, 0]):
-        _draw_outline(draw, prompts.masks[row] > 0, factor, _WHITE)
-    if prompts.boxes is not None and not np.isnan(prompts.boxes[row, 0]):
-        corners = [float(value) * factor for value in prompts.boxes[row]]
+def _draw_prompt(draw: ImageDraw.ImageDraw, prompt: ObjectPrompt, factor: int, color: tuple[int, ...]) -> None:
+    if prompt.mask is not None:
+        _draw_outline(draw, prompt.mask > 0, factor, _WHITE)
+    if prompt.box is not None:
+        corners = [float(value) * factor for value in prompt.box]
         draw.rectangle(corners, outline=_BLACK, width=4)
         draw.rectangle(corners, outline=color, width=2)
-    for (x, y), label in zip(prompts.points[row] * factor, prompts.point_labels[row], strict=True):
-        if label == PADDING:
-            continue
+    if prompt.points is None or prompt.labels is None:
+        return
+    for (x, y), label in zip(prompt.points * factor, prompt.labels, strict=True):
         around = (float(x) - _MARK, float(y) - _MARK, float(x) + _MARK, float(y) + _MARK)
         if label == FOREGROUND:
             draw.ellipse(around, fill=_COLORS[FOREGROUND], outline=_WHITE, width=1)
