@@ -92,13 +92,7 @@ def theme() -> Any:
 
 
 def build_page(
-    session: FusionSession,
-    samples: Sequence[ImagePair],
-    files: Path,
-    *,
-    folders: bool,
-    facts: str,
-    cache_seconds: int,
+    session: FusionSession, samples: Sequence[ImagePair], files: Path, *, folders: bool, facts: str, cache_seconds: int
 ) -> gr.Blocks:
     """The page; arguments as for `app.build_app`. Gradio removes files older than `cache_seconds`."""
     with gr.Blocks(title="TH-Fuse-SAM", analytics_enabled=False, delete_cache=(cache_seconds, cache_seconds)) as page:

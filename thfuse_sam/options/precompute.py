@@ -81,13 +81,7 @@ class OutputOptions(Options, group="output"):
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputeOptions(
-    PairOptions,
-    SamOptions,
-    DeviceOptions,
-    SpreadOptions,
-    OutputOptions,
-    GeneratorOptions,
-    group=PairOptions.group,
+    PairOptions, SamOptions, DeviceOptions, SpreadOptions, OutputOptions, GeneratorOptions, group=PairOptions.group
 ):
     """What masks are made of which images, and how."""
 

@@ -59,9 +59,7 @@ class PromptOptions(Options, group="prompts, the same for each image, in pixels"
     """What is known of the objects; without any prompt, masks of everything are made."""
 
     points: tuple[tuple[PointPrompt, ...], ...] = option(
-        (),
-        "points of one object, 0 for outside; give the option again for another object",
-        metavar="X,Y[,0]",
+        (), "points of one object, 0 for outside; give the option again for another object", metavar="X,Y[,0]"
     )
     boxes: tuple[BoxPrompt, ...] = option((), "one object each", metavar="X0,Y0,X1,Y1")
 

@@ -25,11 +25,7 @@ class RunSettings(Options, group="training"):
         default_text="as many as `max_steps` takes",
     )
     max_steps: int | None = option(
-        None,
-        "optimiser steps in all",
-        low=1,
-        aliases=("n_iterations", "steps", "-i"),
-        default_text="no limit",
+        None, "optimiser steps in all", low=1, aliases=("n_iterations", "steps", "-i"), default_text="no limit"
     )
     batch_size: int = option(1, "samples that go through the network together, in each process", low=1, aliases=("-b",))
     accumulate: int = option(
