@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -105,22 +105,6 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-
-
-def report_interrupts_in_one_line() -> None:
-    """Let a Ctrl-C that nobody catches end this process with one line, not with a traceback.
-
-    For the seconds that a busy machine needs to import torch, before a command can catch anything.
-    """
-    former = sys.excepthook
-
-    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            print("interrupted", file=sys.stderr)
-        else:
-            former(kind, error, trace)
-
-    sys.excepthook = report
 
 
 @contextlib.contextmanager

@@ -39,10 +39,10 @@ def code_version() -> str:
     """The package's version and, in a git checkout, its commit; "with changes" where files differ from it."""
     version = f"thfuse_sam {thfuse_sam.__version__}"
     root = Path(thfuse_sam.__file__).resolve().parents[1]
-    commit = _git(root, "rev-parse", "--short=10", "HEAD") if (root / ".git").exists() else ""
+    commit = _git(root, "rev-parse --short=10 HEAD") if (root / ".git").exists() else ""
     if not commit:
         return version
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(root, "status --porcelain --untracked-files=no")
     return f"{version}, commit {commit}{' with changes' if changed else ''}"
 
 
@@ -71,11 +71,12 @@ def _processor() -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _git(root: Path, command: str) -> str:
     """Output of a git command in `root`; empty where git is missing or refuses."""
-    command = ["git", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *command.split()], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
