@@ -12,10 +12,10 @@ from torch import nn
 
 from thfuse_sam.files import write_atomically
 from thfuse_sam.fusion.opening import METADATA_KEY, load_network
-from thfuse_sam.training.checkpoint import NetworkSpec
+from thfuse_sam.training.checkpoint import NetworkSettings
 
 
-def export_network(path: Path, network: nn.Module, spec: NetworkSpec, dtype: torch.dtype = torch.float32) -> None:
+def export_network(path: Path, network: nn.Module, spec: NetworkSettings, dtype: torch.dtype = torch.float32) -> None:
     """Write `network` as a `.safetensors` file for `load_network`, floating-point weights as `dtype`, atomically."""
     weights = {
         key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()

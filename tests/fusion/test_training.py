@@ -200,7 +200,7 @@ def test_resume_refuses_another_run(tmp_path) -> None:
         with pytest.raises(UsageError, match=word):
             make_trainer(tmp_path, **other).resume(tmp_path / "latest.pth")
     trainer = make_trainer(tmp_path)
-    trainer.task.spec = checkpoints.NetworkSpec("other", {})
+    trainer.task.spec = checkpoints.NetworkSettings("other", {})
     with pytest.raises(UsageError, match="`network`"):
         trainer.resume(tmp_path / "latest.pth")
 

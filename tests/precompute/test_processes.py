@@ -12,10 +12,10 @@ import pytest
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.images import Modality, write_image
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.precompute.jobs import MakeOptions, take_part
+from thfuse_sam.precompute.jobs import JobSettings, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute
-from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
-from thfuse_sam.precompute.ray import RayOptions, make_on_ray
+from thfuse_sam.precompute.processes import WorkerSettings, make_in_processes
+from thfuse_sam.precompute.ray import RaySettings, make_on_ray
 from thfuse_sam.precompute.writing import RunSummary, write_masks
 
 from .conftest import jobs_of
@@ -23,7 +23,7 @@ from .conftest import jobs_of
 pytestmark = pytest.mark.usefixtures("stub_masks")
 
 
-def make_plan(root: Path, folders: dict[Modality, Path], options: MakeOptions | None = None) -> Plan:
+def make_plan(root: Path, folders: dict[Modality, Path], options: JobSettings | None = None) -> Plan:
     from stub_masks import SIGNATURE
 
     return plan_precompute(root, jobs_of(folders), folders, SIGNATURE, options=options)
@@ -61,7 +61,7 @@ def test_processes_make_the_same_masks(
 
     (images["ir"] / "bad.png").write_bytes(b"broken")
     plan, summary = make_plan(tmp_path / "tree", images), RunSummary()
-    results = make_in_processes(plan.todo, WorkerSpec(make_stub, plan.options), ["cpu", "cpu"])
+    results = make_in_processes(plan.todo, WorkerSettings(make_stub, plan.options), ["cpu", "cpu"])
     write_masks(plan, results, summary, num_workers=2)
     assert masks_in(plan.root) == expected
     assert (summary.written, [str(job) for job in summary.failures]) == (20, ["ir bad"])
@@ -74,7 +74,7 @@ def test_a_killed_process_costs_nothing_but_time(
     from stub_masks import make_dying
 
     plan, summary = make_plan(tmp_path / "tree", images), RunSummary()
-    spec = WorkerSpec(functools.partial(make_dying, tmp_path / "killed", 3), plan.options)
+    spec = WorkerSettings(functools.partial(make_dying, tmp_path / "killed", 3), plan.options)
     write_masks(plan, make_in_processes(plan.todo, spec, ["cpu", "cpu"]), summary)
     assert (tmp_path / "killed").exists()
     assert masks_in(plan.root) == expected
@@ -90,7 +90,7 @@ def test_an_image_that_kills_its_process_fails_alone(
     (tmp_path / "killed").touch()
     write_image(images["vi"] / "bad.png", np.full((12, 16, 3), 13, np.uint8))
     plan, summary = make_plan(tmp_path / "tree", images), RunSummary()
-    spec = WorkerSpec(functools.partial(make_dying, tmp_path / "killed", 0), plan.options)
+    spec = WorkerSettings(functools.partial(make_dying, tmp_path / "killed", 0), plan.options)
     write_masks(plan, make_in_processes(plan.todo, spec, ["cpu", "cpu"]), summary)
     assert masks_in(plan.root) == expected
     assert [str(job) for job in summary.failures] == ["vi bad"]
@@ -103,7 +103,9 @@ def test_processes_that_die_at_their_start_end_the_run(tmp_path: Path, images: d
 
     plan = make_plan(tmp_path / "tree", images)
     with pytest.raises(WorkerError, match="use fewer processes"):
-        write_masks(plan, make_in_processes(plan.todo, WorkerSpec(make_dead, plan.options), ["cpu"] * 2), RunSummary())
+        write_masks(
+            plan, make_in_processes(plan.todo, WorkerSettings(make_dead, plan.options), ["cpu"] * 2), RunSummary()
+        )
 
 
 # Importing is the slow part, so one process does it and forks into the two.
@@ -160,10 +162,10 @@ def test_two_commands_on_one_tree_at_once(
 # Ray
 
 
-def fill_on_ray(plan: Plan, spec: WorkerSpec, **options: object) -> RunSummary:
+def fill_on_ray(plan: Plan, spec: WorkerSettings, **options: object) -> RunSummary:
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'th-fuse-sam[ray]'")
     summary = RunSummary()
-    ray_options = RayOptions(workers=2, use_gpu=False, **options)  # type: ignore[arg-type]
+    ray_options = RaySettings(workers=2, use_gpu=False, **options)  # type: ignore[arg-type]
     write_masks(plan, make_on_ray(plan.todo, spec, ray_options), summary, num_workers=1)
     return summary
 
@@ -175,7 +177,7 @@ def test_a_killed_ray_worker_costs_nothing_but_time(
     from stub_masks import make_dying
 
     plan = make_plan(tmp_path / "tree", images)
-    spec = WorkerSpec(functools.partial(make_dying, tmp_path / "killed", 3), plan.options)
+    spec = WorkerSettings(functools.partial(make_dying, tmp_path / "killed", 3), plan.options)
     summary = fill_on_ray(plan, spec, cores=2)
     assert (tmp_path / "killed").exists()
     assert masks_in(plan.root) == expected
@@ -187,7 +189,7 @@ def test_a_lost_ray_head_is_one_line(tmp_path: Path, images: dict[Modality, Path
     from stub_masks import make_head_killer
 
     plan = make_plan(tmp_path / "tree", images)
-    spec = WorkerSpec(functools.partial(make_head_killer, tmp_path / "killed"), plan.options)
+    spec = WorkerSettings(functools.partial(make_head_killer, tmp_path / "killed"), plan.options)
     with pytest.raises(WorkerError, match="lost the Ray cluster") as caught:
         fill_on_ray(plan, spec, cores=2, timeout_s=3)
     assert "\n" not in str(caught.value)
@@ -202,4 +204,4 @@ def test_no_ray_cluster_at_the_address(tmp_path: Path, images: dict[Modality, Pa
 
     plan = make_plan(tmp_path / "tree", images)
     with pytest.raises(WorkerError, match=r"`ray_address` auto: no Ray cluster answers"):
-        fill_on_ray(plan, WorkerSpec(make_stub, plan.options), address="auto")
+        fill_on_ray(plan, WorkerSettings(make_stub, plan.options), address="auto")

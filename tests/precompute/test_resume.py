@@ -21,7 +21,7 @@ from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.tree import partial_files
 from thfuse_sam.masks.verify import verify_tree
-from thfuse_sam.precompute.jobs import MakeOptions
+from thfuse_sam.precompute.jobs import JobSettings
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.worker import make_masks
 from thfuse_sam.precompute.writing import RunSummary
@@ -59,7 +59,7 @@ KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 from pathlib import Path
 import stub_masks
-from thfuse_sam.precompute.jobs import MakeOptions, list_jobs
+from thfuse_sam.precompute.jobs import JobSettings, list_jobs
 from thfuse_sam.precompute.plan import plan_precompute
 from thfuse_sam.precompute.writing import RunSummary
 
@@ -74,7 +74,7 @@ class Slow(stub_masks.Stub):
 
 def attempt():
     plan = plan_precompute(root, jobs, folders, stub_masks.SIGNATURE, store=store, shard_size=3,
-                           options=MakeOptions(save_instances=True))
+                           options=JobSettings(save_instances=True))
     stub_masks.precompute(plan, Slow(), RunSummary(), num_workers=2)
 
 moments = random.Random(5)
@@ -97,7 +97,7 @@ print(kills)
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and no fork")
 @pytest.mark.parametrize("store", ["npy", "shards"])
 def test_killed_ten_times(tmp_path: Path, images: dict[Modality, Path], store: str) -> None:
-    options = MakeOptions(save_instances=True)
+    options = JobSettings(save_instances=True)
     fill(make_plan(tmp_path / "whole", images, options=options))
     root = tmp_path / "killed"
     done = subprocess.run(
@@ -213,7 +213,7 @@ def test_embeddings_replace_the_encoder(tmp_path: Path, images: dict[Modality, P
     from stub_masks import SIGNATURE, Stub
 
     encoder = replace(SIGNATURE, generator={})
-    keeping = {"options": MakeOptions(save_embeddings=True), "embedding_signature": encoder}
+    keeping = {"options": JobSettings(save_embeddings=True), "embedding_signature": encoder}
     fill(make_plan(tmp_path / "first", images))
     assert len(make_plan(tmp_path / "first", images, **keeping).todo) == 20
     fill(make_plan(tmp_path / "first", images, **keeping), num_workers=2)
@@ -230,13 +230,13 @@ def test_embeddings_replace_the_encoder(tmp_path: Path, images: dict[Modality, P
             return super().encode(image)
 
     generator = Counting()
-    fill(make_plan(tmp_path / "second", images, options=MakeOptions(embeddings=kept)), generator, num_workers=2)
+    fill(make_plan(tmp_path / "second", images, options=JobSettings(embeddings=kept)), generator, num_workers=2)
     assert generator.encoded == 0
     # One that is missing, one that is broken and one of another image are made anew, with the same masks.
     kept.remove("ir", "00")
     kept.write("ir", "01", b"broken")
     write_image(images["vi"] / "02.png", np.full((3, 4, 3), 210, np.uint8))
-    fill(make_plan(tmp_path / "third", images, options=MakeOptions(embeddings=kept)), generator)
+    fill(make_plan(tmp_path / "third", images, options=JobSettings(embeddings=kept)), generator)
     assert generator.encoded == 3
     second, third = masks_in(tmp_path / "second"), masks_in(tmp_path / "third")
     assert [key for key in second if second[key] != third[key]] == ["vi/02"]
@@ -248,7 +248,7 @@ def test_embeddings_of_another_encoder_or_of_other_images_are_refused(
     from stub_masks import SIGNATURE
 
     encoder = replace(SIGNATURE, generator={})
-    keeping = {"options": MakeOptions(save_embeddings=True), "embedding_signature": encoder}
+    keeping = {"options": JobSettings(save_embeddings=True), "embedding_signature": encoder}
     fill(make_plan(tmp_path / "tree", images, **keeping))
     root = tmp_path / "tree" / "embeddings"
     other = replace(encoder, checkpoint_sha256="1" * 64)
@@ -274,7 +274,7 @@ def test_masks_are_made_only_as_fast_as_they_are_taken(images: dict[Modality, Pa
             seen.append(1)
             return super().generate(image)
 
-    results = make_masks(jobs_of(images), Counting(), MakeOptions(), num_workers=2)
+    results = make_masks(jobs_of(images), Counting(), JobSettings(), num_workers=2)
     next(results)
     assert len(seen) == 1
     results.close()  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from thfuse_sam.masks.instances import read_instances
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
 from thfuse_sam.precompute import worker as mask_making
-from thfuse_sam.precompute.jobs import Job, MakeOptions, list_jobs
+from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs
 from thfuse_sam.precompute.plan import Plan, plan_precompute
 from thfuse_sam.precompute.writing import RunSummary
 
@@ -61,7 +61,7 @@ def jobs_of(folders: dict[Modality, Path]) -> list[Job]:
 def make_plan(
     root: Path, folders: dict[Modality, Path], *, overwrite: bool = False, save_instances: bool = False, **options: Any
 ) -> Plan:
-    options["options"] = MakeOptions(save_instances=save_instances)
+    options["options"] = JobSettings(save_instances=save_instances)
     return plan_precompute(root, jobs_of(folders), folders, SIGNATURE, overwrite=overwrite, **options)
 
 

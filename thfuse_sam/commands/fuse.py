@@ -35,7 +35,7 @@ from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.shipped import shipped_root
-from thfuse_sam.training.checkpoint import NetworkSpec
+from thfuse_sam.training.checkpoint import NetworkSettings
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def export_network(options: FuseOptions, path: Path) -> None:
     )
 
 
-def open_network(options: ModelOptions) -> tuple[Path, nn.Module, NetworkSpec]:
+def open_network(options: ModelOptions) -> tuple[Path, nn.Module, NetworkSettings]:
     """The file of the network that `options` ask for, the network, and what it is. Raises CheckpointError."""
     path = options.model_path
     if path is None:
@@ -128,7 +128,7 @@ class _Run:
     mismatches: Mapping[str, list[str]]  # pair -> what is wrong with its masks
     model_path: Path
     network: nn.Module
-    spec: NetworkSpec
+    spec: NetworkSettings
     methods: list[Method]  # to compare with
 
     @property

@@ -26,10 +26,10 @@ from thfuse_sam.masks.verify import VerifyReport, verify_tree
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.options.precompute import SAMPLES, PrecomputeOptions
-from thfuse_sam.precompute.jobs import Job, MakeOptions, list_jobs, take_part
+from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
-from thfuse_sam.precompute.processes import WorkerSpec, make_in_processes
-from thfuse_sam.precompute.ray import RayOptions, make_on_ray, require_ray
+from thfuse_sam.precompute.processes import WorkerSettings, make_in_processes
+from thfuse_sam.precompute.ray import RaySettings, make_on_ray, require_ray
 from thfuse_sam.precompute.worker import MaskGenerator, Result, make_masks
 from thfuse_sam.precompute.writing import RunSummary, save_manifest, write_masks
 from thfuse_sam.report.contact_sheet import preview
@@ -316,7 +316,7 @@ def _plan(
         folders,
         dataclasses.replace(encoder, generator=generator),
         overwrite=options.overwrite,
-        options=MakeOptions(
+        options=JobSettings(
             save_instances=options.save_instances,
             save_embeddings=options.save_embeddings,
             embeddings=EmbeddingTree(options.embeddings) if options.embeddings is not None else None,
@@ -376,10 +376,10 @@ def _results(run: _Run) -> Iterator[Result]:
     build = functools.partial(_build_generator, run.sam.model_type, run.sam.checkpoint.resolve(), run.settings)
     if options.engine == "ray":
         use_gpu = None if options.device == AUTO else options.device != "cpu"
-        cluster = RayOptions(options.ray_address, options.n_jobs, use_gpu)
-        return make_on_ray(plan.todo, WorkerSpec(build, plan.options), cluster)
+        cluster = RaySettings(options.ray_address, options.n_jobs, use_gpu)
+        return make_on_ray(plan.todo, WorkerSettings(build, plan.options), cluster)
     if len(run.devices) > 1:
-        return make_in_processes(plan.todo, WorkerSpec(build, plan.options), run.devices)
+        return make_in_processes(plan.todo, WorkerSettings(build, plan.options), run.devices)
     return make_masks(plan.todo, build(run.devices[0]), plan.options, options.num_workers)
 
 

@@ -1,6 +1,6 @@
 """Opening a trained fusion network for use: a training checkpoint, or a shipped `.safetensors` file.
 
-A shipped file holds the weights, and in its metadata, under "network", the `NetworkSpec` as JSON.
+A shipped file holds the weights, and in its metadata, under "network", the `NetworkSettings` as JSON.
 """
 
 import json
@@ -15,7 +15,7 @@ from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.models import NETWORKS, build_network, is_original_thfuse, thfuse_from_original
 from thfuse_sam.training.checkpoint import (
-    NetworkSpec,
+    NetworkSettings,
     as_checkpoint,
     load_weights,
     read_torch_file,
@@ -28,7 +28,7 @@ METADATA_KEY = "network"
 _LARGEST_OPTION = 4096  # of a network; deeper or wider ones are no fusion networks
 
 
-def load_network(path: Path) -> tuple[nn.Module, NetworkSpec]:
+def load_network(path: Path) -> tuple[nn.Module, NetworkSettings]:
     """Rebuild the network in a training checkpoint or a shipped `.safetensors` file, on the CPU, in eval mode.
 
     A state dict saved by the authors' TH-Fuse code is taken too, see docs/reproduction.md. Raises CheckpointError.
@@ -42,13 +42,13 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkSpec]:
                 original = thfuse_from_original(content)
             except CheckpointError as error:
                 raise CheckpointError(f"{path}: {error}") from None
-            return original.eval(), NetworkSpec(original.name, dict(original.options))
+            return original.eval(), NetworkSettings(original.name, dict(original.options))
         checkpoint = as_checkpoint(content, path)
         spec, weights = checkpoint.network, checkpoint.weights
     return restore_network(spec, weights, path).eval(), spec
 
 
-def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+def restore_network(spec: NetworkSettings, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
     """The network that `spec` describes with `weights`; `path` is named in a CheckpointError."""
     if spec.name not in NETWORKS:
         known = ", ".join(sorted(NETWORKS))
@@ -68,13 +68,13 @@ def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path
     return network
 
 
-def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
+def _read_safetensors(path: Path) -> tuple[NetworkSettings, dict[str, Tensor]]:
     with reading_errors(path), delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         entry = json.loads(metadata[METADATA_KEY])
-        return NetworkSpec(name=str(entry["name"]), options=dict(entry["options"])), weights
+        return NetworkSettings(name=str(entry["name"]), options=dict(entry["options"])), weights
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{path}: has no description of a fusion network; give a file that train.py wrote or that ships with "

@@ -16,7 +16,7 @@ from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training.batches import Batch, EpochBatches, EpochDataset, make_loader, next_batch
-from thfuse_sam.training.checkpoint import NetworkSpec
+from thfuse_sam.training.checkpoint import NetworkSettings
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
 
 PICTURES = 4  # validation pairs shown in TensorBoard
@@ -39,7 +39,7 @@ class FusionTask(TrainingTask):
         settings: FusionSettings,
     ) -> None:
         """`network_name` is its key in `models.NETWORKS`."""
-        spec = NetworkSpec(network_name, dict(network.options))  # type: ignore[arg-type]
+        spec = NetworkSettings(network_name, dict(network.options))  # type: ignore[arg-type]
         super().__init__(network, spec, train_set, val_set, settings)
         self._loss = loss
         self._val_loader: DataLoader[Any] | None = None

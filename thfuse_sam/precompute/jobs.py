@@ -21,7 +21,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class MakeOptions:
+class JobSettings:
     """What is made of each image besides its label map, and from what."""
 
     save_instances: bool = False  # the overlapping instance masks

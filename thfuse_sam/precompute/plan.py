@@ -14,7 +14,7 @@ from thfuse_sam.masks.origins import ForeignSources
 from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
 from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX
-from thfuse_sam.precompute.jobs import Job, MakeOptions
+from thfuse_sam.precompute.jobs import Job, JobSettings
 
 StoreKind = Literal["npy", "shards"]
 
@@ -29,7 +29,7 @@ class Plan:
     source: dict[str, str]  # the folder of each modality of the run, for the manifest
     jobs: list[Job]  # every image of the run
     todo: list[Job]  # those without a finished mask, or all of them to overwrite
-    options: MakeOptions
+    options: JobSettings
     overwrite: bool  # remove what exists of `todo` before the first mask is made
     replaces_all: bool  # nothing of what exists stays, so that other settings are fine
     embedding_signature: Signature | None = None  # of the embeddings that are kept; None: none are
@@ -48,7 +48,7 @@ def plan_precompute(
     signature: Signature,
     *,
     overwrite: bool = False,
-    options: MakeOptions | None = None,
+    options: JobSettings | None = None,
     embedding_signature: Signature | None = None,
     store: StoreKind | None = None,
     shard_size: int = SHARD_SIZE,
@@ -68,7 +68,7 @@ def plan_precompute(
         ManifestError: the tree has masks of other settings, of unknown settings, or of other images of the same
             names; or it is of the other kind of store.
     """
-    options = options or MakeOptions()
+    options = options or JobSettings()
     masks = open_masks(root)
     names = {modality: set(masks.names(modality)) for modality in MODALITIES}
     existing = [job for job in jobs if job.name in names[job.modality]]

@@ -21,7 +21,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
-from thfuse_sam.precompute.jobs import Job, MakeOptions
+from thfuse_sam.precompute.jobs import Job, JobSettings
 from thfuse_sam.precompute.worker import MaskGenerator, MaskResult, make_masks
 
 # Images that a worker gets at once: on a GPU enough to read ahead, on a CPU so few that little is lost with a worker.
@@ -33,11 +33,11 @@ _DIED = "the process that worked on it died, twice; is there enough memory?"
 
 
 @dataclass(frozen=True)
-class WorkerSpec:
+class WorkerSettings:
     """What a worker process makes masks with. Everything in it can be pickled."""
 
     make_generator: Callable[[str], MaskGenerator]  # of a device: "cpu", "cuda:0", ...
-    options: MakeOptions
+    options: JobSettings
 
 
 def block_size(device: str) -> int:
@@ -45,7 +45,7 @@ def block_size(device: str) -> int:
     return _BLOCK_CPU if device == "cpu" else _BLOCK_GPU
 
 
-def make_in_processes(jobs: Sequence[Job], spec: WorkerSpec, devices: Sequence[str]) -> Iterator[MaskResult]:
+def make_in_processes(jobs: Sequence[Job], spec: WorkerSettings, devices: Sequence[str]) -> Iterator[MaskResult]:
     """Make the masks of `jobs` in one process for each entry of `devices`; results come in no fixed order.
 
     CPU processes divide the cores among themselves. Images that a dying worker may have had at hand are made again,
@@ -84,7 +84,7 @@ def make_in_processes(jobs: Sequence[Job], spec: WorkerSpec, devices: Sequence[s
 class _Pool:
     """How to start worker processes, one for each device."""
 
-    spec: WorkerSpec
+    spec: WorkerSettings
     devices: tuple[str, ...]
     claims: Path  # a folder with a lock for each device that is taken
 
@@ -151,7 +151,7 @@ _worker: _Worker | None = None
 
 
 def _make_block(
-    spec: WorkerSpec, devices: tuple[str, ...], claims: Path, threads: int, block: Sequence[Job]
+    spec: WorkerSettings, devices: tuple[str, ...], claims: Path, threads: int, block: Sequence[Job]
 ) -> list[MaskResult]:
     """What a worker process does: one block of images after another, with one generator."""
     global _worker

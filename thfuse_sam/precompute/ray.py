@@ -20,7 +20,7 @@ from typing import Any
 from thfuse_sam.errors import ThFuseError, UsageError, WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
 from thfuse_sam.precompute.jobs import Job
-from thfuse_sam.precompute.processes import WorkerSpec, block_size
+from thfuse_sam.precompute.processes import WorkerSettings, block_size
 from thfuse_sam.precompute.worker import MaskResult, make_masks
 
 _RETRIES = 3  # times that a block of images is given to another actor after its own has died
@@ -30,7 +30,7 @@ _NO_RAY = "`engine` ray needs Ray, which is not installed; run: pip install 'th-
 
 
 @dataclass(frozen=True)
-class RayOptions:
+class RaySettings:
     """How to reach the cluster and how much of it to use."""
 
     address: str | None = None  # of a running cluster, "auto": the one of this machine; None: start one here
@@ -48,7 +48,7 @@ def require_ray() -> None:
         raise UsageError(_NO_RAY)
 
 
-def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
+def make_on_ray(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings) -> Iterator[MaskResult]:
     """Make the masks of `jobs` on a Ray cluster; results come in no fixed order.
 
     A worker that is killed costs its block of images, which another one makes again.
@@ -92,7 +92,7 @@ def make_on_ray(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> I
             driver.kill()
 
 
-def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Connection, log_file: str) -> None:
+def _drive(jobs: list[Job], spec: WorkerSettings, options: RaySettings, results: Connection, log_file: str) -> None:
     """The process that talks to Ray: sends each `MaskResult`, then None; or the error that ended it."""
     ignore_interrupts()
     # Ray writes to the streams from C++; the user gets one line from the process that waits.
@@ -116,7 +116,7 @@ def _drive(jobs: list[Job], spec: WorkerSpec, options: RayOptions, results: Conn
         results.close()
 
 
-def _connect_and_make(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
+def _connect_and_make(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings) -> Iterator[MaskResult]:
     """The masks of `jobs`, on the cluster that `options` name or on one that is started here."""
     # Read when Ray's core starts.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(math.ceil(options.timeout_s)))
@@ -140,7 +140,7 @@ def _connect_and_make(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions
         ray.shutdown()
 
 
-def _make_with_actors(jobs: Sequence[Job], spec: WorkerSpec, options: RayOptions) -> Iterator[MaskResult]:
+def _make_with_actors(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings) -> Iterator[MaskResult]:
     """The masks of `jobs`, in blocks that Ray Data gives to a pool of actors."""
     import ray
     import ray.data
@@ -179,7 +179,7 @@ def _retries() -> dict[str, Any]:
 class _Actor:
     """Makes the masks of one block of images after another, with one generator."""
 
-    def __init__(self, spec: WorkerSpec, device: str) -> None:
+    def __init__(self, spec: WorkerSettings, device: str) -> None:
         self._options = spec.options
         self._generator = spec.make_generator(device)
 

@@ -18,7 +18,7 @@ from thfuse_sam.images import ImageArray, image_size, read_for_sam
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.instances import InstanceLike, encode_instances
-from thfuse_sam.precompute.jobs import Job, MakeOptions
+from thfuse_sam.precompute.jobs import Job, JobSettings
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ Result = MaskResult | PendingMask
 
 
 def make_masks(
-    jobs: Sequence[Job], generator: MaskGenerator, options: MakeOptions, num_workers: int
+    jobs: Sequence[Job], generator: MaskGenerator, options: JobSettings, num_workers: int
 ) -> Iterator[Result]:
     """Make the masks of `jobs` in their order. The generator runs in the calling thread when a result is asked for.
 
@@ -105,7 +105,7 @@ def make_masks(
 
 
 def _read_ahead(
-    jobs: Sequence[Job], options: MakeOptions, num_workers: int
+    jobs: Sequence[Job], options: JobSettings, num_workers: int
 ) -> Iterator[tuple[Job, Callable[[], ImageArray | ImageEmbedding]]]:
     """Each job with what gives its image, or raises the error of reading it."""
     if num_workers == 0:
@@ -124,7 +124,7 @@ def _read_ahead(
         readers.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(job: Job, options: MakeOptions) -> ImageArray | ImageEmbedding:
+def _read(job: Job, options: JobSettings) -> ImageArray | ImageEmbedding:
     """The image of `job`, or its embedding where one is to be used and fits."""
     if options.embeddings is not None:
         # A missing or unfit one is made again, which gives the same masks.
@@ -136,7 +136,7 @@ def _read(job: Job, options: MakeOptions) -> ImageArray | ImageEmbedding:
 
 
 def _segment(
-    job: Job, image: ImageArray | ImageEmbedding, generator: MaskGenerator, options: MakeOptions
+    job: Job, image: ImageArray | ImageEmbedding, generator: MaskGenerator, options: JobSettings
 ) -> PendingMask:
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)

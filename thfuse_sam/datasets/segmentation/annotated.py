@@ -13,7 +13,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, ThFuseError, UsageError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _SHOWN_PROBLEMS = 3  # in an error line
 _LOGGED_PROBLEMS = 20  # with skip_bad, one line each
@@ -92,13 +92,13 @@ def read_all(
                 unselected += 1
     _report(problems, len(entries) + len(listing.problems), path, skip_bad)
     if listing.without_objects:
-        logger.info("%s: %d images without an object are left out", path, listing.without_objects)
+        log.info("%s: %d images without an object are left out", path, listing.without_objects)
     if unselected:
-        logger.info("%s: %d images have no object of the labels asked for and are left out", path, unselected)
+        log.info("%s: %d images have no object of the labels asked for and are left out", path, unselected)
     if not sound:
         raise UsageError(f"{path}: no sample {_why_none(labels, classes, problems)}")
     for label in sorted(set(labels or ()) - classes):
-        logger.warning("%s: no object is labelled '%s'; labels are %s", path, label, _enumerated(classes))
+        log.warning("%s: no object is labelled '%s'; labels are %s", path, label, _enumerated(classes))
     return AnnotatedImages(sound, labels, merge)
 
 
@@ -121,8 +121,8 @@ def _report(problems: list[str], total: int, path: Path, skip_bad: bool) -> None
         shown = "; ".join(problems[:_SHOWN_PROBLEMS])
         raise SampleError(f"{path}: {len(problems)} of {total} bad: {shown}{more}. Mend them or give `skip_bad`")
     for problem in problems[:_LOGGED_PROBLEMS]:
-        logger.warning("skipped: %s", problem)
-    logger.warning("%s: skipped %d of %d as bad", path, len(problems), total)
+        log.warning("skipped: %s", problem)
+    log.warning("%s: skipped %d of %d as bad", path, len(problems), total)
 
 
 def _why_none(labels: Sequence[str] | None, classes: set[str], problems: list[str]) -> str:

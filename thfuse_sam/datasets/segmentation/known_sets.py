@@ -12,7 +12,7 @@ from thfuse_sam.downloads import cache_folder, download
 from thfuse_sam.errors import DownloadError, UsageError
 from thfuse_sam.files import file_sha256, make_directory, partial_path, write_text
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # The system's refusals, which are not the archive's fault.
 _REFUSALS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
@@ -69,7 +69,7 @@ def fetch(known: KnownSet) -> Path:
         # Only after the archive has proved readable: a login page must not become what is expected.
         digest = file_sha256(archive)
         write_text(hash_file, digest + "\n")
-        logger.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, digest, hash_file)
+        log.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, digest, hash_file)
     return target / known.folder
 
 
@@ -78,7 +78,7 @@ def _kept_hash(path: Path) -> str | None:
 
 
 def _download(known: KnownSet, archive: Path, expected: str | None, hash_file: Path) -> None:
-    logger.info("%s: downloading %s (%s)", known.name, known.url, known.terms)
+    log.info("%s: downloading %s (%s)", known.name, known.url, known.terms)
     archive.unlink(missing_ok=True)
     try:
         download(known.url, archive, expected)

@@ -32,7 +32,7 @@ from thfuse_sam.errors import UsageError
 from thfuse_sam.images import read_visible
 from thfuse_sam.plain_yaml import read_yaml
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CROP_FOREGROUND = "crop_foreground"
 _TRAIN_KEYS = ("data_dir", "bg_paths", "w_aug", "aug_details", "percentage")
@@ -175,7 +175,7 @@ def _part(item: Any, open_folder: OpenFolder, where: str) -> Part:
     backgrounds = _backgrounds(item.get("bg_paths"), where)
     paste = _probability(item.get("w_aug"), where) if details else 0.0
     if paste and not backgrounds:
-        logger.warning("%s: %s needs bg_paths; the samples of %s stay as they are", where, CROP_FOREGROUND, folder)
+        log.warning("%s: %s needs bg_paths; the samples of %s stay as they are", where, CROP_FOREGROUND, folder)
     return Part(folder.name or str(folder), open_folder(folder), float(percentage), paste, backgrounds)
 
 
