@@ -322,7 +322,7 @@ def read_options(content: bytes, folder: Path) -> None:
         argv = shlex.split(content.decode("utf-8", "replace"))
     except ValueError:
         argv = content.decode("utf-8", "replace").split()
-    parse_with_every_command([word for word in argv if not word.startswith("--config")])
+    parse_with_every_command([word for word in argv if not word.startswith(("--config", "-c"))])
 
 
 def option_seeds(folder: Path) -> list[bytes]:
