@@ -6,7 +6,6 @@ its own time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -96,17 +95,6 @@ class RegionOracle:
         return regions
 
 
-@dataclass(frozen=True)
-class _OraclePoints:
-    predicted_ious: Tensor
-    oracle_logits: Tensor  # Nx3xLxL
-    real: DecodedPoints
-
-    def logits(self, indices: Tensor) -> Tensor:
-        real = self.real.logits(indices)  # for its cost and its shape
-        return self.oracle_logits.flatten(0, 1)[indices, : real.shape[1], : real.shape[2]]
-
-
 class OracleDecoder:
     """Runs a decoder of ours and puts the oracle's output in place of its."""
 
@@ -117,10 +105,15 @@ class OracleDecoder:
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
         return self._decoder.prepare(features, input_size)
 
-    def decode(self, context: Any, points: Tensor) -> _OraclePoints:
+    def decode(self, context: Any, points: Tensor) -> DecodedPoints:
         real = self._decoder.decode(context, points)
-        logits, predicted_ious = self._oracle(points)
-        return _OraclePoints(predicted_ious, logits, real)
+        oracle_logits, predicted_ious = self._oracle(points)
+
+        def logits(indices: Tensor) -> Tensor:
+            _, rows, columns = real.logits(indices).shape  # computed for its cost and its shape
+            return oracle_logits.flatten(0, 1)[indices, :rows, :columns]
+
+        return DecodedPoints(predicted_ious, logits)
 
 
 def stock_masks(sam: Sam, image: npt.NDArray[np.uint8], oracle: RegionOracle, settings: dict[str, Any]) -> list[Any]:

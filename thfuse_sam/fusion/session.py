@@ -21,7 +21,7 @@ from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.options.session import LimitSettings
-from thfuse_sam.sam.decoder import DecodedPoints, Decoder, EagerPoints
+from thfuse_sam.sam.decoder import DecodedPoints, Decoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
 
@@ -72,7 +72,7 @@ class RememberedPoints:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._context: Any = None
-        self._decoded: dict[bytes, EagerPoints] = {}
+        self._decoded: dict[bytes, DecodedPoints] = {}
 
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
         if self._context is None:
@@ -83,9 +83,8 @@ class RememberedPoints:
         key = points.cpu().numpy().tobytes()
         if key not in self._decoded:
             decoded = self._decoder.decode(context, points)
-            shape = decoded.predicted_ious.shape
-            logits = decoded.logits(torch.arange(shape.numel(), device=points.device))
-            self._decoded[key] = EagerPoints(decoded.predicted_ious, logits.unflatten(0, shape))
+            logits = decoded.logits(torch.arange(decoded.predicted_ious.numel(), device=points.device))
+            self._decoded[key] = DecodedPoints(decoded.predicted_ious, lambda indices: logits[indices])
         return self._decoded[key]
 
 

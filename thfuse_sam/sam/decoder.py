@@ -19,6 +19,7 @@ tokens, `keys` the image tokens, and `image_pe` is the encoding of their positio
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,23 +33,17 @@ from torch.nn import functional as F
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
 
 
-class DecodedPoints(Protocol):
-    """The masks of N points; the logits are computed when they are asked for."""
+@dataclass(frozen=True)
+class DecodedPoints:
+    """The masks of N points, M of each.
 
-    @property
-    def predicted_ious(self) -> Tensor:
-        """NxM float32."""
+    `logits` computes those of K of the N * M masks when they are asked for. It takes their indices, prompt * M + mask:
+    K int64, ascending, on the decoder's device. It returns float32 Kxrxc, a fourth of the encoder's resolution; rows
+    and columns at the end that hold nothing but padding may be left out.
+    """
 
-    def logits(self, indices: Tensor) -> Tensor:
-        """Logits of some of the N * M masks.
-
-        Args:
-            indices: K int64, ascending, on the decoder's device: prompt * M + mask.
-
-        Returns:
-            float32 Kxrxc, a fourth of the encoder's resolution; rows and columns at the end that hold nothing but
-            padding may be left out.
-        """
+    predicted_ious: Tensor  # NxM float32
+    logits: Callable[[Tensor], Tensor]
 
 
 class Decoder(Protocol):
@@ -71,17 +66,6 @@ class Decoder(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class EagerPoints:
-    """Decoded points whose logits have all been computed."""
-
-    predicted_ious: Tensor  # NxM float32
-    masks: Tensor  # NxMxrxc float32
-
-    def logits(self, indices: Tensor) -> Tensor:
-        return self.masks.flatten(0, 1)[indices]
-
-
 class ReferenceDecoder:
     """The model's own decoder, whatever it is.
 
@@ -96,7 +80,7 @@ class ReferenceDecoder:
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Tensor:
         return features
 
-    def decode(self, context: Tensor, points: Tensor) -> EagerPoints:
+    def decode(self, context: Tensor, points: Tensor) -> DecodedPoints:
         sparse, dense = _embed_points(self._sam, points)
         half = self._dtype != torch.float32
         with torch.autocast(points.device.type, dtype=self._dtype, enabled=half, cache_enabled=False):
@@ -107,7 +91,8 @@ class ReferenceDecoder:
                 dense_prompt_embeddings=dense,
                 multimask_output=True,
             )
-        return EagerPoints(predicted_ious.float(), logits.float())
+        masks = logits.float().flatten(0, 1)
+        return DecodedPoints(predicted_ious.float(), lambda indices: masks[indices])
 
 
 @dataclass(frozen=True)
@@ -122,34 +107,6 @@ class ImageContext:
     upsample: "_Upsampling"
     grid: tuple[int, int]  # h, w
     unpadded: tuple[int, int]  # the rows and columns of `grid` that logits are computed for
-
-
-@dataclass(frozen=True)
-class LazyPoints:
-    """Decoded points whose logits are computed on demand."""
-
-    predicted_ious: Tensor  # NxM float32
-    _keys: Tensor  # NxTxC
-    _hyper_in: Tensor  # NxMxC/8: weights of the upsampled channels in each mask
-    _context: ImageContext
-
-    def logits(self, indices: Tensor) -> Tensor:
-        rows, columns = self._context.unpadded
-        masks = self._hyper_in.shape[1]
-        prompts = indices // masks
-        size = LOGITS_PER_TOKEN * rows, LOGITS_PER_TOKEN * columns
-        logits = self._keys.new_empty((len(indices), *size), dtype=torch.float32)
-        unpadded = self._keys.unflatten(1, self._context.grid)[:, :rows, :columns]
-        # One prompt after the other on a CPU, because its cache holds no more.
-        group = min(len(indices), 1) if indices.device.type == "cpu" else len(indices)
-        for chosen in prompts.unique().split(group) if group else ():
-            keys = unpadded[chosen] if group > 1 else unpadded[int(chosen), None]  # without a copy
-            upsampled = self._context.upsample(keys.flatten(1, 2))
-            shuffled = _pixel_shuffle(upsampled @ self._hyper_in[chosen].to(upsampled.dtype).mT, rows, columns)
-            of_chosen = torch.isin(prompts, chosen)
-            position = torch.searchsorted(chosen, prompts[of_chosen]) * masks + indices[of_chosen] % masks
-            logits[of_chosen] = shuffled.flatten(0, 1)[position]
-        return logits
 
 
 class PointDecoder:
@@ -181,41 +138,12 @@ class PointDecoder:
             and all(type(module) is nn.Linear for attention in attentions for module in attention.children())
         )
 
-    def prepare(self, features: Tensor, input_size: tuple[int, int]) -> ImageContext:
-        unpadded = tuple(
-            _tokens_of_logits(pixels, tokens) for pixels, tokens in zip(input_size, features.shape[-2:], strict=True)
-        )
-        return self._prepare(features, self._sam.prompt_encoder.get_dense_pe(), unpadded)
-
-    def decode(self, context: ImageContext, points: Tensor) -> LazyPoints:
-        sparse, _ = _embed_points(self._sam, points)
-        predicted_ious, hyper_in, keys = self._decode(context, sparse)
-        # The first mask is for prompts that leave no choice; the generator uses the others.
-        return LazyPoints(predicted_ious[:, 1:].float(), keys, hyper_in[:, 1:], context)
-
-    def decode_all(self, features: Tensor, image_pe: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
-        """All masks of N prompts on one image, the single one and the three, with gradients.
-
-        Args:
-            features: embedding of the image or of a crop of it, 1xCxhxw.
-            image_pe: encoded positions of its tokens, float32 1xCxhxw.
-            sparse: sparse prompt embeddings, float32 NxKxC.
-
-        Returns:
-            logits float32 NxMx4hx4w and predicted IoUs float32 NxM.
-        """
-        height, width = features.shape[-2:]
-        context = self._prepare(features, image_pe, (height, width))
-        predicted_ious, hyper_in, keys = self._decode(context, sparse)
-        upsampled = context.upsample(keys)
-        return _pixel_shuffle(upsampled @ hyper_in.to(upsampled.dtype).mT, height, width), predicted_ious
-
-    def _prepare(self, features: Tensor, image_pe: Tensor, unpadded: tuple[int, ...]) -> ImageContext:
-        """The context of an embedding and the encoded positions of its tokens, both 1xCxhxw."""
+    def prepare(self, features: Tensor, input_size: tuple[int, int], image_pe: Tensor | None = None) -> ImageContext:
+        """As `Decoder.prepare`; `image_pe`: encoded positions of the tokens, 1xCxhxw; None: of the whole input."""
         transformer = self._sam.mask_decoder.transformer
-        rows, columns = unpadded
+        height, width = features.shape[-2:]
+        image_pe = _flatten(self._sam.prompt_encoder.get_dense_pe() if image_pe is None else image_pe)
         keys = _flatten(features.float()) + self._sam.prompt_encoder.no_mask_embed.weight
-        image_pe = _flatten(image_pe)
         keys_with_pe = keys + image_pe
         to_image = transformer.layers[0].cross_attn_token_to_image
         to_token = transformer.layers[0].cross_attn_image_to_token
@@ -227,9 +155,29 @@ class PointDecoder:
             token_to_image_v=_heads(to_image.v_proj(keys), to_image).contiguous().to(self._dtype),
             image_to_token_q=_heads(scaled_q, to_token).mT.contiguous().to(self._dtype),
             upsample=_Upsampling.of(self._sam.mask_decoder, self._dtype),
-            grid=(features.shape[-2], features.shape[-1]),
-            unpadded=(rows, columns),
+            grid=(height, width),
+            unpadded=(_tokens_of_logits(input_size[0], height), _tokens_of_logits(input_size[1], width)),
         )
+
+    def decode(self, context: ImageContext, points: Tensor) -> DecodedPoints:
+        sparse, _ = _embed_points(self._sam, points)
+        predicted_ious, hyper_in, keys = self._decode(context, sparse)
+        # The first mask is for prompts that leave no choice; the generator uses the others.
+        return DecodedPoints(predicted_ious[:, 1:].float(), functools.partial(_logits, context, keys, hyper_in[:, 1:]))
+
+    def decode_all(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor]:
+        """All masks of N prompts, the single one and the three, with gradients.
+
+        Args:
+            context: of an image, or of a crop of one, without padding.
+            sparse: sparse prompt embeddings, float32 NxKxC.
+
+        Returns:
+            logits float32 NxMx4hx4w and predicted IoUs float32 NxM.
+        """
+        predicted_ious, hyper_in, keys = self._decode(context, sparse)
+        upsampled = context.upsample(keys)
+        return _pixel_shuffle(upsampled @ hyper_in.to(upsampled.dtype).mT, *context.grid), predicted_ious
 
     def _decode(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sparse prompt embeddings NxKxC -> predicted IoUs NxM, `hyper_in` NxMxC/8, image tokens NxTxC."""
@@ -301,6 +249,31 @@ class _Upsampling:
         return x.view(len(keys), LOGITS_PER_TOKEN**2 * keys.shape[1], -1)
 
 
+def _logits(context: ImageContext, keys: Tensor, hyper_in: Tensor, indices: Tensor) -> Tensor:
+    """Of N prompts the logits of some masks, see `DecodedPoints`.
+
+    Args:
+        keys: image tokens of each prompt, NxTxC.
+        hyper_in: weights of the upsampled channels in each mask, NxMxC/8.
+    """
+    rows, columns = context.unpadded
+    masks = hyper_in.shape[1]
+    prompts = indices // masks
+    size = LOGITS_PER_TOKEN * rows, LOGITS_PER_TOKEN * columns
+    logits = keys.new_empty((len(indices), *size), dtype=torch.float32)
+    unpadded = keys.unflatten(1, context.grid)[:, :rows, :columns]
+    # One prompt after the other on a CPU, because its cache holds no more.
+    group = min(len(indices), 1) if indices.device.type == "cpu" else len(indices)
+    for chosen in prompts.unique().split(group) if group else ():
+        tokens = unpadded[chosen] if group > 1 else unpadded[int(chosen), None]  # without a copy
+        upsampled = context.upsample(tokens.flatten(1, 2))
+        shuffled = _pixel_shuffle(upsampled @ hyper_in[chosen].to(upsampled.dtype).mT, rows, columns)
+        of_chosen = torch.isin(prompts, chosen)
+        position = torch.searchsorted(chosen, prompts[of_chosen]) * masks + indices[of_chosen] % masks
+        logits[of_chosen] = shuffled.flatten(0, 1)[position]
+    return logits
+
+
 def _attend_to_context(attention: Attention, queries: Tensor, context: ImageContext) -> Tensor:
     """Attention of the prompts' tokens (NxLxC) to the image tokens that all prompts share: NxLxC."""
     count, length, _ = queries.shape
@@ -317,11 +290,12 @@ def _attend_to_image(attention: Attention, queries: Tensor, keys: Tensor, keys_w
     heads = attention.num_heads
     q = _heads(attention.q_proj(queries) * _scale(attention), attention)
     # The bias of the keys adds the same to all scores of a token, which changes nothing in the softmax.
-    folded = _per_head(q, _head_weights(attention.k_proj.weight, heads)).flatten(1, 2)
+    folded = _per_head(q, attention.k_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2)
     weights = torch.softmax(torch.bmm(folded.to(keys.dtype), keys_with_pe.mT), dim=-1)
     mixed = torch.bmm(weights, keys).float().view(count, heads, length, channels)
     # The weights sum to one, so the bias of the values is added as it is.
-    v = _per_head(mixed, _head_weights(attention.v_proj.weight, heads).mT) + attention.v_proj.bias.view(heads, 1, -1)
+    v_weights = attention.v_proj.weight.unflatten(0, (heads, -1)).mT
+    v = _per_head(mixed, v_weights) + attention.v_proj.bias.view(heads, 1, -1)
     return attention.out_proj(v.transpose(1, 2).flatten(2))
 
 
@@ -337,7 +311,7 @@ def _weights_of_image(attention: Attention, keys_with_pe: Tensor, k: Tensor) -> 
     """Attention weights of each prompt's image tokens (NxTxC) over its own tokens (`k` NxHxLxD): NxHLxT."""
     count, heads, length, _ = k.shape
     k = k * _scale(attention)
-    folded = _per_head(k, _head_weights(attention.q_proj.weight, heads)).flatten(1, 2).to(keys_with_pe.dtype)
+    folded = _per_head(k, attention.q_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2).to(keys_with_pe.dtype)
     bias = _per_head(k, attention.q_proj.bias.view(heads, -1, 1)).flatten(1, 2).to(keys_with_pe.dtype)
     scores = torch.baddbmm(bias, folded, keys_with_pe.mT).view(count, heads, length, -1)
     # Over a dimension that is not the last one, which is many times as fast for so few tokens.
@@ -369,11 +343,6 @@ def _flatten(features: Tensor) -> Tensor:
 def _heads(x: Tensor, attention: Attention) -> Tensor:
     """...xLx(H*D) -> ...xHxLxD."""
     return x.unflatten(-1, (attention.num_heads, -1)).transpose(-3, -2)
-
-
-def _head_weights(weight: Tensor, heads: int) -> Tensor:
-    """Weight (H*D)xC of a projection -> HxDxC."""
-    return weight.unflatten(0, (heads, -1))
 
 
 def _per_head(x: Tensor, weights: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ def decode_crops(
         by_point, _ = sam.prompt_encoder(points=labelled, boxes=None, masks=None)
         by_box, _ = sam.prompt_encoder(points=None, boxes=boxes[index] + shift.repeat(2), masks=None)
         crop_pe = image_pe[..., y : y + height, x : x + width]
-        outputs.append(decoder.decode_all(embeddings[index, None], crop_pe, torch.cat([by_point, by_box])))
+        context = decoder.prepare(embeddings[index, None], (PATCH_SIZE * height, PATCH_SIZE * width), crop_pe)
+        outputs.append(decoder.decode_all(context, torch.cat([by_point, by_box])))
     logits, ious = zip(*outputs, strict=True)
     return torch.stack(logits), torch.stack(ious)
 
