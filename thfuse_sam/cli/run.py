@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 import thfuse_sam
 from thfuse_sam.cli.parser import CommandLine, CommandParser, spell_options
 from thfuse_sam.errors import ThFuseError
@@ -120,11 +118,15 @@ class _BesideProgressBars(logging.Handler):
     """Writes log lines to stderr above any progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
         tqdm.write(spell_options(self.format(record)), file=sys.stderr)
 
 
 def show_log_lines(*, debug: bool = False) -> None:
     """Show the package's log lines on stderr; of several processes of a run, only the first one's, and errors."""
+    from tqdm import tqdm  # not needed for help and wrong options, and slow to import beside what they need
+
     package = logging.getLogger(thfuse_sam.__name__)
     is_first = "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
     package.setLevel(logging.DEBUG if debug else logging.INFO if is_first else logging.ERROR)
