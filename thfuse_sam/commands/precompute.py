@@ -282,7 +282,7 @@ def _with_precision(
     meant = {resolve_precision(settings.precision, torch.device(device)) for device in devices}
     if len(meant) > 1:
         raise OptionError("precision", AUTO, f"means {' and '.join(sorted(meant))} on these devices; give one of them")
-    return dataclasses.replace(settings, precision=meant.pop())  # type: ignore[arg-type]
+    return dataclasses.replace(settings, precision=meant.pop())
 
 
 def _plan(

@@ -1,14 +1,16 @@
 """Which number format the option `precision` means on a device."""
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import torch
+
+from thfuse_sam.precision import Precision
 
 log = logging.getLogger(__name__)
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
+def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
     """The one of `PRECISIONS` that `name` means on `device`.
 
     "auto" means 16 bits where the hardware multiplies such matrices faster than those of 32 bits, and fp32 elsewhere.
@@ -22,7 +24,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _fast_half_precision(device: torch.device) -> str | None:
+def _fast_half_precision(device: torch.device) -> Precision | None:
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         # Tensor cores came with 7.0, in bf16 with 8.0, which keeps fp32's range.
