@@ -1,5 +1,6 @@
 """Annotated images that tests of fine-tuning share: bright rectangles on noise, and a small random model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,6 @@ class FakeObjects(SegmentationDataset):
     def __len__(self) -> int:
         return self.count
 
-    def image_path(self, index: int) -> Path | None:
-        return Path(f"image{index}.png") if self.on_disk else None
-
     def __getitem__(self, index: int) -> SegmentationSample:
         self.reads += 1
         random = np.random.default_rng(index)
@@ -41,7 +39,8 @@ class FakeObjects(SegmentationDataset):
             mask[top : top + height // 3, left : left + width // 3] = True
             image[mask] = (60 * number + 20, 200, 255 - 60 * number)
             masks[number] = mask
-        return SegmentationSample.from_masks(f"image{index}", image, masks)
+        sample = SegmentationSample.from_masks(f"image{index}", image, masks)
+        return replace(sample, source=Path(f"image{index}.png") if self.on_disk else None)
 
 
 def write_base(path: Path, size: int = 64) -> ResolvedSam:

@@ -160,6 +160,24 @@ def test_every_image_and_object_of_a_batch_counts(base: ResolvedSam) -> None:
     assert sorted(index for indices, _ in sample.groups for index in indices.tolist()) == [0, 1, 2]
 
 
+def test_seed_epoch_and_index_decide_what_is_flipped(tmp_path: Path) -> None:
+    def pattern(flip: float, seed: int = 1, epoch: int = 0) -> list[bool]:
+        cache = EmbeddingCache(tmp_path, "signature")
+        samples = PromptedSamples(
+            FakeObjects(40), 64, PromptMix(box=1.0), n_objects=1, seed=seed, flip=flip, cache=cache
+        )
+        samples.set_epoch(epoch)
+        assert all(samples[index].key is None for index in (0, 1, 2)), "half of the images are not those in the files"
+        return [not torch.equal(samples[index].image, plain[index].image) for index in range(40)]
+
+    plain = PromptedSamples(FakeObjects(40), 64, PromptMix(box=1.0), n_objects=1, seed=1)
+    first = pattern(0.5)
+    assert 10 < sum(first) < 30
+    assert pattern(0.5) == first != pattern(0.5, seed=2)
+    assert pattern(0.5, epoch=1) != first
+    assert sum(pattern(1.0)) == 40
+
+
 def test_objects_of_an_image_are_bounded_and_drawn_anew_each_epoch() -> None:
     samples = PromptedSamples(FakeObjects(), 64, PromptMix(box=1.0), n_objects=1, seed=0)
     seen = set()

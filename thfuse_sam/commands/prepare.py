@@ -88,7 +88,7 @@ def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) 
     try:
         for index in tqdm(range(len(dataset)), f"writing {folder}", disable=None, leave=False):
             sample = dataset[index]
-            writer.add(sample, dataset.image_path(index))
+            writer.add(sample)
             classes.update(sample.categories.values())
             objects += len(sample.object_ids)
             if index in drawn:

@@ -139,7 +139,7 @@ def predict_objects(
     sample = dataset[index]
     ids = sample.object_ids
     frame = Frame.of(sample.shape, sam.image_encoder.img_size)
-    embedding, key = find_embedding(dataset, index, sample, cache)
+    embedding, key = find_embedding(sample, cache)
     if embedding is None:
         embedding = encode(sam, [resize_image(sample.image, frame)])[0]
         if cache is not None and key is not None:

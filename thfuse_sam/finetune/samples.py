@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thfuse_sam.datasets.prompts import ObjectPrompt, PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
+from thfuse_sam.datasets.segmentation.augment import flipped
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import PromptTensors, low_resolution_targets, mask_prompts
@@ -42,14 +43,17 @@ class PromptedSamples:
         *,
         n_objects: int,
         seed: int,
+        flip: float = 0.0,
         cache: EmbeddingCache | None = None,
     ) -> None:
         """`img_size`: side of the encoder's input in pixels.
 
         `n_objects`: most objects of an image in one step; of more, some are drawn by chance in every epoch.
+        `flip`: probability, in [0, 1], that an image is mirrored left to right; above 0 no embedding is kept.
         """
         self.dataset, self.img_size, self.mix = dataset, img_size, mix
-        self.n_objects, self.seed, self.cache = n_objects, seed, cache
+        self.n_objects, self.seed, self.flip = n_objects, seed, flip
+        self.cache = None if flip else cache
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -62,6 +66,8 @@ class PromptedSamples:
     def __getitem__(self, index: int) -> TrainingSample:
         sample = self.dataset[index]
         seed = (self.seed, self._epoch, index)
+        if np.random.default_rng(seed).random() < self.flip:
+            sample = flipped(sample)
         rng = np.random.default_rng(seed)
         ids = list(sample.object_ids)
         if len(ids) > self.n_objects:
@@ -69,7 +75,7 @@ class PromptedSamples:
         frame = Frame.of(sample.shape, self.img_size)
         prompts = sample_prompts(sample, ids, self.mix, rng)
         targets, valid = low_resolution_targets(object_masks(sample, ids), frame)
-        embedding, key = find_embedding(self.dataset, index, sample, self.cache)
+        embedding, key = find_embedding(sample, self.cache)
         return TrainingSample(
             name=sample.name,
             image=resize_image(sample.image, frame) if embedding is None else None,
@@ -87,11 +93,9 @@ def object_masks(sample: SegmentationSample, object_ids: Sequence[int]) -> npt.N
     return np.stack([sample.mask(object_id) for object_id in object_ids])
 
 
-def find_embedding(
-    dataset: SegmentationDataset, index: int, sample: SegmentationSample, cache: EmbeddingCache | None
-) -> tuple[Tensor | None, str | None]:
+def find_embedding(sample: SegmentationSample, cache: EmbeddingCache | None) -> tuple[Tensor | None, str | None]:
     """The embedding of a sample, where the cache has it, and the key to keep it under; None: not worth keeping."""
-    if cache is None or dataset.image_path(index) is None:  # an image that chance composed is never met again
+    if cache is None or sample.source is None:  # an image that chance composed is never met again
         return None, None
     key = cache.key(sample.image)
     return cache.load(key), key

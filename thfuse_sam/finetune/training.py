@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import SegmentationDataset
-from thfuse_sam.datasets.segmentation.augment import FlippedDataset
 from thfuse_sam.files import write_json
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.finetune.evaluation import Results, evaluate_sam, mean_iou
@@ -70,10 +69,14 @@ class FinetuneTask(TrainingTask):
         if cache is not None and not adaptation.encoder_is_fixed:
             raise ValueError("embeddings of an encoder in training cannot be kept")
         prepare(sam, adaptation)
-        if settings.flip:
-            train_set = FlippedDataset(train_set, settings.flip, settings.seed)
         samples = PromptedSamples(
-            train_set, sam.image_encoder.img_size, mix, n_objects=settings.n_objects, seed=settings.seed, cache=cache
+            train_set,
+            sam.image_encoder.img_size,
+            mix,
+            n_objects=settings.n_objects,
+            seed=settings.seed,
+            flip=settings.flip or 0.0,
+            cache=cache,
         )
         lora = None if adaptation.lora is None else asdict(adaptation.lora)
         spec = NetworkSettings(

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from thfuse_sam.datasets.segmentation.augment import FlippedDataset, crop_foreground, flipped
-from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
+from thfuse_sam.datasets.segmentation.augment import crop_foreground, flipped
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 
 
@@ -20,44 +19,12 @@ def sample() -> SegmentationSample:
     return SegmentationSample.from_masks("s", image, {1: large, 2: small}, {1: "a", 2: "b"})
 
 
-class Listed(SegmentationDataset):
-    """A data set of one sample many times."""
-
-    def __init__(self, sample: SegmentationSample, count: int) -> None:
-        self.sample, self.count = sample, count
-
-    @property
-    def names(self) -> list[str]:
-        return [f"{index}" for index in range(self.count)]
-
-    def __getitem__(self, index: int) -> SegmentationSample:
-        return self.sample
-
-    def image_path(self, index: int) -> None:
-        return None
-
-
 def test_flip_turns_image_labels_and_hidden_parts(sample: SegmentationSample) -> None:
     turned = flipped(sample)
     assert np.array_equal(turned.image, sample.image[:, ::-1])
     assert turned.object_ids == (1, 2) and turned.categories == sample.categories
     for number in (1, 2):
         assert np.array_equal(turned.mask(number), sample.mask(number)[:, ::-1])
-
-
-def test_seed_epoch_and_index_decide_what_is_flipped(sample: SegmentationSample) -> None:
-    def pattern(dataset: FlippedDataset) -> list[bool]:
-        return [not np.array_equal(dataset[index].image, sample.image) for index in range(len(dataset))]
-
-    one, again, other = (FlippedDataset(Listed(sample, 40), 0.5, seed) for seed in (1, 1, 2))
-    first = pattern(one)
-    assert 10 < sum(first) < 30
-    assert pattern(again) == first != pattern(other)
-    one.set_epoch(1)
-    assert pattern(one) != first
-    assert one.names == Listed(sample, 40).names
-    assert sum(pattern(FlippedDataset(Listed(sample, 40), 1.0))) == 40
-    assert one.image_path(0) is None, "half of the images are not those in the files"
 
 
 def test_pasting_keeps_overlaps_and_size(sample: SegmentationSample) -> None:

@@ -66,7 +66,7 @@ def test_foreground_is_pasted_onto_backgrounds(sets: Path) -> None:
     drawn = mixture(sets, {"train": [part]})
     for index in range(3):
         sample = drawn[index]
-        assert drawn.image_path(index) is None
+        assert sample.source is None
         assert sample.image.shape == (24, 32, 3) and sample.object_ids == (1,)
         outside = sample.image[~sample.mask(1)]
         assert (outside == (0, 0, 255)).all(), "nothing but the labelled foreground is pasted"
@@ -84,7 +84,7 @@ def test_one_sample_stays_the_same_in_every_epoch(sets: Path) -> None:
     first = one[0]
     one.set_epoch(1)
     assert np.array_equal(one[0].image, first.image) and one.names == [first.name]
-    assert len(list(one)) == len(one) == 1 and one.image_path(0) is None, "a composed image is not one in a file"
+    assert len(list(one)) == len(one) == 1 and one[0].source is None, "a composed image is not one in a file"
 
 
 def test_w_aug_true_pastes_some(sets: Path) -> None:
@@ -92,14 +92,14 @@ def test_w_aug_true_pastes_some(sets: Path) -> None:
         sets, "cracks", w_aug=True, aug_details=["crop_foreground"], bg_paths=[str(sets / "backgrounds")], percentage=4
     )
     drawn = mixture(sets, {"train": [part]})
-    pasted = sum(drawn.image_path(index) is None for index in range(40))
+    pasted = sum(drawn[index].source is None for index in range(40))
     assert 10 < pasted < 30
 
 
 @pytest.mark.parametrize("more", [{}, {"bg_paths": None}, {"bg_paths": []}])
 def test_backgrounds_may_be_absent(sets: Path, more: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     drawn = mixture(sets, {"train": [train_set(sets, "people", w_aug=True, aug_details=["crop_foreground"], **more)]})
-    assert len(drawn) == 2 and drawn.image_path(0) is not None and drawn[0].object_ids == (1,)
+    assert len(drawn) == 2 and drawn[0].source is not None and drawn[0].object_ids == (1,)
     assert "needs bg_paths" in caplog.text
 
 
@@ -121,7 +121,7 @@ def test_without_test_set_each_set_is_split(sets: Path) -> None:
     train, val = mixture(sets, {"train": [part, train_set(sets, "people")]}).split(0.5, 0)
     assert len(train) == 5 * 2 + 1 and len(val) == 5 + 1
     assert not set(train.names) & set(val.names)
-    assert all(val.image_path(index) is not None for index in range(len(val))), "validation images are unchanged"
+    assert all(val[index].source is not None for index in range(len(val))), "validation images are unchanged"
 
 
 BAD = {

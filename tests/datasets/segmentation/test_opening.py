@@ -50,7 +50,7 @@ def test_split_is_decided_by_seed_and_covers_all(mask_pairs: Write) -> None:
     assert dataset.split(0.3, seed=1)[1].names == val.names
     assert any(dataset.split(0.3, seed=seed)[1].names != val.names for seed in range(2, 5))
     assert val[1].name == val.names[1]
-    assert val.image_path(1) == dataset.image_path(dataset.names.index(val.names[1]))
+    assert val[1].source == dataset[dataset.names.index(val.names[1])].source is not None
 
 
 def test_split_keeps_a_sample_on_both_sides(mask_pairs: Write) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,7 @@ class AnnotatedImages(SegmentationDataset):
         sample = select_objects(entry.read(), self._labels, self._merge)
         if sample is None:  # it had one when the set was opened
             raise SampleError(f"{entry.image_path}: no object of the labels asked for is left; open the set again")
-        return sample
-
-    def image_path(self, index: int) -> Path | None:
-        return self._entries[index].image_path
+        return replace(sample, source=entry.image_path)
 
 
 def select_objects(

@@ -2,54 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.epoch_random import EpochRandom
-from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 
 _PASTE_SCALES = (0.75, 1.25)  # of a pasted foreground; more would tear thin objects
 
 
-class FlippedDataset(SegmentationDataset):
-    """`dataset` with some of its samples mirrored left to right; the seed, the epoch and the index decide which."""
-
-    def __init__(self, dataset: SegmentationDataset, probability: float, seed: int = 0) -> None:
-        """`probability`: of a mirror image, in [0, 1]."""
-        self._dataset, self._probability = dataset, probability
-        self._random = EpochRandom(seed)
-
-    @property
-    def names(self) -> list[str]:
-        return self._dataset.names
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> SegmentationSample:
-        sample = self._dataset[index]
-        return flipped(sample) if self._random.generator(index).random() < self._probability else sample
-
-    def image_path(self, index: int) -> Path | None:
-        return None
-
-    def set_epoch(self, epoch: int) -> None:
-        self._random.set_epoch(epoch)
-        self._dataset.set_epoch(epoch)
-
-
 def flipped(sample: SegmentationSample) -> SegmentationSample:
-    """`sample` mirrored left to right, image and masks alike."""
+    """`sample` mirrored left to right, image and masks alike; its image is in no file."""
     return replace(
         sample,
         image=np.ascontiguousarray(sample.image[:, ::-1]),
         labels=np.ascontiguousarray(sample.labels[:, ::-1]),
         overlapped={number: np.ascontiguousarray(mask[:, ::-1]) for number, mask in sample.overlapped.items()},
+        source=None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.datasets.splits import held_out
@@ -20,13 +19,6 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> SegmentationSample:
         """Raises SampleError, ImageReadError or MaskReadError where the files are bad; IndexError past the end."""
-
-    @abstractmethod
-    def image_path(self, index: int) -> Path | None:
-        """The file whose bytes decide the image: an image, or a JSON file that embeds one.
-
-        None where chance decides it too (a composed image): such a sample's embedding is not worth keeping.
-        """
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,14 +56,8 @@ class Subset(SegmentationDataset):
         names = self._dataset.names
         return [names[index] for index in self._indices]
 
-    def __len__(self) -> int:
-        return len(self._indices)
-
     def __getitem__(self, index: int) -> SegmentationSample:
         return self._dataset[self._indices[index]]
-
-    def image_path(self, index: int) -> Path | None:
-        return self._dataset.image_path(self._indices[index])
 
     def set_epoch(self, epoch: int) -> None:
         self._dataset.set_epoch(epoch)
@@ -81,7 +67,7 @@ class OneSample(SegmentationDataset):
     """The first sample of `dataset`, the same in every epoch, also where the data set draws by chance."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
-        self._sample, self._image_path = dataset[0], dataset.image_path(0)
+        self._sample = dataset[0]
 
     @property
     def names(self) -> list[str]:
@@ -89,6 +75,3 @@ class OneSample(SegmentationDataset):
 
     def __getitem__(self, index: int) -> SegmentationSample:
         return [self._sample][index]
-
-    def image_path(self, index: int) -> Path | None:
-        return self._image_path

@@ -84,18 +84,15 @@ class Mixture(SegmentationDataset):
 
     def __getitem__(self, index: int) -> SegmentationSample:
         number, own_index = self._order()[index]
-        part, rng = self._parts[number], self._generator(index)
+        part = self._parts[number]
+        # The second number keeps these choices apart from the draws of samples.
+        rng = self._random.generator(index, 1)
         sample = part.dataset[own_index]
         sample = replace(sample, name=f"{part.name}/{sample.name}")
-        if not self._pastes(part, rng):
+        if not part.backgrounds or float(rng.random()) >= part.paste:
             return sample
         background = part.backgrounds[int(rng.integers(len(part.backgrounds)))]
         return crop_foreground(sample, read_visible(background), rng)
-
-    def image_path(self, index: int) -> Path | None:
-        number, own_index = self._order()[index]
-        part = self._parts[number]
-        return None if self._pastes(part, self._generator(index)) else part.dataset.image_path(own_index)
 
     def set_epoch(self, epoch: int) -> None:
         self._random.set_epoch(epoch)
@@ -111,10 +108,6 @@ class Mixture(SegmentationDataset):
             val.append(Part(part.name, for_validation))
         return Mixture(train, None, self._seed), Mixture(val, None)
 
-    @staticmethod
-    def _pastes(part: Part, rng: np.random.Generator) -> bool:
-        return bool(part.backgrounds) and float(rng.random()) < part.paste
-
     def _order(self) -> list[tuple[int, int]]:
         """(number of the part, index in it) of each sample of this epoch."""
         epoch = self._random.epoch
@@ -126,10 +119,6 @@ class Mixture(SegmentationDataset):
             ]
             self._drawn = (epoch, order)
         return self._drawn[1]
-
-    def _generator(self, index: int) -> np.random.Generator:
-        # The second number keeps these choices apart from the draws of samples.
-        return self._random.generator(index, 1)
 
 
 def is_mixture(path: Path) -> bool:

@@ -35,9 +35,9 @@ class PreparedWriter:
         self._annotations: list[dict[str, Any]] = []
         self._categories: dict[str, int] = {}
 
-    def add(self, sample: SegmentationSample, image_path: Path | None) -> None:
-        """Write a sample; its image is copied from `image_path`, or written as PNG where that is no image file."""
-        file_name = self._write_image(sample, image_path)
+    def add(self, sample: SegmentationSample) -> None:
+        """Write a sample; its image is copied from its source, or written as PNG where that is no image file."""
+        file_name = self._write_image(sample)
         masks = [sample.mask(object_id) for object_id in sample.object_ids]
         write_mask(self._folder / MASKS / f"{sample.name}.npy", paint_label_map(masks, sample.shape))
         image_id = len(self._images) + 1
@@ -54,9 +54,9 @@ class PreparedWriter:
                 }
             )
 
-    def _write_image(self, sample: SegmentationSample, image_path: Path | None) -> str:
+    def _write_image(self, sample: SegmentationSample) -> str:
         """The path below `images/` of what was written."""
-        suffix, content = _stored_image(image_path) if image_path is not None else ("", b"")
+        suffix, content = _stored_image(sample.source) if sample.source is not None else ("", b"")
         file_name = sample.name + (suffix or ".png")
         if suffix:
             write_atomically(self._folder / IMAGES / file_name, lambda file: file.write(content))

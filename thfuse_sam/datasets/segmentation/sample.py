@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ class SegmentationSample:
         labels: int32 HxW; 0 is no object, k is object k. Smaller objects lie over larger ones.
         categories: class names of objects; objects of a set without class names are not in it.
         overlapped: bool HxW, the whole mask of each object of which `labels` shows a part only.
+        source: the file whose bytes decide the image: an image, or a JSON file that embeds one. None where chance
+            decides it too: the embedding of such an image is not worth keeping.
     """
 
     name: str
@@ -30,6 +33,7 @@ class SegmentationSample:
     labels: npt.NDArray[np.int32]
     categories: Mapping[int, str] = field(default_factory=dict)
     overlapped: Mapping[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    source: Path | None = None
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.image.shape[:2]:

@@ -79,7 +79,7 @@ def test_usual_layouts(tmp_path: Path, file: str, images: str) -> None:
     listed = [{"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}]
     path.write_text(json.dumps({"images": listed, "annotations": [annotation()], "categories": []}))
     assert open_segmentation_dataset(root).names == ["a"]
-    assert open_segmentation_dataset(path).image_path(0) == (root / images / "a.png").absolute()
+    assert open_segmentation_dataset(path)[0].source == (root / images / "a.png").absolute()
 
 
 BAD: dict[str, Any] = {

@@ -29,7 +29,7 @@ def test_polygons_become_objects_with_unbiased_areas(labelme: Write) -> None:
     assert sample.mask(1).sum() == 64 and sample.mask(1)[4:12, 4:12].all()
     assert sample.mask(2).sum() == 25
     assert np.array_equal(sample.image, read_visible(root / "images/one.png"))
-    assert dataset.image_path(0) == (root / "images/one.png").absolute()
+    assert dataset[0].source == (root / "images/one.png").absolute()
 
 
 def test_group_id_joins_shapes_of_one_label(labelme: Write) -> None:
@@ -93,7 +93,7 @@ def test_embedded_image_wins_and_needs_no_file(labelme: Write) -> None:
     (root / "images/one.png").unlink()
     dataset = open_segmentation_dataset(root)
     assert np.array_equal(dataset[0].image, picture(3))
-    assert dataset.image_path(0) == root / "annotations/one.json"
+    assert dataset[0].source == root / "annotations/one.json"
 
 
 def test_files_beside_images_in_several_folders(tmp_path: Path) -> None:

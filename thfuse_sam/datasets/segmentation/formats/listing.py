@@ -14,7 +14,7 @@ class Entry:
     """One annotated image on disk."""
 
     name: str  # path below its folder without suffix
-    image_path: Path  # see SegmentationDataset.image_path
+    image_path: Path  # the sample's `source`
     read: Callable[[], SegmentationSample]  # raises SampleError, ImageReadError or MaskReadError, naming the file
 
 
