@@ -179,13 +179,13 @@ def test_finetune_and_predict(annotated: Path, trained: list[str]) -> None:
 
 def test_train_nano(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)  # would last, and Hypothesis minds
-    argv = ["--scenes", "1", "--rendered", "scenes.joblib", "--image_size", "64", "--crop_size", "64", "--bf16"]
-    argv += ["--minutes", "0.02", "--batch_size", "2", "--prompts", "5", "--workers", "0"]
+    argv = ["--scenes", "1", "--rendered", "scenes.joblib", "--image_size", "64", "--crop_size", "64"]
+    argv += ["--minutes", "0.02", "--batch_size", "2", "--prompts", "5", "--num_workers", "0", "--precision", "bf16"]
+    argv += ["--epoch_images", "8"]
     argv += ["--threads", str(torch.get_num_threads())]
     with pretended_cuda() as backward:
-        assert train_nano.main([*argv, "--device", "cuda", "--output", "nano.safetensors"]) == 0
+        assert train_nano.main([*argv, "--device", "cuda", "--output_dir", "nano"]) == 0
     assert backward
     with pretended_cuda():
-        assert (
-            train_nano.main([*argv, "--device", "cuda", "--output", "b.safetensors", "--init", "nano.safetensors"]) == 0
-        )
+        init = ["--init", "nano/vit_nano.safetensors"]
+        assert train_nano.main([*argv, *init, "--device", "cuda", "--output_dir", "other"]) == 0

@@ -77,7 +77,7 @@ def _train(command: CommandLine[NanoOptions]) -> int:
     scenes = load_or_make(options.rendered, _rendered, range(FIRST_SCENE, FIRST_SCENE + options.scenes))
     print(f"{len(photos)} photos, {len(scenes)} scenes")
     set_seed(options.seed)
-    sam = build_vit_nano(options.image_size).to(device)
+    sam = build_vit_nano(options.image_size)
     task = NanoTask(sam, scenes, photos, options.part(NanoSettings))
     if options.init is not None:
         initialise(task.module, options.init)

@@ -92,7 +92,7 @@ def steps_within(minutes: float, task: NanoTask, device: torch.device) -> int:
     """How many optimiser steps of `task` take `minutes` on `device`, by the time of some steps of a copy."""
     settings = task.settings
     fabric = make_fabric(device, settings.precision)
-    model = copy.deepcopy(task.module)
+    model = copy.deepcopy(task.module).to(device)
     network, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters()))
     batches = EpochBatches(
         len(task.train_set), settings.batch_size, settings.seed, step_size=settings.batch_size * settings.accumulate
