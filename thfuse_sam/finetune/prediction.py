@@ -18,14 +18,12 @@ from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_atomically, write_text
 from thfuse_sam.finetune.samples import prompt_tensors
 from thfuse_sam.images import write_image
-from thfuse_sam.masks.format import MAX_SEGMENTS, LabelMap, paint_order, write_mask
+from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.rle import encode_rle
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import encode, predict
-
-FORMATS = ("npy", "png", "coco")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +70,6 @@ def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
     return run
 
 
-def _label_objects(objects: Sequence[PredictedObject], shape: tuple[int, int]) -> LabelMap:
-    """Paint masks into a label map HxW: the first object has the label 1; smaller ones lie over larger ones."""
-    if len(objects) > MAX_SEGMENTS:
-        raise ValueError(f"{len(objects)} objects are more than a label map can hold")
-    labels: LabelMap = np.zeros(shape, np.uint8) if len(objects) <= 255 else np.zeros(shape, np.uint16)
-    for index in paint_order([int(np.count_nonzero(item.mask)) for item in objects]):
-        labels[objects[index].mask] = index + 1
-    return labels
-
-
 class PredictionWriter:
     """Writes predicted masks: `<name>.npy` and `<name>.png` (label maps), `annotations.json` (COCO), overlays."""
 
@@ -98,7 +86,7 @@ class PredictionWriter:
         Raises OutputError.
         """
         shape = (image.shape[0], image.shape[1])
-        labels = _label_objects(objects, shape)
+        labels = paint_label_map((item.mask for item in objects), shape, numbered_by_area=False)
         # Not `with_suffix`: a dot may be a part of the name.
         if "npy" in self.formats:
             write_mask(self.folder / f"{name}.npy", labels)
@@ -111,7 +99,19 @@ class PredictionWriter:
             number = len(self._images) + 1
             self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
             for item in objects:
-                self._annotations.append(_annotation(item, number, len(self._annotations) + 1))
+                encoded = encode_rle(item.mask)
+                self._annotations.append(
+                    {
+                        "id": len(self._annotations) + 1,
+                        "image_id": number,
+                        "category_id": 1,
+                        "segmentation": encoded,
+                        "area": int(np.count_nonzero(item.mask)),
+                        "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
+                        "score": item.score,
+                        "iscrowd": 0,
+                    }
+                )
 
     def close(self) -> None:
         """Write what belongs to all images. Raises OutputError."""
@@ -137,17 +137,3 @@ def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
                 f"`boxes` {given}: is no box inside the image of {width}x{height} pixels; "
                 "give X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"
             )
-
-
-def _annotation(item: PredictedObject, image_id: int, number: int) -> dict[str, Any]:
-    encoded = encode_rle(item.mask)
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": 1,
-        "segmentation": encoded,
-        "area": int(np.count_nonzero(item.mask)),
-        "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
-        "score": item.score,
-        "iscrowd": 0,
-    }

@@ -39,11 +39,14 @@ _LONGEST_HEADER = 10_000  # bytes; NumPy refuses longer ones too
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
-def paint_label_map(masks: Iterable[npt.NDArray[np.bool_]], shape: tuple[int, int]) -> LabelMap:
-    """Paint instance masks (N of bool HxW) into one label map of `shape` = (height, width).
+def paint_label_map(
+    masks: Iterable[npt.NDArray[np.bool_]], shape: tuple[int, int], *, numbered_by_area: bool = True
+) -> LabelMap:
+    """Paint instance masks (N of bool HxW) into one label map of `shape` = (height, width), smaller over larger ones.
 
-    Label k is the k-th mask by area, equal areas in the given order. A segment that smaller ones cover entirely has no
-    pixel left; its number stays unused, so that labels agree with the instances written beside the map.
+    Label k is the k-th mask by area, equal areas in the given order; or, not `numbered_by_area`, the k-th given one. A
+    segment that smaller ones cover entirely has no pixel left; its number stays unused, so that labels agree with the
+    instances written beside the map.
     """
     ordered = [np.asarray(mask, dtype=bool) for mask in masks]
     for mask in ordered:
@@ -53,8 +56,8 @@ def paint_label_map(masks: Iterable[npt.NDArray[np.bool_]], shape: tuple[int, in
         raise ValueError(f"{len(ordered)} segments are more than a uint16 label map can hold ({MAX_SEGMENTS})")
     order = paint_order([int(np.count_nonzero(mask)) for mask in ordered])
     painted = np.zeros(shape, dtype=np.uint8 if len(ordered) <= 255 else np.uint16)
-    for label, index in enumerate(order, start=1):
-        painted[ordered[index]] = label
+    for rank, index in enumerate(order):
+        painted[ordered[index]] = 1 + (rank if numbered_by_area else index)
     return painted
 
 
