@@ -86,7 +86,7 @@ def child(task: str, folder: Path, store: "StoreKind") -> None:
         gc.enable()
         assert len(plan.todo) == (len(jobs) if task == "fill" else 0)
         if task == "fill":
-            results = make_masks(plan.todo, Stub(), plan.options, num_workers=2)
+            results = make_masks(plan.todo, Stub(), plan.options, num_workers=2)  # type: ignore[arg-type]
             write_masks(plan, results, RunSummary(), num_workers=2)
         else:
             save_manifest(plan, RunSummary())

@@ -30,7 +30,7 @@ from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.processes import WorkerSettings, make_in_processes
 from thfuse_sam.precompute.ray import RaySettings, make_on_ray, require_ray
-from thfuse_sam.precompute.worker import MaskGenerator, Result, make_masks
+from thfuse_sam.precompute.worker import Result, make_masks
 from thfuse_sam.precompute.writing import RunSummary, save_manifest, write_masks
 from thfuse_sam.report.contact_sheet import preview
 from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
@@ -383,7 +383,9 @@ def _results(run: _Run) -> Iterator[Result]:
     return make_masks(plan.todo, build(run.devices[0]), plan.options, options.num_workers)
 
 
-def _build_generator(model_type: str, checkpoint: Path, settings: GeneratorSettings, device: str) -> MaskGenerator:
+def _build_generator(
+    model_type: str, checkpoint: Path, settings: GeneratorSettings, device: str
+) -> AutomaticMaskGenerator:
     """The mask generator on `device`; worker processes call it too."""
     return AutomaticMaskGenerator(build_sam(model_type, checkpoint, torch.device(device)), settings)
 

@@ -12,8 +12,9 @@ that the instance has in the label map beside the file.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,35 +24,19 @@ from thfuse_sam.masks.format import as_read_error, paint_order
 from thfuse_sam.masks.rle import decode_rle, encode_rle
 
 
-class InstanceLike(Protocol):
-    """One segment of an image, as a mask generator gives it."""
+@dataclass(frozen=True)
+class Instance:
+    """One segment of an image, as a mask generator gives it. Coordinates are pixels of the whole image."""
 
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """bool HxW."""
-
-    @property
-    def bbox(self) -> Sequence[float]:
-        """x, y, width, height in pixels."""
-
-    @property
-    def predicted_iou(self) -> float:
-        """SAM's own estimate of the mask's quality."""
-
-    @property
-    def stability_score(self) -> float:
-        """IoU of the mask with itself under shifted cut-offs."""
-
-    @property
-    def point(self) -> Sequence[float]:
-        """x, y of the prompt, in pixels."""
-
-    @property
-    def area(self) -> int:
-        """Pixels of the mask."""
+    mask: npt.NDArray[np.bool_]  # HxW
+    bbox: tuple[int, int, int, int]  # x, y of the first pixel; width, height as SAM counts: last minus first pixel
+    predicted_iou: float  # the model's own estimate of the mask's quality
+    stability_score: float  # IoU of the masks at a raised and a lowered threshold, in [0, 1]
+    point: tuple[float, float]  # x, y of the prompt
+    area: int  # pixels
 
 
-def encode_instances(instances: Sequence[InstanceLike], shape: tuple[int, int]) -> str:
+def encode_instances(instances: Sequence[Instance], shape: tuple[int, int]) -> str:
     """The content of the instance file of an image of (height, width) `shape`, in the order of the labels."""
     order = paint_order([int(np.count_nonzero(instance.mask)) for instance in instances])
     records = [_record(label, instances[index], shape) for label, index in enumerate(order, start=1)]
@@ -83,7 +68,7 @@ def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> l
     return records
 
 
-def _record(label: int, instance: InstanceLike, shape: tuple[int, int]) -> dict[str, Any]:
+def _record(label: int, instance: Instance, shape: tuple[int, int]) -> dict[str, Any]:
     if instance.mask.shape != shape:
         raise ValueError(f"an instance mask is {instance.mask.shape}, the image {shape}")
     return {

@@ -48,9 +48,9 @@ class _Member(NamedTuple):
 
 
 class MaskShards:
-    """The shards below `root` as they are when this is made, a `MaskStore`.
+    """The shards below `root` as they are when this is made; those that are finished later are not seen.
 
-    Shards that are finished later are not seen.
+    Its methods are those of a `MaskTree`.
     """
 
     def __init__(self, root: Path) -> None:

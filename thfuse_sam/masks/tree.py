@@ -70,20 +70,27 @@ class FileTree:
 
 
 class MaskTree(FileTree):
-    """A mask tree on disk, a `MaskStore`."""
+    """A mask tree on disk.
+
+    With the suffix INSTANCES_SUFFIX, a method is about the instance masks of an image instead of its label map.
+    """
 
     suffix = MASK_SUFFIX
 
     def location(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> str:
+        """Where the mask lies or would lie, for messages."""
         return str(self.path(modality, name, suffix))
 
     def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+        """The mask of an image of (height, width) `shape`, None for any; see `read_mask`. Raises MaskReadError."""
         return read_mask(self.path(modality, name), shape)
 
     def read_instances(self, modality: Modality, name: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
+        """The instance masks of an image of (height, width) `shape`. Raises MaskReadError."""
         return read_instances(self.path(modality, name, INSTANCES_SUFFIX), shape)
 
     def shape_and_time(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
+        """(height, width) of a mask from its header, and when it was written (ns). Raises MaskReadError."""
         return mask_shape_and_time(self._path_text(modality, name))
 
     def write(self, modality: Modality, name: str, mask: LabelMap, instances: str | None = None) -> None:

@@ -22,7 +22,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
 from thfuse_sam.precompute.jobs import Job, JobSettings
-from thfuse_sam.precompute.worker import MaskGenerator, MaskResult, make_masks
+from thfuse_sam.precompute.worker import MaskResult, make_masks
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
 # Images that a worker gets at once: on a GPU enough to read ahead, on a CPU so few that little is lost with a worker.
 _BLOCK_GPU = 16
@@ -36,7 +37,7 @@ _DIED = "the process that worked on it died, twice; is there enough memory?"
 class WorkerSettings:
     """What a worker process makes masks with. Everything in it can be pickled."""
 
-    make_generator: Callable[[str], MaskGenerator]  # of a device: "cpu", "cuda:0", ...
+    make_generator: Callable[[str], AutomaticMaskGenerator]  # of a device: "cpu", "cuda:0", ...
     options: JobSettings
 
 
@@ -143,7 +144,7 @@ def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[MaskResult]:
 class _Worker:
     """What a worker process keeps from one block to the next."""
 
-    generator: MaskGenerator
+    generator: AutomaticMaskGenerator
     claim: filelock.FileLock  # on the device; held for as long as the process lives
 
 

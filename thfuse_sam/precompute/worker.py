@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -17,29 +16,13 @@ from thfuse_sam.errors import MaskReadError, ThFuseError
 from thfuse_sam.images import ImageArray, image_size, read_for_sam
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
-from thfuse_sam.masks.instances import InstanceLike, encode_instances
+from thfuse_sam.masks.instances import Instance, encode_instances
 from thfuse_sam.precompute.jobs import Job, JobSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
 log = logging.getLogger(__name__)
 
 _NO_MEMORY = "out of memory; use a smaller SAM, smaller images or `device` cpu"
-
-
-class MaskGenerator(Protocol):
-    """What making masks needs of a generator; `thfuse_sam.sam.generator.AutomaticMaskGenerator` has it."""
-
-    def generate(self, image: ImageArray) -> Sequence[InstanceLike]:
-        """The segments of `image` (uint8 HxWx3, RGB)."""
-
-
-class EmbeddingGenerator(MaskGenerator, Protocol):
-    """What it needs in addition where image embeddings are kept or used."""
-
-    def encode(self, image: ImageArray) -> ImageEmbedding:
-        """The embedding of `image` (uint8 HxWx3, RGB)."""
-
-    def generate_from(self, embedding: ImageEmbedding) -> Sequence[InstanceLike]:
-        """The segments of the embedded image."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ class PendingMask:
 
     job: Job
     shape: tuple[int, int]  # height, width
-    segments: Sequence[InstanceLike]
+    segments: Sequence[Instance]
     save_instances: bool
     embedding: ImageEmbedding | None  # to be kept
 
@@ -86,7 +69,7 @@ Result = MaskResult | PendingMask
 
 
 def make_masks(
-    jobs: Sequence[Job], generator: MaskGenerator, options: JobSettings, num_workers: int
+    jobs: Sequence[Job], generator: AutomaticMaskGenerator, options: JobSettings, num_workers: int
 ) -> Iterator[Result]:
     """Make the masks of `jobs` in their order. The generator runs in the calling thread when a result is asked for.
 
@@ -136,18 +119,17 @@ def _read(job: Job, options: JobSettings) -> ImageArray | ImageEmbedding:
 
 
 def _segment(
-    job: Job, image: ImageArray | ImageEmbedding, generator: MaskGenerator, options: JobSettings
+    job: Job, image: ImageArray | ImageEmbedding, generator: AutomaticMaskGenerator, options: JobSettings
 ) -> PendingMask:
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)
         shape = (image.shape[0], image.shape[1])
         return PendingMask(job, shape, generator.generate(image), options.save_instances, None)
-    encoder = cast(EmbeddingGenerator, generator)
-    embedding = image if isinstance(image, ImageEmbedding) else encoder.encode(image)
+    embedding = image if isinstance(image, ImageEmbedding) else generator.encode(image)
     if options.embeddings is not None:
         # Rounded also where it has just been made: the masks must not depend on whether it was kept before.
         embedding = embedding.rounded()
-    segments = encoder.generate_from(embedding)
+    segments = generator.generate_from(embedding)
     kept = embedding if options.save_embeddings else None
     return PendingMask(job, embedding.image_size, segments, options.save_instances, kept)
 

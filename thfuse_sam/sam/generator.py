@@ -29,6 +29,7 @@ from thfuse_sam.devices import DTYPES, is_out_of_memory
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
+from thfuse_sam.masks.instances import Instance
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.encoder import encode_images
@@ -54,18 +55,6 @@ _BLOCKS_AT_ONCE = 16  # blocks of the size of the embedding that exist at the sa
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One segment of an image. Coordinates are pixels of the whole image."""
-
-    mask: npt.NDArray[np.bool_]  # HxW
-    bbox: tuple[int, int, int, int]  # x, y of the first pixel; width, height as SAM counts: last minus first pixel
-    predicted_iou: float  # the model's own estimate of the mask's quality
-    stability_score: float  # IoU of the masks at a raised and a lowered threshold, in [0, 1]
-    point: tuple[float, float]  # x, y of the prompt
-    area: int  # pixels
 
 
 @dataclass(frozen=True)
