@@ -92,13 +92,17 @@ class DownloadError(ThFuseError):
 
 
 @contextlib.contextmanager
-def naming(field: str, path: Path | None) -> Iterator[None]:
-    """Let an error that passes through, and whose message begins with `path`, say that this is what `field` names."""
+def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[None]:
+    """Let an error that passes through, and whose message begins with `path`, say that this is what `field` names.
+
+    `instead_of` is the option that the message may name there, where a function is called for another one's value.
+    """
     try:
         yield
     except ThFuseError as error:
-        if path is not None and str(error).startswith(f"{path}: "):
-            error.field = field
+        message = str(error).removeprefix(f"`{instead_of}` ")
+        if path is not None and message.startswith(f"{path}: "):
+            error.args, error.field = (message,), field
         raise
 
 

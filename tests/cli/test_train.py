@@ -194,6 +194,7 @@ def failure(capsys, argv: list[str], status: int) -> str:
     ("argv", "words"),
     [
         (["--dataset_path", "absent"], ("absent",)),
+        (["--val_dataset_path", "absent"], ("--val_dataset_path absent: no such folder",)),
         (["--network", "resnet"], ("--network", "resnet", "thfuse_lite")),
         (["--loss_weights", "beauty=1"], ("beauty", "ssim")),
         (["--loss_weights", "ssim=-1"], ("--loss_weights ssim=-1", "at least 0")),

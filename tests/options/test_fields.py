@@ -89,8 +89,13 @@ def test_plain_options_are_as_json_has_them() -> None:
 
 
 def test_an_error_about_a_file_names_its_option() -> None:
-    for message, shown in (("a.png: is damaged", "`image` a.png: is damaged"), ("b.png: is bad", "b.png: is bad")):
-        with pytest.raises(ThFuseError) as caught, naming("image", Path("a.png")):
+    for message, shown in (
+        ("a.png: is damaged", "`image` a.png: is damaged"),
+        ("`file` a.png: is damaged", "`image` a.png: is damaged"),
+        ("`other` a.png: is damaged", "`other` a.png: is damaged"),
+        ("b.png: is bad", "b.png: is bad"),
+    ):
+        with pytest.raises(ThFuseError) as caught, naming("image", Path("a.png"), instead_of="file"):
             raise ThFuseError(message)
         assert str(caught.value) == shown
 

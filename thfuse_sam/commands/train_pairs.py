@@ -10,7 +10,7 @@ from thfuse_sam.commands.inputs import MaskPlan, build_mask_source, pair_folder,
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, require_partners, unusable_pairs
 from thfuse_sam.datasets.splits import split_pairs
-from thfuse_sam.errors import MaskReadError, PairError, UsageError
+from thfuse_sam.errors import MaskReadError, PairError, UsageError, naming
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.groups import TRAIN_SAMPLE
@@ -58,7 +58,8 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
     splits = [(part, *split_pairs(part.pairs, fraction, options.seed)) for part in parts]
     val = [replace(part, pairs=held_out) for part, _, held_out in splits if held_out]
     if options.val_dataset_path is not None:
-        found = find_pairs(options.val_dataset_path)
+        with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
+            found = find_pairs(options.val_dataset_path)
         tree = options.val_precomputed_masks_dir
         masks = parts[0].masks if tree is None else plan_masks(tree, options)
         pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
