@@ -6,8 +6,8 @@ from pathlib import Path
 
 from thfuse_sam.datasets.segmentation.annotated import read_all
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
-from thfuse_sam.datasets.segmentation.formats import binary_masks, coco, instance_masks, label_maps, labelme
-from thfuse_sam.datasets.segmentation.formats.listing import Format
+from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images
+from thfuse_sam.datasets.segmentation.formats.listing import Format, Listing
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import UsageError
 
@@ -16,17 +16,18 @@ _TRAIN, _VAL = "train", ("val", "valid", "test")  # folders of parts
 
 # The first one that fits is taken. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class
 # names.
-FORMATS = (coco.FORMAT, label_maps.FORMAT, instance_masks.FORMAT, binary_masks.FORMAT, labelme.FORMAT)
+FORMATS = (coco.FORMAT, label_maps.FORMAT, mask_images.INSTANCE_MASKS, mask_images.BINARY_MASKS, labelme.FORMAT)
 
 
-def detect_format(root: Path) -> Format:
-    """The format of a folder. Raises UsageError: no such folder, or no known layout in it."""
+def detect_format(root: Path) -> tuple[Format, Listing]:
+    """The format of a folder, and what it finds there. Raises UsageError: no such folder, or no known layout in it."""
     if not root.is_dir():
         kind = "is a file of an unknown kind" if root.exists() else "no such folder"
         raise UsageError(f"`data_dir` {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
     for form in FORMATS:
-        if form.detect(root):
-            return form
+        listing = form.find(root)
+        if listing is not None:
+            return form, listing
     if (root / _TRAIN).is_dir():
         raise UsageError(f"`data_dir` {root}: holds {_TRAIN}/ and other parts; give one of them")
     layouts = "; ".join(form.layout for form in FORMATS)
@@ -57,7 +58,7 @@ def open_segmentation_dataset(
 
 def _open_folder(path: Path, *, labels: Sequence[str] | None, merge: bool, skip_bad: bool) -> SegmentationDataset:
     is_json = path.is_file() and path.suffix.lower() == ".json"
-    listing = coco.find(path) if is_json else detect_format(path).find(path)
+    listing = coco.find_in(path) if is_json else detect_format(path)[1]
     return read_all(listing, path, labels=labels, merge=merge, skip_bad=skip_bad)
 
 
@@ -81,6 +82,6 @@ def open_train_and_val(
         return open_set(path), open_set(val_path)
     val_folder = next((path / name for name in _VAL if (path / name).is_dir()), None)
     # An annotation file above `train/` and `val/` describes images in them; it is one set.
-    if val_folder is not None and (path / _TRAIN).is_dir() and not any(form.detect(path) for form in FORMATS):
+    if val_folder is not None and (path / _TRAIN).is_dir() and not any(form.find(path) for form in FORMATS):
         return open_set(path / _TRAIN), open_set(val_folder)
     return open_set(path).split(val_ratio, seed)

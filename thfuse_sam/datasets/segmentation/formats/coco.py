@@ -29,11 +29,6 @@ _FOLDER, _PREFIX = "annotations", "instances"
 _LISTS = ("images", "annotations")  # that a file must have
 
 
-def detect(root: Path) -> bool:
-    """Whether a folder has a COCO file. Raises UsageError where it has several."""
-    return _annotation_file(root) is not None
-
-
 def _annotation_file(root: Path) -> Path | None:
     """The COCO file of a folder, None if it has none. Raises UsageError where it has several."""
     candidates = [root / name for name in _FILE_NAMES] + sorted(root.glob(f"{_PREFIX}*.json"))
@@ -47,10 +42,14 @@ def _annotation_file(root: Path) -> Path | None:
     return files[0] if files else None
 
 
-def find(path: Path) -> Listing:
-    """Entries of a COCO file, or of the folder that holds one. Raises UsageError: no COCO file, or unreadable."""
-    file = path if path.is_file() else _annotation_file(path)
-    assert file is not None, "the format was told by this file"
+def find(root: Path) -> Listing | None:
+    """Entries of a folder's COCO file, None if it has none. Raises UsageError: several files, or as `find_in`."""
+    file = _annotation_file(root)
+    return None if file is None else find_in(file)
+
+
+def find_in(file: Path) -> Listing:
+    """Entries of a COCO file. Raises UsageError: no COCO file, or unreadable."""
     content = _load(file)
     # Images lie beside the folder `annotations/`, where the file is in one.
     root = file.parent.parent if file.parent.name == _FOLDER else file.parent
@@ -193,4 +192,4 @@ def _mask(segmentation: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return mask
 
 
-FORMAT = Format("COCO", "annotations.json + images/ (COCO)", detect, find)
+FORMAT = Format("COCO", "annotations.json + images/ (COCO)", find)

@@ -23,16 +23,16 @@ from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
 _IMAGES, _MASKS = "images", "masks"
 
 
-def detect(root: Path) -> bool:
-    """Whether a folder is a mask tree, or `images/` + `masks/` with `.npy` files."""
+def find(root: Path) -> Listing | None:
+    """Entries of either layout, None where a folder has neither. Raises ManifestError or PairError."""
     if (root / MANIFEST_NAME).is_file():
-        return True
-    return (root / _IMAGES).is_dir() and next((root / _MASKS).rglob(f"*{MASK_SUFFIX}"), None) is not None
-
-
-def find(root: Path) -> Listing:
-    """Entries of either layout. Raises ManifestError or PairError."""
-    return _find_in_tree(root) if (root / MANIFEST_NAME).is_file() else _find_beside_images(root)
+        return _find_in_tree(root)
+    folder = root / _MASKS
+    files = sorted(path for path in folder.rglob(f"*{MASK_SUFFIX}") if not path.name.startswith("."))
+    if not files or not (root / _IMAGES).is_dir():
+        return None
+    masks = {path.relative_to(folder).as_posix()[: -len(MASK_SUFFIX)]: path for path in files}
+    return pair_with_masks(root / _IMAGES, folder, masks, read)
 
 
 def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi") -> SegmentationSample:
@@ -42,13 +42,6 @@ def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi"
     if not label_map.any():
         raise SampleError(f"{mask_path}: the mask is empty; remove it or its image")
     return SegmentationSample(name, image, label_map)
-
-
-def _find_beside_images(root: Path) -> Listing:
-    folder = root / _MASKS
-    files = (path for path in folder.rglob(f"*{MASK_SUFFIX}") if not path.name.startswith("."))
-    masks = {path.relative_to(folder).as_posix()[: -len(MASK_SUFFIX)]: path for path in sorted(files)}
-    return pair_with_masks(root / _IMAGES, folder, masks, read)
 
 
 def _find_in_tree(root: Path) -> Listing:
@@ -69,4 +62,4 @@ def _find_in_tree(root: Path) -> Listing:
     return Listing(entries, problems)
 
 
-FORMAT = Format("label maps", "images/ + masks/*.npy", detect, find)
+FORMAT = Format("label maps", "images/ + masks/*.npy", find)

@@ -10,6 +10,7 @@ A file either embeds its image (`imageData`) or names it (`imagePath`, relative 
 
 import base64
 import binascii
+import io
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -18,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
-from thfuse_sam.datasets.segmentation.formats.mask_images import decode_png_mask
 from thfuse_sam.datasets.segmentation.formats.outlines import Mask, Point, circle_mask, polygon_mask, rectangle_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
@@ -33,23 +34,17 @@ _FILES_TO_TELL = 10  # JSON files, at most, that are looked into to tell the for
 _NO_OBJECT = ("__ignore__", "_background_")  # labels that LabelMe itself treats apart
 
 
-def detect(root: Path) -> bool:
-    """Whether one of the folder's first JSON files is LabelMe's."""
-    for path in _json_files(root)[:_FILES_TO_TELL]:
-        try:
-            _load(path)
-        except SampleError:
-            continue
-        return True
-    return False
+def find(root: Path) -> Listing | None:
+    """Entries of a folder, None where none of its first JSON files is LabelMe's.
 
-
-def find(root: Path) -> Listing:
-    """Entries of a folder of LabelMe files. Raises PairError: two images with one name."""
-    apart = root / _IMAGES if (root / _ANNOTATIONS).is_dir() else None
+    Raises PairError: two images with one name.
+    """
     files = _json_files(root)
+    if not any(map(_is_labelme, files[:_FILES_TO_TELL])):
+        return None
+    apart = root / _IMAGES if (root / _ANNOTATIONS).is_dir() else None
     # Names start where the files' folders part, so that "images/" above all of them is no part of a name.
-    base = Path(os.path.commonpath([path.parent for path in files])) if files else root
+    base = Path(os.path.commonpath([path.parent for path in files]))
     entries: list[Entry] = []
     problems: list[str] = []
     annotated: set[Path] = set()  # images that a file belongs to
@@ -129,6 +124,14 @@ def _json_files(root: Path) -> list[Path]:
     folder = folder if folder.is_dir() and (root / _IMAGES).is_dir() else root
     files = (path for path in folder.rglob("*.json") if path.is_file())
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        _load(path)
+    except SampleError:
+        return False
+    return True
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -212,10 +215,28 @@ def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int]) -
     if not (0 <= left <= right < shape[1] and 0 <= top <= bottom < shape[0]):
         raise ValueError("a mask lies outside the image")
     whole = np.zeros(shape, bool)
-    whole[top : bottom + 1, left : right + 1] = decode_png_mask(png, (bottom - top + 1, right - left + 1))
+    whole[top : bottom + 1, left : right + 1] = _decode_png_mask(png, (bottom - top + 1, right - left + 1))
     if not whole.any():
         raise ValueError("a mask is empty")
     return whole
 
 
-FORMAT = Format("LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", detect, find)
+def _decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """A mask of (height, width) `shape` that is given as the bytes of a PNG, true where it is not black.
+
+    Raises ValueError: no readable PNG, or of another size.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            size = (image.height, image.width)
+            # Compared before decoding, which makes an array of whatever size the header claims.
+            pixels = np.array(image.convert("L")) if size == shape else None
+    # Pillow's plugins raise nearly every built-in exception on malformed content.
+    except Exception as error:
+        raise ValueError(f"a mask is no readable PNG ({error})") from error
+    if pixels is None:
+        raise ValueError(f"a mask is {size_text(size)}, its corners say {size_text(shape)} (width x height)")
+    return pixels > 0
+
+
+FORMAT = Format("LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", find)

@@ -33,28 +33,7 @@ class Format:
 
     name: str
     layout: str  # for messages
-    detect: Callable[[Path], bool]  # whether a folder has this format
-    find: Callable[[Path], Listing]  # what is in such a folder
-
-
-def mask_image_format(
-    name: str, layout: str, folders: Sequence[tuple[str, str]], read: Callable[[str, Path, Path], SegmentationSample]
-) -> Format:
-    """A format of two folders, (images, masks) of which `folders` names the choices, with masks as image files.
-
-    A mask is named as its image, or with "_mask" behind that. `read` is as for `pair_with_masks`.
-    """
-
-    def chosen(root: Path) -> tuple[Path, Path] | None:
-        pairs = ((root / images, root / masks) for images, masks in folders)
-        return next((pair for pair in pairs if pair[0].is_dir() and pair[1].is_dir()), None)
-
-    def find(root: Path) -> Listing:
-        pair = chosen(root)
-        assert pair is not None, "the format was told by these folders"
-        return pair_with_masks(*pair, list_images(pair[1]), read, "_mask")
-
-    return Format(name, layout, lambda root: chosen(root) is not None, find)
+    find: Callable[[Path], Listing | None]  # what is in a folder; None where the folder has another format
 
 
 def pair_with_masks(

@@ -1,48 +1,82 @@
-"""Masks that are stored as images: binary ones, object numbers, and PNGs inside annotation files."""
+"""Masks as image files beside the images. A mask is named as its image, or with `_mask` behind that.
 
-import io
+Binary masks, one object in each image. They may hold 0 and 1, or 0 and 255, or be blurred by JPEG::
+
+    imgs/001.jpg          masks/001.png           also image/ + mask/, and images/ + masks/
+    imgs/b/002.jpg        masks/b/002.png
+
+Instance masks, in which 0 is background and k is object k::
+
+    PNGImages/001.png     PedMasks/001_mask.png   as in Penn-Fudan
+    images/001.jpg        instances/001.png
+
+(L. Wang et al., "Object Detection Combining Recognition and Segmentation", ACCV 2007, made Penn-Fudan.)
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.segmentation.formats.listing import Format, Listing, pair_with_masks
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
-from thfuse_sam.images import image_size, read_infrared, read_stored_values, size_text
+from thfuse_sam.images import image_size, read_infrared, read_stored_values, read_visible, size_text
 
+_BINARY_FOLDERS = (("imgs", "masks"), ("image", "mask"), ("images", "masks"))
+_INSTANCE_FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"))
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _FEW_LEVELS = 64  # largest value below which several values are classes or objects, not grey levels
 _LARGEST_NUMBER = 65535  # of an object
 
 
-def require_same_size(image_path: Path, mask_path: Path) -> None:
-    """Raise SampleError where the headers of an image and its mask tell of different sizes."""
+def find(
+    root: Path, folders: Sequence[tuple[str, str]], read_mask: Callable[[Path], npt.NDArray[np.int32]]
+) -> Listing | None:
+    """Entries of the first of `folders`, each (images, masks), that are in `root`; None where none are.
+
+    `read_mask` gives object numbers, int32 HxW. Raises PairError: two files with one name.
+    """
+    for images, masks in ((root / images, root / masks) for images, masks in folders):
+        if images.is_dir() and masks.is_dir():
+            return pair_with_masks(images, masks, list_images(masks), partial(read, read_mask), "_mask")
+    return None
+
+
+def read(
+    read_mask: Callable[[Path], npt.NDArray[np.int32]], name: str, image_path: Path, mask_path: Path
+) -> SegmentationSample:
+    """An image and its objects. Raises ImageReadError, and SampleError: an empty mask, or one of another size."""
     image, mask = image_size(image_path), image_size(mask_path)
     if image != mask:
         raise SampleError(
             f"{mask_path}: is {size_text(mask)}, its image {size_text(image)} (width x height); bring both to one size"
         )
+    labels = read_mask(mask_path)
+    if not labels.any():
+        raise SampleError(f"{mask_path}: the mask is empty; label an object or remove the pair")
+    return SegmentationSample(name, read_visible(image_path), labels)
 
 
-def read_binary_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """A binary mask, bool HxW: true where it exceeds half of its largest value.
+def read_binary_mask(path: Path) -> npt.NDArray[np.int32]:
+    """A binary mask, int32 HxW: 1 where it exceeds half of its largest value.
 
-    Masks may be stored as 0 and 1, or as 0 and 255. Half, because JPEG writes small values around a mask: taking all
-    that is not 0 would make it grow.
+    Half, because JPEG writes small values around a mask: taking all that is not 0 would make it grow.
 
-    Raises ImageReadError, and SampleError: the mask is empty, or is not binary.
+    Raises ImageReadError, and SampleError: the mask is not binary.
     """
     values = read_infrared(path)
     largest = int(values.max())
-    if largest == 0:
-        raise SampleError(f"{path}: the mask is empty; label an object or remove the pair")
     levels = np.flatnonzero(np.bincount(values.ravel()))
     if path.suffix.lower() in _LOSSLESS and len(levels) > 2 and largest < _FEW_LEVELS:
         raise SampleError(
             f"{path}: has {len(levels)} values up to {largest}, so it is no binary mask; for objects 1, 2, ... "
             "name the folders images/ and instances/"
         )
-    return np.asarray(values * 2.0 > largest)
+    return (values * 2.0 > largest).astype(np.int32)
 
 
 def read_instance_mask(path: Path) -> npt.NDArray[np.int32]:
@@ -56,19 +90,9 @@ def read_instance_mask(path: Path) -> npt.NDArray[np.int32]:
     return values.astype(np.int32)
 
 
-def decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A mask of (height, width) `shape` that is given as the bytes of a PNG, true where it is not black.
-
-    Raises ValueError: no readable PNG, or of another size.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            size = (image.height, image.width)
-            # Compared before decoding, which makes an array of whatever size the header claims.
-            pixels = np.array(image.convert("L")) if size == shape else None
-    # Pillow's plugins raise nearly every built-in exception on malformed content.
-    except Exception as error:
-        raise ValueError(f"a mask is no readable PNG ({error})") from error
-    if pixels is None:
-        raise ValueError(f"a mask is {size_text(size)}, its corners say {size_text(shape)} (width x height)")
-    return pixels > 0
+BINARY_MASKS = Format(
+    "binary masks", "imgs/ + masks/", partial(find, folders=_BINARY_FOLDERS, read_mask=read_binary_mask)
+)
+INSTANCE_MASKS = Format(
+    "instance masks", "PNGImages/ + PedMasks/", partial(find, folders=_INSTANCE_FOLDERS, read_mask=read_instance_mask)
+)
