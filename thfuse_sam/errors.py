@@ -7,7 +7,7 @@ usage, 1 for a failure during the work.
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,12 @@ def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[N
         if path is not None and message.startswith(f"{path}: "):
             error.args, error.field = (message,), field
         raise
+
+
+def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first `most` of `texts` in one line, and how many more there are: "a, b and 3 more"."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def command_text(program: str, **options: Any) -> str:

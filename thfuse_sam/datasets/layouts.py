@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from thfuse_sam.errors import PairError
+from thfuse_sam.errors import PairError, first_of
 
 _LISTED = 8  # folders, at most, that a message names
 
@@ -63,21 +63,18 @@ def detect_folders(root: Path) -> ModalityFolders:
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "no such folder"
         raise PairError(f"`dataset_path` {root}: {kind}; give the folder that holds ir/ and vi/")
-    on_top = _matches(root)
-    if on_top:
-        return _only(root, on_top)
-    names = {
-        (match.ir.name, match.vi.name) for parent in _folders_below(root, _SEARCH_DEPTH) for match in _matches(parent)
-    }
-    # Patterns are matched without regard to case, so one of those that differ only by case is enough.
-    unique = {(ir.casefold(), vi.casefold()): (ir, vi) for ir, vi in sorted(names)}
-    patterns = [ModalityFolders(root / _ANY_FOLDERS / ir, root / _ANY_FOLDERS / vi) for ir, vi in unique.values()]
-    if not patterns:
+    matches = _matches(root) or _patterns(root)
+    if not matches:
+        names = _subfolders(root)
+        folders = f"the folders {first_of(names, _LISTED)}" if names else "no folders"
         raise PairError(
-            f"`dataset_path` {root}: no infrared and visible folder; found {_folder_list(root)}; accepted are "
+            f"`dataset_path` {root}: no infrared and visible folder; found {folders}; accepted are "
             f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir`"
         )
-    return _only(root, patterns)
+    if len(matches) > 1:
+        choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches)
+        raise PairError(f"`dataset_path` {root}: more than one layout fits ({choices}); give `ir_dir` and `vi_dir`")
+    return matches[0]
 
 
 def accepted_layouts() -> str:
@@ -103,17 +100,29 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`."""
-    return [entry.name for entry in visible_entries(folder) if entry.is_dir()]
+    """Names of the folders in `folder`; none where it may not be listed: it holds no data set of this user."""
+    try:
+        return [entry.name for entry in visible_entries(folder) if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _matches(folder: Path) -> list[ModalityFolders]:
-    try:
-        names = _subfolders(folder)
-    except OSError:  # a folder that may not be listed holds no data set of this user
-        return []
+    """The layouts whose two folders lie in `folder`."""
+    names = _subfolders(folder)
     pairs = ((_folder_named(layout.ir, names), _folder_named(layout.vi, names)) for layout in LAYOUTS)
     return [ModalityFolders(folder / ir, folder / vi) for ir, vi in pairs if ir is not None and vi is not None]
+
+
+def _patterns(root: Path) -> list[ModalityFolders]:
+    """The layouts whose two folders lie together further down, as patterns `root/**/name`."""
+    matches = (match for parent in _folders_below(root, _SEARCH_DEPTH) for match in _matches(parent))
+    # Patterns are matched without regard to case, so one of those that differ only by case is enough.
+    unique = {
+        (ir.casefold(), vi.casefold()): ModalityFolders(root / _ANY_FOLDERS / ir, root / _ANY_FOLDERS / vi)
+        for ir, vi in sorted({(match.ir.name, match.vi.name) for match in matches})
+    }
+    return list(unique.values())
 
 
 def _folder_named(wanted: str, names: list[str]) -> str | None:
@@ -123,32 +132,10 @@ def _folder_named(wanted: str, names: list[str]) -> str | None:
     return next((name for name in names if name.casefold() == wanted.casefold()), None)
 
 
-def _only(root: Path, matches: list[ModalityFolders]) -> ModalityFolders:
-    """The only one of `matches`. Raises PairError where there are several."""
-    if len(matches) > 1:
-        choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches)
-        raise PairError(f"`dataset_path` {root}: more than one layout fits ({choices}); give `ir_dir` and `vi_dir`")
-    return matches[0]
-
-
 def _folders_below(folder: Path, depth: int) -> Iterator[Path]:
-    """Folders at most `depth` levels below `folder`, without those that may not be listed."""
+    """Folders at most `depth` levels below `folder`."""
     if depth == 0:
         return
-    try:
-        names = _subfolders(folder)
-    except OSError:
-        return
-    for name in names:
+    for name in _subfolders(folder):
         yield folder / name
         yield from _folders_below(folder / name, depth - 1)
-
-
-def _folder_list(root: Path) -> str:
-    """The folders in `root` for a message."""
-    names = _subfolders(root)
-    if not names:
-        return "no folders"
-    return f"the folders {', '.join(names[:_LISTED])}" + (
-        f" and {len(names) - _LISTED} more" if names[_LISTED:] else ""
-    )

@@ -1,7 +1,7 @@
 """The data set of a format's entries; each is read once when it is opened, so that no surprise waits for later."""
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,12 @@ from tqdm import tqdm
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
-from thfuse_sam.errors import SampleError, ThFuseError, UsageError
+from thfuse_sam.errors import SampleError, ThFuseError, UsageError, first_of
 
 log = logging.getLogger(__name__)
 
 _SHOWN_PROBLEMS = 3  # in an error line
+_SHOWN_LABELS = 20  # in a message
 _LOGGED_PROBLEMS = 20  # with skip_bad, one line each
 _READERS = 4  # threads of the check
 _BAR_FROM = 200  # entries from which a progress bar is worth a line
@@ -95,8 +96,9 @@ def read_all(
         log.info("%s: %d images have no object of the labels asked for and are left out", path, unselected)
     if not sound:
         raise UsageError(f"{path}: no sample {_why_none(labels, classes, problems)}")
+    known = first_of(sorted(classes), _SHOWN_LABELS)
     for label in sorted(set(labels or ()) - classes):
-        log.warning("%s: no object is labelled '%s'; labels are %s", path, label, _enumerated(classes))
+        log.warning("%s: no object is labelled '%s'; labels are %s", path, label, known)
     return AnnotatedImages(sound, labels, merge)
 
 
@@ -115,9 +117,8 @@ def _report(problems: list[str], total: int, path: Path, skip_bad: bool) -> None
     if not problems:
         return
     if not skip_bad:
-        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
-        shown = "; ".join(problems[:_SHOWN_PROBLEMS])
-        raise SampleError(f"{path}: {len(problems)} of {total} bad: {shown}{more}. Mend them or give `skip_bad`")
+        shown = first_of(problems, _SHOWN_PROBLEMS, "; ")
+        raise SampleError(f"{path}: {len(problems)} of {total} bad: {shown}. Mend them or give `skip_bad`")
     for problem in problems[:_LOGGED_PROBLEMS]:
         log.warning("skipped: %s", problem)
     log.warning("%s: skipped %d of %d as bad", path, len(problems), total)
@@ -127,10 +128,5 @@ def _why_none(labels: Sequence[str] | None, classes: set[str], problems: list[st
     if labels is not None and not classes:
         return "has class names, so `labels` selects nothing; leave it out"
     if labels is not None:
-        return f"has an object of `labels` {' '.join(labels)}; labels are {_enumerated(classes)}"
+        return f"has an object of `labels` {' '.join(labels)}; labels are {first_of(sorted(classes), _SHOWN_LABELS)}"
     return f"is usable ({problems[0]})" if problems else "with an object was found; check the folder"
-
-
-def _enumerated(classes: Iterable[str]) -> str:
-    names = sorted(classes)
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
