@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from thfuse_sam.datasets.prompts import PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, open_segmentation_dataset
-from thfuse_sam.datasets.segmentation.known_sets import fetch, find_known_set
+from thfuse_sam.datasets.segmentation.known_sets import KNOWN_SETS, fetch
 from thfuse_sam.datasets.segmentation.mixture import Mixture
 from thfuse_sam.datasets.segmentation.prepared import ANNOTATIONS, CONTENT, PreparedWriter
 from thfuse_sam.errors import OptionError, UsageError
 from thfuse_sam.files import make_directory
 from thfuse_sam.images import write_image
-from thfuse_sam.options.prepare import CHECK_DIR, KNOWN_SETS, PrepareOptions
+from thfuse_sam.options.prepare import CHECK_DIR, PrepareOptions
 from thfuse_sam.report.prompts import draw_sample
 
 OVERLAYS = "overlays"
@@ -35,7 +35,7 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
         _require_free(output, options.data_dir)
     path = options.data_dir
     if options.download is not None:
-        path = fetch(find_known_set(options.download))
+        path = fetch(KNOWN_SETS[options.download])
         log.info("%s lies in %s", options.download, path)
     if output is None and not options.check:
         return []

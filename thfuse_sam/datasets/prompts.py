@@ -57,7 +57,7 @@ class PromptMix:
     """
 
     box: float = 0.0  # a jittered box
-    point: float = 0.0  # the interior point
+    point: float = 0.0  # the interior point, and `num_points` - 1 points anywhere inside
     random: float = 0.0  # one point anywhere inside
     points: float = 0.0  # `num_points` points anywhere inside
     negative: float = 0.0  # one point inside, `num_points` points outside but near
@@ -77,14 +77,10 @@ class PromptMix:
     @classmethod
     def from_selection(cls, point_selection: str, num_points: int = 1) -> "PromptMix":
         """The mix that `point_selection` center, random or bbox asks for. Raises UsageError."""
-        if point_selection == "center":
-            # The interior point is one; further points lie anywhere inside.
-            return cls(point=1.0, num_points=num_points)
-        if point_selection == "random":
-            return cls(points=1.0, num_points=num_points)
-        if point_selection == "bbox":
-            return cls(box=1.0, num_points=num_points)
-        raise UsageError(f"`point_selection` {point_selection}: unknown; use center, random or bbox")
+        kinds = {"center": "point", "random": "points", "bbox": "box"}
+        if point_selection not in kinds:
+            raise UsageError(f"`point_selection` {point_selection}: unknown; use {', '.join(kinds)}")
+        return cls(num_points=num_points, **{kinds[point_selection]: 1.0})
 
     def weights(self) -> dict[str, float]:
         """The weight of each kind."""

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
-from thfuse_sam.datasets.segmentation.known_sets import KNOWN_SETS, KnownSet, fetch, find_known_set
-from thfuse_sam.errors import DownloadError, UsageError
+from thfuse_sam.datasets.segmentation.known_sets import KnownSet, fetch
+from thfuse_sam.errors import DownloadError
 
 from .conftest import box_mask, picture
 
@@ -186,9 +186,3 @@ def test_damaged_cached_archive_is_fetched_again(server: tuple[Server, str], cac
     folder.rename(cache / "moved")
     (cache / "small.zip").write_bytes(b"damaged")
     assert fetch(known).is_dir() and server[0].asked == 2
-
-
-def test_unknown_names(cache: Path) -> None:
-    assert find_known_set("pennfudan") is KNOWN_SETS["pennfudan"]
-    with pytest.raises(UsageError, match="`download` cats: unknown; known are pennfudan"):
-        find_known_set("cats")

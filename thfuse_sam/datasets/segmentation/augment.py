@@ -1,7 +1,7 @@
 """Augmentation of annotated images: mirroring, and pasting the foreground onto other backgrounds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -40,58 +40,35 @@ def crop_foreground(
     Returns:
         a sample of the same name and size.
     """
+    height, width = sample.shape
     foreground = np.logical_or.reduce([sample.labels > 0, *sample.overlapped.values()])
-    move = _Move.draw(foreground, rng)
-    labels = move.layer(sample.labels)
-    masks = {number: move.layer(mask.astype(np.int32)) > 0 for number, mask in sample.overlapped.items()}
+    left, top, right, bottom = mask_box(foreground).astype(int)
+    scale = min(float(rng.uniform(*_PASTE_SCALES)), height / (bottom - top), width / (right - left))
+    new_height = max(1, min(height, round((bottom - top) * scale)))
+    new_width = max(1, min(width, round((right - left) * scale)))
+    mirror = bool(rng.integers(2))
+    new_top, new_left = int(rng.integers(height - new_height + 1)), int(rng.integers(width - new_width + 1))
+    target = slice(new_top, new_top + new_height), slice(new_left, new_left + new_width)
+
+    def scaled(array: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+        resized = cv2.resize(array[top:bottom, left:right], (new_width, new_height), interpolation=interpolation)
+        return resized[:, ::-1] if mirror else resized
+
+    def moved(layer: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        numbers = np.zeros(sample.shape, np.int32)
+        numbers[target] = scaled(layer.astype(np.float32), cv2.INTER_NEAREST_EXACT)
+        return numbers
+
+    labels = moved(sample.labels)
+    masks = {number: moved(mask) > 0 for number, mask in sample.overlapped.items()}
     overlapped = {number: mask for number, mask in masks.items() if mask.any()}
-    covered = np.logical_or.reduce([labels > 0, *overlapped.values()])[move.target]
+    covered = np.logical_or.reduce([labels > 0, *overlapped.values()])[target]
     if not covered.any():
         return sample
     image = _cover(background, sample.shape, rng)
-    image[move.target][covered] = move.picture(sample.image)[covered]
+    image[target][covered] = scaled(sample.image, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)[covered]
     pasted = SegmentationSample(sample.name, image, labels, {}, overlapped)
     return replace(pasted, categories={k: v for k, v in sample.categories.items() if k in pasted.object_ids})
-
-
-@dataclass(frozen=True)
-class _Move:
-    """From where in an image to where in another one of its size something moves, scaled and perhaps mirrored."""
-
-    shape: tuple[int, int]  # (height, width) of both images
-    source: tuple[slice, slice]  # (rows, columns)
-    target: tuple[slice, slice]
-    scale: float
-    mirror: bool
-
-    @classmethod
-    def draw(cls, foreground: npt.NDArray[np.bool_], rng: np.random.Generator) -> "_Move":
-        """A move by chance of the box around a bool HxW mask that is not empty, so that it stays in the image."""
-        height, width = foreground.shape
-        left, top, right, bottom = mask_box(foreground).astype(int)
-        scale = min(float(rng.uniform(*_PASTE_SCALES)), height / (bottom - top), width / (right - left))
-        new_height = max(1, min(height, round((bottom - top) * scale)))
-        new_width = max(1, min(width, round((right - left) * scale)))
-        mirror = bool(rng.integers(2))
-        new_top, new_left = int(rng.integers(height - new_height + 1)), int(rng.integers(width - new_width + 1))
-        target = (slice(new_top, new_top + new_height), slice(new_left, new_left + new_width))
-        return cls((height, width), (slice(top, bottom), slice(left, right)), target, scale, mirror)
-
-    def layer(self, numbers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """A layer of numbers (int32 HxW) after the move, 0 around it."""
-        moved = np.zeros(self.shape, np.int32)
-        moved[self.target] = self._scaled(numbers.astype(np.float32), cv2.INTER_NEAREST_EXACT)
-        return moved
-
-    def picture(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """What the target holds of an image, uint8 hxwx3."""
-        return self._scaled(image, cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR)
-
-    def _scaled(self, array: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
-        rows, columns = self.target
-        size = (columns.stop - columns.start, rows.stop - rows.start)
-        scaled = cv2.resize(array[self.source], size, interpolation=interpolation)
-        return scaled[:, ::-1] if self.mirror else scaled
 
 
 def _cover(background: npt.NDArray[np.uint8], shape: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

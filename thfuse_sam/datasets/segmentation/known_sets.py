@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from thfuse_sam.downloads import cache_folder, download
-from thfuse_sam.errors import DownloadError, UsageError
+from thfuse_sam.errors import DownloadError
 from thfuse_sam.files import file_sha256, make_directory, partial_path, write_text
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,6 @@ KNOWN_SETS: dict[str, KnownSet] = {
 }
 
 
-def find_known_set(name: str) -> KnownSet:
-    """The set called `name`. Raises UsageError."""
-    if name not in KNOWN_SETS:
-        raise UsageError(f"`download` {name}: unknown; known are {', '.join(KNOWN_SETS)}")
-    return KNOWN_SETS[name]
-
-
 def fetch(known: KnownSet) -> Path:
     """The folder of a known set in the cache, downloaded and unpacked where need be.
 
@@ -61,7 +54,8 @@ def fetch(known: KnownSet) -> Path:
     make_directory(base)
     archive = base / f"{known.name}.zip"
     hash_file = base / f"{known.name}.zip.sha256"
-    expected = known.sha256 or _kept_hash(hash_file)
+    kept = hash_file.read_text(encoding="utf-8").strip() if hash_file.is_file() else None
+    expected = known.sha256 or kept
     if not archive.is_file() or (expected is not None and file_sha256(archive) != expected):
         _download(known, archive, expected, hash_file)
     _unpack(archive, target, known)
@@ -71,10 +65,6 @@ def fetch(known: KnownSet) -> Path:
         write_text(hash_file, digest + "\n")
         log.info("%s: nobody publishes its hash; SHA-256 %s is kept in %s", known.name, digest, hash_file)
     return target / known.folder
-
-
-def _kept_hash(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def _download(known: KnownSet, archive: Path, expected: str | None, hash_file: Path) -> None:

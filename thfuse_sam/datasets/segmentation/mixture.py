@@ -121,15 +121,6 @@ class Mixture(SegmentationDataset):
         return self._drawn[1]
 
 
-def is_mixture(path: Path) -> bool:
-    """Whether a YAML file describes sets to train on; False where it is unreadable or holds options."""
-    try:
-        content = read_yaml(path)
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, Mapping) and "train" in content
-
-
 def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
     """The mixture that a YAML file describes; `open_folder` opens one data folder. Raises UsageError."""
     try:
