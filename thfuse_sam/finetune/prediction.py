@@ -4,23 +4,21 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets.prompts import ObjectPrompt
+from thfuse_sam.datasets.segmentation.formats.coco import CocoAnnotations
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_atomically, write_text
 from thfuse_sam.finetune.samples import prompt_tensors
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
 from thfuse_sam.masks.overlay import draw_overlay
-from thfuse_sam.masks.rle import encode_rle
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import encode, predict
@@ -75,8 +73,7 @@ class PredictionWriter:
 
     def __init__(self, folder: Path, formats: Sequence[str], *, overlays: bool) -> None:
         self.folder, self.formats, self.overlays = folder, tuple(formats), overlays
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
+        self._annotations = CocoAnnotations("object")
 
     def write(
         self, name: str, file_name: str, image: npt.NDArray[np.uint8], objects: Sequence[PredictedObject]
@@ -96,32 +93,14 @@ class PredictionWriter:
         if self.overlays:
             write_image(self.folder / "overlays" / f"{name}.png", draw_overlay(image, labels))
         if "coco" in self.formats:
-            number = len(self._images) + 1
-            self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
+            self._annotations.add_image(file_name, shape)
             for item in objects:
-                encoded = encode_rle(item.mask)
-                self._annotations.append(
-                    {
-                        "id": len(self._annotations) + 1,
-                        "image_id": number,
-                        "category_id": 1,
-                        "segmentation": encoded,
-                        "area": int(np.count_nonzero(item.mask)),
-                        "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
-                        "score": item.score,
-                        "iscrowd": 0,
-                    }
-                )
+                self._annotations.add_object(item.mask, "object", score=item.score)
 
     def close(self) -> None:
         """Write what belongs to all images. Raises OutputError."""
         if "coco" in self.formats:
-            content = {
-                "images": self._images,
-                "annotations": self._annotations,
-                "categories": [{"id": 1, "name": "object"}],
-            }
-            write_text(self.folder / "annotations.json", json.dumps(content) + "\n")
+            write_text(self.folder / "annotations.json", json.dumps(self._annotations.content()) + "\n")
 
 
 def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:

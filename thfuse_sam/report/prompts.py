@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from thfuse_sam.datasets.prompts import FOREGROUND, ObjectPrompt, interior_point
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
-from thfuse_sam.masks.format import paint_order
+from thfuse_sam.masks.format import paint_label_map
 from thfuse_sam.masks.overlay import draw_overlay, segment_colors
 
 _SMALLEST_SIDE = 640  # pixels that the longer side of a picture has at least, so that marks and text stay apart
@@ -53,9 +53,7 @@ def draw_objects(
     height, width = image.shape[:2]
     factor = max(1, -(-_SMALLEST_SIDE // max(height, width)))
     areas = [int(np.count_nonzero(mask)) for mask in masks]
-    labels = np.zeros((height, width), np.int32)
-    for row in paint_order(areas):
-        labels[masks[row]] = row + 1
+    labels = paint_label_map(masks, (height, width), numbered_by_area=False)
     shown = np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]
     enlarged = np.repeat(np.repeat(image, factor, 0), factor, 1)
     picture = Image.fromarray(draw_overlay(enlarged, np.repeat(np.repeat(labels, factor, 0), factor, 1), opacity=0.4))

@@ -8,16 +8,15 @@
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from thfuse_sam.datasets.segmentation.formats.coco import CocoAnnotations
 from thfuse_sam.datasets.segmentation.formats.labelme import embedded_bytes
-from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.files import make_directory, write_atomically, write_json
 from thfuse_sam.images import IMAGE_SUFFIXES, write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
-from thfuse_sam.masks.rle import encode_rle
 
 ANNOTATIONS, IMAGES, MASKS = "annotations.json", "images", "masks"
 CONTENT = (ANNOTATIONS, IMAGES, MASKS)
@@ -31,28 +30,16 @@ class PreparedWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = make_directory(folder)
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-        self._categories: dict[str, int] = {}
+        self._annotations = CocoAnnotations()
 
     def add(self, sample: SegmentationSample) -> None:
         """Write a sample; its image is copied from its source, or written as PNG where that is no image file."""
         file_name = self._write_image(sample)
         masks = [sample.mask(object_id) for object_id in sample.object_ids]
         write_mask(self._folder / MASKS / f"{sample.name}.npy", paint_label_map(masks, sample.shape))
-        image_id = len(self._images) + 1
-        height, width = sample.shape
-        self._images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        self._annotations.add_image(file_name, sample.shape)
         for index in paint_order([int(np.count_nonzero(mask)) for mask in masks]):
-            name = sample.categories.get(sample.object_ids[index], _NO_CLASS)
-            self._annotations.append(
-                {
-                    "id": len(self._annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": self._categories.setdefault(name, len(self._categories) + 1),
-                    **_geometry(masks[index]),
-                }
-            )
+            self._annotations.add_object(masks[index], sample.categories.get(sample.object_ids[index], _NO_CLASS))
 
     def _write_image(self, sample: SegmentationSample) -> str:
         """The path below `images/` of what was written."""
@@ -66,9 +53,7 @@ class PreparedWriter:
 
     def close(self) -> None:
         """Write `annotations.json`."""
-        categories = [{"id": number, "name": name} for name, number in self._categories.items()]
-        content = {"images": self._images, "annotations": self._annotations, "categories": categories}
-        write_json(self._folder / ANNOTATIONS, content)
+        write_json(self._folder / ANNOTATIONS, self._annotations.content())
 
 
 def _stored_image(path: Path) -> tuple[str, bytes]:
@@ -79,13 +64,3 @@ def _stored_image(path: Path) -> tuple[str, bytes]:
         content = embedded_bytes(path)
         return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), ""), content
     return "", b""
-
-
-def _geometry(mask: np.ndarray) -> dict[str, Any]:
-    left, top, right, bottom = (float(value) for value in mask_box(mask))
-    return {
-        "segmentation": encode_rle(mask),
-        "area": int(np.count_nonzero(mask)),
-        "bbox": [left, top, right - left, bottom - top],
-        "iscrowd": 0,
-    }

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
 from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
@@ -22,7 +23,7 @@ from thfuse_sam.datasets.segmentation.formats.outlines import polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.images import read_visible, size_text
-from thfuse_sam.masks.rle import decode_rle
+from thfuse_sam.masks.rle import decode_rle, encode_rle
 
 _FILE_NAMES = ("annotations.json", "_annotations.coco.json", "coco.json")
 _FOLDER, _PREFIX = "annotations", "instances"
@@ -98,6 +99,42 @@ def read(
         if isinstance(category, int) and category in categories:
             names[number] = categories[category]
     return SegmentationSample.from_masks(name, image, masks, names)
+
+
+class CocoAnnotations:
+    """Collects images and their objects for an annotation file."""
+
+    def __init__(self, *categories: str) -> None:
+        """`categories`: class names that are listed whether or not an object has them."""
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._categories = {name: number for number, name in enumerate(categories, 1)}
+
+    def add_image(self, file_name: str, shape: tuple[int, int]) -> None:
+        """`shape` is (height, width)."""
+        number = len(self._images) + 1
+        self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
+
+    def add_object(self, mask: npt.NDArray[np.bool_], category: str, **more: Any) -> None:
+        """Add an object (bool HxW) to the image that was added last; `more` is written beside what COCO asks for."""
+        encoded = encode_rle(mask)
+        self._annotations.append(
+            {
+                "id": len(self._annotations) + 1,
+                "image_id": len(self._images),
+                "category_id": self._categories.setdefault(category, len(self._categories) + 1),
+                "segmentation": encoded,
+                "area": int(np.count_nonzero(mask)),
+                "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
+                **more,
+                "iscrowd": 0,
+            }
+        )
+
+    def content(self) -> dict[str, Any]:
+        """What the file holds, for JSON."""
+        categories = [{"id": number, "name": name} for name, number in self._categories.items()]
+        return {"images": self._images, "annotations": self._annotations, "categories": categories}
 
 
 def _load(path: Path) -> dict[str, Any]:
