@@ -82,14 +82,9 @@ def accepted_layouts() -> str:
     return ", ".join(f"{layout.ir}+{layout.vi}" for layout in LAYOUTS)
 
 
-def is_pattern(folder: Path) -> bool:
-    """Whether `folder` is a pattern `root/**/name` rather than a plain folder."""
-    return _ANY_FOLDERS in folder.parts
-
-
-def split_pattern(folder: Path) -> tuple[Path, str]:
-    """`root/**/name` as (root, name)."""
-    return folder.parent.parent, folder.name
+def split_pattern(folder: Path) -> tuple[Path, str | None]:
+    """A pattern `root/**/name` as (root, name); a plain folder as (folder, None)."""
+    return (folder.parent.parent, folder.name) if _ANY_FOLDERS in folder.parts else (folder, None)
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:

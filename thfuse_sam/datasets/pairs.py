@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, is_pattern, split_pattern, visible_entries
+from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, split_pattern, visible_entries
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
 from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible, size_text
 
 _COLOURFUL = 4.0  # mean difference of the largest and the smallest channel; JPEG leaves less in grey images
-
-_OPTION: dict[Modality, str] = {"ir": "`ir_dir`", "vi": "`vi_dir`"}
 
 
 @dataclass(frozen=True)
@@ -182,27 +180,26 @@ def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None
 
 
 def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
-    base = split_pattern(folder)[0] if is_pattern(folder) else folder
+    base, _ = split_pattern(folder)
     if not base.is_dir():
         kind = "is a file, not a folder" if base.exists() else "no such folder"
-        raise PairError(f"{_OPTION[modality]} {folder}: {kind}; check the path")
+        raise PairError(f"`{modality}_dir` {folder}: {kind}; check the path")
     images = list_images(folder)
     if not images:
         raise PairError(
-            f"no image found in {folder} ({_OPTION[modality]}); accepted are {', '.join(IMAGE_SUFFIXES)}, nested too"
+            f"no image found in {folder} (`{modality}_dir`); accepted are {', '.join(IMAGE_SUFFIXES)}, nested too"
         )
     return images
 
 
 def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat."""
-    if not is_pattern(folder):
-        for relative in _image_files(folder, "", ()):
-            yield _name(relative), folder / relative
-        return
     root, modality_folder = split_pattern(folder)
-    wanted = modality_folder.casefold()
     for relative in _image_files(root, "", ()):
+        if modality_folder is None:
+            yield _name(relative), root / relative
+            continue
+        wanted = modality_folder.casefold()
         parts = relative.split("/")
         position = next((i for i, part in enumerate(parts[:-1]) if part.casefold() == wanted), None)
         if position is not None:

@@ -34,9 +34,6 @@ class SegmentationDataset(ABC):
         """
         if not 0 < val_ratio < 1:
             raise UsageError(f"`val_ratio` {val_ratio}: give a number between 0 and 1")
-        return self._split(val_ratio, seed)
-
-    def _split(self, val_ratio: float, seed: int) -> tuple["SegmentationDataset", "SegmentationDataset"]:
         count = len(self)
         if count < 2:
             raise UsageError(f"{count} sample cannot be split into training and validation; give at least 2")

@@ -97,7 +97,7 @@ class Mixture(SegmentationDataset):
     def set_epoch(self, epoch: int) -> None:
         self._random.set_epoch(epoch)
 
-    def _split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
+    def split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
         """Itself and the test set; without one, each set is split, and its validation part used whole and unchanged."""
         if self.test is not None:
             return self, self.test

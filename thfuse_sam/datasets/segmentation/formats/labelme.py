@@ -24,7 +24,7 @@ from PIL import Image
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
-from thfuse_sam.datasets.segmentation.formats.outlines import Mask, Point, circle_mask, polygon_mask, rectangle_mask
+from thfuse_sam.datasets.segmentation.formats.outlines import Mask, Point, circle_mask, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
 from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, read_visible, size_text
@@ -194,7 +194,8 @@ def _draw(outline: dict[str, Any], shape: tuple[int, int]) -> Mask:
     if len(points) != 2:
         raise ValueError(f"a {kind} has {len(points)} points, it needs 2")
     if kind == "rectangle":
-        return rectangle_mask((points[0], points[1]), shape)
+        (x0, y0), (x1, y1) = points
+        return polygon_mask([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], shape)
     if kind == "circle":
         return circle_mask(points[0], points[1], shape)
     return _stored_mask(base64.b64decode(outline.get("mask") or "", validate=True), points, shape)

@@ -31,12 +31,6 @@ def polygon_mask(points: Sequence[Point], shape: tuple[int, int]) -> Mask:
     return mask
 
 
-def rectangle_mask(corners: Sequence[Point], shape: tuple[int, int]) -> Mask:
-    """The inside of the rectangle with two opposite `corners`. Raises ValueError as `polygon_mask`."""
-    (x0, y0), (x1, y1) = corners
-    return polygon_mask([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], shape)
-
-
 def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int]) -> Mask:
     """The part in the image of the circle around `centre` through `on_circle`. Raises ValueError: nothing in it."""
     x, y = _in_image(centre, shape)
