@@ -32,6 +32,7 @@ TITLES = {"iou": "IoU", "dice": "Dice", "boundary_iou": "boundary IoU", "AP": "A
 
 # Kind of prompt -> figure -> value, the higher the better; and "objects" and ESTIMATE.
 Results = dict[str, dict[str, float]]
+Mask = npt.NDArray[np.bool_]  # HxW
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class _ObjectScores:
     iou: float
     dice: float
     boundary_iou: float
-    estimate: float  # the model's own, of the mask's IoU
+    estimated_iou: float  # the model's own
     scored: ScoredMask | None
 
 
@@ -79,11 +80,15 @@ def evaluate_sam(
         rank, world_size: this process and how many share the work; each gets all of the result.
     """
     dataset.set_epoch(0)
-    scores = [
-        score
-        for index in range(rank, len(dataset), world_size)
-        for score in _evaluate_image(sam, dataset, index, n_objects, seed, cache, full)
-    ]
+    scores: list[_ObjectScores] = []
+    for index in range(rank, len(dataset), world_size):
+        sample, predictions = predict_objects(sam, dataset, index, n_objects=n_objects, seed=seed, cache=cache)
+        truths = object_masks(sample, sample.object_ids)
+        scores += [
+            _score(kind, sample.name, mask, truth, float(estimate), full)
+            for kind, objects in predictions.items()
+            for mask, truth, estimate in zip(objects.masks, truths, objects.scores, strict=True)
+        ]
     if world_size > 1:
         of_processes: list[list[_ObjectScores]] = [[] for _ in range(world_size)]
         torch.distributed.all_gather_object(of_processes, scores)
@@ -158,38 +163,22 @@ def predict_objects(
     return sample, predictions
 
 
-def _evaluate_image(
-    sam: Sam,
-    dataset: SegmentationDataset,
-    index: int,
-    n_objects: int,
-    seed: int,
-    cache: EmbeddingCache | None,
-    full: bool,
-) -> list[_ObjectScores]:
-    sample, predictions = predict_objects(sam, dataset, index, n_objects=n_objects, seed=seed, cache=cache)
-    truths = object_masks(sample, sample.object_ids)
-    return [
-        _ObjectScores(
-            kind,
-            mask_iou(mask, truth),
-            mask_dice(mask, truth),
-            boundary_iou(mask, truth) if full else math.nan,
-            float(score),
-            ScoredMask.of(sample.name, mask, truth, float(score)) if full else None,
-        )
-        for kind, objects in predictions.items()
-        for mask, truth, score in zip(objects.masks, truths, objects.scores, strict=True)
-    ]
+def _score(kind: str, image: str, mask: Mask, truth: Mask, estimate: float, full: bool) -> _ObjectScores:
+    return _ObjectScores(
+        kind,
+        mask_iou(mask, truth),
+        mask_dice(mask, truth),
+        boundary_iou(mask, truth) if full else math.nan,
+        estimate,
+        ScoredMask.of(image, mask, truth, estimate) if full else None,
+    )
 
 
 def _mean_scores(scores: Sequence[_ObjectScores], full: bool) -> dict[str, float]:
     figures: dict[str, float] = {"objects": len(scores)}
-    for name in ("iou", "dice", "boundary_iou"):
-        if name != "boundary_iou" or full:
-            figures[name] = float(np.mean([getattr(score, name) for score in scores])) if scores else math.nan
+    for name in ("iou", "dice", "boundary_iou", ESTIMATE) if full else ("iou", "dice"):
+        figures[name] = float(np.mean([getattr(score, name) for score in scores])) if scores else math.nan
     if full:
-        figures[ESTIMATE] = float(np.mean([score.estimate for score in scores])) if scores else math.nan
         if importlib.util.find_spec("faster_coco_eval") is not None:
             figures |= coco_average_precision([score.scored for score in scores if score.scored is not None])
         else:

@@ -17,36 +17,30 @@ class ForeignSources:
     Two data sets can hold different images under one name ("0001"); the mask of one must not be taken for the other's.
 
     Args:
-        folder: the present data set's folder of `modality`, or pattern (see `find_image`).
+        manifest: of the tree; None: nothing is known of its masks, so none counts as foreign.
+        folders: the present data set's folder of each modality to look at, or pattern (see `find_image`).
+        recheck: look also where the manifest names the folder itself. A reader need not: making the tree has ruled
+            out foreign masks.
     """
 
-    def __init__(self, manifest: Manifest, modality: Modality, folder: Path) -> None:
-        own = folder.resolve()
-        self._folder = folder
-        self._others = [other for other in manifest.folders(modality) if other != own]
+    def __init__(self, manifest: Manifest | None, folders: Mapping[Modality, Path], *, recheck: bool = False) -> None:
+        self._folders = folders
+        self._others: dict[Modality, list[Path]] = {}
+        for modality, folder in folders.items():
+            recorded, own = manifest.folders(modality) if manifest is not None else [], folder.resolve()
+            if recheck or own not in recorded:
+                self._others[modality] = [other for other in recorded if other != own]
 
-    def find(self, name: str) -> Path | None:
+    def find(self, modality: Modality, name: str) -> Path | None:
         """The image of another recorded data set that the existing mask called `name` may have been made from.
 
         Recorded folders that are gone, and copies of the same image, do not count. None: the mask is ours.
         """
-        for folder in self._others:
+        for folder in self._others.get(modality, ()):
             other = find_image(folder, name)
-            if other is not None and not _same_image(other, find_image(self._folder, name)):
+            if other is not None and not _same_image(other, find_image(self._folders[modality], name)):
                 return other
         return None
-
-
-def foreign_sources(manifest: Manifest | None, folders: Mapping[Modality, Path]) -> dict[Modality, ForeignSources]:
-    """What a reader of masks has to ask before it uses a mask of a modality; nothing where that is not among the keys.
-
-    A folder that the manifest names needs no look: making the tree has ruled out foreign masks.
-    """
-    return {
-        modality: ForeignSources(manifest, modality, folder)
-        for modality, folder in folders.items()
-        if manifest is not None and folder.resolve() not in manifest.folders(modality)
-    }
 
 
 def find_image(folder: Path, name: str) -> Path | None:

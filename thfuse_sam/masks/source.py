@@ -15,7 +15,7 @@ from thfuse_sam.errors import MaskReadError, UsageError
 from thfuse_sam.images import Modality, read_for_sam
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.origins import foreign_sources
+from thfuse_sam.masks.origins import ForeignSources
 from thfuse_sam.masks.store import has_masks, open_masks
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class PrecomputedMasks:
                 f"`precomputed_masks_dir` {root}: no ir/ or vi/ folder with masks there; run precompute_masks.py first"
             )
         self._store = open_masks(root)
-        self._foreign = foreign_sources(Manifest.find(root), image_dirs)
+        self._foreign = ForeignSources(Manifest.find(root), image_dirs)
         self._broken: set[tuple[Modality, str]] = set()
         self._own: set[tuple[Modality, str]] = set()  # masks known to be of this data set
 
@@ -95,9 +95,9 @@ class PrecomputedMasks:
             return None
 
     def _require_own(self, modality: Modality, name: str, image_path: Path) -> None:
-        if modality not in self._foreign or (modality, name) in self._own:
+        if (modality, name) in self._own:
             return
-        foreign_image = self._foreign[modality].find(name)
+        foreign_image = self._foreign.find(modality, name)
         if foreign_image is not None:
             raise MaskReadError(
                 f"{self._store.location(modality, name)} was made from {foreign_image}, not from {image_path}; "

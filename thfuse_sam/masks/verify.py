@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import Modality, image_size
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.origins import ForeignSources, find_image, foreign_sources
+from thfuse_sam.masks.origins import ForeignSources, find_image
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.masks.store import MaskStore
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX, partial_files
@@ -64,7 +64,7 @@ def verify_tree(
     checks = _Checks(
         store,
         manifest.failure_reasons() if manifest is not None else {},
-        foreign_sources(manifest, folders or {}),
+        ForeignSources(manifest, folders or {}),
         require_instances,
     )
     for modality, images in images_by_modality.items():
@@ -87,7 +87,7 @@ class _Checks:
 
     store: MaskStore
     failure_reasons: Mapping[tuple[str, str], str]
-    foreign: Mapping[Modality, ForeignSources]
+    foreign: ForeignSources
     require_instances: bool
 
     def find_problem(self, modality: Modality, name: str, image: Path) -> tuple[Kind, str] | None:
@@ -97,7 +97,7 @@ class _Checks:
             return (
                 ("missing", f"{place}, of {image}") if reason is None else ("failures", f"{modality}/{name}: {reason}")
             )
-        other = self.foreign[modality].find(name) if modality in self.foreign else None
+        other = self.foreign.find(modality, name)
         if other is not None:
             return "foreign", f"{place} was made from {other}, not from {image}"
         try:

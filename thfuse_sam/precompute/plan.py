@@ -145,9 +145,9 @@ def _require_fitting_tree(
 
 def _require_own(manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Modality, Path], root: Path) -> None:
     """Refuse files in the tree at `root` that were made from other images than those of `jobs`."""
-    foreign = {modality: ForeignSources(manifest, modality, folder) for modality, folder in image_dirs.items()}
+    foreign = ForeignSources(manifest, image_dirs, recheck=True)
     for job in jobs:
-        other = foreign[job.modality].find(job.name)
+        other = foreign.find(job.modality, job.name)
         if other is not None:
             raise ManifestError(
                 f"`output_dir` {root} may hold the mask of {other} under the name of {job.image}, another image; "
