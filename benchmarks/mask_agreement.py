@@ -20,9 +20,10 @@ from benchmarks.agreement import Masks, best_ious
 from benchmarks.common import command_line, markdown_table, timed
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.images import read_for_sam
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.sam.registry import build_sam
 
 REFERENCE = "fp32, full grid"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = [paths[index] for index in np.linspace(0, len(paths) - 1, min(options.images, len(paths))).astype(int)]
     resolved = resolve_sam("vit_nano")
     sam = build_sam(resolved.model_type, resolved.checkpoint)
-    settings = replace(MODEL_TYPES["vit_nano"].defaults, points_per_side=options.points_per_side)
+    settings = replace(GENERATOR_DEFAULTS["vit_nano"], points_per_side=options.points_per_side)
     generators = {name: AutomaticMaskGenerator(sam, replace(settings, **changes)) for name, changes in VARIANTS.items()}
     counts = {name: count_points(generator) for name, generator in generators.items()}
     seconds = dict.fromkeys(VARIANTS, 0.0)

@@ -17,9 +17,10 @@ from segment_anything.modeling import Sam
 from benchmarks.common import command_line, markdown_table, timed
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.images import Modality, read_for_sam, read_visible
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.sam.registry import build_sam
 from tools.scenes import render_scene
 from tools.vit_nano.evaluation import interior_point_iou
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.pennfudan:
         ious = pennfudan_ious(sam, options.pennfudan)
         rows.append((f"interior-point IoU, Penn-Fudan ({len(ious)} people)", f"{np.mean(ious):.3f}"))
-    generator = AutomaticMaskGenerator(sam, MODEL_TYPES["vit_nano"].defaults)
+    generator = AutomaticMaskGenerator(sam, GENERATOR_DEFAULTS["vit_nano"])
     rows += [photo_masks(generator, folder, options.photo_step) for folder in options.photos]
     image = render_scene(FIRST_SEED, height=480, width=640).visible
     walls = []

@@ -21,6 +21,7 @@ from benchmarks.common import ROOT, command_line, figures_of, made_by, markdown_
 if TYPE_CHECKING:
     import torch
 
+    from thfuse_sam.options.generator import GENERATOR_DEFAULTS
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
 MODES = ("none", "precomputed", "live")
@@ -96,11 +97,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def mask_generator(options: argparse.Namespace, device: "torch.device") -> "AutomaticMaskGenerator":
     from thfuse_sam.sam.checkpoints import resolve_sam
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
-    from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+    from thfuse_sam.sam.registry import build_sam
 
     resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
     sam = build_sam(resolved.model_type, resolved.checkpoint, device)
-    return AutomaticMaskGenerator(sam, MODEL_TYPES[resolved.model_type].defaults)
+    return AutomaticMaskGenerator(sam, GENERATOR_DEFAULTS[resolved.model_type])
 
 
 def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> str:

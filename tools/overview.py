@@ -17,9 +17,10 @@ from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.images import ImageArray, as_rgb, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.source import LiveMasks
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.sam.registry import build_sam
 from tools.scenes import render_scene
 
 SEED = 7
@@ -35,7 +36,7 @@ def main() -> None:
     write_image(pair.ir, scene.infrared)
     write_image(pair.vi, scene.visible)
     sam = resolve_sam("vit_nano")
-    generator = AutomaticMaskGenerator(build_sam(sam.model_type, sam.checkpoint), MODEL_TYPES["vit_nano"].defaults)
+    generator = AutomaticMaskGenerator(build_sam(sam.model_type, sam.checkpoint), GENERATOR_DEFAULTS["vit_nano"])
     infrared = as_rgb(scene.infrared)
     overlays = [draw_overlay(image, generator.label_map(image)) for image in (infrared, scene.visible)]
     network, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")

@@ -20,11 +20,11 @@ from thfuse_sam.files import file_sha256
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
-from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import checkpoints
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, Instance
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.sam.registry import build_sam
 
 # Few points, and thresholds that even random weights pass.
 FAST = ("--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0", "--device", "cpu")
@@ -96,7 +96,7 @@ def test_end_to_end(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[
     assert manifest.counts == {"ir": 2, "vi": 2}
     # The same bytes as a generator makes that is used without the command.
     settings = dataclasses.replace(
-        MODEL_TYPES["vit_nano"].defaults, points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0
+        GENERATOR_DEFAULTS["vit_nano"], points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0
     )
     live = AutomaticMaskGenerator(build_sam("vit_nano", checkpoint, "cpu"), settings)
     made = tree.read("ir", "夜/scène", (32, 32))

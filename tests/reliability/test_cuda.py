@@ -11,7 +11,7 @@ from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
 
 from thfuse_sam.cli import finetune, precompute, predict, test, train
-from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     not hasattr(torch._C, "_ensureCUDADeviceGuardSet"), reason="needs a newer torch to pretend that there is a GPU"
 )
 
-NANO = dataclasses.replace(MODEL_TYPES["vit_nano"].defaults, points_per_side=6, points_per_batch="auto")
+NANO = dataclasses.replace(GENERATOR_DEFAULTS["vit_nano"], points_per_side=6, points_per_batch="auto")
 
 IN_LINE = ["--num_workers", "0"]  # the pretended device is this process's
 

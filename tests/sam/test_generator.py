@@ -17,7 +17,7 @@ from benchmarks.agreement import best_ious, equal_pixels, recall
 from benchmarks.oracle import RegionOracle, own_generator, stock_masks
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
-from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import generator as generator_module
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.decoder import PointDecoder
@@ -213,7 +213,7 @@ def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(seed: int) -> None:
     """Trained weights on rendered scenes, with the thresholds that they ship with, a quarter of their points."""
     resolved = resolve_sam("vit_nano", ROOT / "models" / "vit_nano.safetensors")
     sam, image = build_sam(resolved.model_type, resolved.checkpoint), render_scene(seed, height=240, width=320).visible
-    settings = replace(MODEL_TYPES["vit_nano"].defaults, points_per_side=8)
+    settings = replace(GENERATOR_DEFAULTS["vit_nano"], points_per_side=8)
     records = SamAutomaticMaskGenerator(sam, **stock_settings(replace(settings, points_per_batch=64))).generate(image)
     expected = [record["segmentation"] for record in records]
     found = [instance.mask for instance in AutomaticMaskGenerator(sam, settings).generate(image)]

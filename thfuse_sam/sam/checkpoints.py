@@ -64,16 +64,13 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
         UsageError: unknown model type.
         CheckpointError: the file is missing, damaged or of another type, or cannot be downloaded.
     """
-    if model_type != AUTO:
-        find_model_type(model_type)
+    kind = None if model_type == AUTO else find_model_type(model_type)
     if checkpoint is not None:
-        return _resolve_given(model_type, checkpoint)
-    if model_type == AUTO:
-        return _resolve_auto(fetch)
-    return _resolve_published(find_model_type(model_type), fetch)
+        return _resolve_given(kind, checkpoint)
+    return _resolve_auto(fetch) if kind is None else _resolve_published(kind, fetch)
 
 
-def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
+def _resolve_given(kind: ModelType | None, checkpoint: Path) -> ResolvedSam:
     # Opened for an explicit type too, so that a wrong file is reported before any work starts.
     weights = read_weights(checkpoint)
     if trained_metadata(checkpoint) is not None:
@@ -82,15 +79,13 @@ def _resolve_given(model_type: str, checkpoint: Path) -> ResolvedSam:
             f"write one by finetune.py `checkpoint` {checkpoint} `export` FILE.pth and give that"
         )
     recognised = recognise_model_type(weights)
-    if model_type == AUTO:
-        if recognised is None:
-            raise CheckpointError(
-                f"{checkpoint}: is no Segment Anything checkpoint of a known type; use one of {', '.join(MODEL_TYPES)}"
-            )
-        model_type = recognised
-    elif recognised != model_type:
-        fitting_model(find_model_type(model_type), weights, checkpoint)  # raises, and names the keys that differ
-    return ResolvedSam(model_type, checkpoint, checkpoint_sha256(checkpoint))
+    if kind is not None and recognised != kind.name:
+        fitting_model(kind, weights, checkpoint)  # raises, and names the keys that differ
+    if recognised is None:
+        raise CheckpointError(
+            f"{checkpoint}: is no Segment Anything checkpoint of a known type; use one of {', '.join(MODEL_TYPES)}"
+        )
+    return ResolvedSam(recognised, checkpoint, checkpoint_sha256(checkpoint))
 
 
 def _resolve_auto(fetch: bool) -> ResolvedSam:

@@ -10,7 +10,6 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from thfuse_sam.errors import CheckpointError, UsageError
-from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import nano, tiny_vit
 from thfuse_sam.sam.weights import nano_image_size, read_weights, recognise_model_type
 from thfuse_sam.state_dicts import describe_differences
@@ -27,11 +26,6 @@ class ModelType:
     file_name: str  # of the published weights, in the cache
     url: str | None  # None: the weights ship with this project
     sha256: str | None  # of the published weights; None: not fixed
-
-    @property
-    def defaults(self) -> GeneratorSettings:
-        """The settings of the automatic mask generator that suit this type."""
-        return GENERATOR_DEFAULTS[self.name]
 
 
 # The SHA-256 sums are those that micro-sam's `util.py` (computational-cell-analytics/micro-sam on GitHub) checks its
