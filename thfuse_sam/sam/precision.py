@@ -25,17 +25,12 @@ def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -
 
 
 def _fast_half_precision(device: torch.device) -> Precision | None:
+    """The 16-bit format whose matrix products the hardware has instructions for; None where it has none."""
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         # Tensor cores came with 7.0, in bf16 with 8.0, which keeps fp32's range.
         return "bf16" if major >= 8 else "fp16" if major == 7 else None
-    if device.type == "cpu" and _cpu_multiplies_bf16():
-        return "bf16"
-    return None
-
-
-def _cpu_multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for bf16 products (AVX512_BF16 or AMX). Without them PyTorch emulates."""
-    # What PyTorch calls "supported" includes CPUs that emulate; older versions do not list the instructions.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    # On a CPU these are AVX512_BF16 and AMX; without them PyTorch emulates bf16, which it calls "supported" too. Older
+    # versions do not list the instructions.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return "bf16" if any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16")) else None

@@ -37,10 +37,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: a checkpoint's name ends in {', '.join(CHECKPOINT_SUFFIXES)}, not in {path.suffix!r}"
         )
-    _refuse_other_files(path)
+    head = _first_bytes(path)
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
-    return _unwrap(_read_torch(path), path)
+    return _unwrap(_read_torch(path, head), path)
 
 
 def trained_metadata(path: Path) -> str | None:
@@ -74,15 +74,12 @@ def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
 
 
 def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(512)
-
-
-def _refuse_other_files(path: Path) -> None:
+    """The start of a file. Raises CheckpointError where it cannot be read, or is of a kind that is no checkpoint."""
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name the checkpoint file in it")
     try:
-        head = _first_bytes(path)
+        with path.open("rb") as file:
+            head = file.read(512)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; check `sam_checkpoint` or download the file") from None
     except OSError as error:
@@ -93,6 +90,7 @@ def _refuse_other_files(path: Path) -> None:
         raise CheckpointError(f"{path}: is a web page, not a checkpoint; download the file itself")
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path}: is a Git LFS pointer, not a checkpoint; run 'git lfs pull'")
+    return head
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -103,12 +101,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, error) from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, head: bytes) -> Any:
     try:
         is_zip = zipfile.is_zipfile(path)
     except zipfile.BadZipFile:  # the file ends like a zip file without being one
         is_zip = False
-    if not is_zip and _first_bytes(path).startswith(b"PK"):
+    if not is_zip and head.startswith(b"PK"):
         raise CheckpointError(f"{path}: the file is truncated; download or copy it again")
     try:
         # Only zip files can be mapped; older PyTorch wrote plain pickles.
@@ -134,10 +132,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(loaded, dict):
-        for name in _NESTED:
-            if isinstance(loaded.get(name), dict):
-                loaded = loaded[name]
-                break
+        loaded = next((loaded[name] for name in _NESTED if isinstance(loaded.get(name), dict)), loaded)
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path}: holds no named weights; use a checkpoint of a Segment Anything model")
     return dict(loaded)
