@@ -328,6 +328,16 @@ def test_refused(tmp_path: Path, make: Callable[[Path], object], message: str, r
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_file_in_a_folder_that_may_not_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "stat", refuse)
+        with pytest.raises(ImageReadError, match="permission denied"):
+            read_infrared(tmp_path / "a.png")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("content", ["png", "tiff"])
 def test_bombs_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:

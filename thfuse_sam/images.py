@@ -55,6 +55,17 @@ _STRETCH_PERCENTILES = (0.5, 99.5)
 # A disk or a network that no longer answers must not stop a run for ever.
 READ_SECONDS = 120.0
 
+_TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels; scale the image down"
+# What an error says about a file that cannot be read; of any other error, its own text is shown.
+_REASONS: dict[type[Exception], str] = {
+    FileNotFoundError: "no such file; check the path",
+    PermissionError: "permission denied; make the file readable",
+    Image.DecompressionBombError: _TOO_LARGE,
+    Image.DecompressionBombWarning: _TOO_LARGE,
+    UnidentifiedImageError: "not an image of a known format; use PNG, JPEG, BMP or TIFF",
+    MemoryError: "memory does not suffice for it, or it is damaged; close other programs",
+}
+
 # Content formats tried, whatever the suffix says; Pillow's other plugins are kept away from foreign files.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
 _EXACT_FORMATS = ("PNG", "BMP", "DIB", "TIFF")
@@ -202,25 +213,15 @@ def _as_read_error(path: Path) -> Iterator[None]:
         yield
     except ImageReadError:
         raise
-    except FileNotFoundError as error:
-        raise ImageReadError(f"{path}: no such file; check the path") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        megapixels = MAX_PIXELS // 1_000_000
-        raise ImageReadError(f"{path}: more than {megapixels} megapixels; scale the image down") from error
-    except UnidentifiedImageError as error:
-        raise ImageReadError(f"{path}: not an image of a known format; use PNG, JPEG, BMP or TIFF") from error
-    except MemoryError as error:
-        raise ImageReadError(
-            f"{path}: memory does not suffice for it, or it is damaged; close other programs"
-        ) from error
     # Pillow's plugins raise nearly every built-in exception on malformed content; any of them means "unreadable".
     except Exception as error:
-        if path.is_dir():
-            raise ImageReadError(f"{path}: a folder, not an image; give the path of a file") from error
-        if isinstance(error, PermissionError):
-            raise ImageReadError(f"{path}: permission denied; make the file readable") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageReadError(f"{path}: damaged or truncated image ({reason}); replace or remove it") from error
+        reason = next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), None)
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a folder may not be searched
+            reason = "a folder, not an image; give the path of a file"
+        elif reason is None:
+            details = " ".join(str(error).split()) or type(error).__name__
+            reason = f"damaged or truncated image ({details}); replace or remove it"
+        raise ImageReadError(f"{path}: {reason}") from error
 
 
 def _check_pixels(size: tuple[int, int]) -> None:
