@@ -25,7 +25,9 @@ def test_formats_are_told_apart(labelme: Write, mask_pairs: Write, coco: Write) 
         mask_pairs({"a": box_mask()}, root="pf", folders=("PNGImages", "PedMasks")),
         coco([]),
     ]
-    assert [detect_format(root)[0].name for root in found] == ["LabelMe", "binary masks", "instance masks", "COCO"]
+    layouts = ["annotations/*.json + images/ (LabelMe), or *.json beside images", "imgs/ + masks/"]
+    layouts += ["PNGImages/ + PedMasks/", "annotations.json + images/ (COCO)"]
+    assert [detect_format(root)[0] for root in found] == layouts
 
 
 def test_unknown_layouts_are_refused_in_one_line(tmp_path: Path, mask_pairs: Write) -> None:

@@ -1,37 +1,42 @@
 """Which format a data set has, told by its content, and opening it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from thfuse_sam.datasets.segmentation.annotated import read_all
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images
-from thfuse_sam.datasets.segmentation.formats.listing import Format, Listing
+from thfuse_sam.datasets.segmentation.formats.listing import Listing
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import UsageError
 
 MIXTURE_SUFFIXES = (".yaml", ".yml")
 _TRAIN, _VAL = "train", ("val", "valid", "test")  # folders of parts
 
-# The first one that fits is taken. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class
-# names.
-FORMATS = (coco.FORMAT, label_maps.FORMAT, mask_images.INSTANCE_MASKS, mask_images.BINARY_MASKS, labelme.FORMAT)
+# Layout -> a function that lists a folder, or gives None where its layout is another one. The first one that fits is
+# taken. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class names.
+FORMATS: Mapping[str, Callable[[Path], Listing | None]] = {
+    "annotations.json + images/ (COCO)": coco.find,
+    "images/ + masks/*.npy": label_maps.find,
+    "PNGImages/ + PedMasks/": mask_images.find_instance_masks,
+    "imgs/ + masks/": mask_images.find_binary_masks,
+    "annotations/*.json + images/ (LabelMe), or *.json beside images": labelme.find,
+}
 
 
-def detect_format(root: Path) -> tuple[Format, Listing]:
-    """The format of a folder, and what it finds there. Raises UsageError: no such folder, or no known layout in it."""
+def detect_format(root: Path) -> tuple[str, Listing]:
+    """The layout of a folder (see FORMATS), and what is in it. Raises UsageError: no folder, or no known layout."""
     if not root.is_dir():
         kind = "is a file of an unknown kind" if root.exists() else "no such folder"
         raise UsageError(f"`data_dir` {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
-    for form in FORMATS:
-        listing = form.find(root)
+    for layout, find in FORMATS.items():
+        listing = find(root)
         if listing is not None:
-            return form, listing
+            return layout, listing
     if (root / _TRAIN).is_dir():
         raise UsageError(f"`data_dir` {root}: holds {_TRAIN}/ and other parts; give one of them")
-    layouts = "; ".join(form.layout for form in FORMATS)
-    raise UsageError(f"`data_dir` {root}: no known layout. Known are: {layouts}; or a mixture .yaml")
+    raise UsageError(f"`data_dir` {root}: no known layout. Known are: {'; '.join(FORMATS)}; or a mixture .yaml")
 
 
 def open_segmentation_dataset(
@@ -82,6 +87,6 @@ def open_train_and_val(
         return open_set(path), open_set(val_path)
     val_folder = next((path / name for name in _VAL if (path / name).is_dir()), None)
     # An annotation file above `train/` and `val/` describes images in them; it is one set.
-    if val_folder is not None and (path / _TRAIN).is_dir() and not any(form.find(path) for form in FORMATS):
+    if val_folder is not None and (path / _TRAIN).is_dir() and not any(find(path) for find in FORMATS.values()):
         return open_set(path / _TRAIN), open_set(val_folder)
     return open_set(path).split(val_ratio, seed)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
 from thfuse_sam.datasets.segmentation.formats.outlines import polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
@@ -227,6 +227,3 @@ def _mask(segmentation: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
             raise ValueError("a polygon is no list of x, y, x, y, ...")
         mask |= polygon_mask(list(zip(polygon[::2], polygon[1::2], strict=True)), shape)
     return mask
-
-
-FORMAT = Format("COCO", "annotations.json + images/ (COCO)", find)

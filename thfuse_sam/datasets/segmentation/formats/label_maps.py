@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing, pair_with_masks
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, pair_with_masks
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam
@@ -60,6 +60,3 @@ def _find_in_tree(root: Path) -> Listing:
                 full_name = f"{modality}/{name}"
                 entries.append(Entry(full_name, image, partial(read, full_name, image, path, modality)))
     return Listing(entries, problems)
-
-
-FORMAT = Format("label maps", "images/ + masks/*.npy", find)

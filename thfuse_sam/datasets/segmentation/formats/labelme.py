@@ -23,7 +23,7 @@ from PIL import Image
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Format, Listing
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
 from thfuse_sam.datasets.segmentation.formats.outlines import Mask, Point, circle_mask, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
@@ -238,6 +238,3 @@ def _decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.b
     if pixels is None:
         raise ValueError(f"a mask is {size_text(size)}, its corners say {size_text(shape)} (width x height)")
     return pixels > 0
-
-
-FORMAT = Format("LabelMe", "annotations/*.json + images/ (LabelMe), or *.json beside images", find)

@@ -1,4 +1,4 @@
-"""What a format is, and what it finds in a folder: entries that can be read, a line for each file that makes none."""
+"""What a format finds in a folder: entries that can be read, and a line for each file that makes none."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,15 +25,6 @@ class Listing:
     entries: Sequence[Entry]
     problems: list[str] = field(default_factory=list)  # a line for each file that makes no entry
     without_objects: int = 0  # images that the annotations rightly list without an object
-
-
-@dataclass(frozen=True)
-class Format:
-    """One way in which annotated images lie in a folder."""
-
-    name: str
-    layout: str  # for messages
-    find: Callable[[Path], Listing | None]  # what is in a folder; None where the folder has another format
 
 
 def pair_with_masks(

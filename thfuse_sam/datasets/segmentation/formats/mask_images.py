@@ -21,10 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.listing import Format, Listing, pair_with_masks
+from thfuse_sam.datasets.segmentation.formats.listing import Listing, pair_with_masks
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
 from thfuse_sam.images import image_size, read_infrared, read_stored_values, read_visible, size_text
+
+ReadMask = Callable[[Path], npt.NDArray[np.int32]]  # file -> object numbers, HxW
 
 _BINARY_FOLDERS = (("imgs", "masks"), ("image", "mask"), ("images", "masks"))
 _INSTANCE_FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"))
@@ -33,23 +35,29 @@ _FEW_LEVELS = 64  # largest value below which several values are classes or obje
 _LARGEST_NUMBER = 65535  # of an object
 
 
-def find(
-    root: Path, folders: Sequence[tuple[str, str]], read_mask: Callable[[Path], npt.NDArray[np.int32]]
-) -> Listing | None:
-    """Entries of the first of `folders`, each (images, masks), that are in `root`; None where none are.
+def find_binary_masks(root: Path) -> Listing | None:
+    """Entries of a folder of binary masks, None where it is none. Raises PairError: two files with one name."""
+    return _find(root, _BINARY_FOLDERS, read_binary_mask)
 
-    `read_mask` gives object numbers, int32 HxW. Raises PairError: two files with one name.
-    """
+
+def find_instance_masks(root: Path) -> Listing | None:
+    """Entries of a folder of instance masks, None where it is none. Raises PairError: two files with one name."""
+    return _find(root, _INSTANCE_FOLDERS, read_instance_mask)
+
+
+def _find(root: Path, folders: Sequence[tuple[str, str]], read_mask: ReadMask) -> Listing | None:
+    """Entries of the first of `folders`, each (images, masks), that are in `root`."""
     for images, masks in ((root / images, root / masks) for images, masks in folders):
         if images.is_dir() and masks.is_dir():
             return pair_with_masks(images, masks, list_images(masks), partial(read, read_mask), "_mask")
     return None
 
 
-def read(
-    read_mask: Callable[[Path], npt.NDArray[np.int32]], name: str, image_path: Path, mask_path: Path
-) -> SegmentationSample:
-    """An image and its objects. Raises ImageReadError, and SampleError: an empty mask, or one of another size."""
+def read(read_mask: ReadMask, name: str, image_path: Path, mask_path: Path) -> SegmentationSample:
+    """An image and its objects, whose numbers `read_mask` gives.
+
+    Raises ImageReadError, and SampleError: an empty mask, or one of another size.
+    """
     image, mask = image_size(image_path), image_size(mask_path)
     if image != mask:
         raise SampleError(
@@ -88,11 +96,3 @@ def read_instance_mask(path: Path) -> npt.NDArray[np.int32]:
     if int(values.max(initial=0)) > _LARGEST_NUMBER or int(values.min(initial=0)) < 0:
         raise ImageReadError(f"{path}: object numbers outside 0 to {_LARGEST_NUMBER}; renumber them")
     return values.astype(np.int32)
-
-
-BINARY_MASKS = Format(
-    "binary masks", "imgs/ + masks/", partial(find, folders=_BINARY_FOLDERS, read_mask=read_binary_mask)
-)
-INSTANCE_MASKS = Format(
-    "instance masks", "PNGImages/ + PedMasks/", partial(find, folders=_INSTANCE_FOLDERS, read_mask=read_instance_mask)
-)
