@@ -1,8 +1,8 @@
 """Losses: functions on tensors that return scalars, and their weighted sum."""
 
-from thfuse_sam.losses.fusion import DEFAULT_WEIGHTS, LOSS_PARTS, FusionLoss
-from thfuse_sam.losses.part import TOTAL, LossPart
+from thfuse_sam.losses.fusion import FusionLoss
 from thfuse_sam.losses.perceptual import PerceptualLoss, load_perceptual_loss
+from thfuse_sam.losses.registry import DEFAULT_WEIGHTS, LOSS_PARTS, TOTAL, LossPart
 from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SEGMENTATION_PARTS, SegmentationLoss
 
 __all__ = [

@@ -7,40 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thfuse_sam.errors import UsageError
-from thfuse_sam.losses.colour import colour_loss
-from thfuse_sam.losses.part import TOTAL, LossPart, default_weights
-from thfuse_sam.losses.perceptual import perceptual_loss
-from thfuse_sam.losses.pyramid import pyramid_loss
-from thfuse_sam.losses.regions import region_edges_loss, region_loss
-from thfuse_sam.losses.sources import (
-    average_intensity_loss,
-    gradient_loss,
-    intensity_loss,
-    salient_intensity_loss,
-    squared_intensity_loss,
-)
-from thfuse_sam.losses.ssim import ssim_loss
-
-_IMAGES = ("fused", "ir", "vi")
-_SEGMENTS = (*_IMAGES, "ir_labels", "vi_labels")
-
-# Inputs are those of `FusionLoss.forward` by name, and "perceptual", its module. Gradients are in intensity per pixel
-# and ten times smaller than intensities; their weight decides how sharp the result is. The region parts are zero
-# without masks, and their weights keep them below the parts that hold at every pixel.
-LOSS_PARTS: dict[str, LossPart] = {
-    "intensity": LossPart(intensity_loss, 0.0, _IMAGES),
-    "intensity_squared": LossPart(squared_intensity_loss, 0.0, _IMAGES),
-    "intensity_average": LossPart(average_intensity_loss, 0.0, _IMAGES),
-    "intensity_salient": LossPart(salient_intensity_loss, 0.0, _IMAGES),
-    "pyramid": LossPart(pyramid_loss, 3.0, _IMAGES),
-    "gradient": LossPart(gradient_loss, 16.0, _IMAGES),
-    "ssim": LossPart(ssim_loss, 0.75, _IMAGES),
-    "region": LossPart(region_loss, 0.5, _SEGMENTS),
-    "region_edges": LossPart(region_edges_loss, 2.0, _SEGMENTS),
-    "perceptual": LossPart(perceptual_loss, 0.0, (*_IMAGES, "perceptual")),
-    "colour": LossPart(colour_loss, 0.0, ("fused", "vi_rgb")),
-}
-DEFAULT_WEIGHTS = default_weights(LOSS_PARTS)
+from thfuse_sam.losses.registry import DEFAULT_WEIGHTS, LOSS_PARTS, TOTAL
 
 
 class FusionLoss(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thfuse_sam.errors import UsageError
-from thfuse_sam.losses.part import TOTAL, LossPart
+from thfuse_sam.losses.registry import TOTAL, LossPart
 
 
 def dice_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
