@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 MakePairs = Callable[..., Path]
@@ -22,6 +23,14 @@ def scene(index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     infrared[box] = 230
     visible[box] = (180, 60, 30)
     return infrared.astype(np.uint8), visible.astype(np.uint8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of CUDA are skipped where there is none, also where `-m` replaces the selection of pyproject.toml."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(autouse=True)
