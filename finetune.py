@@ -2,7 +2,7 @@
 
 import sys
 
-from thfuse_sam.cli.finetune import main
+from thfuse_sam.cli.commands import finetune
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finetune.main())

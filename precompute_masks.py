@@ -2,7 +2,7 @@
 
 import sys
 
-from thfuse_sam.cli.precompute import main
+from thfuse_sam.cli.commands import precompute
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(precompute.main())

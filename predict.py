@@ -2,7 +2,7 @@
 
 import sys
 
-from thfuse_sam.cli.predict import main
+from thfuse_sam.cli.commands import predict
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(predict.main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from thfuse_sam.cli.prepare import main
+from thfuse_sam.cli.commands import prepare
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(prepare.main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from thfuse_sam.cli.test import main
+from thfuse_sam.cli.commands import test
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(test.main())

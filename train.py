@@ -2,7 +2,7 @@
 
 import sys
 
-from thfuse_sam.cli.train import main
+from thfuse_sam.cli.commands import train
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train.main())

@@ -19,7 +19,7 @@ import torch
 from segment_anything.modeling import Sam
 
 from benchmarks.common import command_line, made_by, markdown_table, timed
-from thfuse_sam.cli import finetune
+from thfuse_sam.cli.commands import finetune
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import Subset, open_segmentation_dataset
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature

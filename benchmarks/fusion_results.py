@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.common import command_line, markdown_table
 from benchmarks.fusion_peers import OURS, PEERS, mean_ranks, read_own, read_peers, rules_ahead, table, win_counts
-from thfuse_sam.cli import precompute
-from thfuse_sam.cli import test as fuse
+from thfuse_sam.cli.commands import precompute
+from thfuse_sam.cli.commands import test as fuse
 
 
 def main(argv: Sequence[str] | None = None) -> int:

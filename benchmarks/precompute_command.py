@@ -93,14 +93,14 @@ def busy(used: list[int]) -> str:
 
 def generator_alone(ir_dir: Path, vi_dir: Path, further: list[str]) -> None:
     """Print the rate of the command's mask generator on images in memory."""
-    from thfuse_sam.cli.precompute import build_parser
+    from thfuse_sam.cli.commands import precompute
     from thfuse_sam.commands.inputs import load_sam
     from thfuse_sam.devices import resolve_device
     from thfuse_sam.images import read_for_sam
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
     arguments = ["--ir_dir", str(ir_dir), "--vi_dir", str(vi_dir), *further]
-    options = build_parser().parse_command(arguments).options
+    options = precompute.build_parser().parse_command(arguments).options
     sam, model_type = load_sam(options, resolve_device(options.device))
     generator = AutomaticMaskGenerator(sam, options.generator_settings(model_type))
     images = [read_for_sam(path, "ir") for path in sorted(ir_dir.iterdir())]

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from thfuse_sam.cli import commands as cli_commands
+from tools.vit_nano import __main__ as vit_nano_command
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
     path
@@ -22,8 +25,8 @@ SCRIPTS = {
     "thfuse-test": "test", "thfuse-prepare": "prepare", "thfuse-finetune": "finetune", "thfuse-predict": "predict",
     "thfuse-figure": "figure", "thfuse-app": "app",
 }  # fmt: skip
-MODULES = {name: f"thfuse_sam.cli.{module}" for name, module in SCRIPTS.items()}
-MODULES["-m tools.vit_nano"] = "tools.vit_nano.__main__"
+COMMANDS = {name: getattr(cli_commands, command) for name, command in SCRIPTS.items()}
+COMMANDS["-m tools.vit_nano"] = vit_nano_command
 
 # The command's name with at least one word behind it, up to what ends it: a quote, a table's bar, a comment.
 COMMAND = re.compile(
@@ -43,7 +46,7 @@ def commands(path: Path) -> list[tuple[str, list[str]]]:
     for match in COMMAND.finditer(joined(path)):
         name = match["script"] or match["installed"]
         options = shlex.split(re.sub(r"\$\w+", "1", match["options"]))
-        if name in MODULES and options and options[0].startswith("-"):
+        if name in COMMANDS and options and options[0].startswith("-"):
             found.append((name, options))
     return found
 
@@ -62,7 +65,7 @@ def test_there_are_commands() -> None:
 )
 def test_commands_parse(path: Path, name: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    parser = importlib.import_module(MODULES[name]).build_parser()
+    parser = COMMANDS[name].build_parser()
     if "..." not in options and "--help" not in options:
         parser.parse_command(options)
 
@@ -90,7 +93,7 @@ RUNNABLE = [path for path in DOCUMENTS if runnable(path)]
 def test_runnable_commands_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, options in runnable(path):
-        assert importlib.import_module(MODULES[name]).main(options) == 0, (name, options)
+        assert COMMANDS[name].main(options) == 0, (name, options)
 
 
 def test_start_is_runnable() -> None:

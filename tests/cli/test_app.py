@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from thfuse_sam.cli.app import build_parser, main
+from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import app
 from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.models import build_network
@@ -17,6 +17,8 @@ from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.options.session import LimitSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
+
+main = cli_commands.app.main
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +71,7 @@ def test_taken_port_is_an_error_in_one_line(monkeypatch, capsys) -> None:
 
 
 def test_listens_on_this_machine_alone_by_default() -> None:
-    options = build_parser().parse_command([]).options
+    options = cli_commands.app.build_parser().parse_command([]).options
     assert app.is_loopback(options.host) and not options.allow_folders
 
 

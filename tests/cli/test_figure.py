@@ -6,8 +6,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from thfuse_sam.cli.figure import main
+from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.images import read_visible
+
+main = cli_commands.figure.main
 
 
 @pytest.fixture

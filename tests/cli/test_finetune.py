@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from thfuse_sam.cli import finetune, precompute, predict
+from thfuse_sam.cli.commands import finetune, precompute, predict
 from thfuse_sam.commands import finetune as command
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.training import FinetuneSettings

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from thfuse_sam.cli.precompute import main
+from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import precompute as command
 from thfuse_sam.errors import DownloadError
 from thfuse_sam.files import file_sha256
@@ -25,6 +25,8 @@ from thfuse_sam.sam import checkpoints
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, Instance
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
+
+main = cli_commands.precompute.main
 
 # Few points, and thresholds that even random weights pass.
 FAST = ("--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0", "--device", "cpu")

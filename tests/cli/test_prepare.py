@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thfuse_sam.cli.prepare import main
+from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import prepare as command
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.images import read_visible, write_image
 from thfuse_sam.masks.format import read_mask
+
+main = cli_commands.prepare.main
 
 
 @pytest.fixture

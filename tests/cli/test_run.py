@@ -94,8 +94,8 @@ class Interrupting:
             signal.raise_signal(signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
-from thfuse_sam.cli.train import main
-sys.exit(main([]))
+from thfuse_sam.cli.commands import train
+sys.exit(train.main([]))
 """
 
 
@@ -204,8 +204,9 @@ def test_log_lines_reach_stderr_once(capsys) -> None:
 
 COMMANDS = ("precompute", "train", "test", "finetune", "predict", "prepare", "app", "figure")
 LOADED = """
-import importlib, sys
-status = importlib.import_module(f"thfuse_sam.cli.{sys.argv[1]}").main(sys.argv[2:])
+import sys
+from thfuse_sam.cli import commands
+status = getattr(commands, sys.argv[1]).main(sys.argv[2:])
 heavy = ("torch", "numpy", "cv2", "PIL", "lightning_fabric", "segment_anything", "thfuse_sam.commands")
 print(status, *(module for module in heavy if module in sys.modules), file=sys.stderr)
 """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from thfuse_sam.cli.test import main
+from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import fuse as command
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.tree import MaskTree
@@ -16,6 +16,8 @@ from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import build_network
 from thfuse_sam.training.checkpoint import NetworkSettings
 from tools.shipped_network import export_network
+
+main = cli_commands.test.main
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from thfuse_sam.cli import train
+from thfuse_sam.cli.commands import train
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from thfuse_sam import images
+from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.cli.parser import CommandParser
 
 COMMANDS = ("precompute", "train", "test", "finetune", "predict")
@@ -52,7 +53,7 @@ FAULTS = {"vanish": Path.unlink, "truncate": _truncate, "hang": _wait, "die": _d
 
 
 def main() -> None:
-    mains = {name: importlib.import_module(f"thfuse_sam.cli.{name}").main for name in COMMANDS}
+    mains = {name: getattr(cli_commands, name).main for name in COMMANDS}
     for name in (
         "precompute",
         "train",

@@ -21,7 +21,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from safetensors.torch import save as save_safetensors
 
-from thfuse_sam.cli import finetune, precompute, predict, prepare, test, train
+from thfuse_sam.cli.commands import finetune, precompute, predict, prepare, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.formats.mask_images import read_instance_mask
 from thfuse_sam.datasets.segmentation.mixture import open_mixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thfuse_sam.cli import train
+from thfuse_sam.cli.commands import train
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.fusion.opening import load_network

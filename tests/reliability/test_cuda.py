@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
 
-from thfuse_sam.cli import finetune, precompute, predict, test, train
+from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam

@@ -26,7 +26,7 @@ PARTS = (
 # Run outside of the checkout: a dry run, and where test.py looks for its network.
 INSTALLED = """
 import sys, thfuse_sam
-from thfuse_sam.cli import precompute
+from thfuse_sam.cli.commands import precompute
 from thfuse_sam.commands.fuse import open_network
 from thfuse_sam.options.fuse import FuseOptions
 assert thfuse_sam.__file__.startswith(sys.argv[1]), thfuse_sam.__file__

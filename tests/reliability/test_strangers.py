@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from thfuse_sam import downloads
-from thfuse_sam.cli import finetune, precompute, predict, test, train
+from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.errors import DownloadError, ThFuseError
 from thfuse_sam.fusion.opening import load_network

@@ -1,1 +1,1 @@
-"""The commands, one module each; a script at the top of the checkout calls each."""
+"""Command lines: flags, option files, log lines and exit statuses."""

@@ -1,0 +1,174 @@
+"""The commands; a script at the top of the checkout calls each. What one does is imported when it is done."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from thfuse_sam.cli.parser import CommandLine, CommandParser
+from thfuse_sam.cli.run import report_stop, run
+from thfuse_sam.options.app import AppOptions
+from thfuse_sam.options.fields import Options
+from thfuse_sam.options.figure import FigureOptions
+from thfuse_sam.options.finetune import FinetuneOptions
+from thfuse_sam.options.fuse import FuseOptions
+from thfuse_sam.options.precompute import PrecomputeOptions
+from thfuse_sam.options.predict import PredictOptions
+from thfuse_sam.options.prepare import PrepareOptions
+from thfuse_sam.options.train import TrainOptions
+
+if TYPE_CHECKING:
+    from thfuse_sam.commands.precompute import CheckedTree
+
+PLAN = "check everything, print the plan, write nothing"  # help of `--dry_run`
+SHOWN_PROBLEMS = 50  # lines of `--verify` before it only counts
+
+_T = TypeVar("_T", bound=Options)
+_Work = Callable[[CommandLine[_T]], int | None]
+
+
+@dataclass(frozen=True)
+class Command(Generic[_T]):
+    """A command: how it is called, and what it does."""
+
+    program: str
+    description: str
+    options: type[_T]
+    dry_run: str | None  # help of `--dry_run`; None: the command has none
+    work: _Work[_T]  # its exit status; None: 0
+
+    def build_parser(self) -> CommandParser[_T]:
+        return CommandParser(self.program, self.description, self.options, dry_run=self.dry_run)
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command with `argv` (None: the process's own); returns its exit status."""
+        return run(self.build_parser(), lambda line: self.work(line) or 0, argv)
+
+
+def _command(
+    program: str, description: str, options: type[_T], *, dry_run: str | None = None
+) -> Callable[[_Work[_T]], Command[_T]]:
+    """Makes a function the work of a command."""
+    return lambda work: Command(program, description, options, dry_run, work)
+
+
+@_command(
+    "precompute_masks.py",
+    "Make SAM masks of infrared and visible images once, for train.py and test.py. Finished masks are kept: "
+    "the same command goes on where an earlier one stopped.",
+    PrecomputeOptions,
+    dry_run="print what would be done and stop",
+)
+def precompute(line: CommandLine[PrecomputeOptions]) -> int:
+    from thfuse_sam.commands.precompute import plan_masks, precompute_masks, verify_masks
+
+    if line.options.verify:
+        return max(_print_problems(tree) for tree in verify_masks(line.options))
+    if line.dry_run:
+        for plan in plan_masks(line.options):
+            print("dry run, nothing is written", *(f"  {name}: {value}" for name, value in plan.items()), sep="\n")
+        return 0
+    return 1 if precompute_masks(line.options, line.text)[-1].failures else 0
+
+
+def _print_problems(tree: "CheckedTree") -> int:
+    problems = tree.report.problems()
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(problem)
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"and {len(problems) - SHOWN_PROBLEMS} more")
+    verdict = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "no problem"
+    print(f"{tree.root}: {tree.report.sound} of {tree.images} images have a sound mask; {verdict}")
+    return 1 if problems else 0
+
+
+@_command("train.py", "Train a fusion network on pairs of infrared and visible images.", TrainOptions, dry_run=PLAN)
+def train(line: CommandLine[TrainOptions]) -> int:
+    from thfuse_sam.commands.train import plan_training, train
+
+    if line.dry_run:
+        print(json.dumps(plan_training(line.options), indent=2))
+        return 0
+    result = train(line.options, line.text)
+    return report_stop(line, result.step, result.latest) if result.interrupted else 0
+
+
+@_command("test.py", "Fuse pairs of infrared and visible images with a trained network.", FuseOptions, dry_run=PLAN)
+def test(line: CommandLine[FuseOptions]) -> int:
+    from thfuse_sam.commands.fuse import export_network, fuse, plan_fusion
+
+    options = line.options
+    if options.export_onnx is not None:
+        export_network(options, options.export_onnx)
+        return 0
+    if line.dry_run:
+        print(json.dumps(plan_fusion(options), indent=2))
+        return 0
+    return 0 if fuse(options, line.text).is_whole else 1
+
+
+@_command(
+    "thfuse-figure",
+    "Lay out pairs and their fused images for a paper, with marked zoom-ins, as PNG and PDF.",
+    FigureOptions,
+)
+def figure(line: CommandLine[FigureOptions]) -> None:
+    from thfuse_sam.commands.figure import make_figure
+
+    make_figure(line.options)
+
+
+@_command("thfuse-app", "Fuse pairs of your own in a browser.", AppOptions)
+def app(line: CommandLine[AppOptions]) -> None:
+    from thfuse_sam.commands.app import serve
+
+    serve(line.options)
+
+
+@_command(
+    "prepare_data.py",
+    "Check annotated images of any known format, turn them into label maps, look at them. The formats are in "
+    "docs/finetuning_data.md.",
+    PrepareOptions,
+)
+def prepare(line: CommandLine[PrepareOptions]) -> None:
+    from thfuse_sam.commands.prepare import prepare_data
+
+    prepare_data(line.options)
+
+
+@_command(
+    "finetune.py",
+    "Fine-tune a Segment Anything model on annotated images (formats: docs/finetuning_data.md). Trained weights, "
+    "logs and what --resume needs go to OUTPUT_DIR/EXP_NAME. docs/finetuning.md explains the options.",
+    FinetuneOptions,
+    dry_run=PLAN,
+)
+def finetune(line: CommandLine[FinetuneOptions]) -> int:
+    from thfuse_sam.commands.finetune import export_trained, finetune, plan_finetuning
+    from thfuse_sam.finetune.evaluation import result_table
+
+    options = line.options
+    if options.data_dir is None:
+        export_trained(options)
+        return 0
+    if line.dry_run:
+        print(json.dumps(plan_finetuning(options, options.data_dir), indent=2))
+        return 0
+    tuning = finetune(options, options.data_dir, line.text)
+    if tuning.run.interrupted:
+        return report_stop(line, tuning.run.step, tuning.run.latest)
+    if tuning.fine_tuned:
+        print(result_table({"zero-shot": tuning.zero_shot, "fine-tuned": tuning.fine_tuned}))
+    return 0
+
+
+@_command(
+    "predict.py",
+    "Masks of an image, or of all images in a folder: one for each prompt, or of everything (without a prompt).",
+    PredictOptions,
+)
+def predict(line: CommandLine[PredictOptions]) -> int:
+    from thfuse_sam.commands.predict import predict_masks
+
+    return 1 if predict_masks(line.options).failures else 0
