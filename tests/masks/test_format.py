@@ -13,7 +13,6 @@ from thfuse_sam.masks.format import (
     guidance_inputs,
     mask_shape_and_time,
     paint_label_map,
-    placeholder_guidance,
     read_mask,
     segment_labels,
     write_mask,
@@ -94,11 +93,6 @@ def test_segment_labels() -> None:
     assert segment_labels(np.array([[False, True]])).tolist() == [[0, 1]]
     assert segment_labels(np.array([[0.5, 0.6]], dtype=np.float32)).tolist() == [[0, 1]]
     assert segment_labels(np.array([[65535]], dtype=np.uint16)).dtype == np.int64
-
-
-def test_placeholder() -> None:
-    guidance = placeholder_guidance((3, 4))
-    assert guidance.shape == (2, 3, 4) and guidance.dtype == np.float32 and (guidance == 0.5).all()
 
 
 # The file

@@ -20,7 +20,8 @@ from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.pairs import ImagePair, read_pair
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma, size_text
-from thfuse_sam.masks.format import guidance_inputs, placeholder_guidance, segment_labels
+from thfuse_sam.masks.format import guidance_inputs, segment_labels
+from thfuse_sam.masks.placeholder import placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.masks.store import open_masks
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import OutputError, UsageError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.masks.placeholder import PLACEHOLDER_VALUE
 from thfuse_sam.models import INPUTS
 
 OUTPUT = "fused"  # float32 1x1xHxW in [0, 1]
@@ -76,4 +77,4 @@ def _inputs(height: int, width: int, seed: int) -> tuple[Tensor, ...]:
 def _placeholders(height: int, width: int) -> tuple[Tensor, ...]:
     """Noise, and the placeholder in place of both masks."""
     images = _inputs(height, width, seed=2)[:2]
-    return *images, *(torch.full((1, 2, height, width), 0.5) for _ in range(2))
+    return *images, *(torch.full((1, 2, height, width), PLACEHOLDER_VALUE) for _ in range(2))

@@ -23,9 +23,6 @@ from thfuse_sam.errors import MaskReadError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.masks.outlines import outlines
 
-# What the guidance inputs hold everywhere when an image has no mask.
-PLACEHOLDER_VALUE = 0.5
-
 MAX_SEGMENTS = 65535
 
 NO_SUCH_MASK = "no such mask; run precompute_masks.py for this data set"
@@ -78,11 +75,6 @@ def guidance_inputs(mask: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def segment_labels(mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Segment numbers of a mask as int64 HxW: a label map as it is, a union mask (bool, float > 0.5) as 0 and 1."""
     return (mask > 0.5).astype(np.int64) if mask.dtype.kind == "f" else mask.astype(np.int64)
-
-
-def placeholder_guidance(shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Guidance of an image without a mask: float32 2xHxW, everywhere PLACEHOLDER_VALUE."""
-    return np.full((2, *shape), PLACEHOLDER_VALUE, dtype=np.float32)
 
 
 def write_mask(path: Path, mask: LabelMap) -> None:
