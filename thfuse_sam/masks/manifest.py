@@ -91,7 +91,7 @@ class Manifest:
         write_json(root / MANIFEST_NAME, {"format_version": FORMAT_VERSION, **asdict(self)})
 
     def folders(self, modality: Modality) -> list[Path]:
-        """The folders (or patterns, see `origins.find_image`) whose images have masks in the tree."""
+        """The folders (or patterns, see `source_images.find_image`) whose images have masks in the tree."""
         return [Path(source[modality]) for source in self.sources if modality in source]
 
     def failure_reasons(self) -> dict[tuple[str, str], str]:

@@ -15,7 +15,7 @@ from thfuse_sam.errors import MaskReadError, UsageError
 from thfuse_sam.images import Modality, read_for_sam
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.origins import ForeignSources
+from thfuse_sam.masks.source_images import ForeignSources
 from thfuse_sam.masks.store import has_masks, open_masks
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ class PrecomputedMasks:
 
     Args:
         root: the mask tree. Its manifest may be missing: masks may come from another program.
-        image_dirs: the data set's folder of each modality, or pattern (see `origins.find_image`). Needed to notice
-            a tree made from other images of the same names.
+        image_dirs: the data set's folder (or pattern, see `source_images.find_image`) of each modality. Needed to
+            notice a tree made from other images of the same names.
 
     Raises:
         UsageError: `root` is no mask tree.

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import Modality, image_size
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.origins import ForeignSources, find_image
 from thfuse_sam.masks.shards import MaskShards
+from thfuse_sam.masks.source_images import ForeignSources, find_image
 from thfuse_sam.masks.store import MaskStore
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX, partial_files
 

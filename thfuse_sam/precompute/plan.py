@@ -10,8 +10,8 @@ from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import MODALITIES, Modality, image_size
 from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, require_same_signature
-from thfuse_sam.masks.origins import ForeignSources
 from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
+from thfuse_sam.masks.source_images import ForeignSources
 from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX
 from thfuse_sam.precompute.jobs import Job, JobSettings

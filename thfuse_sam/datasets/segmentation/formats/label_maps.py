@@ -17,7 +17,7 @@ from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam
 from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
-from thfuse_sam.masks.origins import find_image
+from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
 
 _IMAGES, _MASKS = "images", "masks"

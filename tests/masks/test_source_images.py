@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.origins import ForeignSources, find_image
+from thfuse_sam.masks.source_images import ForeignSources, find_image
 
 SIGNATURE = Signature("vit_b", "ab" * 32, {}, "1.0")
 
