@@ -1,6 +1,7 @@
 """From a dataclass of options to a command line: the parser, option files, and errors of usage in one line."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from thfuse_sam.errors import OptionError, UsageError
-from thfuse_sam.options.fields import OptionInfo, Options, accept, info_of, option_groups, wanted
+from thfuse_sam.options.fields import REFUSALS, OptionInfo, Options, accept, info_of, option_groups, wanted
 from thfuse_sam.plain_yaml import read_yaml
 
 _T = TypeVar("_T", bound=Options)
@@ -109,7 +110,8 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The texts given for each option as its values. Raises OptionError."""
-        return {name: _value(self._fields[name], raw) for name, raw in given.items()}
+        fields = [(self._fields[name], raw) for name, raw in given.items()]
+        return {field.name: _value(field.name, _without_none(field.type), raw, info_of(field)) for field, raw in fields}
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The options in a file, each as the texts that the command line would have. Raises UsageError."""
@@ -153,7 +155,7 @@ def _argument(field: _Field) -> dict[str, Any]:
     argument: dict[str, Any] = {"dest": field.name, "help": _help(field)}
     if kind is bool:
         return {**argument, "action": argparse.BooleanOptionalAction if field.default is True else "store_true"}
-    choices = info.choices or _literals(kind)
+    choices = info.choices or (get_args(kind) if get_origin(kind) is Literal else ())
     if info.metavar is not None or (choices and get_origin(kind) is not Mapping):
         argument["metavar"] = info.metavar or f"{{{','.join(choices)}}}"
     if info.bare is not None:
@@ -186,10 +188,6 @@ def _without_none(kind: Any) -> Any:
     return arms[0] if len(arms) == 1 else Union[arms]  # noqa: UP007  # made at run time
 
 
-def _literals(kind: Any) -> tuple[str, ...]:
-    return get_args(kind) if get_origin(kind) is Literal else ()
-
-
 def _texts(action: argparse.Action, value: Any) -> Any:
     """A value of an option file as argparse collects it from the command line. Raises OptionError."""
     if action.nargs == 0:
@@ -208,40 +206,33 @@ def _texts(action: argparse.Action, value: Any) -> Any:
     return [str(item) for item in items]
 
 
-def _value(field: _Field, raw: Any) -> Any:
+def _value(name: str, kind: Any, raw: Any, info: OptionInfo) -> Any:
     """What was collected for an option as its value. Raises OptionError."""
-    return _converted(field.name, _without_none(field.type), raw, info_of(field))
-
-
-def _converted(name: str, kind: Any, raw: Any, info: OptionInfo) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Mapping:
-        return dict(_item(name, kind, text, info) for text in raw)
-    if origin is tuple:
-        texts = raw.split(info.separator) if isinstance(raw, str) else raw
-        kinds = arguments[:1] * len(texts) if arguments[-1] is Ellipsis else arguments
-        if len(texts) != len(kinds) or "" in texts:
-            raise OptionError(name, raw, f"must be {wanted(kind, info)}")
-        return tuple(_converted(name, one, text, info) for one, text in zip(kinds, texts, strict=True))
-    for arm in arguments if origin in (Union, types.UnionType) else (kind,):
-        try:
-            return accept(arm, _parse(arm, raw), info)
-        except (ValueError, TypeError):
-            continue
-    raise OptionError(name, raw, f"must be {wanted(kind, info)}")
+        return {key: value for text in raw for key, value in _value_of(name, kind, text, info).items()}
+    if origin is not tuple:
+        return _value_of(name, kind, raw, info)
+    texts = raw.split(info.separator) if isinstance(raw, str) else raw
+    kinds = arguments[:1] * len(texts) if arguments[-1] is Ellipsis else arguments
+    if len(texts) != len(kinds) or "" in texts:
+        raise OptionError(name, raw, f"must be {wanted(kind, info)}")
+    return tuple(_value(name, one, text, info) for one, text in zip(kinds, texts, strict=True))
 
 
-def _item(name: str, kind: Any, text: str, info: OptionInfo) -> tuple[str, Any]:
-    key, _, value = text.partition("=")
-    number = get_args(kind)[1]
-    try:
-        return next(iter(accept(kind, {key: _parse(number, value)}, info).items()))
-    except ValueError:
-        raise OptionError(name, text, f"must be {wanted(kind, info)}") from None
+def _value_of(name: str, kind: Any, text: Any, info: OptionInfo) -> Any:
+    """One text as its value. Raises OptionError."""
+    for arm in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,):
+        with contextlib.suppress(*REFUSALS):
+            return accept(arm, _parse(arm, text), info)
+    raise OptionError(name, text, f"must be {wanted(kind, info)}")
 
 
 def _parse(kind: Any, text: Any) -> Any:
-    """A text as a value of type `kind`, whose range is not looked at. Raises ValueError."""
+    """A text as a value of type `kind`, whose range is not looked at. Raises one of REFUSALS."""
+    if get_origin(kind) is Mapping:
+        key, _, value = text.partition("=")
+        return {key: _parse(get_args(kind)[1], value)}
     if kind in (int, float):
         return kind(text)
     return kind.parse(text) if hasattr(kind, "parse") else text

@@ -4,10 +4,10 @@ The parser of a command, its option files and the Python interface are all made 
 values here: when an object of the class is made.
 """
 
+import contextlib
 import dataclasses
 import math
 import operator
-import os
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -81,12 +81,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, info = getattr(self, field.name), info_of(field)
             try:
                 # Plain values, so that equal options are written down equally.
-                object.__setattr__(self, field.name, accept(field.type, value, info_of(field)))
-            except ValueError as error:
-                raise OptionError(field.name, value, f"must be {error}") from None
+                object.__setattr__(self, field.name, accept(field.type, value, info))
+            except REFUSALS:
+                raise OptionError(field.name, value, f"must be {wanted(field.type, info)}") from None
 
     def plain(self) -> dict[str, Any]:
         """The options by name as JSON takes them: paths as text, tuples as lists."""
@@ -118,47 +118,40 @@ def _bases_first(kind: type[Options]) -> Iterator[type[Options]]:
     yield kind
 
 
+REFUSALS = (TypeError, ValueError, OverflowError)  # what `accept` raises
+
+
 def accept(kind: Any, value: Any, info: OptionInfo) -> Any:
-    """`value` as the type `kind` of an option. Raises ValueError that says what it must be."""
-    converted = _accept(kind, value, info)
-    if converted is _REFUSED:
-        raise ValueError(wanted(kind, info))
-    return converted
-
-
-_REFUSED = object()
-
-
-def _accept(kind: Any, value: Any, info: OptionInfo) -> Any:
-    """`value` as a `kind`, or _REFUSED."""
+    """`value` as the type `kind` of an option. Raises one of REFUSALS; `wanted` says what it must be."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        candidates = (_accept(arm, value, info) for arm in arguments)
-        return next((found for found in candidates if found is not _REFUSED), _REFUSED)
-    if kind is type(None):
-        return None if value is None else _REFUSED
-    if origin is Literal:
-        return value if isinstance(value, str) and value in arguments else _REFUSED
-    if kind in (int, float):
+        for arm in arguments:
+            with contextlib.suppress(*REFUSALS):
+                return accept(arm, value, info)
+    elif origin is Literal:
+        if isinstance(value, str) and value in arguments:
+            return value
+    elif kind in (int, float):
         return _number(kind, value, info)
-    if kind is Path:
-        return Path(value) if isinstance(value, (str, os.PathLike)) else _REFUSED
-    if origin is tuple:
-        return _tuple(arguments, value, info)
-    if origin is Mapping:
-        return _mapping(arguments[1], value, info)
-    if not isinstance(value, kind):
-        return _REFUSED
-    return _REFUSED if info.choices and value not in info.choices else value
+    elif kind is Path:
+        return Path(value)
+    elif origin is tuple:
+        if not isinstance(value, (str, bytes)):
+            items = list(value)
+            kinds = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
+            return tuple(accept(one, item, info) for one, item in zip(kinds, items, strict=True))
+    elif origin is Mapping:
+        if isinstance(value, Mapping) and all(name in info.choices for name in value):
+            return {name: accept(arguments[1], item, info) for name, item in value.items()}
+    elif isinstance(value, kind) and (value is None or not info.choices or value in info.choices):
+        return value
+    raise ValueError(value)
 
 
 def _number(kind: type, value: Any, info: OptionInfo) -> Any:
-    if isinstance(value, bool):
-        return _REFUSED
-    try:
-        number = operator.index(value) if kind is int else float(value) if not isinstance(value, str) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        return _REFUSED
+    if isinstance(value, (bool, str)):
+        raise TypeError(value)
+    number = operator.index(value) if kind is int else float(value)
     is_inside = (
         (kind is int or math.isfinite(number))
         and (info.low is None or number >= info.low)
@@ -166,27 +159,9 @@ def _number(kind: type, value: Any, info: OptionInfo) -> Any:
         and (info.above is None or number > info.above)
         and (info.below is None or number < info.below)
     )
-    return number if is_inside else _REFUSED
-
-
-def _tuple(kinds: tuple[Any, ...], value: Any, info: OptionInfo) -> Any:
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        return _REFUSED
-    values = list(value)
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(values)
-    if len(values) != len(kinds):
-        return _REFUSED
-    items = tuple(_accept(kind, item, info) for kind, item in zip(kinds, values, strict=True))
-    return _REFUSED if any(item is _REFUSED for item in items) else items
-
-
-def _mapping(kind: Any, value: Any, info: OptionInfo) -> Any:
-    if not isinstance(value, Mapping):
-        return _REFUSED
-    items = {name: _accept(kind, item, info) for name, item in value.items()}
-    is_known = all(name in info.choices for name in items)
-    return items if is_known and all(item is not _REFUSED for item in items.values()) else _REFUSED
+    if not is_inside:
+        raise ValueError(value)
+    return number
 
 
 def wanted(kind: Any, info: OptionInfo) -> str:
