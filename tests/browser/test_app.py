@@ -16,8 +16,8 @@ from thfuse_sam.commands import app
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.models import build_network
+from thfuse_sam.options.app import LimitSettings
 from thfuse_sam.options.generator import GeneratorSettings
-from thfuse_sam.options.session import LimitSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 

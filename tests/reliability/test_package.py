@@ -59,7 +59,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_what_ships(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"thfuse_sam/py.typed", "thfuse_sam/report/static/fusion.js"} <= names
+    assert {"thfuse_sam/py.typed", "thfuse_sam/report/static/fusion.js", "thfuse_sam/commands/app.css"} <= names
     assert not any(name.startswith(("tools/", "benchmarks/", "tests/")) for name in names)
     for pattern in ("models/*.safetensors", "datasets/sample/**/*.jpg", "datasets/sample/**/*.png"):
         shipped = {f"thfuse_sam/shipped/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob(pattern)}

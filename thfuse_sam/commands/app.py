@@ -1,6 +1,7 @@
 """A page that fuses pairs in a browser, served as `AppOptions` say. The page itself is in `app_page.py`."""
 
 import contextlib
+import importlib.resources
 import ipaddress
 import logging
 import os
@@ -88,7 +89,7 @@ def build_app(
         run_history=False,
         footer_links=[],
         theme=app_page.theme(),
-        css=app_page.CSS,
+        css=(importlib.resources.files("thfuse_sam.commands") / "app.css").read_text(encoding="utf-8"),
     )
 
 

@@ -24,23 +24,6 @@ from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, as_rgb, read_visible, 
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.report.pictures import shrink
 
-CSS = """
-.gradio-container { width: 100%; max-width: 1280px !important; margin: auto; }
-#status p { margin: 0; font-size: var(--text-md); }
-#status .problem, #folder_status .problem {
-  margin: 0; padding: .6rem .8rem; border-left: 4px solid #dc2626; background: rgba(220, 38, 38, .12);
-}
-#folder_status p, #folder_status ul { margin: 0 0 .4rem; overflow-wrap: anywhere; }
-#samples .caption-label { display: none; }
-#samples .grid-wrap, #fused .grid-wrap { min-height: 0; max-height: none; }
-#samples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
-/* A file's name in full instead of its first letter and its suffix. */
-#ir_file .file, #ir_file td, #vi_file .file, #vi_file td { display: block; width: auto; max-width: none; }
-#ir_file .filename, #vi_file .filename { white-space: normal; overflow-wrap: anywhere; }
-/* Text whose colour no setting of the look reaches. */
-.min_value, .max_value { color: var(--block-info-text-color) !important; }
-button[role=tab].selected { color: var(--link-text-color) !important; }
-"""
 # Where text in the look's own colours has a contrast below 4.5:1.
 _COLOURS = {
     "block_label_text_color": "*primary_800",
