@@ -13,8 +13,8 @@ from thfuse_sam.fusion.session import FusionSession, RememberedPoints
 from thfuse_sam.images import read_visible
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.models import build_network
+from thfuse_sam.options.app import LimitSettings
 from thfuse_sam.options.generator import GeneratorSettings
-from thfuse_sam.options.session import LimitSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 

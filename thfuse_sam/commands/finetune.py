@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from segment_anything.modeling import Sam
 
-from thfuse_sam.commands.resuming import checkpoint_to_resume
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import (
     OneSample,
@@ -41,7 +40,7 @@ from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.distributed import own_device, run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.trainer import LATEST, RunResult, Trainer, require_precision
+from thfuse_sam.training.trainer import RunResult, Trainer, checkpoint_to_resume, require_precision
 
 SPARE_BYTES = 2**30  # what an embedding cache that nobody asked for leaves free on the disk
 
@@ -160,7 +159,7 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Run:
     adaptation = _adaptation(options)
     loss = SegmentationLoss({**DEFAULT_SEGMENTATION_WEIGHTS, **options.loss}, options.alpha, options.gamma)
     mix = prompt_mix(options)
-    resume = checkpoint_to_resume(options.resume, _folder(options) / LATEST)
+    resume = checkpoint_to_resume(options.resume, _folder(options))
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
     train_set, val_set = _open_data(options, data_dir)

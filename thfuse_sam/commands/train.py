@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from thfuse_sam.commands.inputs import log_mask_plan, warn_if_swapped
-from thfuse_sam.commands.resuming import checkpoint_to_resume
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError
@@ -26,7 +25,7 @@ from thfuse_sam.report.training import write_training_report
 from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.trainer import LATEST, RunResult, Trainer, require_precision
+from thfuse_sam.training.trainer import RunResult, Trainer, checkpoint_to_resume, require_precision
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def _prepare(options: TrainOptions) -> _Run:
     device = resolve_device(options.device)
     require_writable("output_dir", options.output_dir)
     data = find_train_pairs(options)
-    resume = checkpoint_to_resume(options.resume, options.output_dir / LATEST)
+    resume = checkpoint_to_resume(options.resume, options.output_dir)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
     if "live" in data.mask_modes:
         settings = dataclasses.replace(settings, num_workers=0)  # SAM is not to be copied into every worker

@@ -20,7 +20,7 @@ from thfuse_sam.images import ImageArray, as_rgb, image_size
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
-from thfuse_sam.options.session import LimitSettings
+from thfuse_sam.options.app import LimitSettings
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN

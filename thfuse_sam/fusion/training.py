@@ -52,7 +52,10 @@ class FusionTask(TrainingTask):
         return fusion_loss(self._loss, fused_batch(network, batch), batch)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        return count_masks(batch)
+        """Masks found and placeholders handed out."""
+        has_mask = torch.cat([batch["has_ir_mask"], batch["has_vi_mask"]])
+        masks = int(has_mask.sum())
+        return {"masks_found": masks, "placeholders": len(has_mask) - masks}
 
     def evaluate(self, fabric: lightning_fabric.Fabric, show: ShowPicture | None) -> Evaluation:
         """Mean loss parts and metrics over the validation pairs, which the first process computes for all."""
@@ -92,13 +95,6 @@ def fusion_loss(loss: nn.Module, fused: Tensor, batch: Batch) -> Mapping[str, Te
         fused, batch["ir"], batch["vi"], batch["ir_labels"], batch["vi_labels"], batch.get("vi_rgb")
     )
     return parts
-
-
-def count_masks(batch: Batch) -> dict[str, int]:
-    """Masks found and placeholders handed out in a batch."""
-    has_mask = torch.cat([batch["has_ir_mask"], batch["has_vi_mask"]])
-    masks = int(has_mask.sum())
-    return {"masks_found": masks, "placeholders": len(has_mask) - masks}
 
 
 def batch_metrics(fused: Tensor, batch: Batch, names: Sequence[str]) -> dict[str, list[float]]:

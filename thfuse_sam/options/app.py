@@ -3,9 +3,24 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from thfuse_sam.options.fields import option, redefault
+from thfuse_sam.options.fields import Options, option, redefault
 from thfuse_sam.options.groups import TEST_SAMPLE, DeviceOptions, ModelOptions, SamOptions
-from thfuse_sam.options.session import LimitSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitSettings(Options, group="server"):
+    """Limits of an image that a session opens; a larger one is refused before it is decoded."""
+
+    max_upload_mb: float = option(50.0, "largest file, MiB", above=0)
+    max_megapixels: float = option(16.0, "largest image, millions of pixels", above=0)
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_upload_mb * 2**20)
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1e6)
 
 
 @dataclass(frozen=True, kw_only=True)

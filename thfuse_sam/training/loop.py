@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,19 +174,3 @@ def is_asked(fabric: lightning_fabric.Fabric, stop: StopRequest) -> bool:
     """Whether any process was asked to stop: all of them stop after the same step. They have to ask together."""
     stop.asked = any_process(fabric, stop.asked)
     return stop.asked
-
-
-def progress_bar(total: int, done: int, label: str) -> "tqdm[Any]":
-    """A bar in images and images/s on a terminal, nothing elsewhere."""
-    return tqdm(total=total, initial=done, desc=label, unit=" images", leave=False, disable=None, file=sys.stderr)
-
-
-class Stopwatch:
-    """Seconds and images since it was made."""
-
-    def __init__(self, images: int) -> None:
-        self._started = time.perf_counter()
-        self._images = images
-
-    def images_per_second(self, images: int) -> float:
-        return (images - self._images) / max(time.perf_counter() - self._started, 1e-9)

@@ -9,6 +9,8 @@ import functools
 import json
 import logging
 import math
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,17 +19,19 @@ from typing import Any
 import lightning_fabric
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from thfuse_sam.errors import TrainingError, UsageError
+from thfuse_sam.errors import OptionError, TrainingError, UsageError
 from thfuse_sam.files import write_json
 from thfuse_sam.interrupts import StopRequest
+from thfuse_sam.options.fields import AUTO
 from thfuse_sam.precision import Precision
 from thfuse_sam.training.batches import EpochBatches, default_num_workers, make_loader
 from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from thfuse_sam.training.distributed import make_fabric, own_device, run_processes
 from thfuse_sam.training.ema import EmaWeights
 from thfuse_sam.training.epoch_log import EpochLog
-from thfuse_sam.training.loop import Progress, StepSettings, Stopwatch, is_asked, progress_bar, train_epoch
+from thfuse_sam.training.loop import Progress, StepSettings, is_asked, train_epoch
 from thfuse_sam.training.random_state import capture_random_states, restore_random_states
 from thfuse_sam.training.schedules import Plateau, learning_rate
 from thfuse_sam.training.task import Evaluation, TrainingTask
@@ -61,6 +65,21 @@ def require_precision(precision: Precision, device: torch.device) -> None:
     """Raise UsageError where `device` cannot train in `precision`."""
     if precision == "fp16" and device.type != "cuda":
         raise UsageError(f"`precision` fp16 on {device.type}: only GPUs train in it; use bf16 or fp32")
+
+
+def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
+    """The file that `resume` means: none, the named one, or the latest of `output_dir`, if any. Raises OptionError."""
+    latest = output_dir / LATEST
+    if asked is None:
+        return None
+    if str(asked) == AUTO:
+        if not latest.exists():
+            log.info("`resume`: no %s yet, so training starts from the beginning", latest)
+            return None
+        return latest
+    if not asked.is_file():
+        raise OptionError("resume", asked, f"no such file; give a {LATEST}, or '{AUTO}' for {latest} if any")
+    return asked
 
 
 class Trainer:
@@ -233,8 +252,11 @@ class Trainer:
         progress, fabric = self.progress, run.fabric
         run.batches.start_at(progress.epoch, progress.batch)
         label = f"epoch {progress.epoch + 1}/{run.epochs}"
-        watch = Stopwatch(progress.images)
-        with progress_bar(len(self.task.train_set) // fabric.world_size, progress.images, label) as bar:
+        done, started = progress.images, time.perf_counter()
+        total = len(self.task.train_set) // fabric.world_size
+        with tqdm(
+            total=total, initial=done, desc=label, unit=" images", leave=False, disable=None, file=sys.stderr
+        ) as bar:
             train_epoch(
                 fabric, run.network, run.optimizer, run.loader, self.task.loss, self.task.counts, run.steps, progress,
                 stop, bar, run.batches.plan,
@@ -243,7 +265,7 @@ class Trainer:
         if stop.asked and not finished:
             self._save([])
             return
-        speed = watch.images_per_second(progress.images) * fabric.world_size
+        speed = (progress.images - done) * fabric.world_size / max(time.perf_counter() - started, 1e-9)
         self._end_of_epoch(run, epoch_log, label, speed, finished)
 
     def _end_of_epoch(self, run: "_Run", epoch_log: EpochLog | None, label: str, speed: float, finished: bool) -> None:
