@@ -16,18 +16,19 @@ from thfuse_sam.commands.inputs import (
     log_mask_plan,
     pair_folder,
     plan_masks,
+    require_usable_pairs,
     warn_if_swapped,
 )
-from thfuse_sam.datasets.fusion import mask_mismatches
-from thfuse_sam.datasets.pairs import PairSet, find_pairs, require_partners
+from thfuse_sam.datasets.pairs import PairSet, find_pairs
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import CheckpointError, MaskReadError, naming
+from thfuse_sam.errors import CheckpointError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
-from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, require_outputs_apart, require_usable
+from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, require_outputs_apart
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.metrics import METRICS, fusion_metrics
+from thfuse_sam.models import count_parameters
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.groups import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
 from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, Method, find_methods, write_comparison
@@ -143,14 +144,9 @@ def _prepare(options: FuseOptions) -> _Run:
     pairs = find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
     require_writable("output_dir", options.output_dir)
     require_outputs_apart(pairs.pairs, options.output_dir)
-    if not options.skip_bad:
-        require_partners(pairs)
-        require_usable(pairs.pairs)
-    warn_if_swapped(pairs.pairs)
     masks = plan_masks(options.precomputed_masks_dir, options)
-    mismatches = {} if masks.root is None else mask_mismatches(pairs.pairs, masks.root)
-    if mismatches and not options.skip_bad:
-        raise MaskReadError(next(iter(mismatches.values()))[0])
+    mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad)
+    warn_if_swapped(pairs.pairs)
     model_path, network, spec = open_network(options)
     methods = find_methods(options.compare, pairs.pairs, [spec.name])
     return _Run(options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods)
@@ -185,7 +181,7 @@ def _details(run: _Run, report: FuseReport) -> dict[str, str]:
     counts = f"{report.masks_found} found, {report.placeholders} missing"
     made_by = mask_signature(run.masks.root) if run.masks.root is not None else run.masks.reason
     return {
-        "network": f"{run.spec.name}, {sum(weight.numel() for weight in run.network.parameters()):,} parameters",
+        "network": f"{run.spec.name}, {count_parameters(run.network):,} parameters",
         "weights": f"{run.model_path}, SHA-256 {file_sha256(run.model_path)}",
         "masks": f"{run.masks.mode} ({counts}); {made_by}",
         "pairs": f"{len(report.fused)} of {run.pairs.ir_dir} and {run.pairs.vi_dir}, fused in {report.seconds:.1f} s",

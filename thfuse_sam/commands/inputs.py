@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from thfuse_sam.datasets.fusion import count_missing_masks
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped
-from thfuse_sam.errors import OptionError, command_text, naming
+from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped, require_partners
+from thfuse_sam.errors import MaskReadError, OptionError, command_text, naming
+from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.store import has_masks
@@ -77,6 +78,21 @@ def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
         if model_type not in (AUTO, made_by):
             reason += f" although `sam_model_type` is {model_type}"
     return MaskPlan("precomputed", reason, root, made_by)
+
+
+def require_usable_pairs(pairs: PairSet, masks: MaskPlan, *, skip_bad: bool) -> dict[str, list[str]]:
+    """What is wrong with the masks of pairs, by the pair's name.
+
+    Without `skip_bad`, raises where anything is, and where a pair has no partner or cannot be fused: PairError,
+    ImageSizeError, MaskReadError.
+    """
+    if not skip_bad:
+        require_partners(pairs)
+        require_usable(pairs.pairs)
+    mismatches = {} if masks.root is None else mask_mismatches(pairs.pairs, masks.root)
+    if mismatches and not skip_bad:
+        raise MaskReadError(next(iter(mismatches.values()))[0])
+    return mismatches
 
 
 def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], folder: Path | None, folders: FolderOptions) -> None:

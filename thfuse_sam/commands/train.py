@@ -16,7 +16,7 @@ from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, requ
 from thfuse_sam.fusion.training import FusionTask
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.metrics import METRICS
-from thfuse_sam.models import FusionNetwork, build_network
+from thfuse_sam.models import FusionNetwork, build_network, count_parameters
 from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
@@ -142,7 +142,7 @@ def _write_report(run: _Run, sources: MaskSources, result: RunResult, command: s
     shown = (run.data.val or run.data.train)[0]
     masks = [part.masks for part in run.data.parts]
     details = {
-        "network": f"{run.options.network}, {sum(weight.numel() for weight in run.network.parameters()):,} parameters",
+        "network": f"{run.options.network}, {count_parameters(run.network):,} parameters",
         "weights": f"{result.latest}, SHA-256 {file_sha256(result.latest)}",
         "masks": "; ".join(
             f"{plan.mode}; {mask_signature(plan.root) if plan.root is not None else plan.reason}" for plan in masks

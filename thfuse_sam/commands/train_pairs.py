@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.inputs import MaskPlan, build_mask_source, pair_folder, plan_masks
-from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs, mask_mismatches
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, require_partners, unusable_pairs
+from thfuse_sam.commands.inputs import MaskPlan, build_mask_source, pair_folder, plan_masks, require_usable_pairs
+from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, unusable_pairs
 from thfuse_sam.datasets.splits import split_pairs
-from thfuse_sam.errors import MaskReadError, PairError, UsageError, naming
-from thfuse_sam.fusion.fusing import require_usable
+from thfuse_sam.errors import PairError, UsageError, naming
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.groups import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
@@ -91,13 +90,8 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
 
 def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:
     """The pairs of `found` that can be used. Without `skip_bad` that has to be all of them."""
-    if not skip_bad:
-        require_partners(found)
-        require_usable(found.pairs)
+    mismatches = require_usable_pairs(found, masks, skip_bad=skip_bad)
     bad = unusable_pairs(found.pairs, read_pair) if skip_bad else {}
-    mismatches = {} if masks.root is None else mask_mismatches(found.pairs, masks.root)
-    if mismatches and not skip_bad:
-        raise MaskReadError(next(iter(mismatches.values()))[0])
     pairs = [pair for pair in found.pairs if pair.name not in bad]
     if not pairs:
         raise PairError(f"no pair of {found.ir_dir} and {found.vi_dir} can be used, such as {next(iter(bad.values()))}")

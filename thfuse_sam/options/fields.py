@@ -16,7 +16,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from thfuse_sam.errors import OptionError
 
 AUTO = "auto"  # a value that means: decide by what is there
-TYPE_DEFAULT = "the default of the model type"
 
 _KEY = "option"
 _T = TypeVar("_T", bound=type)

@@ -3,14 +3,13 @@
 import math
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from thfuse_sam.options.fields import Options, option
 from thfuse_sam.options.generator import GeneratorOptions
 from thfuse_sam.options.groups import DeviceOptions, TunedSamOptions
 
 MaskFormat = Literal["npy", "png", "coco"]
-MASK_FORMATS: tuple[MaskFormat, ...] = get_args(MaskFormat)
 
 
 @dataclass(frozen=True)
