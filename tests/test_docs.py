@@ -26,7 +26,7 @@ SCRIPTS = {
     "thfuse-figure": "figure", "thfuse-app": "app",
 }  # fmt: skip
 COMMANDS = {name: getattr(cli_commands, command) for name, command in SCRIPTS.items()}
-COMMANDS["-m tools.vit_nano"] = vit_nano_command
+COMMANDS["-m tools.vit_nano"] = vit_nano_command.train
 
 # The command's name with at least one word behind it, up to what ends it: a quote, a table's bar, a comment.
 COMMAND = re.compile(

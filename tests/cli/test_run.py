@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from thfuse_sam.cli import run as command_run
-from thfuse_sam.cli.parser import CommandLine, CommandParser
+from thfuse_sam.cli.parser import CommandLine
 from thfuse_sam.errors import ThFuseError, TrainingError, UsageError, naming
 from thfuse_sam.interrupts import Terminated
 from thfuse_sam.options.fields import Options, option
@@ -25,7 +25,7 @@ class Demo(Options, group="demo"):
 
 
 def run(argv: list[str], work=lambda command: 0) -> int:
-    return command_run.run(CommandParser("demo.py", "A command.", Demo), work, argv)
+    return command_run.Command("demo.py", "A command.", Demo, None, work).main(argv)
 
 
 def one_line(capsys) -> str:

@@ -1,14 +1,11 @@
 """The commands; a script at the top of the checkout calls each. What one does is imported when it is done."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
-from thfuse_sam.cli.parser import CommandLine, CommandParser
-from thfuse_sam.cli.run import report_stop, run
+from thfuse_sam.cli.parser import CommandLine
+from thfuse_sam.cli.run import command, report_stop
 from thfuse_sam.options.app import AppOptions
-from thfuse_sam.options.fields import Options
 from thfuse_sam.options.figure import FigureOptions
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.fuse import FuseOptions
@@ -23,36 +20,8 @@ if TYPE_CHECKING:
 PLAN = "check everything, print the plan, write nothing"  # help of `--dry_run`
 SHOWN_PROBLEMS = 50  # lines of `--verify` before it only counts
 
-_T = TypeVar("_T", bound=Options)
-_Work = Callable[[CommandLine[_T]], int | None]
 
-
-@dataclass(frozen=True)
-class Command(Generic[_T]):
-    """A command: how it is called, and what it does."""
-
-    program: str
-    description: str
-    options: type[_T]
-    dry_run: str | None  # help of `--dry_run`; None: the command has none
-    work: _Work[_T]  # its exit status; None: 0
-
-    def build_parser(self) -> CommandParser[_T]:
-        return CommandParser(self.program, self.description, self.options, dry_run=self.dry_run)
-
-    def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run the command with `argv` (None: the process's own); returns its exit status."""
-        return run(self.build_parser(), lambda line: self.work(line) or 0, argv)
-
-
-def _command(
-    program: str, description: str, options: type[_T], *, dry_run: str | None = None
-) -> Callable[[_Work[_T]], Command[_T]]:
-    """Makes a function the work of a command."""
-    return lambda work: Command(program, description, options, dry_run, work)
-
-
-@_command(
+@command(
     "precompute_masks.py",
     "Make SAM masks of infrared and visible images once, for train.py and test.py. Finished masks are kept: "
     "the same command goes on where an earlier one stopped.",
@@ -82,7 +51,7 @@ def _print_problems(tree: "CheckedTree") -> int:
     return 1 if problems else 0
 
 
-@_command("train.py", "Train a fusion network on pairs of infrared and visible images.", TrainOptions, dry_run=PLAN)
+@command("train.py", "Train a fusion network on pairs of infrared and visible images.", TrainOptions, dry_run=PLAN)
 def train(line: CommandLine[TrainOptions]) -> int:
     from thfuse_sam.commands.train import plan_training, train
 
@@ -93,7 +62,7 @@ def train(line: CommandLine[TrainOptions]) -> int:
     return report_stop(line, result.step, result.latest) if result.interrupted else 0
 
 
-@_command("test.py", "Fuse pairs of infrared and visible images with a trained network.", FuseOptions, dry_run=PLAN)
+@command("test.py", "Fuse pairs of infrared and visible images with a trained network.", FuseOptions, dry_run=PLAN)
 def test(line: CommandLine[FuseOptions]) -> int:
     from thfuse_sam.commands.fuse import export_network, fuse, plan_fusion
 
@@ -107,7 +76,7 @@ def test(line: CommandLine[FuseOptions]) -> int:
     return 0 if fuse(options, line.text).is_whole else 1
 
 
-@_command(
+@command(
     "thfuse-figure",
     "Lay out pairs and their fused images for a paper, with marked zoom-ins, as PNG and PDF.",
     FigureOptions,
@@ -118,14 +87,14 @@ def figure(line: CommandLine[FigureOptions]) -> None:
     make_figure(line.options)
 
 
-@_command("thfuse-app", "Fuse pairs of your own in a browser.", AppOptions)
+@command("thfuse-app", "Fuse pairs of your own in a browser.", AppOptions)
 def app(line: CommandLine[AppOptions]) -> None:
     from thfuse_sam.commands.app import serve
 
     serve(line.options)
 
 
-@_command(
+@command(
     "prepare_data.py",
     "Check annotated images of any known format, turn them into label maps, look at them. The formats are in "
     "docs/finetuning_data.md.",
@@ -137,7 +106,7 @@ def prepare(line: CommandLine[PrepareOptions]) -> None:
     prepare_data(line.options)
 
 
-@_command(
+@command(
     "finetune.py",
     "Fine-tune a Segment Anything model on annotated images (formats: docs/finetuning_data.md). Trained weights, "
     "logs and what --resume needs go to OUTPUT_DIR/EXP_NAME. docs/finetuning.md explains the options.",
@@ -163,7 +132,7 @@ def finetune(line: CommandLine[FinetuneOptions]) -> int:
     return 0
 
 
-@_command(
+@command(
     "predict.py",
     "Masks of an image, or of all images in a folder: one for each prompt, or of everything (without a prompt).",
     PredictOptions,

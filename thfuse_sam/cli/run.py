@@ -1,4 +1,4 @@
-"""Running a command: log lines, errors and interrupts as one line each, and the exit status."""
+"""A command and how it runs: log lines, errors and interrupts as one line each, and the exit status."""
 
 import logging
 import os
@@ -6,8 +6,9 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import thfuse_sam
 from thfuse_sam.cli.parser import CommandLine, CommandParser, spell_options
@@ -20,49 +21,73 @@ TERMINATED = 143  # after SIGTERM
 LONGEST_LINE = 2000  # characters of an error
 
 _T = TypeVar("_T", bound=Options)
+_Work = Callable[[CommandLine[_T]], int | None]
 
 log = logging.getLogger(__name__)
 
 
-def run(parser: CommandParser[_T], work: Callable[[CommandLine[_T]], int], argv: Sequence[str] | None) -> int:
-    """Parse `argv` (None: the process's own), do `work`, and return the exit status.
+@dataclass(frozen=True)
+class Command(Generic[_T]):
+    """A command: how it is called, and what it does."""
 
-    A mistake of the user and what the machine lacks (memory, disk, other processes) become one line
-    `PROG: error: ...` on stderr (2 usage, 1 failure); `--debug` shows the traceback instead. Ctrl-C gives 130, SIGTERM
-    143, both after everything under way was left as after an error. `work` imports what is slow to import, so that
-    help and wrong options are answered at once and an interrupt meanwhile is one line, too.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        with stop_on_interrupts():
-            return _run(parser, work, arguments)
-    except KeyboardInterrupt as stop:  # in the last moment, the work was done
-        return _report_interrupt(parser, stop)
+    program: str
+    description: str
+    options: type[_T]
+    dry_run: str | None  # help of `--dry_run`; None: the command has none
+    work: _Work[_T]  # its exit status; None: 0
+
+    def build_parser(self) -> CommandParser[_T]:
+        return CommandParser(self.program, self.description, self.options, dry_run=self.dry_run)
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Parse `argv` (None: the process's own), do the work, and return the exit status.
+
+        A mistake of the user and what the machine lacks (memory, disk, other processes) become one line
+        `PROG: error: ...` on stderr (2 usage, 1 failure); `--debug` shows the traceback instead. Ctrl-C gives 130,
+        SIGTERM 143, both after everything under way was left as after an error. `work` imports what is slow to import,
+        so that help and wrong options are answered at once and an interrupt meanwhile is one line, too.
+        """
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        try:
+            with stop_on_interrupts():
+                return self._attempt(arguments)
+        except KeyboardInterrupt as stop:  # in the last moment, the work was done
+            return self._report_interrupt(stop)
+
+    def _attempt(self, arguments: Sequence[str]) -> int:
+        try:
+            line = self.build_parser().parse_command(arguments)
+            show_log_lines(debug=line.debug)
+            return self.work(line) or 0
+        except SystemExit as stop:  # argparse after --help
+            return stop.code if isinstance(stop.code, int) else 0
+        except KeyboardInterrupt as stop:
+            return self._report_interrupt(stop)
+        except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
+            reason = _reason(error)
+            if reason is None:
+                raise
+            if "--debug" in arguments:
+                traceback.print_exc()
+            return self._report(reason, error.exit_status if isinstance(error, ThFuseError) else 1)
+
+    def _report_interrupt(self, stop: KeyboardInterrupt) -> int:
+        terminated = isinstance(stop, Terminated)
+        what_is_there = str(stop) or "the files that are there are whole"
+        message = f"{'terminated' if terminated else 'interrupted'}; {what_is_there}"
+        return self._report(message, TERMINATED if terminated else INTERRUPTED)
+
+    def _report(self, message: str, status: int) -> int:
+        line = " ".join(spell_options(message).split())
+        print(f"{self.program}: error: {line[:LONGEST_LINE]}{'...' * (len(line) > LONGEST_LINE)}", file=sys.stderr)
+        return status
 
 
-def _run(parser: CommandParser[_T], work: Callable[[CommandLine[_T]], int], arguments: Sequence[str]) -> int:
-    try:
-        command = parser.parse_command(arguments)
-        show_log_lines(debug=command.debug)
-        return work(command)
-    except SystemExit as stop:  # argparse after --help
-        return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt as stop:
-        return _report_interrupt(parser, stop)
-    except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        if "--debug" in arguments:
-            traceback.print_exc()
-        return _report(parser, reason, error.exit_status if isinstance(error, ThFuseError) else 1)
-
-
-def _report_interrupt(parser: CommandParser[_T], stop: KeyboardInterrupt) -> int:
-    terminated = isinstance(stop, Terminated)
-    what_is_there = str(stop) or "the files that are there are whole"
-    message = f"{'terminated' if terminated else 'interrupted'}; {what_is_there}"
-    return _report(parser, message, TERMINATED if terminated else INTERRUPTED)
+def command(
+    program: str, description: str, options: type[_T], *, dry_run: str | None = None
+) -> Callable[[_Work[_T]], Command[_T]]:
+    """Makes a function the work of a command."""
+    return lambda work: Command(program, description, options, dry_run, work)
 
 
 def report_stop(command: CommandLine[_T], step: int, latest: Path) -> int:
@@ -83,12 +108,6 @@ def _without_resume(arguments: Sequence[str]) -> list[str]:
         if not (skip_value or is_value or argument.startswith("--resume=")):
             kept.append(argument)
     return kept
-
-
-def _report(parser: CommandParser[_T], message: str, status: int) -> int:
-    line = " ".join(spell_options(message).split())
-    print(f"{parser.prog}: error: {line[:LONGEST_LINE]}{'...' * (len(line) > LONGEST_LINE)}", file=sys.stderr)
-    return status
 
 
 def _reason(error: Exception) -> str | None:

@@ -1,7 +1,6 @@
 """Write a data set of rendered pairs: `python -m tools.scenes --output DIR --count N`."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -9,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from thfuse_sam.cli.parser import CommandLine, CommandParser
-from thfuse_sam.cli.run import run
+from thfuse_sam.cli.parser import CommandLine
+from thfuse_sam.cli.run import command
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import make_directory, write_atomically, write_json
 from tools.scenes import CONDITIONS, Scene, render_scene
@@ -19,17 +18,9 @@ from tools.scenes.options import SceneOptions
 JPEG_QUALITY = 90
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
-    parser = CommandParser(
-        "python -m tools.scenes", "Write rendered pairs of infrared and visible images.", SceneOptions
-    )
-    return run(parser, _work, argv)
-
-
-def _work(command: CommandLine[SceneOptions]) -> int:
-    write_dataset(command.options)
-    return 0
+@command("python -m tools.scenes", "Write rendered pairs of infrared and visible images.", SceneOptions)
+def scenes(line: CommandLine[SceneOptions]) -> None:
+    write_dataset(line.options)
 
 
 def write_dataset(options: SceneOptions) -> None:
@@ -72,4 +63,4 @@ def _write_labels(folder: Path, name: str, scene: Scene) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(scenes.main())

@@ -12,8 +12,8 @@ import joblib
 import safetensors.torch
 import torch
 
-from thfuse_sam.cli.parser import CommandLine, CommandParser
-from thfuse_sam.cli.run import INTERRUPTED, run
+from thfuse_sam.cli.parser import CommandLine
+from thfuse_sam.cli.run import INTERRUPTED, command
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.files import make_directory, remove_abandoned, write_atomically
@@ -59,16 +59,9 @@ def initialise(model: NanoModel, path: Path) -> None:
         model.load_state_dict(load_checkpoint(path).weights)
 
 
-def build_parser() -> CommandParser[NanoOptions]:
-    return CommandParser("python -m tools.vit_nano", "Train the small SAM that ships.", NanoOptions)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run(build_parser(), _train, argv)
-
-
-def _train(command: CommandLine[NanoOptions]) -> int:
-    options = command.options
+@command("python -m tools.vit_nano", "Train the small SAM that ships.", NanoOptions)
+def train(line: CommandLine[NanoOptions]) -> int:
+    options = line.options
     device = resolve_device(options.device)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)  # such numbers appear in the course of training and slow a CPU down by several times
@@ -98,4 +91,4 @@ def _train(command: CommandLine[NanoOptions]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(train.main())

@@ -10,7 +10,7 @@ import pytest
 
 from thfuse_sam.errors import UsageError
 from tools.scenes import CONDITIONS, MIN_PIXELS, Condition, Scene, render_scene
-from tools.scenes.__main__ import main
+from tools.scenes.__main__ import scenes
 
 SAMPLE = Path(__file__).parents[3] / "datasets" / "sample"
 SEEDS = range(7)
@@ -145,7 +145,7 @@ def test_wrong_arguments_are_named(options: dict[str, object], said: str) -> Non
 def test_command_writes_pairs_and_labels(tmp_path: Path) -> None:
     sizes = ["--count", "3", "--seed", "5", "--height", "64", "--width", "96"]
     arguments = ["--output", str(tmp_path), *sizes, "--labels"]
-    assert main(arguments) == 0
+    assert scenes.main(arguments) == 0
     names = [p.stem for p in sorted((tmp_path / "ir").iterdir())]
     assert names == [p.stem for p in sorted((tmp_path / "vi").iterdir())] == ["day_000", "fog_002", "night_001"]
     scene = render_scene(6, height=64, width=96, condition="night")
@@ -156,7 +156,7 @@ def test_command_writes_pairs_and_labels(tmp_path: Path) -> None:
 
 
 def test_command_reports_a_wrong_count_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--output", str(tmp_path / "new"), "--count", "0"]) == 2
+    assert scenes.main(["--output", str(tmp_path / "new"), "--count", "0"]) == 2
     assert re.fullmatch(r"python -m tools.scenes: error: --count 0: must be .* at least 1.*\n", capsys.readouterr().err)
     assert not (tmp_path / "new").exists()
 

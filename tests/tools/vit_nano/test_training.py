@@ -73,11 +73,11 @@ def test_the_command_trains_and_goes_on(
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)  # would last, and Hypothesis minds
     small = f"--image_size {SIZE} --crop_size 32 --prompts 4 --batch_size 2 --epoch_images 4 --num_workers 0"
     argv = [*small.split(), "--threads", "1", "--scenes", "0", "--device", "cpu", "--output_dir", str(tmp_path / "run")]
-    assert command.main([*argv, "--minutes", "0.001"]) == 0
+    assert command.train.main([*argv, "--minutes", "0.001"]) == 0
     assert "minutes are about" in capsys.readouterr().out
     latest = str(tmp_path / "run" / "latest.pth")
-    assert command.main([*argv, "--resume", latest]) == 0
+    assert command.train.main([*argv, "--resume", latest]) == 0
     shipped = str(tmp_path / "run" / "vit_nano.safetensors")
     for init in (latest, shipped):
         other = str(tmp_path / "other")
-        assert command.main([*argv, "--init", init, "--max_steps", "1", "--output_dir", other]) == 0
+        assert command.train.main([*argv, "--init", init, "--max_steps", "1", "--output_dir", other]) == 0
