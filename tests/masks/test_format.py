@@ -199,7 +199,7 @@ RIGHT = npy(np.ones((4, 6), dtype=np.uint8))
         (zipped(), "not a .npy"),
         (RIGHT[:40], "not a .npy"),
         (RIGHT[:-1], "truncated"),
-        (npy(np.ones((6, 4), np.uint8)), r"shape \(6, 4\), but the image is \(4, 6\)"),
+        (npy(np.ones((6, 4), np.uint8)), r"has shape \(6, 4\), but the image has \(4, 6\)"),
         (npy(np.ones((4, 6, 1), np.uint8)), "expected \\(height, width\\)"),
         (npy(np.ones(24, np.uint8)), "expected \\(height, width\\)"),
         (npy(np.ones((4, 6), np.int32)), "values of type int32"),

@@ -49,14 +49,14 @@ def test_what_was_packed_is_read(tmp_path: Path, indexed: bool) -> None:
     assert store.names("vi", INSTANCES_SUFFIX) == []
     for index, name in enumerate(("a/0001", "scene.v2", LONG), 1):
         np.testing.assert_array_equal(store.read("ir", name, SHAPE), mask(index))
-        made = store.read("vi", name, None)
-        assert made.dtype == np.uint16 and (made == 1000 + index).all()
+        visible_mask = store.read("vi", name, None)
+        assert visible_mask.dtype == np.uint16 and (visible_mask == 1000 + index).all()
         assert store.shape_and_time("vi", name)[0] == SHAPE
         assert store.read_instances("ir", name, SHAPE) == []
     assert not store.has("ir", "b")
     with pytest.raises(MaskReadError, match="no such mask"):
         store.read("ir", "b", None)
-    with pytest.raises(MaskReadError, match=r"\.tar: ir/a/0001\.npy: shape"):
+    with pytest.raises(MaskReadError, match=r"\.tar: ir/a/0001\.npy: has shape"):
         store.read("ir", "a/0001", (7, 5))
 
 

@@ -1,9 +1,9 @@
 """The mask file: a NumPy `.npy` with one label map at its image's own height and width.
 
 A label map is 2-D, uint8 up to 255 segments and uint16 beyond: 0 is "no segment", 1..K are the segments, larger areas
-first, and smaller segments are painted over larger ones. Masks made elsewhere are read too: 2-D bool, or float in
-[0, 1] (a union of all segments). Files are read without pickle, and their headers are checked before any memory is
-asked for, because a mask tree may come from someone else.
+first, and smaller segments are painted over larger ones. Masks of other programs are read too: 2-D bool, or float in
+[0, 1] (the union of all segments). Files are read without pickle, and their headers are checked before memory for the
+values is allocated, because a mask tree may come from someone else.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ MAX_SEGMENTS = 65535
 
 NO_SUCH_MASK = "no such mask; run precompute_masks.py for this data set"
 
-_REMEDY = "delete it and run precompute_masks.py again"
-_PREFIX = 10  # bytes before the header's text: magic, version, length
-_READ_BINARY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # the second on Windows only
-_USUAL_HEADER = 128  # bytes, of every mask that this package writes
-_LONGEST_HEADER = 10_000  # bytes; NumPy refuses longer ones too
+_REMEDY = "write it again, or delete it and run precompute_masks.py"
+_PREFIX_BYTES = 10  # before the header's text: magic, version, length of the text
+_READ_BINARY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # only Windows has O_BINARY
+_USUAL_HEADER_BYTES = 128  # the header's length in every mask that this package writes
+_MAX_HEADER_BYTES = 10_000  # NumPy refuses longer headers too
 
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -41,14 +41,14 @@ def paint_label_map(
 ) -> LabelMap:
     """Paint instance masks (N of bool HxW) into one label map of `shape` = (height, width), smaller over larger ones.
 
-    Label k is the k-th mask by area, equal areas in the given order; or, not `numbered_by_area`, the k-th given one. A
-    segment that smaller ones cover entirely has no pixel left; its number stays unused, so that labels agree with the
-    instances written beside the map.
+    Label k is the k-th mask by area (equal areas in the given order) or, without `numbered_by_area`, the k-th given
+    mask. A segment that smaller ones cover entirely has no pixel left; its number stays unused, so that labels agree
+    with the instances written beside the map.
     """
     ordered = [np.asarray(mask, dtype=bool) for mask in masks]
     for mask in ordered:
         if mask.shape != shape:
-            raise ValueError(f"an instance mask is {mask.shape}, the image {shape}")
+            raise ValueError(f"an instance mask has shape {mask.shape}, but the image has {shape}")
     if len(ordered) > MAX_SEGMENTS:
         raise ValueError(f"{len(ordered)} segments are more than a uint16 label map can hold ({MAX_SEGMENTS})")
     order = paint_order([int(np.count_nonzero(mask)) for mask in ordered])
@@ -64,16 +64,16 @@ def paint_order(areas: Sequence[int]) -> list[int]:
 
 
 def guidance_inputs(mask: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Derive the network's guidance from a mask (HxW; label map, bool, or float in [0, 1]).
+    """Derive the network's guidance from a mask HxW: a label map, bool, or float in [0, 1].
 
-    Returns float32 2xHxW in [0, 1]: the union of all segments, and their edges.
+    Returns float32 2xHxW in [0, 1]: the union of all segments, and their outlines.
     """
     union = mask.astype(np.float32) if mask.dtype.kind == "f" else (mask > 0).astype(np.float32)
     return np.stack([union, outlines(segment_labels(mask)).astype(np.float32)])
 
 
 def segment_labels(mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Segment numbers of a mask as int64 HxW: a label map as it is, a union mask (bool, float > 0.5) as 0 and 1."""
+    """Segment numbers int64 HxW of a mask: those of a label map; of a union mask (bool, float) 1 above 0.5, else 0."""
     return (mask > 0.5).astype(np.int64) if mask.dtype.kind == "f" else mask.astype(np.int64)
 
 
@@ -93,7 +93,7 @@ def encode_mask(mask: LabelMap) -> tuple[bytes, memoryview]:
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"a label map to write is 2-D uint8 or uint16, got {mask.dtype} {mask.shape}")
     contiguous = np.ascontiguousarray(mask)
-    # Not `np.save`, whose error on a full disk does not say so.
+    # Not `np.save`, whose error message does not mention that the disk is full.
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(contiguous))
     return header.getvalue(), contiguous.data.cast("B")
@@ -110,37 +110,41 @@ def read_mask(path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
 
 
 def decode_mask(content: bytes, location: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
-    """As `read_mask`, from the bytes of a `.npy` file; `location` names them in errors."""
+    """As `read_mask`, from the bytes of a `.npy` file; `location` names the file in errors."""
     return _read_mask(io.BytesIO(content), location, shape, len(content))
 
 
 def mask_shape_and_time(path: Path | str) -> tuple[tuple[int, int], int]:
     """(height, width) of a mask from its header alone, and the time of its last change in nanoseconds.
 
-    Fast enough for very many masks. Raises MaskReadError, also where the file is too short for that size.
+    Fast enough for very many masks. Raises MaskReadError as `read_mask` does, but does not look at the values.
     """
     with as_read_error(path):
         descriptor = os.open(path, _READ_BINARY)
         try:
             status = os.fstat(descriptor)
-            start = os.read(descriptor, _USUAL_HEADER)
+            start = os.read(descriptor, _USUAL_HEADER_BYTES)
         finally:
             os.close(descriptor)
     header = _usual_header(start)
     if header is None or header.file_size > status.st_size:
-        with _opened(path) as file:  # says what is wrong, or reads an unusual header
+        # The whole check says what is wrong with the file, or reads a header of another length than the usual one.
+        with _opened(path) as file:
             header = _read_header(file, str(path), None, status.st_size)
     return header.shape, status.st_mtime_ns
 
 
 def encoded_shape(content: bytes, length: int, location: str) -> tuple[int, int]:
-    """(height, width) of a mask, from the first bytes of a `.npy` file that is `length` bytes long."""
+    """(height, width) of a mask, from the first bytes of a `.npy` file that is `length` bytes long.
+
+    `location` names the file in errors. Raises MaskReadError as `mask_shape_and_time` does.
+    """
     return _read_header(io.BytesIO(content), location, None, length).shape
 
 
 @contextlib.contextmanager
 def as_read_error(location: Path | str, missing: str = NO_SUCH_MASK) -> Iterator[None]:
-    """Turn what the system says about reading a file into a MaskReadError; `missing` is said where it is not there."""
+    """Turn an OSError of reading into a MaskReadError; `missing` is the message for a file that does not exist."""
     try:
         yield
     except FileNotFoundError as error:
@@ -151,39 +155,39 @@ def as_read_error(location: Path | str, missing: str = NO_SUCH_MASK) -> Iterator
 
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[IO[bytes]]:
-    # Unbuffered: headers and values are read in one go each.
+    # Unbuffered, because the header and the values are each read by one call.
     with as_read_error(path), Path(path).open("rb", buffering=0) as file:
         yield file
 
 
 class _Header(NamedTuple):
-    """What the header of a mask file promises."""
+    """The content of a mask file's header."""
 
     shape: tuple[int, int]  # height, width
     fortran_order: bool
     dtype: np.dtype[Any]
-    file_size: int  # bytes, at least
+    file_size: int  # bytes that a file with this header has at least
 
 
 def _read_mask(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
-    """Check the header of a file of `length` bytes, then read exactly the values that it promises."""
+    """Check the header of a file of `length` bytes, then read exactly as many values as it promises."""
     header = _read_header(file, location, shape, length)
     content = bytearray(math.prod(header.shape) * header.dtype.itemsize)
     if file.readinto(content) != len(content):  # type: ignore[attr-defined]
-        raise MaskReadError(f"{location}: truncated while it was read; {_REMEDY}")
+        raise MaskReadError(f"{location}: was truncated while it was read; {_REMEDY}")
     mask = np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
     if mask.dtype.kind != "f":
         return np.ascontiguousarray(mask, dtype=mask.dtype.newbyteorder("="))
     mask = np.ascontiguousarray(mask, dtype=np.float32)
-    # Written so that NaN fails too.
+    # Not `(mask < 0).any()` and the like, which NaN would pass.
     if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise MaskReadError(f"{location}: values outside [0, 1] or NaN in a float mask; {_REMEDY}")
+        raise MaskReadError(f"{location}: has values outside [0, 1] or NaN in a float mask; {_REMEDY}")
     return mask
 
 
 @functools.lru_cache(maxsize=256)
 def _usual_header(start: bytes) -> _Header | None:
-    """The header of a mask file that begins with `start`; None where that is no whole header of a mask."""
+    """The header of a mask file that begins with `start`; None where `start` holds no whole header of a mask."""
     try:
         return _read_header(io.BytesIO(start), "", None, sys.maxsize)
     except MaskReadError:
@@ -191,16 +195,15 @@ def _usual_header(start: bytes) -> _Header | None:
 
 
 def _read_header(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> _Header:
-    """Read the header to its end and check that it is one of a mask of `shape` in a file of `length` bytes."""
+    """Read the whole header and check that it is that of a mask of `shape` (None: any) in a file of `length` bytes."""
     try:
-        prefix = file.read(_PREFIX)
-        header_length = _PREFIX + int.from_bytes(prefix[8:_PREFIX], "little")
-        if prefix[6:7] == b"\2":  # version 2 has two more bytes of length
+        prefix = file.read(_PREFIX_BYTES)
+        if prefix[6:7] == b"\2":  # version 2 writes the length with two more bytes
             prefix += file.read(2)
-            header_length = _PREFIX + 2 + int.from_bytes(prefix[8 : _PREFIX + 2], "little")
-        text = file.read(min(header_length, _LONGEST_HEADER) - len(prefix))
+        header_length = len(prefix) + int.from_bytes(prefix[8:], "little")
+        text = file.read(min(header_length, _MAX_HEADER_BYTES) - len(prefix))
         stored_shape, fortran_order, dtype = _parse_header(prefix + text)
-    # NumPy parses the header as a Python literal; a damaged one can fail in any of the parser's ways.
+    # NumPy parses the header as a Python literal; a damaged one can raise any of the parser's exceptions.
     except Exception as error:
         raise MaskReadError(f"{location}: not a .npy file, or its header is damaged; {_REMEDY}") from error
     if dtype.hasobject:
@@ -208,16 +211,16 @@ def _read_header(file: IO[bytes], location: str, shape: tuple[int, int] | None, 
     is_label_map = dtype.kind == "u" and dtype.itemsize <= 2
     is_union = dtype.kind == "b" or (dtype.kind == "f" and dtype.itemsize <= 8)
     if not (is_label_map or is_union):
-        raise MaskReadError(f"{location}: values of type {dtype}, expected uint8, uint16, bool or float; {_REMEDY}")
+        raise MaskReadError(f"{location}: has values of type {dtype}, expected uint8, uint16, bool or float; {_REMEDY}")
     if len(stored_shape) != 2 or min(stored_shape) < 1:
-        raise MaskReadError(f"{location}: shape {stored_shape}, expected (height, width); {_REMEDY}")
+        raise MaskReadError(f"{location}: has shape {stored_shape}, expected (height, width); {_REMEDY}")
     height, width = stored_shape
     if shape is not None and (height, width) != tuple(shape):
-        raise MaskReadError(f"{location}: shape {stored_shape}, but the image is {tuple(shape)}; {_REMEDY}")
-    # Compared with the file before any memory is asked for; Python's integers cannot overflow.
+        raise MaskReadError(f"{location}: has shape {stored_shape}, but the image has {tuple(shape)}; {_REMEDY}")
+    # Compared with the file's length before memory is allocated; Python's integers cannot overflow.
     promised = height * width * dtype.itemsize
     if length < header_length + promised:
-        raise MaskReadError(f"{location}: truncated, its header promises {promised} bytes of values; {_REMEDY}")
+        raise MaskReadError(f"{location}: is truncated, its header promises {promised} bytes of values; {_REMEDY}")
     return _Header((height, width), fortran_order, dtype, header_length + promised)
 
 

@@ -70,7 +70,7 @@ def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> l
 
 def _record(label: int, instance: Instance, shape: tuple[int, int]) -> dict[str, Any]:
     if instance.mask.shape != shape:
-        raise ValueError(f"an instance mask is {instance.mask.shape}, the image {shape}")
+        raise ValueError(f"an instance mask has shape {instance.mask.shape}, but the image has {shape}")
     return {
         "label": label,
         "segmentation": encode_rle(instance.mask),
