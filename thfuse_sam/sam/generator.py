@@ -1,14 +1,16 @@
 """All segments of an image: a grid of point prompts, quality filters, non-maximum suppression.
 
 The parameters and the result are those of segment_anything's `SamAutomaticMaskGenerator` (Kirillov et al., "Segment
-Anything", ICCV 2023, appendix "Automatic mask generation details"). It is faster by this:
+Anything", ICCV 2023, appendix "Automatic mask generation details"), unless `adaptive_points` is on, which skips points
+and loses a few masks. This generator is faster for four reasons:
 
-- The decoder computes once an image what its prompts share (`decoder.py`), and the encoder never writes its attention
-  to memory as a whole (`encoder.py`).
-- The predicted IoU is known before the masks are: masks below the threshold are neither computed nor upsampled.
+- The decoder computes once per image what all prompts of that image share (`decoder.py`), and the encoder never writes
+  its attention to memory as a whole (`encoder.py`).
+- The predicted IoU is known before the masks are: masks below the threshold are not upsampled, and not computed unless
+  `adaptive_points` compares the sizes of a point's masks.
 - The two bilinear upsamplings of the logits (to the encoder's input, then to the image) are linear along each axis.
   One matrix per axis does both at once (`postprocess.py`).
-- Until the suppression, a mask is kept as packed bits of its own box.
+- Until the non-maximum suppression, a mask is kept as the packed bits of its own box.
 """
 
 import dataclasses
@@ -37,20 +39,21 @@ from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.postprocess import Candidates, PackedMask, count_pixels, mask_boxes, stable_masks, upsample_logits
 from thfuse_sam.sam.precision import resolve_precision
 
-# SAM's own thresholds. With adaptive points, the points inside a mask above them are left out. A mask below them is too
-# rough for that, whatever the settings accept.
-_EXPLAINING_IOU = 0.88
-_EXPLAINING_STABILITY = 0.95
+# SAM's default thresholds. With `adaptive_points`, points inside a mask that reaches both are skipped. A mask below
+# them is too rough for that, even if the settings accept it.
+_COVERING_IOU = 0.88
+_COVERING_STABILITY = 0.95
 
-_EDGE_PIXELS = 20  # a box that ends this near to a crop's edge counts as cut off there
-_CHUNK_PIXELS_CPU = 2**21  # logits that are upsampled at once: few enough to stay in the processor's cache
+_EDGE_PIXELS = 20  # a box that ends at most this far from a crop's edge counts as cut off there
+_CHUNK_PIXELS_CPU = 2**21  # upsampled logits that exist at once: few enough to stay in the processor's cache
 _CHUNK_PIXELS_GPU = 2**27
 
-# The C library returns larger blocks of memory to the system each time they are freed, which slows a CPU down. With
-# blocks of 12 MiB, one point of `vit_t` in bf16 cost 2,400 page faults; with blocks of 8 MiB it cost 130.
-_BLOCK_BYTES_CPU = 8 * 2**20
-_MAX_POINTS_GPU = 256  # enough to keep a GPU busy
-_BLOCKS_AT_ONCE = 16  # blocks of the size of the embedding that exist at the same time for one point
+# Bytes of the image tokens of all points that are decoded together. glibc's malloc asks the system anew for each buffer
+# above its mmap threshold (32 MiB at most) and returns it when it is freed, which slows a CPU down. With 12 MiB, one
+# point of `vit_t` in bf16 cost 2,400 page faults; with 8 MiB it cost 130.
+_BATCH_BYTES_CPU = 8 * 2**20
+_MAX_POINTS_GPU = 256  # points that are decoded together; enough to keep a GPU busy
+_BUFFERS_PER_POINT = 16  # embedding-sized buffers needed at once to decode one point
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +65,9 @@ class _Crop:
     """A part of an image that is encoded and segmented by itself; at layer 0 it is the whole image."""
 
     box: tuple[int, int, int, int]  # x0, y0, x1, y1, ends exclusive
-    layer: int
+    layer: int  # 0: the whole image; layer i has 4**i crops
     image_size: tuple[int, int]  # height, width of the whole image
-    frame: Frame  # of the crop
+    frame: Frame  # where the crop lies in the encoder's input
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,8 +96,8 @@ class AutomaticMaskGenerator:
         settings: None for segment_anything's defaults.
 
     Attributes:
-        precision: the one of `DTYPES` that `settings.precision` means on the model's device.
-        decoder: of the masks.
+        precision: the key of `DTYPES` chosen for this device.
+        decoder: the mask decoder.
     """
 
     def __init__(self, sam: Sam, settings: GeneratorSettings | None = None) -> None:
@@ -108,13 +111,13 @@ class AutomaticMaskGenerator:
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
         )
-        self._max_points: int | None = None  # at once, where more did not fit into memory
+        self._max_points: int | None = None  # most points that are decoded together; None: no limit known yet
 
     def generate(self, image: npt.NDArray[np.uint8]) -> list[Instance]:
         """The segments of an image (uint8 HxWx3, RGB, any size), in the stock generator's order; [] where none is.
 
         The result depends on nothing but the image, the weights, the settings and, by rounding, the device.
-        Raises DeviceError where memory does not suffice for a single point.
+        Raises DeviceError where memory does not suffice for the encoder, or to decode a single point.
         """
         _require_image(image)
         size = image.shape[:2]
@@ -136,9 +139,9 @@ class AutomaticMaskGenerator:
         """As `generate`, from the embedding of a whole image, with this generator's settings.
 
         Raises:
-            UsageError: the settings ask for crops, of which the embedding knows nothing, or the embedding is not of
-                this kind of model.
-            DeviceError: memory does not suffice for a single point.
+            UsageError: the settings ask for crops, of which the embedding knows nothing, or the embedding was made by
+                another kind of model.
+            DeviceError: memory does not suffice to decode a single point.
         """
         if self.settings.crop_n_layers > 0:
             raise UsageError(
@@ -147,9 +150,10 @@ class AutomaticMaskGenerator:
             )
         [crop] = self._crops(embedding.image_size)
         if embedding.input_size != crop.frame.input_size:
+            (height, width), (own_height, own_width) = embedding.input_size, crop.frame.input_size
             raise UsageError(
-                f"an image embedding made from {embedding.input_size} pixels of an image {embedding.image_size} is not "
-                "this model's; make it again with this model"
+                f"the image embedding was made by another kind of model (input {height}x{width}, expected "
+                f"{own_height}x{own_width}, height x width); make it again with this model"
             )
         features = torch.from_numpy(np.asarray(embedding.features, dtype=np.float32))[None].to(self.sam.device)
         return self._merge([self._segment(crop, features)], embedding.image_size)
@@ -180,28 +184,28 @@ class AutomaticMaskGenerator:
         )
         if features is None:
             raise DeviceError(
-                f"`device` {self.sam.device}: not enough memory for the image encoder; free some, "
+                f"`device` {self.sam.device}: not enough memory for the image encoder; free memory, "
                 "use another device or a smaller model type"
             )
         return features
 
     @torch.no_grad()
     def _segment(self, crop: _Crop, features: Tensor) -> Candidates:
-        """The masks of one crop with the embedding `features` (float32 1xCxhxw), without duplicates."""
+        """The masks of one crop with the embedding `features` (float32 1xCxhxw), after non-maximum suppression."""
         context = self.decoder.prepare(features, crop.frame.input_size)
         grid = self._point_grids[crop.layer] * np.array(crop.size[::-1])
         # All points at once, or from coarse to fine, where the masks of earlier points can make later ones unnecessary.
         levels = _coarse_to_fine(len(grid)) if self.settings.adaptive_points else [np.arange(len(grid))]
-        explained = np.zeros(crop.size, dtype=bool)  # the pixels where no further point is needed
+        covered = np.zeros(crop.size, dtype=bool)  # the pixels where no further point is needed
         parts = []
         for level in levels:
             points = grid[level]
             column, row = np.minimum(points.astype(int), np.array(crop.size[::-1]) - 1).T
-            points = points[~explained[row, column]]
+            points = points[~covered[row, column]]
             for candidates in self._try_points(crop, context, points, self._points_at_once(features)):
                 parts.append(candidates)
-                for index in candidates.explaining.nonzero()[:, 0].tolist():
-                    explained |= candidates.masks[index].unpack(crop.image_size)[crop.rows, crop.columns]
+                for index in candidates.covers_points.nonzero()[:, 0].tolist():
+                    covered |= candidates.masks[index].unpack(crop.image_size)[crop.rows, crop.columns]
         joined = Candidates.join(parts)
         return joined.nms(joined.predicted_ious, self.settings.box_nms_thresh)
 
@@ -210,19 +214,22 @@ class AutomaticMaskGenerator:
         asked = self.settings.points_per_batch
         if asked != "auto":
             return asked
-        block = features.numel() * DTYPES[self.precision].itemsize
+        embedding_bytes = features.numel() * DTYPES[self.precision].itemsize
         if self.sam.device.type == "cpu":
-            return max(1, _BLOCK_BYTES_CPU // block)
+            return max(1, _BATCH_BYTES_CPU // embedding_bytes)
         if self._max_points is None:
-            # Settled once: what is free later depends on what this generator holds.
+            # Decided once, because later this generator itself holds a part of the memory.
             free, _ = torch.cuda.mem_get_info(self.sam.device)
-            self._max_points = max(1, min(_MAX_POINTS_GPU, free // 2 // (_BLOCKS_AT_ONCE * block)))
+            self._max_points = max(1, min(_MAX_POINTS_GPU, free // 2 // (_BUFFERS_PER_POINT * embedding_bytes)))
         return self._max_points
 
     def _try_points(
         self, crop: _Crop, context: Any, points: npt.NDArray[np.float64], at_once: int
     ) -> Iterator[Candidates]:
-        """The masks that pass the filters, for points (Px2: x, y in the crop), as many at once as memory holds."""
+        """The masks of points (Px2: x, y in the crop) that pass the filters.
+
+        `at_once` points are decoded together, or fewer where memory does not suffice.
+        """
         coordinates = torch.as_tensor(points * crop.frame.scale, device=self.sam.device)
         first = 0
         while first < len(points):
@@ -239,22 +246,22 @@ class AutomaticMaskGenerator:
             elif tried == 1:
                 height, width = crop.size
                 raise DeviceError(
-                    f"`points_per_batch` 1: not enough memory on {self.sam.device} for one point of {height}x{width} "
-                    "pixels; free some, use another `device` or smaller images"
+                    f"`points_per_batch` 1: not enough memory on {self.sam.device} to decode one point of a crop of "
+                    f"{height}x{width} pixels (height x width); free memory, use another `device` or smaller images"
                 )
             else:
                 self._max_points = tried // 2
-                log.info("out of memory; from now on %d points at once", self._max_points)
+                log.info("out of memory; from now on %d points are decoded together", self._max_points)
 
     def _filter(self, crop: _Crop, decoded: DecodedPoints, points: npt.NDArray[np.float64]) -> Candidates:
-        """The masks of some points (Px2: x, y in the crop) that pass the filters."""
+        """Those masks of P decoded points (Px2: x, y in the crop) that pass the filters."""
         masks_per_point = decoded.predicted_ious.shape[1]
         ious = decoded.predicted_ious.flatten()
         if self.settings.pred_iou_thresh > 0:
             kept = (ious > self.settings.pred_iou_thresh).nonzero()[:, 0]
         else:
             kept = torch.arange(len(ious), device=ious.device)
-        if self.settings.adaptive_points and bool((ious[kept] > _EXPLAINING_IOU).any()):
+        if self.settings.adaptive_points and bool((ious[kept] > _COVERING_IOU).any()):
             logits, smallest = self._logits_and_smallest(decoded, kept)
         else:
             logits, smallest = decoded.logits(kept), torch.zeros(len(kept), dtype=torch.bool)
@@ -279,11 +286,11 @@ class AutomaticMaskGenerator:
     def _keep_stable(
         self, crop: _Crop, logits: Tensor, predicted_ious: Tensor, points: Tensor, smallest: Tensor
     ) -> Candidates:
-        """Of K masks those that are stable, not empty, and not cut off by an edge of the crop.
+        """Those of K masks that are stable, not empty, and not cut off by an edge of the crop.
 
         Args:
             logits: float32 Kxrxc, from the decoder.
-            predicted_ious: float32 K, on the CPU like what follows.
+            predicted_ious: float32 K; on the CPU, as `points` and `smallest` are.
             points: float64 Kx2: x, y of the prompts in the whole image.
             smallest: bool K, whether a mask is the smallest of its point's masks.
         """
@@ -305,22 +312,22 @@ class AutomaticMaskGenerator:
         indices, scores = indices[whole], scores[whole]
         ious = predicted_ious[indices]
         # A point inside such a mask would most likely give the same masks again, larger ones included.
-        explaining = smallest[indices] & (ious > _EXPLAINING_IOU) & (scores >= _EXPLAINING_STABILITY)
+        covers_points = smallest[indices] & (ious > _COVERING_IOU) & (scores >= _COVERING_STABILITY)
         areas = torch.full((len(packed),), crop.area)
-        return Candidates(packed, boxes[whole], ious, scores, points[indices], explaining, areas)
+        return Candidates(packed, boxes[whole], ious, scores, points[indices], covers_points, areas)
 
     def _merge(self, parts: Sequence[Candidates], image_size: tuple[int, int]) -> list[Instance]:
         """The segments of an image, given those of each of its crops."""
         candidates = Candidates.join(parts)
         if len(parts) > 1:
-            # A small crop shows more detail: of two equal masks the one from the smaller crop stays.
+            # A small crop shows more detail: of two masks whose boxes overlap, the one from the smaller crop stays.
             candidates = candidates.nms(1 / candidates.crop_areas, self.settings.crop_nms_thresh)
         if self.settings.min_mask_region_area > 0:
             candidates = self._without_small_regions(candidates, image_size)
         return list(_instances(candidates, image_size))
 
     def _without_small_regions(self, candidates: Candidates, size: tuple[int, int]) -> Candidates:
-        """Fill small holes, remove small islands, then drop the duplicates that this made."""
+        """Fill small holes, remove small islands, then suppress masks whose boxes now overlap too much."""
         masks, boxes, unchanged = [], [], []
         for packed, box in zip(candidates.masks, candidates.boxes, strict=True):
             mask = packed.unpack(size)
@@ -336,7 +343,7 @@ class AutomaticMaskGenerator:
             return candidates
         candidates = dataclasses.replace(candidates, masks=masks, boxes=torch.stack(boxes))
         threshold = max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh)
-        # Of two equal masks the one that needed no repair stays.
+        # Of two masks whose boxes overlap, the one that needed no repair stays.
         return candidates.nms(torch.tensor(unchanged, dtype=torch.float32), threshold)
 
 
@@ -353,10 +360,11 @@ def _coarse_to_fine(count: int) -> list[npt.NDArray[np.intp]]:
 
 
 def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
-    """What `work` returns; None where memory did not suffice, after giving back what it had taken."""
+    """What `work` returns; None where memory did not suffice, after PyTorch's unused GPU memory has been freed."""
     try:
         return work()
-    except (MemoryError, RuntimeError) as error:  # PyTorch's own class is a RuntimeError, on a CPU it is a plain one
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; on a CPU PyTorch raises a plain RuntimeError.
         if not is_out_of_memory(error):
             raise
     if torch.cuda.is_available():

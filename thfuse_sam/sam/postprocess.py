@@ -57,7 +57,7 @@ class Candidates:
     predicted_ious: Tensor  # N float32
     stability_scores: Tensor  # N float32
     points: Tensor  # Nx2 float64: x, y
-    explaining: Tensor  # N bool: points inside the mask need not be tried
+    covers_points: Tensor  # N bool: whether points inside the mask need not be tried
     crop_areas: Tensor  # N int64, pixels of the crop that each mask was found in
 
     @property
