@@ -1,4 +1,4 @@
-"""Where to compute and in which number format: names of options -> torch's objects; and lack of memory."""
+"""Devices and number formats by the names that options give them, and how lack of memory is recognised."""
 
 import re
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from thfuse_sam.errors import DeviceError
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# How PyTorch, oneDNN, C++ and Python say that memory does not suffice, in errors that have no class of their own.
-_NO_MEMORY = (
+# Phrases by which PyTorch, oneDNN, C++ and Python report lack of memory in errors that have no class of their own.
+_OUT_OF_MEMORY_PHRASES = (
     "can't allocate memory",
     "cannot allocate memory",
     "not enough memory",
     "bad_alloc",
     "could not create a primitive",
     "can't start new thread",
-    "without setting an exception",  # the interpreter, where it has no memory for the exception
+    "without setting an exception",  # Python, where even an exception object does not fit into memory
 )
 
 
@@ -50,5 +50,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine or of the GPU does not suffice."""
     text = str(error).lower()
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, (RuntimeError, OSError, SystemError)) and any(words in text for words in _NO_MEMORY)
+        isinstance(error, (RuntimeError, OSError, SystemError))
+        and any(phrase in text for phrase in _OUT_OF_MEMORY_PHRASES)
     )

@@ -1,4 +1,4 @@
-"""What is fetched once and kept: the cache folder, and downloads that are complete and checked or not there at all."""
+"""The cache folder, and downloads into it: a file is there complete and checked, or not at all."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ from thfuse_sam.time_limit import within
 CACHE_VARIABLE = "SAM_CACHE"  # environment variable: the cache folder
 OFFLINE_VARIABLE = "THFUSE_OFFLINE"  # environment variable: 1 for never downloading
 
-_PROBE_SECONDS = 4.0  # to learn whether a server answers
-_READ_SECONDS = 30.0  # of silence before a download that has begun is given up
-_BLOCK = 1 << 20  # bytes
+_PROBE_SECONDS = 4.0  # how long a server may take to answer at all
+_READ_SECONDS = 30.0  # how long a server may be silent before a download that has begun is given up
+_BLOCK_BYTES = 1 << 20
 
 
 def cache_folder() -> Path:
@@ -24,16 +24,22 @@ def cache_folder() -> Path:
 
 
 def download(url: str, target: Path, sha256: str | None) -> None:
-    """Fetch `url` to `target`; `sha256` None takes any content.
+    """Download `url` to the file `target`.
 
-    Raises DownloadError with the reason in a few words; nothing half-done stays behind.
+    Args:
+        sha256: the checksum that the content must have, in hexadecimal; None accepts any content.
+
+    Raises:
+        DownloadError: with the reason in a few words; no incomplete file stays behind.
     """
     if os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
         raise DownloadError(f"{OFFLINE_VARIABLE} forbids the download")
     if not _answers(url):
         raise DownloadError("the server does not answer")
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=(_PROBE_SECONDS, _READ_SECONDS), chunk_size=_BLOCK)
-    pooch.get_logger().setLevel("WARNING")  # it advises in many lines to write an unknown hash down
+    downloader = pooch.HTTPDownloader(
+        progressbar=True, timeout=(_PROBE_SECONDS, _READ_SECONDS), chunk_size=_BLOCK_BYTES
+    )
+    pooch.get_logger().setLevel("WARNING")  # otherwise it advises in many lines to note a hash that was not given
     try:
         pooch.retrieve(url, known_hash=sha256, fname=target.name, path=target.parent, downloader=downloader)
     except (requests.RequestException, OSError, ValueError) as error:

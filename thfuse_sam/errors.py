@@ -1,8 +1,8 @@
 """Errors that a user can act on: one class per kind of mistake, one line each.
 
-A message names the argument or file, its value and the remedy. It names options in backticks, as fields of the options'
-classes are called; the commands spell them as they are typed. `exit_status` is what a command returns: 2 for wrong
-usage, 1 for a failure during the work.
+A message names the argument or file, its value and the remedy. An option appears in backticks under the name of its
+field in the options' classes; the commands show it as the flag that is typed. `exit_status` is what a command returns:
+2 for wrong usage, 1 for a failure during the work.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ class ThFuseError(Exception):
     """Base of all errors that are reported as one line instead of a traceback."""
 
     exit_status = 1
-    field: str | None = None  # the option whose value the message begins with, where `naming` has added it
+    field: str | None = None  # the option whose value the message begins with; set by `naming`
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -30,7 +30,7 @@ class UsageError(ThFuseError):
 
 
 class OptionError(UsageError):
-    """An option's value has a wrong type, is out of its range, or does not fit to another option.
+    """An option's value has a wrong type, is out of its range, or does not fit another option.
 
     The message is "`field` value: reason", and the reason says what to give instead.
     """
@@ -60,7 +60,7 @@ class MaskReadError(ThFuseError):
 
 
 class ManifestError(UsageError):
-    """A mask tree was made by other settings than the ones asked for, or its manifest is unreadable."""
+    """A mask tree was made with settings other than the ones asked for, or its manifest is unreadable."""
 
 
 class CheckpointError(ThFuseError):
@@ -76,7 +76,7 @@ class OutputError(ThFuseError):
 
 
 class WorkerError(ThFuseError):
-    """The machines or processes that were to do the work are not there, or went away."""
+    """The machines or processes that were to do the work cannot be reached, or stopped."""
 
 
 class TrainingError(ThFuseError):
@@ -93,9 +93,13 @@ class DownloadError(ThFuseError):
 
 @contextlib.contextmanager
 def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[None]:
-    """Let an error that passes through, and whose message begins with `path`, say that this is what `field` names.
+    """Put an option's name before the message of an error that begins with the option's value.
 
-    `instead_of` is the option that the message may name there, where a function is called for another one's value.
+    Args:
+        field: the option.
+        path: its value; None leaves all errors as they are.
+        instead_of: an option that the message may already begin with, because the function that raises it usually
+            handles that one; `field` takes its place.
     """
     try:
         yield
@@ -113,6 +117,6 @@ def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:
 
 
 def command_text(program: str, **options: Any) -> str:
-    """A command to type, with its options as fields; the commands spell them as flags."""
+    """A command line for a message, its options in backticks; those whose value is None are left out."""
     words = [program, *(f"`{name}` {shlex.quote(str(value))}" for name, value in options.items() if value is not None)]
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new content, never a part of it; their checksums."""
+"""Writing files so that a reader sees the old content or the new content, never a part of it; checksums of files."""
 
 import contextlib
 import csv
@@ -24,13 +24,13 @@ if sys.platform != "win32":
 # Names of files that are being written. Readers and `verify` never take them for finished ones.
 PARTIAL_SUFFIX = ".partial"
 
-# In those names: whether a file's writer is still alive can be asked on its own machine only.
+# Part of those names, because whether a file's writer is still alive can be found out on its own machine only.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:16]
 
 
 @contextlib.contextmanager
 def as_output_error(path: Path) -> Iterator[None]:
-    """Turn what the system says about writing `path` into an OutputError that names it."""
+    """Turn an error of the system while `path` is written into an OutputError that names the path."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
@@ -51,28 +51,28 @@ def partial_path(path: Path) -> Path:
 
 
 def open_partial(partial: Path) -> IO[bytes]:
-    """A new file called `partial` (of `partial_path`), marked as being written."""
+    """Create the file `partial` (a path from `partial_path`), open for writing and marked as being written."""
     while True:
         file = partial.open("xb")
         try:
-            hold(file.fileno())
+            mark_being_written(file.fileno())
         except BaseException:
             file.close()
             raise
-        if partial.exists():  # else removed before it was marked, by a run that has just begun
+        if partial.exists():  # else a run that has just begun removed it before it was marked
             return file
         file.close()
 
 
-def hold(descriptor: int) -> None:
-    """Mark an open partial file or folder as one that is being written, until it is closed or the process dies."""
+def mark_being_written(descriptor: int) -> None:
+    """Lock an open partial file or folder, so that no run removes it, until it is closed or the process dies."""
     if sys.platform != "win32":
-        with contextlib.suppress(OSError):  # a file system without locks: nobody takes it for abandoned either
+        with contextlib.suppress(OSError):  # on a file system without locks `remove_abandoned` removes nothing
             fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def remove_abandoned(folder: Path) -> int:
-    """Remove partial files and folders below `folder` whose writer was killed on this machine; their number."""
+    """Remove partial files and folders below `folder` whose writer was killed on this machine; return their number."""
     abandoned = [path for path in _own_partials(folder) if _is_abandoned(path)]
     for path in map(Path, abandoned):
         if path.is_dir():
@@ -83,10 +83,11 @@ def remove_abandoned(folder: Path) -> int:
 
 
 def _own_partials(folder: str | Path) -> Iterator[str]:
+    """Paths of the partial files and folders below `folder` that this machine wrote or is writing."""
     # Not `rglob`, which takes many times as long: a mask tree may hold millions of files.
     try:
         entries = list(os.scandir(folder))
-    except OSError:  # gone meanwhile, or not ours to look into
+    except OSError:  # removed in the meantime, or not readable by this user
         return
     for entry in entries:
         if entry.name.startswith(".") and entry.name.endswith(f".{_HOST}{PARTIAL_SUFFIX}"):
@@ -96,6 +97,7 @@ def _own_partials(folder: str | Path) -> Iterator[str]:
 
 
 def _is_abandoned(path: str) -> bool:
+    """Whether no process has marked the file or folder as being written."""
     if sys.platform == "win32":
         return False
     try:
@@ -140,9 +142,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not mkstemp: its files are private to the user, and results are to be as readable as any other file.
+        # Not mkstemp: its files are private to the user, while results should be as readable as any other file.
         partial = partial_path(path)
-        try:  # from before it exists: an interrupt may come between any two steps
+        try:  # begins before the file exists, because an interrupt may come between any two steps
             with open_partial(partial) as file:
                 write(file)
                 file.flush()
@@ -168,7 +170,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Write rows as UTF-8 CSV, atomically. Floats have six digits, nan is an empty cell. Raises OutputError."""
+    """Write rows as UTF-8 CSV, atomically. Raises OutputError.
+
+    Floats have six significant digits; nan is an empty cell.
+    """
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
     write_text(path, text.getvalue())

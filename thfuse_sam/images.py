@@ -10,8 +10,8 @@ stored as              read as
 =====================  =========================================================================================
 8-bit                  unchanged
 1-bit                  0 and 255
-16-bit grey, integers  stretched from the image's 0.5 and 99.5 percentiles to 0 and 255; a constant image is 0
-floats                 the same, over the finite pixels
+16-bit grey, integers  stretched from the image's 0.5 and 99.5 percentiles to 0 and 255; a constant image becomes 0
+floats                 stretched in the same way, by the finite pixels; NaN becomes 0
 16-bit colour          visible: the full 16-bit range becomes 0..255; infrared: luma, then stretched as above
 alpha                  dropped, so that no pixel is lost under a transparent one
 palette                its colours
@@ -47,7 +47,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # A file that claims more than this is refused before it is decoded: a few kilobytes can ask for gigabytes.
 MAX_PIXELS = 89_478_485
 
-# Shares of red, green and blue in the luma of BT.601.
+# Weights of red, green and blue in the luma of BT.601.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 _STRETCH_PERCENTILES = (0.5, 99.5)
@@ -63,12 +63,13 @@ _REASONS: dict[type[Exception], str] = {
     Image.DecompressionBombError: _TOO_LARGE,
     Image.DecompressionBombWarning: _TOO_LARGE,
     UnidentifiedImageError: "not an image of a known format; use PNG, JPEG, BMP or TIFF",
-    MemoryError: "memory does not suffice for it, or it is damaged; close other programs",
+    MemoryError: "memory does not suffice for the image, or it is damaged; close other programs",
 }
 
-# Content formats tried, whatever the suffix says; Pillow's other plugins are kept away from foreign files.
+# Formats that are recognised by a file's content, whatever its suffix says. Pillow's other decoders are not let near
+# files from unknown sources.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
-_EXACT_FORMATS = ("PNG", "BMP", "DIB", "TIFF")
+_EXACT_FORMATS = ("PNG", "BMP", "DIB", "TIFF")  # those in which object numbers keep their values
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
@@ -120,7 +121,7 @@ def read_visible(path: Path) -> ImageArray:
 
 
 def decode_visible(content: bytes, source: Path) -> ImageArray:
-    """As `read_visible`, of an image's bytes that the file `source` embeds. Raises ImageReadError."""
+    """Like `read_visible`, from the bytes of an image that the file `source` embeds. Raises ImageReadError."""
     with _as_read_error(source):
         return _to_rgb(_decode_file(io.BytesIO(content)))
 
@@ -145,7 +146,7 @@ def read_stored_values(path: Path) -> npt.NDArray[Any]:
 def read_for_sam(path: Path, modality: Modality) -> ImageArray:
     """Read the image that SAM sees, uint8 HxWx3 RGB: visible in colour, infrared as grey repeated three times.
 
-    Masks made ahead and masks made during training both come from this function, and so are equal.
+    Precomputed masks and masks that are made during training start from the same pixels, and so are equal.
     """
     return as_rgb(read_infrared(path)) if modality == "ir" else read_visible(path)
 
@@ -195,7 +196,7 @@ def write_image(path: Path, image: ImageArray) -> None:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """As `_as_read_error`, after a look at what kind of file it is."""
+    """Like `_as_read_error`; in addition refuses pipes, devices and empty files before they are opened."""
     with _as_read_error(path):
         status = path.stat()
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
@@ -225,6 +226,7 @@ def _as_read_error(path: Path) -> Iterator[None]:
 
 
 def _check_pixels(size: tuple[int, int]) -> None:
+    """Refuse an image of more than MAX_PIXELS; the order of its two sides does not matter."""
     if size[0] * size[1] > MAX_PIXELS:
         raise Image.DecompressionBombError
 
@@ -236,6 +238,7 @@ def _decode(path: Path) -> npt.NDArray[Any]:
 
 
 def _decode_file(file: IO[bytes]) -> npt.NDArray[Any]:
+    """`_decode` of an open file."""
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
@@ -250,6 +253,7 @@ def _decode_file(file: IO[bytes]) -> npt.NDArray[Any]:
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[Any]:
+    """The pixels of a loaded image, not turned upright: HxW or HxWx3 RGB in the stored type, 1-bit as uint8."""
     if image.mode == "1":
         return np.where(np.asarray(image), np.uint8(255), np.uint8(0))
     if image.mode in ("L", "RGB", "I", "F") or image.mode.startswith("I;16"):
@@ -278,6 +282,7 @@ def _is_deep_colour(image: Image.Image, file: IO[bytes]) -> bool:
 
 
 def _decode_by_opencv(file: IO[bytes]) -> npt.NDArray[Any]:
+    """The pixels in their stored type, HxW or HxWx3 RGB; alpha is dropped."""
     file.seek(0)
     pixels = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -315,6 +320,7 @@ def _tiff_tags(file: IO[bytes]) -> TiffImagePlugin.ImageFileDirectory_v2:
 
 
 def _tiff_size(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
+    """(height, width) of the upright image."""
     width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
     return (width, height) if tags.get(_ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
 
@@ -322,7 +328,7 @@ def _tiff_size(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8; 1 where there is none or it is unreadable."""
     try:
-        # PngImageFile.getexif decodes the whole image; the general one reads what is already known.
+        # PngImageFile.getexif decodes the whole image; the base class's method uses what has been read already.
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     # Broken metadata is common in the wild and no reason to refuse a picture that decodes.
     except (OSError, ValueError, LookupError, TypeError, SyntaxError, OverflowError, struct.error):

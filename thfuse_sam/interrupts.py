@@ -35,8 +35,9 @@ def ignore_interrupts(worker: int = 0) -> None:
 def stop_on_interrupts() -> Iterator[None]:
     """Inside, SIGTERM stops the work as cleanly as Ctrl-C does: it raises `Terminated`.
 
-    An interrupt that reaches a destructor, where Python prints exceptions and drops them, is sent once more. After an
-    interrupt no such print is made: objects that it left half-built have destructors that fail.
+    Python prints an exception that is raised in a destructor and goes on. If that exception is an interrupt, it is sent
+    once more. After an interrupt, other exceptions in destructors are not printed: they come from objects that the
+    interrupt left half-built.
     """
     interrupted = False
     timers: list[threading.Timer] = []
@@ -46,20 +47,20 @@ def stop_on_interrupts() -> Iterator[None]:
         interrupted = True
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    def dropped(error: "sys.UnraisableHookArgs") -> None:
+    def handle_unraisable(error: "sys.UnraisableHookArgs") -> None:
         if isinstance(error.exc_value, KeyboardInterrupt):
             number = signal.SIGTERM if isinstance(error.exc_value, Terminated) else signal.SIGINT
-            # Not at once: this hook still belongs to the destructor.
+            # Not at once, because this hook still runs inside the destructor.
             timers.append(threading.Timer(0.01, _interrupt_main_thread, [number]))
             timers[-1].start()
         elif not interrupted:
             former_hook(error)
 
-    # An ignored Ctrl-C stays ignored, as in a command that a script started in the background.
-    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # Where Ctrl-C is ignored it stays so, for example in a command that a script started in the background.
+    ctrl_c_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     former_hook = sys.unraisablehook
-    with _handled_by(interrupt, _SIGNALS if default else [signal.SIGTERM]):
-        sys.unraisablehook = dropped
+    with _handled_by(interrupt, _SIGNALS if ctrl_c_interrupts else [signal.SIGTERM]):
+        sys.unraisablehook = handle_unraisable
         try:
             yield
         finally:
@@ -72,8 +73,8 @@ def stop_on_interrupts() -> Iterator[None]:
 def delay_interrupts() -> Iterator[None]:
     """Inside, Ctrl-C and SIGTERM wait until the end.
 
-    For short calls of extension modules that take an interrupt in the middle for an error of their own: safetensors
-    reports one as a damaged file.
+    For short calls of extension modules that mistake an interrupt for an error of their own: safetensors reports it as
+    a damaged file.
     """
     waiting: list[int] = []
     try:
@@ -85,7 +86,7 @@ def delay_interrupts() -> Iterator[None]:
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM sets `asked`, for the loop to stop after its step.
+    """In its `with` block the first Ctrl-C or SIGTERM sets `asked`, so that a loop can stop after the current step.
 
     The second one raises KeyboardInterrupt at once.
     """
@@ -109,12 +110,15 @@ class StopRequest:
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], object], numbers: Sequence[int]) -> Iterator[None]:
-    """Inside, `handler` gets the signals `numbers`. Does nothing outside of the main thread, which alone gets them."""
+    """Inside, `handler` receives the signals `numbers`.
+
+    Outside of the main thread, which alone receives signals, nothing is changed.
+    """
     former = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for number in numbers:
-                if signal.getsignal(number) is not None:  # None: not Python's, so it could not be put back
+                if signal.getsignal(number) is not None:  # None: not set by Python, so it could not be restored
                     former[number] = signal.signal(number, handler)
         yield
     finally:

@@ -5,19 +5,19 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES = 1 << 18  # reading more would take seconds
-MAX_DEPTH = 20
+MAX_BYTES = 1 << 18  # a larger file would take seconds to read
+MAX_DEPTH = 20  # levels of lists and mappings inside each other
 _LONGEST_REASON = 200  # characters
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A safe loader that takes neither aliases, which let a short file stand for a huge one, nor deep nesting."""
+    """A safe loader that refuses deep nesting, and aliases, by which a short file can stand for a huge one."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken; write the value again")
+            raise yaml.YAMLError("aliases (*name) are not supported; write the value again")
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
@@ -34,6 +34,6 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"larger than {MAX_BYTES >> 10} KiB")
     try:
         return yaml.load(content.decode("utf-8"), Loader=_PlainLoader)
-    # Besides its own errors it lets through those of values that are none, such as the date 2001-99-99.
+    # Not only YAMLError: a value that cannot be converted, such as the date 2001-99-99, raises Python's own errors.
     except Exception as error:
         raise ValueError(" ".join(str(error).split())[:_LONGEST_REASON]) from error

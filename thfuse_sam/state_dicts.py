@@ -1,4 +1,4 @@
-"""How the weights in a file differ from those that a network has."""
+"""How the weights in a file differ from those that a network expects."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ _LISTED_KEYS = 3  # how many differing keys an error lists
 
 
 def describe_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """What `weights` lack, have in excess or have in another shape, in a few words; "" where they fit."""
+    """Which keys `weights` lack, have in excess or have in another shape, in a few words; "" if the weights fit."""
     differences = {
         "missing": [key for key in expected if key not in weights],
         "unknown": [key for key in weights if key not in expected],

@@ -10,7 +10,8 @@ _T = TypeVar("_T")
 def within(seconds: float, function: Callable[[], _T]) -> _T:
     """What `function` returns or raises, or TimeoutError if it takes longer than `seconds`.
 
-    It runs in a thread, and is left behind there when the time is over: a thread cannot be ended from outside.
+    It runs in a thread of its own. When the time is over it goes on there, because a thread cannot be ended from
+    outside. Raises MemoryError where no thread can be started.
     """
     results: list[_T] = []
     errors: list[BaseException] = []

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError, OutputError
-from thfuse_sam.files import as_output_error, hold, open_partial, partial_path, write_text
+from thfuse_sam.files import as_output_error, mark_being_written, open_partial, partial_path, write_text
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.format import NO_SUCH_MASK, LabelMap, as_read_error, decode_mask, encode_mask, encoded_shape
 from thfuse_sam.masks.instances import decode_instances
@@ -229,7 +229,7 @@ class _OpenShard:
             self._file.close()
         os.truncate(self._partial, length)
         self._file = self._partial.open("r+b")
-        hold(self._file.fileno())
+        mark_being_written(self._file.fileno())
         self._file.seek(length)
         self._tar.fileobj = self._file
         self._tar.offset = length

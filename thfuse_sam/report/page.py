@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thfuse_sam.errors import OutputError
-from thfuse_sam.files import hold, make_directory, partial_path, write_atomically, write_text
+from thfuse_sam.files import make_directory, mark_being_written, partial_path, write_atomically, write_text
 from thfuse_sam.report.run_facts import Facts, headline
 
 Kind = Literal["fusion", "training", "precompute", "finetune"]
@@ -76,10 +76,10 @@ def replacing(folder: Path) -> Iterator[Path]:
     require_replaceable(folder)
     staging, former = partial_path(folder), partial_path(folder)
     make_directory(staging)
-    held = os.open(staging, os.O_RDONLY) if os.name != "nt" else None  # Windows opens no folders
+    descriptor = os.open(staging, os.O_RDONLY) if os.name != "nt" else None  # Windows cannot open folders
     try:
-        if held is not None:
-            hold(held)
+        if descriptor is not None:
+            mark_being_written(descriptor)
         yield staging
         try:
             if folder.exists():
@@ -90,8 +90,8 @@ def replacing(folder: Path) -> Iterator[Path]:
                 former.rename(folder)
             raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); close what uses it") from error
     finally:
-        if held is not None:
-            os.close(held)
+        if descriptor is not None:
+            os.close(descriptor)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
 
