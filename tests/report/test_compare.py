@@ -17,14 +17,14 @@ from thfuse_sam.report.compare import Comparison, Method, find_methods, mean_ran
 
 def test_mean_ranks_by_hand() -> None:
     nan = math.nan
-    goodness = np.array(
+    scores = np.array(
         [
             [[3.0, 1.0, nan], [2.0, 1.0, 5.0], [1.0, 0.0, 6.0]],  # second metric: two share ranks 1 and 2
             [[1.0, 9.0, nan], [2.0, 5.0, 5.0], [3.0, 7.0, 6.0]],
             [[nan, 9.0, nan], [2.0, 5.0, 5.0], [3.0, 7.0, 6.0]],  # does not count for the first metric
         ]
     )
-    ranks = mean_ranks(goodness)
+    ranks = mean_ranks(scores)
     np.testing.assert_allclose(ranks[:, 0], [2, 2, 2])
     np.testing.assert_allclose(ranks[:, 1], [(1.5 + 1 + 1) / 3, (1.5 + 3 + 3) / 3, (3 + 2 + 2) / 3])
     assert np.isnan(ranks[:, 2]).all()
@@ -100,7 +100,7 @@ def test_wrong_folders_are_refused(pairs, tmp_path) -> None:
     write_image(folder / "b.png", np.zeros((32, 48), np.uint8))
     with pytest.raises(UsageError, match="no such folder"):
         find_methods([str(tmp_path / "absent")], pairs, [])
-    with pytest.raises(UsageError, match="'other' already"):
+    with pytest.raises(UsageError, match="'other' is taken"):
         find_methods([str(folder), f"other={folder}"], pairs, [])
     with pytest.raises(UsageError, match="NAME="):
         find_methods([f"own={folder}"], pairs, ["own"])

@@ -7,7 +7,7 @@ import pytest
 
 from thfuse_sam.images import Modality, read_visible, write_image
 from thfuse_sam.masks.tree import MaskTree
-from thfuse_sam.report.contact_sheet import Card, contact_sheet, contact_sheets, preview
+from thfuse_sam.report.contact_sheet import Card, contact_sheet, contact_sheets, write_contact_sheets
 
 
 def card(title: str = "vi  a", shape: tuple[int, int] = (24, 32), color: tuple[int, ...] = (10, 200, 30)) -> Card:
@@ -64,7 +64,7 @@ def test_preview_shows_whole_scenes(tmp_path: Path) -> None:
             tree.write(modality, f"s/{index}", card().label_map)
             entries.append((modality, f"s/{index}", path))
 
-    (path,) = preview(tmp_path / "preview", entries, tree, 4)
+    (path,) = write_contact_sheets(tmp_path / "preview", entries, tree, 4)
 
     sheet = read_visible(path)
     shown = [index for index in range(4) if has_color(sheet, (40 * index + 9,) * 3)]
@@ -76,5 +76,5 @@ def test_preview_leaves_out_what_cannot_be_shown(tmp_path: Path) -> None:
     tree = MaskTree(tmp_path / "tree")
     image = tmp_path / "a.png"
     write_image(image, card().image)
-    assert preview(tmp_path / "preview", [("vi", "a", image)], tree, 3) == []
+    assert write_contact_sheets(tmp_path / "preview", [("vi", "a", image)], tree, 3) == []
     assert not (tmp_path / "preview").exists()

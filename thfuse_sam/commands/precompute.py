@@ -32,7 +32,7 @@ from thfuse_sam.precompute.processes import WorkerSettings, make_in_processes
 from thfuse_sam.precompute.ray import RaySettings, make_on_ray, require_ray
 from thfuse_sam.precompute.worker import Result, make_masks
 from thfuse_sam.precompute.writing import RunSummary, save_manifest, write_masks
-from thfuse_sam.report.contact_sheet import preview
+from thfuse_sam.report.contact_sheet import write_contact_sheets
 from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
 from thfuse_sam.report.run_facts import mask_signature, run_facts
@@ -395,7 +395,7 @@ def _write_pictures(run: _Run, command: str) -> None:
     options = run.options
     if options.preview:
         entries = [(job.modality, job.name, job.image) for job in run.plan.jobs]
-        for path in preview(_preview_dir(options), entries, open_masks(run.plan.root), options.preview):
+        for path in write_contact_sheets(_preview_dir(options), entries, open_masks(run.plan.root), options.preview):
             log.info("preview: %s", path)
     if options.report:
         device = torch.device(run.devices[0] if run.devices else "cpu")  # of a cluster, this machine is described

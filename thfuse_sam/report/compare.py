@@ -33,9 +33,9 @@ class MethodScores:
     """One row of the table."""
 
     name: str
-    images: int  # fused images the method has
-    mean: dict[str, float]  # over the pairs that all methods have; nan where a metric is defined for none
-    ranks: dict[str, float]  # mean rank by metric over the same pairs, 1 is best; empty for a single method
+    images: int  # number of fused images that the method has
+    mean: dict[str, float]  # metric -> mean over the pairs that all methods have; nan where it is defined for none
+    ranks: dict[str, float]  # metric -> mean rank over the same pairs, 1 is best; empty for a single method
     mean_rank: float  # mean of `ranks`; nan for a single method
 
 
@@ -45,19 +45,19 @@ def find_methods(
     """The methods that an option names: folders of fused images under the pairs' names, with any image suffix.
 
     Args:
-        given: "DIR", or "NAME=DIR" to show it under another name than the folder's.
+        given: the option's values: "DIR", or "NAME=DIR" to show a method under another name than the folder's.
         taken: names that no method may have, such as that of the network they are compared with.
-        option: for messages.
+        option: how messages name the option.
 
     Raises:
-        UsageError: no such folder, a name twice, or a folder without any of the pairs.
+        UsageError: there is no such folder, a name is used twice, or a folder has an image of none of the pairs.
         ImageSizeError: an image differs in size from its pair.
     """
     methods: list[Method] = []
     for text in given:
-        name, folder = _split(text)
+        name, folder = _name_and_folder(text)
         if name in {*taken, *(method.name for method in methods)}:
-            raise UsageError(f"{option} {text}: there is a method '{name}' already; give another as NAME={folder}")
+            raise UsageError(f"{option} {text}: the name '{name}' is taken; give another one as NAME={folder}")
         if not folder.is_dir():
             raise UsageError(f"{option} {text}: no such folder; give one with fused images under the pairs' names")
         files = list_images(folder)
@@ -68,7 +68,9 @@ def find_methods(
                 "give fused images the names of their pairs"
             )
         if len(images) < len(pairs):
-            log.warning("%s: has %d of %d pairs; means and ranks are over those of all", name, len(images), len(pairs))
+            log.warning(
+                "%s: has %d of %d pairs; means and ranks are over pairs that all have", name, len(images), len(pairs)
+            )
         for pair in pairs:
             if pair.name in images:
                 _require_size(images[pair.name], pair, option)
@@ -81,12 +83,12 @@ class Comparison:
 
     def __init__(self, own_name: str, others: Sequence[Method], metrics: Metrics) -> None:
         self.names = [own_name, *(method.name for method in others)]
-        self.values: dict[str, list[dict[str, float] | None]] = {}  # pair name -> one entry a method; None: no image
+        self.values: dict[str, list[dict[str, float] | None]] = {}  # pair name -> one entry per method; None: no image
         self._others = others
         self._metrics = metrics
 
     def add(self, result: FusedPair) -> None:
-        """Measure the others' images of a pair. One that cannot be read counts as missing."""
+        """Measure the other methods' images of a pair. One that cannot be read counts as missing."""
         own: list[dict[str, float] | None] = [result.metrics]
         self.values[result.pair.name] = own + [self._measure(method, result) for method in self._others]
 
@@ -101,7 +103,7 @@ class Comparison:
             return None
 
     def table(self, better: Mapping[str, str]) -> list[MethodScores]:
-        """One row a method, the own one first. `better`: "higher" or "lower" for each metric, in column order."""
+        """One row per method, the own one first. `better`: "higher" or "lower" for each metric, in column order."""
         shared = [[row or {} for row in rows] for rows in self.values.values() if all(rows)]
         shape = (len(shared), len(self.names), len(better))
         values = np.array([[[row[key] for key in better] for row in rows] for rows in shared], float).reshape(shape)
@@ -120,28 +122,28 @@ class Comparison:
 
     @property
     def shared_pairs(self) -> int:
-        """Number of pairs that all methods have: those of the means and ranks."""
+        """Number of pairs that all methods have; means and ranks are over these."""
         return sum(all(rows) for rows in self.values.values())
 
 
-def mean_ranks(goodness: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def mean_ranks(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Mean rank of each method by each metric: pairs x methods x metrics, larger is better -> methods x metrics.
 
-    Rank 1 is the best; equal values share the mean of their ranks. A pair counts for a metric where that is defined
-    for every method; nan where there is no such pair.
+    Rank 1 is the best; equal values share the mean of their ranks. A pair counts for a metric if the metric is defined
+    for every method; nan if there is no such pair.
     """
-    ranks = np.empty(goodness.shape)
-    for method in range(goodness.shape[1]):
-        own = goodness[:, method : method + 1]
-        ranks[:, method] = 1 + (goodness > own).sum(axis=1) + ((goodness == own).sum(axis=1) - 1) / 2
-    defined = np.logical_not(np.isnan(goodness).any(axis=1))  # pairs x metrics
+    ranks = np.empty(scores.shape)
+    for method in range(scores.shape[1]):
+        own = scores[:, method : method + 1]
+        ranks[:, method] = 1 + (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
+    defined = np.logical_not(np.isnan(scores).any(axis=1))  # pairs x metrics
     counts = defined.sum(axis=0)
     sums = np.where(defined[:, np.newaxis], ranks, 0.0).sum(axis=0)
     return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), math.nan))
 
 
 def write_comparison(path: Path, table: Sequence[MethodScores]) -> None:
-    """Write the table as CSV: a row a method, the best mean rank first. Raises OutputError."""
+    """Write the table as CSV: one row per method, the best mean rank first. Raises OutputError."""
     metrics = list(table[0].mean)
     rows: list[list[str | float]] = [["method", "images", "mean_rank", *metrics, *(f"rank_{key}" for key in metrics)]]
     for row in sorted(table, key=lambda scores: scores.mean_rank):
@@ -149,7 +151,7 @@ def write_comparison(path: Path, table: Sequence[MethodScores]) -> None:
     write_csv(path, rows)
 
 
-def _split(text: str) -> tuple[str, Path]:
+def _name_and_folder(text: str) -> tuple[str, Path]:
     """Name and folder of a method given as DIR or NAME=DIR."""
     name, separator, folder = text.partition("=")
     if separator and name and "/" not in name and not Path(text).exists():

@@ -16,6 +16,7 @@ from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.store import MaskStore
 from thfuse_sam.report.pictures import resize, resize_labels, scaled_size
 
+# Colours of the sheet, RGB.
 _PAPER = (250, 250, 248)
 _INK = (32, 34, 38)
 _FAINT = (112, 116, 124)
@@ -44,7 +45,7 @@ def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 
     Args:
         cards: at least one.
         columns: cards in a row; fewer where there are fewer cards.
-        cell_width: width in pixels of one picture. Pictures keep their shape; one taller than wide is made narrower.
+        cell_width: width of one picture, pixels. Pictures keep their aspect ratio; an upright one is narrower.
 
     Returns:
         uint8 HxWx3, RGB.
@@ -78,7 +79,7 @@ def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 
 
 
 def contact_sheets(cards: Iterable[Card], *, per_sheet: int = PER_SHEET, columns: int = 2) -> Iterator[ImageArray]:
-    """The same for any number of cards: as many sheets as it takes, made one at a time."""
+    """`contact_sheet` for any number of cards: as many sheets as they need, made one at a time."""
     page: list[Card] = []
     for card in cards:
         page.append(card)
@@ -89,18 +90,21 @@ def contact_sheets(cards: Iterable[Card], *, per_sheet: int = PER_SHEET, columns
         yield contact_sheet(page, columns=columns)
 
 
-def preview(folder: Path, entries: Sequence[Entry], tree: MaskStore, count: int) -> list[Path]:
-    """Write contact sheets of `count` masks of `tree`, spread evenly over `entries`.
+def write_contact_sheets(folder: Path, entries: Sequence[Entry], store: MaskStore, count: int) -> list[Path]:
+    """Write contact sheets of `count` masks of `store`, spread evenly over `entries`.
 
     Args:
-        folder: gets contact_sheet.png, or contact_sheet_001.png and so on where one sheet would be too long.
+        folder: where contact_sheet.png is written, or contact_sheet_001.png and so on if one sheet would be too long.
         entries: those without a readable mask or image are left out.
-        count: 0 or less makes none.
+        count: 0 or less writes nothing.
 
     Returns:
-        the files written. Raises OutputError.
+        The files that were written.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
-    sheets = contact_sheets(itertools.islice(_cards(spread_entries(entries, count), tree), max(0, count)))
+    sheets = contact_sheets(itertools.islice(_cards(spread_entries(entries, count), store), max(0, count)))
     several = count > PER_SHEET
     written = []
     for number, sheet in enumerate(sheets, 1):
@@ -111,7 +115,7 @@ def preview(folder: Path, entries: Sequence[Entry], tree: MaskStore, count: int)
 
 
 def spread_entries(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """`count` entries in their order, whole scenes (all entries of one name) at even distances."""
+    """About `count` entries in their order: whole scenes (all entries of one name) at even distances."""
     scenes: dict[str, list[Entry]] = {}
     for entry in entries:
         scenes.setdefault(entry[1], []).append(entry)
@@ -120,11 +124,11 @@ def spread_entries(entries: Sequence[Entry], count: int) -> list[Entry]:
     return [entry for index in range(chosen) for entry in scenes[names[index * len(names) // chosen]]]
 
 
-def _cards(entries: Sequence[Entry], tree: MaskStore) -> Iterator[Card]:
+def _cards(entries: Sequence[Entry], store: MaskStore) -> Iterator[Card]:
     for modality, name, path in entries:
         try:
             image = read_for_sam(path, modality)
-            yield Card(f"{modality}  {name}", image, tree.read(modality, name, image.shape[:2]))
+            yield Card(f"{modality}  {name}", image, store.read(modality, name, image.shape[:2]))
         except (ImageReadError, MaskReadError):
             continue
 
@@ -135,16 +139,16 @@ def _size_in_cell(image: ImageArray, cell_width: int) -> tuple[int, int]:
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, font: _Font, card: Card, left: int, top: int, width: int) -> None:
-    """The title at the left, the number of segments and the share of the image they cover at the right."""
+    """Draw the title at the left; at the right the number of segments and the part of the image that they cover."""
     segments = len(np.unique(card.label_map[card.label_map > 0]))
     covered = np.count_nonzero(card.label_map) / max(1, card.label_map.size)
     noun = "segment" if segments == 1 else "segments"
     facts = f"{segments} {noun}, {covered:.0%} covered" if segments else "no segment"
     facts_width = draw.textlength(facts, font=font)
     draw.text((left + width - facts_width, top), facts, fill=_FAINT, font=font)
-    room = width - facts_width - _MARGIN
+    title_width = width - facts_width - _MARGIN
     title = _drawable(font, card.title)
-    while len(title) > 1 and draw.textlength(title, font=font) > room:
+    while len(title) > 1 and draw.textlength(title, font=font) > title_width:
         # The end of a long path says more than its start.
         title = "…" + title.lstrip("…")[1:]
     draw.text((left, top), title, fill=_INK, font=font)
@@ -152,7 +156,7 @@ def _draw_caption(draw: ImageDraw.ImageDraw, font: _Font, card: Card, left: int,
 
 def _drawable(font: _Font, text: str) -> str:
     """`text` without the characters that the font lacks: an accented letter loses its accent, others become "?"."""
-    # A private-use character is in no font: its picture is that of every missing one.
+    # A private-use character is in no font, so its picture is the one that the font draws for missing characters.
     missing = bytes(font.getmask("\ue000"))
 
     def is_missing(character: str) -> bool:

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf")
 ZOOM_COLOURS = ("#ff3b30", "#ffd60a", "#34c8ff", "#30d158")
-MAX_ZOOMS = len(ZOOM_COLOURS)  # of one pair
+MAX_ZOOMS = len(ZOOM_COLOURS)  # per pair
 _GAP = 0.02  # inches between pictures
-_LABEL = 0.2  # inches for a line of text
+_LABEL = 0.2  # inches, height of a line of text
 _FONT_SIZE = 8  # points
 
 
 @dataclasses.dataclass(frozen=True)
 class Zoom:
-    """A part of a picture that is also shown enlarged; pixels."""
+    """A part of a picture that is also shown enlarged. All values are pixels."""
 
     left: int
     top: int
@@ -42,11 +42,11 @@ class Scene:
 
 
 def draw_figure(scenes: Sequence[Scene], *, width: float, names: bool = True) -> "Figure":
-    """Lay out one row a scene and one column a picture; zoomed parts follow below their picture, in equal frames.
+    """Lay out one row per scene and one column per method; zoomed parts follow below their picture, in equal frames.
 
     Args:
         scenes: at least one, all with the same columns.
-        width: of the figure, inches. The height follows from the pictures.
+        width: width of the figure, inches. The height follows from the pictures.
         names: whether the scenes' names stand at the left.
 
     Raises UsageError: matplotlib is missing, or a zoom lies outside its picture.
@@ -84,14 +84,14 @@ class _Canvas:
     height: float
 
     def axes(self, x: float, top: float, width: float, height: float) -> "Axes":
-        place = (x / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(place)
+        rectangle = (x / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(rectangle)
 
     def text(self, text: str, x: float, y: float, rotation: float = 0) -> None:
         """Write text centred on a point."""
-        place = (x / self.width, 1 - y / self.height)
+        position = (x / self.width, 1 - y / self.height)
         self.figure.text(
-            *place, text, rotation=rotation, ha="center", va="center", fontsize=_FONT_SIZE, parse_math=False
+            *position, text, rotation=rotation, ha="center", va="center", fontsize=_FONT_SIZE, parse_math=False
         )
 
 
@@ -99,7 +99,7 @@ def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
     """Write the figure atomically; the suffix, one of SUFFIXES, decides the format. Raises OutputError."""
     from matplotlib import rc_context
 
-    # No date, so that equal input gives equal files; text in a PDF as text.
+    # No date, so that equal input gives equal files. Font type 42 keeps the text of a PDF as text.
     metadata = {"CreationDate": None} if path.suffix.lower() == ".pdf" else {}
     with rc_context({"pdf.fonttype": 42}):
         write_atomically(
@@ -108,7 +108,10 @@ def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
 
 
 def _row_heights(scene: Scene, cell: float) -> list[float]:
-    """Inches of a scene's row in cells of so many inches: the pictures, then the zoomed parts, if any."""
+    """Heights of the parts of a scene's row, inches: the pictures, then the zoomed parts, if there are any.
+
+    `cell` is the width of a picture, inches.
+    """
     picture = next(picture for picture in scene.pictures.values() if picture is not None)
     heights = [cell * picture.shape[0] / picture.shape[1]]
     if scene.zooms:
@@ -117,7 +120,7 @@ def _row_heights(scene: Scene, cell: float) -> list[float]:
 
 
 def _zoom_width(scene: Scene, cell: float) -> float:
-    """Inches of each of a scene's zoomed parts, which share the width of a cell."""
+    """Width of each of a scene's zoomed parts, inches; together they fill the width of a cell."""
     return (cell - _GAP * (len(scene.zooms) - 1)) / len(scene.zooms)
 
 
@@ -140,6 +143,7 @@ def _draw_cell(
 
 
 def _draw_zoom(axes: "Axes", picture: ImageArray, zoom: Zoom, colour: str) -> None:
+    """Draw the zoomed part of a picture in a coloured frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

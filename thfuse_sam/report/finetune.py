@@ -1,4 +1,4 @@
-"""The report of a fine-tuning run: figures for each kind of prompt, curves, and masks before and after."""
+"""The report of a fine-tuning run: metrics for each kind of prompt, curves, and masks before and after training."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.epoch_log import read_log
 
 SAMPLES = 6  # images
-LONGEST_SIDE = 640  # pixels of a picture
+LONGEST_SIDE = 640  # pixels, of a picture on the page
 
 _TITLES = {
     "train/total": "loss, total",
@@ -33,8 +33,8 @@ _TITLES = {
     "lr": "learning rate",
     "images_per_second": "images per second",
 }
-_TRAINING = ("training", 0)  # name and colour of a series
-_CURVES = ("iou", "dice")  # figures of every evaluation
+_TRAINING = ("training", 0)  # name and colour number of the curves of training
+_CURVES = ("iou", "dice")  # metrics of every evaluation that are drawn as curves
 
 Masks = npt.NDArray[np.bool_]  # NxHxW
 
@@ -55,20 +55,20 @@ def write_finetune_report(
     """Write the report into `folder` and return the path of its page.
 
     Args:
-        folder: is replaced where it holds an earlier report.
-        log: `train_log.csv`, one row an epoch.
-        base: what was tuned; it is loaded beside `tuned`, on the same device.
-        tuned: in eval mode.
-        dataset: some of its images are shown; with that of the evaluation, `n_objects` and `seed` of the evaluation
-            too, the masks are those that were scored.
-        zero_shot, fine_tuned: empty without an evaluation.
+        folder: an earlier report there is replaced.
+        log: `train_log.csv`, one row per epoch.
+        base: the SAM before fine-tuning; it is loaded beside `tuned`, on the same device.
+        tuned: the SAM after fine-tuning, in evaluation mode.
+        dataset: some of its images are shown. If it is the one of the evaluation, and `n_objects` and `seed` are those
+            of the evaluation too, the masks shown are the ones that were scored.
+        zero_shot, fine_tuned: results of the evaluation before and after training; empty if there was none.
 
     Raises OutputError, and SampleError or ImageReadError where an image cannot be read any more.
     """
     columns, rows = read_log(log)
     with replacing(folder) as staging:
         data: dict[str, Any] = {
-            "figures": _figures(zero_shot, fine_tuned),
+            "figures": _metric_rows(zero_shot, fine_tuned),
             "kinds": list(KINDS),
             "charts": _charts(columns, rows, zero_shot),
             "columns": columns,
@@ -79,8 +79,8 @@ def write_finetune_report(
     return folder / page.name
 
 
-def _figures(zero_shot: Results, fine_tuned: Results) -> list[dict[str, Any]]:
-    """One row for each kind of prompt and figure."""
+def _metric_rows(zero_shot: Results, fine_tuned: Results) -> list[dict[str, Any]]:
+    """One row for each kind of prompt and metric."""
     return [
         {
             "kind": kind,
@@ -96,14 +96,14 @@ def _figures(zero_shot: Results, fine_tuned: Results) -> list[dict[str, Any]]:
 
 
 def _charts(columns: Sequence[str], rows: Sequence[dict[str, float]], zero_shot: Results) -> list[dict[str, Any]]:
-    """Curves over epochs. Those of the evaluation begin at epoch 0, before training."""
+    """Curves over epochs. The curves of the evaluation begin at epoch 0, before training."""
     charts: list[dict[str, Any]] = []
-    for figure in _CURVES:
+    for metric in _CURVES:
         series = []
         for colour, kind in enumerate(KINDS, 1):
-            start = [[0, zero_shot[kind][figure]]] if kind in zero_shot else []
-            series.append(_series(kind, colour, start + _points(rows, f"val/{kind}_{figure}")))
-        charts.append({"title": f"{TITLES[figure]}, validation", "series": series})
+            start = [[0, zero_shot[kind][metric]]] if kind in zero_shot else []
+            series.append(_series(kind, colour, start + _points(rows, f"val/{kind}_{metric}")))
+        charts.append({"title": f"{TITLES[metric]}, validation", "series": series})
     for column in columns:
         if column != "step" and not column.startswith("val/"):
             title = _TITLES.get(column, column.removeprefix("train/"))
@@ -117,12 +117,14 @@ def _series(name: str, colour: int, points: list[list[float]]) -> dict[str, Any]
 
 
 def _points(rows: Sequence[dict[str, float]], column: str) -> list[list[float]]:
+    """[epoch, value] of the epochs that have a value in the column."""
     return [[row["epoch"], row[column]] for row in rows if column in row]
 
 
 def _write_samples(
     folder: Path, base: ResolvedSam, tuned: Sam, dataset: SegmentationDataset, n_objects: int, seed: int
 ) -> list[dict[str, Any]]:
+    """Write pictures of some images with their objects and both models' masks; one entry per image for the page."""
     dataset.set_epoch(0)
     untuned = build_sam(base.model_type, base.checkpoint, tuned.device)
     pictures = Pictures(folder)
@@ -168,7 +170,7 @@ class _Drawing:
         self._image = shrink(image, LONGEST_SIDE, LONGEST_SIDE)
 
     def write(self, name: str, masks: Masks, prompts: Sequence[ObjectPrompt] = ()) -> str:
-        """Draw and write a picture; returns its address."""
+        """Draw masks NxHxW, at the full image's size, and their prompts; returns the address of the picture."""
         size = (self._image.shape[0], self._image.shape[1])
         if masks.shape[1:] != size:
             masks = np.array([resize_labels(mask, size) for mask in masks], bool).reshape(-1, *size)
@@ -177,5 +179,6 @@ class _Drawing:
 
 
 def _scaled(prompt: ObjectPrompt, scale: float) -> ObjectPrompt:
+    """The prompt on an image that is scaled by `scale`."""
     points, box = (None if values is None else values * scale for values in (prompt.points, prompt.box))
     return dataclasses.replace(prompt, points=points, box=box)

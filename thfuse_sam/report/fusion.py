@@ -24,7 +24,7 @@ class FusionReport:
     """Writes the pictures of each pair as it is fused, and the page at the end. An observer of `fuse_pairs`."""
 
     def __init__(self, folder: Path, others: Sequence[Method]) -> None:
-        """`folder` is empty, see `page.replacing`."""
+        """`folder` is an empty folder, as `page.replacing` makes it; `others` are the methods to compare with."""
         self._folder = folder
         self._pictures = Pictures(folder)
         self._others = others
@@ -37,7 +37,7 @@ class FusionReport:
         fused = read_visible(result.path)
         height, width = result.fused.shape
         others = [
-            self._other(f"{number}_other{index}", result.pair.name, method)
+            self._copy_of_method(f"{number}_other{index}", result.pair.name, method)
             for index, method in enumerate(self._others, 1)
         ]
         self._pairs.append(
@@ -84,8 +84,8 @@ class FusionReport:
             },
         )
 
-    def _other(self, stem: str, name: str, method: Method) -> str | None:
-        """The picture of another method; None where it has none that can be read, of which `Comparison` tells."""
+    def _copy_of_method(self, stem: str, name: str, method: Method) -> str | None:
+        """Address of another method's picture; None if it has no readable one, about which `Comparison` warns."""
         source = method.images.get(name)
         if source is None:
             return None

@@ -27,24 +27,24 @@ from thfuse_sam.errors import OutputError
 from thfuse_sam.files import make_directory, mark_being_written, partial_path, write_atomically, write_text
 from thfuse_sam.report.run_facts import Facts, headline
 
-Kind = Literal["fusion", "training", "precompute", "finetune"]
+ReportKind = Literal["fusion", "training", "precompute", "finetune"]
 
-REPORT_FOLDER = "report"  # below the outputs of a command
+REPORT_FOLDER = "report"  # name of the folder, beside the other outputs of a command
 INDEX = "index.html"
 DATA = "data.js"
 
 
 @dataclass(frozen=True)
 class _Page:
-    """What the page of a kind has beside the frame that all share (`frame.html`)."""
+    """What the page of one kind of report adds to the frame that all pages share (`frame.html`)."""
 
     title: str
     heading: str
-    scripts: tuple[str, ...]
-    parts: tuple[str, ...]  # of the content, in order
+    scripts: tuple[str, ...]  # file names in static/
+    parts: tuple[str, ...]  # file names in static/ of the parts of the page's content, in order
 
 
-_PAGES: dict[Kind, _Page] = {
+_PAGES: dict[ReportKind, _Page] = {
     "fusion": _Page(
         "Fused images",
         "Infrared + visible → fused",
@@ -60,7 +60,7 @@ _PAGES: dict[Kind, _Page] = {
 
 
 def require_replaceable(folder: Path) -> None:
-    """Raise OutputError where `folder` holds something that is not an earlier report."""
+    """Raise OutputError if `folder` is a file, or holds something that is not an earlier report."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / DATA).is_file():
         raise OutputError(f"{folder}: holds other files than a report; move them or make no report")
     if folder.exists() and not folder.is_dir():
@@ -69,7 +69,7 @@ def require_replaceable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside `folder`, which it replaces at the end. After an error the earlier report stays.
+    """A new folder beside `folder`, which it replaces at the end. After an error the earlier report stays.
 
     Raises OutputError.
     """
@@ -96,12 +96,13 @@ def replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(former, ignore_errors=True)
 
 
-def write_page(folder: Path, kind: Kind, facts: Facts, data: Mapping[str, Any]) -> Path:
+def write_page(folder: Path, kind: ReportKind, facts: Facts, data: Mapping[str, Any]) -> Path:
     """Write the page of `kind` into `folder`.
 
     Args:
         facts: what was run, shown at the top.
-        data: what the page's script reads, JSON-able; numbers that are not finite become null.
+        data: what the page's script reads, JSON-able. Floats are rounded to six significant digits; those that are
+            not finite become null.
 
     Returns the path of index.html. Raises OutputError.
     """
@@ -120,13 +121,13 @@ def write_page(folder: Path, kind: Kind, facts: Facts, data: Mapping[str, Any]) 
         main="".join(content(name) for name in page.parts),
         scripts="\n".join(f'<script src="{name}"></script>' for name in (DATA, *page.scripts)),
     )
-    write_text(folder / INDEX, html)  # last: who finds the page finds all of it
+    write_text(folder / INDEX, html)  # last, so that whoever finds the page finds everything that it shows
     return folder / INDEX
 
 
 def data_script(data: Mapping[str, Any]) -> str:
-    """`data` as a script that is safe whatever its strings hold, also where it is pasted into a page."""
-    text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """`data` as a script that is safe whatever its strings hold, even if it is pasted into a page."""
+    text = json.dumps(_json_able(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # "</script>" and "<!--" would end a script in a page; the two line separators end a line of older JavaScript.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -139,11 +140,12 @@ def copy_file(source: Path, target: Path) -> None:
         write_atomically(target, lambda file: shutil.copyfileobj(content, file))
 
 
-def _finite(value: Any) -> Any:
+def _json_able(value: Any) -> Any:
+    """`value` with text keys, lists for tuples and rounded floats; None for those that are not finite."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): _json_able(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_json_able(item) for item in value]
     return value

@@ -16,8 +16,8 @@ from thfuse_sam.masks.overlay import segment_colors
 from thfuse_sam.report.page import copy_file
 
 _SHOWN_BY_BROWSERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-_OPACITY = 115  # of a segment's colour, 0 to 255
-_OUTLINE_OPACITY = 235
+_SEGMENT_OPACITY = 115  # 0 to 255
+_OUTLINE_OPACITY = 235  # 0 to 255
 
 _Labels = npt.NDArray[Any]  # integers or bool HxW
 
@@ -30,7 +30,7 @@ class Pictures:
     """
 
     def __init__(self, report: Path) -> None:
-        """`report` is the folder of the report; pictures go into a folder below it."""
+        """`report` is the folder of the report; pictures are written into its subfolder `pictures`."""
         self._folder = report / "pictures"
 
     def write(self, name: str, image: ImageArray) -> str:
@@ -45,8 +45,8 @@ class Pictures:
     def copy(self, stem: str, image: ImageArray, source: Path) -> str:
         """Write `image`, which was read from `source`, as `stem` with a suffix.
 
-        Where a browser shows the same pixels from the file itself, that is copied. Otherwise (16 bits, TIFF, palettes,
-        colour read as grey) a PNG is written.
+        The file itself is copied if a browser shows the same pixels from it. Otherwise (16 bits, TIFF, palettes, colour
+        read as grey) a PNG is written.
         """
         suffix = source.suffix.lower()
         if suffix not in _SHOWN_BY_BROWSERS or not _is_plain(source, image.ndim):
@@ -55,10 +55,10 @@ class Pictures:
         return self._address(f"{stem}{suffix}")
 
     def mask_layer(self, name: str, label_map: _Labels) -> str:
-        """Write the segments of a label map (0 is none) as a PNG to lay over pictures, clear where there is none."""
+        """Write a label map (0 is "no segment") as a PNG to lay over pictures, transparent outside the segments."""
         palette = np.zeros((int(label_map.max(initial=0)) + 1, 4), np.uint8)
         palette[1:, :3] = segment_colors(len(palette) - 1)
-        palette[1:, 3] = _OPACITY
+        palette[1:, 3] = _SEGMENT_OPACITY
         layer = palette[label_map]
         edge = thin_outlines(label_map)
         layer[edge, :3] = (0.6 * layer[edge, :3] + 0.4 * 255).astype(np.uint8)
@@ -72,34 +72,37 @@ class Pictures:
 
 
 def shrink(image: ImageArray, width: int, height: int | None = None) -> ImageArray:
-    """The image, scaled down where it is wider or higher than so many pixels; its shape is kept."""
+    """The image, scaled down to at most `width` x `height` pixels (None: any height); the aspect ratio is kept."""
     full_height, full_width = image.shape[:2]
     scale = min(width / full_width, 1.0 if height is None else height / full_height)
     return resize(image, scaled_size(image.shape, scale)) if scale < 1 else image
 
 
 def scaled_size(shape: Sequence[int], scale: float) -> tuple[int, int]:
-    """(height, width) of an image of `shape` after scaling, at least a pixel each."""
+    """(height, width) of an image of `shape` after scaling, at least one pixel each."""
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:
-    """The image in (height, width) `size`."""
+    """The image, uint8 HxW or HxWx3, resized to `size`, (height, width)."""
     smaller = size[0] < image.shape[0]
     resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
     return np.asarray(resized, dtype=np.uint8)
 
 
 def resize_labels(label_map: _Labels, size: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    """A label map in (height, width) `size`; every pixel keeps the label of its nearest one."""
+    """A label map HxW resized to `size`, (height, width); every pixel gets the label of the nearest original pixel."""
     resized = cv2.resize(label_map.astype(np.uint16), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, dtype=np.uint16)
 
 
 def _is_plain(source: Path, dimensions: int) -> bool:
-    """Whether `source` is what its suffix says, has 8 bits a channel, and is grey or colour as the read image is.
+    """Whether a browser shows `source` as it was read: the format of its suffix, 8 bits per channel, no EXIF.
 
-    Files with EXIF are not: it may turn the image, and tells more than is to be passed on.
+    EXIF may turn the image, and tells more than should be passed on.
+
+    Args:
+        dimensions: of the image that was read: 2 for grey, 3 for colour. The file must be grey or colour as well.
     """
     kind = _SHOWN_BY_BROWSERS[source.suffix.lower()]
     try:
@@ -113,5 +116,6 @@ def _is_plain(source: Path, dimensions: int) -> bool:
 
 
 def _png_bits(source: Path) -> int:
+    """Bits per channel of a PNG file."""
     with source.open("rb") as file:
         return file.read(25)[24]  # bit depth in IHDR, which is always the first chunk

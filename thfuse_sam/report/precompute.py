@@ -26,12 +26,12 @@ _BINS = 16
 
 @dataclass
 class _Tally:
-    """What the masks of one modality are like."""
+    """Statistics of the masks of one modality; areas are fractions of the image."""
 
     images: int = 0
-    segments: list[int] = field(default_factory=list)  # of each mask
-    coverage: list[float] = field(default_factory=list)  # of each mask, share of the image
-    sizes: list[npt.NDArray[np.float64]] = field(default_factory=list)  # of each mask's segments, share of the image
+    segments: list[int] = field(default_factory=list)  # number of segments of each mask
+    coverage: list[float] = field(default_factory=list)  # area that each mask covers
+    sizes: list[npt.NDArray[np.float64]] = field(default_factory=list)  # one array per mask: areas of its segments
 
 
 def write_precompute_report(
@@ -43,29 +43,31 @@ def write_precompute_report(
 ) -> Path:
     """Write the report of the mask tree at `root` on `images` (name -> file) and return the path of its page.
 
-    Reads every mask once. `folder` None: `root`/report, where no reader of masks looks. Raises OutputError, and
-    ManifestError where the manifest is unreadable.
+    Reads every mask once. `folder` None stands for `root`/report, where no reader of masks looks.
+
+    Raises OutputError, and ManifestError if the manifest is unreadable.
     """
     folder = folder or root / REPORT_FOLDER
-    tree = open_masks(root)
+    store = open_masks(root)
     tallies = {modality: _Tally() for modality in images}
     problems: dict[str, list[str]] = {"failed": [], "missing": [], "unreadable": [], "empty": []}
     manifest = Manifest.find(root)
     failures = manifest.failure_reasons() if manifest is not None else {}
     readable: list[Entry] = []
-    for modality, name, path in ((one, *image) for one, files in images.items() for image in files.items()):
+    entries = [(modality, name, path) for modality, files in images.items() for name, path in files.items()]
+    for modality, name, path in entries:
         tallies[modality].images += 1
         title = f"{_TITLES[modality]}: {name}"
-        if not tree.has(modality, name):
+        if not store.has(modality, name):
             reason = failures.get((modality, name))
             problems["missing" if reason is None else "failed"].append(title + (f": {reason}" if reason else ""))
             continue
         try:
-            label_map = segment_labels(tree.read(modality, name, None))
+            label_map = segment_labels(store.read(modality, name, None))
         except MaskReadError as error:
             problems["unreadable"].append(f"{title}: {error}")
             continue
-        if not _count(tallies[modality], label_map):
+        if not _add_mask(tallies[modality], label_map):
             problems["empty"].append(title)
         readable.append((modality, name, path))
     readable.sort(key=lambda entry: (entry[1], entry[0]))  # both images of a pair side by side
@@ -74,14 +76,14 @@ def write_precompute_report(
             "modalities": [_summary(_TITLES[modality], tally) for modality, tally in tallies.items()],
             "histograms": _histograms(list(tallies.values())),
             "problems": problems,
-            "cards": _cards(Pictures(staging), tree, spread_entries(readable, CARDS)),
+            "cards": _cards(Pictures(staging), store, spread_entries(readable, CARDS)),
         }
         page = write_page(staging, "precompute", facts, data)
     return folder / page.name
 
 
-def _count(tally: _Tally, label_map: npt.NDArray[np.int64]) -> int:
-    """Add a mask to the tally; returns the number of its segments."""
+def _add_mask(tally: _Tally, label_map: npt.NDArray[np.int64]) -> int:
+    """Add a mask's statistics to the tally; returns the number of its segments."""
     areas = np.bincount(label_map.ravel())[1:]
     areas = areas[areas > 0]  # a segment that lies wholly under smaller ones has no pixel of its own
     tally.segments.append(len(areas))
@@ -109,7 +111,7 @@ def _histograms(tallies: Sequence[_Tally]) -> list[dict[str, Any]]:
     width = -(-(most + 1) // _BINS)
     number_edges = np.arange(_BINS + 1) * width
     coverage_edges = np.linspace(0, 1, 11)
-    size_edges = 10.0 ** np.arange(-5, 0.1, 0.5)  # shares of the image: 0.001 % to 100 %
+    size_edges = 10.0 ** np.arange(-5, 0.1, 0.5)  # fractions of the image: 0.001 % to 100 %
     return [
         {
             "title": "Number of segments",
@@ -139,16 +141,17 @@ def _histograms(tallies: Sequence[_Tally]) -> list[dict[str, Any]]:
 
 
 def _bins(values: npt.ArrayLike, edges: npt.NDArray[Any]) -> list[int]:
+    """How many values lie between each edge and the next."""
     return [int(count) for count in np.histogram(np.asarray(values, dtype=np.float64), edges)[0]]
 
 
-def _cards(pictures: Pictures, tree: MaskStore, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Write the pictures of the contact sheet; one card for each entry that can be read, as the page reads it."""
+def _cards(pictures: Pictures, store: MaskStore, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Write the pictures of the contact sheet; returns one card for the page for each entry that can be read."""
     cards = []
     for number, (modality, name, path) in enumerate(entries, 1):
         try:
             image = read_for_sam(path, modality)
-            label_map = segment_labels(tree.read(modality, name, None))
+            label_map = segment_labels(store.read(modality, name, None))
         except (ImageReadError, MaskReadError):
             continue
         scale = min(1.0, CARD_WIDTH / label_map.shape[1])

@@ -7,15 +7,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from thfuse_sam.datasets.prompts import FOREGROUND, ObjectPrompt, interior_point
+from thfuse_sam.datasets.prompts import BACKGROUND, FOREGROUND, ObjectPrompt, interior_point
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.masks.format import paint_label_map
 from thfuse_sam.masks.overlay import draw_overlay, segment_colors
 
-_SMALLEST_SIDE = 640  # pixels that the longer side of a picture has at least, so that marks and text stay apart
+_MIN_LONGER_SIDE = 640  # pixels, least length of a picture's longer side, so that marks and text stay apart
 _FONT_SIZE = 13  # pixels
-_MARK = 5  # pixels, radius of a point
-_COLORS = {FOREGROUND: (40, 220, 60), 0: (240, 40, 40)}
+_MARK_RADIUS = 5  # pixels
+_POINT_COLORS = {FOREGROUND: (40, 220, 60), BACKGROUND: (240, 40, 40)}
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 Picture = npt.NDArray[np.uint8]
@@ -23,10 +23,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def draw_sample(sample: SegmentationSample, prompts: Sequence[ObjectPrompt] = ()) -> Picture:
-    """The image with its objects, class names, and prompts of all objects in the order of `object_ids`, if any.
-
-    See `draw_objects`.
-    """
+    """`draw_objects` of a sample: objects with their class names; `prompts` in the order of `object_ids`, or empty."""
     ids = sample.object_ids
     names = [sample.categories.get(object_id, "") for object_id in ids]
     return draw_objects(sample.image, [sample.mask(object_id) for object_id in ids], prompts, names)
@@ -42,31 +39,31 @@ def draw_objects(
 
     Args:
         image: uint8 HxWx3, RGB.
-        masks: bool HxW each; the number in this list decides the colour. Smaller ones lie over larger ones, whose
-            outline is drawn whole.
-        prompts: of all of them, in this order; empty for none.
-        names: to write at the objects; None for none.
+        masks: one per object, bool HxW; the position in this list decides the colour. Smaller ones lie over larger
+            ones, whose outlines are drawn whole.
+        prompts: one per mask, or empty for no prompts.
+        names: text to write at each object, one per mask; None for no text.
 
     Returns:
-        uint8 HxWx3, RGB; made larger where the image is small.
+        uint8 RGB, HxWx3 or a whole multiple of that size if the image is small.
     """
     height, width = image.shape[:2]
-    factor = max(1, -(-_SMALLEST_SIDE // max(height, width)))
+    factor = max(1, -(-_MIN_LONGER_SIDE // max(height, width)))
     areas = [int(np.count_nonzero(mask)) for mask in masks]
     labels = paint_label_map(masks, (height, width), numbered_by_area=False)
-    shown = np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]
+    visible_areas = np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]
     enlarged = np.repeat(np.repeat(image, factor, 0), factor, 1)
     picture = Image.fromarray(draw_overlay(enlarged, np.repeat(np.repeat(labels, factor, 0), factor, 1), opacity=0.4))
     draw = ImageDraw.Draw(picture)
     colors = [tuple(int(value) for value in color) for color in segment_colors(len(masks))]
-    for row, mask in enumerate(masks):
-        if shown[row] < areas[row]:
-            _draw_outline(draw, mask, factor, colors[row])
-    for row, mask in enumerate(masks):
+    for index, mask in enumerate(masks):
+        if visible_areas[index] < areas[index]:
+            _draw_outline(draw, mask, factor, colors[index])
+    for index, mask in enumerate(masks):
         if prompts:
-            _draw_prompt(draw, prompts[row], factor, colors[row])
-        if names is not None and names[row] and areas[row]:
-            _draw_name(draw, names[row], interior_point(mask), factor)
+            _draw_prompt(draw, prompts[index], factor, colors[index])
+        if names is not None and names[index] and areas[index]:
+            _draw_name(draw, names[index], interior_point(mask), factor)
     return np.asarray(picture)
 
 
@@ -88,16 +85,21 @@ def _draw_prompt(draw: ImageDraw.ImageDraw, prompt: ObjectPrompt, factor: int, c
     if prompt.points is None or prompt.labels is None:
         return
     for (x, y), label in zip(prompt.points * factor, prompt.labels, strict=True):
-        around = (float(x) - _MARK, float(y) - _MARK, float(x) + _MARK, float(y) + _MARK)
+        left, top, right, bottom = (
+            float(x) - _MARK_RADIUS,
+            float(y) - _MARK_RADIUS,
+            float(x) + _MARK_RADIUS,
+            float(y) + _MARK_RADIUS,
+        )
         if label == FOREGROUND:
-            draw.ellipse(around, fill=_COLORS[FOREGROUND], outline=_WHITE, width=1)
+            draw.ellipse((left, top, right, bottom), fill=_POINT_COLORS[FOREGROUND], outline=_WHITE, width=1)
         else:
-            draw.line(around, fill=_COLORS[0], width=3)
-            draw.line((around[0], around[3], around[2], around[1]), fill=_COLORS[0], width=3)
+            draw.line((left, top, right, bottom), fill=_POINT_COLORS[BACKGROUND], width=3)
+            draw.line((left, bottom, right, top), fill=_POINT_COLORS[BACKGROUND], width=3)
 
 
 def _draw_name(draw: ImageDraw.ImageDraw, name: str, point: tuple[float, float], factor: int) -> None:
     font = ImageFont.load_default(size=_FONT_SIZE)
-    # Below the point, which may carry a mark.
-    place = (point[0] * factor, point[1] * factor + 2 * _MARK)
-    draw.text(place, name, fill=_WHITE, font=font, anchor="mt", stroke_width=2, stroke_fill=_BLACK)
+    # Below the point, where a prompt's mark may be drawn.
+    position = (point[0] * factor, point[1] * factor + 2 * _MARK_RADIUS)
+    draw.text(position, name, fill=_WHITE, font=font, anchor="mt", stroke_width=2, stroke_fill=_BLACK)

@@ -16,9 +16,9 @@ Facts = list[tuple[str, str]]  # (label, value) in the order in which they are s
 
 
 def run_facts(command: str, device: torch.device, details: Mapping[str, str]) -> Facts:
-    """The command as it was typed (none where it is ""), `details` of the caller, then code, machine and time.
+    """The command as it was typed ("": it is left out), the caller's `details`, then code, machine and time.
 
-    The machine is described and not named: reports are made to be passed on.
+    The machine is described but not named, because reports are passed on to others.
     """
     return [
         *([("command", command)] if command else []),
@@ -30,7 +30,7 @@ def run_facts(command: str, device: torch.device, details: Mapping[str, str]) ->
 
 
 def headline(facts: Facts) -> list[str]:
-    """The facts that fit into one line: what it was run with, by which code, when."""
+    """The facts that fit into one line: network, masks, code and time, as far as they are known."""
     values = dict(facts)
     return [values[label].partition(";")[0] for label in ("network", "masks", "code", "time") if label in values]
 
@@ -53,7 +53,10 @@ def machine(device: torch.device) -> str:
 
 
 def mask_signature(root: Path) -> str:
-    """What made the mask tree at `root`, in one line. Raises ManifestError where its manifest is unreadable."""
+    """The SAM and the settings that made the mask tree at `root`, in one line.
+
+    Raises ManifestError if its manifest is unreadable.
+    """
     manifest = Manifest.find(root)
     if manifest is None:
         return f"{root}, no manifest"
@@ -63,6 +66,7 @@ def mask_signature(root: Path) -> str:
 
 
 def _processor() -> str:
+    """The name of the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -72,11 +76,11 @@ def _processor() -> str:
 
 
 def _git(root: Path, command: str) -> str:
-    """Output of a git command in `root`; empty where git is missing or refuses."""
+    """Output of a git command in `root`; empty if git is missing or refuses."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(root), *command.split()], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -1,4 +1,4 @@
-"""The report of a training run: its log as curves, and what the kept checkpoints make of some pairs."""
+"""The report of a training run: its log as curves, and some pairs as the kept checkpoints fuse them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,19 @@ SAMPLE_PAIRS = 3
 SAMPLE_EPOCHS = 6
 SAMPLE_WIDTH = 320  # pixels
 
-# With these equal, checkpoints in one folder are of one run.
-_SAME_RUN = ("network", "ir_dir", "vi_dir", "pairs", "seed", "batch_size", "crop_size", "lr", "loss_weights", "masks")
+# Checkpoints in one folder belong to one run if these entries of their `training` are equal.
+_RUN_IDENTITY = (
+    "network",
+    "ir_dir",
+    "vi_dir",
+    "pairs",
+    "seed",
+    "batch_size",
+    "crop_size",
+    "lr",
+    "loss_weights",
+    "masks",
+)
 
 _TITLES = {
     "total": "loss, total",
@@ -49,12 +60,14 @@ def write_training_report(
     """Write the report into `folder` and return the path of its page.
 
     Args:
-        folder: is replaced where it holds an earlier report.
-        log: `train_log.csv`, one row an epoch.
-        checkpoints: kept ones of the run, any number and order; some are run on some of `pairs`, with `masks`. Those
-            of another run than the one that was trained last are left out.
+        folder: an earlier report there is replaced.
+        log: `train_log.csv`, one row per epoch.
+        checkpoints: the files in the run's folder, in any order. Some of them fuse some of `pairs`, with `masks`; those
+            of other runs than the one that wrote the newest are left out.
+        masks: None leaves out the fused pairs.
+        device: what fuses the pairs; None: the CPU.
 
-    Raises OutputError, ImageReadError, and CheckpointError where a checkpoint is damaged.
+    Raises OutputError, ImageReadError, and CheckpointError if a checkpoint is damaged.
     """
     columns, rows = read_log(log)
     with replacing(folder) as staging:
@@ -83,7 +96,7 @@ def _of_last_run(paths: Sequence[Path]) -> list[tuple[Checkpoint, Path]]:
 
 
 def _identity(training: Mapping[str, Any]) -> str:
-    return json.dumps({key: training.get(key) for key in _SAME_RUN}, sort_keys=True, default=str)
+    return json.dumps({key: training.get(key) for key in _RUN_IDENTITY}, sort_keys=True, default=str)
 
 
 def _write_samples(
@@ -93,9 +106,9 @@ def _write_samples(
     masks: MaskSource,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Write the pairs and what each checkpoint makes of them; one entry a pair, as the page reads it."""
+    """Write the pairs, and each of them as every checkpoint fuses it; returns one entry per pair for the page."""
     dataset = FusionDataset(pairs, masks)
-    samples = [dataset[index] for index in range(len(pairs))]  # masks may be made live: once is enough
+    samples = [dataset[index] for index in range(len(pairs))]  # read once for all checkpoints: live masks take long
     images = [read_visible(pair.vi) for pair in pairs]
     pictures = Pictures(folder)
     entries: list[dict[str, Any]] = [
@@ -107,8 +120,8 @@ def _write_samples(
         }
         for number, (pair, visible) in enumerate(zip(pairs, images, strict=True), 1)
     ]
-    for checkpoint, source in checkpoints:
-        network = restore_network(checkpoint.network, checkpoint.weights, source).to(device).eval()
+    for checkpoint, path in checkpoints:
+        network = restore_network(checkpoint.network, checkpoint.weights, path).to(device).eval()
         for number, (entry, visible, sample) in enumerate(zip(entries, images, samples, strict=True), 1):
             (luma,) = fuse_lumas(network, [sample], device)
             name = f"{number:05d}_epoch{checkpoint.epoch}.jpg"
