@@ -31,7 +31,7 @@ from thfuse_sam.options.finetune import DEFAULT_PROMPTS, OFF, FinetuneOptions, L
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
-from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.page import require_replaceable
 from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
@@ -61,8 +61,8 @@ def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tun
     run = _prepare(options, data_dir, fetch=True)
     log.info("%s; %s from %s on %s", run.counts, run.base.model_type, run.base.checkpoint, run.device)
     trainer, task = _trainer(run)
-    make_directory(run.folder)
-    remove_abandoned(run.folder)
+    make_directory(options.run_dir)
+    remove_abandoned(options.run_dir)
     result = _run(trainer)
     tuning = Tuning(result, task.zero_shot, task.fine_tuned)
     if result.interrupted or not run_processes().is_main:
@@ -115,10 +115,6 @@ class _Run:
     resume: Path | None
 
     @property
-    def folder(self) -> Path:
-        return _folder(self.options)
-
-    @property
     def counts(self) -> str:
         """How many images there are, for people."""
         val = len(self.val_set) if self.val_set is not None else 0
@@ -139,27 +135,19 @@ class _Run:
         }
 
 
-def _folder(options: FinetuneOptions) -> Path:
-    return options.output_dir / options.exp_name
-
-
-def _report_folder(options: FinetuneOptions) -> Path:
-    return (options.log_dir or _folder(options)) / REPORT_FOLDER
-
-
 def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Run:
     """Check everything; `fetch`: weights may be downloaded. Raises ThFuseError."""
     if options.export is not None:
         require_export_name(options.export)
-    require_writable("output_dir", _folder(options))
+    require_writable("output_dir", options.run_dir)
     if options.report:
-        require_replaceable(_report_folder(options))
+        require_replaceable(options.report_dir)
     device = resolve_device(str(own_device(resolve_device(options.device))))
     require_precision(options.precision, device)
     adaptation = _adaptation(options)
     loss = SegmentationLoss({**DEFAULT_SEGMENTATION_WEIGHTS, **options.loss}, options.alpha, options.gamma)
     mix = prompt_mix(options)
-    resume = checkpoint_to_resume(options.resume, _folder(options))
+    resume = checkpoint_to_resume(options.resume, options.run_dir)
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
     train_set, val_set = _open_data(options, data_dir)
@@ -214,7 +202,9 @@ def _trainer(run: _Run) -> tuple[Trainer, FinetuneTask]:
     task = FinetuneTask(
         sam, run.base, run.adaptation, run.loss, run.mix, run.train_set, run.val_set, run.settings, cache=cache
     )
-    trainer = Trainer(task, device=run.device, output_dir=run.folder, log_dir=run.options.log_dir, options=run.record)
+    trainer = Trainer(
+        task, device=run.device, output_dir=run.options.run_dir, log_dir=run.options.log_dir, options=run.record
+    )
     if run.resume is not None:
         trainer.resume(run.resume)
     return trainer, task
@@ -299,7 +289,7 @@ def _write_report(run: _Run, task: FinetuneTask, tuning: Tuning, command: str) -
         "prompts": _weights_text(run.mix.weights()),
         "loss": _weights_text(run.loss.weights),
     }
-    folder = _report_folder(run.options)
+    folder = run.options.report_dir
     return write_finetune_report(
         folder,
         folder.parent / LOG_NAME,

@@ -19,7 +19,7 @@ from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import FusionNetwork, build_network, count_parameters
 from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.training import FusionSettings
-from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
+from thfuse_sam.report.page import require_replaceable
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.report.training import write_training_report
 from thfuse_sam.training.distributed import run_processes
@@ -40,7 +40,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)
     if options.report:
-        require_replaceable(run.report_folder)
+        require_replaceable(options.report_dir)
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
     result = trainer.run()
@@ -74,10 +74,6 @@ class _Run:
     loss: FusionLoss
     network: FusionNetwork
     resume: Path | None
-
-    @property
-    def report_folder(self) -> Path:
-        return (self.options.log_dir or self.options.output_dir) / REPORT_FOLDER
 
     @property
     def record(self) -> dict[str, Any]:
@@ -150,8 +146,8 @@ def _write_report(run: _Run, sources: MaskSources, result: RunResult, command: s
         "pairs": run.data.counts,
     }
     page = write_training_report(
-        run.report_folder,
-        run.report_folder.parent / LOG_NAME,
+        run.options.report_dir,
+        run.options.report_dir.parent / LOG_NAME,
         run_facts(command, run.device, details),
         checkpoints=list(run.options.output_dir.glob("model_epoch*.pth")),
         pairs=shown.pairs,

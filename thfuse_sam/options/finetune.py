@@ -96,3 +96,7 @@ class FinetuneOptions(
         FinetuneSettings, "epochs", None, default_text=f"{FinetuneSettings.epochs}, or as many as `max_steps` takes"
     )
     num_workers: int | None = redefault(FinetuneSettings, "num_workers", None, default_text="0 on a CPU")
+
+    @property
+    def run_dir(self) -> Path:
+        return self.output_dir / self.exp_name

@@ -130,3 +130,13 @@ class RunOutputOptions(Options, group="output"):
         None, "go on from a checkpoint; auto: the latest one of the output folder, if any", bare=AUTO, metavar="PATH"
     )
     report: bool = option(False, f"write {REPORT} beside the log: the curves of the run, and samples")
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of this run's checkpoints."""
+        return self.output_dir
+
+    @property
+    def report_dir(self) -> Path:
+        """Folder of this run's report, beside its log."""
+        return (self.log_dir or self.run_dir) / Path(REPORT).parent
