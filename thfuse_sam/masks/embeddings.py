@@ -4,7 +4,7 @@
 
     precomputed_masks/embeddings/
       manifest.json               model type, checkpoint and precision that made them
-      ir/a/0001.safetensors       of ir/a/0001.png
+      ir/a/0001.safetensors       the embedding of ir/a/0001.png
 
 A file holds `features` (float16 CxHxW), `input_size` (height and width that the encoder saw) and `image_size`.
 """

@@ -1,9 +1,9 @@
 """What made a mask tree: `manifest.json` in its root, the signature that keeps trees of other settings apart.
 
 Masks themselves carry no settings, so a tree must hold masks of one generator only; a run with other settings is
-refused instead of mixing into it. Nor may two data sets whose images share names share a tree.
+refused. Nor may two data sets share a tree if they have different images of the same name.
 
-Several processes may fill one tree: who changes the manifest reads, changes and replaces it under a lock
+Several processes may fill one tree: each of them reads, changes and replaces the manifest under a lock
 (`manifest_lock`), so that no process undoes what another has added. Readers need no lock.
 """
 
@@ -25,17 +25,17 @@ MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 
 _LOCK_NAME = ".manifest.lock"
-_LOCK_SECONDS = 120.0  # a change takes far less, so whoever holds the lock so long is stuck
+_LOCK_SECONDS = 120.0  # a change takes far less, so a process that holds the lock that long hangs
 
 _REMEDY = "choose another `output_dir` or pass `overwrite`"
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Everything that decides what a mask looks like, besides the image."""
+    """Everything besides the image that decides what a mask looks like."""
 
     model_type: str  # "vit_h", "vit_t", ...
-    checkpoint_sha256: str  # of the checkpoint file, hexadecimal
+    checkpoint_sha256: str  # hexadecimal
     generator: dict[str, float | int | None]  # every setting of the mask generator under its usual name
     package_version: str  # informational: another version is not refused
     precision: str = "fp32"
@@ -50,7 +50,7 @@ class Signature:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Everything that counts, under one flat set of names: not the package's version."""
+        """Everything that must be equal in one tree, by name. The package's version need not be."""
         return {
             "model_type": self.model_type,
             "checkpoint_sha256": self.checkpoint_sha256,
@@ -126,7 +126,7 @@ class Manifest:
 def require_same_signature(manifest: Manifest, signature: Signature, remedy: str = _REMEDY) -> None:
     """Raise ManifestError naming each setting of the tree that differs from what is asked for now."""
     own = manifest.signature
-    # A setting that only one of the two has counts as None in the other.
+    # A setting that only one of the two signatures has counts as None in the other.
     differences = own.differences({**dict.fromkeys(own.settings()), **signature.settings()})
     if differences:
         raise ManifestError(f"the mask tree was made with other settings: {', '.join(differences)}; {remedy}")

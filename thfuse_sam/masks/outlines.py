@@ -43,10 +43,10 @@ def thin_outlines(label_map: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     Returns:
         bool HxW; False wherever the label is 0.
     """
-    height = np.where(label_map == 0, np.inf, label_map)  # a pixel is marked where a neighbour is higher
+    level = np.where(label_map == 0, np.inf, label_map)  # a pixel is marked where a neighbour's level is higher
     result = np.zeros(label_map.shape, dtype=bool)
-    result[1:] |= height[1:] < height[:-1]
-    result[:-1] |= height[:-1] < height[1:]
-    result[:, 1:] |= height[:, 1:] < height[:, :-1]
-    result[:, :-1] |= height[:, :-1] < height[:, 1:]
+    result[1:] |= level[1:] < level[:-1]
+    result[:-1] |= level[:-1] < level[1:]
+    result[:, 1:] |= level[:, 1:] < level[:, :-1]
+    result[:, :-1] |= level[:, :-1] < level[:, 1:]
     return result

@@ -14,11 +14,7 @@ _TONES = ((0.55, 0.95), (0.68, 0.80), (0.45, 0.85))  # (HLS lightness, HLS satur
 
 
 def segment_colors(count: int) -> npt.NDArray[np.uint8]:
-    """Colours of segments 1..count.
-
-    Returns:
-        uint8 count x 3, RGB; the colour of a segment does not depend on `count`.
-    """
+    """Colours of segments 1..count: uint8 count x 3, RGB. The colour of a segment does not depend on `count`."""
     colors = np.empty((count, 3), dtype=np.uint8)
     for index in range(count):
         lightness, saturation = _TONES[index % len(_TONES)]
@@ -38,7 +34,7 @@ def draw_overlay(
     Args:
         image: uint8 HxWx3, RGB.
         label_map: integer HxW of the image's own size; 0 is "no segment" and stays untouched.
-        opacity: of the segments' colours, in [0, 1]; outlines are drawn nearly opaque.
+        opacity: opacity of the segments' colours, in [0, 1]; outlines are drawn nearly opaque.
 
     Returns:
         uint8 HxWx3, RGB; a new array.

@@ -18,11 +18,11 @@ def encode_rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
 def decode_rle(encoded: Mapping[str, Any], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A mask HxW from its encoding, compressed or as a list of counts.
 
-    Raises ValueError where it is damaged or the mask is not of the image's `shape` (height, width).
+    Raises ValueError if the encoding is damaged or the mask has not the image's `shape` (height, width).
     """
     # Compared before decoding: the decoder makes an array of whatever size the encoding claims.
     if list(encoded.get("size", ())) != list(shape):
-        raise ValueError(f"a mask is {encoded.get('size')} (height, width), the image {list(shape)}")
+        raise ValueError(f"a mask has size {encoded.get('size')} (height, width), but the image has {list(shape)}")
     counts = encoded.get("counts")
     if isinstance(counts, list):
         return _from_counts(counts, shape)

@@ -58,7 +58,7 @@ def segment_contrasts(segments: Segments, sources: Tensor) -> Tensor:
 
     Args:
         segments: segments of 2B label maps.
-        sources: float K x 2B x H x W, the images to measure them in.
+        sources: float K x 2B x H x W, the images whose values are averaged.
 
     Returns:
         float, K x count; 0 for a segment that has no surroundings (it fills its image).
@@ -90,6 +90,7 @@ def _shifted_pairs(height: int, width: int) -> list[tuple[Slices, Slices]]:
 
 
 def _shifted(shift: int, size: int) -> tuple[slice, slice]:
+    """Slices of an axis of `size` pixels such that the second is the first moved by `shift` pixels."""
     overlap = max(size - abs(shift), 0)
     first, second = slice(0, overlap), slice(size - overlap, size)
     return (first, second) if shift >= 0 else (second, first)

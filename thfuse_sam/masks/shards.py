@@ -7,9 +7,9 @@
       shards/00000-1f3a9c20.tar    members ir/a/0001.npy, ir/a/0001.json, vi/a/0001.npy, ... (as in a tree)
       shards/00000-1f3a9c20.json   where each member lies in the tar file
 
-A shard is written beside its place and renamed when it is full, so a reader sees whole shards only. Its index is a
-convenience: where it is missing or does not fit, the tar file itself is read through. Where two shards hold one
-image, the later by name counts. Plain tar with a suffix for each kind of file is what WebDataset reads.
+A shard is written under another name and renamed when it is full, so a reader sees whole shards only. Its index only
+saves time: if it is missing or does not fit, the tar file itself is read through. If two shards hold the same image,
+the one whose name sorts last counts. WebDataset reads such tar files too: plain tar, a suffix for each kind of file.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MASK_SUFFIX, require_inside
 SHARDS_FOLDER = "shards"
 SHARD_SIZE = 256  # images in a shard
 
-_HEADER_BYTES = 256  # of a member, enough for the header of any label map
+_HEADER_BYTES = 256  # first bytes of a member, enough for the header of any label map
 _INDEX_VERSION = 1
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ log = logging.getLogger(__name__)
 
 class _Member(NamedTuple):
     shard: int  # number in the list of shards
-    offset: int  # bytes
-    size: int  # bytes
+    offset: int  # bytes before its content in the tar file
+    size: int  # bytes of its content
 
 
 class MaskShards:
-    """The shards below `root` as they are when this is made; those that are finished later are not seen.
+    """The shards below `root` at the time of construction; those that are finished later are not seen.
 
     Its methods are those of a `MaskTree`.
     """
@@ -56,7 +56,7 @@ class MaskShards:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._shards = sorted((root / SHARDS_FOLDER).glob("*.tar"))
-        self._written: dict[int, int] = {}  # when each shard was, in nanoseconds; filled on demand
+        self._write_times: dict[int, int] = {}  # nanoseconds, by number of the shard; filled on demand
         self._members: dict[str, _Member] = {}
         self.damaged: list[str] = []  # one line for each shard that cannot be read
         for number, path in enumerate(self._shards):
@@ -91,9 +91,9 @@ class MaskShards:
         member_name = _member_name(self.root, modality, name, MASK_SUFFIX)
         content = self._content(member_name, _HEADER_BYTES)
         member = self._members[member_name]
-        if member.shard not in self._written:
-            self._written[member.shard] = self._shards[member.shard].stat().st_mtime_ns
-        return encoded_shape(content, member.size, self._location(member_name)), self._written[member.shard]
+        if member.shard not in self._write_times:
+            self._write_times[member.shard] = self._shards[member.shard].stat().st_mtime_ns
+        return encoded_shape(content, member.size, self._location(member_name)), self._write_times[member.shard]
 
     def remove_all(self) -> None:
         """Delete every shard. Raises OutputError."""
@@ -120,15 +120,17 @@ class MaskShards:
             content = file.read(length)
         if len(content) != length:
             location = self._location(member_name)
-            raise MaskReadError(f"{location}: truncated; delete the shard and run precompute_masks.py again")
+            raise MaskReadError(f"{location}: is truncated; delete the shard and run precompute_masks.py again")
         return content
 
 
 class ShardWriter:
-    """Packs masks into new shards below `root`; from any thread of one process. Several processes may each have one.
+    """Packs masks into new shards below `root`, from any thread of one process. Several processes may each have one.
+
+    What is in the shard that is being filled is lost if the process is killed.
 
     Args:
-        images: of a full shard. What is in the shard that is being filled is lost if the process is killed.
+        images: number of images in a full shard.
     """
 
     def __init__(self, root: Path, images: int = SHARD_SIZE) -> None:
@@ -136,7 +138,7 @@ class ShardWriter:
         self._root = root
         self._images = images
         existing = [path.name.split("-")[0] for path in self._folder.glob("*.tar")]
-        # Later shards count where two hold one image, so a new one gets a number above all there are.
+        # If two shards hold the same image, the later one counts, so a new shard gets a number above all others.
         self._number = max((int(number) for number in existing if number.isdecimal()), default=-1) + 1
         self._lock = threading.Lock()
         self._open: _OpenShard | None = None
@@ -213,18 +215,19 @@ class _OpenShard:
             return
         self._partial.replace(self._path)
         index = {"version": _INDEX_VERSION, "size": self._path.stat().st_size, "members": self._members}
-        # The shard is whole without it: a full disk at this very moment costs time when it is opened, no more.
+        # The shard is whole without its index: if the disk is full now, opening the shard takes longer, no more.
         with contextlib.suppress(OutputError):
             write_text(_index_path(self._path), json.dumps(index, separators=(",", ":"), ensure_ascii=False) + "\n")
 
     def discard(self) -> None:
+        """Remove the file; its images are lost."""
         with contextlib.suppress(OSError):  # a full disk: buffered bytes cannot be written
             self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def _cut(self, length: int) -> None:
         """Make the file end where it was before an image that did not fit."""
-        # Closed first: bytes that wait in its buffer would follow later.
+        # Closed first, because bytes in its buffer would be written after the cut.
         with contextlib.suppress(OSError):
             self._file.close()
         os.truncate(self._partial, length)
@@ -236,7 +239,7 @@ class _OpenShard:
 
 
 def _member_name(root: Path, modality: Modality, name: str, suffix: str) -> str:
-    require_inside(root, name)  # refuses a name that would leave the folder when it is unpacked
+    require_inside(root, name)  # unpacking a tar file must not write outside of its folder
     return f"{modality}/{name}{suffix}"
 
 
@@ -245,7 +248,7 @@ def _index_path(shard: Path) -> Path:
 
 
 def _read_index(shard: Path) -> dict[str, tuple[int, int]] | None:
-    """Offset and size of each member, from the index; None where there is none that fits the shard."""
+    """Offset and size of each member, from the index; None if there is no index or it does not fit the shard."""
     try:
         index = json.loads(_index_path(shard).read_bytes())
         length = shard.stat().st_size
@@ -254,13 +257,13 @@ def _read_index(shard: Path) -> dict[str, tuple[int, int]] | None:
         members = {str(name): (int(offset), int(size)) for name, (offset, size) in index["members"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    # An offset outside the file would only be noticed when it is read.
+    # Otherwise an offset outside the file would be noticed only when the member is read.
     fits = all(offset >= 0 and size >= 0 and offset + size <= length for offset, size in members.values())
     return members if fits else None
 
 
 def _scan(shard: Path) -> dict[str, tuple[int, int]]:
-    """The same from the tar file itself. Raises MaskReadError."""
+    """Offset and size of each member, from the tar file itself. Raises MaskReadError."""
     members: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -269,6 +272,6 @@ def _scan(shard: Path) -> dict[str, tuple[int, int]]:
                     members[header.name] = header.offset_data, header.size
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise MaskReadError(
-            f"{shard}: not a readable tar file ({error}); delete it and run precompute_masks.py again"
+            f"{shard}: is not a readable tar file ({error}); delete it and run precompute_masks.py again"
         ) from error
     return members

@@ -1,6 +1,6 @@
-"""Where a data set gets its masks from: a tree made ahead, SAM itself, or nowhere.
+"""Where a data set gets its masks from: a precomputed tree, SAM itself, or nowhere.
 
-No module here imports SAM: with masks made ahead it is not even loaded.
+No module of this room imports SAM: with precomputed masks it is not even loaded.
 """
 
 import logging
@@ -20,28 +20,28 @@ from thfuse_sam.masks.store import has_masks, open_masks
 
 log = logging.getLogger(__name__)
 
-_SHOWN_BROKEN = 20  # masks that are named, of those that cannot be used
+_MAX_WARNINGS = 20  # masks that cannot be used are named in the log, up to this many
 
 
 class MaskSource(Protocol):
     """Hands out the mask of an image, at the image's full size."""
 
     def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
-        """The mask of an image of (height, width) `shape`, as `format.read_mask` returns it; None: placeholder."""
+        """The mask of an image of (height, width) `shape`, as `format.read_mask` returns it; None: no usable mask."""
 
 
 class NoMasks:
-    """Every image gets the placeholder."""
+    """No image has a mask."""
 
     def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> None:
         return None
 
 
 class LiveMasks:
-    """Masks made when they are asked for, from the full image, exactly as they are made ahead.
+    """Masks made when they are asked for, from the whole image, equal to precomputed ones.
 
     Args:
-        make_label_map: a mask generator, from uint8 HxWx3 RGB to a label map HxW.
+        make_label_map: maps an image uint8 HxWx3, RGB, to its label map HxW.
     """
 
     def __init__(self, make_label_map: Callable[[npt.NDArray[np.uint8]], LabelMap]) -> None:
@@ -55,9 +55,9 @@ class LiveMasks:
 
 
 class PrecomputedMasks:
-    """Masks made ahead, one file each or in shards.
+    """Precomputed masks, one file each or in shards.
 
-    A missing or broken mask gives None. Why a mask is broken is logged once for each of the first few.
+    A missing or broken mask gives None. Why a mask is broken is logged once, for the first few broken masks.
 
     Args:
         root: the mask tree. Its manifest may be missing: masks may come from another program.
@@ -77,7 +77,7 @@ class PrecomputedMasks:
         self._store = open_masks(root)
         self._foreign = ForeignSources(Manifest.find(root), image_dirs)
         self._broken: set[tuple[Modality, str]] = set()
-        self._own: set[tuple[Modality, str]] = set()  # masks known to be of this data set
+        self._own: set[tuple[Modality, str]] = set()  # masks known to be made from this data set's images
 
     def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
         if not self._store.has(modality, name):
@@ -88,9 +88,9 @@ class PrecomputedMasks:
         except MaskReadError as error:
             if (modality, name) not in self._broken:
                 self._broken.add((modality, name))
-                if len(self._broken) <= _SHOWN_BROKEN:
+                if len(self._broken) <= _MAX_WARNINGS:
                     log.warning("mask not used: %s", error)
-                elif len(self._broken) == _SHOWN_BROKEN + 1:
+                elif len(self._broken) == _MAX_WARNINGS + 1:
                     log.warning("more masks are not used; they are not listed")
             return None
 

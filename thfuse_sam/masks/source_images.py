@@ -1,4 +1,4 @@
-"""Which images masks were made from: finding those that a manifest records, and telling them from the present ones."""
+"""Which images masks were made from: those in the folders that a manifest records, or other ones of the same name."""
 
 import filecmp
 import os
@@ -17,10 +17,10 @@ class ForeignSources:
     Two data sets can hold different images under one name ("0001"); the mask of one must not be taken for the other's.
 
     Args:
-        manifest: of the tree; None: nothing is known of its masks, so none counts as foreign.
-        folders: the present data set's folder of each modality to look at, or pattern (see `find_image`).
-        recheck: look also where the manifest names the folder itself. A reader need not: making the tree has ruled
-            out foreign masks.
+        manifest: the manifest of the tree; None: nothing is known of its masks, so none counts as foreign.
+        folders: the present data set's folder (or pattern, see `find_image`) of each modality to check.
+        recheck: check also a modality whose folder the manifest records. Who only reads masks need not: when they were
+            made, foreign ones were ruled out.
     """
 
     def __init__(self, manifest: Manifest | None, folders: Mapping[Modality, Path], *, recheck: bool = False) -> None:
@@ -34,7 +34,8 @@ class ForeignSources:
     def find(self, modality: Modality, name: str) -> Path | None:
         """The image of another recorded data set that the existing mask called `name` may have been made from.
 
-        Recorded folders that are gone, and copies of the same image, do not count. None: the mask is ours.
+        Recorded folders that are gone, and copies of the same image, do not count. None: the mask was made from the
+        present data set's image.
         """
         for folder in self._others.get(modality, ()):
             other = find_image(folder, name)
@@ -49,15 +50,16 @@ def find_image(folder: Path, name: str) -> Path | None:
     if "**" not in folder.parts:
         return _with_image_suffix(folder.joinpath(*above), last)
     root, modality_folder = folder.parent.parent, folder.name
-    # The name lacks the modality folder; it may have stood at any place above the file.
+    # The name leaves out the modality folder, which may lie at any depth below `root`.
     for position in range(len(above) + 1):
-        found = _with_image_suffix(root.joinpath(*above[:position], modality_folder, *above[position:]), last)
-        if found is not None:
-            return found
+        image = _with_image_suffix(root.joinpath(*above[:position], modality_folder, *above[position:]), last)
+        if image is not None:
+            return image
     return None
 
 
 def _with_image_suffix(folder: Path, stem: str) -> Path | None:
+    """The image file in `folder` that is called `stem` and a suffix of images; None if there is none."""
     above = str(folder)
     if not os.path.isdir(above):  # noqa: PTH112, asked for every image of a data set
         return None
@@ -66,6 +68,7 @@ def _with_image_suffix(folder: Path, stem: str) -> Path | None:
 
 
 def _same_image(one: Path, other: Path | None) -> bool:
+    """Whether both are one file, or files of equal content."""
     if other is None:
         return False
     try:

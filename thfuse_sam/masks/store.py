@@ -1,4 +1,4 @@
-"""The place where masks are kept, of either kind: one file each (`MaskTree`), or many in a tar file (`MaskShards`)."""
+"""Both ways in which masks are stored: one file for each (`MaskTree`), or many in a tar file (`MaskShards`)."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ MaskStore = MaskTree | MaskShards
 
 
 def has_masks(root: Path) -> bool:
-    """Whether `root` looks like a place of masks, of either kind."""
+    """Whether `root` has a folder of masks or of shards."""
     return any((root / folder).is_dir() for folder in (*MODALITIES, SHARDS_FOLDER))
 
 

@@ -38,14 +38,14 @@ class FileTree:
     """
 
     root: Path
-    suffix: ClassVar[str]  # of the files that are meant where no other suffix is given
+    suffix: ClassVar[str]  # of the files that a method is about if it is given no other suffix
 
     def path(self, modality: Modality, name: str, suffix: str | None = None) -> Path:
         """The file of an image."""
         return Path(self._path_text(modality, name, suffix))
 
     def has(self, modality: Modality, name: str, suffix: str | None = None) -> bool:
-        """Whether the file is there; says nothing about its content."""
+        """Whether the file exists, whatever its content."""
         return self.path(modality, name, suffix).is_file()
 
     def names(self, modality: Modality, suffix: str | None = None) -> list[str]:
@@ -64,8 +64,8 @@ class FileTree:
 
     def _path_text(self, modality: Modality, name: str, suffix: str | None = None) -> str:
         require_inside(self.root, name)
-        # Text, because path objects would take most of the time of a start on a large tree. Not `with_suffix`, which
-        # would cut "scene.v2" to "scene".
+        # A string, because making path objects would take most of the time when a run on a large tree starts. Not
+        # `with_suffix`, which would cut "scene.v2" to "scene".
         return f"{self.root}/{modality}/{name}{suffix or self.suffix}"
 
 
@@ -78,7 +78,7 @@ class MaskTree(FileTree):
     suffix = MASK_SUFFIX
 
     def location(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> str:
-        """Where the mask lies or would lie, for messages."""
+        """Where the mask lies, or would lie if it existed, for messages."""
         return str(self.path(modality, name, suffix))
 
     def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
@@ -94,7 +94,7 @@ class MaskTree(FileTree):
         return mask_shape_and_time(self._path_text(modality, name))
 
     def write(self, modality: Modality, name: str, mask: LabelMap, instances: str | None = None) -> None:
-        """Write a label map and its instances (content of their file); None removes older ones. Raises OutputError."""
+        """Write a label map and the content of its instance file; None removes an older one. Raises OutputError."""
         # Instances first: where the label map exists, everything that was asked for does.
         if instances is not None:
             write_text(self.path(modality, name, INSTANCES_SUFFIX), instances)
@@ -120,7 +120,7 @@ def partial_files(root: Path) -> list[Path]:
 
 def _files(folder: str | Path, above: str = "") -> Iterator[tuple[str, str]]:
     """(folders above it with a slash behind each, name) of every file below `folder`."""
-    # Not `rglob`, which takes many times as long: a tree may hold hundreds of thousands of files.
+    # Not `rglob`, which takes many times as long; a tree may hold hundreds of thousands of files.
     try:
         with os.scandir(folder) as entries:
             below = []

@@ -16,13 +16,13 @@ from thfuse_sam.masks.tree import INSTANCES_SUFFIX, partial_files
 
 Kind = Literal[
     "settings",  # the manifest is missing, unreadable, or has other settings
-    "failures",  # images the manifest lists as failed, still without a mask
-    "unreadable",  # masks and instance files, and images themselves
+    "failures",  # images that the manifest lists as failed and that still have no mask
+    "unreadable",  # masks, instance files or images that cannot be read
     "wrong size",
     "foreign",  # masks made from another data set's image of the same name
     "missing",  # no mask, or no instance file where one is asked for
-    "left over",  # masks without an image
-    "partial",  # left by an interrupted run
+    "left over",  # masks without an image, instance files without a mask
+    "partial",  # files that an interrupted run left half written
 ]
 
 
@@ -31,7 +31,7 @@ class VerifyReport:
     """What is wrong with a tree."""
 
     sound: int = 0  # images with a readable mask of their own size
-    lines: dict[Kind, list[str]] = field(default_factory=lambda: defaultdict(list))  # one for each problem
+    lines: dict[Kind, list[str]] = field(default_factory=lambda: defaultdict(list))  # one line for each problem
 
     def problems(self) -> list[str]:
         """All lines, each with its kind in front: 'missing: ...'."""
@@ -50,7 +50,8 @@ def verify_tree(
 
     Args:
         images_by_modality: name -> image file, of the modalities to check.
-        folders: where these images lie, or patterns (see `find_image`); given, masks made from others are found.
+        folders: the folder (or pattern, see `find_image`) of the images of each modality; None: masks that were made
+            from other images are not looked for.
         asked: settings that the manifest must name, such as {"model_type": "vit_b", "points_per_side": 32}.
         require_instances: whether each image needs a readable instance file too.
     """
@@ -83,7 +84,7 @@ def verify_tree(
 
 @dataclass(frozen=True)
 class _Checks:
-    """What is checked of the mask of one image."""
+    """The checks of the mask of one image."""
 
     store: MaskStore
     failure_reasons: Mapping[tuple[str, str], str]
@@ -91,20 +92,21 @@ class _Checks:
     require_instances: bool
 
     def find_problem(self, modality: Modality, name: str, image: Path) -> tuple[Kind, str] | None:
-        store, place = self.store, self.store.location(modality, name)
+        """The first problem of the mask and its line in the report; None if the mask is sound."""
+        store, location = self.store, self.store.location(modality, name)
         if not store.has(modality, name):
             reason = self.failure_reasons.get((modality, name))
-            return (
-                ("missing", f"{place}, of {image}") if reason is None else ("failures", f"{modality}/{name}: {reason}")
-            )
+            if reason is not None:
+                return "failures", f"{modality}/{name}: {reason}"
+            return "missing", f"{location}, of {image}"
         other = self.foreign.find(modality, name)
         if other is not None:
-            return "foreign", f"{place} was made from {other}, not from {image}"
+            return "foreign", f"{location} was made from {other}, not from {image}"
         try:
             size, (mask_size, _) = image_size(image), store.shape_and_time(modality, name)
             store.read(modality, name, None)
             if size != mask_size:
-                return "wrong size", f"{place} is {mask_size}, {image} is {size} (height, width)"
+                return "wrong size", f"{location} is {mask_size}, {image} is {size} (height, width)"
             if self.require_instances:
                 if not store.has(modality, name, INSTANCES_SUFFIX):
                     return "missing", store.location(modality, name, INSTANCES_SUFFIX)
@@ -117,7 +119,7 @@ class _Checks:
 def _left_over(
     store: MaskStore, modality: Modality, images: Mapping[str, Path], manifest: Manifest | None
 ) -> Iterator[str]:
-    """Masks and instance files of no image in `images`, nor in another data set that shares the tree."""
+    """Masks without an image in `images` or in another data set of the tree, and instance files without a mask."""
     folders = manifest.folders(modality) if manifest is not None else []
     masks = set(store.names(modality))
     for name in sorted(masks - set(images)):
