@@ -213,7 +213,7 @@ def test_auto_goes_on_with_the_model_of_the_tree(
     assert "model type: vit_nano" in capsys.readouterr().out
     assert main(["--dataset_path", "data", "--output_dir", "new", "--dry_run"]) == 0
     shown = capsys.readouterr()
-    assert "model type: vit_t" in shown.out and "where that fails" in shown.err
+    assert "model type: vit_t" in shown.out and "if the download fails" in shown.err
 
 
 def test_one_modality_needs_one_folder(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:

@@ -20,8 +20,8 @@ PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 class Adaptation:
     """Which weights are trained. Raises UsageError where none are."""
 
-    frozen: tuple[str, ...] = ()  # of PARTS; with adapters, the image encoder's own weights are always frozen
-    lora: LoraSettings | None = None  # adapters on the image encoder; None: none
+    frozen: tuple[str, ...] = ()  # names in PARTS; with adapters, the image encoder's own weights are always frozen
+    lora: LoraSettings | None = None  # adapters on the image encoder; None: no adapters
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.frozen) - set(PARTS))
@@ -43,7 +43,7 @@ class Adaptation:
 
 
 def prepare(sam: Sam, adaptation: Adaptation) -> None:
-    """Add the adapters, if any, and mark what is trained, in place."""
+    """Add the adapters, if any, and let gradients reach only the weights that are trained, in place."""
     sam.requires_grad_(False)
     if adaptation.lora is not None:
         add_lora(sam, adaptation.lora)
@@ -77,7 +77,7 @@ def trained_state(sam: Sam, adaptation: Adaptation) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_trained_state(sam: Sam, adaptation: Adaptation, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a `trained_state` into a prepared model. Raises CheckpointError, naming `path`, where they do not fit."""
+    """Copy a `trained_state` into a prepared model. Raises CheckpointError, naming `path`, if it does not fit."""
     current = trained_state(sam, adaptation)
     differences = describe_differences(current, state)
     if differences:

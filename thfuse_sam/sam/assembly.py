@@ -12,7 +12,7 @@ def assemble_sam(image_encoder: nn.Module, image_size: int, embed_dim: int, mlp_
     Kirillov et al., "Segment Anything", ICCV 2023.
 
     Args:
-        image_encoder: Bx3xSxS to BxCxS/16xS/16, with `img_size` S.
+        image_encoder: maps Bx3xSxS to BxCx(S/16)x(S/16); its attribute `img_size` is S.
         image_size: S, the longest side in pixels that the encoder sees.
         embed_dim: C, channels of the image embedding and of the decoder.
         mlp_dim: hidden channels of the decoder's transformer.

@@ -55,10 +55,10 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
     """The checkpoint to use, downloaded where need be.
 
     Args:
-        model_type: a name in MODEL_TYPES, or "auto": the type of the given checkpoint; without one `vit_t` from the
-            cache or the download, and where that cannot be had the `vit_nano` that ships, with a warning.
+        model_type: a name in MODEL_TYPES, or "auto": the type of the given checkpoint. Without a checkpoint, "auto" is
+            `vit_t` from the cache or a download; if the download fails, the `vit_nano` that ships, with a warning.
         checkpoint: a file; None for the published weights of the type.
-        fetch: False downloads nothing. The file may then not be there yet, which is logged.
+        fetch: False downloads nothing. The file may then not exist yet, which is logged.
 
     Raises:
         UsageError: unknown model type.
@@ -103,7 +103,7 @@ def _resolve_auto(fetch: bool) -> ResolvedSam:
         log.debug("%s", error)
         return _resolve_published(MODEL_TYPES[_FALLBACK], fetch)
     if not resolved.checkpoint.is_file():
-        log.info("where that fails, it would use the small SAM that ships (%s)", _FALLBACK)
+        log.info("if the download fails, the run would use the small SAM that ships (%s)", _FALLBACK)
     return resolved
 
 

@@ -4,17 +4,17 @@ The decoder of segment_anything (Kirillov et al., "Segment Anything", ICCV 2023,
 for every prompt and projects each of its tokens. What is computed here is the same function of the same weights; only
 the order of the operations differs, so the results are equal but for rounding:
 
-- Before the first layer the image tokens are the same for every prompt. Their projections are computed once an image.
+- Before the first layer the image tokens are the same for every prompt. Their projections are computed once per image.
 - A prompt has 7 tokens, the image 4,096. In the attention between them, the projection of the image tokens is folded
-  into the prompt's tokens: (x Wk) . q = x . (Wk q). So the image tokens are multiplied by one vector for each head and
-  token of the prompt, and are never projected.
+  into the prompt's tokens: (x Wk) . q = x . (Wk q). So each image token is multiplied by one vector for each head and
+  token of the prompt, and is never projected.
 - The transposed convolutions that upsample have kernel 2 and stride 2: one matrix product makes 2x2 cells of a token.
 - The predicted IoUs are known before the masks are. So only prompts with a promising mask are upsampled, and only where
   the image lies, not its padding.
 
-Shapes: N prompts, L tokens of each (1 for the IoU, 4 for masks, 2 for the point), T = h * w image tokens, C channels,
-H heads of D channels, M masks. Names are those of segment_anything's `TwoWayTransformer`: `queries` are the prompts'
-tokens, `keys` the image tokens, and `image_pe` is the encoding of their positions.
+Shapes: N prompts, L tokens per prompt (1 for the IoU, 4 for masks, 2 for the point), T = h * w image tokens, C
+channels, H heads of D channels, M masks per prompt. Names are those of segment_anything's `TwoWayTransformer`:
+`queries` are the prompts' tokens, `keys` the image tokens, and `image_pe` is the encoding of their positions.
 """
 
 import functools
@@ -35,11 +35,11 @@ from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
 
 @dataclass(frozen=True)
 class DecodedPoints:
-    """The masks of N points, M of each.
+    """The M masks of each of N points.
 
-    `logits` computes those of K of the N * M masks when they are asked for. It takes their indices, prompt * M + mask:
-    K int64, ascending, on the decoder's device. It returns float32 Kxrxc, a fourth of the encoder's resolution; rows
-    and columns at the end that hold nothing but padding may be left out.
+    `logits` is a function that computes the logits of K of the N * M masks. It takes their indices, point * M + mask:
+    int64 K, ascending, on the decoder's device. It returns float32 Kxrxc, at a fourth of the resolution of the
+    encoder's input; rows and columns at the end that hold nothing but padding may be left out.
     """
 
     predicted_ious: Tensor  # NxM float32
@@ -47,10 +47,10 @@ class DecodedPoints:
 
 
 class Decoder(Protocol):
-    """A mask decoder as the generator uses it: `prepare` once an image, then `decode` some points at a time."""
+    """A mask decoder as the generator uses it: `prepare` once per image, then `decode` some points at a time."""
 
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
-        """The context that `decode` needs of an image.
+        """Compute what `decode` needs to know of an image: its context.
 
         Args:
             features: image embedding, float32 1xCxhxw.
@@ -67,10 +67,10 @@ class Decoder(Protocol):
 
 
 class ReferenceDecoder:
-    """The model's own decoder, whatever it is.
+    """The model's own mask decoder, of any class.
 
     Args:
-        dtype: of matrix products and convolutions.
+        dtype: number format of matrix products and convolutions.
     """
 
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
@@ -100,21 +100,21 @@ class ImageContext:
     """What the decoder computes of an image once for all its prompts."""
 
     keys: Tensor  # TxC, the image tokens that the first layer gets
-    image_pe: Tensor  # TxC
+    image_pe: Tensor  # TxC, the encoding of their positions
     token_to_image_k: Tensor  # HxDxT, the projections of the first layer's attention from the prompt to the image
     token_to_image_v: Tensor  # HxTxD
-    image_to_token_q: Tensor  # HxDxT, of the first layer's attention from the image to the prompt
+    image_to_token_q: Tensor  # HxDxT, the scaled projection of the first layer's attention from the image to the prompt
     upsample: "_Upsampling"
-    grid: tuple[int, int]  # h, w
-    unpadded: tuple[int, int]  # the rows and columns of `grid` that logits are computed for
+    grid: tuple[int, int]  # h, w: rows and columns of image tokens
+    unpadded: tuple[int, int]  # rows and columns of image tokens for which logits are computed
 
 
 class PointDecoder:
     """The rewritten decoder. It reads the model's weights whenever an image is prepared and keeps none.
 
     Args:
-        sam: a model that `supports` is true for.
-        dtype: of everything of the image's size; the prompts' tokens are always float32.
+        sam: a model for which `supports` returns True.
+        dtype: number format of everything that has image tokens; the prompts' tokens are always float32.
     """
 
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
@@ -130,7 +130,7 @@ class PointDecoder:
         if type(transformer) is not TwoWayTransformer:
             return False
         attentions = [module for module in transformer.modules() if hasattr(module, "k_proj")]
-        # An adapter in place of a linear layer has more than the weight that is folded here.
+        # An adapter in place of a linear layer has other weights besides the one that is folded here.
         return (
             transformer.depth > 0
             and all(type(layer) is TwoWayAttentionBlock for layer in transformer.layers)
@@ -139,7 +139,7 @@ class PointDecoder:
         )
 
     def prepare(self, features: Tensor, input_size: tuple[int, int], image_pe: Tensor | None = None) -> ImageContext:
-        """As `Decoder.prepare`; `image_pe`: encoded positions of the tokens, 1xCxhxw; None: of the whole input."""
+        """As `Decoder.prepare`. `image_pe`: encoded positions of the tokens, 1xCxhxw; None: those of a whole input."""
         transformer = self._sam.mask_decoder.transformer
         height, width = features.shape[-2:]
         image_pe = _flatten(self._sam.prompt_encoder.get_dense_pe() if image_pe is None else image_pe)
@@ -162,14 +162,14 @@ class PointDecoder:
     def decode(self, context: ImageContext, points: Tensor) -> DecodedPoints:
         sparse, _ = _embed_points(self._sam, points)
         predicted_ious, hyper_in, keys = self._decode(context, sparse)
-        # The first mask is for prompts that leave no choice; the generator uses the others.
+        # The first mask is meant for unambiguous prompts; a single point is ambiguous and gets the three others.
         return DecodedPoints(predicted_ious[:, 1:].float(), functools.partial(_logits, context, keys, hyper_in[:, 1:]))
 
     def decode_all(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """All masks of N prompts, the single one and the three, with gradients.
 
         Args:
-            context: of an image, or of a crop of one, without padding.
+            context: what `prepare` returned for an image, or a crop of one, without padding.
             sparse: sparse prompt embeddings, float32 NxKxC.
 
         Returns:
@@ -193,7 +193,7 @@ class PointDecoder:
         """The two-way transformer: the prompts' tokens NxLxC -> queries NxLxC float32, keys NxTxC."""
         transformer = self._sam.mask_decoder.transformer
         queries = tokens
-        keys = keys_with_pe = torch.empty(0)  # of each prompt; the first layer takes the context's and makes these
+        keys = keys_with_pe = torch.empty(0)  # set by the first layer, which reads the context's
         for index, layer in enumerate(transformer.layers):
             first = index == 0
             if layer.skip_first_layer_pe:
@@ -228,11 +228,11 @@ class _Upsampling:
     """`MaskDecoder.output_upscaling`, channels last."""
 
     first_weight: Tensor  # (4 * C/4)xC; the outputs are ordered by row, column, channel
-    first_bias: Tensor
+    first_bias: Tensor  # 4 * C/4
     norm: LayerNorm2d
     first_activation: nn.Module
     second_weight: Tensor  # (4 * C/8)x(C/4)
-    second_bias: Tensor
+    second_bias: Tensor  # 4 * C/8
     second_activation: nn.Module
 
     @classmethod
@@ -241,7 +241,7 @@ class _Upsampling:
         return cls(*_as_linear(first, dtype), norm, first_activation, *_as_linear(second, dtype), second_activation)
 
     def __call__(self, keys: Tensor) -> Tensor:
-        """Image tokens NxtxC -> Nx16txC/8: 2x2 cells of each token, by row and column, and 2x2 logits of each cell."""
+        """Image tokens NxtxC -> Nx16txC/8, ordered by token, by its 2x2 cells, and by the 2x2 logits of each cell."""
         x = F.linear(keys, self.first_weight, self.first_bias)
         x = x.view(len(keys), 4 * keys.shape[1], -1)
         x = self.first_activation(_layer_norm(x, self.norm))
@@ -250,11 +250,12 @@ class _Upsampling:
 
 
 def _logits(context: ImageContext, keys: Tensor, hyper_in: Tensor, indices: Tensor) -> Tensor:
-    """Of N prompts the logits of some masks, see `DecodedPoints`.
+    """The logits of some masks of N prompts, as `DecodedPoints.logits` returns them.
 
     Args:
         keys: image tokens of each prompt, NxTxC.
         hyper_in: weights of the upsampled channels in each mask, NxMxC/8.
+        indices: which masks: int64 K, prompt * M + mask, ascending.
     """
     rows, columns = context.unpadded
     masks = hyper_in.shape[1]
@@ -262,15 +263,15 @@ def _logits(context: ImageContext, keys: Tensor, hyper_in: Tensor, indices: Tens
     size = LOGITS_PER_TOKEN * rows, LOGITS_PER_TOKEN * columns
     logits = keys.new_empty((len(indices), *size), dtype=torch.float32)
     unpadded = keys.unflatten(1, context.grid)[:, :rows, :columns]
-    # One prompt after the other on a CPU, because its cache holds no more.
+    # On a CPU, one prompt after the other, because its cache holds no more.
     group = min(len(indices), 1) if indices.device.type == "cpu" else len(indices)
     for chosen in prompts.unique().split(group) if group else ():
         tokens = unpadded[chosen] if group > 1 else unpadded[int(chosen), None]  # without a copy
         upsampled = context.upsample(tokens.flatten(1, 2))
         shuffled = _pixel_shuffle(upsampled @ hyper_in[chosen].to(upsampled.dtype).mT, rows, columns)
-        of_chosen = torch.isin(prompts, chosen)
-        position = torch.searchsorted(chosen, prompts[of_chosen]) * masks + indices[of_chosen] % masks
-        logits[of_chosen] = shuffled.flatten(0, 1)[position]
+        is_chosen = torch.isin(prompts, chosen)
+        position = torch.searchsorted(chosen, prompts[is_chosen]) * masks + indices[is_chosen] % masks
+        logits[is_chosen] = shuffled.flatten(0, 1)[position]
     return logits
 
 
@@ -314,7 +315,7 @@ def _weights_of_image(attention: Attention, keys_with_pe: Tensor, k: Tensor) -> 
     folded = _per_head(k, attention.q_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2).to(keys_with_pe.dtype)
     bias = _per_head(k, attention.q_proj.bias.view(heads, -1, 1)).flatten(1, 2).to(keys_with_pe.dtype)
     scores = torch.baddbmm(bias, folded, keys_with_pe.mT).view(count, heads, length, -1)
-    # Over a dimension that is not the last one, which is many times as fast for so few tokens.
+    # For so few tokens, a softmax over a dimension that is not the last one is many times as fast.
     return torch.softmax(scores, dim=2).flatten(1, 2)
 
 
@@ -351,11 +352,12 @@ def _per_head(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def _scale(attention: Attention) -> float:
+    """The factor of the attention's scores, 1 / sqrt(D)."""
     return 1 / math.sqrt(attention.internal_dim // attention.num_heads)
 
 
 def _layer_norm(x: Tensor, norm: Any) -> Tensor:
-    """Over the last dimension, by the weights of a LayerNorm or LayerNorm2d."""
+    """Normalise over the last dimension, with the weights of a LayerNorm or LayerNorm2d."""
     return F.layer_norm(x, norm.weight.shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
 
 
@@ -370,7 +372,7 @@ def _as_linear(convolution: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _tokens_of_logits(pixels: int, tokens: int) -> int:
-    """Of the tokens along one side, how many the upsampled logits of the first `pixels` of the input depend on."""
+    """How many of the tokens along one side the upsampled logits of the first `pixels` of the input depend on."""
     logit = (pixels - 0.5) / LOGIT_STRIDE - 0.5  # where the last pixel's centre falls between the logits
     return min(tokens, (math.floor(logit) + 1) // LOGITS_PER_TOKEN + 1)
 
@@ -385,7 +387,7 @@ def _pixel_shuffle(x: Tensor, rows: int, columns: int) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _pixel_order(rows: int, columns: int, masks: int, device: torch.device) -> Tensor:
-    """Where each logit lies in the input of `_pixel_shuffle`: ten times as fast as to permute dimensions."""
+    """Where each logit lies in the input of `_pixel_shuffle`. Indexing is ten times as fast as permuting dimensions."""
     # Row and column of the token, of the 2x2 cell in the token, and of the logit in the cell.
     shape = rows, columns, 2, 2, 2, 2, masks
     return torch.arange(math.prod(shape), device=device).view(shape).permute(6, 0, 2, 4, 1, 3, 5).flatten()

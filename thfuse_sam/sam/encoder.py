@@ -1,4 +1,4 @@
-"""Image encoders, run faster with the weights that they have.
+"""Running image encoders faster, with unchanged weights.
 
 segment_anything's `ImageEncoderViT` (Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection",
 ECCV 2022) writes the attention of every token to every other to memory, twice. Here `scaled_dot_product_attention`
@@ -29,7 +29,7 @@ def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch
     Args:
         encoder: any image encoder of a `Sam`; neither its weights nor their type change.
         images: float32 Bx3xSxS, normalised and padded.
-        dtype: of matrix products and convolutions.
+        dtype: number format of matrix products and convolutions.
 
     Returns:
         float32 BxCxhxw.
@@ -39,7 +39,7 @@ def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch
         if type(encoder) is ImageEncoderViT:
             embeddings = _encode_vit(encoder, images)
         else:
-            # The others are convolutional, at least in part.
+            # The others are convolutional, at least in part, and convolutions are faster with channels last.
             embeddings = encoder(images.contiguous(memory_format=torch.channels_last))
     return embeddings.float().contiguous()
 
@@ -100,7 +100,7 @@ def _attend_with_rel_pos(attention: Attention, q: Tensor, k: Tensor, v: Tensor, 
             band = slice(top, top + rows)
             tokens = slice(top * width, (top + rows) * width)
             bias = rel_h[batch, band, :, :, None] + rel_w[batch, band, :, None, :]
-            # With a leading dimension, which the fast kernels ask for.
+            # The fast kernels require a leading batch dimension.
             attended[batch, tokens] = F.scaled_dot_product_attention(
                 q[None, batch, tokens],
                 k[None, batch],

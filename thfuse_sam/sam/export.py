@@ -83,7 +83,8 @@ def load_trained(path: Path, base: Path | None = None, device: torch.device | st
         base: the checkpoint that was tuned; None looks for it in the cache and among what ships.
 
     Raises:
-        CheckpointError: no file of trained weights, or its base is another file or is not found.
+        CheckpointError: `path` is no file of trained weights, `base` is not the checkpoint that was tuned, or the
+            checkpoint is not found.
     """
     header = read_trained_header(path)
     if header is None:
@@ -146,7 +147,7 @@ def _require_adapters(path: Path, adaptation: Adaptation, weights: Mapping[str, 
 
 
 def _find_base(path: Path, header: TrainedHeader, base: Path | None) -> Path:
-    """The checkpoint that the weights in `path` were tuned from: `base`, or where None is given, the one found."""
+    """The checkpoint that the weights in `path` were tuned from: `base` or, if that is None, one that is found."""
     if base is not None:
         sha256 = checkpoint_sha256(base)
         if sha256 != header.base_sha256:

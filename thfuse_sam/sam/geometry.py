@@ -34,7 +34,7 @@ class Frame:
     def of(cls, image_size: tuple[int, int], padded_size: int) -> "Frame":
         """The frame of an image of (height, width), with SAM's rounding."""
         scale = padded_size / max(image_size)
-        # At least one pixel: a very long and narrow image would vanish.
+        # At least one pixel: the shorter side of a very long and narrow image would round to 0.
         height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
         return cls(image_size, (height, width), padded_size)
 
@@ -45,7 +45,7 @@ class Frame:
 
     @property
     def logits_side(self) -> int:
-        """Side of the decoder's logits, and of mask prompts, with those of the padding."""
+        """Logits along one side of the padded square; mask prompts have as many."""
         return self.padded_size // LOGIT_STRIDE
 
     def coordinates(self, xy: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -16,7 +16,8 @@ from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
 IMAGE_SIZE = 640  # pixels, the longest side that the encoder sees
 EMBED_DIM = 128  # channels of the image embedding and of the mask decoder
 WIDTHS = (24, 48, 96, 192)  # channels at 1/2, 1/4, 1/8 and 1/16 of the input's size
-QUARTER_DILATIONS = (1,)  # of the residual blocks at each size
+# Dilations of the residual blocks at 1/4, 1/8 and 1/16 of the input's size.
+QUARTER_DILATIONS = (1,)
 EIGHTH_DILATIONS = (1, 2, 1)
 COARSE_DILATIONS = (1, 2, 4, 1, 2, 4, 8, 1, 2, 1)
 FINE_WIDTH = 32  # channels at 1/4 of the input's size that go into the embedding
@@ -29,12 +30,12 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, 3, stride, padding=1), ChannelNorm(after, eps=1e-6), nn.GELU())
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), ChannelNorm(outputs, eps=1e-6), nn.GELU())
 
 
 class ResidualBlock(nn.Module):
-    """A dilated 3x3 and a 1x1 convolution, added to the input. Starts as the identity."""
+    """A dilated 3x3 and a 1x1 convolution whose output is added to the input. A new block is the identity."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """The one of `PRECISIONS` that `name` means on `device`.
+    """The number format that `name` stands for on `device`; a warning if the hardware is slow at it.
 
     "auto" means 16 bits where the hardware multiplies such matrices faster than those of 32 bits, and fp32 elsewhere.
     It depends on the hardware alone, so that equal machines make equal masks.
@@ -30,7 +30,7 @@ def _fast_half_precision(device: torch.device) -> Precision | None:
         major, _ = torch.cuda.get_device_capability(device)
         # Tensor cores came with 7.0, in bf16 with 8.0, which keeps fp32's range.
         return "bf16" if major >= 8 else "fp16" if major == 7 else None
-    # On a CPU these are AVX512_BF16 and AMX; without them PyTorch emulates bf16, which it calls "supported" too. Older
-    # versions do not list the instructions.
+    # On a CPU these instructions are AVX512_BF16 and AMX; without them PyTorch emulates bf16 and calls it "supported".
+    # Older versions of PyTorch do not list the instructions.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return "bf16" if any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16")) else None

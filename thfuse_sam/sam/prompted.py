@@ -1,7 +1,7 @@
 """Segment Anything with prompts, as a differentiable function: preprocessing, encoding, decoding.
 
 `SamPredictor` of segment_anything does the same without gradients and for one prompt; a test holds both equal.
-The grids of pixels, tokens and logits that it moves between are those of `geometry`.
+Shapes: C channels; E image tokens and L = 4 * E mask logits along each side of the encoder's input (see `geometry`).
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class PromptTensors:
     points: Tensor | None = None  # float32 NxPx2: x, y
     labels: Tensor | None = None  # int32 NxP: 1 inside, 0 outside, -1 no point
     boxes: Tensor | None = None  # float32 Nx4: x0, y0, x1, y1
-    masks: Tensor | None = None  # float32 Nx1xLxL, logits of an earlier prediction
+    masks: Tensor | None = None  # float32 Nx1xLxL, the logits of an earlier prediction
 
     def is_single_point(self) -> bool:
         """Whether each prompt is one point and nothing else: it can then mean a part or the whole of an object."""
@@ -72,7 +72,7 @@ def decode(sam: Sam, embedding: Tensor, prompts: PromptTensors, *, multimask: bo
 
 
 def best_mask(logits: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each prompt's K masks (logits NxKxLxL, IoUs NxK) the one that the model rates best: NxLxL and N."""
+    """The mask that the model rates best among each prompt's K (logits NxKxLxL, IoUs NxK): logits NxLxL, IoUs N."""
     best = ious.argmax(dim=1)
     rows = torch.arange(len(best), device=best.device)
     return logits[rows, best], ious[rows, best]
@@ -84,7 +84,7 @@ def predict(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Masks at the image's size and their estimated IoU: bool NxHxW, float32 N.
 
-    For a single point the model gives three masks, of which the one that it rates best is taken.
+    For a single point the model gives three masks; the one that it rates best is returned.
     """
     prompts = prompts.to(sam.device)
     logits, ious = best_mask(*decode(sam, embedding, prompts, multimask=prompts.is_single_point()))
@@ -96,15 +96,15 @@ def low_resolution_targets(masks: npt.NDArray[np.bool_], frame: Frame) -> tuple[
     """Labelled masks at the resolution of the logits.
 
     Args:
-        masks: bool NxHxW.
+        masks: bool NxHxW, at the size of the image that `frame` describes.
 
     Returns:
-        targets: float32 NxLxL, the part of each logit's pixels that lies inside the mask.
+        targets: float32 NxLxL in [0, 1], the fraction of each logit's pixels that lies inside the mask.
         valid: float32 LxL, 1 where at least half of a logit's pixels belong to the image, else 0.
     """
     covered = _pool_padded(torch.ones(1, 1, *frame.input_size), frame)[0, 0]
     inside = _pool_padded(_resize(torch.from_numpy(masks).float()[:, None], frame), frame)[:, 0]
-    # A logit's pixels that the padding takes do not count.
+    # Pixels of the padding do not count.
     return (inside / covered.clamp(min=1e-6)).clamp(0, 1), (covered >= 0.5).float()
 
 

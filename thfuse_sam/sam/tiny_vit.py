@@ -83,8 +83,8 @@ class ConvBlock(nn.Module):
         if self.training or torch.is_grad_enabled():
             y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
             return F.gelu(x + self.conv3(y))
-        # Each hidden channel depends on no other one until the last convolution, so a part of them is computed at a
-        # time. All of them together would be the largest tensors of the whole encoder by far.
+        # No hidden channel depends on another one before the last convolution, so only some are computed at a time. All
+        # of them together would be the largest tensors of the whole encoder by far.
         (expand, expand_bias), (depthwise, depthwise_bias), (project, bias) = (
             convolution.folded() for convolution in (self.conv1, self.conv2, self.conv3)
         )
@@ -98,7 +98,7 @@ class ConvBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Changes the number of channels and, at stride 2, halves the resolution."""
+    """Changes the number of channels and, at stride 2, halves the resolution: BxCxHxW -> BxC'x(H/2)x(W/2)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

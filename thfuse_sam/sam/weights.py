@@ -21,10 +21,10 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 TRAINED_KEY = "thfuse_sam_trained"  # in the metadata of a .safetensors file of trained weights alone, see `export`
 
 # Training tools save the weights together with other things, under one of these names.
-_NESTED = ("model", "state_dict", "weights")
+_NESTED_KEYS = ("model", "state_dict", "weights")
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
-_NANO_SIZE = "image_encoder.image_size"
-_LARGEST_INPUT = 4096  # pixels
+_NANO_SIZE_KEY = "image_encoder.image_size"
+_MAX_INPUT_SIZE = 4096  # pixels
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
     """The name of the model type whose image encoder these weights look like; None where they look like none."""
     if "image_encoder.patch_embed.seq.0.c.weight" in weights:
         return "vit_t"
-    if _NANO_SIZE in weights:
+    if _NANO_SIZE_KEY in weights:
         return "vit_nano"
     positions = weights.get("image_encoder.pos_embed")
     if positions is None or positions.ndim != 4:
@@ -68,9 +68,9 @@ def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
 
 def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
     """The input size in pixels that `vit_nano` weights were trained at; None where the value cannot be one."""
-    size = weights[_NANO_SIZE]
+    size = weights[_NANO_SIZE_KEY]
     pixels = int(size) if size.numel() == 1 and not size.is_floating_point() else 0
-    return pixels if 0 < pixels <= _LARGEST_INPUT and pixels % PATCH_SIZE == 0 else None
+    return pixels if 0 < pixels <= _MAX_INPUT_SIZE and pixels % PATCH_SIZE == 0 else None
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -132,7 +132,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(loaded, dict):
-        loaded = next((loaded[name] for name in _NESTED if isinstance(loaded.get(name), dict)), loaded)
+        loaded = next((loaded[name] for name in _NESTED_KEYS if isinstance(loaded.get(name), dict)), loaded)
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path}: holds no named weights; use a checkpoint of a Segment Anything model")
     return dict(loaded)
