@@ -24,7 +24,7 @@ def colour_loss(fused: Tensor, vi_rgb: Tensor | None) -> Tensor:
     if vi_rgb is None:
         return zero_loss(fused)
     weights = vi_rgb.new_tensor(LUMA_WEIGHTS).reshape(1, 3, 1, 1)
-    # Equal to going by Cb and Cr: both are linear in what RGB differs from its luma.
+    # RGB minus its luma stands for Cb and Cr here, which are linear functions of these differences.
     offsets = vi_rgb - (vi_rgb * weights).sum(1, keepdim=True)
     rgb = fused + offsets
     return (F.relu(rgb - 1) + F.relu(-rgb)).sum(1).mean()

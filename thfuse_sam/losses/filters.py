@@ -6,19 +6,22 @@ from torch.nn import functional as F
 
 
 def box_mean(images: Tensor, size: int) -> Tensor:
-    """Mean over the `size` x `size` window (odd) around each pixel, as far as it lies inside; BCHW -> BCHW."""
+    """Mean over the part inside the image of a window around each pixel; BCHW -> BCHW. `size`: pixels, odd."""
     return F.avg_pool2d(images, size, stride=1, padding=size // 2, count_include_pad=False)
 
 
 def gaussian_kernel(sigma: float, radius: int, like: Tensor) -> Tensor:
-    """Weights of a Gaussian of `sigma` pixels at offsets -radius to radius, of sum 1, type and device as `like`."""
+    """Weights of a Gaussian of `sigma` pixels at offsets -radius to radius, normalised to the sum 1.
+
+    Returns a vector of 2 * radius + 1 values with the type and device of `like`.
+    """
     offsets = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     return kernel / kernel.sum()
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian means of B1HW images over three `sigma` (pixels) to each side, borders repeated; -> B1HW."""
+    """Gaussian means over three `sigma` (pixels) to each side, border pixels repeated; B1HW -> B1HW."""
     radius = round(3 * sigma)
     kernel = gaussian_kernel(sigma, radius, images)
     x = F.pad(images, (radius,) * 4, mode="replicate")
@@ -32,7 +35,7 @@ def sobel(images: Tensor) -> Tensor:
         images: float B1HW.
 
     Returns:
-        float B2HW: to the right, downwards.
+        float B2HW: the gradient to the right and the gradient downwards.
     """
     smooth, step = images.new_tensor([1.0, 2.0, 1.0]) / 4, images.new_tensor([-1.0, 0.0, 1.0]) / 2
     kernels = torch.stack([torch.outer(smooth, step), torch.outer(step, smooth)]).unsqueeze(1)

@@ -26,7 +26,7 @@ class FusionLoss(nn.Module):
         super().__init__()
         for part, weight in weights.items():
             if part not in LOSS_PARTS:
-                raise UsageError(f"loss part {part!r} is unknown; use some of {', '.join(LOSS_PARTS)}")
+                raise UsageError(f"loss part {part!r} is unknown; the parts are {', '.join(LOSS_PARTS)}")
             if not (math.isfinite(weight) and weight >= 0):
                 raise UsageError(f"loss weight {part}={weight}; use a number of 0 or more")
             if weight > 0 and "perceptual" in LOSS_PARTS[part].needs and perceptual is None:

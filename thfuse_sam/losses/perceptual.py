@@ -18,8 +18,9 @@ from thfuse_sam.losses.filters import zero_loss
 
 # Modules of torchvision's `vgg16().features` behind which features are compared: relu1_2, relu2_2, relu3_3, relu4_3.
 LAYERS = (3, 8, 15, 22)
-SMALLEST_SIDE = 8  # pixels; three poolings lie before the last of them
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB values, which VGG was trained on
+SMALLEST_SIDE = 8  # pixels, because three poolings lie before the last of LAYERS
+# Mean and standard deviation of RGB in ImageNet, on which VGG was trained.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PerceptualLoss(nn.Module):
@@ -83,7 +84,7 @@ class PerceptualLoss(nn.Module):
 
 
 def perceptual_loss(fused: Tensor, ir: Tensor, vi: Tensor, perceptual: nn.Module | None) -> Tensor:
-    """The value of `perceptual`, a `PerceptualLoss`, for float B1HW in [0, 1]: a scalar, 0 where there is no module."""
+    """The value of `perceptual`, a `PerceptualLoss`, for float B1HW in [0, 1]: a scalar, 0 if it is None."""
     return zero_loss(fused) if perceptual is None else perceptual(fused, ir, vi)
 
 
@@ -104,7 +105,7 @@ def load_perceptual_loss(path: Path) -> PerceptualLoss:
 
 
 def _load(features: nn.Sequential, weights: Mapping[str, Tensor]) -> None:
-    """Load `features.*` of a state dict, or all of it where no key begins so. Raises UsageError."""
+    """Load the entries `features.*` of a state dict, or all entries if there are none. Raises UsageError."""
     prefix = "features."
     own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)} or dict(weights)
     try:

@@ -13,20 +13,20 @@ from torch.nn import functional as F
 
 from thfuse_sam.losses.filters import gaussian_blur
 
-LEVELS = 4  # halvings
-SHORTEST = 8  # pixels; a side is not halved below this
+LEVELS = 4  # how often images are halved
+SMALLEST_SIDE = 8  # pixels; a side is not halved below this
 ACTIVITY_SIGMA = 4.0  # pixels; activity is the Gaussian mean of |detail| around a pixel
 EPS = 1e-6  # added to activities, so that two flat sources count alike
-DECISION = 4  # power of the sources' activities in the weights of their details; larger ones decide harder
-DETAIL_GAINS = (1.02, 1.02, 1.05, 1.05)  # on the details, finest first
-CONTRAST_SHARE = 0.8  # of the contrasts at the coarse end; the rest is the brighter source
-STRONGER_SHARE = 0.95  # of the stronger contrast, in place of the sum of both
-STRONGER_GAIN = 1.2  # so that the stronger contrast alone is nearly as strong as the sum
+DECISION = 4  # details are weighted by activity to this power; a larger one favours the more active source more
+DETAIL_GAINS = (1.02, 1.02, 1.05, 1.05)  # factors on the details, finest first
+CONTRAST_WEIGHT = 0.8  # weight of the contrasts in the coarse target; the brighter source has the rest
+STRONGER_WEIGHT = 0.95  # weight of the stronger contrast among the contrasts; the sum of both has the rest
+STRONGER_GAIN = 1.2  # factor that makes the stronger contrast alone nearly as strong as the sum
 STRONGER_EDGE = 40.0  # 1 / intensity: how sharply the stronger contrast takes over
 # A scene whose brighter source has a mean of up to DARK keeps it; from BRIGHT on, where the contrasts would saturate on
 # top of it, the mean is the average of both sources'.
 DARK, BRIGHT = 40 / 255, 120 / 255
-SOFT_END = 0.08  # of the range at both ends, into which what lies beyond is pressed
+SOFT_END = 0.08  # intensity; values closer than this to 0 or 1, or beyond, are compressed into this width
 
 
 def pyramid_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def pyramid_target(ir: Tensor, vi: Tensor) -> Tensor:
     """
     details = []
     for _ in range(LEVELS):
-        if min(ir.shape[-2:]) < 2 * SHORTEST:
+        if min(ir.shape[-2:]) < 2 * SMALLEST_SIDE:
             break
         coarse_ir, coarse_vi = _downsample(ir), _downsample(vi)
         detail_ir, detail_vi = ir - _upsample(coarse_ir, ir), vi - _upsample(coarse_vi, vi)
@@ -68,7 +68,7 @@ def pyramid_target(ir: Tensor, vi: Tensor) -> Tensor:
 
 
 def _soft_ends(values: Tensor) -> Tensor:
-    """Limit to [0, 1] without cutting: differences near and beyond the ends are kept, ever smaller ones."""
+    """Limit to [0, 1] without clipping: differences near and beyond the ends become smaller but are kept."""
     low, high = SOFT_END, 1 - SOFT_END
     beyond = torch.tanh((values - values.clamp(low, high)) / SOFT_END)
     return values.clamp(low, high) + SOFT_END * beyond
@@ -83,8 +83,8 @@ def _coarse_target(ir: Tensor, vi: Tensor) -> Tensor:
     mean = torch.lerp(mean_brighter, (mean_ir + mean_vi) / 2, brightness)
     ir, vi = ir - mean_ir, vi - mean_vi
     stronger = STRONGER_GAIN * torch.lerp(vi, ir, torch.sigmoid(STRONGER_EDGE * (ir.abs() - vi.abs())))
-    both = torch.lerp(ir + vi, stronger, STRONGER_SHARE)
-    return torch.lerp(brighter, mean + both, CONTRAST_SHARE)
+    both = torch.lerp(ir + vi, stronger, STRONGER_WEIGHT)
+    return torch.lerp(brighter, mean + both, CONTRAST_WEIGHT)
 
 
 def _mean(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses that know the segments: a region keeps the level of the source that shows it best, and its outline."""
+"""Losses on segments: each keeps its mean intensity in the source where it stands out more, and its outline."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from thfuse_sam.masks.segments import find_segments, segment_contrasts
 
 
 def region_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None, vi_labels: Tensor | None) -> Tensor:
-    """Difference of each segment's mean level to its level in the source where it stands out more.
+    """Difference of each segment's mean intensity to that in the source where it stands out more.
 
     Only the mean of a segment is held, so the texture inside stays free to come from both sources.
 
@@ -21,7 +21,7 @@ def region_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None,
 
     Returns:
         Scalar: absolute differences, weighted by area in each image, averaged over images; 0 without segments. Each
-        image counts by itself, so that a batch in parts, in turns or in several processes, has the loss of the whole.
+        image counts by itself, so that a batch that is split over steps or processes has the loss of the whole batch.
     """
     labels = _label_maps(ir_labels, vi_labels)
     if labels is None:
@@ -34,15 +34,17 @@ def region_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None,
     differences = (segments.sums(_twice(fused)) - target_sums).abs()
     differences = torch.where(segments.areas > 0, differences, 0)
     # Segments are numbered label map by label map, the infrared ones of all images first.
-    of_image = differences.reshape(2, len(fused), -1).sum((0, 2))
+    per_image = differences.reshape(2, len(fused), -1).sum((0, 2))
     areas = segments.areas.reshape(2, len(fused), -1).sum((0, 2))
-    return (of_image / areas.clamp(min=1)).mean()
+    return (per_image / areas.clamp(min=1)).mean()
 
 
 def region_edges_loss(
     fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None, vi_labels: Tensor | None
 ) -> Tensor:
-    """How much of the steeper source's gradient is missing along the segments' outlines; steeper is free.
+    """How much of the steeper source's gradient is missing along the segments' outlines.
+
+    A fused image that is steeper than both sources costs nothing.
 
     Args:
         fused, ir, vi: float B1HW in [0, 1].

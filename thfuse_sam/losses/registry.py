@@ -31,7 +31,7 @@ class LossPart:
     """
 
     compute: Callable[..., Tensor]
-    weight: float  # default; 0 is a part that is computed only where it is asked for
+    weight: float  # default weight; a part with 0 is computed only if it is asked for
     needs: tuple[str, ...]
 
     def __call__(self, inputs: Mapping[str, Any]) -> Tensor:

@@ -1,8 +1,8 @@
 """Losses of a segmentation model, per object and on logits.
 
-Every function takes logits NxHxW (any real number; above 0 is "inside"), a target NxHxW in [0, 1] (soft values are
-allowed: a pixel that is half inside) and `valid`, HxW or NxHxW in {0, 1}, which leaves padded pixels out. It returns
-one value per object, N, so that the caller decides how objects and images are averaged.
+Every function takes logits NxHxW (any real number; above 0 is "inside"), a target NxHxW in [0, 1] (0.5 is a pixel that
+is half inside) and `valid`, HxW or NxHxW in {0, 1}, which leaves padded pixels out. It returns one value per object,
+N, so that the caller decides how objects and images are averaged.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ def focal_loss(logits: Tensor, target: Tensor, valid: Tensor, alpha: float = 0.2
     """Focal loss (Lin et al., ICCV 2017), the mean over the valid pixels: N.
 
     Args:
-        alpha: weight of the pixels inside, in [0, 1]; those outside have 1 - alpha; a negative value weighs none.
-        gamma: how much pixels that are right already are played down; 0 gives the (weighted) cross-entropy.
+        alpha: weight of the pixels inside, in [0, 1]; those outside have 1 - alpha. A negative value weighs all alike.
+        gamma: how much pixels that are already right are played down; 0 gives the (weighted) cross-entropy.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     inside = torch.sigmoid(logits)
@@ -68,7 +68,7 @@ def iou_head_loss(predicted_iou: Tensor, logits: Tensor, target: Tensor, valid: 
 
 
 _MASKS = ("logits", "target", "valid")
-IOU_HEAD = "iou_head"  # the one part that does not look at the mask itself
+IOU_HEAD = "iou_head"  # the only part that trains the estimate of the IoU and not the mask
 
 # Inputs are the arguments of the functions above by name. Focal to Dice 20:1 and the error of the IoU head at 1 are
 # those of Kirillov et al., "Segment Anything", ICCV 2023.
@@ -87,16 +87,16 @@ class SegmentationLoss:
     """The weighted sum of SEGMENTATION_PARTS. Raises UsageError for weights that cannot work."""
 
     weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(DEFAULT_SEGMENTATION_WEIGHTS))
-    alpha: float = 0.25  # of the focal loss, in [0, 1]; negative: none
-    gamma: float = 2.0  # of the focal loss
+    alpha: float = 0.25  # see `focal_loss`
+    gamma: float = 2.0  # see `focal_loss`
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(SEGMENTATION_PARTS))
         if unknown:
-            raise UsageError(f"`loss` {unknown[0]}: unknown; known are {', '.join(SEGMENTATION_PARTS)}")
+            raise UsageError(f"`loss` {unknown[0]}: unknown; the parts are {', '.join(SEGMENTATION_PARTS)}")
         if not any(value > 0 for name, value in self.weights.items() if name != IOU_HEAD):
-            known = ", ".join(name for name in SEGMENTATION_PARTS if name != IOU_HEAD)
-            raise UsageError(f"`loss`: no loss of the mask has a weight above 0; give one of {known}")
+            mask_parts = ", ".join(name for name in SEGMENTATION_PARTS if name != IOU_HEAD)
+            raise UsageError(f"`loss`: no loss of the mask has a weight above 0; give one of {mask_parts}")
         if self.alpha > 1:
             raise UsageError(f"`alpha` {self.alpha}: is above 1; give a number from 0 to 1, or -1 for no weighting")
 
@@ -107,8 +107,8 @@ class SegmentationLoss:
         SAM was; the IoU head is trained on all of them.
 
         Args:
-            logits: NxKxHxW, K masks a prompt.
-            predicted_iou: NxK.
+            logits: NxKxHxW, K masks per prompt.
+            predicted_iou: NxK, the model's own estimates of the masks' IoU.
             target: NxHxW in [0, 1].
             valid: HxW or NxHxW in {0, 1}.
 
@@ -138,7 +138,7 @@ class SegmentationLoss:
         return {TOTAL: total, **parts, "mask_iou": of_best(ious)}
 
     def _mask_parts(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The losses of one mask for each object, N each, of those that have a weight above 0."""
+        """The losses, N each, of one mask per object, as far as their weight is above 0."""
         return {
             name: part(inputs)
             for name, part in SEGMENTATION_PARTS.items()
@@ -157,5 +157,6 @@ def _sums(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean of values NxHxW over the valid pixels: N; 0 if no pixel is valid."""
     valid = valid.expand_as(values)
     return (values * valid).sum((-2, -1)) / valid.sum((-2, -1)).clamp(min=1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from thfuse_sam.losses.filters import box_mean, sobel
 
 SURROUNDINGS = 31  # pixels, side of the window that a pixel is compared with
-_EQUAL = 0.01  # intensity; differences well below it do not decide between the sources
+_CONTRAST_EPS = 0.01  # intensity, added to contrasts: where both are well below it, both sources count alike
 
 
 def intensity_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
@@ -35,16 +35,16 @@ def salient_intensity_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     alike. Unlike max(ir, vi), this keeps dark objects before a bright background as well.
     """
     with torch.no_grad():
-        contrast_ir, contrast_vi = ((image - box_mean(image, SURROUNDINGS)).abs() + _EQUAL for image in (ir, vi))
+        contrast_ir, contrast_vi = ((image - box_mean(image, SURROUNDINGS)).abs() + _CONTRAST_EPS for image in (ir, vi))
         weight_ir = contrast_ir / (contrast_ir + contrast_vi)
         target = weight_ir * ir + (1 - weight_ir) * vi
     return F.l1_loss(fused, target)
 
 
 def gradient_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
-    """Mean absolute difference to the Sobel gradient of the source that is steeper there, direction included.
+    """Mean absolute difference to the Sobel gradient of the source that is steeper at that pixel.
 
-    The differences of the two directions are summed.
+    Gradients are compared as vectors; the differences along x and along y are summed.
     """
     fused_gradient, target = fused_and_target_gradients(fused, ir, vi)
     return 2 * F.l1_loss(fused_gradient, target)
@@ -53,7 +53,7 @@ def gradient_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
 def fused_and_target_gradients(fused: Tensor, ir: Tensor, vi: Tensor) -> tuple[Tensor, Tensor]:
     """Sobel gradients of the fused image and, at each pixel, of the source with the larger |x| + |y|.
 
-    A whole vector is taken from one source: its parts from two sources would be an edge that is in neither.
+    Both components come from one source, because components from two sources would make an edge that is in neither.
 
     Returns:
         Two float B2HW; the target has no gradient.
