@@ -1,4 +1,4 @@
-"""What all metrics share: checking the images, smoothing windows, local moments."""
+"""What the metrics have in common: checks of the images, smoothing windows, local moments."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -69,7 +69,7 @@ def box_window(size: int) -> Callable[[Values], Values]:
 
 
 def _inside(filtered: npt.ArrayLike, radius: int) -> Values:
-    """The values that no pixel outside of the image went into."""
+    """The filtered values whose window, `radius` pixels to each side, lies fully inside the image."""
     values = np.asarray(filtered, dtype=np.float64)
     return values[radius : values.shape[0] - radius, radius : values.shape[1] - radius]
 

@@ -12,13 +12,13 @@ from thfuse_sam.metrics.arrays import Grey, Values, grey_values, ratio_or_zero
 _QABF_STRENGTH = (0.9994, -15.0, 0.5)
 _QABF_ORIENTATION = (0.9879, -22.0, 0.8)
 
-# The same in Petrovic's later characterisation, on which the artefact measure rests.
+# The same parameters in Petrovic's later characterisation, on which the artefact measure rests.
 _NABF_STRENGTH = (0.9999, -19.0, 0.5)
 _NABF_ORIENTATION = (0.9995, -22.0, 0.5)
 _NABF_SOBEL_SCALE = 1 / 8  # makes the Sobel strength a difference per pixel
-_NABF_THRESHOLD = 2.0  # strength from which on an edge is weighed by its strength
+_NABF_THRESHOLD = 2.0  # an edge of at least this strength has the weight strength**_NABF_EXPONENT
 _NABF_EXPONENT = 1.5
-_NABF_SMALLEST_WEIGHT = 0.001  # of weaker edges
+_NABF_SMALLEST_WEIGHT = 0.001  # weight of weaker edges
 
 
 def spatial_frequency(fused: Grey) -> float:
@@ -45,10 +45,10 @@ def average_gradient(fused: Grey) -> float:
 
 
 def edge_preservation(fused: Grey, infrared: Grey, visible: Grey) -> float:
-    """Qabf: how well the sources' edges live on in strength and orientation, weighed by strength; 0 to 0.987.
+    """Qabf: how well strength and orientation of the sources' edges are preserved, weighed by strength; 0 to 0.987.
 
-    Sobel edges with zeros outside the image, so a constant image that is not black has edges at its border. 0 where
-    neither source has any edge (both black).
+    Sobel edges with zeros outside the image, so a constant image that is not black has edges at its border. 0 if
+    neither source has an edge (both are black).
 
     Source: C. S. Xydeas, V. Petrovic, "Objective image fusion performance measure", Electronics Letters 36, 2000.
     """
@@ -63,7 +63,7 @@ def edge_preservation(fused: Grey, infrared: Grey, visible: Grey) -> float:
 
 
 def fusion_artefacts(fused: Grey, infrared: Grey, visible: Grey) -> float:
-    """Nabf: share of edge information in the fused image that comes from neither source; lower is better, 0 is none.
+    """Nabf: fraction of the fused image's edge information that comes from neither source; lower is better, 0 is none.
 
     Counts where the fused edge is stronger than both sources' edges, weighed by the strength of the sources' edges.
     Border pixels are mirrored. The first argument is the fused image: some published calls pass a source there.
@@ -114,11 +114,12 @@ def _sigmoid(similarity: Values, parameters: tuple[float, float, float]) -> Valu
 
 
 def _relative_strength(source: Values, fused: Values) -> Values:
-    """The weaker over the stronger edge, in [0, 1]; 0 where there is none."""
+    """Strength of the weaker edge divided by that of the stronger one, in [0, 1]; 0 where there is no edge."""
     return ratio_or_zero(np.minimum(source, fused), np.maximum(source, fused))
 
 
 def _qabf_map(strength: Values, orientation: Values, fused_strength: Values, fused_orientation: Values) -> Values:
+    """How well each edge of a source is preserved, HxW in [0, 1]."""
     # Where both are equal, the authors' code takes the strength itself, not 1; published values contain this.
     similar = np.where(strength == fused_strength, fused_strength, _relative_strength(strength, fused_strength))
     aligned = 1 - np.abs(orientation - fused_orientation) / (np.pi / 2)
@@ -126,6 +127,7 @@ def _qabf_map(strength: Values, orientation: Values, fused_strength: Values, fus
 
 
 def _nabf_map(strength: Values, orientation: Values, fused_strength: Values, fused_orientation: Values) -> Values:
+    """How well each edge of a source is preserved by the later characterisation, HxW in [0, 1]."""
     similar = _relative_strength(strength, fused_strength)
     # Orientations half a turn apart are the same orientation.
     aligned = np.abs(np.abs(orientation - fused_orientation) - np.pi / 2) * 2 / np.pi

@@ -10,7 +10,7 @@ from thfuse_sam.metrics.arrays import Grey, Values, gaussian_window, grey_values
 _LEVELS = 256
 
 _VIF_WINDOWS = (17, 9, 5, 3)  # px, one per scale; the Gaussian's sigma is a fifth of it
-_VIF_NOISE_VARIANCE = 2.0  # of the visual system's internal noise, for values in [0, 255]
+_VIF_NOISE_VARIANCE = 2.0  # variance of the visual system's internal noise, for values in [0, 255]
 _VIF_FLAT = 1e-10  # variance below which a window counts as flat
 VIF_SMALLEST_SIDE = 41  # px; below that the fourth scale has no window left
 
@@ -23,10 +23,10 @@ def entropy(fused: Grey) -> float:
     quality, and multispectral classification", Journal of Applied Remote Sensing 2, 2008.
     """
     grey_values(fused=fused)
-    shares = np.bincount(fused.ravel(), minlength=_LEVELS) / fused.size
-    shares = shares[shares > 0]
+    probabilities = np.bincount(fused.ravel(), minlength=_LEVELS) / fused.size
+    probabilities = probabilities[probabilities > 0]
     # Adding 0.0 turns the -0.0 of a constant image into 0.0.
-    return float(-np.sum(shares * np.log2(shares)) + 0.0)
+    return float(-np.sum(probabilities * np.log2(probabilities)) + 0.0)
 
 
 def mutual_information(fused: Grey, infrared: Grey, visible: Grey) -> float:
@@ -42,11 +42,12 @@ def mutual_information(fused: Grey, infrared: Grey, visible: Grey) -> float:
 
 
 def _mutual_information(first: Grey, second: Grey) -> float:
+    """Mutual information of two images, in nats."""
     cells = first.ravel().astype(np.intp) * _LEVELS + second.ravel()
     joint = np.bincount(cells, minlength=_LEVELS * _LEVELS).reshape(_LEVELS, _LEVELS) / first.size
     independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
-    seen = joint > 0
-    return float(np.sum(joint[seen] * np.log(joint[seen] / independent[seen])))
+    occupied = joint > 0
+    return float(np.sum(joint[occupied] * np.log(joint[occupied] / independent[occupied])))
 
 
 def visual_information_fidelity(fused: Grey, infrared: Grey, visible: Grey) -> float:
@@ -65,7 +66,8 @@ def visual_information_fidelity(fused: Grey, infrared: Grey, visible: Grey) -> f
 
 
 def _pixel_vif(reference: Values, distorted: Values) -> float:
-    # Only variances enter; around the mean they lose less to cancellation, and a constant image gives exact zeros.
+    """Pixel-domain visual information fidelity of `distorted` to `reference`, 1 for equal images."""
+    # Only variances enter. Without the mean they lose fewer digits, and those of a constant image are exactly zero.
     reference = reference - reference.mean()
     distorted = distorted - distorted.mean()
     kept = available = 0.0
@@ -77,7 +79,7 @@ def _pixel_vif(reference: Values, distorted: Values) -> float:
         moments = local_moments(reference, distorted, smooth)
         source_variance = np.where(moments.variance_first < _VIF_FLAT, 0.0, moments.variance_first)
         flat = (source_variance == 0) | (moments.variance_second < _VIF_FLAT)
-        # A negative gain (inverted contrast) carries nothing.
+        # A negative gain (inverted contrast) counts as no information.
         gain = np.where(flat, 0.0, np.maximum(moments.covariance, 0.0) / (source_variance + _VIF_FLAT))
         residual = np.maximum(moments.variance_second - gain * moments.covariance, 0.0)
         kept += float(np.sum(np.log1p(gain * gain * source_variance / (residual + _VIF_NOISE_VARIANCE))))

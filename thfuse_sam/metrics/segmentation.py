@@ -1,4 +1,4 @@
-"""How well predicted masks agree with labelled ones. Masks are bool HxW; every value is better the higher it is."""
+"""How well predicted masks agree with target masks, those of the labels. Masks are bool HxW; higher is better."""
 
 import collections
 import contextlib
@@ -18,29 +18,29 @@ from thfuse_sam.masks.rle import encode_rle
 Mask = npt.NDArray[np.bool_]
 
 
-def mask_iou(predicted: Mask, wanted: Mask) -> float:
+def mask_iou(predicted: Mask, target: Mask) -> float:
     """Intersection over union, in [0, 1]; two empty masks agree (1). Raises ValueError where shapes differ."""
-    _require_same_shape(predicted, wanted)
-    union = np.count_nonzero(predicted | wanted)
-    return np.count_nonzero(predicted & wanted) / union if union else 1.0
+    _require_same_shape(predicted, target)
+    union = np.count_nonzero(predicted | target)
+    return np.count_nonzero(predicted & target) / union if union else 1.0
 
 
-def mask_dice(predicted: Mask, wanted: Mask) -> float:
+def mask_dice(predicted: Mask, target: Mask) -> float:
     """Dice coefficient 2|A and B| / (|A| + |B|), in [0, 1]; two empty masks agree (1)."""
-    _require_same_shape(predicted, wanted)
-    total = np.count_nonzero(predicted) + np.count_nonzero(wanted)
-    return 2 * np.count_nonzero(predicted & wanted) / total if total else 1.0
+    _require_same_shape(predicted, target)
+    total = np.count_nonzero(predicted) + np.count_nonzero(target)
+    return 2 * np.count_nonzero(predicted & target) / total if total else 1.0
 
 
-def boundary_iou(predicted: Mask, wanted: Mask, dilation_ratio: float = 0.02) -> float:
+def boundary_iou(predicted: Mask, target: Mask, dilation_ratio: float = 0.02) -> float:
     """IoU of the two masks' inner boundary bands (Cheng et al., "Boundary IoU", CVPR 2021), in [0, 1].
 
     A band is what lies within `dilation_ratio` times the image's diagonal (at least one pixel) of the mask's border;
     the image's edge is a border too.
     """
-    _require_same_shape(predicted, wanted)
-    width = max(1, round(dilation_ratio * math.hypot(*wanted.shape)))
-    return mask_iou(_inner_band(predicted, width), _inner_band(wanted, width))
+    _require_same_shape(predicted, target)
+    width = max(1, round(dilation_ratio * math.hypot(*target.shape)))
+    return mask_iou(_inner_band(predicted, width), _inner_band(target, width))
 
 
 def _inner_band(mask: Mask, width: int) -> Mask:
@@ -52,27 +52,28 @@ def _inner_band(mask: Mask, width: int) -> Mask:
 
 @dataclass(frozen=True)
 class ScoredMask:
-    """A predicted mask and the labelled one that it was asked for, run-length encoded: there may be thousands."""
+    """A predicted mask and its target, run-length encoded, because there may be thousands of them."""
 
     image: str  # name; masks of one image are matched with each other
     size: tuple[int, int]  # height, width
     predicted: str  # COCO's compressed run-length encoding
-    wanted: str
+    target: str
     score: float  # the model's own estimate of the mask's quality
 
     @classmethod
-    def of(cls, image: str, predicted: Mask, wanted: Mask, score: float) -> "ScoredMask":
-        """Of two masks bool HxW."""
-        _require_same_shape(predicted, wanted)
-        height, width = wanted.shape
-        return cls(image, (height, width), encode_rle(predicted)["counts"], encode_rle(wanted)["counts"], score)
+    def of(cls, image: str, predicted: Mask, target: Mask, score: float) -> "ScoredMask":
+        """Encode two masks, bool HxW each."""
+        _require_same_shape(predicted, target)
+        height, width = target.shape
+        return cls(image, (height, width), encode_rle(predicted)["counts"], encode_rle(target)["counts"], score)
 
 
 def coco_average_precision(masks: Sequence[ScoredMask]) -> dict[str, float]:
     """COCO's average precision of masks, all of one category: "AP" (IoU 0.50 to 0.95), "AP50", "AP75", in [0, 1].
 
-    NaN where there is no mask. A predicted mask may match any labelled one of its image, as in COCO.
-    Raises UsageError where `faster-coco-eval` is not installed.
+    NaN if `masks` is empty. A predicted mask may match any target of its image, as in COCO.
+
+    Raises UsageError if `faster-coco-eval` is not installed.
     """
     names = ("AP", "AP50", "AP75")
     if not masks:
@@ -89,7 +90,7 @@ def coco_average_precision(masks: Sequence[ScoredMask]) -> dict[str, float]:
             for name, number in image_ids.items()
         ],
         "annotations": [
-            {**_annotation(item.wanted, item.size, image_ids[item.image]), "id": number, "iscrowd": 0}
+            {**_annotation(item.target, item.size, image_ids[item.image]), "id": number, "iscrowd": 0}
             for number, item in enumerate(masks, start=1)
         ],
         "categories": [{"id": 1, "name": "object"}],
@@ -120,6 +121,6 @@ def _annotation(counts: str, size: tuple[int, int], image_id: int) -> dict[str, 
     }
 
 
-def _require_same_shape(predicted: Mask, wanted: Mask) -> None:
-    if predicted.shape != wanted.shape:
-        raise ValueError(f"masks of {predicted.shape} and {wanted.shape} cannot be compared")
+def _require_same_shape(predicted: Mask, target: Mask) -> None:
+    if predicted.shape != target.shape:
+        raise ValueError(f"masks of {predicted.shape} and {target.shape} cannot be compared")

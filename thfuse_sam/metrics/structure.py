@@ -36,8 +36,8 @@ def structural_similarity(fused: Grey, infrared: Grey, visible: Grey) -> float:
 def multi_scale_structural_similarity(fused: Grey, infrared: Grey, visible: Grey) -> float:
     """MS_SSIM: structural similarity over five scales, mean over the sources, 0 to 1.
 
-    Data range 255, 11x11 Gaussian window with sigma 1.5 lying inside the image; a scale is halved by 2x2 means, an odd
-    last row or column left out. A negative factor counts 0. NaN where a side is under 176 px.
+    Data range 255, 11x11 Gaussian window with sigma 1.5 lying inside the image; each scale is the mean of 2x2 pixels of
+    the one before, an odd last row or column left out. A negative factor counts 0. NaN where a side is under 176 px.
 
     Source: Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multiscale structural similarity for image quality assessment",
     Asilomar Conference on Signals, Systems and Computers, 2003.
@@ -80,6 +80,7 @@ def _ms_ssim(first: Values, second: Values) -> float:
 
 
 def _halve(image: Values) -> Values:
+    """Means of 2x2 pixels; an odd last row or column is left out."""
     height, width = image.shape[0] // 2, image.shape[1] // 2
     even = image[: 2 * height, : 2 * width]
     return (even[::2, ::2] + even[::2, 1::2] + even[1::2, ::2] + even[1::2, 1::2]) / 4
