@@ -1,8 +1,8 @@
-"""What every fusion network shares: checking inputs, padding, guidance, the output range.
+"""What all fusion networks have in common: checks of the inputs, padding, guidance, the output range.
 
 A network is a subclass that declares its `name`, which sizes it can take (`size_multiple`), the `guidance` branch that
-its gates come from, and how it fuses one padded batch (`fuse`). What every caller relies on is held here: any size of
-image, placeholders that change nothing, results in [0, 1].
+its gates come from, and how it fuses one padded batch (`fuse`). The base class ensures what every caller relies on: any
+image size, placeholders that change nothing, results in [0, 1].
 """
 
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from thfuse_sam.models.blocks import clamp_keeping_gradients, pad_to_multiple
 from thfuse_sam.models.guidance import GuidanceBranch, relative_guidance
 
 MINIMUM_SIZE = 16  # pixels, the shortest side that a network takes
-INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")  # of `FusionNetwork.forward`, in order
+INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")  # the arguments of `FusionNetwork.forward`, in order
 
 
 class FusionNetwork(nn.Module):
@@ -30,7 +30,7 @@ class FusionNetwork(nn.Module):
 
         Args:
             ir, vi: float B1HW in [0, 1], sides are multiples of `size_multiple`.
-            guidance: float B4HW in [0, 1] as made by `relative_guidance` (zero where it says nothing), or None.
+            guidance: float B4HW in [0, 1] from `relative_guidance` (a channel without information is zero), or None.
 
         Returns:
             float B1HW, not yet limited to [0, 1].
@@ -63,31 +63,31 @@ class FusionNetwork(nn.Module):
 
 @runtime_checkable
 class TiledNetwork(Protocol):
-    """A fusion network that large images can be put through in tiles, with the result of the whole image.
+    """A fusion network that can fuse a large image tile by tile, with the same result as in one piece.
 
-    What looks at the whole image works on coarse features, which are small enough; the rest sees at most `tile_margin`
-    pixels far. So the coarse features are collected tile by tile, the attention maps computed once from all of them,
-    and the tiles fused with their parts of the maps.
+    Only attention looks at the whole image, and it works on coarse features, which fit into memory; all other layers
+    see at most `tile_margin` pixels far. So the coarse features are collected tile by tile, the attention maps are
+    computed once from all of them, and each tile is fused with its part of the maps.
     """
 
     size_multiple: int  # pixels; also the factor between the image and its coarse features
-    tile_margin: int  # pixels, a multiple of `size_multiple`: beyond that, a tile's surroundings change nothing in it
+    tile_margin: int  # pixels, a multiple of `size_multiple`: what lies farther away has no influence on a tile
 
     def coarse_features(self, ir: Tensor, vi: Tensor) -> Tensor:
-        """float B1HW each, sides multiples of `size_multiple` -> float B x H/multiple x W/multiple x C."""
+        """Images float B1HW, sides multiples of `size_multiple` -> features float B x H/multiple x W/multiple x C."""
 
     def attention_maps(self, coarse: Tensor) -> Tensor:
-        """Coarse features of a whole image -> maps of the same height and width, with channels of their own, last."""
+        """Coarse features of a whole image BxHxWxC -> maps BxHxWxC', with as many channels as the network needs."""
 
     def fuse_with_maps(self, ir: Tensor, vi: Tensor, guidance: Tensor | None, maps: Tensor) -> Tensor:
-        """`FusionNetwork.fuse` with given maps, of the same part of the image."""
+        """`FusionNetwork.fuse` of a part of the image, with that part of the attention maps."""
 
 
 class PaddedBatch(NamedTuple):
     """The inputs of `FusionNetwork.forward`, checked and padded to sides that the network takes."""
 
     ir: Tensor  # float B1HW in [0, 1]
-    vi: Tensor  # the same
+    vi: Tensor  # float B1HW in [0, 1]
     guidance: Tensor | None  # float B4HW in [0, 1], see `relative_guidance`
     window: tuple[slice, slice]  # rows and columns that hold the images; the rest is padding
 
@@ -95,7 +95,7 @@ class PaddedBatch(NamedTuple):
 def padded_batch(
     ir: Tensor, vi: Tensor, ir_guidance: Tensor | None, vi_guidance: Tensor | None, multiple: int
 ) -> PaddedBatch:
-    """Check the arguments of `FusionNetwork.forward`, join the guidance and pad all to a multiple of so many pixels.
+    """Check the arguments of `FusionNetwork.forward`, join the guidance, and pad all sides to a multiple of `multiple`.
 
     Raises:
         ImageSizeError, ValueError: see `FusionNetwork.forward`.
@@ -109,9 +109,9 @@ def padded_batch(
             "leave it out or enlarge it"
         )
     expected = (batch, 2, height, width)
-    for argument, given in (("ir_guidance", ir_guidance), ("vi_guidance", vi_guidance)):
-        if given is not None and tuple(given.shape) != expected:
-            raise ValueError(f"{argument} {tuple(given.shape)} must be {expected}, two channels for each image")
+    for argument, channels in (("ir_guidance", ir_guidance), ("vi_guidance", vi_guidance)):
+        if channels is not None and tuple(channels.shape) != expected:
+            raise ValueError(f"{argument} {tuple(channels.shape)} must be {expected}, two channels for each image")
     guidance = relative_guidance(ir_guidance, vi_guidance)
     padded_ir, (top, left) = pad_to_multiple(ir, multiple)
     padded_vi, _ = pad_to_multiple(vi, multiple)
@@ -121,7 +121,7 @@ def padded_batch(
 
 
 def count_parameters(network: nn.Module) -> int:
-    """How many numbers training can change."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
@@ -133,7 +133,7 @@ def require_at_least(minimum: float, **values: float) -> None:
 
 
 def require_multiple(divisor: int, divisor_name: str, **values: int) -> None:
-    """Check that widths can be shared out, among heads for example. Raises UsageError that names both options."""
+    """Check that widths can be divided, for example among heads. Raises UsageError that names both options."""
     for option, value in values.items():
         if value < divisor or value % divisor:
             raise UsageError(f"network option {option}={value}; use a multiple of {divisor_name}={divisor}")

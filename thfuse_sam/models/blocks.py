@@ -10,7 +10,7 @@ from torch.nn import functional as F
 def pad_to_multiple(image: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
     """Pad both sides, split evenly, up to the next multiple.
 
-    Mirrors the content where there is enough of it to mirror, and repeats the border where there is not.
+    The padding mirrors the image, or repeats its border pixels if the image is too small to be mirrored so far.
 
     Args:
         image: BCHW.
@@ -30,6 +30,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> tuple[Tensor, tuple[int, in
 
 
 class _ClampKeepingGradients(torch.autograd.Function):
+    """See `clamp_keeping_gradients`."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         ctx.save_for_backward(values)
@@ -108,7 +110,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """A kind of attention and an MLP of twice the width, each behind a layer norm and a skip (pre-norm)."""
+    """The given attention, then an MLP of twice the width, each after a layer norm and with a skip (pre-norm)."""
 
     def __init__(self, dim: int, attention: nn.Module):
         super().__init__()
@@ -126,7 +128,7 @@ class TransformerBlock(nn.Module):
 class TransformerEncoder(nn.Module):
     """`depth` transformer blocks and a last layer norm.
 
-    There is no position encoding: the convolutions before it see positions.
+    There is no position encoding: positions enter only as far as the convolutions before it encode them.
     """
 
     def __init__(self, dim: int, depth: int, heads: int):
@@ -144,7 +146,8 @@ class TransformerEncoder(nn.Module):
 class PooledSpatialAttention(nn.Module):
     """Every pixel attends to a pooled grid of the same features, so that the cost grows linearly with the image.
 
-    The spatial reduction of Wang et al., "Pyramid Vision Transformer", 2021, with a bound on the grid and not a ratio.
+    The spatial reduction of Wang et al., "Pyramid Vision Transformer", 2021, but to a grid of limited size and not by a
+    fixed ratio.
 
     Args:
         dim: channels, a multiple of `heads`.
@@ -174,7 +177,7 @@ class PooledSpatialAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention among channels: how alike two channels are over the whole image decides how they mix.
+    """Attention among channels: the more similar two channels are over the whole image, the more they are mixed.
 
     The transposed attention of Zamir et al., "Restormer", 2022. Its matrix is channels x channels whatever the image's
     size, and queries and keys have unit length, so that small training crops and large images are on one scale.

@@ -1,7 +1,7 @@
 """The SAM guidance branch: segment masks become gates on a network's features.
 
-A gate multiplies features by 1 + g. Where the masks say nothing, g is exactly 0 and the features stay bit for bit what
-they were: the smallest value of each guidance channel is subtracted first, and every step after that maps 0 to 0
+A gate multiplies features by 1 + g. Without information from masks, g is exactly 0 and the features stay bit for bit
+what they were: the smallest value of each guidance channel is subtracted first, and every step after that maps 0 to 0
 (convolutions without bias, leaky ReLU, pooling, tanh). A placeholder of any constant therefore is no guidance at all,
 and each image of a batch is treated by itself.
 """
@@ -19,15 +19,15 @@ def relative_guidance(ir_guidance: Tensor | None, vi_guidance: Tensor | None) ->
     """Join both modalities' guidance and measure each channel from its own minimum.
 
     Args:
-        ir_guidance, vi_guidance: float B2HW in [0, 1], or None for "nothing known".
+        ir_guidance, vi_guidance: float B2HW in [0, 1]; None without masks.
 
     Returns:
         float B4HW in [0, 1] (infrared first), zero in every channel that is constant; None where both are None.
     """
-    given = ir_guidance if ir_guidance is not None else vi_guidance
-    if given is None:
+    present = ir_guidance if ir_guidance is not None else vi_guidance
+    if present is None:
         return None
-    parts = [torch.zeros_like(given) if part is None else part for part in (ir_guidance, vi_guidance)]
+    parts = [torch.zeros_like(present) if part is None else part for part in (ir_guidance, vi_guidance)]
     joined = torch.cat(parts, dim=1)
     return joined - joined.amin(dim=(2, 3), keepdim=True)
 
@@ -46,8 +46,8 @@ class GuidanceBranch(nn.Module):
         self.mix = nn.ModuleList(nn.Conv2d(hidden, hidden, kernel_size=3, padding=1, bias=False) for _ in channels[1:])
         self.gates = nn.ModuleList(nn.Conv2d(hidden, width, kernel_size=1, bias=False) for width in channels)
         for weight in self.gates.parameters():
-            # Gates start near 1, so that training begins with the unguided network, and not at 1 exactly, so that every
-            # layer of the branch learns from the first step on.
+            # Near 0, so that training begins nearly with the unguided network, but not exactly 0, so that every layer
+            # of the branch learns from the first step on.
             nn.init.normal_(weight, std=0.02)
 
     def forward(self, guidance: Tensor) -> list[Tensor]:

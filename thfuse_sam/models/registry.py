@@ -20,7 +20,7 @@ def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
 
     Args:
         name: a key of NETWORKS.
-        options: keywords of that network; `network.options` of another one rebuilds it.
+        options: keyword arguments of that network. The `options` of an existing network build another one like it.
 
     Raises:
         UsageError: unknown name, unknown option or a value that cannot work.

@@ -86,9 +86,9 @@ class ChannelTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """BCHW -> BCHW, sides are multiples of CHANNEL_PATCH."""
-        patches = _patches(x, CHANNEL_PATCH)
+        patches = _split_patches(x, CHANNEL_PATCH)
         tokens = patches.reshape(-1, x.shape[1], CHANNEL_PATCH**2)
-        return _image_of(self.unembed(self.encoder(self.embed(tokens))).reshape(patches.shape))
+        return _join_patches(self.unembed(self.encoder(self.embed(tokens))).reshape(patches.shape))
 
 
 class SpatialTransformer(nn.Module):
@@ -102,10 +102,10 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """BCHW -> B1HW, one map for all channels; sides are multiples of SPATIAL_PATCH."""
-        patches = _patches(x, SPATIAL_PATCH).permute(0, 1, 2, 4, 5, 3)  # channels last
+        patches = _split_patches(x, SPATIAL_PATCH).permute(0, 1, 2, 4, 5, 3)  # channels last
         batch, rows, columns = patches.shape[:3]
         maps = self.unembed(self.encoder(self.embed(patches.reshape(batch, rows * columns, -1))))
-        return _image_of(maps.reshape(batch, rows, columns, 1, SPATIAL_PATCH, SPATIAL_PATCH))
+        return _join_patches(maps.reshape(batch, rows, columns, 1, SPATIAL_PATCH, SPATIAL_PATCH))
 
 
 class THFuse(FusionNetwork):
@@ -175,16 +175,17 @@ class THFuse(FusionNetwork):
 
 
 def _upsample(x: Tensor, factor: int) -> Tensor:
+    """BCHW enlarged by a whole factor, bilinear with aligned corners as in the authors' source."""
     return upsample(x, factor, align_corners=True)
 
 
-def _patches(x: Tensor, size: int) -> Tensor:
+def _split_patches(x: Tensor, size: int) -> Tensor:
     """BCHW, sides multiples of `size` -> B x rows x columns x C x size x size."""
     batch, channels, height, width = x.shape
     return x.reshape(batch, channels, height // size, size, width // size, size).permute(0, 2, 4, 1, 3, 5)
 
 
-def _image_of(patches: Tensor) -> Tensor:
-    """The inverse of `_patches`."""
+def _join_patches(patches: Tensor) -> Tensor:
+    """The inverse of `_split_patches`."""
     batch, rows, columns, channels, size, _ = patches.shape
     return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * size, columns * size)

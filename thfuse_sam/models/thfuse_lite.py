@@ -7,10 +7,10 @@
              -> at 1/8 a residual on the brighter source, at each finer scale weights of both sources' details
              -> fused image, put together as a Laplacian pyramid
 
-What differs from `thfuse` and why: the network does not paint details but says how much of each source's details to
-take, so that they stay sharp and even an untrained network fuses; attention has a bounded number of keys, so that its
-cost grows linearly with the image; maps are limited to (0, 2), and there is no batch norm, so that the result for an
-image depends on no other image.
+What differs from `thfuse` and why: the network does not paint details but decides how much of each source's details
+to take, so that they stay sharp and even an untrained network fuses. Attention has a bounded number of keys, so that
+its cost grows linearly with the image. Maps are limited to (0, 2), and there is no batch norm, so that the result for
+an image depends on no other image.
 """
 
 from itertools import pairwise
@@ -24,10 +24,10 @@ from thfuse_sam.models.blocks import ChannelAttention, PooledSpatialAttention, T
 from thfuse_sam.models.guidance import GuidanceBranch, gated
 
 COARSEST = 8  # the attention maps are this many times smaller than the image
-SLOPE = 0.1  # of leaky ReLU below zero
-KEY_GRID = 16  # a side of the grid of keys in spatial attention: at most 256 keys
+SLOPE = 0.1  # slope of the leaky ReLU below zero
+KEY_GRID = 16  # longest side of the grid of keys in spatial attention, so at most 256 keys
 ACTIVITY_WINDOW = 7  # pixels, side of the window in which a source's activity, its mean |detail|, is measured
-ACTIVITY_EPS = 0.004  # of the intensity range: details well below it count as equally active
+ACTIVITY_EPS = 0.004  # intensity; two sources whose details are well below it count as equally active
 ACTIVE_SOURCE_LOGIT = 4.5  # how decidedly the more active source is taken before training
 
 
@@ -59,10 +59,11 @@ class LiteDenseBranch(nn.Module):
 
 
 class DetailMix(nn.Module):
-    """Mixes the details of both sources at one scale: how much of the mixture is infrared, and how strong it is.
+    """Mixes the details of both sources at one scale.
 
-    Both depend on features and on which source is more active around a pixel. Before training the more active source
-    is taken, as in Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
+    How much of the mixture is infrared, and how strong it is, depends on the features and on which source is more
+    active around a pixel. Before training the more active source is taken, as in Burt and Adelson, "The Laplacian
+    Pyramid as a Compact Image Code", 1983.
     """
 
     def __init__(self, channels: int):
@@ -78,7 +79,7 @@ class DetailMix(nn.Module):
         window = ACTIVITY_WINDOW
         activity = F.avg_pool2d(details.abs(), window, stride=1, padding=window // 2, count_include_pad=False)
         balance = (activity[:, :1] - activity[:, 1:]) / (activity.sum(1, keepdim=True) + ACTIVITY_EPS)
-        # Only layers run in half precision: what is computed from the sources' own values stays in single precision.
+        # Only layers may run in half precision; what is computed from the sources' own values is in single precision.
         ir_weight, strength = self.weigh(torch.cat([features, balance], dim=1)).to(details.dtype).chunk(2, dim=1)
         mixed = torch.lerp(details[:, 1:], details[:, :1], torch.sigmoid(ir_weight))
         return mixed * (2 * torch.sigmoid(strength))
@@ -161,7 +162,7 @@ class THFuseLite(FusionNetwork):
         return self._reconstruct(ir, vi, guidance, self._features(ir, vi)[0], maps)
 
     def _features(self, ir: Tensor, vi: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Features at 1, 1/2, 1/4, 1/8 of the size (BCHW each), and those that attention sees (BHWC at 1/8)."""
+        """Features at 1, 1/2, 1/4, 1/8 of the size (BCHW each), and the input of the attention (BHWC at 1/8)."""
         # Thin layers on large images are a third faster on a CPU with the channels innermost.
         x = self.stem(torch.cat([vi, ir], dim=1).contiguous(memory_format=torch.channels_last))
         strided = self.strided_branch(x)
@@ -174,6 +175,7 @@ class THFuseLite(FusionNetwork):
     def _reconstruct(
         self, ir: Tensor, vi: Tensor, guidance: Tensor | None, features: list[Tensor], maps: Tensor
     ) -> Tensor:
+        """The fused image B1HW from the features of `_features` and the attention maps (BHWC at 1/8 of the size)."""
         weights = list(maps.permute(0, 3, 1, 2).split(self.map_channels, dim=1))
         for scale in (0, 1, 2):
             weights[scale] = upsample(weights[scale], COARSEST // 2**scale)
@@ -191,7 +193,7 @@ class THFuseLite(FusionNetwork):
 
 
 def _laplacian_pyramid(images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Laplacian pyramid of BCHW images: the details at 1, 1/2 and 1/4 of their size, and what is left at 1/8."""
+    """Laplacian pyramid of BCHW images: the details at 1, 1/2 and 1/4 of their size, and the images at 1/8."""
     details: list[Tensor] = []
     while len(details) < 3:
         halved = F.avg_pool2d(images, 2)

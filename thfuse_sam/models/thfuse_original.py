@@ -11,7 +11,7 @@ from thfuse_sam.models.thfuse import THFuse
 
 ORIGINAL_PIXEL_RANGE = 255.0  # the authors train and test on 0-255 values
 
-# Names in the authors' state dict -> names here; the parts of a name that are not listed are equal.
+# Beginning of a name in the authors' state dict -> its beginning in the state dict of `thfuse`. The rest is equal.
 ORIGINAL_NAMES = {
     "conv_in1.": "mix.",
     "conv_in.": "stem.",
@@ -39,9 +39,9 @@ ORIGINAL_NAMES = {
 def thfuse_from_original(state_dict: Mapping[str, Tensor]) -> FusionNetwork:
     """Build `thfuse` from a state dict of the authors' `Fusenet`.
 
-    Names and sizes were taken from the authors' source; no file of trained weights was at hand to try. The sizes of
-    the transformers are read from the weights, with the published four heads. The guidance branch, which the original
-    lacks, starts untrained.
+    Names and sizes come from the authors' source code; it was never tried on a file of their trained weights. The sizes
+    of the transformers are read from the weights; the number of heads is the published four. The guidance branch, which
+    the original lacks, starts untrained.
 
     Raises:
         CheckpointError: names are missing or unknown, or sizes do not fit.
@@ -67,13 +67,14 @@ def thfuse_from_original(state_dict: Mapping[str, Tensor]) -> FusionNetwork:
 
 
 def is_original_thfuse(content: object) -> bool:
-    """Whether a file's content looks like a state dict of the authors' code (also of parts of it, or of more)."""
+    """Whether a file's content looks like a state dict of the authors' code, possibly incomplete or with more keys."""
     return isinstance(content, Mapping) and any(
         isinstance(key, str) and key.startswith(("ctrans3.", "strans3.", "conv_in1.")) for key in content
     )
 
 
 def _own_name(original: str) -> str:
+    """The name in `thfuse` of an entry in the authors' state dict."""
     for prefix, own in ORIGINAL_NAMES.items():
         if original.startswith(prefix):
             return own + original[len(prefix) :]
@@ -81,5 +82,6 @@ def _own_name(original: str) -> str:
 
 
 def _depth(weights: Mapping[str, Tensor], transformer: str) -> int:
+    """The number of blocks of a transformer."""
     prefix = f"{transformer}.encoder.blocks."
     return len({key[len(prefix) :].split(".")[0] for key in weights if key.startswith(prefix)})
