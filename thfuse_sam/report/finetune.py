@@ -25,7 +25,7 @@ from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.epoch_log import read_log
 
 SAMPLES = 6  # images
-LONGEST_SIDE = 640  # pixels, of a picture on the page
+LONGEST_SIDE = 640  # longest side of a picture on the page, pixels
 
 _TITLES = {
     "train/total": "loss, total",
