@@ -1,4 +1,4 @@
-"""The images of a mask precomputation, what is made of each, and how they are divided among job arrays."""
+"""The images of a mask precomputation, what is made of each, and how they are divided among the jobs of an array."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ class JobSettings:
     """What is made of each image besides its label map, and from what."""
 
     save_instances: bool = False  # the overlapping instance masks
-    save_embeddings: bool = False  # the image's embedding
-    embeddings: EmbeddingTree | None = None  # embeddings to use in place of the encoder, where there is one
+    save_embeddings: bool = False  # the embedding of the image
+    embeddings: EmbeddingTree | None = None  # used in place of the encoder for images that it has
 
 
 def list_jobs(images: Mapping[Modality, Mapping[str, Path]]) -> list[Job]:
-    """One job for every image, both modalities of a name next to each other: whole pairs are ready early."""
-    jobs = [Job(modality, name, path) for modality, found in images.items() for name, path in found.items()]
+    """One job for every image; both modalities of a name are neighbours, so that whole pairs are ready early."""
+    jobs = [Job(modality, name, path) for modality, paths in images.items() for name, path in paths.items()]
     return sorted(jobs, key=lambda job: (job.name, job.modality))
 
 
 def take_part(jobs: Sequence[Job], part: int, parts: int) -> list[Job]:
-    """Part number `part` (1 to `parts`) of `jobs`: every image in exactly one part, the images of a pair together.
+    """Part number `part` (1 to `parts`) of `jobs`: every image is in exactly one part, the images of a pair together.
 
-    The same images give the same parts on every machine. Neighbours go to different parts, so that a stretch of
-    large images does not make one part last longer than the others.
+    The same images give the same parts on every machine. Neighbours go to different parts, so that no part gets all
+    images of a large size and takes longer than the others.
     """
     names = sorted({job.name for job in jobs})
-    mine = set(names[part - 1 :: parts])
-    return [job for job in jobs if job.name in mine]
+    own_names = set(names[part - 1 :: parts])
+    return [job for job in jobs if job.name in own_names]

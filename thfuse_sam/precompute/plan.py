@@ -28,12 +28,12 @@ class Plan:
     signature: Signature
     source: dict[str, str]  # the folder of each modality of the run, for the manifest
     jobs: list[Job]  # every image of the run
-    todo: list[Job]  # those without a finished mask, or all of them to overwrite
+    todo: list[Job]  # those without a finished mask; all of them with `overwrite`
     options: JobSettings
     overwrite: bool  # remove what exists of `todo` before the first mask is made
-    replaces_all: bool  # nothing of what exists stays, so that other settings are fine
-    embedding_signature: Signature | None = None  # of the embeddings that are kept; None: none are
-    shard_size: int = SHARD_SIZE  # images
+    replaces_all: bool  # no existing mask stays, so the tree may get other settings
+    embedding_signature: Signature | None = None  # what kept embeddings depend on; None: no embeddings are kept
+    shard_size: int = SHARD_SIZE  # images in a full shard
 
     @property
     def finished(self) -> int:
@@ -55,18 +55,19 @@ def plan_precompute(
 ) -> Plan:
     """Decide what a run into the tree at `root` has to make; reads headers only and writes nothing.
 
-    A mask is finished when it is whole, has its image's size (looked at where the image was changed after the mask
-    was written) and everything that `options` asks for lies beside it.
+    A mask is finished if it is whole, has its image's size (checked only if the image was changed after the mask was
+    written) and everything that `options` asks for lies beside it.
 
     Args:
         image_dirs: the folder of each modality of the run, for the manifest.
-        overwrite: make every mask anew. Where that replaces the whole tree, other settings and other images are fine.
-        embedding_signature: what the embeddings depend on, with `options.save_embeddings`.
-        store: one file for each mask, or tar files; None: as the tree has it, one file each in a new one.
+        overwrite: make every mask again. If that replaces the whole tree, other settings and other images are allowed.
+        embedding_signature: what embeddings depend on; used with `options.save_embeddings`.
+        store: "npy" (one file for each mask) or "shards"; None: what the tree has, "npy" for a new tree.
+        shard_size: images in a full shard.
 
     Raises:
         ManifestError: the tree has masks of other settings, of unknown settings, or of other images of the same
-            names; or it is of the other kind of store.
+            names; or it has the other kind of store.
     """
     options = options or JobSettings()
     masks = open_masks(root)
@@ -95,7 +96,7 @@ def require_embeddings(
 ) -> None:
     """Refuse embeddings that another encoder made, or that were made from other images of the same names.
 
-    Raises ManifestError, also where there are no embeddings at `root`.
+    Raises ManifestError, also if there are no embeddings at `root`.
     """
     manifest = Manifest.load(root)
     require_same_signature(manifest, signature, f"the embeddings in {root} do not fit; make them with these settings")
@@ -114,10 +115,11 @@ def store_kind(root: Path, asked: StoreKind | None, has_masks: bool) -> StoreKin
 def _require_fitting_tree(
     plan: Plan, existing: Sequence[Job], others: int, image_dirs: Mapping[Modality, Path]
 ) -> None:
-    """Refuse a tree in which something stays that was made with other settings or from other images.
+    """Refuse a tree in which masks would stay that were made with other settings or from other images.
 
     Args:
-        existing: the images of this run that have a mask; `others` is the number of all other masks.
+        existing: the images of this run that have a mask.
+        others: the number of all other masks in the tree.
     """
     if plan.replaces_all:
         return
@@ -168,7 +170,7 @@ def _unfinished(plan: Plan, names: Mapping[Modality, Set[str]], masks: MaskStore
             return False
         try:
             shape, written = masks.shape_and_time(job.modality, job.name)
-            # Opening every image would take most of the time of a start on a large tree.
+            # Opening every image would take most of the time in which a run on a large tree starts.
             return _unchanged_since(job.image, written) or shape == image_size(job.image)
         except (ImageReadError, MaskReadError):
             return False
@@ -177,9 +179,10 @@ def _unfinished(plan: Plan, names: Mapping[Modality, Set[str]], masks: MaskStore
 
 
 def _unchanged_since(image: Path, time_ns: int) -> bool:
+    """Whether an image was last changed before `time_ns` (nanoseconds)."""
     try:
         status = os.stat(image)  # noqa: PTH116, asked for every image of a data set
     except OSError:
         return False
-    # The system sets the second time itself, also for a file that is copied or moved with its old times.
+    # The system sets ctime itself, also for a file that is copied or moved with its old times.
     return max(status.st_mtime_ns, status.st_ctime_ns) < time_ns

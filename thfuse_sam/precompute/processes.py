@@ -28,7 +28,7 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 # Images that a worker gets at once: on a GPU enough to read ahead, on a CPU so few that little is lost with a worker.
 _BLOCK_GPU = 16
 _BLOCK_CPU = 1
-_WATCH_SECONDS = 2.0
+_WATCH_SECONDS = 2.0  # between two checks whether the parent process still lives
 _IDLE_SECONDS = 300  # after which a process without work ends
 _DIED = "the process that worked on it died, twice; is there enough memory?"
 
@@ -37,7 +37,7 @@ _DIED = "the process that worked on it died, twice; is there enough memory?"
 class WorkerSettings:
     """What a worker process makes masks with. Everything in it can be pickled."""
 
-    make_generator: Callable[[str], AutomaticMaskGenerator]  # of a device: "cpu", "cuda:0", ...
+    make_generator: Callable[[str], AutomaticMaskGenerator]  # takes the name of a device: "cpu", "cuda:0", ...
     options: JobSettings
 
 
@@ -46,14 +46,14 @@ def block_size(device: str) -> int:
     return _BLOCK_CPU if device == "cpu" else _BLOCK_GPU
 
 
-def make_in_processes(jobs: Sequence[Job], spec: WorkerSettings, devices: Sequence[str]) -> Iterator[MaskResult]:
+def make_in_processes(jobs: Sequence[Job], settings: WorkerSettings, devices: Sequence[str]) -> Iterator[MaskResult]:
     """Make the masks of `jobs` in one process for each entry of `devices`; results come in no fixed order.
 
-    CPU processes divide the cores among themselves. Images that a dying worker may have had at hand are made again,
-    one at a time; one whose worker then dies again counts as failed.
+    CPU processes divide the cores among themselves. If a worker dies, the images that it may have worked on are made
+    again, one at a time; an image whose worker then dies again counts as failed.
 
     Raises:
-        WorkerError: workers die whatever they are given.
+        WorkerError: workers die whatever image they are given.
     """
     todo = list(jobs)
     claims = Path(tempfile.mkdtemp(prefix="thfuse-devices-"))
@@ -62,19 +62,19 @@ def make_in_processes(jobs: Sequence[Job], spec: WorkerSettings, devices: Sequen
             begun: list[Job] = []
             done: set[Job] = set()
             try:
-                for result in _side_by_side(_Pool(spec, tuple(devices), claims), todo, begun):
+                for result in _side_by_side(_Pool(settings, tuple(devices), claims), todo, begun):
                     done.add(result.job)
                     yield result
                 return
             except TerminatedWorkerError as error:
                 suspects = [job for job in begun if job not in done]
-                alone = list(_one_by_one(_Pool(spec, tuple(devices[:1]), claims), suspects))
-                if not done and all(result.reason == _DIED for result in alone):
+                retried = list(_one_by_one(_Pool(settings, tuple(devices[:1]), claims), suspects))
+                if not done and all(result.reason == _DIED for result in retried):
                     reason = " ".join(str(error).split())[:200]
                     raise WorkerError(
                         f"the worker processes die, whatever they work on ({reason}); use fewer processes"
                     ) from None
-                yield from alone
+                yield from retried
                 settled = done.union(suspects)
                 todo = [job for job in todo if job not in settled]
     finally:
@@ -85,20 +85,22 @@ def make_in_processes(jobs: Sequence[Job], spec: WorkerSettings, devices: Sequen
 class _Pool:
     """How to start worker processes, one for each device."""
 
-    spec: WorkerSettings
+    settings: WorkerSettings
     devices: tuple[str, ...]
     claims: Path  # a folder with a lock for each device that is taken
 
     @contextlib.contextmanager
     def start(self) -> Iterator[Callable[[Sequence[Job]], "Future[list[MaskResult]]"]]:
-        """Yields what gives a block of images to a process; in the end all of them are killed: they write nothing."""
+        """Yields a function that gives a block of images to a process. At the end all processes are killed, which is
+        safe because they write nothing.
+        """
         threads = max(1, joblib.cpu_count() // len(self.devices))
-        # joblib's executor itself: `joblib.Parallel` gives out more work without asking whether results are taken.
+        # joblib's executor itself, because `joblib.Parallel` gives out work faster than results are taken.
         executor = ProcessPoolExecutor(
             max_workers=len(self.devices), timeout=_IDLE_SECONDS, env={"OMP_NUM_THREADS": str(threads)}
         )
         try:
-            yield lambda block: executor.submit(_make_block, self.spec, self.devices, self.claims, threads, block)
+            yield lambda block: executor.submit(_make_block, self.settings, self.devices, self.claims, threads, block)
         finally:
             executor.shutdown(wait=True, kill_workers=True)
 
@@ -107,16 +109,16 @@ def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterato
     """The masks of `jobs`, in blocks that go to whichever process is free.
 
     Args:
-        begun: filled with the images that were given out, for when a process dies.
+        begun: filled with the images that were given to a process.
 
-    Raises TerminatedWorkerError where a process dies.
+    Raises TerminatedWorkerError if a process dies.
     """
     size = max(map(block_size, pool.devices))
     blocks = (jobs[first : first + size] for first in range(0, len(jobs), size))
     pending: set[Future[list[MaskResult]]] = set()
     with pool.start() as submit:
         while True:
-            # One block in work and one waiting for each process: results do not pile up where the disk is slow.
+            # For each process one block in work and one waiting, so that results do not pile up if the disk is slow.
             for block in itertools.islice(blocks, 2 * len(pool.devices) - len(pending)):
                 begun.extend(block)
                 pending.add(submit(block))
@@ -128,16 +130,16 @@ def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterato
 
 
 def _one_by_one(pool: _Pool, jobs: Sequence[Job]) -> Iterator[MaskResult]:
-    """The masks of `jobs`, each image alone in work; one whose process dies has failed."""
-    left = deque(jobs)
-    while left:
+    """The masks of `jobs`, one image at a time; an image whose process dies has failed."""
+    remaining = deque(jobs)
+    while remaining:
         try:
             with pool.start() as submit:
-                while left:
-                    yield from submit([left[0]]).result()
-                    left.popleft()
+                while remaining:
+                    yield from submit([remaining[0]]).result()
+                    remaining.popleft()
         except TerminatedWorkerError:
-            yield MaskResult(left.popleft(), None, reason=_DIED)
+            yield MaskResult(remaining.popleft(), None, reason=_DIED)
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,9 @@ _worker: _Worker | None = None
 
 
 def _make_block(
-    spec: WorkerSettings, devices: tuple[str, ...], claims: Path, threads: int, block: Sequence[Job]
+    settings: WorkerSettings, devices: tuple[str, ...], claims: Path, threads: int, block: Sequence[Job]
 ) -> list[MaskResult]:
-    """What a worker process does: one block of images after another, with one generator."""
+    """The masks of a block of images, made in a worker process. Its first block builds the generator for all."""
     global _worker
     if _worker is None:
         ignore_interrupts()
@@ -162,9 +164,9 @@ def _make_block(
         device, claim = _claim_device(devices, claims)
         if device == "cpu":
             torch.set_num_threads(threads)
-        _worker = _Worker(spec.make_generator(device), claim)
-    ahead = 0 if len(block) == 1 else 1
-    return [result.finish() for result in make_masks(block, _worker.generator, spec.options, ahead)]
+        _worker = _Worker(settings.make_generator(device), claim)
+    num_workers = 0 if len(block) == 1 else 1
+    return [result.finish() for result in make_masks(block, _worker.generator, settings.options, num_workers)]
 
 
 def _end_after(parent: int) -> None:
@@ -175,7 +177,7 @@ def _end_after(parent: int) -> None:
 
 
 def _claim_device(devices: tuple[str, ...], claims: Path) -> tuple[str, filelock.FileLock]:
-    """A device that no other process of this run has. The system frees that of a process that dies."""
+    """A device that no other process of this run has. The system releases the claim of a process that dies."""
     for _ in range(600):
         for number, device in enumerate(devices):
             lock = filelock.FileLock(claims / str(number), timeout=0, is_singleton=False)

@@ -1,8 +1,8 @@
 """Making masks on a Ray cluster: Ray Data with a pool of actors, one for each GPU (or CPU core where there is none).
 
-A process of its own talks to the cluster: Ray ends the process that has lost its head node, and the one that writes
-masks must outlive that. Images (and embeddings to use) are read where the actors run, so every machine of the cluster
-must see them under the same paths; masks are sent back and written by the process that was started.
+A process of its own (the driver) talks to the cluster: Ray ends a process that has lost the head node, and the process
+that writes masks must outlive that. Images (and embeddings to use) are read where the actors run, so every machine of
+the cluster must have them under the same paths; masks are sent back and written by the process that the user started.
 """
 
 import math
@@ -24,7 +24,7 @@ from thfuse_sam.precompute.processes import WorkerSettings, block_size
 from thfuse_sam.precompute.worker import MaskResult, make_masks
 
 _RETRIES = 3  # times that a block of images is given to another actor after its own has died
-_END_SECONDS = 15.0
+_END_SECONDS = 15.0  # that the driver gets to end what Ray has started
 _DIED = f"the worker that had it died {_RETRIES + 1} times; look at Ray's logs, is there enough memory?"
 _NO_RAY = "`engine` ray needs Ray, which is not installed; run: pip install 'th-fuse-sam[ray]'"
 
@@ -33,10 +33,10 @@ _NO_RAY = "`engine` ray needs Ray, which is not installed; run: pip install 'th-
 class RaySettings:
     """How to reach the cluster and how much of it to use."""
 
-    address: str | None = None  # of a running cluster, "auto": the one of this machine; None: start one here
+    address: str | None = None  # of a running cluster; "auto": this machine's; None: start a cluster here
     workers: int | None = None  # actors; None: one for each GPU, or core where there is no GPU
-    use_gpu: bool | None = None  # None: where the cluster has GPUs
-    cores: int | None = None  # of a cluster that is started here; None: this machine's
+    use_gpu: bool | None = None  # None: if the cluster has GPUs
+    cores: int | None = None  # of a cluster that is started here; None: all of this machine
     timeout_s: float = 60.0  # seconds without an answer after which the head node counts as lost
 
 
@@ -48,20 +48,23 @@ def require_ray() -> None:
         raise UsageError(_NO_RAY)
 
 
-def make_on_ray(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings) -> Iterator[MaskResult]:
+def make_on_ray(jobs: Sequence[Job], settings: WorkerSettings, cluster: RaySettings) -> Iterator[MaskResult]:
     """Make the masks of `jobs` on a Ray cluster; results come in no fixed order.
 
-    A worker that is killed costs its block of images, which another one makes again.
+    If a worker is killed, another one makes its block of images again.
 
     Raises:
-        WorkerError: the cluster cannot be reached, or is lost on the way; what was yielded before is right.
+        WorkerError: the cluster cannot be reached, or is lost during the run; results that were yielded before are
+            valid.
     """
     require_ray()
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     log_file = Path(tempfile.mkstemp(prefix="thfuse-ray-", suffix=".log")[1])
-    driver = context.Process(target=_drive, args=(list(jobs), spec, options, sending, str(log_file)), name="ray driver")
-    left = set(jobs)
+    driver = context.Process(
+        target=_drive, args=(list(jobs), settings, cluster, sending, str(log_file)), name="ray driver"
+    )
+    unanswered = set(jobs)
     driver.start()
     sending.close()
     try:
@@ -71,18 +74,18 @@ def make_on_ray(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings)
             except EOFError:
                 driver.join()
                 raise WorkerError(
-                    f"lost the Ray cluster {options.address or 'of this machine'} (its head node does not answer; "
+                    f"lost the Ray cluster {cluster.address or 'of this machine'} (its head node does not answer; "
                     f"log: {log_file}); start it again and repeat the command"
                 ) from None
             if message is None:
                 break
             if isinstance(message, ThFuseError):
                 raise message
-            left.discard(message.job)
+            unanswered.discard(message.job)
             yield message
         driver.join()
         log_file.unlink(missing_ok=True)
-        for job in sorted(left, key=str):
+        for job in sorted(unanswered, key=str):
             yield MaskResult(job, None, reason=_DIED)
     finally:
         receiving.close()
@@ -92,15 +95,15 @@ def make_on_ray(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings)
             driver.kill()
 
 
-def _drive(jobs: list[Job], spec: WorkerSettings, options: RaySettings, results: Connection, log_file: str) -> None:
+def _drive(jobs: list[Job], settings: WorkerSettings, cluster: RaySettings, results: Connection, log_file: str) -> None:
     """The process that talks to Ray: sends each `MaskResult`, then None; or the error that ended it."""
     ignore_interrupts()
-    # Ray writes to the streams from C++; the user gets one line from the process that waits.
+    # Ray writes to stdout and stderr from C++; the user gets one line from the process that waits.
     descriptor = os.open(log_file, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     try:
-        for result in _connect_and_make(jobs, spec, options):
+        for result in _connect_and_make(jobs, settings, cluster):
             results.send(result)
         results.send(None)
     except BrokenPipeError:  # whoever waited has gone
@@ -116,56 +119,56 @@ def _drive(jobs: list[Job], spec: WorkerSettings, options: RaySettings, results:
         results.close()
 
 
-def _connect_and_make(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings) -> Iterator[MaskResult]:
-    """The masks of `jobs`, on the cluster that `options` name or on one that is started here."""
-    # Read when Ray's core starts.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(math.ceil(options.timeout_s)))
+def _connect_and_make(jobs: Sequence[Job], settings: WorkerSettings, cluster: RaySettings) -> Iterator[MaskResult]:
+    """The masks of `jobs`, on the running cluster at `cluster.address` or on one that is started here."""
+    # Ray's core reads this variable when it starts.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(math.ceil(cluster.timeout_s)))
     import ray
 
     try:
-        # `include_dashboard` is for a cluster that is started here; a running one refuses it.
-        if options.address is None:
-            ray.init(num_cpus=options.cores, log_to_driver=False, include_dashboard=False)
+        # A running cluster refuses `include_dashboard`.
+        if cluster.address is None:
+            ray.init(num_cpus=cluster.cores, log_to_driver=False, include_dashboard=False)
         else:
-            ray.init(address=options.address, log_to_driver=False)
+            ray.init(address=cluster.address, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise WorkerError(
-            f"`ray_address` {options.address or '(none)'}: no Ray cluster answers ({reason}); "
+            f"`ray_address` {cluster.address or '(none)'}: no Ray cluster answers ({reason}); "
             "start one with `ray start --head`, or leave the option out"
         ) from None
     try:
-        yield from _make_with_actors(jobs, spec, options)
+        yield from _make_with_actors(jobs, settings, cluster)
     finally:
         ray.shutdown()
 
 
-def _make_with_actors(jobs: Sequence[Job], spec: WorkerSettings, options: RaySettings) -> Iterator[MaskResult]:
+def _make_with_actors(jobs: Sequence[Job], settings: WorkerSettings, cluster: RaySettings) -> Iterator[MaskResult]:
     """The masks of `jobs`, in blocks that Ray Data gives to a pool of actors."""
     import ray
     import ray.data
 
     resources = ray.cluster_resources()
     gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
-    use_gpu = gpus > 0 if options.use_gpu is None else options.use_gpu
+    use_gpu = gpus > 0 if cluster.use_gpu is None else cluster.use_gpu
     if use_gpu and gpus == 0:
         raise WorkerError("`device` cuda: the Ray cluster has no GPU; use `device` cpu or auto")
-    workers = options.workers or (gpus if use_gpu else cores)
+    workers = cluster.workers or (gpus if use_gpu else cores)
     size = block_size("cuda" if use_gpu else "cpu")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # A block whose workers die again and again must not cost the others.
+    # A block whose workers die again and again must not stop the others.
     context.max_errored_blocks = -1
     items = [{"modality": job.modality, "name": job.name, "image": str(job.image)} for job in jobs]
     blocks = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / size))
     rows = blocks.map_batches(
         _Actor,
-        fn_constructor_args=(spec, "cuda" if use_gpu else "cpu"),
+        fn_constructor_args=(settings, "cuda" if use_gpu else "cpu"),
         batch_size=size,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=1 if use_gpu else 0,
         num_cpus=1,
-        # Its own default is to try for ever, also with an image that no worker survives.
+        # By default Ray Data retries for ever, also with an image that no worker survives.
         ray_remote_args_fn=_retries,
     )
     for row in rows.iter_rows():
@@ -179,9 +182,9 @@ def _retries() -> dict[str, Any]:
 class _Actor:
     """Makes the masks of one block of images after another, with one generator."""
 
-    def __init__(self, spec: WorkerSettings, device: str) -> None:
-        self._options = spec.options
-        self._generator = spec.make_generator(device)
+    def __init__(self, settings: WorkerSettings, device: str) -> None:
+        self._options = settings.options
+        self._generator = settings.make_generator(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         rows = zip(batch["modality"], batch["name"], batch["image"], strict=True)

@@ -1,4 +1,4 @@
-"""From images to masks in one process: files are read ahead of the generator, painting is left to the writer."""
+"""From images to masks in one process. Images are read ahead of the generator; label maps are painted by the writer."""
 
 import contextlib
 import functools
@@ -32,9 +32,9 @@ class MaskResult:
     job: Job
     label_map: LabelMap | None  # None: failed
     segments: int = 0
-    instances: str | None = None  # content of the instance file
-    embedding: bytes | None = None  # content of the embedding's file
-    reason: str = ""  # of the failure, one line
+    instances: str | None = None  # content of the instance file; None: none is written
+    embedding: bytes | None = None  # content of the embedding's file; None: none is written
+    reason: str = ""  # why it failed, in one line
 
     def finish(self) -> "MaskResult":
         """This result: nothing is left to do."""
@@ -49,7 +49,7 @@ class PendingMask:
     shape: tuple[int, int]  # height, width
     segments: Sequence[Instance]
     save_instances: bool
-    embedding: ImageEmbedding | None  # to be kept
+    embedding: ImageEmbedding | None  # None: it is not kept
 
     def finish(self) -> MaskResult:
         """The label map and whatever else is to be written; an error becomes the reason of a failure."""
@@ -73,9 +73,8 @@ def make_masks(
 ) -> Iterator[Result]:
     """Make the masks of `jobs` in their order. The generator runs in the calling thread when a result is asked for.
 
-    An image that cannot be read or segmented gives a `MaskResult` with the reason: it must not cost the run. While one
-    is being segmented, `num_workers` threads read the next ones, at most as many images as there are threads; 0 reads
-    in line.
+    An image that cannot be read or segmented gives a `MaskResult` with the reason and does not stop the run. While one
+    image is segmented, `num_workers` threads read the next ones, one image each; with 0 the calling thread reads.
     """
     for job, read in _read_ahead(jobs, options, num_workers):
         result: Result
@@ -90,7 +89,7 @@ def make_masks(
 def _read_ahead(
     jobs: Sequence[Job], options: JobSettings, num_workers: int
 ) -> Iterator[tuple[Job, Callable[[], ImageArray | ImageEmbedding]]]:
-    """Each job with what gives its image, or raises the error of reading it."""
+    """Each job with a function that returns its image or embedding, or raises the error of reading it."""
     if num_workers == 0:
         yield from ((job, functools.partial(_read, job, options)) for job in jobs)
         return
@@ -110,7 +109,7 @@ def _read_ahead(
 def _read(job: Job, options: JobSettings) -> ImageArray | ImageEmbedding:
     """The image of `job`, or its embedding where one is to be used and fits."""
     if options.embeddings is not None:
-        # A missing or unfit one is made again, which gives the same masks.
+        # An embedding that is missing or does not fit is computed again, which gives the same masks.
         with contextlib.suppress(MaskReadError):
             embedding = options.embeddings.read(job.modality, job.name)
             if embedding.image_size == image_size(job.image):
@@ -121,13 +120,14 @@ def _read(job: Job, options: JobSettings) -> ImageArray | ImageEmbedding:
 def _segment(
     job: Job, image: ImageArray | ImageEmbedding, generator: AutomaticMaskGenerator, options: JobSettings
 ) -> PendingMask:
+    """The segments of one image, from its pixels or its embedding."""
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)
         shape = (image.shape[0], image.shape[1])
         return PendingMask(job, shape, generator.generate(image), options.save_instances, None)
     embedding = image if isinstance(image, ImageEmbedding) else generator.encode(image)
     if options.embeddings is not None:
-        # Rounded also where it has just been made: the masks must not depend on whether it was kept before.
+        # Rounded even if it has just been computed: masks must not depend on whether the embedding was kept before.
         embedding = embedding.rounded()
     segments = generator.generate_from(embedding)
     kept = embedding if options.save_embeddings else None
@@ -135,6 +135,7 @@ def _segment(
 
 
 def _failed(job: Job, error: Exception) -> MaskResult:
+    """The result of an image that could not be read or segmented."""
     if is_out_of_memory(error):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the next image may fit

@@ -27,17 +27,17 @@ from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.plan import Plan, store_kind
 from thfuse_sam.precompute.worker import MaskResult, PendingMask
 
-# Always images per second, also below one, where tqdm would turn the ratio round.
+# Always images per second; below one, tqdm itself would show seconds per image.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
 @dataclass
 class RunSummary:
-    """What a run did; filled while it goes on, so that it is right after an interruption too."""
+    """What a run did; updated during the run, so that it is right after an interruption too."""
 
     written: int = 0  # masks
-    empty: int = 0  # of those, masks without a segment
-    failures: dict[Job, str] = field(default_factory=dict)  # reason, one line
+    empty: int = 0  # those written masks that have no segment
+    failures: dict[Job, str] = field(default_factory=dict)  # why an image has no mask, in one line
 
 
 def write_masks(
@@ -49,9 +49,9 @@ def write_masks(
     the run early (Ctrl-C, a full disk), masks that are written stay valid and the manifest says what there is.
 
     Args:
-        results: makes masks while it is iterated over.
-        summary: filled while the run goes on.
-        num_workers: threads that paint and write results, at most as many results at a time; 0 writes in line.
+        results: an iterator that makes masks when they are asked for.
+        summary: updated during the run.
+        num_workers: threads that paint and write, one result each; with 0 the calling thread writes.
 
     Raises:
         OutputError: the tree cannot be written; nothing partial is left behind.
@@ -70,7 +70,7 @@ def write_masks(
     except BaseException as error:
         if hasattr(results, "close"):
             results.close()
-        # What is made is kept if it can be; the first error is the one to report.
+        # Masks that are already made are kept if possible; only the first error is reported.
         with contextlib.suppress(OutputError):
             writer.finish(discard=isinstance(error, OutputError))
         if shards is not None:
@@ -85,7 +85,7 @@ def write_masks(
 
 
 class _ResultWriter:
-    """Writes results in threads, at most `num_workers` at a time, and counts them; 0 writes in line."""
+    """Writes results in `num_workers` threads (0: in the calling thread) and counts them."""
 
     def __init__(self, plan: Plan, masks: MaskTree | ShardWriter, summary: RunSummary, num_workers: int) -> None:
         self._masks = masks
@@ -109,13 +109,13 @@ class _ResultWriter:
             self._write(result)
             return
         self._waiting.append(self._threads.submit(self._write, result))
-        # Looked at before it is taken out, so that an interruption here forgets none.
+        # A result is removed after it is waited for, so that an interruption here forgets none.
         while len(self._waiting) > self._num_workers or (self._waiting and self._waiting[0].done()):
             self._waiting[0].result()
             self._waiting.popleft()
 
     def finish(self, discard: bool = False) -> None:
-        """Wait until everything is written; `discard` drops what nobody has begun to write. Raises OutputError."""
+        """Wait until everything is written; `discard` drops results that no thread has begun. Raises OutputError."""
         if discard:
             for future in self._waiting:
                 future.cancel()
@@ -141,7 +141,7 @@ class _ResultWriter:
         mask = result.finish()
         if mask.label_map is not None:
             modality, name = mask.job.modality, mask.job.name
-            # The label map last: where it exists, everything that was asked for does.
+            # The label map last: if it exists, so does everything else that was asked for.
             if mask.embedding is not None:
                 self._embeddings.write(modality, name, mask.embedding)
             self._masks.write(modality, name, mask.label_map, mask.instances)
@@ -163,7 +163,8 @@ def _begin(plan: Plan) -> None:
         store_kind(plan.root, plan.store, any(map(open_masks(plan.root).names, MODALITIES)))
         manifest = _current_manifest(plan, plan.root, plan.signature)
         if plan.overwrite:
-            # First, so that an interrupted run can go on as a plain one: what exists then is new.
+            # Before any mask is made, so that every mask that exists later is new and an interrupted run can be
+            # continued without `overwrite`.
             _remove(plan)
         manifest.save(plan.root)
         if plan.store == "shards":
@@ -174,9 +175,9 @@ def _begin(plan: Plan) -> None:
 
 
 def _current_manifest(plan: Plan, folder: Path, signature: Signature) -> Manifest:
-    """The manifest in `folder`, of masks or embeddings, with the run's source; a new one where nothing stays.
+    """The manifest in `folder`, of masks or embeddings, with the run's source; a new one if no existing mask stays.
 
-    Raises ManifestError: another process may have made the tree its own after this run was planned.
+    Raises ManifestError if another process has begun to fill the tree with other settings after this run was planned.
     """
     manifest = None if plan.replaces_all else Manifest.find(folder)
     if manifest is None:
@@ -186,7 +187,7 @@ def _current_manifest(plan: Plan, folder: Path, signature: Signature) -> Manifes
 
 
 def _remove(plan: Plan) -> None:
-    """Remove what exists of the images to do, and all shards: a plan overwrites those as a whole only."""
+    """Remove the files of the images to do, and all shards: a plan overwrites shards only as a whole."""
     masks, embeddings = MaskTree(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
     for job in plan.todo:
         masks.remove(job.modality, job.name)
@@ -217,7 +218,7 @@ def save_manifest(plan: Plan, summary: RunSummary) -> None:
 
 
 def _still_failed(entry: Mapping[str, str], store: MaskStore, failed_now: set[tuple[Modality, str]]) -> bool:
-    """Whether a failure in the manifest stands after a run in which `failed_now` have failed."""
+    """Whether a failure in the manifest is still one after a run in which `failed_now` have failed."""
     name = entry.get("name", "")
     return any(
         modality == entry.get("modality") and (modality, name) not in failed_now and not store.has(modality, name)
