@@ -1,4 +1,4 @@
-"""Image embeddings on disk, so that a frozen image encoder sees every image once and not once an epoch.
+"""Image embeddings on disk, so that a frozen image encoder runs once per image and not once per image and epoch.
 
 An embedding is stored in half precision (2 MiB for SAM's 256x64x64). Its file is named after the image's pixels, and
 the folder after the encoder's weights, preprocessing and precision: a changed image, another checkpoint or another
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def encoder_signature(sam: Sam, precision: str = "fp32") -> str:
-    """A digest of what an embedding depends on besides the image, as 32 hexadecimal digits.
+    """A digest (32 hexadecimal digits) of the encoder's weights, the preprocessing and the precision.
 
-    These are the encoder's weights, the preprocessing and the precision.
+    An embedding depends on nothing else but the image.
     """
     digest = hashlib.sha256()
     preprocessing = {
@@ -53,11 +53,11 @@ def encoder_signature(sam: Sam, precision: str = "fp32") -> str:
 
 
 class EmbeddingCache:
-    """Embeddings of one image encoder, below `root`/`signature`. Safe in processes that share a folder."""
+    """Embeddings of one image encoder, below `root`/`signature`. Several processes may share the folder."""
 
     def __init__(self, root: Path, signature: str) -> None:
         self.folder = root / signature
-        self._full = False  # whether the disk is: nothing more can be written
+        self._full = False  # whether the disk is full, so that nothing more is written
 
     @staticmethod
     def key(image: npt.NDArray[np.uint8]) -> str:
@@ -67,7 +67,7 @@ class EmbeddingCache:
         return digest.hexdigest()[:40]
 
     def load(self, key: str) -> Tensor | None:
-        """The embedding (float16 CxExE) of `key`; None where there is none, or only a damaged one."""
+        """The embedding (float16 CxExE) of `key`; None if there is none or it is damaged."""
         path = self._path(key)
         try:
             with delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:

@@ -25,12 +25,12 @@ from thfuse_sam.metrics.segmentation import (
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import encode, predict
 
-# The prompts that a result is given for: the interior point, and the jittered box, equal in every evaluation.
+# Kinds of prompts for which results are given: an interior point, and a jittered box; equal in every evaluation.
 KINDS: Mapping[str, PromptMix] = {"point": PromptMix(point=1.0), "box": PromptMix(box=1.0)}
 ESTIMATE = "estimated_iou"  # the mean of the model's own estimates: neither better nor worse when high
 TITLES = {"iou": "IoU", "dice": "Dice", "boundary_iou": "boundary IoU", "AP": "AP", "AP50": "AP50", "AP75": "AP75"}
 
-# Kind of prompt -> figure -> value, the higher the better; and "objects" and ESTIMATE.
+# Kind of prompt -> figure -> value. The higher the better, but for "objects" (their number) and ESTIMATE.
 Results = dict[str, dict[str, float]]
 Mask = npt.NDArray[np.bool_]  # HxW
 
@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class _ObjectScores:
-    """How good one object's mask is. A plain value, because processes send these to each other."""
+    """How good one object's mask is. It can be pickled, because processes send these to each other."""
 
     kind: str
     iou: float
     dice: float
     boundary_iou: float
-    estimated_iou: float  # the model's own
-    scored: ScoredMask | None
+    estimated_iou: float  # the model's own estimate
+    scored: ScoredMask | None  # for COCO's AP; None where that is not computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +74,12 @@ def evaluate_sam(
     Args:
         sam: in eval mode; its mode is left as it is.
         n_objects: objects that the decoder takes at once; no influence on the result.
-        seed: of the boxes' jitter.
-        cache: of the model's embeddings; None computes each.
-        full: boundary IoU and COCO AP too, which take longer than the model where objects are many, and ESTIMATE.
-        rank, world_size: this process and how many share the work; each gets all of the result.
+        seed: of the jitter of the boxes.
+        cache: keeps the model's embeddings; None: each is computed.
+        full: compute ESTIMATE, boundary IoU and COCO AP too; the last two take longer than the model if there are many
+            objects.
+        rank, world_size: number of this process (0, 1, ...), and number of processes that share the work; each
+            process gets the whole result.
     """
     dataset.set_epoch(0)
     scores: list[_ObjectScores] = []
@@ -90,9 +92,9 @@ def evaluate_sam(
             for mask, truth, estimate in zip(objects.masks, truths, objects.scores, strict=True)
         ]
     if world_size > 1:
-        of_processes: list[list[_ObjectScores]] = [[] for _ in range(world_size)]
-        torch.distributed.all_gather_object(of_processes, scores)
-        scores = [score for part in of_processes for score in part]
+        scores_by_rank: list[list[_ObjectScores]] = [[] for _ in range(world_size)]
+        torch.distributed.all_gather_object(scores_by_rank, scores)
+        scores = [score for part in scores_by_rank for score in part]
     return {kind: _mean_scores([score for score in scores if score.kind == kind], full) for kind in KINDS}
 
 
@@ -102,10 +104,10 @@ def mean_iou(results: Results) -> float:
 
 
 def fitting_threshold(threshold: float, zero_shot: Results, fine_tuned: Results) -> float:
-    """A `pred_iou_thresh` for the tuned model where `threshold` fits the model before.
+    """The `pred_iou_thresh` for the tuned model that corresponds to `threshold` for the model before tuning.
 
-    Tuning moves the model's estimates of its masks' IoU: it sees labelled objects alone, in each of which some mask is
-    right. The threshold of the automatic mask generator has to move as far, by the mean over prompts by point.
+    Tuning shifts the model's estimates of its masks' IoU, because it sees labelled objects alone, each of which has a
+    right mask. The threshold of the automatic mask generator is shifted by as much: the mean over point prompts.
     """
     shift = fine_tuned["point"][ESTIMATE] - zero_shot["point"][ESTIMATE]
     return min(max(threshold + shift, 0.0), 0.99)
@@ -140,7 +142,7 @@ def predict_objects(
     seed: int = 0,
     cache: EmbeddingCache | None = None,
 ) -> tuple[SegmentationSample, dict[str, PredictedObjects]]:
-    """A sample, and what `sam` makes of its objects for each of KINDS. Arguments as in `evaluate_sam`."""
+    """A sample, and the masks that `sam` predicts of its objects, for each of KINDS. Arguments as in `evaluate_sam`."""
     sample = dataset[index]
     ids = sample.object_ids
     frame = Frame.of(sample.shape, sam.image_encoder.img_size)

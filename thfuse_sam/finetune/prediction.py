@@ -1,4 +1,4 @@
-"""Masks of single images by a Segment Anything model: of given prompts, or of everything in the image."""
+"""Masks of single images by a Segment Anything model: one for each given prompt, or all segments of the image."""
 
 import dataclasses
 import json
@@ -98,12 +98,13 @@ class PredictionWriter:
                 self._annotations.add_object(item.mask, "object", score=item.score)
 
     def close(self) -> None:
-        """Write what belongs to all images. Raises OutputError."""
+        """Write the file that describes all images. Raises OutputError."""
         if "coco" in self.formats:
             write_text(self.folder / "annotations.json", json.dumps(self._annotations.content()) + "\n")
 
 
 def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
+    """Raise UsageError for a prompt that lies outside an image of (height, width) `shape`."""
     height, width = shape
     for x, y in () if prompt.points is None else prompt.points:
         if not (0 <= x <= width and 0 <= y <= height):

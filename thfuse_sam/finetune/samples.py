@@ -1,4 +1,7 @@
-"""Training samples of a prompted model: an image or its embedding, prompts of some of its objects, their targets."""
+"""Training samples of a prompted model: an image or its embedding, prompts for some of its objects, and their targets.
+
+Shapes: C channels; E image tokens and L mask logits along each side of the encoder's input (see `sam.geometry`).
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,16 +27,16 @@ class TrainingSample:
 
     name: str
     image: Tensor | None  # uint8 3xhxw, resized; None where the embedding is known
-    embedding: Tensor | None  # float16 CxExE; None where it has to be computed
-    key: str | None  # of the embedding in the cache; None: not to be kept
+    embedding: Tensor | None  # float16 CxExE; None if it has to be computed
+    key: str | None  # names the embedding in the cache; None: it is not kept there
     targets: Tensor  # float32 NxLxL in [0, 1]
     valid: Tensor  # float32 LxL, 0 on padding
     groups: list[tuple[Tensor, PromptTensors]]  # objects (int64 indices) with prompts of one kind
-    seed: tuple[int, ...]  # of what is drawn while the model runs
+    seed: tuple[int, ...]  # of the random choices that are made while the model runs
 
 
 class PromptedSamples:
-    """Yields `TrainingSample`s; each is a function of (seed, epoch, index)."""
+    """Makes `TrainingSample`s; each depends only on (seed, epoch, index)."""
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class PromptedSamples:
     ) -> None:
         """`img_size`: side of the encoder's input in pixels.
 
-        `n_objects`: most objects of an image in one step; of more, some are drawn by chance in every epoch.
+        `n_objects`: most objects of an image in one step; if it has more, some are drawn at random in every epoch.
         `flip`: probability, in [0, 1], that an image is mirrored left to right; above 0 no embedding is kept.
         """
         self.dataset, self.img_size, self.mix = dataset, img_size, mix
@@ -94,15 +97,15 @@ def object_masks(sample: SegmentationSample, object_ids: Sequence[int]) -> npt.N
 
 
 def find_embedding(sample: SegmentationSample, cache: EmbeddingCache | None) -> tuple[Tensor | None, str | None]:
-    """The embedding of a sample, where the cache has it, and the key to keep it under; None: not worth keeping."""
-    if cache is None or sample.source is None:  # an image that chance composed is never met again
+    """The embedding of a sample (None: not in the cache), and the key to keep it under (None: it is not kept)."""
+    if cache is None or sample.source is None:  # an image that was composed at random is never met again
         return None, None
     key = cache.key(sample.image)
     return cache.load(key), key
 
 
 def group_prompts(prompts: Sequence[ObjectPrompt], frame: Frame) -> list[tuple[Tensor, PromptTensors]]:
-    """(indices, prompts) of the objects that have the same kind of prompt, as the model takes them."""
+    """Prompts by kind, as the model takes them: (int64 indices of the objects, their prompts) for each kind."""
     kinds: dict[tuple[int, bool, bool], list[int]] = {}
     for index, prompt in enumerate(prompts):
         kinds.setdefault(prompt.kind, []).append(index)
@@ -129,12 +132,12 @@ def prompt_tensors(prompts: Sequence[ObjectPrompt], frame: Frame) -> PromptTenso
 
 
 class SampleBatch:
-    """Samples of a batch, as they are: nothing that handles collections of tensors looks inside."""
+    """The samples of a batch. Not a list, so that code which converts collections of tensors leaves them alone."""
 
     def __init__(self, items: list[TrainingSample]) -> None:
         self.items = items
 
 
 def collate(samples: list[Any]) -> Batch:
-    """Samples of different sizes and numbers of objects stay apart; "name" is what the loop counts images by."""
+    """A batch of samples, not stacked: their sizes and numbers of objects differ. The loop counts images by "name"."""
     return {"name": [sample.name for sample in samples], "samples": SampleBatch(samples)}
