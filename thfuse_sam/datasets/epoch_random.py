@@ -5,11 +5,11 @@ import torch
 
 
 class EpochRandom:
-    """Random generators that a seed, an epoch and an index decide: not the worker process, nor the order of reading."""
+    """Random generators that depend on a seed, an epoch and an index, not on the process or the order of reading."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        # In shared memory, so that loader workers that live on into the next epoch see it change.
+        # In shared memory, so that loader workers that outlive an epoch see the change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
@@ -17,7 +17,7 @@ class EpochRandom:
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """`epoch`: 0, 1, ..."""
+        """Make the random choices of another epoch (0, 1, ...)."""
         self._epoch.fill_(epoch)
 
     def generator(self, *numbers: int) -> np.random.Generator:

@@ -34,9 +34,11 @@ class FusionSample(TypedDict):
     ir: Tensor  # float32 1xHxW in [0, 1]
     vi: Tensor  # float32 1xHxW in [0, 1], luma
     vi_rgb: Tensor  # float32 3xHxW in [0, 1], RGB
-    ir_guidance: Tensor  # float32 2xHxW in [0, 1]: union and edges of the segments; 0.5 where there is no mask
+    ir_guidance: (
+        Tensor  # float32 2xHxW in [0, 1]: union and outlines of the segments; 0.5 everywhere if the image has no mask
+    )
     vi_guidance: Tensor
-    ir_labels: Tensor  # int64 HxW, 0 is no segment; all 0 where there is no mask
+    ir_labels: Tensor  # int64 HxW; 0 outside all segments
     vi_labels: Tensor
     has_ir_mask: bool
     has_vi_mask: bool
@@ -46,9 +48,9 @@ class FusionSample(TypedDict):
 def fusion_sample(
     name: str, infrared: ImageArray, visible: ImageArray, ir_mask: _Array | None, vi_mask: _Array | None
 ) -> FusionSample:
-    """The sample of one pair, of an infrared (uint8 HxW) and a visible image (uint8 HxWx3, RGB).
+    """The sample of one pair: an infrared image (uint8 HxW) and a visible one (uint8 HxWx3, RGB).
 
-    The masks are HxW, as `masks.format` reads them; None becomes the placeholder.
+    The masks are HxW, as `masks.format` reads them; None: the image has no mask and gets the placeholder.
     """
     ir_guidance, ir_labels = _mask_inputs(ir_mask, infrared.shape)
     vi_guidance, vi_labels = _mask_inputs(vi_mask, infrared.shape)
@@ -67,7 +69,7 @@ def fusion_sample(
 
 
 def to_uint8(values: Tensor) -> ImageArray:
-    """Values in [0, 1], of any shape and on any device, as uint8 0..255 of the same shape; others are clipped."""
+    """Values in [0, 1], any shape, on any device -> uint8 0..255 of the same shape; values outside are clipped."""
     return values.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
 
 
@@ -75,14 +77,16 @@ class FusionDataset(Dataset[FusionSample]):
     """Infrared and visible images with their masks, cropped and turned together.
 
     Args:
-        pairs: what to read, in this order.
-        mask_source: hands out masks of whole images; None from it becomes the placeholder.
-        crop_size: side of the square crop in pixels; None keeps images whole. Smaller images are continued by
-            reflection. Without `augment` the crop is the middle one.
-        augment: random crop, flips and turns by right angles; whole images only by half a turn, to keep their shape.
-        seed: with the epoch and the index, decides every random choice: not the worker, nor the order of reading.
+        pairs: the pairs to read, in this order.
+        mask_source: hands out masks of whole images; an image for which it returns None gets the placeholder.
+        crop_size: side of the square crop in pixels; None keeps images whole. Smaller images are padded by reflection.
+            Without `augment` the crop is the middle one.
+        augment: random crop, and all eight orientations of a square; a whole image is only mirrored and turned by 0
+            or 180 degrees, to keep its shape.
+        seed: decides every random choice, together with the epoch and the index. Neither the worker process nor the
+            order of reading changes it.
 
-    Raises on reading a sample: ImageReadError; ImageSizeError where the two images differ in size.
+    Raises on reading a sample: ImageReadError; ImageSizeError if the two images differ in size.
     """
 
     def __init__(
@@ -115,20 +119,20 @@ class FusionDataset(Dataset[FusionSample]):
         shape = (infrared.shape[0], infrared.shape[1])
         ir_mask = self._masks.get("ir", pair.name, pair.ir, shape)
         vi_mask = self._masks.get("vi", pair.name, pair.vi, shape)
-        crop = _Geometry(shape, self._crop_size, self._random.generator(index) if self._augment else None)
+        transform = _CropAndTurn(shape, self._crop_size, self._random.generator(index) if self._augment else None)
         return fusion_sample(
             pair.name,
-            crop.apply(infrared),
-            crop.apply(visible),
-            # Masks are cropped before guidance is derived: it is less work, and only edges along the crop's border are
-            # lost.
-            None if ir_mask is None else crop.apply(ir_mask),
-            None if vi_mask is None else crop.apply(vi_mask),
+            transform.apply(infrared),
+            transform.apply(visible),
+            # Masks are cropped before guidance is derived: it is less work, and only outlines along the crop's border
+            # are lost.
+            None if ir_mask is None else transform.apply(ir_mask),
+            None if vi_mask is None else transform.apply(vi_mask),
         )
 
 
 class MixedPairs(Dataset[FusionSample]):
-    """Several data sets as one, each with its masks; a sample's name begins with its data set's.
+    """Several data sets as one, each with its masks; a sample's name begins with that of its data set.
 
     Args:
         parts: the data sets by name, in this order.
@@ -153,36 +157,42 @@ class MixedPairs(Dataset[FusionSample]):
 
 
 def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[str]]:
-    """Masks at `root` whose size is not their image's: pair name -> one line for each. Reads headers only.
+    """Masks at `root` whose size is not their image's: pair name -> one line for each mask. Reads headers only.
 
-    Masks that are missing, or not readable at all, are none of these: they become placeholders.
+    Masks that are missing or not readable are not reported, because these images get the placeholder.
     """
-    masks = open_masks(root)
+    store = open_masks(root)
     mismatches: dict[str, list[str]] = {}
     for pair in pairs:
         for modality, path in zip(MODALITIES, (pair.ir, pair.vi), strict=True):
-            if not masks.has(modality, pair.name):
+            if not store.has(modality, pair.name):
                 continue
             try:
-                mask, image = masks.shape_and_time(modality, pair.name)[0], image_size(path)
+                mask_size, size = store.shape_and_time(modality, pair.name)[0], image_size(path)
             except (MaskReadError, ImageReadError):
                 continue
-            if mask != image:
+            if mask_size != size:
                 mismatches.setdefault(pair.name, []).append(
-                    f"mask {masks.location(modality, pair.name)} is {size_text(mask)} and its image {path} "
-                    f"{size_text(image)} (width x height); delete the mask and run precompute_masks.py again"
+                    f"mask {store.location(modality, pair.name)} is {size_text(mask_size)} and its image {path} "
+                    f"{size_text(size)} (width x height); delete the mask and run precompute_masks.py again"
                 )
     return mismatches
 
 
 def count_missing_masks(pairs: Iterable[ImagePair], root: Path) -> int:
     """How many images of `pairs` have no mask at `root`."""
-    masks = open_masks(root)
-    return sum(not masks.has(modality, pair.name) for pair in pairs for modality in MODALITIES)
+    store = open_masks(root)
+    return sum(not store.has(modality, pair.name) for pair in pairs for modality in MODALITIES)
 
 
-class _Geometry:
-    """One choice of padding, crop, flip and turn, applied alike to everything of a sample."""
+class _CropAndTurn:
+    """One choice of padding, crop, mirroring and turn, applied alike to all arrays of a sample.
+
+    Args:
+        shape: height and width of the images.
+        crop_size: side of the square crop in pixels; None: no crop.
+        random: None: the middle crop, neither mirrored nor turned.
+    """
 
     def __init__(self, shape: tuple[int, int], crop_size: int | None, random: np.random.Generator | None) -> None:
         crop = (crop_size, crop_size) if crop_size is not None else shape
@@ -193,7 +203,7 @@ class _Geometry:
             self._quarter_turns, self._mirror = 0, False
         else:
             top, left = (int(random.integers(0, space + 1)) for space in room)
-            # A mirror image and four turns give all eight ways to lay a square; a whole image keeps its shape.
+            # Mirroring and four turns give all eight orientations of a square; a whole image keeps its shape.
             self._mirror = bool(random.integers(0, 2))
             self._quarter_turns = int(random.integers(0, 4))
             if crop_size is None:
@@ -201,7 +211,7 @@ class _Geometry:
         self._window = (slice(top, top + crop[0]), slice(left, left + crop[1]))
 
     def apply(self, array: _Array) -> _Array:
-        """HxW or HxWxC in, the chosen part of it out; contiguous."""
+        """HxW or HxWxC -> the chosen part of it, contiguous."""
         if any(after for _, after in self._padding):
             padding = self._padding + [(0, 0)] * (array.ndim - 2)
             array = np.pad(array, padding, mode="reflect")
@@ -212,7 +222,7 @@ class _Geometry:
 
 
 def _mask_inputs(mask: _Array | None, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Guidance (float32 2xHxW) and labels (int64 HxW) of a mask, or of the placeholder of (height, width) `shape`."""
+    """Guidance (float32 2xHxW) and labels (int64 HxW) of a mask; None: the placeholder, (height, width) `shape`."""
     if mask is None:
         height, width = shape
         return torch.from_numpy(placeholder_guidance((height, width))), torch.zeros((height, width), dtype=torch.int64)

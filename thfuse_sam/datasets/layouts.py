@@ -1,6 +1,6 @@
-"""Which folder of a data set holds the infrared and which the visible images, told by their names.
+"""Which folder of a data set holds the infrared and which the visible images, recognised by the folders' names.
 
-Accepted below one root, names compared without regard to case where no exact one is there::
+Accepted below one root (if no name fits exactly, upper and lower case count as equal)::
 
     root/ir/a/0001.png                      root/vi/a/0001.jpg               modality folder on top
     root/set00/V000/lwir/I00000.jpg         root/set00/V000/visible/...      modality folder further down
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from thfuse_sam.errors import PairError, first_of
 
-_LISTED = 8  # folders, at most, that a message names
+_MAX_LISTED = 8  # folders that a message names
 
 # Stands in a folder pattern for any number of folders.
 _ANY_FOLDERS = "**"
@@ -58,7 +58,7 @@ class ModalityFolders:
 def detect_folders(root: Path) -> ModalityFolders:
     """Find the two modality folders of the data set at `root`: directly below it, else up to four folders deeper.
 
-    Raises PairError where none is found, or where more than one layout fits.
+    Raises PairError if no layout fits, or more than one.
     """
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "no such folder"
@@ -66,7 +66,7 @@ def detect_folders(root: Path) -> ModalityFolders:
     matches = _matches(root) or _patterns(root)
     if not matches:
         names = _subfolders(root)
-        folders = f"the folders {first_of(names, _LISTED)}" if names else "no folders"
+        folders = f"the folders {first_of(names, _MAX_LISTED)}" if names else "no folders"
         raise PairError(
             f"`dataset_path` {root}: no infrared and visible folder; found {folders}; accepted are "
             f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir`"
@@ -88,14 +88,14 @@ def split_pattern(folder: Path) -> tuple[Path, str | None]:
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of `folder` in the order of their names, without hidden ones and what archives of macOS leave."""
+    """The entries of `folder` in the order of their names, without hidden ones and the `__MACOSX` of archives."""
     with os.scandir(folder) as entries:
         shown = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     return sorted(shown, key=lambda entry: entry.name)
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`; none where it may not be listed: it holds no data set of this user."""
+    """Names of the folders in `folder`; none if it may not be listed, as it then holds no data set of this user."""
     try:
         return [entry.name for entry in visible_entries(folder) if entry.is_dir()]
     except OSError:
@@ -112,7 +112,7 @@ def _matches(folder: Path) -> list[ModalityFolders]:
 def _patterns(root: Path) -> list[ModalityFolders]:
     """The layouts whose two folders lie together further down, as patterns `root/**/name`."""
     matches = (match for parent in _folders_below(root, _SEARCH_DEPTH) for match in _matches(parent))
-    # Patterns are matched without regard to case, so one of those that differ only by case is enough.
+    # Patterns match upper and lower case alike, so one of several that differ only by case is enough.
     unique = {
         (ir.casefold(), vi.casefold()): ModalityFolders(root / _ANY_FOLDERS / ir, root / _ANY_FOLDERS / vi)
         for ir, vi in sorted({(match.ir.name, match.vi.name) for match in matches})

@@ -17,7 +17,7 @@ from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, split_p
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
 from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible, size_text
 
-_COLOURFUL = 4.0  # mean difference of the largest and the smallest channel; JPEG leaves less in grey images
+_COLOURFUL = 4.0  # mean difference of largest and smallest channel, in 0..255; in grey JPEG images it is smaller
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def list_images(folder: Path) -> dict[str, Path]:
     """Map the name of every image below `folder` to its file, in the order of the names.
 
     `folder` may be a pattern `root/**/name`. Hidden files are left out; links to files and folders are followed.
-    Names are in Unicode's composed form (NFC), as one system writes an accent together with its letter and another
-    apart from it. Raises PairError naming both where two files have the same name.
+    Names are in Unicode's composed form (NFC), because some systems write a letter with its accent as one character and
+    others as two. Raises PairError, naming both, if two files have the same name.
     """
     images: dict[str, Path] = {}
     for name, path in _named_files(folder):
@@ -107,7 +107,7 @@ def list_images(folder: Path) -> dict[str, Path]:
 def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:
     """The infrared (uint8 HxW) and the visible image (uint8 HxWx3, RGB) of a pair.
 
-    Raises ImageReadError, and ImageSizeError where the two differ in size.
+    Raises ImageReadError, and ImageSizeError if the two differ in size.
     """
     infrared, visible = read_infrared(pair.ir), read_visible(pair.vi)
     _require_one_size(pair, infrared.shape, visible.shape[:2])
@@ -115,7 +115,7 @@ def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:
 
 
 def check_headers(pair: ImagePair) -> None:
-    """Raise what `read_pair` raises, as far as the headers of the two files tell."""
+    """Raise the errors of `read_pair` that the headers of the two files already show."""
     _require_one_size(pair, image_size(pair.ir), image_size(pair.vi))
 
 
@@ -158,7 +158,7 @@ def _is_colourful(path: Path) -> bool:
 
 
 def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> None:
-    """Raise ImageSizeError where the (height, width) `ir` and `vi` of a pair's images differ."""
+    """Raise ImageSizeError if the (height, width) `ir` and `vi` of a pair's images differ."""
     if tuple(ir) != tuple(vi):
         raise ImageSizeError(
             f"pair {pair.name!r}: {pair.ir} is {size_text(ir)} and {pair.vi} is {size_text(vi)} (width x height); "
@@ -209,11 +209,12 @@ def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterator[str]:
     """Paths relative to `root`, with forward slashes, of the image files below its folder `above` ("" or "a/b/").
 
-    Text, because path objects would take most of the time in a large data set. `real_above`: the real paths on the way.
+    Strings, because making path objects would take most of the time in a large data set. `real_above`: the real paths
+    of the folders from `root` down to `above`.
     """
     folder = root / above
     real = os.path.realpath(folder)
-    if real in real_above:  # a link back up would never end
+    if real in real_above:  # following a link to a folder above would never end
         return
     try:
         entries = visible_entries(folder)
@@ -227,6 +228,7 @@ def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterato
 
 
 def _name(relative: str) -> str:
+    """The name of an image: its relative path without suffix, in NFC. Raises PairError if it is not UTF-8."""
     name = relative[: relative.rindex(".")]
     if name.isascii():
         return name

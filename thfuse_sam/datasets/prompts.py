@@ -17,8 +17,8 @@ from thfuse_sam.errors import UsageError
 FOREGROUND, BACKGROUND, PADDING = 1, 0, -1  # labels of points
 
 MAX_JITTER = 20.0  # pixels by which a box side moves at most
-_JITTER = 0.1  # share of the box's width or height by which a side moves at most
-_EARLIER_MASK_LOGIT = 8.0  # size of the logits in a simulated earlier mask
+_JITTER = 0.1  # fraction of the box's width or height by which a side moves at most
+_EARLIER_MASK_LOGIT = 8.0  # a simulated earlier mask has this logit inside, its negative outside
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float32]
@@ -26,12 +26,12 @@ Points = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ObjectPrompt:
-    """The prompt of one object, in pixels of the image; None for what it has none of."""
+    """The prompt of one object, in pixels of the image; None for each kind of prompt that is not given."""
 
     points: npt.NDArray[np.floating] | None = None  # Px2: x, y
     labels: npt.NDArray[np.int32] | None = None  # P: 1 foreground, 0 background
     box: npt.NDArray[np.floating] | None = None  # x0, y0, x1, y1
-    mask: npt.NDArray[np.float32] | None = None  # HxW, logits of an earlier mask
+    mask: npt.NDArray[np.float32] | None = None  # HxW, logits of a mask that an earlier step predicted
 
     @classmethod
     def by_points(
@@ -51,9 +51,9 @@ class ObjectPrompt:
 
 @dataclass(frozen=True)
 class PromptMix:
-    """How often an object is given each kind of prompt: weights of at least 0, of which one is above 0.
+    """How often an object is given each kind of prompt: weights of at least 0, not all of them 0.
 
-    Raises UsageError for weights that cannot work.
+    Raises UsageError for other weights.
     """
 
     box: float = 0.0  # a jittered box
@@ -92,16 +92,16 @@ def sample_prompts(
 ) -> list[ObjectPrompt]:
     """A prompt for each of `object_ids`, of a kind drawn from `mix`.
 
-    Boxes and earlier masks come from the whole object, points inside from its part that no other object covers.
+    Boxes and earlier masks are made from the whole object, points inside it from the part that no other object covers.
     """
     names = list(mix.weights())
     weights = np.array(list(mix.weights().values()))
     kinds = rng.choice(len(names), len(object_ids), p=weights / weights.sum())
     prompts = []
     for kind, object_id in zip(kinds, object_ids, strict=True):
-        mask, shown = sample.mask(object_id), sample.labels == object_id
-        # A point on the object in front would ask for that one.
-        prompts.append(_prompt(names[kind], mask, shown if shown.any() else mask, mix, rng))
+        mask, visible = sample.mask(object_id), sample.labels == object_id
+        # A point on an object in front of this one would be a prompt for the object in front.
+        prompts.append(_prompt(names[kind], mask, visible if visible.any() else mask, mix, rng))
     return prompts
 
 
@@ -130,12 +130,12 @@ def jittered_box(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32
     moved = box + rng.uniform(-1, 1, 4) * np.minimum(_JITTER * sides, MAX_JITTER)
     height, width = mask.shape
     moved = moved.clip(0, [width, height, width, height])
-    # Only boxes of a few pixels could be turned inside out; the jitter is a tenth of a side.
+    # Each side moves by at most a tenth of the box, so the sides never change places.
     return np.asarray(moved, np.float32)
 
 
 def random_points(region: Mask, count: int, rng: np.random.Generator) -> Points:
-    """`count` pixels of a region (bool HxW, not empty), float32 Kx2; different ones while there are enough."""
+    """Centres (x, y) of `count` pixels of a region (bool HxW, not empty): float32 Kx2; all different if possible."""
     pixels = np.flatnonzero(region)
     chosen = rng.choice(pixels, count, replace=len(pixels) < count)
     y, x = np.unravel_index(chosen, region.shape)
@@ -147,8 +147,8 @@ def next_points(
 ) -> tuple[Points, npt.NDArray[np.int32]]:
     """One correcting point for each object, drawn evenly from where its predicted mask is wrong.
 
-    A point on a missed part is foreground, one on a part too much is background. (A. Kirillov et al., "Segment
-    Anything", ICCV 2023, training algorithm.)
+    A point in a missed part of the object is foreground, one in a wrongly included part is background. (A. Kirillov et
+    al., "Segment Anything", ICCV 2023, training algorithm.)
 
     Args:
         predicted: bool NxHxW.
@@ -160,28 +160,28 @@ def next_points(
     """
     points = np.zeros((len(predicted), 1, 2), np.float32)
     labels = np.full((len(predicted), 1), PADDING, np.int32)
-    for index, (mask, wanted) in enumerate(zip(predicted, target, strict=True)):
-        wrong = mask != wanted
+    for index, (mask, target_mask) in enumerate(zip(predicted, target, strict=True)):
+        wrong = mask != target_mask
         if not wrong.any():
             continue
         points[index] = random_points(wrong, 1, rng)
         x, y = points[index, 0].astype(int)
-        labels[index] = FOREGROUND if wanted[y, x] else BACKGROUND
+        labels[index] = FOREGROUND if target_mask[y, x] else BACKGROUND
     return points, labels
 
 
-def _prompt(kind: str, mask: Mask, shown: Mask, mix: PromptMix, rng: np.random.Generator) -> ObjectPrompt:
-    """A prompt of one object, of which `shown` is the part for points."""
+def _prompt(kind: str, mask: Mask, visible: Mask, mix: PromptMix, rng: np.random.Generator) -> ObjectPrompt:
+    """A prompt of one object; its points lie in `visible`, the part that no other object covers."""
     if kind == "box":
         return ObjectPrompt(box=jittered_box(mask, rng))
     if kind == "point":
-        inner = np.array([interior_point(shown)], np.float32)
+        inside = np.array([interior_point(visible)], np.float32)
         if mix.num_points > 1:
-            inner = np.concatenate([inner, random_points(shown, mix.num_points - 1, rng)])
-        return ObjectPrompt.by_points(inner)
+            inside = np.concatenate([inside, random_points(visible, mix.num_points - 1, rng)])
+        return ObjectPrompt.by_points(inside)
     if kind == "points":
-        return ObjectPrompt.by_points(random_points(shown, mix.num_points, rng))
-    inside = random_points(shown, 1, rng)
+        return ObjectPrompt.by_points(random_points(visible, mix.num_points, rng))
+    inside = random_points(visible, 1, rng)
     if kind == "mask":
         return ObjectPrompt.by_points(inside, mask=_earlier_mask(mask, rng))
     if kind == "negative" and (near := _surroundings(mask)).any():  # else the object fills the image
@@ -190,7 +190,7 @@ def _prompt(kind: str, mask: Mask, shown: Mask, mix: PromptMix, rng: np.random.G
 
 
 def _surroundings(mask: Mask) -> Mask:
-    """Outside the mask, but within its box made larger by half on each side: where a mask goes wrong."""
+    """The pixels outside the mask and inside its box, enlarged on each side by half its length (4 pixels at least)."""
     left, top, right, bottom = mask_box(mask)
     x_margin, y_margin = max(4.0, (right - left) / 2), max(4.0, (bottom - top) / 2)
     near = np.zeros_like(mask)
@@ -199,7 +199,7 @@ def _surroundings(mask: Mask) -> Mask:
 
 
 def _earlier_mask(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Logits (float32 HxW) of the mask grown or shrunk and shifted by up to a tenth of its size."""
+    """Logits (float32 HxW) of the mask, grown or shrunk, and shifted, by up to a tenth of its size or 20 pixels."""
     left, top, right, bottom = mask_box(mask)
     reach = _JITTER * min(float(right - left), float(bottom - top), 10 * MAX_JITTER)
     radius = round(rng.uniform(0, reach))

@@ -1,4 +1,4 @@
-"""The data set of a format's entries; each is read once when it is opened, so that no surprise waits for later."""
+"""The data set of a format's entries. Each entry is read once at the start, so that bad files are reported early."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -16,11 +16,11 @@ from thfuse_sam.errors import SampleError, ThFuseError, UsageError, first_of
 
 log = logging.getLogger(__name__)
 
-_SHOWN_PROBLEMS = 3  # in an error line
-_SHOWN_LABELS = 20  # in a message
-_LOGGED_PROBLEMS = 20  # with skip_bad, one line each
-_READERS = 4  # threads of the check
-_BAR_FROM = 200  # entries from which a progress bar is worth a line
+_SHOWN_PROBLEMS = 3  # bad files that an error names
+_SHOWN_LABELS = 20  # labels that a message names
+_LOGGED_PROBLEMS = 20  # bad files that are named in the log with `skip_bad`, one per line
+_READERS = 4  # threads that check the entries
+_BAR_FROM = 200  # number of entries from which the check shows a progress bar
 
 
 class AnnotatedImages(SegmentationDataset):
@@ -49,7 +49,10 @@ class AnnotatedImages(SegmentationDataset):
 def select_objects(
     sample: SegmentationSample, labels: Collection[str] | None, merge: bool
 ) -> SegmentationSample | None:
-    """The sample with the objects of these classes only (None: all), merged into object 1 if asked; None if none."""
+    """The sample with only the objects of the classes `labels` (None: all), with `merge` as one object with number 1.
+
+    None if no object is left.
+    """
     ids = [i for i in sample.object_ids if labels is None or sample.categories.get(i) in labels]
     if len(ids) == len(sample.object_ids) and not merge:
         return sample if ids else None

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 
-_PASTE_SCALES = (0.75, 1.25)  # of a pasted foreground; more would tear thin objects
+_PASTE_SCALES = (0.75, 1.25)  # range of a pasted foreground's scale; thin objects would break up beyond it
 
 
 def flipped(sample: SegmentationSample) -> SegmentationSample:
-    """`sample` mirrored left to right, image and masks alike; its image is in no file."""
+    """`sample` mirrored left to right, image and masks alike. It has no `source`, because no file holds its image."""
     return replace(
         sample,
         image=np.ascontiguousarray(sample.image[:, ::-1]),
@@ -29,11 +29,11 @@ def crop_foreground(
 ) -> SegmentationSample:
     """Cut out all objects together and paste them onto `background` at another place and scale.
 
-    The background is scaled to cover the sample's size and cropped to it by chance. Objects that the scaling
-    leaves without a pixel are dropped.
+    The background is scaled until it covers the sample's size and cropped at a random place. Objects that have no pixel
+    left after scaling are dropped.
 
     Args:
-        sample: with at least one object.
+        sample: has at least one object.
         background: uint8 HxWx3, RGB, of any size.
         rng: decides crop, place, scale and mirroring.
 
@@ -72,7 +72,7 @@ def crop_foreground(
 
 
 def _cover(background: npt.NDArray[np.uint8], shape: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A part of the background of (height, width) `shape`, as large as it can be; a new array."""
+    """The largest part of the background that fits (height, width) `shape`, at a random place, resized: a new array."""
     scale = max(shape[0] / background.shape[0], shape[1] / background.shape[1])
     size = [max(own, round(side * scale)) for own, side in zip(shape, background.shape, strict=False)]
     resized = cv2.resize(background, (size[1], size[0]), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -18,7 +18,7 @@ class SegmentationDataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> SegmentationSample:
-        """Raises SampleError, ImageReadError or MaskReadError where the files are bad; IndexError past the end."""
+        """Read a sample. Raises SampleError, ImageReadError or MaskReadError for bad files; IndexError past the end."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,7 +61,7 @@ class Subset(SegmentationDataset):
 
 
 class OneSample(SegmentationDataset):
-    """The first sample of `dataset`, the same in every epoch, also where the data set draws by chance."""
+    """The first sample of `dataset`, the same in every epoch, even if the data set makes random choices."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self._sample = dataset[0]

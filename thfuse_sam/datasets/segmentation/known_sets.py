@@ -14,8 +14,8 @@ from thfuse_sam.files import file_sha256, make_directory, partial_path, write_te
 
 log = logging.getLogger(__name__)
 
-# The system's refusals, which are not the archive's fault.
-_REFUSALS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
+# Errors of the file system (a full disk, permissions), for which the archive is not to blame.
+_SYSTEM_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
 MAX_UNPACKED = 8 << 30  # bytes; an archive that claims more is refused
 
 
@@ -25,8 +25,8 @@ class KnownSet:
 
     name: str
     url: str
-    sha256: str | None  # as published; None: nobody publishes one, the first download's is kept and checked
-    folder: str  # in the archive, what to open
+    sha256: str | None  # the published one; None: none is published, that of the first download is kept and checked
+    folder: str  # the folder in the archive that holds the data set
     terms: str  # licence, in a few words
 
 
@@ -42,7 +42,7 @@ KNOWN_SETS: dict[str, KnownSet] = {
 
 
 def fetch(known: KnownSet) -> Path:
-    """The folder of a known set in the cache, downloaded and unpacked where need be.
+    """The folder of a known set in the cache; it is downloaded and unpacked first if it is not there.
 
     Raises DownloadError: no network, a cut connection, content of another hash, or an archive that is refused.
     Nothing half-done stays behind.
@@ -95,9 +95,9 @@ def _unpack(archive: Path, target: Path, known: KnownSet) -> None:
             raise ValueError(f"holds no folder {known.folder}")
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-    # A damaged archive can fail in any of the ways of zipfile, the decompressors and the file system.
+    # A damaged archive can raise any exception of zipfile, the decompressors and the file system.
     except Exception as error:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _REFUSALS):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS):
             raise
         archive.unlink(missing_ok=True)
         raise DownloadError(
@@ -108,7 +108,7 @@ def _unpack(archive: Path, target: Path, known: KnownSet) -> None:
 
 
 def _refuse_unsafe(member: zipfile.ZipInfo) -> None:
-    """Raise ValueError for a member that would be written outside, and for links."""
+    """Raise ValueError for a member that would be written outside of the folder, and for links and special files."""
     name = member.orig_filename.replace("\\", "/")
     outside = PurePosixPath(name).is_absolute() or ".." in name.split("/") or PureWindowsPath(name).drive
     if outside or "\0" in name:

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 CROP_FOREGROUND = "crop_foreground"
 _TRAIN_KEYS = ("data_dir", "bg_paths", "w_aug", "aug_details", "percentage")
 _W_AUG_TRUE = 0.5  # probability that `w_aug: true` stands for
-_LARGEST_PERCENTAGE = 1000.0
+_MAX_PERCENTAGE = 1000.0  # times that a set is used in one epoch
 
 OpenFolder = Callable[[Path], SegmentationDataset]
 
@@ -57,7 +57,7 @@ class Part:
         return max(1, round(self.percentage * len(self.dataset)))
 
     def draw(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """The samples of one epoch: whole rounds through the set, and a part drawn without repetition."""
+        """Indices of the samples of one epoch: whole rounds through the set, and a part drawn without repetition."""
         rounds, rest = divmod(self.count(), len(self.dataset))
         whole = np.tile(np.arange(len(self.dataset)), rounds)
         return np.concatenate([whole, rng.permutation(len(self.dataset))[:rest]]).astype(np.intp)
@@ -71,7 +71,7 @@ class Mixture(SegmentationDataset):
         self._parts = list(parts)
         self._seed = seed
         self._random = EpochRandom(seed)
-        self._drawn: tuple[int, list[tuple[int, int]]] | None = None  # an epoch, and the order in it
+        self._drawn: tuple[int, list[tuple[int, int]]] | None = None  # an epoch, and the result of `_order` in it
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +85,7 @@ class Mixture(SegmentationDataset):
     def __getitem__(self, index: int) -> SegmentationSample:
         number, own_index = self._order()[index]
         part = self._parts[number]
-        # The second number keeps these choices apart from the draws of samples.
+        # The second number makes these choices independent of those that `_order` makes.
         rng = self._random.generator(index, 1)
         sample = part.dataset[own_index]
         sample = replace(sample, name=f"{part.name}/{sample.name}")
@@ -98,7 +98,7 @@ class Mixture(SegmentationDataset):
         self._random.set_epoch(epoch)
 
     def split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
-        """Itself and the test set; without one, each set is split, and its validation part used whole and unchanged."""
+        """Itself and the test set. Without one, each set is split; its validation part is used whole and unchanged."""
         if self.test is not None:
             return self, self.test
         train, val = [], []
@@ -145,7 +145,7 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
 def _part(item: Any, open_folder: OpenFolder, where: str) -> Part:
     folder = _data_dir(item, _TRAIN_KEYS, where)
     percentage = 1.0 if item.get("percentage") is None else item["percentage"]
-    if not _is_number(percentage) or not 0 < percentage <= _LARGEST_PERCENTAGE:
+    if not _is_number(percentage) or not 0 < percentage <= _MAX_PERCENTAGE:
         raise UsageError(
             f"{where}: percentage {percentage!r}: give a number above 0, such as 0.5 for half of the set each epoch"
         )

@@ -1,4 +1,4 @@
-"""Which format a data set has, told by its content, and opening it."""
+"""Recognising the format of a data set by its content, and opening it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,8 +14,8 @@ from thfuse_sam.errors import UsageError
 MIXTURE_SUFFIXES = (".yaml", ".yml")
 _TRAIN, _VAL = "train", ("val", "valid", "test")  # folders of parts
 
-# Layout -> a function that lists a folder, or gives None where its layout is another one. The first one that fits is
-# taken. What prepare_data.py writes fits COCO and label maps; COCO knows overlaps and class names.
+# Layout -> a function that lists a folder of this layout and returns None for another one. The first layout that fits
+# is used. What prepare_data.py writes fits COCO and label maps; only COCO holds overlaps and class names.
 FORMATS: Mapping[str, Callable[[Path], Listing | None]] = {
     "annotations.json + images/ (COCO)": coco.find,
     "images/ + masks/*.npy": label_maps.find,
@@ -42,14 +42,14 @@ def detect_format(root: Path) -> tuple[str, Listing]:
 def open_segmentation_dataset(
     path: Path, *, labels: Sequence[str] | None = None, merge: bool = False, skip_bad: bool = False, seed: int = 0
 ) -> SegmentationDataset:
-    """Open annotated images of any known format and read each once, so that no surprise waits in a later epoch.
+    """Open annotated images of any known format and read each of them once, so that bad files are reported at once.
 
     Args:
         path: a folder (see `FORMATS`), a COCO `.json`, or a mixture `.yaml`, which gives a `mixture.Mixture`.
         labels: only objects of these classes; None for all.
         merge: all objects of an image become object 1.
-        skip_bad: leave out bad samples and log how many, in place of an error.
-        seed: of what a mixture draws by chance.
+        skip_bad: leave out bad samples and log them; otherwise they are an error.
+        seed: of the random choices of a mixture.
 
     Raises:
         UsageError: unknown layout, or no sample is left.
@@ -79,8 +79,9 @@ def open_train_and_val(
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Training and validation samples.
 
-    Of two folders where `val_path` is given; of `train/` and `val/` (or `valid/`, `test/`) in `path`, where these
-    are there; else split by `val_ratio` and `seed`. Raises as `open_segmentation_dataset` does.
+    With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (or `valid/`,
+    `test/`) in `path`; if it has no such folders, its samples are split by `val_ratio` and `seed`. Raises as
+    `open_segmentation_dataset` does.
     """
     open_set = partial(open_segmentation_dataset, labels=labels, merge=merge, skip_bad=skip_bad, seed=seed)
     if val_path is not None:

@@ -1,8 +1,8 @@
-"""Writing annotated images as a data set that the loaders, and other programs, read::
+"""Writing annotated images as a data set that this package and other programs read::
 
-    images/0001.jpg       the image, byte for byte where it was a file or embedded in one
+    images/0001.jpg       the image, byte for byte if it was a file or embedded in one
     masks/0001.npy        label map, see masks.format: larger objects have smaller numbers and lie below
-    annotations.json      COCO instances: whole masks also where objects overlap, and class names
+    annotations.json      COCO instances: whole masks even of objects that overlap, and class names
 
 `prepare_data.py` writes it.
 """
@@ -33,7 +33,7 @@ class PreparedWriter:
         self._annotations = CocoAnnotations()
 
     def add(self, sample: SegmentationSample) -> None:
-        """Write a sample; its image is copied from its source, or written as PNG where that is no image file."""
+        """Write a sample. Its image is copied from its source, or written as PNG if the source is no image file."""
         file_name = self._write_image(sample)
         masks = [sample.mask(object_id) for object_id in sample.object_ids]
         write_mask(self._folder / MASKS / f"{sample.name}.npy", paint_label_map(masks, sample.shape))
@@ -42,7 +42,7 @@ class PreparedWriter:
             self._annotations.add_object(masks[index], sample.categories.get(sample.object_ids[index], _NO_CLASS))
 
     def _write_image(self, sample: SegmentationSample) -> str:
-        """The path below `images/` of what was written."""
+        """Write the image of a sample; returns its path below `images/`."""
         suffix, content = _stored_image(sample.source) if sample.source is not None else ("", b"")
         file_name = sample.name + (suffix or ".png")
         if suffix:
@@ -57,7 +57,7 @@ class PreparedWriter:
 
 
 def _stored_image(path: Path) -> tuple[str, bytes]:
-    """Suffix and bytes of the image file that `path` is or embeds; no suffix where it is of another kind."""
+    """Suffix and bytes of the image file that `path` is or embeds; suffix "" if it is of another kind."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return path.suffix.lower(), path.read_bytes()
     if path.suffix.lower() == ".json":

@@ -23,9 +23,9 @@ class SegmentationSample:
         image: uint8 HxWx3, RGB.
         labels: int32 HxW; 0 is no object, k is object k. Smaller objects lie over larger ones.
         categories: class names of objects; objects of a set without class names are not in it.
-        overlapped: bool HxW, the whole mask of each object of which `labels` shows a part only.
-        source: the file whose bytes decide the image: an image, or a JSON file that embeds one. None where chance
-            decides it too: the embedding of such an image is not worth keeping.
+        overlapped: bool HxW, the whole mask of each object that is partly or entirely covered in `labels`.
+        source: the file that holds the image: an image file, or a JSON file that embeds it. None if the image was
+            changed or composed at random: it will not be met again, so that its embedding is not worth keeping.
     """
 
     name: str
