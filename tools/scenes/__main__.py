@@ -51,8 +51,8 @@ def write_dataset(options: SceneOptions) -> None:
 
 
 def _write_image(path: Path, image: NDArray[np.uint8], parameters: list[int]) -> None:
-    fine, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), parameters)
-    if not fine:
+    succeeded, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), parameters)
+    if not succeeded:
         raise OutputError(f"cannot encode {path}; check the OpenCV installation")
     write_atomically(path, lambda file: file.write(data.tobytes()))
 

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tools.scenes.canvas import BLACK, NEAR, Camera, Canvas, Colour, Surface
+from tools.scenes.canvas import BLACK, NEAR, Camera, Canvas, Colour, Plane, Surface
 from tools.scenes.stage import Stage
 
 WALLS: tuple[Colour, ...] = (
@@ -19,7 +19,7 @@ WINDOW_HEIGHT = 1.45  # metres
 
 @dataclass(frozen=True)
 class Wall:
-    """A wall to be painted; its coordinates are metres along it and above the ground."""
+    """A wall to be painted. Coordinates on it are metres along the wall and metres above the ground."""
 
     canvas: Canvas
     thing: int
@@ -28,7 +28,7 @@ class Wall:
     start: tuple[float, float]  # world (x, z)
     direction: tuple[float, float]  # unit vector (x, z)
     length: float  # metres
-    plane: Colour  # inverse depth
+    plane: Plane
 
     @cached_property
     def scale(self) -> float:
@@ -45,7 +45,7 @@ class Wall:
             corners = [(xa, y0, za), (xb, y0, zb), (xb, y1, zb), (xa, y1, za)]
             self.canvas.fill_world(corners, surface, owner, self.plane)
             return
-        # A house has a hundred of these: projecting by hand and leaving early is worth it.
+        # A house has a hundred of these rectangles, so projecting them here and leaving early saves time.
         camera = self.canvas.camera
         sa, sb = camera.focal / za, camera.focal / zb
         left, right = camera.centre_x + xa * sa, camera.centre_x + xb * sb
@@ -59,7 +59,7 @@ class Wall:
 
 @dataclass
 class House:
-    """A house on x0..x1, z0..z1; `front` names the wall towards the street: "left", "right" or "near"."""
+    """A house on x0..x1, z0..z1 (metres); `front` names the wall towards the street: "left", "right" or "near"."""
 
     x0: float
     x1: float
@@ -116,7 +116,7 @@ class House:
     def _walls(self, stage: Stage, thing: int, heat: float) -> list[Wall]:
         """The walls that may face the camera."""
         camera, deep = stage.camera, self.z1 - self.z0
-        walls: list[tuple[str, tuple[float, float], tuple[float, float], float, Colour]] = []
+        walls: list[tuple[str, tuple[float, float], tuple[float, float], float, Plane]] = []
         if self.x0 > 0.05:
             walls.append(("left", (self.x0, self.z1), (0.0, -1.0), deep, camera.side(self.x0)))
         if self.x1 < -0.05:
@@ -188,7 +188,7 @@ class House:
     def _window(self, stage: Stage, wall: Wall, middle: float, sill: float, wide: float) -> None:
         weather, rng, scale = stage.weather, self.rng, wall.scale
         lit = weather.dark and rng.random() < 0.38
-        # Warmth leaks through panes: more where somebody is at home, little where the sky is mirrored.
+        # Warmth leaks through panes: more if somebody is at home, little by day, when the sky is mirrored.
         leak = rng.uniform(34, 62) if lit else rng.uniform(10, 34) if weather.dark else rng.uniform(-22, 20)
         if lit:
             k = rng.uniform(0.55, 1.0)
@@ -214,7 +214,7 @@ class House:
     def _curtains(
         self, stage: Stage, wall: Wall, middle: float, sill: float, wide: float, pane: Surface, owner: int
     ) -> None:
-        """What is seen in a pane: curtains, and by day the sky."""
+        """Paint what is seen in a pane: curtains, and by day the sky."""
         left, right, top = middle - wide / 2, middle + wide / 2, sill + WINDOW_HEIGHT
         if pane.glow != BLACK:
             r, g, b = pane.glow
@@ -242,7 +242,7 @@ class House:
         wall.fill(middle - 0.8, middle + 0.8, 0, 0.14, Surface((160, 158, 150), heat + 2))
 
     def _shop(self, stage: Stage, wall: Wall) -> None:
-        """A ground floor of large panes, a sign with writing and an awning's striped front edge."""
+        """Paint a ground floor of large panes, a sign with writing and the striped front edge of an awning."""
         rng, dark, heat, length = self.rng, stage.weather.dark, wall.surface.heat, wall.length
         tones: tuple[Colour, ...] = ((150, 30, 34), (30, 84, 60), (32, 54, 110), (196, 140, 40), (60, 60, 64))
         tone = tones[int(rng.integers(len(tones)))]
@@ -267,7 +267,7 @@ class House:
                 wall.fill(k * length / stripes, (k + 1) * length / stripes, 2.2, 2.45, Surface(colour, heat + 6))
 
     def _writing(self, wall: Wall, sign: int, lit: bool) -> None:
-        """Letters as strokes: readable as writing in the visible image, not there in the infrared one."""
+        """Paint strokes that look like letters in the visible image and cannot be seen in the infrared one."""
         rng, length = self.rng, wall.length
         pale = Surface((240, 234, 214), wall.surface.heat + 1, (200, 190, 150) if lit else BLACK)
         left = length * 0.12

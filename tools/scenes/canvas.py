@@ -1,4 +1,4 @@
-"""The drawing surface: anti-aliased polygons in perspective that leave colour, heat, glow, depth and instance at once.
+"""The drawing surface: each polygon in perspective paints colour, heat, glow, depth and instance at once.
 
 World coordinates are metres: X to the right, Y up from the ground, Z away from the camera, camera at X = Z = 0.
 Colours are RGB in [0, 255]; heat is a grey value of the infrared image, [0, 255].
@@ -15,18 +15,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Colour = tuple[float, float, float]
+Position = tuple[float, float, float]  # world (X, Y, Z), metres
+# (a, b, c): a plane seen in perspective has the inverse depth 1 / Z = a x + b y + c at the pixel (x, y).
+Plane = tuple[float, float, float]
 Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 NEAR = 0.6  # metres; nothing closer to the camera is drawn
 BLACK: Colour = (0.0, 0.0, 0.0)
-_SHIFT = 4  # fractional bits of a polygon's corners
-_LIMIT = 480000.0  # sixteenths of a pixel; corners further out than this are drawn there
+_SHIFT = 4  # fractional bits of a polygon's corners: they are given in sixteenths of a pixel
+_LIMIT = 480000.0  # sixteenths of a pixel; corners farther out are moved to this distance
 
 
 @lru_cache(maxsize=1)
 def noise_tile() -> Floats:
-    """512x512 tile of fine noise, mean 0, deviation 1, that repeats seamlessly: the grain of all surfaces."""
+    """512x512 tile of fine noise, mean 0, standard deviation 1, that repeats seamlessly: the grain of all surfaces."""
     rng = np.random.default_rng(20260)
     tile = np.zeros((512, 512), np.float32)
     for cells, weight in ((16, 0.6), (64, 0.8), (128, 0.9), (256, 1.0), (512, 0.6)):
@@ -43,12 +46,12 @@ def noise_tile() -> Floats:
 
 
 def upsample(image: Floats, width: int, height: int) -> Floats:
-    """`image` HxW or HxWxC float32, bilinearly, at another size."""
+    """`image`, float32 HxW or HxWxC, resized bilinearly."""
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def grain(rng: np.random.Generator, height: int, width: int, pixels_per_cell: float) -> Floats:
-    """HxW float32 noise, deviation about 1, a random part of the tile, upsampled by `pixels_per_cell`."""
+    """HxW float32 noise, standard deviation about 1: a random part of the tile, upsampled by `pixels_per_cell`."""
     rows = max(2, int(np.ceil(height / pixels_per_cell)) + 1)
     columns = max(2, int(np.ceil(width / pixels_per_cell)) + 1)
     y, x = (int(v) for v in rng.integers(0, 512, 2))
@@ -82,7 +85,7 @@ class Camera:
         return out
 
     def beside(self, x0: float, x1: float, z: float) -> bool:
-        """Whether all of x0..x1 at distance `z` is outside the image."""
+        """Whether all of x0..x1 (metres) at distance `z` is outside the image, at its left or right."""
         left, right = (self.centre_x + x * self.focal / z for x in (x0, x1))
         return right < 0 or left >= self.width
 
@@ -94,31 +97,30 @@ class Camera:
         """World X seen in a column at distance `z`."""
         return (column - self.centre_x) * z / self.focal
 
-    # A plane seen in perspective has an inverse depth that is linear in the pixel: 1 / z = a x + b y + c.
-    def facing(self, z: float) -> Colour:
-        """Inverse depth (a, b, c) of an upright plane at distance `z` that faces the camera."""
+    def facing(self, z: float) -> Plane:
+        """The upright plane at distance `z` that faces the camera."""
         return (0.0, 0.0, 1.0 / z)
 
-    def ground(self) -> Colour:
-        """Inverse depth (a, b, c) of the ground."""
+    def ground(self) -> Plane:
+        """The plane of the ground."""
         return (0.0, 1.0 / (self.focal * self.eye), -self.horizon / (self.focal * self.eye))
 
-    def side(self, x: float) -> Colour:
-        """Inverse depth (a, b, c) of an upright plane along Z at lateral position `x` (not 0)."""
+    def side(self, x: float) -> Plane:
+        """The upright plane along Z at lateral position `x` (not 0)."""
         return (1.0 / (self.focal * x), 0.0, -self.centre_x / (self.focal * x))
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What a polygon is made of."""
+    """How a polygon looks to both cameras."""
 
     colour: Colour
-    heat: float
-    glow: Colour = BLACK  # light that it sends out itself
+    heat: float  # grey value of the infrared image
+    glow: Colour = BLACK  # light that the surface sends out itself
     rough: float = 0.0  # strength of the grain, 0 to about 0.3
 
     def tinted(self, factor: float) -> "Surface":
-        """The same under `factor` times the light."""
+        """The same surface under `factor` times the light."""
         r, g, b = (min(255.0, c * factor) for c in self.colour)
         return Surface((r, g, b), self.heat, self.glow, self.rough)
 
@@ -139,11 +141,12 @@ class Canvas:
     camera: Camera
     paint: NDArray[np.uint8] = field(init=False)  # HxWx4: red, green, blue, heat
     glow: NDArray[np.uint8] = field(init=False)  # HxWx3
-    glow_end: int = 0  # no row from here on glows
+    glow_end: int = 0  # first row below which nothing glows
     parts: NDArray[np.int32] = field(init=False)  # HxW: index of the polygon that is in front
     things: list[Thing] = field(default_factory=lambda: [Thing("nothing")])
+    # One entry per polygon: its thing, plane, strength of grain, and shape (corners, or top left and mask).
     part_thing: list[int] = field(default_factory=list)
-    part_plane: list[Colour] = field(default_factory=list)
+    part_plane: list[Plane] = field(default_factory=list)
     part_rough: list[float] = field(default_factory=list)
     part_shape: list[tuple[NDArray[np.int32], NDArray[np.bool_] | None]] = field(default_factory=list)
 
@@ -158,24 +161,24 @@ class Canvas:
         self.things.append(Thing(name, parent, background))
         return len(self.things) - 1
 
-    def fill(self, points: ArrayLike, surface: Surface, thing: int, plane: Colour) -> None:
+    def fill(self, points: ArrayLike, surface: Surface, thing: int, plane: Plane) -> None:
         """Fill a polygon given in pixels, Nx2 (x, y)."""
         corners = np.asarray(points, np.float64) * (1 << _SHIFT)
         np.minimum(np.maximum(corners, -_LIMIT, out=corners), _LIMIT, out=corners)
-        fine: Any = np.rint(corners, out=corners).astype(np.int32)[None]
-        left, top, wide, high = cv2.boundingRect(fine)
+        polygon: Any = np.rint(corners, out=corners).astype(np.int32)[None]
+        left, top, wide, high = cv2.boundingRect(polygon)
         if left + wide < 0 or top + high < 0 or wide + high < 14:
             return
         if left >= self.camera.width << _SHIFT or top >= self.camera.height << _SHIFT:
             return
-        cv2.fillPoly(self.paint, fine, (*surface.colour, surface.heat), cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.paint, polygon, (*surface.colour, surface.heat), cv2.LINE_AA, _SHIFT)
         if surface.glow != BLACK:
             self.glow_end = max(self.glow_end, ((top + high) >> _SHIFT) + 3)
         if top >> _SHIFT <= self.glow_end:
-            cv2.fillPoly(self.glow, fine, surface.glow, cv2.LINE_AA, _SHIFT)
-        cv2.fillPoly(self.parts, fine, self._part(thing, plane, surface.rough, fine, None), cv2.LINE_8, _SHIFT)
+            cv2.fillPoly(self.glow, polygon, surface.glow, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.parts, polygon, self._part(thing, plane, surface.rough, polygon, None), cv2.LINE_8, _SHIFT)
 
-    def fill_world(self, points: ArrayLike, surface: Surface, thing: int, plane: Colour) -> None:
+    def fill_world(self, points: ArrayLike, surface: Surface, thing: int, plane: Plane) -> None:
         """Fill a polygon given in world coordinates, Nx3; what is nearer than NEAR is cut off."""
         world = np.asarray(points, np.float64)
         if world[:, 2].min() < NEAR:
@@ -185,7 +188,7 @@ class Canvas:
         self.fill(self.camera.project(world), surface, thing, plane)
 
     def stamp(
-        self, x: int, y: int, alpha: Floats, colour: Floats, heat: Floats, thing: int, plane: Colour, rough: float = 0.0
+        self, x: int, y: int, alpha: Floats, colour: Floats, heat: Floats, thing: int, plane: Plane, rough: float = 0.0
     ) -> None:
         """Blend a sprite with its top left at (x, y): alpha hxw in [0, 1], colour hxwx3 and heat hxw in [0, 255]."""
         h, w = alpha.shape
@@ -206,8 +209,9 @@ class Canvas:
         self.parts[window][solid] = self._part(thing, plane, rough, corner, solid)
 
     def _part(
-        self, thing: int, plane: Colour, rough: float, shape: NDArray[np.int32], mask: NDArray[np.bool_] | None
+        self, thing: int, plane: Plane, rough: float, shape: NDArray[np.int32], mask: NDArray[np.bool_] | None
     ) -> int:
+        """Register a polygon or sprite; returns its index in the layer `parts`."""
         self.part_thing.append(thing)
         self.part_plane.append(plane)
         self.part_rough.append(rough)
@@ -228,14 +232,14 @@ class Canvas:
         """HxW float32 strength of the grain."""
         return np.array(self.part_rough, np.float32)[self.parts]
 
-    def labels(self, shown: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint16]:
-        """HxW label map; `shown[thing]` is the label a thing gets, 0 for one that what is behind it shows through."""
-        of_part = np.asarray(shown)[np.array(self.part_thing)]
-        if of_part.all():
-            return of_part[self.parts].astype(np.uint16)
+    def labels(self, thing_labels: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint16]:
+        """HxW label map. `thing_labels[thing]` is the thing's label; one with 0 is transparent."""
+        part_labels = np.asarray(thing_labels)[np.array(self.part_thing)]
+        if part_labels.all():
+            return part_labels[self.parts].astype(np.uint16)
         out = np.zeros(self.parts.shape, np.uint16)
         shape: Any
-        for label, (shape, mask) in zip(of_part.tolist(), self.part_shape, strict=True):
+        for label, (shape, mask) in zip(part_labels.tolist(), self.part_shape, strict=True):
             if not label:
                 continue
             if mask is None:

@@ -9,7 +9,7 @@ from tools.scenes.stage import Lamp, Stage
 
 LEAVES: tuple[Colour, ...] = ((78, 112, 48), (58, 98, 52), (104, 124, 54), (44, 84, 50), (150, 118, 44), (92, 120, 70))
 RED, WHITE, BLUE, INK = (196.0, 26.0, 32.0), (240.0, 240.0, 236.0), (28.0, 78.0, 168.0), (24.0, 24.0, 26.0)
-SIGNALS: tuple[tuple[Colour, Colour], ...] = (  # off, on: from the top
+SIGNALS: tuple[tuple[Colour, Colour], ...] = (  # colours of each lamp off and on, the top one first
     ((60, 16, 16), (255, 44, 30)),
     ((64, 52, 16), (255, 186, 40)),
     ((14, 56, 34), (60, 240, 150)),
@@ -18,7 +18,7 @@ SIGNALS: tuple[tuple[Colour, Colour], ...] = (  # off, on: from the top
 
 @dataclass
 class Tree:
-    """A tree, or a bush where `tall` is under 2 m."""
+    """A tree, or a bush if `tall` (metres) is under 2."""
 
     x: float
     z: float
@@ -90,7 +90,7 @@ class Tree:
         soft = max(0.05, 1.2 / max(scale * r * 0.4, 1.0))
         alpha = np.clip((swell + 0.13 * rough + 0.12 * coarse - 0.05) / soft, 0, 1)
         if self.bush:
-            # It grows out of the ground, so it ends there.
+            # A bush grows out of the ground, so nothing of it is below.
             ground = int(oy) - top
             alpha[max(ground, 0) :] = 0
         sunny = weather.sun > 0.3
@@ -108,9 +108,9 @@ class Tree:
     def _swell_and_light(
         self, stage: Stage, width: int, height: int, pad: float, scale: float
     ) -> tuple[Floats, Floats]:
-        """How far each pixel of the crown lies inside its nearest blob (above 0), and how bright it is there: HxW."""
+        """How far each pixel is inside the nearest blob of the crown (below 0: outside), and how bright it is: HxW."""
         low, high, weather = self.foot, self.tall, stage.weather
-        # Both are smooth: worked out on a coarse grid.
+        # Both are smooth, so they are computed on a coarse grid.
         step = max(1, max(width, height) // 36)
         rows, columns = height // step + 2, width // step + 2
         y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
@@ -191,7 +191,7 @@ class StreetLamp:
 
 @dataclass
 class Sign:
-    """A traffic sign; all of it has the air's temperature, so infrared hardly shows its face."""
+    """A traffic sign. All of it has the temperature of the air, so its face can hardly be seen in infrared."""
 
     x: float
     z: float

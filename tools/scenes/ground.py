@@ -1,4 +1,4 @@
-"""The ground: what it is made of, strips of it, and the shadows on it."""
+"""The ground: its surfaces, rectangles of it, and the shadows on it."""
 
 import cv2
 import numpy as np
@@ -6,12 +6,12 @@ import numpy as np
 from tools.scenes.canvas import Surface
 from tools.scenes.stage import Stage
 
-NEAREST = 0.7  # metres; where the ground begins
-FARTHEST = 600.0  # metres
+NEAREST = 0.7  # metres from the camera, where the ground begins
+FARTHEST = 600.0  # metres from the camera, where the ground ends
 
 
 def ground_surfaces(stage: Stage) -> dict[str, Surface]:
-    """What roads, sidewalks, lawns and markings of a scene are made of."""
+    """The surfaces of roads, sidewalks, lawns and markings of a scene."""
     weather, rng = stage.weather, stage.rng
     heat = weather.ground_heat
     grey = rng.uniform(78, 104)
@@ -35,7 +35,7 @@ def band(stage: Stage, x0: float, x1: float, z0: float, z1: float, surface: Surf
 
 
 def bake_shadows(stage: Stage) -> None:
-    """Multiply the shadows into the ground, before anything stands on it."""
+    """Darken the ground by the shadows; done before anything is drawn that stands on it."""
     camera, canvas, weather = stage.camera, stage.canvas, stage.weather
     first = max(0, int(camera.horizon))
     shade = cv2.GaussianBlur(stage.shade[first:], (0, 0), max(0.6, camera.width / 640))

@@ -12,7 +12,13 @@ MIN_PIXELS = 20  # an object with fewer visible pixels in a modality is not in t
 def label_maps(
     canvas: Canvas, visible: NDArray[np.uint8], infrared: NDArray[np.uint8], noise: float
 ) -> tuple[list[NDArray[np.uint16]], dict[int, str]]:
-    """Label maps of (visible, infrared) and the names. An object is in a map if its outline stands out in the image."""
+    """Label maps of the visible and the infrared image, and label -> name. Only objects that stand out are in a map.
+
+    Args:
+        visible: HxWx3, without noise.
+        infrared: HxW, without noise.
+        noise: standard deviation of the visible image's noise, grey values.
+    """
     maps = [_label_map(canvas, visible, 9.0 + 1.2 * noise), _label_map(canvas, infrared[..., None], 8.0)]
     used = np.union1d(np.unique(maps[0]), np.unique(maps[1]))
     used = used[used > 0]
@@ -22,7 +28,7 @@ def label_maps(
 
 
 def _label_map(canvas: Canvas, image: NDArray[np.uint8], threshold: float) -> NDArray[np.uint16]:
-    """HxW map of thing numbers; what does not stand out by `threshold` grey values shows what lies behind it."""
+    """HxW map of thing numbers. A thing whose outline does not stand out by `threshold` grey values is transparent."""
     count = len(canvas.things)
     window = np.ones((5, 5), np.uint8)
     contrast = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, window).reshape(*image.shape[:2], -1).max(2)
@@ -36,11 +42,11 @@ def _label_map(canvas: Canvas, image: NDArray[np.uint8], threshold: float) -> ND
     part_stands_out = (_strong_outline(canvas, own[of_part], strong, count) >= 0.5) & (parent > 0)
     label = np.where(stands_out[whole], whole, np.where(part_stands_out, own, 0))
     label[0] = 0
-    # What shows too little of itself gives way to what is behind it.
+    # A thing of which too little can be seen is transparent as well.
     small = np.bincount(label[of_part][canvas.parts].ravel(), minlength=count) < MIN_PIXELS
     label[small[label] & ~background] = 0
     shown = canvas.labels(label)
-    # Behind what was left out there may be crumbs of other things: they become "none".
+    # What appears behind transparent things may be tiny parts of other things, which become "no object".
     small = np.bincount(shown.ravel(), minlength=count) < MIN_PIXELS
     shown[small[shown]] = 0
     return shown

@@ -1,4 +1,4 @@
-"""What both layouts of a street share."""
+"""What both layouts of a street, along the view and across it, have in common."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ from tools.scenes.vehicles import Car
 
 
 def draw_storeys(rng: np.random.Generator) -> int:
-    """How many storeys a house has."""
+    """Draw the number of storeys of a house."""
     return int(rng.choice([1, 2, 3, 4], p=[0.15, 0.45, 0.28, 0.12]))
 
 
 def spread_out(actors: list[Actor]) -> list[Actor]:
-    """Leave out what would stand inside a car that came first, and cars inside cars."""
+    """The actors without those that would stand inside a car; of two cars in one place the first stays."""
     cars: list[Car] = []
     kept: list[Actor] = []
     for actor in sorted(actors, key=lambda a: not isinstance(a, Car)):

@@ -1,4 +1,4 @@
-"""From the painted layers to what the two cameras record: light, mist, glare, exposure, blur and noise."""
+"""The images of both cameras from the painted layers: light, mist, glare, exposure, blur and noise."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def _falloff(lamp: Lamp, x: Floats, y: Floats, z: Floats) -> Floats:
     if lamp.beam is None:
         dy = np.maximum(lamp.position[1] - y, 0.0)
         square = dx * dx + dz * dz + dy * dy + 0.3
-        # Street lamps throw their light down and leave the sides dark: the cosine to the third.
+        # Street lamps shine downwards: their light falls off with the third power of the cosine.
         return dy * dy * dy / (square * square * np.sqrt(square))
     ahead = dx * lamp.beam[0] + dz * lamp.beam[1]
     across = dx * lamp.beam[1] - dz * lamp.beam[0]
@@ -57,9 +57,9 @@ def visible_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[n
 
 
 def _lamp_light(stage: Stage, depth: Floats) -> Floats:
-    """HxWx3 linear light on everything: the sky's and that of all lamps near enough."""
+    """HxWx3 linear light on each pixel, from the sky and from all lamps within 70 m."""
     camera, (h, w) = stage.camera, depth.shape
-    # Lamps light points in space, so they are worked out on a coarse grid where the picture is large.
+    # The light varies slowly, so that of a large picture is computed on a coarse grid.
     step = 2 if w >= 200 else 1
     z = np.ascontiguousarray(depth[::step, ::step])
     columns, rows = np.arange(0, w, step, dtype=np.float32), np.arange(0, h, step, dtype=np.float32)[:, None]
@@ -70,13 +70,13 @@ def _lamp_light(stage: Stage, depth: Floats) -> Floats:
     for lamp in stage.lamps:
         if lamp.position[2] < 70:
             light += _falloff(lamp, x, y, z)[..., None] * np.array(lamp.colour, np.float32)
-    # Close to a beam the exposure would be lower; one exposure for all needs a limit instead.
+    # A camera would lower its exposure close to a beam. Here all scenes have one exposure, so the light is limited.
     light /= 1 + 0.7 * light
     return upsample(light, w, h) if step > 1 else light
 
 
 def _texture(stage: Stage, depth: Floats) -> Floats:
-    """HxW grain, deviation about 1: lies flat on the ground in perspective, upright elsewhere."""
+    """HxW grain, standard deviation about 1, in perspective on the ground and upright elsewhere."""
     camera = stage.camera
     h, w = depth.shape
     out = grain(stage.rng, h, w, max(1.0, w / 640))
@@ -91,23 +91,24 @@ def _texture(stage: Stage, depth: Floats) -> Floats:
         u = np.mod(x / size, 512).astype(np.float32)
         v = np.broadcast_to(np.mod(z / size, 512).astype(np.float32)[:, None], u.shape)
         layer = cv2.remap(noise_tile(), u, np.ascontiguousarray(v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        # Grain finer than a pixel would only flicker: it fades with distance.
+        # Grain finer than a pixel would only flicker, so it fades with distance.
         seen = np.clip(camera.focal * size * 6 / z * (camera.eye / z) ** 0.5, 0, 1)
         ground += weight * layer * seen[:, None]
-    # What stands on the ground hides it: there the depth differs from the ground's.
+    # Where something stands on the ground, the depth differs from that of the ground.
     flat = np.abs(depth[first:] / z[:, None] - 1) < 0.02
     out[first:][flat] = ground[flat]
     return out
 
 
 def _mist(stage: Stage, image: Floats, depth: Floats) -> Floats:
+    """The linear image HxWx3 as seen through the air, by the distance of each pixel."""
     weather = stage.weather
     through = cv2.exp(-weather.haze * depth)
-    # The layers are smooth at edges, the depth is not: soften it to match.
+    # The painted layers are smooth at edges but the depth is not, so it is blurred to match them.
     through = cv2.blur(through, (3, 3))[..., None]
     air = np.array([_LINEAR[int(c)] for c in weather.air], np.float32)
     if weather.condition != "fog":
-        # The painted sky has its haze already.
+        # The painted sky already contains its haze.
         through[depth > 2000] = 1.0
     if weather.condition == "fog":
         # Banks of mist: thicker and thinner patches, slowly varying.
@@ -118,7 +119,7 @@ def _mist(stage: Stage, image: Floats, depth: Floats) -> Floats:
 
 
 def _bloom(stage: Stage, image: Floats) -> Floats:
-    """Light that scatters around lamps, and the cones below street lamps."""
+    """Add the light that scatters around lamps, and the cones of light below street lamps."""
     camera, weather = stage.camera, stage.weather
     h, w = image.shape[:2]
     small = cv2.resize(np.maximum(image - 0.45, 0), (max(8, w // 4), max(8, h // 4)), interpolation=cv2.INTER_AREA)
@@ -144,7 +145,7 @@ def _bloom(stage: Stage, image: Floats) -> Floats:
 
 
 def _sun_position(stage: Stage, depth: Floats) -> NDArray[np.float64]:
-    """A pixel (x, y) of open sky, away from the border where there is one; else just above the image."""
+    """A pixel (x, y) of open sky away from the border; if there is none, a point just above the image."""
     h, w = depth.shape
     rng = stage.rng
     inner = np.zeros((h, w), bool)
@@ -171,13 +172,13 @@ def _headlight_positions(stage: Stage) -> list[NDArray[np.float64]]:
     if visible:
         x, y, z = min(visible, key=lambda position: position[2])
         return [camera.project([(x + side, y, z)])[0] for side in (-0.62, 0.62)]
-    # The oncoming car is just outside: its beams come in from the side.
+    # If there is none, a car just outside of the image shines in from the side.
     side = -0.02 if camera.centre_x > camera.width / 2 else 1.02
     return [np.array([side * camera.width, camera.horizon + 0.08 * camera.height])]
 
 
 def _glare(stage: Stage, image: Floats, depth: Floats) -> Floats:
-    """A light that shines into the lens: a burnt-out spot, a veil, streaks and ghosts of the aperture."""
+    """Add a light that shines into the lens: an overexposed spot, a veil, rays and ghosts of the aperture."""
     h, w = depth.shape
     if stage.weather.dark:
         sources = _headlight_positions(stage)
@@ -229,7 +230,7 @@ def infrared_image(stage: Stage, depth: Floats, rough: Floats) -> tuple[NDArray[
     h, w = canvas.parts.shape
     heat = canvas.paint[..., 3].astype(np.float32)
     heat += grain(rng, h, w, max(1.0, w / 320)) * rough * 14
-    # Air between, and mist more so, pulls distant things towards its own temperature, less than it does for the eye.
+    # The air, and mist still more, makes distant things look as warm as itself, though less than it hides them visibly.
     sky = depth > 2000
     through = cv2.exp(-0.12 * stage.weather.haze * depth)
     through[sky] = 1.0

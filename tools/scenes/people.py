@@ -47,7 +47,7 @@ class Person:
     def __post_init__(self) -> None:
         rng = self.rng
         self.name = "cyclist" if self.riding else "person"
-        # People out at night mostly wear dark clothes; it also keeps them as hard to see as they are.
+        # At night people wear mostly dark clothes here, so that they are hard to see in the visible image.
         dim = 0.55 if self.dark else 1.0
         child = not self.riding and rng.random() < 0.1
         tall = rng.uniform(1.15, 1.4) if child else rng.uniform(1.6, 1.9)
@@ -151,7 +151,7 @@ class Person:
         shapes: Shapes = []
         for x in (-0.52, 0.52):
             rim = np.concatenate([circle(x, 0.34, 0.34, None, 24), circle(x, 0.34, 0.30, None, 24)[::-1]])
-            # One outline that runs round and back leaves the middle of the wheel open.
+            # One outline that runs around outside and back inside leaves the middle of the wheel open.
             shapes.append((np.concatenate([rim[:24], rim[:1], rim[-1:], rim[24:]]), "tyre"))
         bars = (((-0.52, 0.34), (-0.15, 0.34)), ((-0.15, 0.34), (0.38, 0.86)), ((-0.15, 0.34), (-0.22, 0.92)),
                 ((-0.2, 0.82), (0.37, 0.84)), ((0.37, 0.88), (0.52, 0.34)), ((-0.52, 0.34), (-0.2, 0.82)))  # fmt: skip
@@ -199,7 +199,7 @@ class Person:
             flat = upright.to_pixels(points)
             stage.canvas.fill(flat, surface, thing, upright.plane)
             if fine and part in ("coat", "legs", "arm", "skin", "hair"):
-                # A narrower, brighter core on the side of the light rounds the body.
+                # A narrower, brighter core towards the light makes the body look round.
                 middle = flat.mean(0)
                 shift = (-0.16 if weather.shadow[0] >= 0 else 0.16) * np.ptp(flat[:, 0])
                 core = (flat - middle) * [0.55, 0.86] + middle + [shift, 0]

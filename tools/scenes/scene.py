@@ -23,8 +23,8 @@ MIN_SIZE = 32  # pixels, either side
 class Scene:
     """One scene as two registered cameras see it.
 
-    Labels are 1..K over both maps, 0 is none. A number means the same object in both, and each of 1..K is in at least
-    one of them: a person in darkness is in `infrared_labels` only, a lane marking in `visible_labels` only.
+    Labels are 1..K over both maps; 0 is "no object". A label means the same object in both maps, and each of 1..K is in
+    at least one of them: a person in darkness is in `infrared_labels` only, a lane marking in `visible_labels` only.
     """
 
     visible: NDArray[np.uint8]  # HxWx3 RGB
@@ -36,7 +36,7 @@ class Scene:
 
 
 def render_scene(seed: int, *, height: int = 480, width: int = 640, condition: Condition | None = None) -> Scene:
-    """Render the scene number `seed`; `condition` None draws one of CONDITIONS. Equal arguments, equal bytes."""
+    """Render the scene number `seed`; `condition` None draws one of CONDITIONS. Equal arguments give equal bytes."""
     if min(height, width) < MIN_SIZE:
         raise UsageError(f"height and width are {height} and {width}; both must be at least {MIN_SIZE}")
     if condition is not None and condition not in CONDITIONS:

@@ -75,7 +75,7 @@ def _clouds(stage: Stage, rows: int, width: int) -> Floats:
 
 
 def _skyline(stage: Stage) -> None:
-    """Two rows of hills or of buildings."""
+    """Paint two rows of hills or of buildings."""
     canvas, camera = stage.canvas, stage.camera
     hills = stage.rng.random() < 0.6
     for z, tone in ((500.0, 1.15), (300.0, 0.9)):
@@ -89,6 +89,7 @@ def _skyline(stage: Stage) -> None:
 
 
 def _hills(stage: Stage, thing: int, z: float, base: float, surface: Surface) -> None:
+    """Paint hills at distance `z`; `base` is the image row of their foot."""
     camera, w, count = stage.camera, stage.camera.width, 25
     xs = np.linspace(-0.05 * w, 1.05 * w, count)
     ys = np.convolve(stage.rng.uniform(0, 1, count + 6), np.ones(7) / 7, "valid")
@@ -98,7 +99,7 @@ def _hills(stage: Stage, thing: int, z: float, base: float, surface: Surface) ->
 
 
 def _towers(stage: Stage, thing: int, z: float, base: float, heat: float, tone: float) -> None:
-    """Buildings side by side, at night with five lit windows each."""
+    """Paint buildings side by side, at night with five lit windows each; `base` is the image row of their foot."""
     canvas, rng, camera, plane = stage.canvas, stage.rng, stage.camera, stage.camera.facing(z)
     scale, left = camera.scale(z), -0.05 * camera.width
     while left < 1.05 * camera.width:

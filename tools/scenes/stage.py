@@ -1,4 +1,4 @@
-"""What all objects of a scene share while they are drawn."""
+"""What all objects of a scene use while they are drawn: canvas, weather, lamps and shadows."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tools.scenes.canvas import Camera, Canvas, Colour, Points, Surface, circle
+from tools.scenes.canvas import Camera, Canvas, Colour, Plane, Points, Position, Surface, circle
 from tools.scenes.weather import Weather
 
 
@@ -15,19 +15,19 @@ from tools.scenes.weather import Weather
 class Lamp:
     """A street lamp that shines down, or a car's beam."""
 
-    position: Colour  # world, metres
+    position: Position
     colour: Colour  # linear light at 1 m
     beam: tuple[float, float] | None = None  # (x, z) direction of a car's beam; None: a street lamp
 
 
 @dataclass(frozen=True)
 class UprightPlane:
-    """A plane that faces the camera; its coordinates are metres to the right of a foot and above the ground."""
+    """A plane that faces the camera. Coordinates on it are metres to the right of a foot point and above the ground."""
 
     canvas: Canvas
     scale: float  # pixels per metre
-    foot: Points  # (x, y) of the foot, pixels
-    plane: Colour  # inverse depth
+    foot: Points  # (x, y) of the foot point, pixels
+    plane: Plane
 
     def to_pixels(self, points: Points) -> Points:
         """Nx2 metres -> Nx2 pixels."""
@@ -40,7 +40,7 @@ class UprightPlane:
 
 @dataclass
 class Stage:
-    """The canvas, the weather, the lights that are on, the shadows on the ground."""
+    """The canvas, the weather, the lamps that are on, and the shadows on the ground."""
 
     canvas: Canvas
     weather: Weather
@@ -61,7 +61,7 @@ class Stage:
         return UprightPlane(self.canvas, self.camera.scale(z), foot, self.camera.facing(z))
 
     def cast(self, points: ArrayLike, strength: float = 1.0) -> None:
-        """Darken a polygon on the ground, given as world points Nx3 that may stand above it."""
+        """Cast the sun's shadow of a polygon on the ground; world points Nx3, metres. `strength` is in [0, 1]."""
         if strength <= 0:
             return
         world = np.array(points, np.float64)
@@ -72,17 +72,17 @@ class Stage:
         corners = self.camera.project(world)
         if corners[:, 0].max() < 0 or corners[:, 0].min() >= self.camera.width:
             return
-        fine = np.rint(np.minimum(np.maximum(corners, -30000), 30000) * 16).astype(np.int32)[None]
-        cv2.fillPoly(self.shade, fine, round(255 * strength), cv2.LINE_AA, 4)
+        polygon = np.rint(np.minimum(np.maximum(corners, -30000), 30000) * 16).astype(np.int32)[None]
+        cv2.fillPoly(self.shade, polygon, round(255 * strength), cv2.LINE_AA, 4)
 
     def cast_upright(self, local: ArrayLike, x: float, z: float) -> None:
-        """The sun's shadow of an upright shape: Nx2 (metres to the right, metres up) that stands at (x, z)."""
+        """Cast the sun's shadow of an upright shape Nx2 (metres to the right, metres up) that stands at (x, z)."""
         if self.weather.sun > 0.3:
             flat = np.asarray(local, np.float64)
             self.cast(np.stack([flat[:, 0] + x, flat[:, 1], np.full(len(flat), z)], 1), self.weather.sun)
 
     def cast_contact(self, x: float, z: float, half_width: float, half_depth: float, strength: float) -> None:
-        """Darken an ellipse of ground around (x, z): the dark under what stands there, in any light."""
+        """Darken an ellipse of ground around (x, z), as it is dark under what stands there in any light."""
         ellipse = circle(x, z, half_width, half_depth, 12)
         self.cast(np.stack([ellipse[:, 0], np.zeros(12), ellipse[:, 1]], 1), strength)
 
@@ -93,7 +93,7 @@ class Actor(Protocol):
     z: float  # metres
 
     def shadow(self, stage: Stage) -> None:
-        """Darken the ground."""
+        """Darken the ground by its shadow."""
 
     def draw(self, stage: Stage) -> None:
-        """Paint and label."""
+        """Paint it on the canvas, and register it as labelled objects."""

@@ -16,15 +16,15 @@ from tools.scenes.vehicles import Car
 
 @dataclass(frozen=True)
 class _Street:
-    """How far away the parts of a street lie, in metres."""
+    """Distances of the parts of a street from the camera, metres."""
 
     near: float  # kerb on the camera's side
     far: float  # the other kerb
-    sidewalk: float  # width
+    sidewalk: float  # width of a sidewalk
     houses: float  # front of the houses
 
     def lane(self, fraction: float) -> float:
-        """What lies at a fraction of the road's width, from the near kerb."""
+        """Distance of the line at `fraction` of the road's width, counted from the near kerb."""
         return self.near + (self.far - self.near) * fraction
 
     def half_view(self, camera: Camera) -> float:
@@ -32,7 +32,7 @@ class _Street:
         return camera.width / camera.focal * self.near * 0.7
 
 
-LANES = (0.27, 0.73)  # middles of both lanes over the road's width
+LANES = (0.27, 0.73)  # middles of both lanes, as fractions of the road's width
 
 
 def across_street(stage: Stage) -> list[Actor]:

@@ -16,9 +16,9 @@ from tools.scenes.vehicles import Car
 
 @dataclass(frozen=True)
 class _Street:
-    """Where the parts of a street lie, in metres to the right of the camera."""
+    """The parts of a street, metres."""
 
-    middle: float
+    middle: float  # middle of the road, to the right of the camera
     lane: float  # width of each of two lanes
     parking: float  # width of the strip on either side, 0 for none
     sidewalk: float  # width
@@ -35,11 +35,11 @@ class _Street:
 
 @dataclass(frozen=True)
 class _Side:
-    """One side of the street: -1 is the left, 1 the right."""
+    """One side of the street. Positions are metres to the right of the camera."""
 
-    sign: int
-    kerb: float  # metres to the right of the camera
-    edge: float  # of the sidewalk, on the side of the houses
+    sign: int  # -1 is the left side, 1 the right side
+    kerb: float
+    edge: float  # edge of the sidewalk towards the houses
 
     @property
     def furniture(self) -> float:
@@ -194,7 +194,7 @@ def _parked_cars(rng: np.random.Generator, street: _Street, side: _Side, crossin
 
 
 def _pedestrians(stage: Stage, side: _Side) -> list[Actor]:
-    """People on the sidewalk, more of them near than the depth alone would give, and at times a dog."""
+    """People on the sidewalk, more of them near the camera than an even spread would give, and at times a dog."""
     rng, dark = stage.rng, stage.weather.dark
     actors: list[Actor] = []
     low, high = sorted((side.edge, side.kerb + side.sign * 0.4))
@@ -214,7 +214,7 @@ def _traffic(stage: Stage, street: _Street) -> list[Actor]:
     rng, weather = stage.rng, stage.weather
     actors: list[Actor] = []
     if weather.dark and weather.condition == "glare":
-        # High beams that come towards the camera.
+        # A car with high beams that comes towards the camera.
         actors.append(Car(street.middle - street.lane / 2, rng.uniform(11, 22), np.pi, rng, lights=True))
     lights = weather.dark or weather.condition == "fog"
     for sign, heading in ((1, 0.0), (-1, np.pi)):

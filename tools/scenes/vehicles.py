@@ -1,4 +1,4 @@
-"""Cars and vans: extruded profiles with a glass house, wheels and lights; warm where they have been driven."""
+"""Cars and vans: extruded profiles with a glass house, wheels and lights; engine and tyres are warm after a drive."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ Corners = Sequence[tuple[float, float, float]] | Points  # (along, to the right,
 
 @dataclass(frozen=True)
 class Shape:
-    """Side view in metres (length from the middle, height), front first; the glass house sits on the belt."""
+    """Side view of a car, metres (along from its middle, up), front first. The glass house stands on the belt line."""
 
     body: tuple[tuple[float, float], ...]  # outline from the front's foot over the top to the rear's foot
     belt: tuple[float, float, float]  # glass house: front, rear, height of its foot
     roof: tuple[float, float, float]  # front, rear, height of its top
     half_width: float
-    axles: tuple[float, float]
-    wheel: float  # radius
+    axles: tuple[float, float]  # positions of the front and the rear axle
+    wheel: float  # radius of a wheel
 
 
 SHAPES: dict[str, Shape] = {
@@ -86,7 +86,7 @@ class Car:
                 flat = np.stack([points[:, 0] + sx * points[:, 1], points[:, 2] + sz * points[:, 1]], 1)
                 ring = _hull(flat)
                 stage.cast(np.stack([ring[:, 0], np.zeros(len(ring)), ring[:, 1]], 1), stage.weather.sun)
-        # The dark beneath a car is there in any light.
+        # It is dark under a car in any light.
         ground = ((1, 0.85), (1, -0.85), (-1, -0.85), (-1, 0.85))
         for grow, strength in ((1.08, 0.55), (0.98, 0.95)):
             stage.cast(self.world([(length * a * grow, wide * b * grow, 0.0) for a, b in ground]), strength)
@@ -102,7 +102,7 @@ class Car:
             stage.lamps.append(Lamp((front[0], 0.65, front[2]), (30.0, 28.0, 23.0), direction))
 
     def eye(self) -> Points:
-        """The camera in car coordinates (along, right, up); up is 1.7 m, near enough for choosing faces."""
+        """The camera in car coordinates (along, right, up); 1.7 m up is accurate enough for choosing faces."""
         sin, cos = np.sin(self.heading), np.cos(self.heading)
         return np.array([-self.x * sin - self.z * cos, -self.x * cos + self.z * sin, 1.7])
 
@@ -124,7 +124,7 @@ class _CarDrawing:
         self.body = Surface(car.colour, self.cold + 14 * self.warmth, rough=0.015)
         self.glass = Surface((44, 54, 64), (weather.sky_heat + self.cold) / 2 + 16 * self.warmth)
         self.tyre = Surface((26, 26, 28), self.cold + 12 + 66 * self.warmth)
-        self.length = self.shape.body[1][0]  # half of it
+        self.length = self.shape.body[1][0]  # half of the car's length
         self.low = self.shape.body[0][1]
         self.eye = car.eye()
         self.sides = [k for k in (-1, 1) if k * self.eye[1] > self.shape.half_width * 0.9]
@@ -153,13 +153,13 @@ class _CarDrawing:
         return self.shape.half_width * (1.0 if abs(along) < self.length - 0.3 else 0.86)
 
     def _side_tone(self, side: int) -> float:
-        """How bright a side is in the sun."""
+        """Factor on a side's colour: above 1 on the sunny side, below 1 on the other."""
         weather = self.stage.weather
         across = side * np.cos(self.car.heading)
         return float(1.0 - 0.22 * np.sign(across * weather.shadow[0]) * weather.sun)
 
     def _underside(self) -> None:
-        """The dark underside with the far wheels showing below it."""
+        """Paint the dark underside and the far wheels that can be seen below it."""
         shape = self.shape
         for along in () if self.coarse else shape.axles:
             for k in (-1, 1):
@@ -177,7 +177,7 @@ class _CarDrawing:
             self.fill([(k * self.length * 0.85, b * shape.half_width * 0.8, h) for b, h in across], dark)
 
     def _strips(self) -> None:
-        """The body across its width, along the profile: hood, deck, front, rear; the farthest first."""
+        """Paint the faces that span the body's width (front, hood, deck, rear), the farthest one first."""
         strips: list[tuple[float, list[tuple[float, float, float]], Surface]] = []
         for (a0, h0), (a1, h1) in pairwise(self.shape.body):
             normal = (h1 - h0, a0 - a1)  # (along, up), outwards
@@ -216,7 +216,7 @@ class _CarDrawing:
             self._doors(side)
 
     def _doors(self, side: int) -> None:
-        """A crease along the flank and the gaps of two doors."""
+        """Paint a crease along the flank and the gaps of two doors."""
         shape, low = self.shape, self.low
         right, crease = side * self.half_width(0), shape.belt[2] - 0.2
         front, rear = shape.belt[0], -self.length * 0.9

@@ -13,25 +13,29 @@ CONDITIONS: tuple[Condition, ...] = ("day", "night", "fog", "glare")
 
 @dataclass(frozen=True)
 class Weather:
-    """Light is linear (1 = full daylight on white), colours of sky and air are RGB in [0, 255] as displayed."""
+    """Light, air and temperatures of a scene.
+
+    Light is linear (1 = full daylight on white); colours of sky and air are RGB in [0, 255] as displayed; heat is a
+    grey value of the infrared image, [0, 255].
+    """
 
     condition: Condition
     dark: bool  # lamps and windows are lit, there is no daylight
-    light: Colour  # linear light on everything
+    light: Colour  # linear light of sun and sky
     sun: float  # 0 = no shadows, 1 = hard ones
     shadow: tuple[float, float]  # metres that a shadow runs along X and Z per metre of height
     sky_top: Colour
     sky_bottom: Colour
     clouds: float  # 0 to 1
     air: Colour  # colour of mist
-    haze: float  # per metre; 0.03 hides what is further than 100 m
-    exposure: float
-    noise: float  # deviation of the visible sensor's noise, grey values
-    air_heat: float  # grey values of the infrared image from here on
+    haze: float  # extinction per metre; 0.03 hides what is farther away than 100 m
+    exposure: float  # factor on the light that reaches the visible camera
+    noise: float  # standard deviation of the visible camera's noise, grey values
+    air_heat: float
     ground_heat: float
     wall_heat: float
     sky_heat: float
-    sun_heat: float  # how much the sun adds to what faces it
+    sun_heat: float  # heat that the sun adds to surfaces that face it
 
 
 def make_weather(rng: np.random.Generator, condition: Condition) -> Weather:
