@@ -1,4 +1,4 @@
-"""Write docs/licences.md, the licence of every package that th-fuse-sam with all its extras brings.
+"""Write docs/licences.md, the licences of all packages that th-fuse-sam with all its extras installs.
 
 python -m tools.licences
 """
@@ -10,16 +10,16 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "licences.md"
-# Packages whose metadata say nothing short, read from the licence files that they carry.
+# Packages whose metadata do not name the licence in a few words; these are from the licence files in them.
 BY_HAND = {"cuda-toolkit": "NVIDIA Proprietary Software", "faster-coco-eval": "Apache-2.0"}
 
 
 def add_needed(name: str, extras: tuple[str, ...], versions: dict[str, str]) -> None:
-    """Add `name` and what it needs on this system to `versions`."""
+    """Add the package `name`, and the packages that it needs on this system, to `versions` (name -> version)."""
     try:
         package = metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        return  # for another system or Python
+        return  # not installed: needed on another system or by another Python only
     key = re.sub(r"[-_.]+", "-", name).lower()
     if key in versions and not extras:
         return
@@ -32,7 +32,7 @@ def add_needed(name: str, extras: tuple[str, ...], versions: dict[str, str]) -> 
 
 
 def licence(name: str) -> str:
-    """In a few words, from the package's metadata."""
+    """The licence of an installed package in a few words, from its metadata."""
     if name in BY_HAND:
         return BY_HAND[name]
     content = metadata.metadata(name).json

@@ -45,12 +45,12 @@ def main() -> None:
     fused = add_colour(luma, scene.visible)
     sources, masks = _side_by_side(infrared, scene.visible), _side_by_side(*overlays)
     left = np.vstack([sources, np.full((GAP, sources.shape[1], 3), 255, np.uint8), masks])
-    left = left[: len(fused)]  # of the lower masks the gap's height is cut off
+    left = left[: len(fused)]  # the gap makes the left half higher: the lower masks lose as many rows
     write_image(ROOT / "docs" / "overview.jpg", np.hstack([left, np.full((len(left), GAP, 3), 255, np.uint8), fused]))
 
 
 def _side_by_side(*images: ImageArray) -> ImageArray:
-    """Both images at half their size."""
+    """Two images, uint8 HxWx3, at half their size."""
     first, second = (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in images)
     return np.hstack([first, np.full((len(first), GAP, 3), 255, np.uint8), second])
 

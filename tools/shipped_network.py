@@ -1,4 +1,4 @@
-"""Make the file of a fusion network that ships: `python -m tools.shipped_network best.pth FILE.safetensors`."""
+"""Turn a checkpoint into a fusion network to ship: `python -m tools.shipped_network best.pth FILE.safetensors`."""
 
 import argparse
 import dataclasses
@@ -27,8 +27,8 @@ def export_network(path: Path, network: nn.Module, spec: NetworkSettings, dtype:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="shipped_network", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="of train.py, as best.pth")
-    parser.add_argument("output", type=Path, help="FILE.safetensors")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of train.py, for example best.pth")
+    parser.add_argument("output", type=Path, help="file to write, *.safetensors")
     options = parser.parse_args(argv)
     export_network(options.output, *load_network(options.checkpoint))
     return 0

@@ -34,7 +34,7 @@ Product = TypeVar("Product")
 
 
 def load_or_make(cache: Path | None, make: Callable[[Item], Product], items: Sequence[Item]) -> list[Product]:
-    """What `cache` holds, or else `make` of each item on two processes, kept in `cache`."""
+    """The content of the file `cache`; if there is none, `make` of each item on two processes, written to `cache`."""
     if cache is not None and cache.exists():
         return joblib.load(cache, mmap_mode="r")  # several trainings on one machine share the pages
     products = joblib.Parallel(n_jobs=2, verbose=1)(joblib.delayed(make)(item) for item in items)
@@ -64,7 +64,7 @@ def train(line: CommandLine[NanoOptions]) -> int:
     options = line.options
     device = resolve_device(options.device)
     torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)  # such numbers appear in the course of training and slow a CPU down by several times
+    torch.set_flush_denormal(True)  # denormal numbers appear during training and slow a CPU down by several times
     paths = [path for folder in options.photos for path in list_images(folder).values()]
     photos = load_or_make(options.regions, _regions_of, paths)
     scenes = load_or_make(options.rendered, _rendered, range(FIRST_SCENE, FIRST_SCENE + options.scenes))
@@ -86,7 +86,7 @@ def train(line: CommandLine[NanoOptions]) -> int:
         trainer.resume(options.resume)
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
-    set_seed(options.seed)  # measuring steps has drawn
+    set_seed(options.seed)  # again, because measuring steps drew random numbers
     return INTERRUPTED if trainer.run().interrupted else 0
 
 

@@ -17,15 +17,15 @@ def interior_point_iou(
     Args:
         image: uint8, HxWx3, RGB.
         labels: HxW; 0 is not an object.
-        min_area: fraction of the image below which an object does not count.
+        min_area: fraction of the image; smaller objects are left out.
     """
     predictor = SamPredictor(sam)
     predictor.set_image(image)
     ious = []
     for label in np.unique(labels[labels > 0]):
-        wanted = labels == label
-        if wanted.mean() < min_area:
+        target = labels == label
+        if target.mean() < min_area:
             continue
-        masks, _, _ = predictor.predict(np.array([interior_point(wanted)]), np.array([1]), multimask_output=True)
-        ious.append(max(mask_iou(mask, wanted) for mask in masks))
+        masks, _, _ = predictor.predict(np.array([interior_point(target)]), np.array([1]), multimask_output=True)
+        ious.append(max(mask_iou(mask, target) for mask in masks))
     return ious

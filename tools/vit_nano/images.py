@@ -1,7 +1,7 @@
 """What `vit_nano` learns from: images and their label maps, from three sources.
 
-Textured shapes teach borders, rendered scenes objects, and photos the looks of real cameras. An image is uint8 HxWx3
-RGB, its label map int32 HxW, where 0 is no region.
+Textured shapes teach borders, rendered scenes teach objects, and photos teach how real cameras see. An image is uint8
+HxWx3 RGB, its label map int32 HxW, where 0 is no region.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def textured_shapes(rng: np.random.Generator, size: int) -> tuple[Image, Labels]
 
 
 def _noise(rng: np.random.Generator, size: int, cell: int) -> np.ndarray:
-    """Smooth noise with deviation about 1, size x size x 3, in cells of `cell` pixels."""
+    """Smooth noise with standard deviation about 1, size x size x 3, in cells of `cell` pixels."""
     cells = max(2, size // cell)
     return cv2.resize(
         rng.standard_normal((cells, cells, 3), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
@@ -58,6 +58,7 @@ def _noise(rng: np.random.Generator, size: int, cell: int) -> np.ndarray:
 
 
 def _random_shape(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
+    """Mask size x size of an ellipse, a polygon or a rectangle."""
     mask = np.zeros((size, size), np.uint8)
     centre = rng.integers(0, size, 2)
     radius = rng.choice([0.04, 0.07, 0.12, 0.2, 0.3]) * size * rng.uniform(0.7, 1.3) + 3
@@ -86,7 +87,7 @@ class Photo:
     """A photo with its regions at several scales."""
 
     image: Image
-    regions: NDArray[np.int16]  # scales x H x W, from 0
+    regions: NDArray[np.int16]  # scales x H x W, region numbers from 0
 
 
 def photo_regions(image: Image) -> Photo:

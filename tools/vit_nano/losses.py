@@ -18,7 +18,7 @@ def mask_loss(logits: Tensor, target: Tensor, entropy_weight: float = 1.0) -> Te
         target: in [0, 1], broadcast against `logits`.
 
     Returns:
-        loss for each mask, shape `...`.
+        The loss of each mask, shape `...`.
     """
     everywhere = target.new_ones(target.shape[-2:])
     entropy = balanced_cross_entropy(logits, target, everywhere)

@@ -66,7 +66,7 @@ def decode_crops(
     Args:
         embeddings: BxCxHxW.
         corners: Bx2, each crop's first row and column of patches.
-        dtype: of everything of the image's size.
+        dtype: number format of all tensors with the height and width of the embeddings or logits.
 
     Returns:
         logits Bx(N+K)x4x4Hx4W and predicted IoUs Bx(N+K)x4, points before boxes.
@@ -90,9 +90,9 @@ def decode_crops(
 def _prompted_loss(
     logits: Tensor, predicted: Tensor, targets: Tensor, by_points: int, settings: NanoSettings
 ) -> tuple[Tensor, Tensor]:
-    """Loss of the decoder's masks and predicted IoUs; and the mean IoU of the best of three masks for a point.
+    """Loss of the decoder's masks and predicted IoUs, and the mean IoU of the best of three masks for a point.
 
-    Output 0 is SAM's single mask, 1 to 3 are the choice for an ambiguous point.
+    Of the decoder's four masks, number 0 is for unambiguous prompts; 1 to 3 are alternatives for an ambiguous point.
 
     Args:
         logits: BxNx4xHxW.

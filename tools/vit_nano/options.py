@@ -18,23 +18,25 @@ class NanoSettings(RunSettings, group="training"):
     weight_decay: float = redefault(RunSettings, "weight_decay", 0.05)
     ema_decay: float = redefault(RunSettings, "ema_decay", 0.999)
     num_workers: int | None = redefault(RunSettings, "num_workers", 1, default_text=None)
-    epoch_images: int = option(1000, "images of an epoch, after which the weights are saved", low=1)
-    prompts: int = option(10, "prompts an image; 0 trains the image encoder alone, by the auxiliary head", low=0)
+    epoch_images: int = option(1000, "images per epoch; after each epoch the weights are saved", low=1)
+    prompts: int = option(10, "prompts per image; 0 trains the image encoder alone, by the auxiliary head", low=0)
     crop_size: int = option(256, "width of the crops, pixels; the model's image size trains on whole images", low=16)
     crop_height: int | None = option(
         None,
-        "height of the crops, pixels; a lower one spares wide images the padding",
+        "height of the crops, pixels; a smaller height avoids padding in wide images",
         low=16,
         default_text="`crop_size`",
     )
     whole: float = option(0.5, "fraction of the scenes and photos that are shown whole, as in use", low=0, high=1)
     shares: tuple[float, float, float] = option(
-        (0.10, 0.55, 0.35), "of shapes, scenes and photos among the images; those that are there count", low=0
+        (0.10, 0.55, 0.35),
+        "proportions of shapes, scenes and photos among the images; a kind that is missing is left out",
+        low=0,
     )
-    entropy_weight: float = option(1.0, "of the cross entropy in the mask loss, beside the Dice loss", low=0)
-    affinity_weight: float = option(1.0, "of the auxiliary loss on neighbouring pixels", low=0)
-    identity_weight: float = option(1.0, "of the auxiliary loss on any two pixels", low=0)
-    queries: int = option(64, "pixels an image that the identity loss compares with all others", low=1)
+    entropy_weight: float = option(1.0, "weight of the cross entropy in the mask loss, beside the Dice loss", low=0)
+    affinity_weight: float = option(1.0, "weight of the auxiliary loss on neighbouring pixels", low=0)
+    identity_weight: float = option(1.0, "weight of the auxiliary loss on any two pixels", low=0)
+    queries: int = option(64, "pixels per image that the identity loss compares with all others", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class NanoOptions(NanoSettings, DeviceOptions, group="images and files"):
     """All options of the command."""
 
     minutes: float = option(
-        60.0, "about how long to train without `epochs` and `max_steps`, by the time that some steps take", above=0
+        60.0, "about how long to train without `epochs` and `max_steps`; some steps are timed first", above=0
     )
     photos: tuple[Path, ...] = option((), "folders of photos, whose regions are targets", metavar="DIR")
     regions: Path | None = option(None, "cache of the photos' regions (.joblib), made where missing")
@@ -50,6 +52,6 @@ class NanoOptions(NanoSettings, DeviceOptions, group="images and files"):
     rendered: Path | None = option(None, "cache of the rendered scenes (.joblib), made where missing")
     image_size: int = option(IMAGE_SIZE, "longest side of the model's images, pixels, a multiple of 16", low=16)
     init: Path | None = option(None, "weights to begin with: a .safetensors file, or latest.pth of another training")
-    resume: Path | None = option(None, "go on from the latest.pth of this training")
-    output_dir: Path = option(Path("runs/vit_nano"), "for vit_nano.safetensors, latest.pth and train_log.csv")
-    threads: int = option(2, "of PyTorch", low=1)
+    resume: Path | None = option(None, "latest.pth of this training, to go on from")
+    output_dir: Path = option(Path("runs/vit_nano"), "folder for vit_nano.safetensors, latest.pth and train_log.csv")
+    threads: int = option(2, "number of threads that PyTorch uses", low=1)

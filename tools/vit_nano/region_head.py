@@ -1,8 +1,8 @@
-"""The auxiliary head: what the image encoder alone knows of regions.
+"""The auxiliary head: it learns regions from the image embedding alone, without the mask decoder.
 
-It says of each pixel of the logit grid (4x4 pixels of the image) whether its neighbours belong to the same region, and
-of a number of pixels which others do. That tells the image encoder much more about an image than a few prompts do and
-costs next to nothing. The head is not shipped.
+For each pixel of the logit grid (4x4 pixels of the image) it predicts whether its neighbours belong to the same region,
+and for some of these pixels which of all others do. That teaches the image encoder much more about an image than a few
+prompts and costs next to nothing. The head is not shipped.
 """
 
 import numpy as np
@@ -22,9 +22,9 @@ AFFINITY_OFFSETS = tuple((dy * d, dx * d) for d in (1, 2, 4, 8, 16) for dy, dx i
 class RegionHead(nn.Module):
     """Affinities to a pixel's neighbours, and queries and keys for any two pixels.
 
-    Two pixels p and q of the logit grid lie in one region where query(p) . key(q) + bias(p) > 0: what a mask decoder
-    does once it has read the embedding under a point prompt. Positional encodings are added to queries and keys, as
-    in the decoder, so that two things that look alike can be told apart by where they are.
+    Two pixels p and q of the logit grid lie in one region if query(p) . key(q) + bias(p) > 0, which is what a mask
+    decoder does once it has read the embedding under a point prompt. Positional encodings are added to queries and
+    keys, as in the decoder, so that two things that look alike can be told apart by where they are.
     """
 
     def __init__(self, channels: int = EMBED_DIM, width: int = 32) -> None:
@@ -47,10 +47,10 @@ class RegionHead(nn.Module):
 
 
 def identity_loss(identities: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Mask loss of the regions of `count` random pixels an image, small regions as often as large ones.
+    """Mask loss of the regions of `count` random pixels per image, from small regions as often as from large ones.
 
     Args:
-        identities: BxDxH/4xW/4 of `RegionHead`: queries, keys, a bias.
+        identities: BxDxH/4xW/4 from `RegionHead`: queries, keys and a bias.
         labels: BxHxW; 0 and `PADDING` are no region.
     """
     grid_labels = _on_logit_grid(labels).flatten(1)
@@ -63,14 +63,17 @@ def identity_loss(identities: Tensor, labels: Tensor, count: int) -> Tensor:
             continue
         chosen = torch.multinomial(weights, count, replacement=True)
         logits = query[index, :, chosen].T @ key[index] + bias[index, :, chosen].T
-        logits = logits.masked_fill(regions == PADDING, -20.0)  # surely outside: adds nothing to the loss
+        logits = logits.masked_fill(regions == PADDING, -20.0)  # certainly outside, so it adds nothing to the loss
         same = (regions[chosen, None] == regions[None]).float()
         losses.append(mask_loss(logits[:, None], same[:, None]).mean())
     return torch.stack(losses).mean() if losses else identities.sum() * 0
 
 
 def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of same-region logits BxKxH/4xW/4 against labels BxHxW; same and different weigh alike."""
+    """Cross entropy of same-region logits BxKxH/4xW/4 against labels BxHxW.
+
+    Pairs of pixels in the same region weigh as much in total as pairs in different regions.
+    """
     height, width = logits.shape[-2:]
     regions = _on_logit_grid(labels)
     losses = []

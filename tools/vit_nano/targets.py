@@ -30,14 +30,14 @@ from tools.vit_nano.images import (
 from tools.vit_nano.options import NanoSettings
 
 MIN_TARGET_AREA = 300  # pixels below which a region is no target
-INTERIOR_POINTS = 12  # of an image's points, how many lie farthest from the border; the others lie anywhere inside
-# For shapes, scenes and photos: targets are drawn by their area to this power. A photo's large regions are worth more
-# than its small ones, which are often noise.
+INTERIOR_POINTS = 12  # how many points of an image lie farthest from the region's border; the others lie anywhere in it
+# Regions become targets with a probability proportional to their area to this power: for shapes, scenes and photos. A
+# photo's large regions are worth more than its small ones, which are often noise.
 AREA_POWERS = (0.0, 0.0, 0.25)
 
 
 class TargetDataset:
-    """Samples that a seed, an epoch and an index decide.
+    """Samples that are determined by a seed, an epoch and an index.
 
     A sample holds the crop `images` (3xHxW uint8, RGB) with its `labels` (HxW), the label `ids` of its targets (N),
     their `points` (Nx2) and `boxes` (Nx4) in pixels of the crop, and the crop's `corners` (2): its first row and column
@@ -81,7 +81,10 @@ class TargetDataset:
             return {"name": f"image {index}", **{key: torch.from_numpy(array) for key, array in arrays.items()}}
 
     def _random_crop(self, rng: np.random.Generator, image: Image, labels: Labels) -> tuple[Image, Labels, np.ndarray]:
-        """A crop of the image in SAM's input square that holds padding no more often than needed, and its corner."""
+        """A crop of the image in SAM's input square, its labels, and its first row and column of patches.
+
+        A crop contains padding only if the image is smaller than the crop, and in some cases on purpose.
+        """
         square, square_labels = fit_to_square(image, np.ascontiguousarray(labels), self.size)
         inside = square_labels != PADDING
         sides = np.array([inside.any(1).sum(), inside.any(0).sum()])
@@ -99,7 +102,7 @@ def sample_targets(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough.
 
-    Regions are drawn by their area to the power of `area_power`, none for the second time before each had its turn.
+    Regions are drawn by their area to the power of `area_power`, and none is drawn twice before all were drawn once.
     """
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
     large = areas >= MIN_TARGET_AREA
@@ -107,7 +110,7 @@ def sample_targets(
         return None
     ids, weights = ids[large], areas[large] ** area_power
     rounds = [rng.choice(ids, len(ids), replace=False, p=weights / weights.sum()) for _ in range(-(-count // len(ids)))]
-    chosen = np.concatenate([ids[:0], *rounds])[:count]  # none where the image encoder is trained alone
+    chosen = np.concatenate([ids[:0], *rounds])[:count]  # empty if the image encoder is trained alone
     points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
     for row, label in enumerate(chosen):
         mask = labels == label

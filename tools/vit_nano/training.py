@@ -25,8 +25,8 @@ from tools.vit_nano.options import NanoSettings
 from tools.vit_nano.region_head import RegionHead
 from tools.vit_nano.targets import TargetDataset
 
-PROBE_STEPS = 20  # steps whose time is measured
-_SAM = "sam."  # prefix of the shipped weights in a checkpoint
+PROBE_STEPS = 20  # number of steps whose time is measured
+_SAM_PREFIX = "sam."  # begins the keys of those weights in a checkpoint that are shipped
 
 
 class NanoModel(nn.Module):
@@ -38,7 +38,7 @@ class NanoModel(nn.Module):
         self._settings = settings
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        # The objective itself says what is computed in 16 bits; the losses are not.
+        # `batch_loss` decides itself what is computed in 16 bits; the losses are not.
         with torch.autocast(batch["images"].device.type, enabled=False):
             return batch_loss(self.sam, self.head, self._settings, batch)
 
@@ -81,15 +81,15 @@ class NanoTask(TrainingTask):
     def save(self, path: Path, checkpoint: Checkpoint) -> None:
         """Write the model without its head as fp16 safetensors."""
         weights = {
-            name.removeprefix(_SAM): (value.half() if value.is_floating_point() else value).cpu().contiguous()
+            name.removeprefix(_SAM_PREFIX): (value.half() if value.is_floating_point() else value).cpu().contiguous()
             for name, value in checkpoint.weights.items()
-            if name.startswith(_SAM)
+            if name.startswith(_SAM_PREFIX)
         }
         write_atomically(path, lambda file: file.write(safetensors.torch.save(weights)))
 
 
 def steps_within(minutes: float, task: NanoTask, device: torch.device) -> int:
-    """How many optimiser steps of `task` take `minutes` on `device`, by the time of some steps of a copy."""
+    """How many optimiser steps of `task` take `minutes` on `device`, estimated from some steps of a copied model."""
     settings = task.settings
     fabric = make_fabric(device, settings.precision)
     model = copy.deepcopy(task.module).to(device)
