@@ -14,7 +14,7 @@ from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.errors import OptionError
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
-from thfuse_sam.options.groups import FolderOptions, MaskOptions, SamOptions
+from thfuse_sam.options.shared import FolderOptions, MaskOptions, SamOptions
 
 
 def test_sample_is_found_from_any_folder(tmp_path, monkeypatch) -> None:

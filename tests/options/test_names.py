@@ -6,7 +6,7 @@ from thfuse_sam.losses import LOSS_PARTS, SEGMENTATION_PARTS
 from thfuse_sam.masks.shards import SHARD_SIZE
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import DEFAULT_NETWORK, NETWORKS
-from thfuse_sam.options import finetune, generator, groups, precompute, prepare, train
+from thfuse_sam.options import finetune, generator, precompute, prepare, shared, train
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER
 from thfuse_sam.sam.adapt import PARTS
 from thfuse_sam.sam.registry import MODEL_TYPES
@@ -15,7 +15,7 @@ from thfuse_sam.sam.registry import MODEL_TYPES
 def test_names_are_those_of_the_registries() -> None:
     assert tuple(generator.GENERATOR_DEFAULTS) == tuple(MODEL_TYPES)
     assert tuple(KNOWN_SETS) == prepare.KNOWN_SETS
-    assert f"{REPORT_FOLDER}/{INDEX}" == groups.REPORT
+    assert f"{REPORT_FOLDER}/{INDEX}" == shared.REPORT
     assert precompute.PrecomputeOptions().shard_size == SHARD_SIZE
 
 

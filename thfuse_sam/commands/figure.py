@@ -9,7 +9,7 @@ from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import OptionError
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.options.figure import FigureOptions
-from thfuse_sam.options.groups import TEST_SAMPLE
+from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.report.compare import Method, find_methods
 from thfuse_sam.report.figure import MAX_ZOOMS, SUFFIXES, Scene, Zoom, draw_figure, save_figure
 

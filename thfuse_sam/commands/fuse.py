@@ -30,7 +30,7 @@ from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.metrics import METRICS, fusion_metrics
 from thfuse_sam.models import count_parameters
 from thfuse_sam.options.fuse import FuseOptions
-from thfuse_sam.options.groups import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
+from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
 from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, Method, find_methods, write_comparison
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing

@@ -17,7 +17,7 @@ from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedM
 from thfuse_sam.masks.store import has_masks
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
-from thfuse_sam.options.groups import DEFAULT_MASKS_DIR, SWITCHED_OFF, FolderOptions, LiveSamOptions, SamOptions
+from thfuse_sam.options.shared import DEFAULT_MASKS_DIR, SWITCHED_OFF, FolderOptions, LiveSamOptions, SamOptions
 from thfuse_sam.shipped import find_shipped
 
 if TYPE_CHECKING:  # segment_anything is imported in live mode only

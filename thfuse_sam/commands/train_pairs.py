@@ -12,7 +12,7 @@ from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair,
 from thfuse_sam.datasets.splits import split_pairs
 from thfuse_sam.errors import PairError, UsageError, naming
 from thfuse_sam.masks.source import MaskSource
-from thfuse_sam.options.groups import TRAIN_SAMPLE
+from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
 
 _SEED_STEP = 1_000_003  # between the seeds of parts, which with one seed would draw the same crops

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.options.fields import Options, option, redefault
-from thfuse_sam.options.groups import TEST_SAMPLE, DeviceOptions, ModelOptions, SamOptions
+from thfuse_sam.options.shared import TEST_SAMPLE, DeviceOptions, ModelOptions, SamOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from thfuse_sam.options.fields import option
-from thfuse_sam.options.groups import PairOptions
+from thfuse_sam.options.shared import PairOptions
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.options.fields import AUTO, Options, option, redefault
-from thfuse_sam.options.groups import (
+from thfuse_sam.options.shared import (
     AnnotationOptions,
     DeviceOptions,
     PromptKindOptions,
     RunOutputOptions,
-    SplitOptions,
     TunedSamOptions,
 )
-from thfuse_sam.options.training import FinetuneSettings
+from thfuse_sam.options.training import FinetuneSettings, SplitOptions
 
 LOSS_PARTS = ("dice", "focal", "bce", "iou", "iou_head")  # of `losses.segmentation`
 PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")  # of `datasets.prompts.PromptMix`

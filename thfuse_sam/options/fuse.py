@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.options.fields import Options, option
-from thfuse_sam.options.groups import REPORT, DeviceOptions, MaskOptions, ModelOptions, PairOptions
+from thfuse_sam.options.shared import REPORT, DeviceOptions, MaskOptions, ModelOptions, PairOptions
 from thfuse_sam.precision import Precision
 
 

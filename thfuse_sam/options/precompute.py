@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from thfuse_sam.options.fields import Options, option, redefault
 from thfuse_sam.options.generator import GeneratorOptions
-from thfuse_sam.options.groups import (
+from thfuse_sam.options.shared import (
     DEFAULT_MASKS_DIR,
     REPORT,
     TEST_SAMPLE,

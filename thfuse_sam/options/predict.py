@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from thfuse_sam.options.fields import Options, option
 from thfuse_sam.options.generator import GeneratorOptions
-from thfuse_sam.options.groups import DeviceOptions, TunedSamOptions
+from thfuse_sam.options.shared import DeviceOptions, TunedSamOptions
 
 MaskFormat = Literal["npy", "png", "coco"]
 

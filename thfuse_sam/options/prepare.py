@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from thfuse_sam.options.fields import Options, option, redefault
-from thfuse_sam.options.groups import AnnotationOptions, PromptKindOptions, SplitOptions
+from thfuse_sam.options.shared import AnnotationOptions, PromptKindOptions
+from thfuse_sam.options.training import SplitOptions
 
 CHECK_DIR = Path("results/check")
 KNOWN_SETS = ("pennfudan",)  # what `datasets.segmentation.known_sets` can download

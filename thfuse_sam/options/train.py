@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.options.fields import option, redefault
-from thfuse_sam.options.groups import (
+from thfuse_sam.options.shared import (
     TRAIN_SAMPLE,
     DeviceOptions,
     FolderOptions,
@@ -13,9 +13,8 @@ from thfuse_sam.options.groups import (
     MaskOptions,
     PairOptions,
     RunOutputOptions,
-    SplitOptions,
 )
-from thfuse_sam.options.training import FusionSettings
+from thfuse_sam.options.training import FusionSettings, SplitOptions
 
 # Names that the registries of `models`, `losses` and `metrics` have.
 NETWORKS = ("thfuse", "thfuse_lite")

@@ -1,4 +1,4 @@
-"""What every training run can be told, whichever network it trains, and what the tasks add."""
+"""Options that every training has, whichever network it trains, and those that the tasks add."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -56,6 +56,15 @@ class RunSettings(Options, group="training"):
         "epochs between evaluations; there always is one at the end",
         low=1,
         aliases=("test_interval", "eval_interval"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions(Options, group="validation"):
+    """Which samples are held out."""
+
+    val_fraction: float = option(
+        0.1, "part of the samples that is kept for validation", low=0, below=1, aliases=("val_ratio",)
     )
 
 

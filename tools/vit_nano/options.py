@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.options.fields import option, redefault
-from thfuse_sam.options.groups import DeviceOptions
+from thfuse_sam.options.shared import DeviceOptions
 from thfuse_sam.options.training import RunSettings
 from thfuse_sam.sam.nano import IMAGE_SIZE
 

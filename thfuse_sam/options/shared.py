@@ -110,15 +110,6 @@ class PromptKindOptions(Options, group="prompts"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitOptions(Options, group="validation"):
-    """Which samples are held out."""
-
-    val_fraction: float = option(
-        0.1, "part of the samples that is kept for validation", low=0, below=1, aliases=("val_ratio",)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunOutputOptions(Options, group="output"):
     """Where a training run writes, and what it goes on from."""
 
