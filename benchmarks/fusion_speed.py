@@ -24,7 +24,7 @@ from benchmarks.fusion_runs import masks_of, training_steps
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.fusion.inference import autocast
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.masks.source import MaskSource, NoMasks
 from thfuse_sam.models import build_network, count_parameters
 

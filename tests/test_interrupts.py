@@ -8,7 +8,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.interrupts import StopRequest, delay_interrupts
 from thfuse_sam.sam.weights import read_weights
 

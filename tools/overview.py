@@ -13,7 +13,7 @@ from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.inference import fuse_lumas
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import ImageArray, as_rgb, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.source import LiveMasks

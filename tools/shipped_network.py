@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from thfuse_sam.files import write_atomically
-from thfuse_sam.fusion.opening import METADATA_KEY, load_network
+from thfuse_sam.fusion.loading import METADATA_KEY, load_network
 from thfuse_sam.training.checkpoint import NetworkSettings
 
 

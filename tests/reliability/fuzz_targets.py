@@ -27,7 +27,7 @@ from thfuse_sam.datasets.segmentation.formats.mask_images import read_instance_m
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import CheckpointError, ThFuseError
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import image_size, read_infrared, read_visible
 from thfuse_sam.losses.perceptual import load_perceptual_loss
 from thfuse_sam.masks.embeddings import EmbeddingTree, ImageEmbedding

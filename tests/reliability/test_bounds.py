@@ -14,7 +14,7 @@ from PIL import Image
 from thfuse_sam.cli.commands import train
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import ThFuseError
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.masks.instances import decode_instances

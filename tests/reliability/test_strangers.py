@@ -22,7 +22,7 @@ from thfuse_sam import downloads
 from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.errors import DownloadError, ThFuseError
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.masks.embeddings import EmbeddingTree
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.masks.shards import MaskShards

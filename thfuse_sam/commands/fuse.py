@@ -24,9 +24,9 @@ from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, require_outputs_apart
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.onnx import export_onnx
-from thfuse_sam.fusion.opening import load_network
 from thfuse_sam.metrics import METRICS, fusion_metrics
 from thfuse_sam.models import count_parameters
 from thfuse_sam.options.fuse import FuseOptions

@@ -11,7 +11,7 @@ from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.inference import fuse_lumas
-from thfuse_sam.fusion.opening import restore_network
+from thfuse_sam.fusion.loading import restore_network
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.report.page import replacing, write_page

@@ -1,4 +1,4 @@
-"""Checkpoints: one file from which a training run goes on, and from which `fusion.opening` rebuilds its network.
+"""Checkpoints: one file from which a training run goes on, and from which `fusion.loading` rebuilds its network.
 
 A checkpoint is a `torch.save` file of plain values and tensors, read with `weights_only=True`:
 

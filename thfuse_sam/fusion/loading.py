@@ -1,4 +1,4 @@
-"""Opening a trained fusion network for use: a training checkpoint, or a shipped `.safetensors` file.
+"""Loading a trained fusion network for use: from a training checkpoint, or from a shipped `.safetensors` file.
 
 A shipped file holds the weights, and in its metadata, under "network", the `NetworkSettings` as JSON.
 """
@@ -25,7 +25,7 @@ from thfuse_sam.training.checkpoint import (
 
 SAFETENSORS_SUFFIX = ".safetensors"
 METADATA_KEY = "network"
-_LARGEST_OPTION = 4096  # of a network; deeper or wider ones are no fusion networks
+_LARGEST_OPTION = 4096  # largest value of an option of a network; no fusion network is that deep or wide
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkSettings]:

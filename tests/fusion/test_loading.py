@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from thfuse_sam.errors import CheckpointError
-from thfuse_sam.fusion import opening
-from thfuse_sam.fusion.opening import load_network
+from thfuse_sam.fusion import loading
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.models import build_network
 from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 from thfuse_sam.training import checkpoint as checkpoints
@@ -25,7 +25,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def tiny_network(monkeypatch) -> None:
-    monkeypatch.setitem(opening.NETWORKS, "tiny", Tiny)
+    monkeypatch.setitem(loading.NETWORKS, "tiny", Tiny)
 
 
 def save(path: Path, network: nn.Module) -> None:
