@@ -286,9 +286,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 def test_resume_refuses_another_run(base: ResolvedSam, tmp_path: Path) -> None:
     make_trainer(base, tmp_path, max_steps=1, epochs=1).run()
-    with pytest.raises(UsageError, match="batch_size 2, now it is 3"):
+    with pytest.raises(UsageError, match="`batch_size` 2, this command has 3"):
         make_trainer(base, tmp_path, batch_size=3).resume(tmp_path / "latest.pth")
-    with pytest.raises(UsageError, match=r"flip 0\.0, now it is 0\.5"):
+    with pytest.raises(UsageError, match=r"`flip` 0\.0, this command has 0\.5"):
         make_trainer(base, tmp_path, flip=0.5).resume(tmp_path / "latest.pth")
     with pytest.raises(UsageError, match="other parts"):
         make_trainer(base, tmp_path, adaptation=Adaptation()).resume(tmp_path / "latest.pth")
@@ -302,7 +302,7 @@ def test_resume_says_what_is_not_what_it_was(
     trainer = make_trainer(base, tmp_path, lr=1e-2, save_interval=5)
     trainer.resume(trainer.latest)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1 and "lr was 0.001, now it is 0.01" in warnings[0]
+    assert len(warnings) == 1 and "`lr` was 0.001, now it is 0.01" in warnings[0]
 
 
 def as_earlier_versions_wrote_it(path: Path) -> None:

@@ -196,8 +196,9 @@ def test_finished_run_can_be_extended(tmp_path) -> None:
 
 def test_resume_refuses_another_run(tmp_path) -> None:
     make_trainer(tmp_path, max_steps=1).run()
-    for other, word in (({"batch_size": 3}, "batch_size 2, now it is 3"), ({"size": 6}, "pairs 5, now it is 6")):
-        with pytest.raises(UsageError, match=word):
+    too_large, more_pairs = "`batch_size` 2, this command has 3", "5 pairs to train on, this command has 6"
+    for other, words in (({"batch_size": 3}, too_large), ({"size": 6}, more_pairs)):
+        with pytest.raises(UsageError, match=words):
             make_trainer(tmp_path, **other).resume(tmp_path / "latest.pth")
     trainer = make_trainer(tmp_path)
     trainer.task.spec = checkpoints.NetworkSettings("other", {})
@@ -369,13 +370,13 @@ def test_resume_says_what_is_not_what_it_was(tmp_path, caplog) -> None:
     make_trainer(tmp_path, options=after, lr=1e-2).resume(tmp_path / "latest.pth")
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(said) == 4
-    for words in ("crop_size was 128, now it is 96", "loss_weights was", "masks was precomputed", "lr was 0.001"):
+    for words in ("`crop_size` was 128, now it is 96", "`loss_weights` was", "masks was precomputed", "`lr` was"):
         assert any(words in line for line in said), words
 
 
 def test_resume_refuses_another_number_of_batches_in_a_step(tmp_path) -> None:
     make_trainer(tmp_path, max_steps=1).run()
-    with pytest.raises(UsageError, match="accumulate 1, now it is 2"):
+    with pytest.raises(UsageError, match="`accumulate` 1, this command has 2"):
         make_trainer(tmp_path, accumulate=2).resume(tmp_path / "latest.pth")
 
 

@@ -26,8 +26,8 @@ class LineTask(TrainingTask):
     """Fits a line; its scores are given beforehand."""
 
     samples = "numbers"
-    same_on_resume = ("slope",)
-    free_on_resume = frozenset(("note",))
+    must_match = ("slope",)
+    may_differ = frozenset(("note",))
 
     def __init__(self, settings: RunSettings, scores: list[float] | None = None) -> None:
         torch.manual_seed(0)
@@ -109,9 +109,10 @@ def test_options_that_may_differ_and_those_that_may_not(tmp_path: Path, caplog: 
     trainer = make_trainer(tmp_path, options={"note": "b", "what": 2}, lr=1.0, save_interval=7)
     trainer.resume(trainer.latest)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [line.partition(": ")[2] for line in warnings] == ["what was 1, now it is 2", "lr was 0.001, now it is 1.0"]
+    changes = [line.partition(": ")[2].partition("; training goes on with the new value")[0] for line in warnings]
+    assert changes == ["`what` was 1, now it is 2", "`lr` was 0.001, now it is 1.0"]
     for changed in ({"seed": 1}, {"accumulate": 2}, {"options": {"slope": 2}}):
-        with pytest.raises(UsageError, match=f"was trained with {next(iter(changed.get('options', changed)))}"):
+        with pytest.raises(UsageError, match=f"the run had `{next(iter(changed.get('options', changed)))}`"):
             make_trainer(tmp_path, **changed).resume(trainer.latest)
 
 
@@ -127,7 +128,7 @@ def test_options_of_earlier_versions_have_todays_names(tmp_path: Path) -> None:
     latest = make_trainer(tmp_path, max_steps=1).run().latest
     rewrite(latest, training={"virtual_batch_size": 2, "patience": 3, "test_interval": 4})
     assert load_checkpoint(latest).training == {"accumulate": 2, "plateau_patience": 3, "val_interval": 4}
-    with pytest.raises(UsageError, match="accumulate 2, now it is 1"):
+    with pytest.raises(UsageError, match="`accumulate` 2, this command has 1; use 2"):
         make_trainer(tmp_path).resume(latest)
 
 

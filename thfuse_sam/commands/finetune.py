@@ -40,7 +40,8 @@ from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.distributed import own_device, run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.trainer import RunResult, Trainer, checkpoint_to_resume, require_precision
+from thfuse_sam.training.resuming import checkpoint_to_resume
+from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
 
 SPARE_BYTES = 2**30  # what an embedding cache that nobody asked for leaves free on the disk
 

@@ -25,7 +25,8 @@ from thfuse_sam.report.training import write_training_report
 from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.trainer import RunResult, Trainer, checkpoint_to_resume, require_precision
+from thfuse_sam.training.resuming import checkpoint_to_resume
+from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
 
 log = logging.getLogger(__name__)
 

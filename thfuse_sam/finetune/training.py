@@ -45,8 +45,8 @@ class FinetuneTask(TrainingTask):
     best_file = "best.safetensors"
     latest_file = "latest.safetensors"
     options_file = "finetune_options.json"
-    same_on_resume = ("n_objects", "sub_iterations", "flip")
-    free_on_resume = frozenset(
+    must_match = ("n_objects", "sub_iterations", "flip")
+    may_differ = frozenset(
         ("base_checkpoint", "cache_embeddings", "data_dir", "exp_name", "export", "sam_checkpoint", "sam_model_type")
     ) | {"val_dir"}
     module: PromptedSam

@@ -26,7 +26,7 @@ class FusionTask(TrainingTask):
     """Trains a fusion network on crops of pairs, samples of `FusionDataset`."""
 
     samples = "pairs"
-    free_on_resume = frozenset(("val_metrics", "network", "ir_dir", "vi_dir", "use_sam", "sam_checkpoint"))
+    may_differ = frozenset(("val_metrics", "network", "ir_dir", "vi_dir", "use_sam", "sam_checkpoint"))
     settings: FusionSettings
 
     def __init__(

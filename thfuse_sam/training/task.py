@@ -46,10 +46,10 @@ class TrainingTask(ABC):
     latest_file: str | None = None  # of the latest weights alone, beside the checkpoint; None: not written
     options_file = "train_options.json"
     collate: Callable[[list[Any]], Batch] | None = None  # samples -> batch; None stacks their tensors
-    # Settings that decide what a step sees, besides those of every run: a run goes on with equal ones only.
-    same_on_resume: tuple[str, ...] = ()
-    # Names of recorded options that may differ without a word, besides those of every run.
-    free_on_resume: frozenset[str] = frozenset()
+    # Names of recorded options that must match when a run is resumed, besides those in `resuming.MUST_MATCH`.
+    must_match: tuple[str, ...] = ()
+    # Names of recorded options that may differ silently then, besides those in `resuming.MAY_DIFFER`.
+    may_differ: frozenset[str] = frozenset()
 
     def __init__(
         self, module: nn.Module, spec: NetworkSettings, train_set: EpochDataset, val_set: Any, settings: RunSettings

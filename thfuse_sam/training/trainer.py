@@ -6,7 +6,6 @@ A run that was stopped anywhere and goes on computes bit for bit what an uninter
 
 import contextlib
 import functools
-import json
 import logging
 import math
 import sys
@@ -21,10 +20,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from thfuse_sam.errors import OptionError, TrainingError, UsageError
+from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import write_json
 from thfuse_sam.interrupts import StopRequest
-from thfuse_sam.options.fields import AUTO
 from thfuse_sam.precision import Precision
 from thfuse_sam.training.batches import EpochBatches, default_num_workers, make_loader
 from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -33,18 +31,12 @@ from thfuse_sam.training.ema import EmaWeights
 from thfuse_sam.training.epoch_log import EpochLog
 from thfuse_sam.training.loop import Progress, StepSettings, is_asked, train_epoch
 from thfuse_sam.training.random_state import capture_random_states, restore_random_states
+from thfuse_sam.training.resuming import LATEST, check_resumable
 from thfuse_sam.training.schedules import Plateau, learning_rate
 from thfuse_sam.training.task import Evaluation, TrainingTask
 
-LATEST = "latest.pth"  # the checkpoint that a run goes on from
-OVERFLOWS = 20  # steps in a row that fp16 may take to find a scale for the loss, which is halved each time
-
-# With another of these a run cannot go on: they decide which samples a step sees.
-_SAME_ON_RESUME = ("batch_size", "accumulate", "processes", "seed")
-# These say where and how long, not what is computed.
-_FREE_ON_RESUME = frozenset(
-    ("device", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")  # where, and what is written
-) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))  # how fast and how long
+# How many steps in a row may overflow in fp16 while a scale for the loss is found: the loss scale is halved after each.
+MAX_OVERFLOWS = 20
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +57,6 @@ def require_precision(precision: Precision, device: torch.device) -> None:
     """Raise UsageError where `device` cannot train in `precision`."""
     if precision == "fp16" and device.type != "cuda":
         raise UsageError(f"`precision` fp16 on {device.type}: only GPUs train in it; use bf16 or fp32")
-
-
-def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
-    """The file that `resume` means: none, the named one, or the latest of `output_dir`, if any. Raises OptionError."""
-    latest = output_dir / LATEST
-    if asked is None:
-        return None
-    if str(asked) == AUTO:
-        if not latest.exists():
-            log.info("`resume`: no %s yet, so training starts from the beginning", latest)
-            return None
-        return latest
-    if not asked.is_file():
-        raise OptionError("resume", asked, f"no such file; give a {LATEST}, or '{AUTO}' for {latest} if any")
-    return asked
 
 
 class Trainer:
@@ -126,20 +103,9 @@ class Trainer:
         return self.output_dir / LATEST
 
     def resume(self, path: Path) -> None:
-        """Go on from the checkpoint at `path`. Raises CheckpointError, and UsageError where the runs do not fit."""
+        """Continue the run in the checkpoint at `path`. Raises CheckpointError and UsageError (`check_resumable`)."""
         saved = load_checkpoint(path)
-        if saved.network != self.task.spec:
-            raise UsageError(f"`resume` {path}: {self.task.describe_other(saved.network)}")
-        for key in (*_SAME_ON_RESUME, self.task.samples, *self.task.same_on_resume):
-            now = self.options[key]
-            former = saved.training.get(key, now)  # earlier versions recorded fewer of them
-            if former != now:
-                raise UsageError(
-                    f"`resume` {path}: was trained with {key} {former}, now it is {now}; "
-                    "give the same one or start without `resume`"
-                )
-        for line in changed_options(saved.training, self.options, _FREE_ON_RESUME | self.task.free_on_resume):
-            log.warning("`resume` %s: %s", path, line)
+        check_resumable(path, saved, self.task, self.options)
         self.task.load_weights(saved.raw_weights or saved.weights, path)
         self.task.load_state(saved.task)
         if self.ema is not None:
@@ -236,7 +202,7 @@ class Trainer:
             lambda step: learning_rate(settings, step, total_steps, self.plateau.scale),
             settings.grad_clip,
             settings.max_steps,
-            overflows=OVERFLOWS if settings.precision == "fp16" else 0,
+            overflows=MAX_OVERFLOWS if settings.precision == "fp16" else 0,
             after_step=None if self.ema is None else self._average,
         )
         on_device = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
@@ -363,19 +329,6 @@ def run_length(epochs: int | None, max_steps: int | None, epoch_steps: int) -> t
     if max_steps is None:
         raise UsageError("neither `epochs` nor `max_steps` is given; give one of them")
     return -(-max_steps // epoch_steps), max_steps
-
-
-def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str]) -> list[str]:
-    """One line for each option that decides what is computed and is not what it was: 'lr was 0.001, now it is 0.01'.
-
-    `free` are the names of those that decide nothing.
-    """
-    plain_former, plain_now = (json.loads(json.dumps(options, default=str)) for options in (dict(former), dict(now)))
-    return [
-        f"{key} was {plain_former[key]}, now it is {value}"
-        for key, value in plain_now.items()
-        if key in plain_former and key not in free and plain_former[key] != value
-    ]
 
 
 def _log_epoch(

@@ -49,8 +49,8 @@ class NanoTask(TrainingTask):
     samples = "images"
     best_file = "best.safetensors"
     latest_file = "vit_nano.safetensors"
-    same_on_resume = ("prompts", "crop_size", "crop_height", "whole", "shares")
-    free_on_resume = frozenset(("init", "minutes", "regions", "rendered", "threads"))
+    must_match = ("prompts", "crop_size", "crop_height", "whole", "shares")
+    may_differ = frozenset(("init", "minutes", "regions", "rendered", "threads"))
     module: NanoModel
     settings: NanoSettings
 

@@ -1,0 +1,87 @@
+"""Resuming a run: which checkpoint `resume` means, and whether its run can go on with the options of this command.
+
+A recorded option belongs to one of three classes: it must match, because it decides which samples a step sees; it may
+differ silently, because it changes only where, how fast or how long the run computes; or it may differ with a warning,
+because the result then differs from that of an uninterrupted run. The last class holds every option that is in neither
+of the sets below, nor in those of the task (`TrainingTask.must_match`, `TrainingTask.may_differ`).
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from thfuse_sam.errors import OptionError, UsageError
+from thfuse_sam.options.fields import AUTO
+from thfuse_sam.training.checkpoint import Checkpoint
+from thfuse_sam.training.task import TrainingTask
+
+LATEST = "latest.pth"  # the checkpoint that `resume` auto continues from
+MUST_MATCH = ("batch_size", "accumulate", "processes", "seed")
+MAY_DIFFER = frozenset(
+    ("device", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")  # where, and what is written
+) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))  # how fast and how long
+# Facts that are recorded beside the options; no option has such a name, so messages must not show them as options.
+_FACTS = frozenset(("processes", "masks", "mask_trees"))
+
+log = logging.getLogger(__name__)
+
+
+def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
+    """The file that `resume` means: none, the named one, or the latest of `output_dir`, if any. Raises OptionError."""
+    latest = output_dir / LATEST
+    if asked is None:
+        return None
+    if str(asked) == AUTO:
+        if not latest.exists():
+            log.info("`resume`: no %s yet, so training starts from the beginning", latest)
+            return None
+        return latest
+    if not asked.is_file():
+        raise OptionError("resume", asked, f"no such file; give a {LATEST}, or '{AUTO}' for {latest} if any")
+    return asked
+
+
+def check_resumable(path: Path, saved: Checkpoint, task: TrainingTask, options: Mapping[str, Any]) -> None:
+    """Compare the run in `saved`, read from `path`, with this one: its `task` and its `options` as they are recorded.
+
+    Raises UsageError if that run cannot go on here, and warns of options that change its result.
+    """
+    if saved.network != task.spec:
+        raise UsageError(f"`resume` {path}: {task.describe_other(saved.network)}")
+    former = saved.training
+    for name in (*MUST_MATCH, *task.must_match):
+        # Earlier versions recorded fewer options.
+        if former.get(name, options[name]) != options[name]:
+            raise UsageError(
+                f"`resume` {path}: the run had {_shown(name)} {former[name]}, this command has {options[name]}; "
+                f"use {former[name]}, or start without `resume`"
+            )
+    number = len(task.train_set)
+    if former.get(task.samples, number) != number:
+        raise UsageError(
+            f"`resume` {path}: the run had {former[task.samples]} {task.samples} to train on, this command has "
+            f"{number}; use the same data, or start without `resume`"
+        )
+    for change in changed_options(former, options, MAY_DIFFER | task.may_differ):
+        log.warning(
+            "`resume` %s: %s; training goes on with the new value, so the result differs from an uninterrupted run",
+            path,
+            change,
+        )
+
+
+def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], may_differ: Iterable[str]) -> list[str]:
+    """One line for each option that has changed and is not named in `may_differ`: '`lr` was 0.001, now it is 0.01'."""
+    plain_former, plain_now = (json.loads(json.dumps(options, default=str)) for options in (dict(former), dict(now)))
+    return [
+        f"{_shown(name)} was {plain_former[name]}, now it is {value}"
+        for name, value in plain_now.items()
+        if name in plain_former and name not in may_differ and plain_former[name] != value
+    ]
+
+
+def _shown(name: str) -> str:
+    """`name` as messages show it: an option in backticks."""
+    return name if name in _FACTS else f"`{name}`"
