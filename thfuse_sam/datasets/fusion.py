@@ -34,9 +34,8 @@ class FusionSample(TypedDict):
     ir: Tensor  # float32 1xHxW in [0, 1]
     vi: Tensor  # float32 1xHxW in [0, 1], luma
     vi_rgb: Tensor  # float32 3xHxW in [0, 1], RGB
-    ir_guidance: (
-        Tensor  # float32 2xHxW in [0, 1]: union and outlines of the segments; 0.5 everywhere if the image has no mask
-    )
+    # Guidance: union and outlines of the segments; 0.5 everywhere if the image has no mask.
+    ir_guidance: Tensor  # float32 2xHxW in [0, 1]
     vi_guidance: Tensor
     ir_labels: Tensor  # int64 HxW; 0 outside all segments
     vi_labels: Tensor

@@ -74,7 +74,7 @@ def evaluate_sam(
     Args:
         sam: in eval mode; its mode is left as it is.
         n_objects: objects that the decoder takes at once; no influence on the result.
-        seed: of the jitter of the boxes.
+        seed: decides how the boxes are jittered.
         cache: keeps the model's embeddings; None: each is computed.
         full: compute ESTIMATE, boundary IoU and COCO AP too; the last two take longer than the model if there are many
             objects.

@@ -32,7 +32,7 @@ class TrainingSample:
     targets: Tensor  # float32 NxLxL in [0, 1]
     valid: Tensor  # float32 LxL, 0 on padding
     groups: list[tuple[Tensor, PromptTensors]]  # objects (int64 indices) with prompts of one kind
-    seed: tuple[int, ...]  # of the random choices that are made while the model runs
+    seed: tuple[int, ...]  # seed of the random choices that are made while the model runs
 
 
 class PromptedSamples:

@@ -38,7 +38,7 @@ class FileTree:
     """
 
     root: Path
-    suffix: ClassVar[str]  # of the files that a method is about if it is given no other suffix
+    suffix: ClassVar[str]  # suffix of the files that a method is about if it is given no other one
 
     def path(self, modality: Modality, name: str, suffix: str | None = None) -> Path:
         """The file of an image."""

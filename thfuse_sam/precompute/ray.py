@@ -33,10 +33,10 @@ _NO_RAY = "`engine` ray needs Ray, which is not installed; run: pip install 'th-
 class RaySettings:
     """How to reach the cluster and how much of it to use."""
 
-    address: str | None = None  # of a running cluster; "auto": this machine's; None: start a cluster here
+    address: str | None = None  # address of a running cluster; "auto": this machine's; None: start one
     workers: int | None = None  # actors; None: one for each GPU, or core where there is no GPU
     use_gpu: bool | None = None  # None: if the cluster has GPUs
-    cores: int | None = None  # of a cluster that is started here; None: all of this machine
+    cores: int | None = None  # cores for a cluster that is started here; None: all of this machine
     timeout_s: float = 60.0  # seconds without an answer after which the head node counts as lost
 
 

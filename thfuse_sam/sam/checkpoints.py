@@ -26,7 +26,7 @@ class ResolvedSam:
 
     model_type: str
     checkpoint: Path
-    sha256: str  # of the file's content, in hexadecimal
+    sha256: str  # SHA-256 of the file's content, in hexadecimal
 
 
 def checkpoint_sha256(path: Path) -> str:

@@ -36,8 +36,8 @@ class TrainedHeader:
     """The description in a file of trained weights."""
 
     model_type: str
-    base_sha256: str  # of the checkpoint that was tuned
-    base_name: str  # its file name, for messages
+    base_sha256: str  # SHA-256 of the checkpoint that was tuned, in hexadecimal
+    base_name: str  # file name of that checkpoint
     adaptation: Adaptation
 
 

@@ -109,7 +109,7 @@ def upsample_logits(logits: Tensor, frame: Frame) -> Tensor:
 
     Args:
         logits: float32 Nxrxc; rows and columns at the end that hold nothing but padding may be missing.
-        frame: of the image.
+        frame: where the image lies in the encoder's input.
 
     Returns:
         float32 NxHxW; equal to the two steps but for rounding.

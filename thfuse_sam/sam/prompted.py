@@ -52,7 +52,7 @@ def decode(sam: Sam, embedding: Tensor, prompts: PromptTensors, *, multimask: bo
 
     Args:
         embedding: CxExE.
-        prompts: of N objects, on the model's device.
+        prompts: prompts of N objects, on the model's device.
         multimask: three masks for each prompt (part, object, whole) instead of one.
 
     Returns:

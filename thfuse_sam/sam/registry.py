@@ -23,9 +23,9 @@ class ModelType:
 
     name: str
     build: Callable[[], Sam]  # an untrained model
-    file_name: str  # of the published weights, in the cache
+    file_name: str  # name of the weights' file, in the cache or among what ships
     url: str | None  # None: the weights ship with this project
-    sha256: str | None  # of the published weights; None: not fixed
+    sha256: str | None  # SHA-256 of the published weights; None: not fixed
 
 
 # The SHA-256 sums are those that micro-sam's `util.py` (computational-cell-analytics/micro-sam on GitHub) checks its

@@ -26,7 +26,7 @@ HEADS = (0, 4, 5, 10)  # attention heads; the first stage is convolutional
 WINDOWS = (0, 7, 14, 7)  # tokens along one side of an attention window
 EXPANSION = 4  # hidden channels for one channel, in the convolutional blocks and in the MLPs
 HIDDEN_AT_ONCE = 64  # hidden channels of a convolutional block that exist at the same time
-CLASSES = 1000  # of the unused classification head
+CLASSES = 1000  # outputs of the unused classification head
 
 
 class ConvNorm(nn.Sequential):

@@ -49,7 +49,7 @@ def open_segmentation_dataset(
         labels: only objects of these classes; None for all.
         merge: all objects of an image become object 1.
         skip_bad: leave out bad samples and log them; otherwise they are an error.
-        seed: of the random choices of a mixture.
+        seed: decides the random choices of a mixture.
 
     Raises:
         UsageError: unknown layout, or no sample is left.

@@ -1,4 +1,4 @@
-"""JSON files that strangers wrote, and the paths of images in them, which must not lead out of their folder."""
+"""JSON files of other programs, and the paths of images in them, which must not lead out of the data set's folder."""
 
 import json
 import os
@@ -7,8 +7,8 @@ from typing import Any
 
 from thfuse_sam.errors import SampleError
 
-_LONGEST_NAME = 200  # characters of a path that an error shows
-_LONGEST_VALUE = 80  # characters of any other value
+_MAX_PATH = 200  # characters of a path that an error shows
+_MAX_VALUE = 80  # characters of any other value that an error shows
 
 
 def read_json(path: Path) -> Any:
@@ -20,8 +20,8 @@ def read_json(path: Path) -> Any:
 
 
 def quote(value: Any) -> str:
-    """A value of a file as an error shows it."""
-    return str(value)[:_LONGEST_VALUE]
+    """A value from a file as text for an error message, cut to _MAX_VALUE characters."""
+    return str(value)[:_MAX_VALUE]
 
 
 def resolve_inside(root: Path, folder: Path, relative: str, source: Path) -> Path:
@@ -33,7 +33,7 @@ def resolve_inside(root: Path, folder: Path, relative: str, source: Path) -> Pat
     windows = PureWindowsPath(relative)
     target = Path(os.path.normpath(folder.absolute() / text))
     absolute = PurePosixPath(text).is_absolute() or windows.drive or windows.root
-    subject = f"{source}: its image {relative[:_LONGEST_NAME]!r}"
+    subject = f"{source}: its image {relative[:_MAX_PATH]!r}"
     inside = target.is_relative_to(os.path.normpath(root.absolute()))
     if not text or absolute or not inside:
         raise SampleError(f"{subject} lies outside {root}; give a path inside it")

@@ -27,7 +27,7 @@ from thfuse_sam.masks.rle import decode_rle, encode_rle
 
 _FILE_NAMES = ("annotations.json", "_annotations.coco.json", "coco.json")
 _FOLDER, _PREFIX = "annotations", "instances"
-_LISTS = ("images", "annotations")  # that a file must have
+_LISTS = ("images", "annotations")  # the lists that a COCO file must have
 
 
 def _annotation_file(root: Path) -> Path | None:
@@ -52,7 +52,7 @@ def find(root: Path) -> Listing | None:
 def find_in(file: Path) -> Listing:
     """Entries of a COCO file. Raises UsageError: no COCO file, or unreadable."""
     content = _load(file)
-    # Images lie beside the folder `annotations/`, where the file is in one.
+    # If the file lies in a folder `annotations/`, the images lie beside that folder.
     root = file.parent.parent if file.parent.name == _FOLDER else file.parent
     categories = _category_names(content.get("categories"))
     annotations, problems = _by_image(content, file)
@@ -111,12 +111,12 @@ class CocoAnnotations:
         self._categories = {name: number for number, name in enumerate(categories, 1)}
 
     def add_image(self, file_name: str, shape: tuple[int, int]) -> None:
-        """`shape` is (height, width)."""
+        """Add an image of (height, width) `shape`."""
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
 
     def add_object(self, mask: npt.NDArray[np.bool_], category: str, **more: Any) -> None:
-        """Add an object (bool HxW) to the image that was added last; `more` is written beside what COCO asks for."""
+        """Add an object (bool HxW) to the image that was added last; `more` is written beside the entries of COCO."""
         encoded = encode_rle(mask)
         self._annotations.append(
             {
@@ -132,7 +132,7 @@ class CocoAnnotations:
         )
 
     def content(self) -> dict[str, Any]:
-        """What the file holds, for JSON."""
+        """The content of the annotation file, ready for JSON."""
         categories = [{"id": number, "name": name} for name, number in self._categories.items()]
         return {"images": self._images, "annotations": self._annotations, "categories": categories}
 
@@ -158,7 +158,7 @@ def _category_names(categories: Any) -> dict[int, str]:
 
 
 def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[int, list[dict[str, Any]]], list[str]]:
-    """Annotations that are no crowd by image id, and a line for each that belongs to no image."""
+    """Annotations of single objects (not of crowds) by image id, and a line for each that belongs to no image."""
     by_image: dict[int, list[dict[str, Any]]] = {
         image["id"]: [] for image in content["images"] if isinstance(image, dict) and isinstance(image.get("id"), int)
     }

@@ -30,7 +30,7 @@ from thfuse_sam.errors import ImageReadError, SampleError
 from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, read_visible, size_text
 
 _ANNOTATIONS, _IMAGES = "annotations", "images"
-_FILES_TO_TELL = 10  # JSON files, at most, that are looked into to tell the format
+_FILES_TO_CHECK = 10  # JSON files that are read at most to recognise the format
 _NO_OBJECT = ("__ignore__", "_background_")  # labels that LabelMe itself treats apart
 
 
@@ -40,10 +40,10 @@ def find(root: Path) -> Listing | None:
     Raises PairError: two images with one name.
     """
     files = _json_files(root)
-    if not any(map(_is_labelme, files[:_FILES_TO_TELL])):
+    if not any(map(_is_labelme, files[:_FILES_TO_CHECK])):
         return None
     apart = root / _IMAGES if (root / _ANNOTATIONS).is_dir() else None
-    # Names start where the files' folders part, so that "images/" above all of them is no part of a name.
+    # Names start below the folder that all files have in common: an "images/" above all of them is no part of a name.
     base = Path(os.path.commonpath([path.parent for path in files]))
     entries: list[Entry] = []
     problems: list[str] = []
@@ -60,7 +60,7 @@ def find(root: Path) -> Listing | None:
             size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
             name = path.relative_to(base).as_posix().removesuffix(path.suffix)
             entries.append(Entry(name, image, partial(read, name, image, path, size, content["shapes"])))
-        # The image of a bad file is not one without a file, and an image may lie beside the file that embeds it.
+        # The image of a bad file does not count as unannotated, nor does one beside the file that embeds it.
         annotated.update(_same_stem(path, apart or path.parent) if image == path else [image])
     problems += _images_without_annotation(apart, {path.parent for path in files}, annotated)
     return Listing(entries, problems)
@@ -71,9 +71,9 @@ def read(
 ) -> SegmentationSample:
     """An image and the objects that are drawn on it.
 
-    `image_path` is the JSON file itself where that embeds the image; `size` is (height, width) as annotated, None where
-    the file does not say; `shapes` are as in the file. Raises ImageReadError, and SampleError: an image of another
-    size, a bad shape, or no object.
+    `image_path` is the JSON file itself if that embeds the image; `size` is (height, width) as annotated, None if the
+    file does not say; `shapes` are as in the file. Raises ImageReadError, and SampleError: an image of another size, a
+    bad shape, or no object.
     """
     image = _embedded_image(json_path) if image_path == json_path else read_visible(image_path)
     shape = (image.shape[0], image.shape[1])
@@ -158,6 +158,7 @@ def _image_file(root: Path, path: Path, content: dict[str, Any], apart: Path | N
 
 
 def _same_stem(json_path: Path, folder: Path) -> list[Path]:
+    """The images in `folder` that have the name of the JSON file but for the suffix."""
     candidates = (folder / (json_path.stem + suffix) for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
     return [path for path in candidates if path.is_file()]
 
@@ -174,7 +175,7 @@ def _images_without_annotation(apart: Path | None, folders: set[Path], annotated
 
 
 def _label_and_group(outline: Any) -> tuple[str, int | str | None]:
-    """Shapes of one label and one group are one object. Raises ValueError."""
+    """Label and group (None: no group) of a shape; shapes that share both are one object. Raises ValueError."""
     if not isinstance(outline, dict) or not isinstance(outline.get("label"), str):
         raise ValueError("has no label")
     group = outline.get("group_id")
@@ -223,7 +224,7 @@ def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int]) -
 
 
 def _decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A mask of (height, width) `shape` that is given as the bytes of a PNG, true where it is not black.
+    """A mask of (height, width) `shape` from the bytes of a PNG, True where it is not black.
 
     Raises ValueError: no readable PNG, or of another size.
     """

@@ -24,7 +24,7 @@ class Listing:
 
     entries: Sequence[Entry]
     problems: list[str] = field(default_factory=list)  # a line for each file that makes no entry
-    without_objects: int = 0  # images that the annotations rightly list without an object
+    without_objects: int = 0  # images that the annotations list without an object, which is no mistake
 
 
 def pair_with_masks(
@@ -37,11 +37,11 @@ def pair_with_masks(
     """Entries of images and masks that have the same name.
 
     Args:
-        images_folder: its images are listed.
-        masks_folder: named in problems.
+        images_folder: the folder whose images are listed.
+        masks_folder: the folder of the masks, for messages.
         masks: mask files by name.
-        read: makes a sample of a name, the path of an image and the path of its mask.
-        ending: what a mask's name may have after its image's name.
+        read: makes a sample from its name, the path of its image and the path of its mask.
+        ending: text that may follow the image's name in the mask's name.
 
     Raises PairError: two images with one name.
     """

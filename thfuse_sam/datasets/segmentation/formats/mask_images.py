@@ -1,4 +1,4 @@
-"""Masks as image files beside the images. A mask is named as its image, or with `_mask` behind that.
+"""Masks as image files beside the images. A mask has the name of its image, or that name and `_mask`.
 
 Binary masks, one object in each image. They may hold 0 and 1, or 0 and 255, or be blurred by JPEG::
 
@@ -31,17 +31,17 @@ ReadMask = Callable[[Path], npt.NDArray[np.int32]]  # file -> object numbers, Hx
 _BINARY_FOLDERS = (("imgs", "masks"), ("image", "mask"), ("images", "masks"))
 _INSTANCE_FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"))
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
-_FEW_LEVELS = 64  # largest value below which several values are classes or objects, not grey levels
-_LARGEST_NUMBER = 65535  # of an object
+_FEW_LEVELS = 64  # in a mask with only smaller values, several values are classes or objects, not grey levels
+_MAX_OBJECT_NUMBER = 65535
 
 
 def find_binary_masks(root: Path) -> Listing | None:
-    """Entries of a folder of binary masks, None where it is none. Raises PairError: two files with one name."""
+    """Entries of a folder with binary masks; None if it has none. Raises PairError: two files with one name."""
     return _find(root, _BINARY_FOLDERS, read_binary_mask)
 
 
 def find_instance_masks(root: Path) -> Listing | None:
-    """Entries of a folder of instance masks, None where it is none. Raises PairError: two files with one name."""
+    """Entries of a folder with instance masks; None if it has none. Raises PairError: two files with one name."""
     return _find(root, _INSTANCE_FOLDERS, read_instance_mask)
 
 
@@ -54,14 +54,15 @@ def _find(root: Path, folders: Sequence[tuple[str, str]], read_mask: ReadMask) -
 
 
 def read(read_mask: ReadMask, name: str, image_path: Path, mask_path: Path) -> SegmentationSample:
-    """An image and its objects, whose numbers `read_mask` gives.
+    """An image and its objects; `read_mask` reads their numbers.
 
     Raises ImageReadError, and SampleError: an empty mask, or one of another size.
     """
-    image, mask = image_size(image_path), image_size(mask_path)
-    if image != mask:
+    size, mask_size = image_size(image_path), image_size(mask_path)
+    if size != mask_size:
         raise SampleError(
-            f"{mask_path}: is {size_text(mask)}, its image {size_text(image)} (width x height); bring both to one size"
+            f"{mask_path}: is {size_text(mask_size)}, its image {size_text(size)} (width x height); "
+            "bring both to one size"
         )
     labels = read_mask(mask_path)
     if not labels.any():
@@ -72,7 +73,7 @@ def read(read_mask: ReadMask, name: str, image_path: Path, mask_path: Path) -> S
 def read_binary_mask(path: Path) -> npt.NDArray[np.int32]:
     """A binary mask, int32 HxW: 1 where it exceeds half of its largest value.
 
-    Half, because JPEG writes small values around a mask: taking all that is not 0 would make it grow.
+    Half, because JPEG leaves small values around a mask: if every value above 0 counted, the mask would grow.
 
     Raises ImageReadError, and SampleError: the mask is not binary.
     """
@@ -88,11 +89,11 @@ def read_binary_mask(path: Path) -> npt.NDArray[np.int32]:
 
 
 def read_instance_mask(path: Path) -> npt.NDArray[np.int32]:
-    """Object numbers, int32 HxW, 0 to 65535; of a palette image the indices, not the colours.
+    """Object numbers, int32 HxW, 0 to 65535; in a palette image they are the indices, not the colours.
 
     Raises ImageReadError: unreadable, damaged, or of several channels.
     """
     values = read_stored_values(path)
-    if int(values.max(initial=0)) > _LARGEST_NUMBER or int(values.min(initial=0)) < 0:
-        raise ImageReadError(f"{path}: object numbers outside 0 to {_LARGEST_NUMBER}; renumber them")
+    if int(values.max(initial=0)) > _MAX_OBJECT_NUMBER or int(values.min(initial=0)) < 0:
+        raise ImageReadError(f"{path}: object numbers outside 0 to {_MAX_OBJECT_NUMBER}; renumber them")
     return values.astype(np.int32)
