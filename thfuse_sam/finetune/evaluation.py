@@ -46,7 +46,7 @@ class _ObjectScores:
     dice: float
     boundary_iou: float
     estimated_iou: float  # the model's own estimate
-    scored: ScoredMask | None  # for COCO's AP; None where that is not computed
+    scored: ScoredMask | None  # for COCO's AP; None if that is not computed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ class TrainingSample:
     """One image with N of its objects."""
 
     name: str
-    image: Tensor | None  # uint8 3xhxw, resized; None where the embedding is known
+    image: Tensor | None  # uint8 3xhxw, resized; None if the embedding is known
     embedding: Tensor | None  # float16 CxExE; None if it has to be computed
     key: str | None  # names the embedding in the cache; None: it is not kept there
     targets: Tensor  # float32 NxLxL in [0, 1]

@@ -78,7 +78,7 @@ def segment_labels(mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def write_mask(path: Path, mask: LabelMap) -> None:
-    """Write a label map (uint8 or uint16 HxW) atomically. Raises OutputError where the system refuses."""
+    """Write a label map (uint8 or uint16 HxW) atomically. Raises OutputError if the system refuses."""
     header, values = encode_mask(mask)
 
     def write(file: IO[bytes]) -> None:
@@ -187,7 +187,7 @@ def _read_mask(file: IO[bytes], location: str, shape: tuple[int, int] | None, le
 
 @functools.lru_cache(maxsize=256)
 def _usual_header(start: bytes) -> _Header | None:
-    """The header of a mask file that begins with `start`; None where `start` holds no whole header of a mask."""
+    """The header of a mask file that begins with `start`; None if `start` holds no whole header of a mask."""
     try:
         return _read_header(io.BytesIO(start), "", None, sys.maxsize)
     except MaskReadError:

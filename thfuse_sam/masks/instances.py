@@ -47,7 +47,7 @@ def encode_instances(instances: Sequence[Instance], shape: tuple[int, int]) -> s
 def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
     """The records of the instance file of an image of (height, width) `shape`, in the order of their labels.
 
-    Each record has its `mask` (bool HxW) besides what is stored. Raises MaskReadError where the file is missing,
+    Each record has its `mask` (bool HxW) besides what is stored. Raises MaskReadError if the file is missing,
     damaged, or of another size.
     """
     with as_read_error(path, "no such file; run precompute_masks.py with `save_instances`"):

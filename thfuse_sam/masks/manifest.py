@@ -83,7 +83,7 @@ class Manifest:
 
     @classmethod
     def find(cls, root: Path) -> "Manifest | None":
-        """As `load`, or None where there is no manifest."""
+        """As `load`, or None if there is no manifest."""
         return cls.load(root) if (root / MANIFEST_NAME).is_file() else None
 
     def save(self, root: Path) -> None:

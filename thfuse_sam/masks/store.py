@@ -15,5 +15,5 @@ def has_masks(root: Path) -> bool:
 
 
 def open_masks(root: Path) -> MaskStore:
-    """The masks at `root`: shards where it has a folder of them, else the tree."""
+    """The masks at `root`: shards if it has a folder of them, else the tree."""
     return MaskShards(root) if (root / SHARDS_FOLDER).is_dir() else MaskTree(root)

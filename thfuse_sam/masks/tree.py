@@ -5,7 +5,7 @@
     precomputed_masks/
       manifest.json
       ir/a/0001.npy      the label map of ir/a/0001.png
-      ir/a/0001.json     its instances, where they were asked for
+      ir/a/0001.json     its instances, if they were asked for
       vi/a/0001.npy
 """
 

@@ -107,7 +107,7 @@ def _read_ahead(
 
 
 def _read(job: Job, options: JobSettings) -> ImageArray | ImageEmbedding:
-    """The image of `job`, or its embedding where one is to be used and fits."""
+    """The image of `job`, or its embedding if one is to be used and fits."""
     if options.embeddings is not None:
         # An embedding that is missing or does not fit is computed again, which gives the same masks.
         with contextlib.suppress(MaskReadError):

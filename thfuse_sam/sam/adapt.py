@@ -18,7 +18,7 @@ PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """Which weights are trained. Raises UsageError where none are."""
+    """Which weights are trained. Raises UsageError if none are."""
 
     frozen: tuple[str, ...] = ()  # names in PARTS; with adapters, the image encoder's own weights are always frozen
     lora: LoraSettings | None = None  # adapters on the image encoder; None: no adapters

@@ -30,7 +30,7 @@ class ResolvedSam:
 
 
 def checkpoint_sha256(path: Path) -> str:
-    """SHA-256 of a checkpoint file, in hexadecimal. Raises CheckpointError where it cannot be read."""
+    """SHA-256 of a checkpoint file, in hexadecimal. Raises CheckpointError if it cannot be read."""
     try:
         return file_sha256(path)
     except OSError as error:
@@ -43,7 +43,7 @@ def shipped_checkpoint() -> Path:
 
 
 def type_with_weights(sha256: str) -> str | None:
-    """The name of the model type whose published or shipped weights have that SHA-256; None where there is none."""
+    """The name of the model type whose published or shipped weights have that SHA-256; None if there is none."""
     for kind in MODEL_TYPES.values():
         if sha256 == kind.sha256:
             return kind.name

@@ -56,7 +56,7 @@ def save_trained(path: Path, trained: Mapping[str, Tensor], adaptation: Adaptati
 
 
 def read_trained_header(path: Path) -> TrainedHeader | None:
-    """The description in `path`; None where it is no file of trained weights. Raises CheckpointError where damaged."""
+    """The description in `path`; None if it is no file of trained weights. Raises CheckpointError if damaged."""
     text = trained_metadata(path)
     if text is None:
         return None

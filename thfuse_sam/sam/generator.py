@@ -114,10 +114,10 @@ class AutomaticMaskGenerator:
         self._max_points: int | None = None  # most points that are decoded together; None: no limit known yet
 
     def generate(self, image: npt.NDArray[np.uint8]) -> list[Instance]:
-        """The segments of an image (uint8 HxWx3, RGB, any size), in the stock generator's order; [] where none is.
+        """The segments of an image (uint8 HxWx3, RGB, any size), in the stock generator's order; [] if it has none.
 
         The result depends on nothing but the image, the weights, the settings and, by rounding, the device.
-        Raises DeviceError where memory does not suffice for the encoder, or to decode a single point.
+        Raises DeviceError if memory does not suffice for the encoder, or to decode a single point.
         """
         _require_image(image)
         size = image.shape[:2]
@@ -126,7 +126,7 @@ class AutomaticMaskGenerator:
         return self._merge(parts, size)
 
     def label_map(self, image: npt.NDArray[np.uint8]) -> LabelMap:
-        """The segments of an image (uint8 HxWx3, RGB) as one label map HxW; zeros where no segment is."""
+        """The segments of an image (uint8 HxWx3, RGB) as one label map HxW; zeros outside all segments."""
         return paint_label_map((instance.mask for instance in self.generate(image)), image.shape[:2])
 
     def encode(self, image: npt.NDArray[np.uint8]) -> ImageEmbedding:
@@ -360,7 +360,7 @@ def _coarse_to_fine(count: int) -> list[npt.NDArray[np.intp]]:
 
 
 def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
-    """What `work` returns; None where memory did not suffice, after PyTorch's unused GPU memory has been freed."""
+    """What `work` returns; None if memory did not suffice, after PyTorch's unused GPU memory has been freed."""
     try:
         return work()
     except (MemoryError, RuntimeError) as error:

@@ -30,7 +30,7 @@ def adapted_layers(encoder: nn.Module) -> list[str]:
 def add_lora(sam: Sam, settings: LoraSettings) -> None:
     """Add adapters to the image encoder, in place, and freeze the rest of it. They start without any effect.
 
-    Raises UsageError where `peft` is not installed.
+    Raises UsageError if `peft` is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -47,7 +47,7 @@ def add_lora(sam: Sam, settings: LoraSettings) -> None:
 
 
 def lora_layers(module: nn.Module) -> dict[str, Any]:
-    """The adapted layers in `module`, by name; none where it has no adapters."""
+    """The adapted layers in `module`, by name; none if it has no adapters."""
     # Recognised by their attributes, so that peft is not imported for a model without adapters.
     modules = module.named_modules()
     return {name: layer for name, layer in modules if hasattr(layer, "lora_A") and hasattr(layer, "base_layer")}

@@ -25,7 +25,7 @@ def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -
 
 
 def _fast_half_precision(device: torch.device) -> Precision | None:
-    """The 16-bit format whose matrix products the hardware has instructions for; None where it has none."""
+    """The 16-bit format whose matrix products the hardware has instructions for; None if it has none."""
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         # Tensor cores came with 7.0, in bf16 with 8.0, which keeps fp32's range.

@@ -79,7 +79,7 @@ def find_model_type(name: str) -> ModelType:
 def build_sam(model_type: str, checkpoint: Path, device: torch.device | str = "cpu") -> Sam:
     """The model with the checkpoint's weights in float32, in eval mode, on `device`.
 
-    Raises CheckpointError where the file cannot be read or its weights are not exactly those of the model type.
+    Raises CheckpointError if the file cannot be read or its weights are not exactly those of the model type.
     """
     kind = find_model_type(model_type)
     weights = read_weights(checkpoint)

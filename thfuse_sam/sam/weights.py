@@ -31,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in a checkpoint, on the CPU and as stored; no code in the file is run.
 
     PyTorch's zip files are memory-mapped: a tensor is read from disk when it is used.
-    Raises CheckpointError where the file is missing, damaged, unsafe or no checkpoint.
+    Raises CheckpointError if the file is missing, damaged, unsafe or no checkpoint.
     """
     if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
         raise CheckpointError(
@@ -44,7 +44,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def trained_metadata(path: Path) -> str | None:
-    """The description in a file of trained weights alone, as JSON; None where `path` is no such file or unreadable."""
+    """The description in a file of trained weights alone, as JSON; None if `path` is no such file or unreadable."""
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return None
     try:
@@ -55,7 +55,7 @@ def trained_metadata(path: Path) -> str | None:
 
 
 def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
-    """The name of the model type whose image encoder these weights look like; None where they look like none."""
+    """The name of the model type whose image encoder these weights look like; None if they look like none."""
     if "image_encoder.patch_embed.seq.0.c.weight" in weights:
         return "vit_t"
     if _NANO_SIZE_KEY in weights:
@@ -67,14 +67,14 @@ def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
 
 
 def nano_image_size(weights: Mapping[str, Tensor]) -> int | None:
-    """The input size in pixels that `vit_nano` weights were trained at; None where the value cannot be one."""
+    """The input size in pixels that `vit_nano` weights were trained at; None if the value cannot be one."""
     size = weights[_NANO_SIZE_KEY]
     pixels = int(size) if size.numel() == 1 and not size.is_floating_point() else 0
     return pixels if 0 < pixels <= _MAX_INPUT_SIZE and pixels % PATCH_SIZE == 0 else None
 
 
 def _first_bytes(path: Path) -> bytes:
-    """The start of a file. Raises CheckpointError where it cannot be read, or is of a kind that is no checkpoint."""
+    """The start of a file. Raises CheckpointError if it cannot be read, or is of a kind that is no checkpoint."""
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name the checkpoint file in it")
     try:

@@ -31,7 +31,7 @@ _LISTS = ("images", "annotations")  # the lists that a COCO file must have
 
 
 def _annotation_file(root: Path) -> Path | None:
-    """The COCO file of a folder, None if it has none. Raises UsageError where it has several."""
+    """The COCO file of a folder, None if it has none. Raises UsageError if it has several."""
     candidates = [root / name for name in _FILE_NAMES] + sorted(root.glob(f"{_PREFIX}*.json"))
     folder = root / _FOLDER
     if folder.is_dir():

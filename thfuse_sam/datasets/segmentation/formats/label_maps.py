@@ -24,7 +24,7 @@ _IMAGES, _MASKS = "images", "masks"
 
 
 def find(root: Path) -> Listing | None:
-    """Entries of either layout, None where a folder has neither. Raises ManifestError or PairError."""
+    """Entries of either layout, None if a folder has neither. Raises ManifestError or PairError."""
     if (root / MANIFEST_NAME).is_file():
         return _find_in_tree(root)
     folder = root / _MASKS

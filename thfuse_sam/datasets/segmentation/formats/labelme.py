@@ -35,7 +35,7 @@ _NO_OBJECT = ("__ignore__", "_background_")  # labels that LabelMe itself treats
 
 
 def find(root: Path) -> Listing | None:
-    """Entries of a folder, None where none of its first JSON files is LabelMe's.
+    """Entries of a folder, None if none of its first JSON files is LabelMe's.
 
     Raises PairError: two images with one name.
     """
