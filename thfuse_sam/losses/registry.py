@@ -49,8 +49,8 @@ _SEGMENTS = (*_IMAGES, "ir_labels", "vi_labels")
 
 # Inputs are those of `FusionLoss.forward` by name, and "perceptual", its module. Gradients are in intensity per pixel
 # and ten times smaller than intensities; their weight decides how sharp the result is. The region parts are zero
-# without masks, and their weights keep them below the parts that hold at every pixel. The names also stand in
-# `options/train.py`, which has to load without torch.
+# without masks, and their weights keep them below the parts that hold at every pixel. Names and default weights
+# also stand in `options/train.py`, which has to load without torch.
 LOSS_PARTS: dict[str, LossPart] = {
     "intensity": LossPart(intensity_loss, 0.0, _IMAGES),
     "intensity_squared": LossPart(squared_intensity_loss, 0.0, _IMAGES),

@@ -11,7 +11,7 @@ from thfuse_sam.options.shared import TEST_SAMPLE, DeviceOptions, ModelOptions, 
 class LimitSettings(Options, group="server"):
     """Limits of an image that a session opens; a larger one is refused before it is decoded."""
 
-    max_upload_mb: float = option(50.0, "largest file, MiB", above=0)
+    max_upload_mb: float = option(50.0, "largest file that may be uploaded, MiB", above=0)
     max_megapixels: float = option(16.0, "largest image, millions of pixels", above=0)
 
     @property
@@ -25,10 +25,10 @@ class LimitSettings(Options, group="server"):
 
 @dataclass(frozen=True, kw_only=True)
 class AppOptions(ModelOptions, SamOptions, DeviceOptions, LimitSettings, group=LimitSettings.group):
-    """What fuses, and where its page is served."""
+    """Which network and SAM fuse, and where the page is served."""
 
     sam_model_type: str = redefault(SamOptions, "sam_model_type", "vit_nano")
-    sample_path: Path = option(TEST_SAMPLE, "folder of pairs to pick from")
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: reachable by others")
-    port: int = option(7860, "0: any free one", low=0)
-    allow_folders: bool = option(False, "offer fusing folders of this machine also where others can reach the page")
+    sample_path: Path = option(TEST_SAMPLE, "folder of sample pairs to pick from")
+    host: str = option("127.0.0.1", "address to listen on; with 0.0.0.0 other machines reach the page")
+    port: int = option(7860, "port to listen on; 0: any free one", low=0)
+    allow_folders: bool = option(False, "offer to fuse folders of this machine even if others can reach the page")

@@ -204,6 +204,11 @@ def _short(number: float) -> str:
     return f"{number:.10g}"
 
 
+def weights_text(weights: Mapping[str, float]) -> str:
+    """Weights above 0 as they are typed: "box=1 point=0.5"."""
+    return " ".join(f"{name}={weight:g}" for name, weight in weights.items() if weight > 0)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}

@@ -34,13 +34,17 @@ class FigureOptions(PairOptions, group="figure"):
     """What a figure shows."""
 
     methods: tuple[str, ...] = option(
-        ("results",), "fused images under the pairs' names, one column each", metavar="[NAME=]DIR"
+        ("results",), "folders of fused images, named as the pairs; each folder makes a column", metavar="[NAME=]DIR"
     )
-    pairs: tuple[str, ...] | None = option(None, "rows", metavar="NAME", default_text="the first 3")
+    pairs: tuple[str, ...] | None = option(
+        None, "names of the pairs, each a row", metavar="NAME", default_text="the first 3"
+    )
     zoom: tuple[PairZoom, ...] = option(
-        (), "part in pixels to enlarge, of one pair or of all", metavar="[PAIR:]LEFT,TOP,WIDTH,HEIGHT"
+        (),
+        "rectangle in pixels that is also shown enlarged, of one pair or of all",
+        metavar="[PAIR:]LEFT,TOP,WIDTH,HEIGHT",
     )
-    width: float = option(7.0, "of the figure, inches", above=0)
+    width: float = option(7.0, "width of the figure, inches", above=0)
     dpi: int = option(300, "pixels per inch", low=1)
     no_names: bool = option(False, "leave out the pairs' names at the left")
     output: tuple[Path, ...] = option((Path("figure.png"), Path("figure.pdf")), "files to write, .png or .pdf")

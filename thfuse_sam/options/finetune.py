@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from thfuse_sam.options.fields import AUTO, Options, option, redefault
+from thfuse_sam.options.fields import AUTO, Options, option, redefault, weights_text
 from thfuse_sam.options.shared import (
     AnnotationOptions,
     DeviceOptions,
@@ -12,9 +12,9 @@ from thfuse_sam.options.shared import (
     RunOutputOptions,
     TunedSamOptions,
 )
-from thfuse_sam.options.training import FinetuneSettings, SplitOptions
+from thfuse_sam.options.training import DEFAULT_WORKERS, FinetuneSettings, SplitOptions
 
-LOSS_PARTS = ("dice", "focal", "bce", "iou", "iou_head")  # of `losses.segmentation`
+LOSS_PARTS = {"dice": 1.0, "focal": 20.0, "bce": 0.0, "iou": 0.0, "iou_head": 1.0}  # their default weights
 PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")  # of `datasets.prompts.PromptMix`
 DEFAULT_PROMPTS = {"box": 1.0, "point": 1.0}
 OFF = "off"  # value of `cache_embeddings`
@@ -24,9 +24,9 @@ OFF = "off"  # value of `cache_embeddings`
 class LoraSettings(Options):
     """Size of the adapters on an image encoder (Hu et al., "LoRA", ICLR 2022)."""
 
-    rank: int = option(4, "train adapters of this rank on the image encoder", low=1)
-    alpha: float = option(8.0, "what the adapters add is scaled by alpha / rank", above=0)
-    dropout: float = option(0.0, "on the adapters' input", low=0, below=1)
+    rank: int = option(4, "train LoRA adapters of this rank on the image encoder", low=1)
+    alpha: float = option(8.0, "scale of the adapters' output: lora_alpha / lora_rank", above=0)
+    dropout: float = option(0.0, "dropout on the adapters' input", low=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class TunedPartsOptions(TunedSamOptions, group=TunedSamOptions.group):
     lora_dropout: float = redefault(LoraSettings, "dropout", LoraSettings.dropout)
     cache_embeddings: str = option(
         AUTO,
-        "keep embeddings of a frozen image encoder in DIR; auto: in the cache folder, where there is space",
+        "keep embeddings of a frozen image encoder in DIR; auto: in the cache folder, if there is enough space",
         metavar="auto|off|DIR",
     )
 
@@ -51,27 +51,35 @@ class TunedDataOptions(AnnotationOptions, SplitOptions, group=AnnotationOptions.
     """Which annotated images a model is tuned on."""
 
     val_dir: Path | None = option(
-        None, "for validation", default_text="DATA_DIR/val, else `val_fraction` of the images"
+        None, "annotated images for validation", default_text="DATA_DIR/val, else `val_fraction` of the images"
     )
     val_fraction: float = redefault(SplitOptions, "val_fraction", 0.2)
-    debug_with_one_example: bool = option(False, "train and evaluate on one image: it must be learnt", aliases=("-d",))
+    debug_with_one_example: bool = option(
+        False, "train and evaluate on one image, to see that the model can learn it", aliases=("-d",)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLossOptions(PromptKindOptions, group="prompts and loss"):
-    """What the model is asked, and how its answers are judged."""
+    """Which prompts the model gets, and the loss of its masks."""
 
     prompts: Mapping[str, float] | None = option(
         None,
-        "how often an object gets each kind of prompt",
+        f"how often an object gets each kind of prompt: {', '.join(PROMPT_KINDS)}",
         low=0,
         choices=PROMPT_KINDS,
         metavar="KIND=WEIGHT",
-        default_text=" ".join(f"{kind}={weight:g}" for kind, weight in DEFAULT_PROMPTS.items()),
+        default_text=weights_text(DEFAULT_PROMPTS),
     )
-    loss: Mapping[str, float] = option({}, "change parts of the loss", low=0, choices=LOSS_PARTS)
-    alpha: float = option(0.25, "focal loss: weight of the inside, 0 to 1; -1: no weighting", high=1)
-    gamma: float = option(2.0, "focal loss: exponent", low=0)
+    loss: Mapping[str, float] = option(
+        {},
+        "weights of loss parts; 0 leaves a part out; the other parts keep their defaults",
+        low=0,
+        choices=tuple(LOSS_PARTS),
+        default_text=weights_text(LOSS_PARTS),
+    )
+    alpha: float = option(0.25, "focal loss: weight of pixels inside the object, 0 to 1; -1: no weighting", high=1)
+    gamma: float = option(2.0, "focal loss: exponent, by which pixels that are easy count less", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +95,18 @@ class FinetuneOptions(
     """What is tuned, on which images, and how."""
 
     output_dir: Path = redefault(RunOutputOptions, "output_dir", Path("runs"), help="folder of experiments")
-    exp_name: str = option("finetune", "folder of this experiment in it", aliases=("checkpoint_name",))
+    exp_name: str = option(
+        "finetune", "name of this experiment's folder in the output folder", aliases=("checkpoint_name",)
+    )
     export: Path | None = option(
-        None, "also write the best model whole, for `sam_checkpoint` elsewhere", metavar="FILE"
+        None,
+        "also write the best model as a whole SAM checkpoint, which other commands take as `sam_checkpoint`",
+        metavar="FILE",
     )
     epochs: int | None = redefault(
-        FinetuneSettings, "epochs", None, default_text=f"{FinetuneSettings.epochs}, or as many as `max_steps` takes"
+        FinetuneSettings, "epochs", None, default_text=f"{FinetuneSettings.epochs}, or as many as `max_steps` needs"
     )
-    num_workers: int | None = redefault(FinetuneSettings, "num_workers", None, default_text="0 on a CPU")
+    num_workers: int | None = redefault(FinetuneSettings, "num_workers", None, default_text=DEFAULT_WORKERS)
 
     @property
     def run_dir(self) -> Path:

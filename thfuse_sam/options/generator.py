@@ -15,32 +15,45 @@ class GeneratorSettings(Options, group="mask generator"):
 
     points_per_side: int = option(32, "points along each side of the grid that SAM is prompted with", low=1, high=512)
     points_per_batch: int | Literal["auto"] = option(
-        64, "points in one go, or auto: as suits device and memory; the masks stay the same", low=1, high=65536
+        64,
+        "points that are decoded together; auto: as many as device and memory suggest; the masks stay the same",
+        low=1,
+        high=65536,
     )
-    pred_iou_thresh: float = option(0.88, "drop masks whose quality SAM itself puts below this", low=0, high=1)
-    stability_score_thresh: float = option(0.95, "drop masks that the cut-off changes by more than this", low=0, high=1)
-    stability_score_offset: float = option(1.0, "shift of the cut-off for that, in logits", low=0, high=100)
+    pred_iou_thresh: float = option(0.88, "drop masks whose IoU SAM itself estimates below this", low=0, high=1)
+    stability_score_thresh: float = option(
+        0.95,
+        "drop masks whose stability is below this: the IoU of the masks at a lower and at a higher cut-off",
+        low=0,
+        high=1,
+    )
+    stability_score_offset: float = option(
+        1.0, "how far the cut-offs of the stability score lie from the mask's own, in logits", low=0, high=100
+    )
     box_nms_thresh: float = option(
-        0.7, "of masks whose boxes overlap by more than this IoU, the best stays", low=0, high=1
+        0.7, "of masks whose boxes overlap by more than this IoU, only the best stays", low=0, high=1
     )
     crop_n_layers: int = option(
         0, "also run on 4**i crops of the image in layer i; 0: the whole image only", low=0, high=4
     )
-    crop_nms_thresh: float = option(0.7, "the IoU for masks from different crops", low=0, high=1)
+    crop_nms_thresh: float = option(0.7, "the same IoU for masks from different crops", low=0, high=1)
     crop_overlap_ratio: float = option(
         512 / 1500, "overlap of crops as a share of the image's shorter side", low=0, high=1
     )
     crop_n_points_downscale_factor: int = option(
-        1, "in layer i, divide points_per_side by this to the power of i", low=1, high=512
+        1, "in crop layer i, points_per_side is divided by this to the power of i", low=1, high=512
     )
     min_mask_region_area: int = option(
-        0, "remove holes and islands smaller than this, in pixels; 0: keep them", low=0, high=2**31 - 1
+        0,
+        "fill holes and remove islands of a mask that are smaller than this, pixels; 0: keep them",
+        low=0,
+        high=2**31 - 1,
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "fp32", "fp32, bf16, fp16, or auto: 16 bits where the device is fast at it"
+        "fp32", "number format in which SAM computes; auto: 16 bits if the device is fast at it"
     )
     adaptive_points: bool = option(
-        False, "skip points inside the smallest good mask of another: faster, loses a few masks"
+        False, "skip points that a good mask of an earlier point covers already: faster, loses a few masks"
     )
 
     def __post_init__(self) -> None:

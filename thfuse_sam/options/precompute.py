@@ -38,22 +38,22 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class SpreadOptions(Options, group="several processes, several machines: see docs/precompute.md"):
-    """How the work is spread."""
+    """How the work is spread over processes and machines."""
 
     n_jobs: int | None = option(
         None,
-        "processes on `device`; on the CPU they divide the cores",
-        default_text="1; with `engine` ray one a GPU, else one a core",
+        "processes on `device`; on a CPU they share its cores",
+        default_text="1; with `engine` ray: one per GPU, without a GPU one per core",
         low=1,
         metavar="N",
     )
     devices: tuple[str, ...] | None = option(
-        None, "one process on each of these", separator=",", metavar="cuda:0,cuda:1"
+        None, "devices that get one process each", separator=",", metavar="cuda:0,cuda:1"
     )
-    shard: Part | None = option(None, "only part I of N of the images, I from 1 to N", metavar="I/N")
-    engine: Literal["local", "ray"] = option("local", "ray: a Ray cluster")
+    shard: Part | None = option(None, "make only part I of N equal parts of the images, I from 1 to N", metavar="I/N")
+    engine: Literal["local", "ray"] = option("local", "local: processes of this machine; ray: a Ray cluster")
     ray_address: str | None = option(
-        None, "of the cluster, auto: a running one", default_text="start Ray on this machine"
+        None, "address of the Ray cluster; auto: one that runs already", default_text="start Ray on this machine"
     )
 
 
@@ -61,21 +61,23 @@ class SpreadOptions(Options, group="several processes, several machines: see doc
 class OutputOptions(Options, group="output"):
     """What is written where, and how."""
 
-    output_dir: Path = option(DEFAULT_MASKS_DIR, "the mask tree")
-    overwrite: bool = option(False, "make masks anew that are there already")
-    save_instances: bool = option(False, "also write overlapping masks, COCO RLE in JSON")
-    save_embeddings: bool = option(False, "also keep image embeddings, for `embeddings`")
-    embeddings: Path | None = option(None, "use the embeddings kept in DIR, not the encoder", metavar="DIR")
-    store: Literal["npy", "shards"] | None = option(
-        None, "a file for each mask, or tar files", default_text="as the tree is, else npy"
+    output_dir: Path = option(DEFAULT_MASKS_DIR, "folder of the masks (the mask tree)")
+    overwrite: bool = option(False, "make all masks again, also those that exist")
+    save_instances: bool = option(False, "also write each image's overlapping masks as COCO RLE in JSON")
+    save_embeddings: bool = option(False, "also write the image embeddings, for a later run with `embeddings`")
+    embeddings: Path | None = option(
+        None, "read the image embeddings from DIR and do not run the image encoder", metavar="DIR"
     )
-    shard_size: int = option(256, "masks in a tar file", low=1)
-    preview: int = option(0, "contact sheet of N masks", low=0, metavar="N")
-    preview_dir: Path | None = option(None, "for the contact sheet", default_text="OUTPUT_DIR/preview")
-    report: bool = option(False, f"write OUTPUT_DIR/{REPORT}: what the masks are like")
+    store: Literal["npy", "shards"] | None = option(
+        None, "npy: a file for each mask; shards: tar files", default_text="as the tree has it, npy in a new tree"
+    )
+    shard_size: int = option(256, "masks in each tar file of `store` shards", low=1)
+    preview: int = option(0, "draw a contact sheet of N masks; 0: none", low=0, metavar="N")
+    preview_dir: Path | None = option(None, "folder of the contact sheet", default_text="OUTPUT_DIR/preview")
+    report: bool = option(False, f"write OUTPUT_DIR/{REPORT}, a page about the masks")
     num_workers: int = option(2, "threads that read and write files", low=0)
     verify: bool = option(
-        False, "check the tree against the given images, or against those it was made from, and stop; no SAM"
+        False, "check the masks against the given images, else against those they were made from, and stop; runs no SAM"
     )
 
 

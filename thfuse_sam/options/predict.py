@@ -55,12 +55,14 @@ def _numbers(text: str) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions(Options, group="prompts, the same for each image, in pixels"):
-    """What is known of the objects; without any prompt, masks of everything are made."""
+    """Where the objects are; without any prompt, everything in the image gets masks."""
 
     points: tuple[tuple[PointPrompt, ...], ...] = option(
-        (), "points of one object, 0 for outside; give the option again for another object", metavar="X,Y[,0]"
+        (),
+        "points on one object; X,Y,0 is a point outside of it; repeat the option for each further object",
+        metavar="X,Y[,0]",
     )
-    boxes: tuple[BoxPrompt, ...] = option((), "one object each", metavar="X0,Y0,X1,Y1")
+    boxes: tuple[BoxPrompt, ...] = option((), "boxes, each around one object", metavar="X0,Y0,X1,Y1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,9 @@ class PredictionOptions(Options, group="output"):
     """What is written."""
 
     output_dir: Path = option(Path("results/predict"), "folder of the masks")
-    format: tuple[MaskFormat, ...] = option(("npy",), "label maps as .npy or PNG, COCO JSON", metavar="npy|png|coco")
+    format: tuple[MaskFormat, ...] = option(
+        ("npy",), "files to write: label maps as .npy or PNG, or objects as COCO JSON", metavar="npy|png|coco"
+    )
     overlay: bool = option(False, "also draw the masks over the images")
 
 
@@ -79,4 +83,4 @@ class PredictOptions(
     """Which images get masks, and by which model."""
 
     input: Path = option(MISSING, "an image or a folder of images", aliases=("image", "-i"))
-    modality: Literal["ir", "vi"] = option("vi", "ir reads 16-bit thermal images and grey")
+    modality: Literal["ir", "vi"] = option("vi", "kind of the images; ir: thermal images, 16-bit or grey")

@@ -17,20 +17,28 @@ class PreparedOptions(Options, group="output"):
     """What is written."""
 
     output_dir: Path | None = option(
-        None, "folder to write", default_text=f"with `check` {CHECK_DIR}; a data set needs one"
+        None,
+        "folder of the data set, or of the pictures of `check`",
+        default_text=f"{CHECK_DIR} with `check`; a data set needs a folder",
     )
     val_fraction: float | None = redefault(
-        SplitOptions, "val_fraction", None, help="write train/ and val/ with this share", default_text="no split"
+        SplitOptions,
+        "val_fraction",
+        None,
+        help="share of the images that goes to val/; the others go to train/",
+        default_text="no split",
     )
-    seed: int = option(0, "of the split and of random prompts", low=0)
-    visualize: bool = option(False, "also draw objects over images, to look at")
-    num_samples: int = option(3, "pictures to draw", low=1, metavar="N")
-    check: bool = option(False, "look at what training would see: samples with masks and prompts, no data set")
+    seed: int = option(0, "random seed of the split and of random prompts", low=0)
+    visualize: bool = option(False, "also draw pictures of the images with their objects")
+    num_samples: int = option(3, "number of pictures to draw", low=1, metavar="N")
+    check: bool = option(
+        False, "draw samples with masks and prompts as training would see them; no data set is written"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions(AnnotationOptions, PromptKindOptions, PreparedOptions, group=AnnotationOptions.group):
     """Which annotated images are checked and written."""
 
-    download: str | None = option(None, "a known set in place of `data_dir`", choices=KNOWN_SETS)
+    download: str | None = option(None, "public data set to download, in place of `data_dir`", choices=KNOWN_SETS)
     point_selection: Literal["center", "random", "bbox"] = redefault(PromptKindOptions, "point_selection", "center")

@@ -25,33 +25,37 @@ class FolderOptions(Options, group="image pairs"):
 
 @dataclass(frozen=True, kw_only=True)
 class PairOptions(FolderOptions, group=FolderOptions.group):
-    """Which image pairs."""
+    """Which image pairs are used."""
 
     dataset_path: Path | None = option(None, "folder of pairs, see datasets/README.md", default_text=str(TEST_SAMPLE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamOptions(Options, group="SAM"):
-    """Which Segment Anything model."""
+    """Which Segment Anything model is used."""
 
-    sam_checkpoint: Path | None = option(None, "SAM weights", default_text="those of the model type, see the README")
-    sam_model_type: str = option(AUTO, "which SAM; auto: the checkpoint's", choices=MODEL_TYPE_NAMES)
+    sam_checkpoint: Path | None = option(
+        None, "file of SAM weights", default_text="the published ones of the model type, see the README"
+    )
+    sam_model_type: str = option(AUTO, "type of the SAM model; auto: as the checkpoint says", choices=MODEL_TYPE_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TunedSamOptions(SamOptions, group=SamOptions.group):
-    """Which Segment Anything model, of those that finetune.py trained too."""
+    """Which Segment Anything model is used; it may be one that finetune.py trained."""
 
     sam_checkpoint: Path | None = redefault(
         SamOptions,
         "sam_checkpoint",
         None,
-        help="SAM weights, whole or trained by finetune.py",
+        help="file of SAM weights, or of weights trained by finetune.py",
         aliases=("checkpoint", "checkpoint_path"),
     )
     sam_model_type: str = redefault(SamOptions, "sam_model_type", AUTO, aliases=("model_type", "-m"))
     base_checkpoint: Path | None = option(
-        None, "what trained weights were tuned from", default_text="beside them or in the cache"
+        None,
+        "SAM weights that finetune.py started from",
+        default_text="looked for beside `sam_checkpoint` and in the cache folder",
     )
 
 
@@ -59,7 +63,7 @@ class TunedSamOptions(SamOptions, group=SamOptions.group):
 class LiveSamOptions(SamOptions, group="masks"):
     """Whether SAM runs where no mask tree is given. Its options are unused with a mask tree."""
 
-    use_sam: bool = option(False, "without a mask tree: run SAM on every image (slow)")
+    use_sam: bool = option(False, "run SAM on every image if no mask tree is given (slow)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,35 +72,41 @@ class MaskOptions(LiveSamOptions, group=LiveSamOptions.group):
 
     precomputed_masks_dir: Path | None = option(
         None,
-        f"mask tree of precompute_masks.py; '{SWITCHED_OFF}' switches it off",
-        default_text=f"{DEFAULT_MASKS_DIR} where it holds a manifest and `use_sam` is not given",
+        f"mask tree that precompute_masks.py wrote; '{SWITCHED_OFF}': use no masks",
+        default_text=f"{DEFAULT_MASKS_DIR}, if it holds a manifest and `use_sam` is not given",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options, group="device"):
-    """Where to compute."""
+    """Where the computation runs."""
 
-    device: str = option(AUTO, "auto, cpu, cuda or cuda:1", aliases=("-g",))
+    device: str = option(
+        AUTO, "where to compute: auto, cpu, cuda or cuda:1; auto: a GPU if there is one", aliases=("-g",)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options, group="network"):
-    """Which trained fusion network."""
+    """Which trained fusion network is used."""
 
-    model_path: Path | None = option(None, "checkpoint of train.py", default_text=f"the shipped {SHIPPED_MODEL}")
+    model_path: Path | None = option(
+        None, "fusion network: a checkpoint of train.py", default_text=f"the shipped {SHIPPED_MODEL}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationOptions(Options, group="data"):
-    """Which annotated images, and what is taken of them."""
+    """Which annotated images are used, and which of their objects."""
 
     data_dir: Path | None = option(
         None, "annotated images: a folder, a COCO .json or a mixture .yaml", aliases=("data_root",)
     )
-    labels: tuple[str, ...] | None = option(None, "only objects of these classes", metavar="LABEL", default_text="all")
-    merge: bool = option(False, "make all objects of an image one")
-    skip_bad: bool = option(False, "leave bad samples out and count them")
+    labels: tuple[str, ...] | None = option(
+        None, "take only objects of these classes", metavar="LABEL", default_text="all"
+    )
+    merge: bool = option(False, "join all objects of an image into one")
+    skip_bad: bool = option(False, "leave out samples that cannot be read or used, and count them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,23 +114,29 @@ class PromptKindOptions(Options, group="prompts"):
     """Which prompts stand for annotated objects."""
 
     point_selection: Literal["center", "random", "bbox"] | None = option(
-        None, "one kind of prompt: the point farthest inside, random points, or a jittered box"
+        None,
+        "use one kind of prompt: the point farthest inside the object, random points, or a jittered box",
     )
-    num_points: int = option(1, "points of a prompt that has several", low=1, metavar="N")
+    num_points: int = option(1, "number of points in a prompt of several points", low=1, metavar="N")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutputOptions(Options, group="output"):
-    """Where a training run writes, and what it goes on from."""
+    """Where a training run writes, and the checkpoint that it is resumed from."""
 
-    output_dir: Path = option(Path("models"), "for checkpoints: the best, the latest and those that are kept")
+    output_dir: Path = option(
+        Path("models"), "folder of the checkpoints: the best, the latest, and one each `save_interval` epochs"
+    )
     log_dir: Path | None = option(
-        None, "for train_log.csv and TensorBoard's files", default_text="where the checkpoints are"
+        None, "folder of train_log.csv and TensorBoard's files", default_text="the folder of the checkpoints"
     )
     resume: Path | None = option(
-        None, "go on from a checkpoint; auto: the latest one of the output folder, if any", bare=AUTO, metavar="PATH"
+        None,
+        "checkpoint to resume training from; auto, or no PATH: the latest one in the output folder, if any",
+        bare=AUTO,
+        metavar="PATH",
     )
-    report: bool = option(False, f"write {REPORT} beside the log: the curves of the run, and samples")
+    report: bool = option(False, f"write {REPORT} beside the log: the curves of the run and sample pictures")
 
     @property
     def run_dir(self) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from thfuse_sam.options.fields import option, redefault
+from thfuse_sam.options.fields import option, redefault, weights_text
 from thfuse_sam.options.shared import (
     TRAIN_SAMPLE,
     DeviceOptions,
@@ -14,14 +14,14 @@ from thfuse_sam.options.shared import (
     PairOptions,
     RunOutputOptions,
 )
-from thfuse_sam.options.training import FusionSettings, SplitOptions
+from thfuse_sam.options.training import DEFAULT_WORKERS, FusionSettings, SplitOptions
 
 # Names that the registries of `models`, `losses` and `metrics` have.
 NETWORKS = ("thfuse", "thfuse_lite")
-LOSS_PARTS = (
-    "intensity", "intensity_squared", "intensity_average", "intensity_salient", "pyramid", "gradient", "ssim",
-    "region", "region_edges", "perceptual", "colour",
-)  # fmt: skip
+LOSS_PARTS = {  # with their default weights
+    "intensity": 0.0, "intensity_squared": 0.0, "intensity_average": 0.0, "intensity_salient": 0.0, "pyramid": 3.0,
+    "gradient": 16.0, "ssim": 0.75, "region": 0.5, "region_edges": 2.0, "perceptual": 0.0, "colour": 0.0,
+}  # fmt: skip
 METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "MS_SSIM", "CC", "PSNR", "Nabf")
 
 
@@ -36,8 +36,10 @@ class TrainPairOptions(FolderOptions, group=FolderOptions.group):
         help="folders of pairs, see datasets/README.md",
         default_text=str(TRAIN_SAMPLE),
     )
-    skip_bad: bool = option(False, "read all images first, leave out pairs that cannot be used, list them")
-    crop_size: int = option(128, "side of the crops that are trained on, pixels", low=1)
+    skip_bad: bool = option(
+        False, "leave out pairs that cannot be read or used, and list them (reads all images first)"
+    )
+    crop_size: int = option(128, "height and width of the training crops, pixels", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +53,9 @@ class TrainMaskOptions(LiveSamOptions, group=LiveSamOptions.group):
 class TrainValidationOptions(SplitOptions, group=SplitOptions.group):
     """Which pairs a network is validated on."""
 
-    val_dataset_path: Path | None = option(None, "pairs for validation, in place of `val_fraction`")
+    val_dataset_path: Path | None = option(None, "folder of pairs for validation, in place of `val_fraction`")
     val_precomputed_masks_dir: Path | None = option(
-        None, "their mask tree", default_text="the first `precomputed_masks_dir`"
+        None, "mask tree of the pairs in `val_dataset_path`", default_text="the first `precomputed_masks_dir`"
     )
 
 
@@ -69,14 +71,22 @@ class TrainOptions(
 ):
     """What is trained, on which pairs, and how."""
 
-    network: str = option("thfuse_lite", "which network", choices=NETWORKS)
-    loss_weights: Mapping[str, float] = option({}, "change parts of the loss", low=0, choices=LOSS_PARTS)
-    vgg_weights: Path | None = option(None, "torchvision's vgg16, for the loss part 'perceptual'", metavar="FILE")
+    network: str = option("thfuse_lite", "fusion network to train", choices=NETWORKS)
+    loss_weights: Mapping[str, float] = option(
+        {},
+        "weights of loss parts; 0 leaves a part out; the other parts keep their defaults",
+        low=0,
+        choices=tuple(LOSS_PARTS),
+        default_text=weights_text(LOSS_PARTS),
+    )
+    vgg_weights: Path | None = option(
+        None, "torchvision's weights of VGG-16, which the loss part 'perceptual' needs", metavar="FILE"
+    )
     val_metrics: tuple[str, ...] = redefault(
         FusionSettings,
         "val_metrics",
         ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf"),
-        help="measured on the validation crops at each evaluation; also 'all', 'none'",
+        help="metrics of the validation crops, measured at each evaluation; or 'all', or 'none'",
         choices=(*METRICS, "all", "none"),
     )
-    num_workers: int | None = redefault(FusionSettings, "num_workers", None, default_text="0 on a CPU")
+    num_workers: int | None = redefault(FusionSettings, "num_workers", None, default_text=DEFAULT_WORKERS)
