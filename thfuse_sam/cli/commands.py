@@ -1,4 +1,4 @@
-"""The commands; a script at the top of the checkout calls each. What one does is imported when it is done."""
+"""The commands, each with its description and its work, whose heavy imports wait until the options are checked."""
 
 import json
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ SHOWN_PROBLEMS = 50  # lines of `--verify` before it only counts
 @command(
     "precompute_masks.py",
     "Make SAM masks of infrared and visible images once, for train.py and test.py. Finished masks are kept: "
-    "the same command goes on where an earlier one stopped.",
+    "the same command continues where an earlier one stopped.",
     PrecomputeOptions,
     dry_run="print what would be done and stop",
 )
@@ -87,7 +87,7 @@ def figure(line: CommandLine[FigureOptions]) -> None:
     make_figure(line.options)
 
 
-@command("thfuse-app", "Fuse pairs of your own in a browser.", AppOptions)
+@command("thfuse-app", "Serve a page on which pairs are fused in a browser.", AppOptions)
 def app(line: CommandLine[AppOptions]) -> None:
     from thfuse_sam.commands.app import serve
 
@@ -96,7 +96,7 @@ def app(line: CommandLine[AppOptions]) -> None:
 
 @command(
     "prepare_data.py",
-    "Check annotated images of any known format, turn them into label maps, look at them. The formats are in "
+    "Check annotated images, write them as a data set of label maps, or draw them. The known formats are in "
     "docs/finetuning_data.md.",
     PrepareOptions,
 )
@@ -109,7 +109,7 @@ def prepare(line: CommandLine[PrepareOptions]) -> None:
 @command(
     "finetune.py",
     "Fine-tune a Segment Anything model on annotated images (formats: docs/finetuning_data.md). Trained weights, "
-    "logs and what --resume needs go to OUTPUT_DIR/EXP_NAME. docs/finetuning.md explains the options.",
+    "logs and the checkpoints for --resume go to OUTPUT_DIR/EXP_NAME. docs/finetuning.md explains the options.",
     FinetuneOptions,
     dry_run=PLAN,
 )
@@ -134,7 +134,8 @@ def finetune(line: CommandLine[FinetuneOptions]) -> int:
 
 @command(
     "predict.py",
-    "Masks of an image, or of all images in a folder: one for each prompt, or of everything (without a prompt).",
+    "Make masks of an image, or of all images in a folder: one mask for each prompt, or, without any prompt, masks "
+    "of everything.",
     PredictOptions,
 )
 def predict(line: CommandLine[PredictOptions]) -> int:

@@ -28,7 +28,7 @@ def spell_options(message: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine(Generic[_T]):
-    """A command line that was understood."""
+    """A parsed command line."""
 
     options: _T
     program: str
@@ -69,26 +69,29 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
                 group.add_argument(*_flags(field), **_argument(field))
         group = self.add_argument_group("this command")
         group.add_argument(
-            "--config", "-c", metavar="FILE.yaml", help="options from a file; the command line goes before it"
+            "--config",
+            "-c",
+            metavar="FILE.yaml",
+            help="options from a file; an option on the command line overrides the file",
         )
         if dry_run is not None:
             group.add_argument("--dry_run", action="store_true", help=dry_run)
         group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; {self._similar(message)}see {self.prog} --help")
+        nearest = self._nearest_option(message)
+        raise UsageError(f"{message}; {nearest}{'See' if nearest else 'see'} {self.prog} --help")
 
-    def _similar(self, message: str) -> str:
-        """The option that was meant, where one is misspelt."""
+    def _nearest_option(self, message: str) -> str:
+        """A question for the option that was probably meant, if `message` is about an unknown one; "" otherwise."""
         if not message.startswith("unrecognized arguments:"):
             return ""
         words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         known = [name for action in self._actions for name in action.option_strings]
-        nearest = _nearest(words[0], known) if words else ""
-        return f"{nearest}or " if nearest else ""
+        return _nearest(words[0], known) if words else ""
 
     def parse_command(self, argv: Sequence[str]) -> CommandLine[_T]:
-        """Understand `argv`, on top of the options in its `--config` file, if it names one. Raises UsageError."""
+        """Parse `argv`; its options override those of the `--config` file. Raises UsageError."""
         given = vars(self.parse_args(argv))
         flags = {name: given.pop(name) for name in ("dry_run", "debug") if name in given}
         config = given.pop("config", None)
@@ -105,37 +108,39 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
                 raise UsageError(f"`config` {config}: {error}") from None
         for field in self._fields.values():
             if field.default is dataclasses.MISSING is field.default_factory and field.name not in values:
-                self.error(f"`{field.name}` is not given; it is required")
+                self.error(f"`{field.name}` is required; give it")
         return CommandLine(self._options(**values), self.prog, tuple(argv), **flags)
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The texts given for each option as its values. Raises OptionError."""
+        """Convert the texts collected for each option into its value. Raises OptionError."""
         fields = [(self._fields[name], raw) for name, raw in given.items()]
         return {field.name: _value(field.name, _without_none(field.type), raw, info_of(field)) for field, raw in fields}
 
     def _read(self, path: Path) -> dict[str, Any]:
-        """The options in a file, each as the texts that the command line would have. Raises UsageError."""
+        """The options in a YAML file, each as the texts that argparse would collect. Raises UsageError."""
         try:
             content = read_yaml(path) or {}
         except OSError as error:
             raise UsageError(f"{error.strerror}; name a readable YAML file") from None
         except ValueError as error:
-            raise UsageError(f"not YAML ({error}); write one `option: value` a line") from None
+            raise UsageError(f"not YAML ({error}); write one `option: value` per line") from None
         if not isinstance(content, Mapping):
-            raise UsageError("not a mapping; write one `option: value` a line")
+            raise UsageError("not a mapping; write one `option: value` per line")
         actions = {flag.removeprefix("--"): action for action in self._actions for flag in action.option_strings}
         raw = {}
         for key, value in content.items():
             if key not in actions or actions[key].dest in ("help", "config"):
                 names = sorted({action.dest for action in self._actions} - {"help", "config"})
-                raise UsageError(f"unknown option '{key}'; {_nearest(str(key), names)}known are {', '.join(names)}")
+                nearest = _nearest(str(key), names)
+                advice = f"{nearest}{'The' if nearest else 'the'} known options are {', '.join(names)}"
+                raise UsageError(f"unknown option '{key}'; {advice}")
             if value is not None:
                 raw[actions[key].dest] = _texts(actions[key], value)
         return raw
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Names the value once behind all names of an option."""
+    """Shows the placeholder of a value once, after all names of the option."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.nargs == 0:
@@ -150,7 +155,7 @@ def _flags(field: _Field) -> list[str]:
 
 
 def _argument(field: _Field) -> dict[str, Any]:
-    """How argparse collects the texts of an option."""
+    """Keyword arguments of `add_argument` for an option."""
     info, kind = info_of(field), _without_none(field.type)
     argument: dict[str, Any] = {"dest": field.name, "help": _help(field)}
     if kind is bool:
@@ -173,7 +178,8 @@ def _argument(field: _Field) -> dict[str, Any]:
 def _help(field: _Field) -> str:
     info, default = info_of(field), field.default
     text = info.default_text
-    if text is None and not any(default is nothing for nothing in (None, False, (), dataclasses.MISSING)):
+    is_shown = default not in (None, (), dataclasses.MISSING) and default is not False
+    if text is None and is_shown:
         items = default if isinstance(default, tuple) else ("on" if default is True else default,)
         text = " ".join(str(item) for item in items)
     shown = f"{info.help} (default: {text})" if text is not None else info.help
@@ -189,7 +195,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _texts(action: argparse.Action, value: Any) -> Any:
-    """A value of an option file as argparse collects it from the command line. Raises OptionError."""
+    """The value of an option in a file as the texts that argparse would collect for it. Raises OptionError."""
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise OptionError(action.dest, value, "must be true or false")
@@ -207,7 +213,7 @@ def _texts(action: argparse.Action, value: Any) -> Any:
 
 
 def _value(name: str, kind: Any, raw: Any, info: OptionInfo) -> Any:
-    """What was collected for an option as its value. Raises OptionError."""
+    """Convert the texts collected for an option into its value. Raises OptionError."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Mapping:
         return {key: value for text in raw for key, value in _value_of(name, kind, text, info).items()}
@@ -221,7 +227,7 @@ def _value(name: str, kind: Any, raw: Any, info: OptionInfo) -> Any:
 
 
 def _value_of(name: str, kind: Any, text: Any, info: OptionInfo) -> Any:
-    """One text as its value. Raises OptionError."""
+    """Convert one text into its value. Raises OptionError."""
     for arm in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,):
         with contextlib.suppress(*REFUSALS):
             return accept(arm, _parse(arm, text), info)
@@ -229,16 +235,17 @@ def _value_of(name: str, kind: Any, text: Any, info: OptionInfo) -> Any:
 
 
 def _parse(kind: Any, text: Any) -> Any:
-    """A text as a value of type `kind`, whose range is not looked at. Raises one of REFUSALS."""
+    """Convert a text to the type `kind` without checking its range. Raises one of REFUSALS."""
     if get_origin(kind) is Mapping:
-        key, _, value = text.partition("=")
-        return {key: _parse(get_args(kind)[1], value)}
+        name, _, value = text.partition("=")
+        value_type = get_args(kind)[1]
+        return {name: _parse(value_type, value)}
     if kind in (int, float):
         return kind(text)
     return kind.parse(text) if hasattr(kind, "parse") else text
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    """The word that was probably meant, as the beginning of advice; "" where there is none."""
+    """A question for the word that was probably meant, as the beginning of advice; "" if no known word is similar."""
     similar = difflib.get_close_matches(word, known, 1)
     return f"did you mean {similar[0]}? " if similar else ""

@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Command(Generic[_T]):
-    """A command: how it is called, and what it does."""
+    """A command: its name, its description, its options and its work."""
 
     program: str
     description: str
     options: type[_T]
     dry_run: str | None  # help of `--dry_run`; None: the command has none
-    work: _Work[_T]  # its exit status; None: 0
+    work: _Work[_T]  # returns the exit status; None means 0
 
     def build_parser(self) -> CommandParser[_T]:
         return CommandParser(self.program, self.description, self.options, dry_run=self.dry_run)
@@ -42,16 +42,17 @@ class Command(Generic[_T]):
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Parse `argv` (None: the process's own), do the work, and return the exit status.
 
-        A mistake of the user and what the machine lacks (memory, disk, other processes) become one line
-        `PROG: error: ...` on stderr (2 usage, 1 failure); `--debug` shows the traceback instead. Ctrl-C gives 130,
-        SIGTERM 143, both after everything under way was left as after an error. `work` imports what is slow to import,
-        so that help and wrong options are answered at once and an interrupt meanwhile is one line, too.
+        A mistake of the user, and a lack of memory, disk space or other processes, become one line
+        `PROG: error: ...` on stderr, with status 2 for wrong usage and 1 for a failure; `--debug` also shows the
+        traceback. Ctrl-C gives 130 and SIGTERM 143, both after the work was cleaned up as after an error. What is
+        slow to import is imported by `work`: help and wrong options are answered at once, and an interrupt during
+        the imports is one line, too.
         """
         arguments = list(sys.argv[1:] if argv is None else argv)
         try:
             with stop_on_interrupts():
                 return self._attempt(arguments)
-        except KeyboardInterrupt as stop:  # in the last moment, the work was done
+        except KeyboardInterrupt as stop:  # at the last moment, after the work was done
             return self._report_interrupt(stop)
 
     def _attempt(self, arguments: Sequence[str]) -> int:
@@ -86,12 +87,12 @@ class Command(Generic[_T]):
 def command(
     program: str, description: str, options: type[_T], *, dry_run: str | None = None
 ) -> Callable[[_Work[_T]], Command[_T]]:
-    """Makes a function the work of a command."""
+    """A decorator that makes a function the work of a command."""
     return lambda work: Command(program, description, options, dry_run, work)
 
 
 def report_stop(command: CommandLine[_T], step: int, latest: Path) -> int:
-    """Say how a training that an interrupt has stopped goes on from `latest`; the exit status."""
+    """Log the command that resumes an interrupted training from the checkpoint `latest`; returns the exit status."""
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     launcher = "python" if processes == "1" else f"torchrun --nproc_per_node={processes}"
     typed = shlex.join([command.program, *_without_resume(command.arguments)])
@@ -111,7 +112,7 @@ def _without_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def _reason(error: Exception) -> str | None:
-    """One line for an error that is no mistake in the program; None for any other."""
+    """One line for an error whose cause is outside of the program; None for any other error."""
     if isinstance(error, ThFuseError):
         return str(error)
     import torch
@@ -125,7 +126,7 @@ def _reason(error: Exception) -> str | None:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; check the path, its permissions and the free space"
     text = str(error)
-    # PyTorch has no class of its own for this, nor for all of the next.
+    # PyTorch raises a plain RuntimeError here, and in some cases of the next kind.
     if "DataLoader worker" in text:
         return f"a process that makes samples died ({text.splitlines()[0]}); use fewer `num_workers`"
     if isinstance(error, torch.distributed.DistError) or "gloo" in text:
@@ -134,7 +135,7 @@ def _reason(error: Exception) -> str | None:
 
 
 class _BesideProgressBars(logging.Handler):
-    """Writes log lines to stderr above any progress bar."""
+    """Writes log lines to stderr, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -143,12 +144,12 @@ class _BesideProgressBars(logging.Handler):
 
 
 def show_log_lines(*, debug: bool = False) -> None:
-    """Show the package's log lines on stderr; of several processes of a run, only the first one's, and errors."""
+    """Show the package's log lines on stderr. If a run has several processes, all but the first show errors only."""
     from tqdm import tqdm  # not needed for help and wrong options, and slow to import beside what they need
 
     package = logging.getLogger(thfuse_sam.__name__)
     is_first = "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
     package.setLevel(logging.DEBUG if debug else logging.INFO if is_first else logging.ERROR)
-    tqdm.get_lock()  # made at first use, and useless for good where an interrupt comes into that
+    tqdm.get_lock()  # made now, because an interrupt while it is made at first use would leave it unusable
     if not any(isinstance(handler, _BesideProgressBars) for handler in package.handlers):
         package.addHandler(_BesideProgressBars())
