@@ -1,4 +1,4 @@
-"""A page that fuses pairs in a browser, served as `AppOptions` say. The page itself is in `app_page.py`."""
+"""Serving the page on which pairs are fused in a browser, according to `AppOptions`; `app_page.py` builds it."""
 
 import contextlib
 import importlib.resources
@@ -20,7 +20,7 @@ from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.options.app import AppOptions
 from thfuse_sam.shipped import find_shipped
 
-_CACHE_SECONDS = 3600  # pictures of the page are removed when they are this old
+_CACHE_SECONDS = 3600  # age at which the page's pictures are removed
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ def build_app(
     """The ASGI application: the page, and the checks of what reaches it.
 
     Args:
-        session: fuses; its limits apply to uploads.
+        session: fuses the pairs; its limits apply to uploads.
         samples: pairs to pick from.
         files: folder for uploads and results, private to this app; `GRADIO_TEMP_DIR` must name it.
-        host: address that will be listened on. On a loopback address only requests to a local name are answered, so
-            that no foreign web page gets in by a name of its own that leads here.
-        folders: whether folders of this machine can be read and written from the page.
-        facts: one line on what fuses, for the page's head.
+        host: address of the server. If it is a loopback address, only requests that name a local host are answered;
+            this keeps out web pages whose own host name resolves to this machine (DNS rebinding).
+        folders: whether the page can read and write folders of this machine.
+        facts: one line about network, SAM and device, for the head of the page.
     """
     import fastapi
     import gradio
@@ -94,7 +94,7 @@ def build_app(
 
 
 def find_samples(folder: Path) -> list[ImagePair]:
-    """The pairs to pick from; none, with a warning, where the folder holds none."""
+    """The sample pairs of a folder; if it holds none, an empty list and a warning."""
     try:
         return find_pairs(find_shipped(folder)).pairs
     except PairError as error:
@@ -103,7 +103,7 @@ def find_samples(folder: Path) -> list[ImagePair]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether only this machine can reach the address `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -111,7 +111,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _require_gradio() -> None:
-    # Before the import: they are read at that time.
+    # Set before the import, which reads them.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
@@ -122,7 +122,7 @@ def _require_gradio() -> None:
 
 @contextlib.contextmanager
 def _own_files() -> Iterator[Path]:
-    """A folder for uploads and results that goes when the app does."""
+    """A folder for uploads and results that is removed when the app ends."""
     with tempfile.TemporaryDirectory(prefix="thfuse-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         yield Path(folder)
@@ -130,7 +130,10 @@ def _own_files() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound before anything is loaded, so that a taken port is reported at once. Raises UsageError."""
+    """A listening socket, bound before the models are loaded so that a taken port is reported at once.
+
+    Raises UsageError.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)

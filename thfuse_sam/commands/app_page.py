@@ -1,4 +1,4 @@
-"""The page of `thfuse-app`, in Gradio: what is shown and what happens on a click. All work is the session's."""
+"""The page of `thfuse-app`, in Gradio: what is shown and what happens on a click. The session does the fusing."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, as_rgb, read_visible, 
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.report.pictures import shrink
 
-# Where text in the look's own colours has a contrast below 4.5:1.
+# Replacements for those colours of the theme on which text has a contrast below 4.5:1.
 _COLOURS = {
     "block_label_text_color": "*primary_800",
     "block_title_text_color": "*primary_800",
@@ -45,15 +45,15 @@ _COMPARISONS = {
     "Infrared | Visible": ("infrared", "visible"),
 }
 _START = "Drop an infrared and a visible image, or pick a sample."
-_PREVIEW_PIXELS = 1600  # longer side; a browser shows no more, and the download has all
+_PREVIEW_PIXELS = 1600  # longer side of a picture on the page; the download has full size
 _THUMBNAIL_PIXELS = 320
-_FOLDER_PICTURES = 12  # of the folder's first fused images
-_QUEUE = "fusing"  # one thing at a time: they share the network
+_FOLDER_PICTURES = 12  # how many of a folder's fused images are shown
+_QUEUE = "fusing"  # name of the queue; one job at a time, because all share the network
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Current:
-    """What a visitor looks at. Pictures are reduced to `_PREVIEW_PIXELS`."""
+    """The pair that a visitor looks at. Its pictures are reduced to `_PREVIEW_PIXELS`."""
 
     pair: OpenPair
     pictures: dict[str, ImageArray]
@@ -61,11 +61,11 @@ class _Current:
 
 
 class _Stopped(Exception):
-    """The visitor has stopped the folder."""
+    """The visitor has stopped the fusing of a folder."""
 
 
 def theme() -> Any:
-    """Gradio's look with fonts that every system has; its own ones would come from the network."""
+    """Gradio's theme with fonts that every system has; its own fonts would be loaded from the network."""
     look = gr.themes.Soft(
         primary_hue="blue",
         font=["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"],
@@ -91,10 +91,10 @@ def build_page(
 
 
 class _PairTab:
-    """Everything for one pair: its files or a sample, thresholds, the fused image beside its sources, masks, download.
+    """The tab for one pair: files or a sample, thresholds, the fused image beside its sources, masks, download.
 
     Attributes:
-        thresholds: the sliders, in the order of `MaskThresholds`.
+        thresholds: the sliders, in the order of the fields of `MaskThresholds`.
         colour: the checkbox that keeps the visible image's colour.
     """
 
@@ -158,7 +158,7 @@ class _PairTab:
         self._results = [self._current, status, self._slider, download, *overlays]
 
     def _connect(self) -> None:
-        """Say what is done when a control is used."""
+        """Connect each control with the function that it calls."""
         one: dict[str, Any] = {"concurrency_id": _QUEUE, "concurrency_limit": 1, "api_visibility": "private"}
         settings = [self._current, self._choice, self.colour, *self.thresholds]
         files = [self._ir_file, self._vi_file]
@@ -169,7 +169,7 @@ class _PairTab:
         if self._gallery is not None:
             self._gallery.select(self._open_sample, settings, [*files, *self._results], **one)
         for control in (*self.thresholds, self.colour):
-            # Only the last position matters while the slider moves.
+            # While a slider moves, only its last position matters.
             control.change(self._change, settings, self._results, trigger_mode="always_last", **one)
         quick: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         self._choice.change(
@@ -184,7 +184,7 @@ class _PairTab:
     def _open(
         self, old: _Current | None, ir: str | None, vi: str | None, choice: str, colour: bool, *values: float
     ) -> list[Any]:
-        """Files were dropped or removed: fuse them where both are there. Returns what `_results` show."""
+        """Called after a file was dropped or removed: fuse if both are there. Returns the values of `_results`."""
         _forget(old)
         if ir is None and vi is None:
             return _nothing(_START)
@@ -199,12 +199,12 @@ class _PairTab:
             return _nothing(str(error.message), problem=True)
 
     def _open_sample(self, event: gr.SelectData, old: _Current | None, *settings: Any) -> list[Any]:
-        """A sample was picked. Returns both files and what `_results` show."""
+        """Called after a sample was picked. Returns both files and the values of `_results`."""
         pair = self._samples[event.index]
         return [str(pair.ir), str(pair.vi), *self._open(old, str(pair.ir), str(pair.vi), *settings)]
 
     def _change(self, current: _Current | None, choice: str, colour: bool, *values: float) -> list[Any]:
-        """A threshold or the colour was changed: fuse the open pair again. Returns what `_results` show."""
+        """Called after a threshold or the colour changed: fuse the pair again. Returns the values of `_results`."""
         unchanged = [gr.skip() for _ in self._results]
         if current is None:
             return unchanged
@@ -215,7 +215,7 @@ class _PairTab:
             return [gr.skip(), _line(str(error.message), problem=True), *unchanged[2:]]
 
     def _show(self, pair: OpenPair, folder: Path, choice: str, colour: bool, values: Sequence[float]) -> list[Any]:
-        """Fuse an open pair and write the file to download. Returns what `_results` show."""
+        """Fuse an open pair and write the file to download. Returns the values of `_results`."""
         view = self._session.fuse(pair, MaskThresholds(*values), gray=not colour)
         path = folder / f"{pair.name}_fused.png"
         write_image(path, view.fused)
@@ -232,13 +232,13 @@ class _PairTab:
 
 
 class _FolderTab:
-    """Fusing all pairs of a folder of this machine, with the sliders of the other tab."""
+    """The tab that fuses all pairs of a folder of this machine, with the sliders of the other tab."""
 
     def __init__(self, session: FusionSession, thresholds: Sequence[Any], colour: Any) -> None:
         self._session = session
         self._stopping = threading.Event()
         gr.Markdown(
-            "Paths are of the machine that runs this app. Masks are made by the thresholds of the other tab; "
+            "Paths are on the machine that runs this app. Masks are made with the thresholds of the other tab; "
             "existing files of the same names in the output folder are replaced."
         )
         source = gr.Textbox(
@@ -334,7 +334,7 @@ def _samples_gallery(samples: Sequence[ImagePair]) -> Any:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turn an error that a visitor can act on into one with a plain message."""
+    """Show an error that a visitor can act on as a plain message instead of a traceback."""
     try:
         yield
     except ThFuseError as error:

@@ -1,4 +1,4 @@
-"""A figure of pairs and their fused images, as `FigureOptions` say."""
+"""Drawing a figure of pairs and their fused images, according to `FigureOptions`."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def make_figure(options: FigureOptions) -> tuple[Path, ...]:
-    """Draw the figure; the files that were written. Raises ThFuseError."""
+    """Draw the figure. Returns the files that were written. Raises ThFuseError."""
     for path in options.output:
         if path.suffix.lower() not in SUFFIXES:
             raise OptionError("output", path, f"the suffix is not one of {', '.join(SUFFIXES)}; change it")

@@ -1,4 +1,4 @@
-"""Fine-tuning a Segment Anything model, and exporting a tuned one, as `FinetuneOptions` say."""
+"""Fine-tuning a Segment Anything model, and exporting a tuned one, according to `FinetuneOptions`."""
 
 import dataclasses
 import logging
@@ -43,14 +43,14 @@ from thfuse_sam.training.random_state import set_seed
 from thfuse_sam.training.resuming import checkpoint_to_resume
 from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
 
-SPARE_BYTES = 2**30  # what an embedding cache that nobody asked for leaves free on the disk
+SPARE_BYTES = 2**30  # left free on the disk by an embedding cache that was not asked for by name
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Where a fine-tuning has ended, and how good the model is; empty figures without images to validate on."""
+    """How a fine-tuning ended, and how good the model is. Without validation images both `Results` are empty."""
 
     run: RunResult
     zero_shot: Results  # before training
@@ -58,7 +58,7 @@ class Tuning:
 
 
 def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tuning:
-    """Fine-tune on the images of `data_dir`; `command` is what was typed, for the report. Raises ThFuseError."""
+    """Fine-tune on `data_dir`. `command` is the typed command line, for the report. Raises ThFuseError."""
     run = _prepare(options, data_dir, fetch=True)
     log.info("%s; %s from %s on %s", run.counts, run.base.model_type, run.base.checkpoint, run.device)
     trainer, task = _trainer(run)
@@ -68,7 +68,7 @@ def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tun
     tuning = Tuning(result, task.zero_shot, task.fine_tuned)
     if result.interrupted or not run_processes().is_main:
         return tuning
-    log.info("done after %d steps, %d whole epochs: %s", result.step, result.epoch, result.best_file)
+    log.info("training done: %d steps, %d epochs; weights in %s", result.step, result.epoch, result.best_file)
     _log_advice(run.base, tuning)
     if options.export is not None:
         export_sam(options.export, task.sam)
@@ -79,13 +79,13 @@ def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tun
 
 
 def plan_finetuning(options: FinetuneOptions, data_dir: Path) -> dict[str, Any]:
-    """What `finetune` would do; nothing is written or downloaded. Raises ThFuseError."""
+    """The options and counts of what `finetune` would do; nothing is written or downloaded. Raises ThFuseError."""
     run = _prepare(options, data_dir, fetch=False)
     return {**run.record, **dataclasses.asdict(run.settings), "plan": run.counts}
 
 
 def export_trained(options: FinetuneOptions) -> None:
-    """Write the whole model of a file of trained weights. Raises ThFuseError."""
+    """Write a file of trained weights as a whole SAM checkpoint. Raises ThFuseError."""
     if options.export is None or options.sam_checkpoint is None:
         raise UsageError(
             "`data_dir` is not given; name annotated images, or export trained weights with `sam_checkpoint` "
@@ -101,8 +101,8 @@ def export_trained(options: FinetuneOptions) -> None:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Everything that a fine-tuning needs. Nothing is written yet."""
+class _PreparedTuning:
+    """Everything that a fine-tuning needs, checked and built before anything is written."""
 
     options: FinetuneOptions
     settings: FinetuneSettings
@@ -123,7 +123,7 @@ class _Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The options, and what they were found to mean here, for the checkpoint."""
+        """The options with the values that were decided for this run (model, loss, device), for the checkpoint."""
         return {
             **self.options.plain(),
             "sam_model_type": self.base.model_type,
@@ -136,8 +136,8 @@ class _Run:
         }
 
 
-def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Run:
-    """Check everything; `fetch`: weights may be downloaded. Raises ThFuseError."""
+def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _PreparedTuning:
+    """Check the options and open model file and data; `fetch`: weights may be downloaded. Raises ThFuseError."""
     if options.export is not None:
         require_export_name(options.export)
     require_writable("output_dir", options.run_dir)
@@ -153,11 +153,11 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Run:
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
     train_set, val_set = _open_data(options, data_dir)
     settings = finetune_settings(options, adaptation)
-    return _Run(options, settings, device, base, adaptation, loss, mix, train_set, val_set, resume)
+    return _PreparedTuning(options, settings, device, base, adaptation, loss, mix, train_set, val_set, resume)
 
 
 def finetune_settings(options: FinetuneOptions, adaptation: Adaptation) -> FinetuneSettings:
-    """The settings of the run, with what the options leave to be decided."""
+    """The settings of the run, with values for the options that are None."""
     settings = options.part(FinetuneSettings)
     if options.epochs is None and options.max_steps is None:
         settings = dataclasses.replace(settings, epochs=FinetuneSettings().epochs)
@@ -196,7 +196,7 @@ def _open_data(options: FinetuneOptions, data_dir: Path) -> tuple[SegmentationDa
     return open_train_and_val(data_dir, val_path=options.val_dir, val_ratio=options.val_fraction, **choices)
 
 
-def _trainer(run: _Run) -> tuple[Trainer, FinetuneTask]:
+def _trainer(run: _PreparedTuning) -> tuple[Trainer, FinetuneTask]:
     sam = build_sam(run.base.model_type, run.base.checkpoint, run.device)
     cache = _cache(run, sam)
     set_seed(run.settings.seed)
@@ -211,8 +211,8 @@ def _trainer(run: _Run) -> tuple[Trainer, FinetuneTask]:
     return trainer, task
 
 
-def _cache(run: _Run, sam: Sam) -> EmbeddingCache | None:
-    """Where the embeddings of a fixed image encoder are kept. Raises OptionError."""
+def _cache(run: _PreparedTuning, sam: Sam) -> EmbeddingCache | None:
+    """The cache for the embeddings of an image encoder that is not trained; None: no cache. Raises OptionError."""
     asked = run.options.cache_embeddings
     if asked == OFF:
         return None
@@ -242,7 +242,7 @@ def _has_space(root: Path, sam: Sam, parts: Sequence[SegmentationDataset]) -> bo
 
 
 def _run(trainer: Trainer) -> RunResult:
-    """Train; where the memory is not enough, say which option helps. Raises TrainingError."""
+    """Train. If the memory is not enough, raises TrainingError, which names the options that help."""
     try:
         return trainer.run()
     except (MemoryError, RuntimeError) as error:
@@ -250,33 +250,33 @@ def _run(trainer: Trainer) -> RunResult:
             raise
         raise TrainingError(
             "out of memory; use a smaller `n_objects` or `batch_size`, `sub_iterations` 1, "
-            "or `freeze_image_encoder`; the checkpoints from before are kept"
+            "or `freeze_image_encoder`; checkpoints written before this epoch are kept"
         ) from error
 
 
 def _log_advice(base: ResolvedSam, tuning: Tuning) -> None:
-    """What the figures, if there are any, mean for the use of the model."""
+    """Log whether fine-tuning helped, and which `pred_iou_thresh` suits the tuned model."""
     if not tuning.fine_tuned:
         return
     before, after = mean_iou(tuning.zero_shot), mean_iou(tuning.fine_tuned)
     if after <= before:
         log.warning(
             "fine-tuning did not help: mean IoU on the validation images is %.3f, was %.3f before; "
-            "keep the former checkpoint, or train longer, with another `lr` or more images",
+            "keep the former checkpoint, or train longer, with another `lr`, or on more images",
             after,
             before,
         )
     if ESTIMATE in tuning.zero_shot.get("point", {}) and ESTIMATE in tuning.fine_tuned.get("point", {}):
         usual = GENERATOR_DEFAULTS[base.model_type].pred_iou_thresh
         log.info(
-            "for automatic masks begin with `pred_iou_thresh` %.2f: it is to the tuned model's own estimates what %.2f "
-            "was before",
+            "for automatic masks begin with `pred_iou_thresh` %.2f: it suits the tuned model's IoU estimates as %.2f "
+            "suited the estimates before",
             fitting_threshold(usual, tuning.zero_shot, tuning.fine_tuned),
             usual,
         )
 
 
-def _write_report(run: _Run, task: FinetuneTask, tuning: Tuning, command: str) -> Path:
+def _write_report(run: _PreparedTuning, task: FinetuneTask, tuning: Tuning, command: str) -> Path:
     trained, total = (
         sum(value.numel() for value in task.sam.parameters() if value.requires_grad or not only)
         for only in (True, False)

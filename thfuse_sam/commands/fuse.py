@@ -1,4 +1,4 @@
-"""Fusing pairs with a trained network, and writing the network as ONNX, as `FuseOptions` say."""
+"""Fusing pairs with a trained network, and writing the network as ONNX, according to `FuseOptions`."""
 
 import contextlib
 import logging
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fusion:
-    """What was fused."""
+    """The result of `fuse`."""
 
     report: FuseReport
-    unpaired: list[Path]  # images that were left out for want of a partner
+    unpaired: list[Path]  # images that were left out because they have no partner
 
     @property
     def is_whole(self) -> bool:
@@ -55,7 +55,7 @@ class Fusion:
 
 
 def fuse(options: FuseOptions, command: str = "") -> Fusion:
-    """Fuse the pairs; `command` is what was typed, for the report. Raises ThFuseError."""
+    """Fuse the pairs. `command` is the typed command line, for the report. Raises ThFuseError."""
     run = _prepare(options)
     pairs = run.pairs.pairs
     make_directory(options.output_dir)
@@ -74,7 +74,7 @@ def fuse(options: FuseOptions, command: str = "") -> Fusion:
 
 
 def plan_fusion(options: FuseOptions) -> dict[str, Any]:
-    """What `fuse` would do; nothing is written. Raises ThFuseError."""
+    """The options and counts of what `fuse` would do; nothing is written. Raises ThFuseError."""
     run = _prepare(options)
     return {
         **options.plain(),
@@ -104,7 +104,7 @@ def export_network(options: FuseOptions, path: Path) -> None:
 
 
 def open_network(options: ModelOptions) -> tuple[Path, nn.Module, NetworkSettings]:
-    """The file of the network that `options` ask for, the network, and what it is. Raises CheckpointError."""
+    """The network of `options`: its file, the network itself, and its name and options. Raises CheckpointError."""
     path = options.model_path
     if path is None:
         path = shipped_root() / SHIPPED_MODEL
@@ -118,12 +118,12 @@ def open_network(options: ModelOptions) -> tuple[Path, nn.Module, NetworkSetting
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Everything that fusing needs. Nothing is written yet."""
+class _PreparedFusion:
+    """Everything that fusing needs, checked and opened before anything is written."""
 
     options: FuseOptions
     device: torch.device
-    folder: Path | None  # that the pairs are from
+    folder: Path | None  # of the pairs; None: `ir_dir` and `vi_dir` were given
     pairs: PairSet
     masks: MaskPlan
     mismatches: Mapping[str, list[str]]  # pair -> what is wrong with its masks
@@ -137,8 +137,8 @@ class _Run:
         return self.options.metrics or self.options.report or bool(self.methods)
 
 
-def _prepare(options: FuseOptions) -> _Run:
-    """Check everything. Raises ThFuseError."""
+def _prepare(options: FuseOptions) -> _PreparedFusion:
+    """Check the options, find pairs and masks, and open the network; write nothing. Raises ThFuseError."""
     device = resolve_device(options.device)
     folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
     pairs = find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
@@ -149,10 +149,10 @@ def _prepare(options: FuseOptions) -> _Run:
     warn_if_swapped(pairs.pairs)
     model_path, network, spec = open_network(options)
     methods = find_methods(options.compare, pairs.pairs, [spec.name])
-    return _Run(options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods)
+    return _PreparedFusion(options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods)
 
 
-def _fuse(run: _Run, comparison: Comparison, command: str) -> FuseReport:
+def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseReport:
     options = run.options
     observers: list[Callable[[FusedPair], None]] = [comparison.add] if run.measures else []
     with contextlib.ExitStack() as stack:
@@ -177,7 +177,7 @@ def _fuse(run: _Run, comparison: Comparison, command: str) -> FuseReport:
     return report
 
 
-def _details(run: _Run, report: FuseReport) -> dict[str, str]:
+def _details(run: _PreparedFusion, report: FuseReport) -> dict[str, str]:
     counts = f"{report.masks_found} found, {report.placeholders} missing"
     made_by = mask_signature(run.masks.root) if run.masks.root is not None else run.masks.reason
     return {
@@ -188,8 +188,8 @@ def _details(run: _Run, report: FuseReport) -> dict[str, str]:
     }
 
 
-def _write_tables(run: _Run, report: FuseReport, comparison: Comparison) -> None:
-    """Write the tables and log what was done."""
+def _write_tables(run: _PreparedFusion, report: FuseReport, comparison: Comparison) -> None:
+    """Write the tables of metrics, and log the means and what was fused."""
     options = run.options
     if report.metrics and options.metrics:
         write_metrics(options.output_dir, report.metrics, str(run.model_path))

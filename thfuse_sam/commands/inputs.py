@@ -1,4 +1,4 @@
-"""Where the pairs and the masks of a command come from."""
+"""Finding the pairs of a command, and choosing where their masks come from."""
 
 import logging
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Path | None:
-    """The folder to look for pairs in: the given one, else none beside `ir_dir` or `vi_dir`, else `sample`."""
+    """The folder that holds the pairs: the given one; None if `ir_dir` or `vi_dir` is given; else `sample`."""
     if given is not None:
         return find_shipped(given)
     return None if folders.ir_dir or folders.vi_dir else find_shipped(sample)
 
 
 def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:
-    """Look at the first of `pairs` for folders that stand for each other."""
+    """Warn if the first of `pairs` looks as if the infrared and the visible folder were swapped."""
     if looks_swapped(pairs[0]):
         log.warning(
             "%s has colours and %s has none: are the infrared and the visible folder swapped?", pairs[0].ir, pairs[0].vi
@@ -50,7 +50,7 @@ class MaskPlan:
     mode: Literal["precomputed", "live", "none"]
     reason: str
     root: Path | None = None  # the mask tree; None in the other modes
-    made_by: str | None = None  # the model type that made it, where its manifest says so
+    made_by: str | None = None  # the model type that made the tree, if its manifest says so
 
 
 def plan_masks(tree: Path | None, options: LiveSamOptions) -> MaskPlan:
@@ -83,8 +83,8 @@ def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
 def require_usable_pairs(pairs: PairSet, masks: MaskPlan, *, skip_bad: bool) -> dict[str, list[str]]:
     """What is wrong with the masks of pairs, by the pair's name.
 
-    Without `skip_bad`, raises where anything is, and where a pair has no partner or cannot be fused: PairError,
-    ImageSizeError, MaskReadError.
+    Without `skip_bad`, raises MaskReadError for the first such mask, PairError for an image without a partner, and
+    ImageSizeError for a pair that cannot be fused.
     """
     if not skip_bad:
         require_partners(pairs)
@@ -96,7 +96,7 @@ def require_usable_pairs(pairs: PairSet, masks: MaskPlan, *, skip_bad: bool) -> 
 
 
 def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], folder: Path | None, folders: FolderOptions) -> None:
-    """Say where masks come from and how many are missing. The pairs are from `folder`, see `pair_folder`."""
+    """Log where masks come from and how many are missing. `folder` is what `pair_folder` returned for the pairs."""
     place = f" from {plan.root}" if plan.root is not None else ""
     log.info("masks: %s%s (%s)", plan.mode, place, plan.reason)
     if plan.root is None:

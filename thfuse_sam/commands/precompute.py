@@ -1,4 +1,4 @@
-"""Making, planning and checking mask trees as `PrecomputeOptions` say."""
+"""Making, planning and checking mask trees according to `PrecomputeOptions`."""
 
 import contextlib
 import dataclasses
@@ -46,15 +46,15 @@ log = logging.getLogger(__name__)
 
 
 def precompute_masks(options: PrecomputeOptions, command: str = "") -> list[RunSummary]:
-    """Make the masks that are missing; what was done for each data set, up to the first one that has failures.
+    """Make the masks that are missing. Returns a summary for each data set, up to the first that has failures.
 
     Args:
-        options: what to make; without images, the sample sets are taken.
-        command: what was typed, for the report.
+        options: which masks to make; if they name no images, the sample sets are used.
+        command: the typed command line, for the report.
 
     Raises:
-        ThFuseError: in one of its kinds; masks that are written stay valid.
-        KeyboardInterrupt: likewise, with a message that says how far the work has come.
+        ThFuseError: of any kind; masks that are already written stay valid.
+        KeyboardInterrupt: masks that are already written stay valid; the message says how many there are.
     """
     summaries = []
     for one in _data_sets(options):
@@ -67,13 +67,13 @@ def precompute_masks(options: PrecomputeOptions, command: str = "") -> list[RunS
 
 
 def plan_masks(options: PrecomputeOptions) -> list[dict[str, Any]]:
-    """What `precompute_masks` would do for each data set; nothing is written or downloaded. Raises ThFuseError."""
+    """What `precompute_masks` would do, for each data set; nothing is written or downloaded. Raises ThFuseError."""
     return [_plan_facts(_prepare(one, fetch=False)) for one in _data_sets(options)]
 
 
 @dataclass(frozen=True)
 class CheckedTree:
-    """What `verify_masks` found out about the masks of one data set."""
+    """The result of `verify_masks` for one data set."""
 
     root: Path
     images: int
@@ -81,9 +81,9 @@ class CheckedTree:
 
 
 def verify_masks(options: PrecomputeOptions) -> list[CheckedTree]:
-    """Compare a mask tree with its images; without images in `options`, with those that it was made from.
+    """Compare a mask tree with the images of `options`, or, if they name none, with those that it was made from.
 
-    Raises PairError, and ManifestError where the images are nowhere named.
+    Raises PairError, and ManifestError if neither the options nor the manifest name images.
     """
     if options.shard is not None:
         raise UsageError("`verify` looks at the whole tree; leave `shard` out")
@@ -118,7 +118,7 @@ def _names_no_images(options: PrecomputeOptions) -> bool:
 
 
 def _data_sets(options: PrecomputeOptions) -> Iterator[PrecomputeOptions]:
-    """The options for each data set: the one that is named, else the samples."""
+    """The options for each data set: the one that `options` name, else the two sample sets."""
     if not _names_no_images(options):
         yield options
         return
@@ -127,7 +127,7 @@ def _data_sets(options: PrecomputeOptions) -> Iterator[PrecomputeOptions]:
 
 
 def _of_tree(options: PrecomputeOptions) -> list[PrecomputeOptions]:
-    """The options for each data set that the masks were made from. Raises ManifestError."""
+    """The options for each data set that the mask tree was made from. Raises ManifestError."""
     sets = []
     for source in Manifest.load(options.output_dir).sources:
         folders = {modality: Path(source[modality]) for modality in _modalities(options) if modality in source}
@@ -149,7 +149,7 @@ def _modalities(options: PrecomputeOptions) -> tuple[Modality, ...]:
 
 
 def _find_images(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
-    """The images of each modality asked for. One folder is enough for `modality` ir or vi."""
+    """The images of each modality that is asked for. For `modality` ir or vi one folder is enough."""
     dataset_path = options.dataset_path
     if dataset_path is not None:
         if options.ir_dir is not None or options.vi_dir is not None:
@@ -182,8 +182,8 @@ def _mention_unpaired(images: Mapping[Modality, ImageSet]) -> None:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Everything that making the masks of one data set needs. Nothing is written yet."""
+class _PreparedRun:
+    """Everything that making the masks of one data set needs, checked before anything is written."""
 
     options: PrecomputeOptions
     images: Mapping[Modality, ImageSet]
@@ -200,7 +200,7 @@ class _Run:
         return ", ".join(self.devices)
 
     def progress(self, summary: RunSummary) -> str:
-        """How far the work has come, for whoever is to go on with it."""
+        """How many masks are done and how to continue, for a message."""
         return (
             f"{self.plan.finished + summary.written} of {len(self.plan.jobs)} masks are done and valid; "
             "the same command (without `overwrite`) goes on from there"
@@ -212,7 +212,7 @@ def _preview_dir(options: PrecomputeOptions) -> Path:
     return options.preview_dir or options.output_dir / "preview"
 
 
-def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _Run:
+def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     """Check everything and decide what is to be made; `fetch`: weights may be downloaded. Raises ThFuseError."""
     with _no_garbage_collection():
         images = _find_images(options)
@@ -230,12 +230,12 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _Run:
     with _no_garbage_collection():
         plan = _plan(options, images, jobs, sam, settings)
     _mention_unpaired(images)
-    return _Run(options, images, sam, settings, devices, plan)
+    return _PreparedRun(options, images, sam, settings, devices, plan)
 
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Inside, no garbage is looked for: of a large tree there are many objects, and all of them stay."""
+    """Switch garbage collection off: a large tree makes many objects that all stay, and looking at them takes long."""
     gc.disable()
     try:
         yield
@@ -244,7 +244,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _devices(options: PrecomputeOptions) -> list[str]:
-    """The device of each process on this machine; on a cluster, the actors find their own. Raises UsageError."""
+    """The device of each process on this machine; none on a cluster, whose actors choose. Raises UsageError."""
     if options.engine == "ray":
         require_ray()
         if options.devices is not None:
@@ -304,7 +304,7 @@ def _plan(
     generator: dict[str, float | int | None] = dict(settings.signature())
     if options.embeddings is not None:
         require_embeddings(options.embeddings, encoder, jobs, folders)
-        generator["from_embeddings"] = 1  # they are rounded, so the masks differ a little
+        generator["from_embeddings"] = 1  # kept embeddings are rounded, so the masks differ a little
     if settings.crop_n_layers and (options.save_embeddings or options.embeddings is not None):
         name = "save_embeddings" if options.save_embeddings else "embeddings"
         raise UsageError(
@@ -327,7 +327,7 @@ def _plan(
     )
 
 
-def _plan_facts(run: _Run) -> dict[str, Any]:
+def _plan_facts(run: _PreparedRun) -> dict[str, Any]:
     options, plan = run.options, run.plan
     counts = ", ".join(f"{sum(job.modality == modality for job in plan.jobs)} {modality}" for modality in MODALITIES)
     return {
@@ -352,7 +352,7 @@ def _plan_facts(run: _Run) -> dict[str, Any]:
 # The run
 
 
-def _run(run: _Run, command: str) -> RunSummary:
+def _run(run: _PreparedRun, command: str) -> RunSummary:
     summary = RunSummary()
     started = time.monotonic()
     try:
@@ -370,8 +370,8 @@ def _run(run: _Run, command: str) -> RunSummary:
     return summary
 
 
-def _results(run: _Run) -> Iterator[Result]:
-    """The masks of the plan, made while this is iterated over, here, in other processes or on other machines."""
+def _results(run: _PreparedRun) -> Iterator[Result]:
+    """The masks of the plan, each made when it is asked for: here, in other processes or on other machines."""
     options, plan = run.options, run.plan
     build = functools.partial(_build_generator, run.sam.model_type, run.sam.checkpoint.resolve(), run.settings)
     if options.engine == "ray":
@@ -390,15 +390,17 @@ def _build_generator(
     return AutomaticMaskGenerator(build_sam(model_type, checkpoint, torch.device(device)), settings)
 
 
-def _write_pictures(run: _Run, command: str) -> None:
-    """The contact sheet and the report, of the whole tree also where only a part of it was made."""
+def _write_pictures(run: _PreparedRun, command: str) -> None:
+    """Write the contact sheet and the report. They show the whole tree, even if this run made only a part of it."""
     options = run.options
     if options.preview:
         entries = [(job.modality, job.name, job.image) for job in run.plan.jobs]
         for path in write_contact_sheets(_preview_dir(options), entries, open_masks(run.plan.root), options.preview):
             log.info("preview: %s", path)
     if options.report:
-        device = torch.device(run.devices[0] if run.devices else "cpu")  # of a cluster, this machine is described
+        device = torch.device(
+            run.devices[0] if run.devices else "cpu"
+        )  # for a cluster, the facts are those of this machine
         facts = run_facts(command, device, {"masks": mask_signature(options.output_dir)})
         images = {modality: found.images for modality, found in run.images.items()}
         page = write_precompute_report(options.output_dir, images, facts)
@@ -406,7 +408,7 @@ def _write_pictures(run: _Run, command: str) -> None:
 
 
 def _log_summary(plan: Plan, summary: RunSummary, seconds: float) -> None:
-    """What was done, then one line for each failure."""
+    """Log the counts of the run, then one line for each failure."""
     log.info(
         "masks made: %d in %.1f s (%.2f images/s), of these without a segment: %d, kept: %d, failed: %d; in %s",
         summary.written,

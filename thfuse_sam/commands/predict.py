@@ -1,4 +1,4 @@
-"""Masks of an image or of a folder of images, as `PredictOptions` say."""
+"""Making masks of an image or of a folder of images, according to `PredictOptions`."""
 
 import logging
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Prediction:
 
 
 def predict_masks(options: PredictOptions) -> Prediction:
-    """Write the masks of each image, one for each prompt, or of everything without any. Raises ThFuseError."""
+    """Write the masks of each image: one for each prompt, or, without prompts, of everything. Raises ThFuseError."""
     prompts = _prompts(options)
     images = _images(options.input)
     require_writable("output_dir", options.output_dir)
@@ -68,7 +68,7 @@ def _prompts(options: PredictOptions) -> list[ObjectPrompt]:
 
 
 def _images(path: Path) -> dict[str, Path]:
-    """Name (below its folder, without suffix) -> file."""
+    """The images by name, which is the path below the folder without suffix. Raises OptionError."""
     if path.is_file():
         return {path.stem: path}
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""Checking annotated images and writing them as a data set, as `PrepareOptions` say."""
+"""Checking annotated images and writing them as a data set, according to `PrepareOptions`."""
 
 import logging
 import shutil
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def prepare_data(options: PrepareOptions) -> list[Path]:
-    """Check annotated images, and write or draw them; the folders that were written. Raises ThFuseError."""
+    """Check annotated images, and write or draw them. Returns the folders that were written. Raises ThFuseError."""
     if (options.data_dir is None) == (options.download is None):
         raise UsageError(f"give `data_dir`, or `download` with one of {', '.join(KNOWN_SETS)}")
     output = None if options.check else options.output_dir
     if output is None and not (options.check or options.download):
-        raise UsageError("`output_dir` is not given; name a folder to write, or look with `check`")
+        raise UsageError("`output_dir` is not given; name a folder for the data set, or draw samples with `check`")
     if output is not None:
         _require_free(output, options.data_dir)
     path = options.data_dir
@@ -67,7 +67,7 @@ def _require_free(output: Path, data_dir: Path | None) -> None:
 
 
 def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
-    """Draw samples as the loader yields them, with the prompts that training would draw; the folder of pictures."""
+    """Draw samples with prompts as training would see them. Returns the folder of the pictures."""
     folder = make_directory(options.output_dir or CHECK_DIR)
     mix = PromptMix.from_selection(options.point_selection, options.num_points)
     rng = np.random.default_rng(options.seed)
@@ -80,7 +80,7 @@ def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
 
 
 def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) -> None:
-    """Write a data set that `open_segmentation_dataset` reads; what is half-done when it fails is removed."""
+    """Write a data set that `open_segmentation_dataset` reads; if that fails, what was written is removed."""
     writer = PreparedWriter(folder)
     drawn = set(_spread(len(dataset), options.num_samples)) if options.visualize else set()
     classes: Counter[str] = Counter()
@@ -109,6 +109,6 @@ def _class_counts(classes: Counter[str]) -> str:
 
 
 def _spread(total: int, count: int) -> list[int]:
-    """`count` indices below `total` at even distances, all of them where there are fewer."""
+    """`count` evenly spaced indices below `total`; all indices if there are fewer than `count`."""
     count = min(total, count)
     return [index * total // count for index in range(count)]

@@ -1,4 +1,4 @@
-"""Training a fusion network as `TrainOptions` say."""
+"""Training a fusion network according to `TrainOptions`."""
 
 import dataclasses
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def train(options: TrainOptions, command: str = "") -> RunResult:
-    """Train; `command` is what was typed, for the report. Raises ThFuseError."""
+    """Train a fusion network. `command` is the typed command line, for the report. Raises ThFuseError."""
     run = _prepare(options)
     log.info("%s; %s on %s", run.data.counts, options.network, run.device)
     for part in run.data.parts:
@@ -51,7 +51,10 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
         _write_report(run, sources, result, command)
     last = options.output_dir / trainer.task.kept_file(result.epoch)
     log.info(
-        "done after %d steps, %d whole epochs: %s", result.step, result.epoch, last if last.exists() else result.latest
+        "training done: %d steps, %d epochs; weights in %s",
+        result.step,
+        result.epoch,
+        last if last.exists() else result.latest,
     )
     for name, reason in run.data.skipped.items():
         log.warning("skipped %s: %s", name, reason)
@@ -59,14 +62,14 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
 
 
 def plan_training(options: TrainOptions) -> dict[str, Any]:
-    """What `train` would do; nothing is written. Raises ThFuseError."""
+    """The options and counts of what `train` would do, by name; nothing is written. Raises ThFuseError."""
     run = _prepare(options)
     return {**run.record, **dataclasses.asdict(run.settings), "plan": run.data.counts}
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Everything that a training needs. Nothing is written yet."""
+class _PreparedTraining:
+    """Everything that a training needs, checked and built before anything is written."""
 
     options: TrainOptions
     settings: FusionSettings
@@ -78,7 +81,7 @@ class _Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The options, and what they were found to mean here, for the checkpoint."""
+        """The options with the values that were decided for this run (folders, masks, device), for the checkpoint."""
         parts = self.data.parts
         return {
             **self.options.plain(),
@@ -92,20 +95,20 @@ class _Run:
         }
 
 
-def _prepare(options: TrainOptions) -> _Run:
-    """Check everything. Raises ThFuseError."""
+def _prepare(options: TrainOptions) -> _PreparedTraining:
+    """Check the options, seed the random generators, build network and loss; write nothing. Raises ThFuseError."""
     device = resolve_device(options.device)
     require_writable("output_dir", options.output_dir)
     data = find_train_pairs(options)
     resume = checkpoint_to_resume(options.resume, options.output_dir)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
     if "live" in data.mask_modes:
-        settings = dataclasses.replace(settings, num_workers=0)  # SAM is not to be copied into every worker
+        settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
     require_precision(settings.precision, device)
     perceptual = None if options.vgg_weights is None else load_perceptual_loss(options.vgg_weights)
     loss = FusionLoss(DEFAULT_WEIGHTS | dict(options.loss_weights), perceptual)
     set_seed(settings.seed)
-    return _Run(options, settings, device, data, loss, build_network(options.network), resume)
+    return _PreparedTraining(options, settings, device, data, loss, build_network(options.network), resume)
 
 
 def _val_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -113,11 +116,11 @@ def _val_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(METRICS) if names == ("all",) else ()
     for name in names:
         if name not in METRICS:
-            raise OptionError("val_metrics", name, "stands alone; leave the other names out")
+            raise OptionError("val_metrics", name, "'all' and 'none' cannot be combined with other names")
     return names
 
 
-def _trainer(run: _Run, sources: MaskSources) -> Trainer:
+def _trainer(run: _PreparedTraining, sources: MaskSources) -> Trainer:
     options, seed = run.options, run.settings.seed
     task = FusionTask(
         run.network,
@@ -135,7 +138,7 @@ def _trainer(run: _Run, sources: MaskSources) -> Trainer:
     return trainer
 
 
-def _write_report(run: _Run, sources: MaskSources, result: RunResult, command: str) -> None:
+def _write_report(run: _PreparedTraining, sources: MaskSources, result: RunResult, command: str) -> None:
     shown = (run.data.val or run.data.train)[0]
     masks = [part.masks for part in run.data.parts]
     details = {

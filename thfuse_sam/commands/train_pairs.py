@@ -1,4 +1,4 @@
-"""The pairs that a fusion network is trained and validated on, as `TrainOptions` say, each with its masks."""
+"""The pairs with their masks that a fusion network is trained and validated on, according to `TrainOptions`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,32 +15,32 @@ from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
 
-_SEED_STEP = 1_000_003  # between the seeds of parts, which with one seed would draw the same crops
+_SEED_STEP = 1_000_003  # difference between the seeds of two parts; with equal seeds they would draw equal crops
 
 
 @dataclass(frozen=True)
 class Part:
     """Pairs of one folder, and where their masks come from."""
 
-    name: str  # begins the names of its samples where there are several parts
-    folder: Path | None  # None: the folders of the two modalities were named
+    name: str  # prefix of its samples' names if there are several parts
+    folder: Path | None  # None: `ir_dir` and `vi_dir` were given
     found: PairSet
     masks: MaskPlan
-    pairs: list[ImagePair]  # of `found`
+    pairs: list[ImagePair]  # those of `found` that are used
 
 
 @dataclass(frozen=True)
 class TrainPairs:
-    """The data of a training."""
+    """The pairs of a training, split into those for training and those for validation."""
 
-    parts: list[Part]  # as they were found
+    parts: list[Part]  # before the split
     train: list[Part]
     val: list[Part]
     skipped: dict[str, str] = field(default_factory=dict)  # what cannot be used -> why
 
     @property
     def counts(self) -> str:
-        """How many pairs there are, for people."""
+        """How many pairs there are, as a text for messages."""
         train, val = (sum(len(part.pairs) for part in parts) for parts in (self.train, self.val))
         return f"{train} pairs to train on, {val} to validate on"
 
@@ -50,7 +50,7 @@ class TrainPairs:
 
 
 def find_train_pairs(options: TrainOptions) -> TrainPairs:
-    """Find the data, check it, and hold some of it out. Raises ThFuseError."""
+    """Find the pairs, check them, and hold some out for validation. Raises ThFuseError."""
     skipped: dict[str, str] = {}
     parts = _parts(options, skipped)
     fraction = options.val_fraction if options.val_dataset_path is None else 0.0
@@ -67,7 +67,7 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
 
 
 def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
-    """The data, checked; with `skip_bad`, what cannot be used goes into `skipped`."""
+    """The checked pairs of each folder; with `skip_bad`, what cannot be used goes into `skipped`."""
     paths: Sequence[Path | None] = options.dataset_path or [None]
     trees: Sequence[Path | None] = options.precomputed_masks_dir or [None]
     if len(paths) > 1 and (options.ir_dir or options.vi_dir):
@@ -89,7 +89,7 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
 
 
 def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:
-    """The pairs of `found` that can be used. Without `skip_bad` that has to be all of them."""
+    """The pairs of `found` that can be used. Without `skip_bad`, raises ThFuseError unless all can be used."""
     mismatches = require_usable_pairs(found, masks, skip_bad=skip_bad)
     bad = unusable_pairs(found.pairs, read_pair) if skip_bad else {}
     pairs = [pair for pair in found.pairs if pair.name not in bad]
@@ -103,14 +103,14 @@ def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict
 
 
 class MaskSources:
-    """The mask sources of the parts; a SAM is built once for all of them."""
+    """The mask sources of the parts. If masks are made live, one SAM serves all parts."""
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
         self._options, self._device = options, device
         self._sources: dict[object, MaskSource] = {}
 
     def of(self, part: Part) -> MaskSource:
-        # A mask tree is read with the folders of the images in view.
+        # The source of a mask tree also depends on the folders of the images, which it compares with the manifest.
         key = "live" if part.masks.mode == "live" else (part.masks.root, part.found.ir_dir, part.found.vi_dir)
         if key not in self._sources:
             self._sources[key] = build_mask_source(part.masks, self._options, self._device, part.found)
@@ -120,7 +120,7 @@ class MaskSources:
 def fusion_dataset(
     parts: Sequence[Part], sources: MaskSources, *, crop_size: int, augment: bool = False, seed: int = 0
 ) -> FusionDataset | MixedPairs:
-    """One data set of all parts."""
+    """One data set with the pairs of all parts."""
     datasets = {
         part.name: FusionDataset(
             part.pairs, sources.of(part), crop_size=crop_size, augment=augment, seed=seed + _SEED_STEP * index
