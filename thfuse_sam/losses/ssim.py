@@ -12,7 +12,7 @@ from thfuse_sam.losses.filters import gaussian_kernel
 
 WINDOW = 11  # pixels, side of the Gaussian window
 SIGMA = 1.5  # pixels
-C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
+C1, C2 = 0.01**2, 0.03**2  # stabilisers of SSIM for images in [0, 1]
 
 
 def ssim_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:

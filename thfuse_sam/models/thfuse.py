@@ -23,7 +23,7 @@ from thfuse_sam.models.base import FusionNetwork, require_at_least, require_mult
 from thfuse_sam.models.blocks import ConvLayer, TransformerEncoder, upsample
 from thfuse_sam.models.guidance import GuidanceBranch, gated
 
-CHANNELS = 64  # of the joined features, at every scale
+CHANNELS = 64  # channels of the joined features, at every scale
 COARSEST = 8  # the attention map is this many times smaller than the image
 CHANNEL_PATCH = 16  # side of the channel transformer's patches at the coarsest scale
 SPATIAL_PATCH = 4  # side of the spatial transformer's patches at the coarsest scale

@@ -226,7 +226,7 @@ class House:
             if not drawn:
                 return
             cloth, fraction = Surface((196, 190, 178), pane.heat + 4).tinted(0.8), 0.22
-        hidden = wide * fraction  # of each side
+        hidden = wide * fraction  # metres of the pane that the curtain at each side covers
         wall.fill(left, left + hidden, sill, top, cloth, owner)
         wall.fill(right - hidden, right, sill, top, cloth, owner)
 
