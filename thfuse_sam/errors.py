@@ -16,7 +16,7 @@ class ThFuseError(Exception):
     """Base of all errors that are reported as one line instead of a traceback."""
 
     exit_status = 1
-    field: str | None = None  # the option whose value the message begins with; set by `naming`
+    field: str | None = None  # name of the option whose value begins the message; set by `naming`
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -60,7 +60,7 @@ class MaskReadError(ThFuseError):
 
 
 class ManifestError(UsageError):
-    """A mask tree was made with settings other than the ones asked for, or its manifest is unreadable."""
+    """A mask tree was made with other settings than those asked for, or its manifest is unreadable."""
 
 
 class CheckpointError(ThFuseError):
@@ -76,7 +76,7 @@ class OutputError(ThFuseError):
 
 
 class WorkerError(ThFuseError):
-    """The machines or processes that were to do the work cannot be reached, or stopped."""
+    """A machine or process that should do the work cannot be reached, or has stopped."""
 
 
 class TrainingError(ThFuseError):
@@ -88,7 +88,7 @@ class SampleError(ThFuseError):
 
 
 class DownloadError(ThFuseError):
-    """A data set cannot be fetched, or what was fetched is refused."""
+    """A data set cannot be downloaded, or the downloaded file is refused."""
 
 
 @contextlib.contextmanager
@@ -96,10 +96,10 @@ def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[N
     """Put an option's name before the message of an error that begins with the option's value.
 
     Args:
-        field: the option.
-        path: its value; None leaves all errors as they are.
-        instead_of: an option that the message may already begin with, because the function that raises it usually
-            handles that one; `field` takes its place.
+        field: name of the option.
+        path: value of the option; None: errors stay as they are.
+        instead_of: name of an option with which the message may already begin, because the function that raises the
+            error usually handles that option; `field` replaces it.
     """
     try:
         yield

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from thfuse_sam.errors import OptionError
 
-AUTO = "auto"  # a value that means: decide by what is there
+AUTO = "auto"  # a value that means: choose according to device, files or memory
 
 _KEY = "option"
 _T = TypeVar("_T", bound=type)
@@ -23,17 +23,18 @@ _T = TypeVar("_T", bound=type)
 
 @dataclasses.dataclass(frozen=True)
 class OptionInfo:
-    """What is known of an option besides its name, its type and its default.
+    """The description of an option, besides its name, its type and its default.
 
     Attributes:
-        help: one line.
-        low, high, above, below: limits of the number, or of each number of several; `low` and `high` are allowed.
+        help: one line that says what the option sets.
+        low, high, above, below: limits of the number, or of each of several numbers; `low` and `high` themselves are
+            allowed values, `above` and `below` are not.
         choices: the allowed texts, or the allowed names of a mapping.
         aliases: other names, and short forms such as "-e".
-        default_text: what help says of the default; None: the default itself.
-        metavar: what stands for the value in help.
-        separator: between the values of several in one text; None: they are words of their own.
-        bare: the value where the option is named without one; None: it needs one.
+        default_text: the default as help shows it; None: help shows the value itself.
+        metavar: the placeholder of the value in help.
+        separator: separates several values in one word; None: each value is a word of its own.
+        bare: the value if the option is given without one; None: the option needs a value.
     """
 
     help: str
@@ -50,7 +51,7 @@ class OptionInfo:
 
 
 def option(default: Any, help: str, **info: Any) -> Any:
-    """A field of an `Options` class; `info`: see `OptionInfo`. A `default` of MISSING makes the option required."""
+    """A field of an `Options` class; `info` are attributes of `OptionInfo`. A required option has `default` MISSING."""
     metadata = {_KEY: OptionInfo(help, **info)}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -58,20 +59,20 @@ def option(default: Any, help: str, **info: Any) -> Any:
 
 
 def redefault(owner: type["Options"], name: str, default: Any, **changes: Any) -> Any:
-    """The option `name` of `owner` with another default, for a subclass, or for a class that has a like option."""
+    """The option `name` of `owner` with another default, for a subclass, or for a class with a similar option."""
     info = dataclasses.replace(info_of(owner.__dataclass_fields__[name]), **changes)
     return option(default, **{field.name: getattr(info, field.name) for field in dataclasses.fields(info)})
 
 
 def info_of(field: "dataclasses.Field[Any]") -> OptionInfo:
-    """What `option` was told of a field."""
+    """The description that `option` attached to a field."""
     info: OptionInfo = field.metadata[_KEY]
     return info
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base of all options; values are checked and brought to the fields' types. Raises OptionError."""
+    """Base of all options. Values are checked and converted to the fields' types. Raises OptionError."""
 
     group = "options"  # title, in a command's help, of the options that the class declares
 
@@ -82,17 +83,17 @@ class Options:
         for field in dataclasses.fields(self):
             value, info = getattr(self, field.name), info_of(field)
             try:
-                # Plain values, so that equal options are written down equally.
+                # Converted values, so that equal options are also saved as equal text.
                 object.__setattr__(self, field.name, accept(field.type, value, info))
             except REFUSALS:
                 raise OptionError(field.name, value, f"must be {wanted(field.type, info)}") from None
 
     def plain(self) -> dict[str, Any]:
-        """The options by name as JSON takes them: paths as text, tuples as lists."""
+        """The options by name, as JSON can hold them: paths as text, tuples as lists."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def part(self, kind: type["_Part"]) -> "_Part":
-        """Those options that `kind`, a base class or a class with like fields, has."""
+        """The options that belong to `kind`, which is a base class or has fields of the same names."""
         return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
 
 
@@ -100,7 +101,7 @@ _Part = TypeVar("_Part", bound=Options)
 
 
 def option_groups(owner: type[Options]) -> dict[str, list["dataclasses.Field[Any]"]]:
-    """The options of a class by title of the group, those of its bases first."""
+    """The options of a class by the title of their group; those of its bases come first."""
     groups: dict[str, list[dataclasses.Field[Any]]] = {}
     placed: set[str] = set()
     for kind in _bases_first(owner):
@@ -117,11 +118,11 @@ def _bases_first(kind: type[Options]) -> Iterator[type[Options]]:
     yield kind
 
 
-REFUSALS = (TypeError, ValueError, OverflowError)  # what `accept` raises
+REFUSALS = (TypeError, ValueError, OverflowError)  # the exceptions that `accept` raises
 
 
 def accept(kind: Any, value: Any, info: OptionInfo) -> Any:
-    """`value` as the type `kind` of an option. Raises one of REFUSALS; `wanted` says what it must be."""
+    """Convert `value` to the type `kind` of an option. Raises one of REFUSALS; `wanted` says what is allowed."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         for arm in arguments:
@@ -164,7 +165,7 @@ def _number(kind: type, value: Any, info: OptionInfo) -> Any:
 
 
 def wanted(kind: Any, info: OptionInfo) -> str:
-    """What a value has to be, in words."""
+    """What values an option of type `kind` allows, in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join(wanted(arm, info) for arm in arguments if arm is not type(None))

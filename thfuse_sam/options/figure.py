@@ -10,9 +10,9 @@ from thfuse_sam.options.shared import PairOptions
 
 @dataclass(frozen=True)
 class PairZoom:
-    """A part of a picture that is also shown enlarged; pixels."""
+    """A rectangle of a picture that is also shown enlarged, in pixels."""
 
-    pair: str  # name; "": every pair
+    pair: str  # name of the pair; "": every pair
     left: int
     top: int
     width: int
@@ -21,7 +21,7 @@ class PairZoom:
 
     @classmethod
     def parse(cls, text: str) -> "PairZoom":
-        """The part that a text such as "a/0001:10,20,64,48" means. Raises ValueError."""
+        """The rectangle that a text such as "a/0001:10,20,64,48" means. Raises ValueError."""
         name, _, numbers = text.rpartition(":")
         left, top, width, height = (int(number) for number in numbers.split(","))
         if min(left, top) < 0 or min(width, height) < 1:

@@ -14,15 +14,21 @@ from thfuse_sam.options.shared import (
 )
 from thfuse_sam.options.training import DEFAULT_WORKERS, FinetuneSettings, SplitOptions
 
-LOSS_PARTS = {"dice": 1.0, "focal": 20.0, "bce": 0.0, "iou": 0.0, "iou_head": 1.0}  # their default weights
-PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")  # of `datasets.prompts.PromptMix`
+LOSS_PARTS = {
+    "dice": 1.0,
+    "focal": 20.0,
+    "bce": 0.0,
+    "iou": 0.0,
+    "iou_head": 1.0,
+}  # in `losses.segmentation`, with default weights
+PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")  # the fields of `datasets.prompts.PromptMix`
 DEFAULT_PROMPTS = {"box": 1.0, "point": 1.0}
 OFF = "off"  # value of `cache_embeddings`
 
 
 @dataclass(frozen=True)
 class LoraSettings(Options):
-    """Size of the adapters on an image encoder (Hu et al., "LoRA", ICLR 2022)."""
+    """Size of the adapters in an image encoder (Hu et al., "LoRA", ICLR 2022)."""
 
     rank: int = option(4, "train LoRA adapters of this rank on the image encoder", low=1)
     alpha: float = option(8.0, "scale of the adapters' output: lora_alpha / lora_rank", above=0)
@@ -73,7 +79,7 @@ class PromptLossOptions(PromptKindOptions, group="prompts and loss"):
     )
     loss: Mapping[str, float] = option(
         {},
-        "weights of loss parts; 0 leaves a part out; the other parts keep their defaults",
+        f"weights of loss parts ({', '.join(LOSS_PARTS)}); 0 leaves a part out; the other parts keep their defaults",
         low=0,
         choices=tuple(LOSS_PARTS),
         default_text=weights_text(LOSS_PARTS),

@@ -10,7 +10,7 @@ from thfuse_sam.precision import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings(Options, group="inference"):
-    """How a network is run; none of it changes results by more than rounding."""
+    """How a network is run; none of these settings changes results by more than rounding."""
 
     precision: Precision = option(
         "fp32", "number format of the layers; bf16, fp16: the last sum with the sources stays in fp32"

@@ -1,4 +1,4 @@
-"""Settings of the automatic mask generator, the model types that have their own, and the options that change them."""
+"""Settings of the automatic mask generator, their defaults for each model type, and the options that change them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -68,9 +68,10 @@ class GeneratorSettings(Options, group="mask generator"):
             )
 
     def signature(self) -> dict[str, float | int]:
-        """What decides about masks, besides the precision, which the device may decide: for a mask tree's manifest.
+        """The settings that masks depend on, for a mask tree's manifest. The precision, which may depend on the device,
+        is left to the caller.
 
-        Settings that came later than the first trees are left out at their defaults, so that these trees stay valid.
+        A setting that was added after the first trees is left out at its default, so that older trees stay valid.
         """
         settings = dataclasses.asdict(self)
         del settings["points_per_batch"], settings["precision"]
@@ -95,11 +96,11 @@ GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
         box_nms_thresh=0.5,
     ),
 }
-MODEL_TYPE_NAMES = (AUTO, *GENERATOR_DEFAULTS)  # what `sam_model_type` takes
+MODEL_TYPE_NAMES = (AUTO, *GENERATOR_DEFAULTS)  # the values that `sam_model_type` takes
 
 
 def _by_type(name: str) -> Any:
-    """The setting `name` as an option whose default is the model type's; help says which types have another."""
+    """The setting `name` as an option that defaults to the model type's value; help lists the types that differ."""
     usual = getattr(_PUBLISHED, name)
     others = [f"{key} {getattr(own, name)}" for key, own in GENERATOR_DEFAULTS.items() if getattr(own, name) != usual]
     shown = f"{usual:.4g}" if isinstance(usual, float) else str(usual)
@@ -127,13 +128,13 @@ class GeneratorOptions(Options, group="mask generator"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        GeneratorSettings(**self.changed_settings())  # refuses what does not go together, whatever the model type
+        GeneratorSettings(**self.changed_settings())  # refuses settings that do not go together, for any model type
 
     def changed_settings(self) -> dict[str, Any]:
-        """The settings that are given."""
+        """The settings that are given, by name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(GeneratorSettings)}
         return {name: value for name, value in values.items() if value is not None}
 
     def generator_settings(self, model_type: str) -> GeneratorSettings:
-        """The settings for a model of that type."""
+        """The settings for a model of type `model_type`, with the given changes."""
         return dataclasses.replace(GENERATOR_DEFAULTS[model_type], **self.changed_settings())

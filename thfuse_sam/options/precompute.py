@@ -16,7 +16,7 @@ from thfuse_sam.options.shared import (
     SamOptions,
 )
 
-SAMPLES = (TEST_SAMPLE, TRAIN_SAMPLE)  # what test.py and train.py take by default
+SAMPLES = (TEST_SAMPLE, TRAIN_SAMPLE)  # the data sets that test.py and train.py use by default
 
 
 @dataclass(frozen=True)

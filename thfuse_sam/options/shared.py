@@ -8,7 +8,7 @@ from thfuse_sam.options.fields import AUTO, Options, option, redefault
 from thfuse_sam.options.generator import MODEL_TYPE_NAMES
 
 DEFAULT_MASKS_DIR = Path("precomputed_masks")
-SWITCHED_OFF = Path("none")  # of `precomputed_masks_dir`: no mask tree, even where one lies in the default place
+SWITCHED_OFF = Path("none")  # value of `precomputed_masks_dir`: no mask tree, even if there is one in the default place
 TEST_SAMPLE = Path("datasets/sample/test")
 TRAIN_SAMPLE = Path("datasets/sample/train")
 REPORT = "report/index.html"  # below the output folder
@@ -17,7 +17,7 @@ SHIPPED_MODEL = Path("models/thfuse_lite.safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class FolderOptions(Options, group="image pairs"):
-    """The folders of the two modalities, in place of one that holds both."""
+    """The folders of the two modalities, in place of one folder that holds both."""
 
     ir_dir: Path | None = option(None, "folder of infrared images, in place of `dataset_path`")
     vi_dir: Path | None = option(None, "folder of visible images, in place of `dataset_path`")
@@ -35,7 +35,7 @@ class SamOptions(Options, group="SAM"):
     """Which Segment Anything model is used."""
 
     sam_checkpoint: Path | None = option(
-        None, "file of SAM weights", default_text="the published ones of the model type, see the README"
+        None, "file of SAM weights", default_text="the usual file of the model type, see the README"
     )
     sam_model_type: str = option(AUTO, "type of the SAM model; auto: as the checkpoint says", choices=MODEL_TYPE_NAMES)
 
@@ -61,7 +61,7 @@ class TunedSamOptions(SamOptions, group=SamOptions.group):
 
 @dataclass(frozen=True, kw_only=True)
 class LiveSamOptions(SamOptions, group="masks"):
-    """Whether SAM runs where no mask tree is given. Its options are unused with a mask tree."""
+    """Whether SAM runs if no mask tree is given. With a mask tree, the options of SAM are unused."""
 
     use_sam: bool = option(False, "run SAM on every image if no mask tree is given (slow)")
 
@@ -111,7 +111,7 @@ class AnnotationOptions(Options, group="data"):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptKindOptions(Options, group="prompts"):
-    """Which prompts stand for annotated objects."""
+    """Which prompts are made from annotated objects."""
 
     point_selection: Literal["center", "random", "bbox"] | None = option(
         None,

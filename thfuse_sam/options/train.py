@@ -16,7 +16,7 @@ from thfuse_sam.options.shared import (
 )
 from thfuse_sam.options.training import DEFAULT_WORKERS, FusionSettings, SplitOptions
 
-# Names that the registries of `models`, `losses` and `metrics` have.
+# The names in the registries of `models`, `losses` and `metrics`, which need torch; a test holds them equal.
 NETWORKS = ("thfuse", "thfuse_lite")
 LOSS_PARTS = {  # with their default weights
     "intensity": 0.0, "intensity_squared": 0.0, "intensity_average": 0.0, "intensity_salient": 0.0, "pyramid": 3.0,
@@ -74,7 +74,7 @@ class TrainOptions(
     network: str = option("thfuse_lite", "fusion network to train", choices=NETWORKS)
     loss_weights: Mapping[str, float] = option(
         {},
-        "weights of loss parts; 0 leaves a part out; the other parts keep their defaults",
+        f"weights of loss parts ({', '.join(LOSS_PARTS)}); 0 leaves a part out; the other parts keep their defaults",
         low=0,
         choices=tuple(LOSS_PARTS),
         default_text=weights_text(LOSS_PARTS),

@@ -71,7 +71,7 @@ class RunSettings(Options, group="training"):
     save_interval: int = option(10, "epochs between checkpoints that are kept", low=1)
     val_interval: int = option(
         1,
-        "epochs between evaluations; the last epoch is always evaluated",
+        "epochs between evaluations; the end of the run is always evaluated",
         low=1,
         aliases=("test_interval", "eval_interval"),
     )
