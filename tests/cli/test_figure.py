@@ -51,7 +51,7 @@ def test_zoom_is_marked_in_every_picture_and_shown_below(dataset) -> None:
     [
         (["--pairs", "x"], ("--pairs x", "no such pair")),
         (["--methods", "absent"], ("--methods absent", "no such folder")),
-        (["--methods", "Visible=results"], ("--methods", "'Visible' already")),
+        (["--methods", "Visible=results"], ("--methods", "'Visible' is taken")),
         (["--zoom", "1,2,3"], ("--zoom", "LEFT,TOP,WIDTH,HEIGHT")),
         (["--zoom", "40,0,20,10"], ("--zoom 40,0,20,10", "48x32")),
         (["--zoom", "d:0,0,4,4"], ("--zoom d", "--pairs")),
