@@ -108,7 +108,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
                 raise UsageError(f"`config` {config}: {error}") from None
         for field in self._fields.values():
             if field.default is dataclasses.MISSING is field.default_factory and field.name not in values:
-                self.error(f"`{field.name}` is required; give it")
+                self.error(f"`{field.name}` is required")
         return CommandLine(self._options(**values), self.prog, tuple(argv), **flags)
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
