@@ -428,7 +428,7 @@ def test_early_stopping(base: ResolvedSam, tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.INFO):
         result = make_trainer(base, tmp_path, epochs=50, lr=1e-12, early_stopping=2, mix=PromptMix(box=1.0)).run()
     assert 2 < result.epoch < 6
-    assert "no better for 2 evaluations" in caplog.text
+    assert "no better score in 2 evaluations" in caplog.text
 
 
 def test_without_validation_the_training_loss_decides(base: ResolvedSam, tmp_path: Path) -> None:

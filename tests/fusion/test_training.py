@@ -334,7 +334,7 @@ def test_validation_metrics_are_logged_and_are_those_of_the_fused_crops(tmp_path
     for index in range(2):
         sample = {key: value[None] for key, value in Noise(2)[index].items() if isinstance(value, Tensor)}
         with torch.no_grad():
-            fused = train_fusion.fused_batch(trainer.task.module.eval(), sample)
+            fused = train_fusion.fuse_batch(trainer.task.module.eval(), sample)
         expected.append(float((fused * 255).round().std(correction=0)))
     assert float(row["val/SD"]) == pytest.approx(sum(expected) / 2, rel=1e-4)
 

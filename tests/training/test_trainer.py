@@ -25,7 +25,7 @@ from .conftest import Numbers
 class LineTask(TrainingTask):
     """Fits a line; its scores are given beforehand."""
 
-    samples = "numbers"
+    sample_noun = "numbers"
     must_match = ("slope",)
     may_differ = frozenset(("note",))
 
@@ -92,7 +92,7 @@ def test_evaluations_keep_their_interval_and_end_a_run_that_gets_no_better(
         result = make_trainer(tmp_path, scores, epochs=20, val_interval=2, early_stopping=2).run()
     assert (result.epoch, result.best) == (8, 2.0)
     assert [row["val/number"] for row in rows(tmp_path)] == ["", "1", "", "2", "", "3", "", "4"]
-    assert "epoch 8/20: no better for 2 evaluations" in caplog.text
+    assert "epoch 8/20: early stopping: no better score in 2 evaluations" in caplog.text
     assert load_checkpoint(result.best_file).epoch == 4
 
 
@@ -165,5 +165,5 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     saved = load_checkpoint(latest)
     saved.network = NetworkSettings("curve", {})
     save_checkpoint(latest, saved)
-    with pytest.raises(UsageError, match=r"holds curve \{\}, `network` is line"):
+    with pytest.raises(UsageError, match=r"the network curve \{\}, but `network` is line"):
         make_trainer(tmp_path).resume(latest)

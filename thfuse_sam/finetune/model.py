@@ -15,6 +15,7 @@ from thfuse_sam.sam.adapt import Adaptation, set_mode
 from thfuse_sam.sam.geometry import LOGIT_STRIDE
 from thfuse_sam.sam.prompted import PromptTensors, best_mask, decode, encode
 from thfuse_sam.training.batches import Batch
+from thfuse_sam.training.loop import TOTAL
 
 
 class PromptedSam(nn.Module):
@@ -31,8 +32,8 @@ class PromptedSam(nn.Module):
     ) -> None:
         """`sam` is prepared (`adapt.prepare`).
 
-        `sub_iterations`: passes of the decoder for each object. The first has the sample's prompt, each further one
-        its own mask as a prompt and a point from where that mask is wrong besides.
+        `sub_iterations`: passes of the decoder for each object. The first pass has the sample's prompt; each further
+        pass is also prompted with the mask of the pass before and with a point from where that mask is wrong.
         """
         super().__init__()
         self.sam = sam
@@ -45,14 +46,14 @@ class PromptedSam(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean over images of the mean over each image's objects and passes; "total" alone has a gradient."""
+        """The mean over images of the mean over each image's objects and passes; `TOTAL` alone has a gradient."""
         samples: list[TrainingSample] = batch["samples"].items
         images = [
             self._image_parts(embedding, sample)
             for embedding, sample in zip(self._embeddings(samples), samples, strict=True)
         ]
         parts = {key: torch.stack([image[key] for image in images]).mean() for key in images[0]}
-        return {key: value if key == "total" else value.detach() for key, value in parts.items()}
+        return {key: value if key == TOTAL else value.detach() for key, value in parts.items()}
 
     def _embeddings(self, samples: list[TrainingSample]) -> list[Tensor]:
         """The image embedding of each sample, CxExE on the model's device."""
@@ -64,7 +65,7 @@ class PromptedSam(nn.Module):
         return [next(computed) if embedding is None else embedding for embedding in cached]
 
     def _cached_embedding(self, sample: TrainingSample) -> Tensor | None:
-        """The embedding from the cache, or computed for it; None where it is not worth keeping."""
+        """The embedding from the cache, or computed and stored there; None if it is not kept."""
         embedding = sample.embedding
         if sample.image is not None and sample.key is not None and self._cache is not None:
             # One by one: what is kept must not depend on the images beside it.
@@ -111,7 +112,7 @@ class PromptedSam(nn.Module):
         mask = best_mask(logits, ious)[0].detach().float()
         inside = valid.cpu().numpy() > 0
         truth = targets.cpu().numpy() > 0.5
-        # On padding no point is drawn: there the mask is taken for right.
+        # No point is drawn on padding: there the mask counts as correct.
         predicted = np.where(inside, (mask > 0).cpu().numpy(), truth)
         logit_points, point_labels = next_points(predicted, truth, rng)
         points = torch.from_numpy(logit_points * np.float32(LOGIT_STRIDE)).to(mask.device)

@@ -37,11 +37,11 @@ class FinetuneTask(TrainingTask):
     """Trains parts of a Segment Anything model on prompts of annotated objects.
 
     Attributes:
-        zero_shot: figures of the model before training; empty without a validation set.
-        fine_tuned: those of the best weights, which the model holds when a run has finished.
+        zero_shot: results of the model before training; empty without a validation set.
+        fine_tuned: results of the best weights, which the model holds when a run has finished.
     """
 
-    samples = "images"
+    sample_noun = "images"
     best_file = "best.safetensors"
     latest_file = "latest.safetensors"
     options_file = "finetune_options.json"
@@ -120,7 +120,7 @@ class FinetuneTask(TrainingTask):
         return Evaluation(1 - mean_iou(results), values, summary)
 
     def finish(self, fabric: lightning_fabric.Fabric, output_dir: Path) -> None:
-        """Load the best weights into the model; write their figures beside those from before training."""
+        """Load the best weights into the model; write their results beside those from before training."""
         path = output_dir / self.best_file
         if not path.is_file():
             return

@@ -52,7 +52,9 @@ def restore_network(spec: NetworkSettings, weights: Mapping[str, Tensor], path: 
     """The network that `spec` describes with `weights`; `path` is named in a CheckpointError."""
     if spec.name not in NETWORKS:
         known = ", ".join(sorted(NETWORKS))
-        raise CheckpointError(f"{path}: holds a network '{spec.name}', known are {known}; update thfuse_sam")
+        raise CheckpointError(
+            f"{path}: holds a network '{spec.name}', the known networks are {known}; update thfuse_sam"
+        )
     try:
         for option, value in spec.options.items():
             largest = len(weights) if "depth" in option else _LARGEST_OPTION

@@ -17,15 +17,16 @@ from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training.batches import Batch, EpochBatches, EpochDataset, make_loader, next_batch
 from thfuse_sam.training.checkpoint import NetworkSettings
+from thfuse_sam.training.loop import TOTAL
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
 
-PICTURES = 4  # validation pairs shown in TensorBoard
+PICTURES = 4  # most validation pairs shown in TensorBoard, all from the first validation batch
 
 
 class FusionTask(TrainingTask):
     """Trains a fusion network on crops of pairs, samples of `FusionDataset`."""
 
-    samples = "pairs"
+    sample_noun = "pairs"
     may_differ = frozenset(("val_metrics", "network", "ir_dir", "vi_dir", "use_sam", "sam_checkpoint"))
     settings: FusionSettings
 
@@ -49,10 +50,10 @@ class FusionTask(TrainingTask):
         self._loss.to(device)
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return fusion_loss(self._loss, fused_batch(network, batch), batch)
+        return fusion_loss(self._loss, fuse_batch(network, batch), batch)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Masks found and placeholders handed out."""
+        """How many of the batch's images have a mask, and how many the placeholder instead."""
         has_mask = torch.cat([batch["has_ir_mask"], batch["has_vi_mask"]])
         masks = int(has_mask.sum())
         return {"masks_found": masks, "placeholders": len(has_mask) - masks}
@@ -61,19 +62,19 @@ class FusionTask(TrainingTask):
         """Mean loss parts and metrics over the validation pairs, which the first process computes for all."""
         values: dict[str, float] = fabric.broadcast(self._validate(fabric, show) if fabric.is_global_zero else {})
         metrics = [f"{key} {values[key]:.3f}" for key in self.settings.val_metrics if key in values]
-        return Evaluation(values["total"], values, f"validation {values['total']:.4f}", ", ".join(metrics))
+        return Evaluation(values[TOTAL], values, f"validation {values[TOTAL]:.4f}", ", ".join(metrics))
 
     def _validate(self, fabric: lightning_fabric.Fabric, show: ShowPicture | None) -> dict[str, float]:
-        if self._val_loader is None:  # once: its workers live on into the next epochs
+        if self._val_loader is None:  # made once, because its workers live on into the next epochs
             batches = EpochBatches(len(self.val_set), self.settings.batch_size, seed=None)
             self._val_loader = make_loader(self.val_set, batches, num_workers=self.settings.num_workers or 0)
         values: dict[str, list[float]] = {}
         remaining = iter(self._val_loader)
         while (batch := next_batch(remaining)) is not None:
             batch = fabric.to_device(batch)
-            fused = fused_batch(self.module, batch)
-            for key, part in fusion_loss(self._loss, fused, batch).items():
-                values.setdefault(key, []).extend([float(part)] * len(batch["name"]))
+            fused = fuse_batch(self.module, batch)
+            for key, loss_value in fusion_loss(self._loss, fused, batch).items():
+                values.setdefault(key, []).extend([float(loss_value)] * len(batch["name"]))
             for key, measured in batch_metrics(fused, batch, self.settings.val_metrics).items():
                 values.setdefault(key, []).extend(measured)
             if show is not None:
@@ -83,7 +84,7 @@ class FusionTask(TrainingTask):
         return {key: sum(numbers) / len(numbers) for key, numbers in values.items() if numbers}
 
 
-def fused_batch(network: nn.Module, batch: Batch) -> Tensor:
+def fuse_batch(network: nn.Module, batch: Batch) -> Tensor:
     """Fused images of a batch of `FusionDataset` samples: float B1HW in [0, 1]."""
     fused: Tensor = network(batch["ir"], batch["vi"], batch["ir_guidance"], batch["vi_guidance"])
     return fused
@@ -98,24 +99,30 @@ def fusion_loss(loss: nn.Module, fused: Tensor, batch: Batch) -> Mapping[str, Te
 
 
 def batch_metrics(fused: Tensor, batch: Batch, names: Sequence[str]) -> dict[str, list[float]]:
-    """Metrics of each image of a batch by name, without those that are not defined (images too small, equal)."""
+    """Metrics of each image of a batch by name, without values that are not defined (images too small, or equal)."""
     values: dict[str, list[float]] = {name: [] for name in names}
     if not names:
         return values
     images = (to_uint8(image[:, 0]) for image in (fused, batch["ir"], batch["vi"]))
-    for one, ir, vi in zip(*images, strict=True):
-        for name, value in fusion_metrics(one, ir, vi, names).items():
+    for fused_image, ir, vi in zip(*images, strict=True):
+        for name, value in fusion_metrics(fused_image, ir, vi, names).items():
             if math.isfinite(value):
                 values[name].append(value)
     return values
 
 
 def pictures(fused: Tensor, batch: Batch, number: int) -> dict[str, NDArray[np.uint8]]:
-    """The first samples of a batch by name: infrared and visible with their segments drawn in, fused; uint8 HxWx3."""
-    result = {}
-    grey = {key: to_uint8(image[:number, 0]) for key, image in (("ir", batch["ir"]), ("vi", batch["vi"]), ("f", fused))}
+    """The first `number` samples of a batch by name, each a row of five images as uint8 Hx(5W)x3 RGB.
+
+    From left to right: infrared, visible, fused, infrared with its segments drawn in, visible with its segments.
+    """
+    rows = {}
+    sources = {"ir": batch["ir"], "vi": batch["vi"], "fused": fused}
+    grey = {key: to_uint8(image[:number, 0]) for key, image in sources.items()}
     for index, name in enumerate(batch["name"][:number]):
-        colour = {key: np.stack([images[index]] * 3, axis=2) for key, images in grey.items()}
-        masked = [draw_overlay(colour[key], batch[f"{key}_labels"][index].cpu().numpy()) for key in ("ir", "vi")]
-        result[name] = np.concatenate([colour["ir"], colour["vi"], colour["f"], *masked], axis=1)
-    return result
+        three_channel = {key: np.stack([images[index]] * 3, axis=2) for key, images in grey.items()}
+        overlays = [
+            draw_overlay(three_channel[key], batch[f"{key}_labels"][index].cpu().numpy()) for key in ("ir", "vi")
+        ]
+        rows[name] = np.concatenate([*three_channel.values(), *overlays], axis=1)
+    return rows

@@ -26,10 +26,10 @@ _FABRIC_PRECISION: dict[Precision, Literal["32-true", "16-mixed", "bf16-mixed"]]
 class Processes:
     """This process among those of a run."""
 
-    rank: int = 0  # among all; the process of rank 0 writes the files
-    local_rank: int = 0  # among those on this machine
+    rank: int = 0  # number among all processes; the process of rank 0 writes the files
+    local_rank: int = 0  # number among the processes on this machine
     count: int = 1
-    local_count: int = 1  # on this machine
+    local_count: int = 1  # processes on this machine
 
     @property
     def is_main(self) -> bool:

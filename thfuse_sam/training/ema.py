@@ -10,7 +10,7 @@ from torch import Tensor
 class EmaWeights:
     """Averaged weights of a network, in single precision.
 
-    Until they have seen enough steps, the average is over fewer: after step n the decay is at most (1 + n) / (10 + n).
+    The first averages are over few steps: after step n the decay is at most (1 + n) / (10 + n).
 
     Args:
         weights: what the average starts from, by name.
@@ -23,7 +23,7 @@ class EmaWeights:
         self.restart(weights)
 
     def restart(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on from `weights`: a network's, or an average that was saved."""
+        """Start the average anew from `weights`: those of a network, or a saved average."""
         for key, value in weights.items():
             device = self.weights[key].device if key in self.weights else value.device
             self.weights[key] = value.detach().to(device, copy=True)
@@ -42,9 +42,9 @@ class EmaWeights:
     def in_place_of(
         self, weights: Mapping[str, Tensor], load: Callable[[Mapping[str, Tensor]], object]
     ) -> Iterator[None]:
-        """Inside, the network that has `weights` has the averaged ones; afterwards its own ones again, bit for bit.
+        """A context in which the network with `weights` has the averaged ones; afterwards its own again, bit for bit.
 
-        `load` copies weights into it.
+        `load` copies weights into the network.
         """
         own = {key: value.detach().clone() for key, value in weights.items()}
         load(self.weights)

@@ -16,7 +16,8 @@ from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.training.batches import Batch, PlannedBatch, next_batch
 from thfuse_sam.training.distributed import any_process, sums_over_processes
 
-# (network, batch) -> loss parts as 0-d tensors, "total" is minimised
+TOTAL = "total"  # name of the loss part that is minimised
+# (network, batch) -> loss parts as 0-d tensors, with `TOTAL`
 LossFunction = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
 # batch -> figures to sum up over the epoch, such as masks found
 CountFunction = Callable[[Batch], Mapping[str, int]]
@@ -24,7 +25,7 @@ CountFunction = Callable[[Batch], Mapping[str, int]]
 
 @dataclass
 class Progress:
-    """How far a run is; part of a checkpoint. The last four belong to the epoch under way."""
+    """How far a run is; part of a checkpoint. `batch` and what follows belong to the epoch under way."""
 
     epoch: int = 0  # finished epochs
     step: int = 0  # optimiser steps since the start of training
@@ -54,7 +55,7 @@ class StepSettings:
     learning_rate: Callable[[int], float]  # step -> learning rate
     grad_clip: float  # largest norm of the gradient
     max_steps: int | None = None  # stop at this step; None: no limit
-    overflows: int = 0  # steps in a row whose gradient may be infinite, as at the start of training in fp16
+    overflows: int = 0  # most steps in a row with an infinite gradient, as at the start of training in fp16
     after_step: Callable[[int], None] | None = None  # called with the number of steps taken, after each of them
 
     def is_last(self, step: int) -> bool:
@@ -74,10 +75,12 @@ def train_epoch(
     bar: "tqdm[Any] | None" = None,
     plan: Sequence[PlannedBatch] | None = None,
 ) -> None:
-    """Take the remaining steps of the epoch under way, as far as `stop` and `settings` let it, and keep `progress`.
+    """Take the remaining steps of the epoch under way, until `stop` or `settings` end it, and update `progress`.
 
-    `network`, `optimizer` and `loader` are Fabric's. `plan` says which batches make a step (`EpochBatches.plan`); None:
-    each is one. Raises TrainingError before a step that is not finite, so that the weights are still good ones.
+    `network`, `optimizer` and `loader` are set up by Fabric. `plan` says which batches make a step
+    (`EpochBatches.plan`); None: each batch makes one.
+
+    Raises TrainingError before a step that is not finite, so that the weights are still good ones.
     """
     network.train()
     remaining = iter(loader)
@@ -89,7 +92,7 @@ def train_epoch(
         if not step.batches:
             return
         clipped = fabric.clip_gradients(network, optimizer, max_norm=settings.grad_clip, error_if_nonfinite=False)
-        assert clipped is not None  # it is for clipping by value only
+        assert clipped is not None  # None is returned for clipping by value only
         norm = float(clipped)
         overflows = 0 if math.isfinite(norm) else overflows + 1
         if overflows > settings.overflows:
@@ -105,7 +108,7 @@ def train_epoch(
         if settings.after_step is not None:
             settings.after_step(progress.step)
         if bar is not None:
-            bar.set_postfix(loss=f"{step.values[-1]['total']:.4f}", refresh=False)
+            bar.set_postfix(loss=f"{step.values[-1][TOTAL]:.4f}", refresh=False)
 
 
 @dataclass
@@ -122,7 +125,7 @@ class _Step:
         if bad:
             self.trouble.append(
                 f"step {progress.step + 1}: {', '.join(bad)} not finite on {', '.join(batch['name'])}; "
-                "lower `lr` or take these images out; the checkpoints from before are kept"
+                "lower `lr` or take these images out; checkpoints written before this step are kept"
             )
 
 
@@ -145,10 +148,10 @@ def _add_gradients(
             numbers = torch.stack([part.detach().float() for part in parts.values()]).tolist()
             values = dict(zip(parts, numbers, strict=True))
             step.check(values, progress, batch)
-            # Of several processes each one has to go on to where they meet, or the others wait for it.
+            # One of several processes must not stop here: the others would wait for it where they exchange gradients.
             if step.trouble and fabric.world_size == 1:
                 raise TrainingError(step.trouble[0])
-            fabric.backward(parts["total"] * planned.loss_scale)
+            fabric.backward(parts[TOTAL] * planned.loss_scale)
         step.batches.append(batch)
         step.values.append(values)
         if planned.ends_step:
@@ -171,6 +174,6 @@ def _add_up(
 
 
 def is_asked(fabric: lightning_fabric.Fabric, stop: StopRequest) -> bool:
-    """Whether any process was asked to stop: all of them stop after the same step. They have to ask together."""
+    """Whether any process was asked to stop, so that all stop after the same step. All processes call this together."""
     stop.asked = any_process(fabric, stop.asked)
     return stop.asked

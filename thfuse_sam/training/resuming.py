@@ -23,7 +23,7 @@ MAY_DIFFER = frozenset(
     ("device", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")  # where, and what is written
 ) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))  # how fast and how long
 # Facts that are recorded beside the options; no option has such a name, so messages must not show them as options.
-_FACTS = frozenset(("processes", "masks", "mask_trees"))
+_FACTS = frozenset(("checkpoint_sha256", "mask_trees", "masks", "processes"))
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ def check_resumable(path: Path, saved: Checkpoint, task: TrainingTask, options: 
                 f"use {former[name]}, or start without `resume`"
             )
     number = len(task.train_set)
-    if former.get(task.samples, number) != number:
+    if former.get(task.sample_noun, number) != number:
         raise UsageError(
-            f"`resume` {path}: the run had {former[task.samples]} {task.samples} to train on, this command has "
+            f"`resume` {path}: the run had {former[task.sample_noun]} {task.sample_noun} to train on, this command has "
             f"{number}; use the same data, or start without `resume`"
         )
     for change in changed_options(former, options, MAY_DIFFER | task.may_differ):

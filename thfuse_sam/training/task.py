@@ -34,16 +34,16 @@ class TrainingTask(ABC):
     """One kind of training. `trainer.Trainer` asks it for all that depends on what is trained.
 
     Args:
-        module: what is trained, and set up by Fabric.
-        spec: what a checkpoint has to be of, for a run to go on from it.
-        train_set: makes the samples.
-        val_set: what `evaluate` evaluates on; None: the training loss is the score.
-        settings: of the run.
+        module: the model that is trained; Fabric sets it up.
+        spec: describes the trained network; a run can be resumed only from a checkpoint with an equal description.
+        train_set: the training samples.
+        val_set: data for `evaluate`, which is called only if there is some; None: the training loss is the score.
+        settings: how the run trains.
     """
 
-    samples = "samples"  # what a training sample is called, in the plural; their number is recorded under this name
-    best_file = "best.pth"  # of the best weights so far
-    latest_file: str | None = None  # of the latest weights alone, beside the checkpoint; None: not written
+    sample_noun = "samples"  # what training samples are called, in the plural; their number is recorded under this name
+    best_file = "best.pth"  # name of the file of the best weights so far
+    latest_file: str | None = None  # file of the latest weights alone, beside the checkpoint; None: not written
     options_file = "train_options.json"
     collate: Callable[[list[Any]], Batch] | None = None  # samples -> batch; None stacks their tensors
     # Names of recorded options that must match when a run is resumed, besides those in `resuming.MUST_MATCH`.
@@ -62,7 +62,7 @@ class TrainingTask(ABC):
         self.module.to(device)
 
     def compiled(self) -> nn.Module:
-        """`module` with what is worth it compiled; it shares its weights."""
+        """`module` with its costly parts compiled; both share their weights."""
         return cast(nn.Module, torch.compile(self.module))
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -75,24 +75,25 @@ class TrainingTask(ABC):
         """Loss parts of a batch as 0-d tensors; "total" is minimised. `network` is `module` as Fabric has set it up."""
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
-        """Figures to sum up over an epoch and to log, such as masks found."""
+        """Figures to sum up over an epoch and to log, such as the number of masks."""
         return {}
 
-    def start(self, fabric: lightning_fabric.Fabric) -> None:  # noqa: B027 (a task may do without)
-        """Called in each process before the first step of a run, also of one that goes on."""
+    def start(self, fabric: lightning_fabric.Fabric) -> None:  # noqa: B027 (optional for a task)
+        """Called in each process before the first step of a run, also of a resumed one."""
 
     def evaluate(self, fabric: lightning_fabric.Fabric, show: ShowPicture | None) -> Evaluation:
-        """How good `module` is on `val_set`, in eval mode and without gradients; the same in each process.
+        """How good `module` is on `val_set`; the result is the same in each process. It is called in eval mode, without
+        gradients, and only if there is a `val_set`.
 
-        `show` is None where no pictures are wanted.
+        `show` is None if no pictures are wanted.
         """
         raise NotImplementedError
 
-    def finish(self, fabric: lightning_fabric.Fabric, output_dir: Path) -> None:  # noqa: B027 (likewise)
+    def finish(self, fabric: lightning_fabric.Fabric, output_dir: Path) -> None:  # noqa: B027 (optional for a task)
         """Called in each process at the end of a run that was not interrupted, when all files are written."""
 
     def weights(self) -> dict[str, Tensor]:
-        """What is trained, by name: what is averaged, and kept in checkpoints."""
+        """The trained weights by name: those that are averaged and kept in checkpoints."""
         return self.module.state_dict()
 
     def load_weights(self, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -100,10 +101,10 @@ class TrainingTask(ABC):
         load_weights(self.module, weights, path)
 
     def state(self) -> dict[str, Any]:
-        """What a run needs to go on besides weights and options, as plain values."""
+        """What a resumed run needs besides weights and options, as plain values."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (likewise)
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (optional for a task)
         """Take over the `state` in a checkpoint."""
 
     def kept_file(self, epoch: int) -> str:
@@ -111,12 +112,13 @@ class TrainingTask(ABC):
         return f"model_epoch{epoch}.pth"
 
     def save(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write the weights in `checkpoint`, for use. Raises OutputError."""
+        """Write the weights in `checkpoint` to a file for inference. Raises OutputError."""
         save_checkpoint(path, checkpoint)
 
     def describe_other(self, spec: NetworkSettings) -> str:
-        """Why a run does not go on from a checkpoint of `spec`, and what to do."""
+        """Why this run cannot be resumed from a checkpoint whose network is `spec`, and what to do."""
         return (
-            f"holds {spec.name} {spec.options}, `network` is {self.spec.name} {self.spec.options}; "
+            f"was trained with the network {spec.name} {spec.options}, "
+            f"but `network` is {self.spec.name} {self.spec.options}; "
             "give the same network or start without `resume`"
         )

@@ -1,7 +1,9 @@
 """One training run, whatever it trains: epochs, evaluation, early stopping, checkpoints, resume, the log.
 
-A run that was stopped anywhere and goes on computes bit for bit what an uninterrupted one computes (on a CPU). Under
-`torchrun` every process trains on its part of each batch; the first one writes all files.
+A run that Ctrl-C stopped anywhere and that is resumed computes bit for bit what an uninterrupted one computes (on a
+CPU). After `max_steps` that holds for the weights; only the best score so far, and with it the file of the best
+weights, may stem from the evaluation that was made inside an epoch when `max_steps` ended it. Under `torchrun` every
+process trains on its part of each batch; the first one writes all files.
 """
 
 import contextlib
@@ -29,7 +31,7 @@ from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_che
 from thfuse_sam.training.distributed import make_fabric, own_device, run_processes
 from thfuse_sam.training.ema import EmaWeights
 from thfuse_sam.training.epoch_log import EpochLog
-from thfuse_sam.training.loop import Progress, StepSettings, is_asked, train_epoch
+from thfuse_sam.training.loop import TOTAL, Progress, StepSettings, is_asked, train_epoch
 from thfuse_sam.training.random_state import capture_random_states, restore_random_states
 from thfuse_sam.training.resuming import LATEST, check_resumable
 from thfuse_sam.training.schedules import Plateau, learning_rate
@@ -49,8 +51,8 @@ class RunResult:
     step: int
     best: float  # lowest score of an evaluation; without evaluation data the lowest training loss
     best_file: Path
-    latest: Path  # the checkpoint that goes on from the very step
-    interrupted: bool  # by Ctrl-C
+    latest: Path  # checkpoint to resume from, at exactly this step
+    interrupted: bool  # whether Ctrl-C ended it
 
 
 def require_precision(precision: Precision, device: torch.device) -> None:
@@ -60,7 +62,7 @@ def require_precision(precision: Precision, device: torch.device) -> None:
 
 
 class Trainer:
-    """Trains what a task says; `run` does all of it."""
+    """Trains the model of a task: `run` does all of it, and `resume` before it continues an earlier run."""
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Trainer:
         self.options = {
             **(options or {}),
             **asdict(settings),
-            task.samples: len(task.train_set),
+            task.sample_noun: len(task.train_set),
             "processes": run_processes().count,
         }
         self.progress = Progress()
@@ -95,8 +97,8 @@ class Trainer:
         self.ema = EmaWeights(task.weights(), settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = task.optimizer()
         self._fabric: lightning_fabric.Fabric | None = None
-        self._random_states: Mapping[str, Any] | None = None  # of the run to go on with
-        self._scaler: Mapping[str, Any] = {}  # likewise
+        self._random_states: Mapping[str, Any] | None = None  # from the checkpoint that is resumed; None: a new run
+        self._scaler: Mapping[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint; empty: none
 
     @property
     def latest(self) -> Path:
@@ -163,7 +165,7 @@ class Trainer:
             epoch=progress.pop("epoch"),
             step=progress.pop("step"),
             optimizer=self.optimizer.state_dict(),
-            # The learning rate is a function of the step and of this.
+            # The learning rate depends only on the step and on the plateau's state.
             scheduler={"name": self.settings.schedule, "plateau": asdict(self.plateau), "stale": self.stale},
             scaler={} if self._fabric is None else self._fabric.strategy.precision.state_dict(),
             random_states=capture_random_states(),
@@ -171,7 +173,7 @@ class Trainer:
             task=self.task.state(),
         )
 
-    def _set_up(self, fabric: lightning_fabric.Fabric) -> "_Run":
+    def _set_up(self, fabric: lightning_fabric.Fabric) -> "_FabricSetup":
         """Hand model, optimiser and samples to Fabric. Raises TrainingError where there are too few samples."""
         settings, task = self.settings, self.task
         module = task.compiled() if settings.compile else task.module
@@ -188,7 +190,8 @@ class Trainer:
         )
         if not batches.plan:
             raise TrainingError(
-                f"{len(task.train_set)} {task.samples} to train on, {fabric.world_size} processes; start fewer of them"
+                f"{len(task.train_set)} {task.sample_noun} are too few for {fabric.world_size} processes; "
+                f"start at most {len(task.train_set)} processes"
             )
         loader = make_loader(
             task.train_set,
@@ -198,7 +201,7 @@ class Trainer:
             collate=task.collate,
         )
         epochs, total_steps = run_length(settings.epochs, settings.max_steps, batches.steps)
-        steps = StepSettings(
+        step_settings = StepSettings(
             lambda step: learning_rate(settings, step, total_steps, self.plateau.scale),
             settings.grad_clip,
             settings.max_steps,
@@ -206,42 +209,44 @@ class Trainer:
             after_step=None if self.ema is None else self._average,
         )
         on_device = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-        return _Run(fabric, network, optimizer, on_device, batches, steps, epochs)
+        return _FabricSetup(fabric, network, optimizer, on_device, batches, step_settings, epochs)
 
-    def _is_done(self, run: "_Run") -> bool:
-        return self.progress.epoch >= run.epochs or run.steps.is_last(self.progress.step) or self._stops_early()
+    def _is_done(self, run: "_FabricSetup") -> bool:
+        return self.progress.epoch >= run.epochs or run.step_settings.is_last(self.progress.step) or self._stops_early()
 
     def _stops_early(self) -> bool:
         return self.settings.early_stopping is not None and self.stale >= self.settings.early_stopping
 
-    def _run_epoch(self, run: "_Run", epoch_log: EpochLog | None, stop: StopRequest) -> None:
+    def _run_epoch(self, run: "_FabricSetup", epoch_log: EpochLog | None, stop: StopRequest) -> None:
         progress, fabric = self.progress, run.fabric
         run.batches.start_at(progress.epoch, progress.batch)
         label = f"epoch {progress.epoch + 1}/{run.epochs}"
-        done, started = progress.images, time.perf_counter()
+        images_before, started = progress.images, time.perf_counter()
         total = len(self.task.train_set) // fabric.world_size
         with tqdm(
-            total=total, initial=done, desc=label, unit=" images", leave=False, disable=None, file=sys.stderr
+            total=total, initial=images_before, desc=label, unit=" images", leave=False, disable=None, file=sys.stderr
         ) as bar:
             train_epoch(
-                fabric, run.network, run.optimizer, run.loader, self.task.loss, self.task.counts, run.steps, progress,
-                stop, bar, run.batches.plan,
+                fabric, run.network, run.optimizer, run.loader, self.task.loss, self.task.counts, run.step_settings,
+                progress, stop, bar, run.batches.plan,
             )  # fmt: skip
         finished = progress.batch == len(run.batches)
         if stop.asked and not finished:
             self._save([])
             return
-        speed = (progress.images - done) * fabric.world_size / max(time.perf_counter() - started, 1e-9)
+        speed = (progress.images - images_before) * fabric.world_size / max(time.perf_counter() - started, 1e-9)
         self._end_of_epoch(run, epoch_log, label, speed, finished)
 
-    def _end_of_epoch(self, run: "_Run", epoch_log: EpochLog | None, label: str, speed: float, finished: bool) -> None:
+    def _end_of_epoch(
+        self, run: "_FabricSetup", epoch_log: EpochLog | None, label: str, speed: float, finished: bool
+    ) -> None:
         """Evaluate, log the epoch, write its files. `finished` False: `max_steps` has ended it early."""
         progress, epoch = self.progress, self.progress.epoch + 1
-        is_last = not finished or epoch == run.epochs or run.steps.is_last(progress.step)
+        is_last = not finished or epoch == run.epochs or run.step_settings.is_last(progress.step)
         train, counts = progress.totals(run.fabric)
         evaluation = None
         if self.task.val_set is None:
-            evaluation = Evaluation(train["total"])
+            evaluation = Evaluation(train[TOTAL])
         elif is_last or epoch % self.settings.val_interval == 0:
             evaluation = self._evaluate(run, epoch_log)
         if epoch_log is not None:
@@ -250,7 +255,7 @@ class Trainer:
             row |= {f"val/{key}": value for key, value in (evaluation.values if evaluation else {}).items()}
             epoch_log.write(epoch, {**row, "images_per_second": speed})
             _log_epoch(label, train, counts, evaluation, speed)
-        names = self._judge(evaluation, label, finished) if evaluation else []
+        names = self._record_score(evaluation, label, finished) if evaluation else []
         if finished:
             progress.close_epoch()
             if self._is_kept(run, epoch):
@@ -258,7 +263,7 @@ class Trainer:
         self._save(names)
 
     @torch.no_grad()
-    def _evaluate(self, run: "_Run", epoch_log: EpochLog | None) -> Evaluation:
+    def _evaluate(self, run: "_FabricSetup", epoch_log: EpochLog | None) -> Evaluation:
         epoch = self.progress.epoch + 1
         show = None
         if epoch_log is not None and (epoch == 1 or self._is_kept(run, epoch)):
@@ -267,24 +272,26 @@ class Trainer:
         with self._averaged(), run.fabric.autocast():
             return self.task.evaluate(run.fabric, show)
 
-    def _judge(self, evaluation: Evaluation, label: str, finished: bool) -> list[str]:
-        """Take note of a score; the files to write because of it. Raises TrainingError where it is not finite."""
+    def _record_score(self, evaluation: Evaluation, label: str, finished: bool) -> list[str]:
+        """Record a score; returns the files to write because of it. Raises TrainingError if it is not finite."""
         score, progress = evaluation.score, self.progress
         if not math.isfinite(score):
             raise TrainingError(
-                f"epoch {progress.epoch + 1}: the score is {score}; lower `lr`; the checkpoints from before are kept"
+                f"epoch {progress.epoch + 1}: the score is {score}; lower `lr`; "
+                "checkpoints written before this epoch are kept"
             )
         is_best = score < progress.best
         progress.best = min(score, progress.best)
-        if finished:  # else the epoch goes on where the run does, and has its score then
+        # If `max_steps` cut the epoch short, it is scored after the run is resumed.
+        if finished:
             self.plateau.update(score)
             self.stale = 0 if is_best else self.stale + 1
             if self._stops_early():
-                log.info("%s: no better for %d evaluations: training ends", label, self.stale)
+                log.info("%s: early stopping: no better score in %d evaluations", label, self.stale)
         return [self.task.best_file] if is_best else []
 
     def _save(self, names: Sequence[str]) -> None:
-        """Write the files of weights in `names`, those of the latest weights, and the checkpoint."""
+        """Write the weights to the files `names` and to that of the latest weights, then the checkpoint."""
         if self._fabric is not None and not self._fabric.is_global_zero:
             return
         checkpoint = self.checkpoint()
@@ -294,7 +301,7 @@ class Trainer:
         # The checkpoint comes last: what it says is done is on the disk by then.
         save_checkpoint(self.latest, checkpoint)
 
-    def _is_kept(self, run: "_Run", epoch: int) -> bool:
+    def _is_kept(self, run: "_FabricSetup", epoch: int) -> bool:
         """Whether the weights after `epoch` epochs get a file of their own."""
         return epoch % self.settings.save_interval == 0 or epoch == run.epochs
 
@@ -303,23 +310,23 @@ class Trainer:
         self.ema.update(self.task.weights(), step)
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, the model has the averaged weights, where there are any."""
+        """A context in which the model has the averaged weights, if the run averages them."""
         if self.ema is None:
             return contextlib.nullcontext()
         return self.ema.in_place_of(self.task.weights(), lambda weights: self.task.load_weights(weights, self.latest))
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What a run works with, once Fabric has set it up."""
+class _FabricSetup:
+    """The objects that Fabric has set up for a run, and the plan of its steps."""
 
     fabric: lightning_fabric.Fabric
     network: nn.Module
     optimizer: Any
     loader: Any
     batches: EpochBatches
-    steps: StepSettings
-    epochs: int
+    step_settings: StepSettings
+    epochs: int  # passes over the training samples in the whole run
 
 
 def run_length(epochs: int | None, max_steps: int | None, epoch_steps: int) -> tuple[int, int]:
@@ -334,13 +341,13 @@ def run_length(epochs: int | None, max_steps: int | None, epoch_steps: int) -> t
 def _log_epoch(
     label: str, train: Mapping[str, float], counts: Mapping[str, int], evaluation: Evaluation | None, speed: float
 ) -> None:
-    parts = ", ".join(f"{key} {value:.4f}" for key, value in train.items() if key != "total")
-    facts = [
-        f"loss {train['total']:.4f}" + (f" ({parts})" if parts else ""),
+    parts = ", ".join(f"{key} {value:.4f}" for key, value in train.items() if key != TOTAL)
+    figures = [
+        f"loss {train[TOTAL]:.4f}" + (f" ({parts})" if parts else ""),
         *([evaluation.summary] if evaluation and evaluation.summary else []),
         *(f"{key.replace('_', ' ')} {number}" for key, number in counts.items()),
         f"{speed:.1f} images/s" if speed >= 10 else f"{speed:.2f} images/s",
     ]
-    log.info("%s: %s", label, ", ".join(facts))
+    log.info("%s: %s", label, ", ".join(figures))
     if evaluation and evaluation.details:
         log.info("validation of %s: %s", label, evaluation.details)

@@ -46,7 +46,7 @@ class NanoModel(nn.Module):
 class NanoTask(TrainingTask):
     """Trains a `vit_nano` on shapes, scenes and photos. The averaged weights are what ships, in fp16."""
 
-    samples = "images"
+    sample_noun = "images"
     best_file = "best.safetensors"
     latest_file = "vit_nano.safetensors"
     must_match = ("prompts", "crop_size", "crop_height", "whole", "shares")
