@@ -40,7 +40,7 @@ class OptionError(UsageError):
         self.name, self.value, self.reason = name, value, reason
 
     def __str__(self) -> str:
-        return f"`{self.name}` {self.value}: {self.reason}"
+        return f"`{self.name}` {repr(self.value) if self.value == '' else self.value}: {self.reason}"
 
 
 class PairError(UsageError):

@@ -9,6 +9,7 @@ import pytest
 
 from thfuse_sam.errors import OptionError, ThFuseError, command_text, naming
 from thfuse_sam.options.fields import Options, option, option_groups, redefault
+from thfuse_sam.options.train import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +108,8 @@ def test_errors_reach_other_processes() -> None:
 
 def test_a_command_to_type() -> None:
     assert command_text("run.py", output_dir=Path("a b"), store=None, n=3) == "run.py `output_dir` 'a b' `n` 3"
+
+
+def test_an_empty_list_is_not_taken_for_the_default() -> None:
+    with pytest.raises(OptionError, match="`dataset_path`"):
+        TrainOptions(dataset_path=())

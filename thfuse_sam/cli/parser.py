@@ -200,10 +200,16 @@ def _texts(action: argparse.Action, value: Any) -> Any:
         if not isinstance(value, bool):
             raise OptionError(action.dest, value, "must be true or false")
         return value
+    if value in ([], {}):
+        raise OptionError(action.dest, value, "must be at least one value; leave the line out for the default")
     if action.nargs is None or action.nargs == "?":
         if isinstance(value, (list, dict)):
             raise OptionError(action.dest, value, "must be one value")
-        return action.const if value is True and action.const else str(value)
+        if value is True and action.const:
+            return action.const
+        if isinstance(value, bool):
+            raise OptionError(action.dest, str(value).lower(), "means true or false in YAML; put it in quotes")
+        return str(value)
     if isinstance(value, Mapping):
         return [f"{name}={item}" for name, item in value.items()]
     items = value if isinstance(value, list) else [value]

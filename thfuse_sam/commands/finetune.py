@@ -71,7 +71,8 @@ def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tun
     log.info("training done: %d steps, %d epochs; weights in %s", result.step, result.epoch, result.best_file)
     _log_advice(run.base, tuning)
     if options.export is not None:
-        export_sam(options.export, task.sam)
+        with naming("export", options.export):
+            export_sam(options.export, task.sam)
         log.info("exported to %s, for precompute_masks.py `sam_checkpoint`", options.export)
     if options.report:
         log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
@@ -151,7 +152,8 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Prepa
     resume = checkpoint_to_resume(options.resume, options.run_dir)
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
-    train_set, val_set = _open_data(options, data_dir)
+    with naming("data_dir", data_dir):
+        train_set, val_set = _open_data(options, data_dir)
     settings = finetune_settings(options, adaptation)
     return _PreparedTuning(options, settings, device, base, adaptation, loss, mix, train_set, val_set, resume)
 

@@ -92,7 +92,8 @@ def export_network(options: FuseOptions, path: Path) -> None:
     """Write the network as ONNX to `path`, and check it. Raises ThFuseError."""
     _, network, spec = open_network(options)
     height, width = options.onnx_size
-    difference = export_onnx(network, path, height, width)
+    with naming("export_onnx", path):
+        difference = export_onnx(network, path, height, width)
     log.info(
         "%s for %dx%d pixels written to %s; onnxruntime differs from it by %.1e at most",
         spec.name,

@@ -13,7 +13,7 @@ from thfuse_sam.datasets.segmentation import SegmentationDataset, open_segmentat
 from thfuse_sam.datasets.segmentation.known_sets import KNOWN_SETS, fetch
 from thfuse_sam.datasets.segmentation.mixture import Mixture
 from thfuse_sam.datasets.segmentation.prepared import ANNOTATIONS, CONTENT, PreparedWriter
-from thfuse_sam.errors import OptionError, UsageError
+from thfuse_sam.errors import OptionError, UsageError, naming
 from thfuse_sam.files import make_directory
 from thfuse_sam.images import write_image
 from thfuse_sam.options.prepare import CHECK_DIR, PrepareOptions
@@ -40,9 +40,10 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
     if output is None and not options.check:
         return []
     assert path is not None
-    dataset = open_segmentation_dataset(
-        path, labels=options.labels, merge=options.merge, skip_bad=options.skip_bad, seed=options.seed
-    )
+    with naming("data_dir", path):
+        dataset = open_segmentation_dataset(
+            path, labels=options.labels, merge=options.merge, skip_bad=options.skip_bad, seed=options.seed
+        )
     if output is None:
         return [_check(options, dataset)]
     if isinstance(dataset, Mixture):
@@ -52,7 +53,8 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
         train, val = dataset.split(options.val_fraction, options.seed)
         parts = {output / "train": train, output / "val": val}
     for folder, part in parts.items():
-        _write(options, part, folder)
+        with naming("output_dir", folder):
+            _write(options, part, folder)
     return list(parts)
 
 
@@ -68,7 +70,8 @@ def _require_free(output: Path, data_dir: Path | None) -> None:
 
 def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
     """Draw samples with prompts as training would see them. Returns the folder of the pictures."""
-    folder = make_directory(options.output_dir or CHECK_DIR)
+    with naming("output_dir", options.output_dir):
+        folder = make_directory(options.output_dir or CHECK_DIR)
     mix = PromptMix.from_selection(options.point_selection, options.num_points)
     rng = np.random.default_rng(options.seed)
     for index in _spread(len(dataset), options.num_samples):

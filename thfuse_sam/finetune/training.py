@@ -152,7 +152,7 @@ class FinetuneTask(TrainingTask):
     def describe_other(self, spec: NetworkSettings) -> str:
         return (
             f"tunes another checkpoint or other parts of it ({spec.options}); "
-            "give the same `checkpoint`, `freeze_...` and `lora_rank`, or start without `resume`"
+            "give the same `sam_checkpoint`, `freeze_...` and `lora_rank`, or start without `resume`"
         )
 
     def _results(self, fabric: lightning_fabric.Fabric, *, full: bool) -> Results:

@@ -125,6 +125,8 @@ def accept(kind: Any, value: Any, info: OptionInfo) -> Any:
     """Convert `value` to the type `kind` of an option. Raises one of REFUSALS; `wanted` says what is allowed."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
+        if isinstance(value, (list, tuple)) and not value:
+            raise ValueError(value)  # not given is None; an empty list is a mistake
         for arm in arguments:
             with contextlib.suppress(*REFUSALS):
                 return accept(arm, value, info)

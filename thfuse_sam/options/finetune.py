@@ -84,7 +84,9 @@ class PromptLossOptions(PromptKindOptions, group="prompts and loss"):
         choices=tuple(LOSS_PARTS),
         default_text=weights_text(LOSS_PARTS),
     )
-    alpha: float = option(0.25, "focal loss: weight of pixels inside the object, 0 to 1; -1: no weighting", high=1)
+    alpha: float = option(
+        0.25, "focal loss: weight of pixels inside the object, 0 to 1; -1: no weighting", low=-1, high=1
+    )
     gamma: float = option(2.0, "focal loss: exponent, by which pixels that are easy count less", low=0)
 
 

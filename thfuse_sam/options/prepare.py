@@ -28,7 +28,7 @@ class PreparedOptions(Options, group="output"):
         help="share of the images that goes to val/; the others go to train/",
         default_text="no split",
     )
-    seed: int = option(0, "random seed of the split and of random prompts", low=0)
+    seed: int = option(0, "random seed of the split and of random prompts", low=0, high=2**32 - 1)
     visualize: bool = option(False, "also draw pictures of the images with their objects")
     num_samples: int = option(3, "number of pictures to draw", low=1, metavar="N")
     check: bool = option(
