@@ -122,7 +122,7 @@ def test_an_interrupt_just_after_opening_leaves_nothing(tmp_path: Path, monkeypa
     def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "hold", interrupt)
+    monkeypatch.setattr(files, "mark_being_written", interrupt)
     with pytest.raises(KeyboardInterrupt):
         files.write_atomically(tmp_path / "x.png", lambda file: file.write(b"x"))
     assert list(tmp_path.iterdir()) == []

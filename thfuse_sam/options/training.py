@@ -65,7 +65,10 @@ class RunSettings(Options, group="training"):
     precision: Precision = option("fp32", "number format of training; bf16, fp16: mixed precision; fp16 needs a GPU")
     compile: bool = option(False, "compile the network with torch.compile: a slow start, then faster steps on a GPU")
     seed: int = option(
-        0, "random seed of the validation split, of the order of the samples and of their augmentation", low=0
+        0,
+        "random seed of the validation split, of the order of the samples and of their augmentation",
+        low=0,
+        high=2**32 - 1,
     )
     num_workers: int | None = option(0, "processes that load samples; 0: the training process loads them itself", low=0)
     save_interval: int = option(10, "epochs between checkpoints that are kept", low=1)
