@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from thfuse_sam.images import LUMA_WEIGHTS, ImageArray
 
 # Below the first of these values a visible pixel's colour is noise, from the second on it is trusted (8-bit values).
-DARK = (6.0, 30.0)  # of the brightest channel
+DARK = (6.0, 30.0)  # values of the brightest channel
 # Up to the first of these values a visible pixel's colour is trusted, from the second on it is clipped.
-CLIPPED = (235.0, 252.0)  # of the darkest channel
+CLIPPED = (235.0, 252.0)  # values of the darkest channel
 _RED_SCALE, _BLUE_SCALE = 1.402, 1.772  # R - luma and B - luma at Cr = 1 and Cb = 1, BT.601
 
 

@@ -30,12 +30,12 @@ class FusedPair:
     """One pair after fusing, as an observer of `fuse_pairs` is shown it. All arrays share height and width."""
 
     pair: ImagePair
-    path: Path  # of the fused image
+    path: Path  # file of the fused image
     fused: ImageArray  # HxW, luma
     infrared: ImageArray  # HxW
     visible: ImageArray  # HxWx3, RGB
     visible_luma: ImageArray  # HxW
-    ir_labels: NDArray[np.int64] | None  # HxW, 0 is no segment; None: there was no mask
+    ir_labels: NDArray[np.int64] | None  # HxW, 0 is no segment; None: the image has no mask
     vi_labels: NDArray[np.int64] | None
     metrics: dict[str, float]  # empty where none are asked for
 
@@ -75,7 +75,7 @@ def require_usable(pairs: Sequence[ImagePair]) -> None:
 
 
 def require_outputs_apart(pairs: Sequence[ImagePair], output_dir: Path) -> None:
-    """Raise UsageError where a fused image would replace one of the images it is made from."""
+    """Raise UsageError if a fused image would replace one of the input images."""
     inputs = {path.resolve() for pair in pairs for path in (pair.ir, pair.vi)}
     for pair in pairs:
         path = output_path(pair, output_dir)

@@ -55,7 +55,7 @@ def fuse_lumas(
             else:
                 inputs = (torch.stack([sample[key] for sample in samples]).to(device) for key in INPUTS)  # type: ignore[literal-required]
                 fused = list(network(*inputs).float())
-    except ImageSizeError as error:  # the network does not know the name
+    except ImageSizeError as error:  # the network does not know the name of the pair
         raise ImageSizeError(f"pair {first!r}: {error}") from None
     except torch.cuda.OutOfMemoryError:
         raise ImageSizeError(

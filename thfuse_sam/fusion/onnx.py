@@ -24,11 +24,11 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
 
     Args:
         network: a fusion network on the CPU, in evaluation mode.
-        path: of the file, with any suffix.
-        height, width: pixels.
+        path: where to write the file; any suffix will do.
+        height, width: size of the images, pixels.
 
     Raises:
-        UsageError: the packages for it are not installed.
+        UsageError: the packages that the export needs are not installed.
         ImageSizeError: the size is too small for the network.
         OutputError: the file cannot be written, or computes something else.
     """

@@ -25,7 +25,7 @@ from thfuse_sam.sam.decoder import DecodedPoints, Decoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
 
-_MAX_REMEMBERED_BYTES = 256 * 2**20  # of one image's decoded points
+_MAX_REMEMBERED_BYTES = 256 * 2**20  # memory for the decoded points of one image
 _MASKS_PER_POINT = 3
 
 
@@ -96,8 +96,8 @@ class FusionSession:
     Args:
         network: a fusion network; is moved to `device`.
         generator: its settings are the default thresholds. Crops are switched off: an embedding is of the whole image.
-        device: of the network; the generator stays where it is.
-        limits: for `open`.
+        device: where the network computes; the generator stays on its own device.
+        limits: how large the files that `open` reads may be.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class FusionSession:
 
     @property
     def thresholds(self) -> MaskThresholds:
-        """The default ones."""
+        """The default thresholds."""
         values = {field.name: getattr(self._settings, field.name) for field in dataclasses.fields(MaskThresholds)}
         return MaskThresholds(**values)
 
@@ -187,8 +187,8 @@ class FusionSession:
         return AutomaticMaskGenerator(self._sam, settings)
 
     def _decoder(self, generator: AutomaticMaskGenerator, embedding: ImageEmbedding) -> Decoder:
-        """The decoder for one image; one that remembers, unless that would take too much memory (large models)."""
-        logits = embedding.features[0].size * LOGITS_PER_TOKEN**2  # of one mask
+        """The decoder for one image; it remembers points unless that takes too much memory, as with large models."""
+        logits = embedding.features[0].size * LOGITS_PER_TOKEN**2  # number of logits of one mask
         floats = self._settings.points_per_side**2 * _MASKS_PER_POINT * logits
         # Adaptive points depend on the thresholds: memory would grow with each change of them.
         if self._settings.adaptive_points or 4 * floats > _MAX_REMEMBERED_BYTES:

@@ -37,8 +37,8 @@ def tiles(height: int, width: int, size: int, margin: int) -> Iterator[Tile]:
     """Tiles of `size` pixels a side that cover an image, each computed from `margin` pixels more where there are some.
 
     Args:
-        height, width: of the image, pixels.
-        size, margin: pixels; multiples of what the network's coarse features are smaller by.
+        height, width: size of the image, pixels.
+        size, margin: pixels; multiples of the factor by which the network's coarse features are smaller than the image.
     """
     for top in range(0, height, size):
         for left in range(0, width, size):
