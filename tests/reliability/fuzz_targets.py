@@ -139,7 +139,7 @@ def read_npy(content: bytes, folder: Path) -> None:
 
 
 def npy_seeds(folder: Path) -> list[bytes]:
-    found = [b"".join(encode_mask(np.ones(SHAPE, kind))) for kind in (np.uint8, np.uint16)]
+    found = [b"".join(encode_mask(mask)) for mask in (np.ones(SHAPE, np.uint8), np.ones(SHAPE, np.uint16))]
     for array in (np.zeros(SHAPE, bool), np.zeros(SHAPE), np.asfortranarray(np.zeros(SHAPE, np.float16))):
         stream = io.BytesIO()
         np.save(stream, array)
