@@ -193,6 +193,22 @@ def test_status_of_the_work_and_of_help(capsys) -> None:
     assert "--epochs" in capsys.readouterr().out
 
 
+def test_an_interrupt_waits_until_a_log_line_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    def write(text: str, file: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        written.append(text)
+
+    def work(command: CommandLine[Demo]) -> int:
+        command_run.log.info("a line")
+        return 0
+
+    monkeypatch.setattr("tqdm.tqdm.write", write)
+    assert run([], work) == 143
+    assert written == ["a line"]
+
+
 def test_log_lines_reach_stderr_once(capsys) -> None:
     command_run.show_log_lines()
     command_run.show_log_lines()

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import thfuse_sam
 from thfuse_sam.cli.parser import CommandLine, CommandParser, spell_options
 from thfuse_sam.errors import ThFuseError
-from thfuse_sam.interrupts import Terminated, stop_on_interrupts
+from thfuse_sam.interrupts import Terminated, delay_interrupts, stop_on_interrupts
 from thfuse_sam.options.fields import Options
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
@@ -140,7 +140,8 @@ class _BesideProgressBars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(spell_options(self.format(record)), file=sys.stderr)
+        with delay_interrupts():  # one that comes while tqdm takes its lock would leave it in a state that fails
+            tqdm.write(spell_options(self.format(record)), file=sys.stderr)
 
 
 def show_log_lines(*, debug: bool = False) -> None:
