@@ -21,7 +21,6 @@ from benchmarks.common import ROOT, command_line, figures_of, made_by, markdown_
 if TYPE_CHECKING:
     import torch
 
-    from thfuse_sam.options.generator import GENERATOR_DEFAULTS
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
 MODES = ("none", "precomputed", "live")
@@ -95,6 +94,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def mask_generator(options: argparse.Namespace, device: "torch.device") -> "AutomaticMaskGenerator":
+    from thfuse_sam.options.generator import GENERATOR_DEFAULTS
     from thfuse_sam.sam.checkpoints import resolve_sam
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
     from thfuse_sam.sam.registry import build_sam

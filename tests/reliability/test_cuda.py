@@ -184,8 +184,8 @@ def test_train_nano(monkeypatch: pytest.MonkeyPatch) -> None:
     argv += ["--epoch_images", "8"]
     argv += ["--threads", str(torch.get_num_threads())]
     with pretended_cuda() as backward:
-        assert train_nano.main([*argv, "--device", "cuda", "--output_dir", "nano"]) == 0
+        assert train_nano.train.main([*argv, "--device", "cuda", "--output_dir", "nano"]) == 0
     assert backward
     with pretended_cuda():
         init = ["--init", "nano/vit_nano.safetensors"]
-        assert train_nano.main([*argv, *init, "--device", "cuda", "--output_dir", "other"]) == 0
+        assert train_nano.train.main([*argv, *init, "--device", "cuda", "--output_dir", "other"]) == 0
