@@ -8,7 +8,8 @@ Crowd annotations are ignored. Images without an object are left out: COCO lists
 (T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -30,7 +31,7 @@ _FOLDER, _PREFIX = "annotations", "instances"
 _LISTS = ("images", "annotations")  # the lists that a COCO file must have
 
 
-def _annotation_file(root: Path) -> Path | None:
+def annotation_file(root: Path) -> Path | None:
     """The COCO file of a folder, None if it has none. Raises UsageError if it has several."""
     candidates = [root / name for name in _FILE_NAMES] + sorted(root.glob(f"{_PREFIX}*.json"))
     folder = root / _FOLDER
@@ -45,7 +46,7 @@ def _annotation_file(root: Path) -> Path | None:
 
 def find(root: Path) -> Listing | None:
     """Entries of a folder's COCO file, None if it has none. Raises UsageError: several files, or as `find_in`."""
-    file = _annotation_file(root)
+    file = annotation_file(root)
     return None if file is None else find_in(file)
 
 
@@ -91,7 +92,7 @@ def read(
     masks, names = {}, {}
     for number, annotation in enumerate(annotations, 1):
         try:
-            masks[number] = _mask(annotation.get("segmentation"), size)
+            masks[number] = segmentation_mask(annotation.get("segmentation"), size)
         except (ValueError, TypeError, OverflowError) as error:
             subject = f"{json_path}: annotation {annotation.get('id')} of {image_path.name}"
             raise SampleError(f"{subject}: {error}") from error
@@ -99,6 +100,34 @@ def read(
         if isinstance(category, int) and category in categories:
             names[number] = categories[category]
     return SegmentationSample.from_masks(name, image, masks, names)
+
+
+@dataclass(frozen=True)
+class CocoObject:
+    """An annotation of a single object, unchecked and without its image."""
+
+    file_name: str  # of its image, with forward slashes
+    where: str  # the beginning of a message about it
+    size: tuple[Any, Any]  # height, width of its image, as the file says
+    category: str | None  # None: the file names no category of its number
+    annotation: Mapping[str, Any]
+
+
+def objects_by_image(path: Path) -> Iterator[CocoObject]:
+    """The objects of a COCO file, or of a folder's. Raises UsageError: no COCO file, or unreadable."""
+    file = (annotation_file(path) or path) if path.is_dir() else path
+    content = _load(file)
+    categories = _category_names(content.get("categories"))
+    annotations, _ = _by_image(content, file)
+    for image in content["images"]:
+        if not isinstance(image, dict) or not isinstance(image.get("id"), int):
+            continue
+        file_name, size = str(image.get("file_name")).replace("\\", "/"), (image.get("height"), image.get("width"))
+        for annotation in annotations[image["id"]]:
+            number = annotation.get("category_id")
+            category = categories.get(number) if isinstance(number, int) else None
+            where = f"{file}: annotation {quote(annotation.get('id'))} of {quote(file_name)}"
+            yield CocoObject(file_name, where, size, category, annotation)
 
 
 class CocoAnnotations:
@@ -213,7 +242,8 @@ def _find_image(root: Path, folders: Sequence[Path], name: str, file: Path) -> P
     raise SampleError(f"{file}: its image {name!r} is missing; looked in {searched}")
 
 
-def _mask(segmentation: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def segmentation_mask(segmentation: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Polygons or run lengths as bool HxW of `shape`. Raises ValueError, TypeError or OverflowError."""
     if isinstance(segmentation, dict):
         mask = decode_rle(segmentation, shape)
         if not mask.any():
