@@ -104,7 +104,7 @@ def _within_read_seconds(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
 @_within_read_seconds
 def read_infrared(path: Path) -> ImageArray:
     """Read one infrared image as uint8 HxW, 0..255. A colour file gives its luma. Raises ImageReadError."""
-    with _reading(path):
+    with reading(path):
         pixels = _decode(path)
         if pixels.dtype == np.uint8:
             return pixels if pixels.ndim == 2 else luma(pixels)
@@ -116,7 +116,7 @@ def read_infrared(path: Path) -> ImageArray:
 @_within_read_seconds
 def read_visible(path: Path) -> ImageArray:
     """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
-    with _reading(path):
+    with reading(path):
         return _to_rgb(_decode(path))
 
 
@@ -132,7 +132,7 @@ def read_stored_values(path: Path) -> npt.NDArray[Any]:
 
     Raises ImageReadError: unreadable, of several channels, or in a format that changes the numbers.
     """
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         image = Image.open(file, formats=_FORMATS)
         _check_pixels(image.size)
         if image.format not in _EXACT_FORMATS:
@@ -153,7 +153,7 @@ def read_for_sam(path: Path, modality: Modality) -> ImageArray:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header without decoding it. Raises ImageReadError."""
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         try:
             image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
@@ -195,7 +195,7 @@ def write_image(path: Path, image: ImageArray) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Like `_as_read_error`; in addition refuses pipes, devices and empty files before they are opened."""
     with _as_read_error(path):
         status = path.stat()

@@ -87,7 +87,7 @@ def test_other_folders_and_files_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path / "vi" / ".2.png.123.partial", tmp_path / "vi" / "Thumbs.db", tmp_path / "vi" / "noise")
     found = find_pairs(tmp_path)
     assert [pair.name for pair in found.pairs] == ["1"]
-    assert found.unpaired_ir == found.unpaired_vi == []
+    assert found.unpaired == []
 
 
 def test_unknown_layout_lists_what_is_there_and_what_is_accepted(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_images_without_partner_are_reported(make_pairs: MakePairs) -> None:
     (root / "vi" / "3.png").unlink()
     found = find_pairs(root)
     assert [pair.name for pair in found.pairs] == ["2"]
-    assert found.unpaired_ir == [root / "ir" / "3.png"]
-    assert found.unpaired_vi == [root / "vi" / "1.png"]
+    assert found.unpaired_ir == {"3": root / "ir" / "3.png"}
+    assert found.unpaired_vi == {"1": root / "vi" / "1.png"}
 
 
 def test_no_pair_shows_names_from_both_sides(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     link_or_skip(root / "vi" / "1.png", data / "vi" / "1.png")
     link_or_skip(root / "vi" / "dangling.png", data / "gone.png")
     found = find_pairs(root)
-    assert [pair.name for pair in found.pairs] == ["1"] and found.unpaired_vi == []
+    assert [pair.name for pair in found.pairs] == ["1"] and found.unpaired_vi == {}
 
 
 def test_link_back_up_ends(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.images import MODALITIES, Modality, write_image
 from thfuse_sam.masks import shards
 from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.image_records import RECORDS_NAME, record_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.tree import partial_files
@@ -24,7 +26,7 @@ from thfuse_sam.masks.verify import verify_tree
 from thfuse_sam.precompute.jobs import JobSettings
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.worker import make_masks
-from thfuse_sam.precompute.writing import RunSummary
+from thfuse_sam.precompute.writing import RunSummary, save_manifest
 
 from .conftest import jobs_of
 
@@ -279,3 +281,72 @@ def test_masks_are_made_only_as_fast_as_they_are_taken(images: dict[Modality, Pa
     assert len(seen) == 1
     results.close()  # type: ignore[attr-defined]
     assert len(seen) == 1
+
+
+# Images that change
+
+
+def replace_image(path: Path, value: int) -> None:
+    """Give an image other pixels at the same size; its time of change is that of before."""
+    times = path.stat()
+    write_image(path, np.full((12, 16, 3), value, np.uint8))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("store", ["npy", "shards"])
+def test_masks_of_changed_images_are_made_again(tmp_path: Path, images: dict[Modality, Path], store: Any) -> None:
+    root = tmp_path / "masks"
+    fill(make_plan(root, images, store=store))
+    assert make_plan(root, images).todo == []
+    replace_image(images["ir"] / "03.png", 90)
+    (images["vi"] / "04.png").touch()  # the content is the same
+    sets = {modality: {path.stem: path for path in folder.iterdir()} for modality, folder in images.items()}
+    assert [line for line in verify_tree(open_masks(root), sets).problems() if line.startswith("changed")] == [
+        f"changed: {open_masks(root).location('ir', '03')}: {images['ir'] / '03.png'} has changed since"
+    ]
+    plan = make_plan(root, images)
+    assert [str(job) for job in plan.todo] == ["ir 03"] and plan.changed == 1 and plan.finished == 19
+    fill(plan)
+    assert make_plan(root, images).todo == [] and verify_tree(open_masks(root), sets).problems() == []
+
+
+def test_a_copied_data_set_is_compared_by_content(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    root = tmp_path / "masks"
+    fill(make_plan(root, images))
+    moved = {modality: tmp_path / "copy" / modality for modality in MODALITIES}
+    for modality, folder in moved.items():
+        shutil.copytree(images[modality], folder)
+        shutil.rmtree(images[modality])
+    replace_image(moved["vi"] / "00.png", 90)
+    plan = make_plan(root, moved)
+    assert [str(job) for job in plan.todo] == ["vi 00"]
+    fill(plan)
+    assert not make_plan(root, moved).records  # the new times are noted, so nothing is read again
+
+
+def test_a_tree_without_records_takes_them_over(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    root = tmp_path / "masks"
+    fill(make_plan(root, images))
+    (root / RECORDS_NAME).unlink()
+    masks = masks_in(root)
+    plan = make_plan(root, images)
+    assert plan.todo == [] and plan.changed == 0
+    save_manifest(plan, RunSummary())
+    assert masks_in(root) == masks
+    replace_image(images["ir"] / "03.png", 90)
+    assert [str(job) for job in make_plan(root, images).todo] == ["ir 03"]
+
+
+def test_embeddings_of_changed_images_are_not_used(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    root = tmp_path / "masks"
+    fill(make_plan(root, images, options=JobSettings(save_embeddings=True), embedding_signature=signature()))
+    tree = EmbeddingTree(root / "embeddings")
+    assert tree.is_of("ir", "03", record_image(images["ir"] / "03.png"))
+    replace_image(images["ir"] / "03.png", 90)
+    assert not tree.is_of("ir", "03", record_image(images["ir"] / "03.png"))
+
+
+def signature() -> Any:
+    from stub_masks import SIGNATURE
+
+    return SIGNATURE

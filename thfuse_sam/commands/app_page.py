@@ -297,7 +297,7 @@ class _FolderTab:
         except gr.Error as error:
             return _line(str(error.message), problem=True), shown
         text = _line(f"{len(report.fused)} of {len(pairs.pairs)} pairs fused to {output} in {report.seconds:.1f} s.")
-        unpaired = [f"{path}: no partner, left out" for path in (*pairs.unpaired_ir, *pairs.unpaired_vi)]
+        unpaired = [f"{path}: no partner, left out" for path in pairs.unpaired]
         return text + _list([*(f"{name}: {why}" for name, why in report.failures.items()), *unpaired]), shown
 
 

@@ -65,7 +65,7 @@ def fuse(options: FuseOptions, command: str = "") -> Fusion:
     comparison = Comparison(run.spec.name, run.methods, fusion_metrics)
     report = _fuse(run, comparison, command)
     _write_tables(run, report, comparison)
-    unpaired = [*run.pairs.unpaired_ir, *run.pairs.unpaired_vi]
+    unpaired = run.pairs.unpaired
     for path in unpaired:
         log.warning("skipped %s: no partner", path)
     for name, lines in run.mismatches.items():

@@ -60,6 +60,8 @@ def precompute_masks(options: PrecomputeOptions, command: str = "") -> list[RunS
     for one in _data_sets(options):
         run = _prepare(one, fetch=True)
         log.info("%d images, of which %d have their masks in %s", len(run.plan.jobs), run.plan.finished, run.plan.root)
+        if run.plan.changed:
+            log.warning("%d images have changed since their masks were made; these are made again", run.plan.changed)
         summaries.append(_run(run, command))
         if summaries[-1].failures:
             break
@@ -333,6 +335,7 @@ def _plan_facts(run: _PreparedRun) -> dict[str, Any]:
     return {
         "images": f"{len(plan.jobs)} ({counts})",
         "to make": f"{len(plan.todo)}{' (overwriting)' if options.overwrite else ''}",
+        "changed since": plan.changed,
         "finished": plan.finished,
         "output_dir": options.output_dir,
         "model type": run.sam.model_type,

@@ -1,5 +1,6 @@
 """The pairs with their masks that a fusion network is trained and validated on, according to `TrainOptions`."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,11 +10,13 @@ import torch
 from thfuse_sam.commands.inputs import MaskPlan, build_mask_source, pair_folder, plan_masks, require_usable_pairs
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, unusable_pairs
-from thfuse_sam.datasets.splits import split_pairs
+from thfuse_sam.datasets.splits import split_pairs, training_part
 from thfuse_sam.errors import PairError, UsageError, naming
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
+
+log = logging.getLogger(__name__)
 
 _SEED_STEP = 1_000_003  # difference between the seeds of two parts; with equal seeds they would draw equal crops
 
@@ -81,7 +84,10 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
     parts = []
     for index, path in enumerate(paths):
         folder = pair_folder(path, options, TRAIN_SAMPLE)
-        found = find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
+        found, left_out = training_part(find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir))
+        if left_out:
+            place = folder or options.ir_dir
+            log.warning("%s: the pairs of train/ are used, those of %s/ are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
         masks = plan_masks(trees[index if len(trees) > 1 else 0], options)
         parts.append(Part(name, folder, found, masks, _usable_pairs(found, masks, options.skip_bad, skipped)))
@@ -96,7 +102,7 @@ def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict
     if not pairs:
         raise PairError(f"no pair of {found.ir_dir} and {found.vi_dir} can be used, such as {next(iter(bad.values()))}")
     if skip_bad:
-        skipped |= {str(path): "no partner" for path in (*found.unpaired_ir, *found.unpaired_vi)}
+        skipped |= {str(path): "no partner" for path in found.unpaired}
         skipped |= bad
         skipped |= {f"the mask of {name}": "; ".join(lines) for name, lines in mismatches.items()}
     return pairs

@@ -8,7 +8,7 @@ Two images are a pair when their paths below their modality folders agree withou
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,22 @@ class PairSet:
     pairs: list[ImagePair]
     ir_dir: Path  # a folder, or a pattern root/**/name (see layouts)
     vi_dir: Path
-    unpaired_ir: list[Path]
-    unpaired_vi: list[Path]
+    unpaired_ir: dict[str, Path]  # name -> file
+    unpaired_vi: dict[str, Path]
+
+    @property
+    def unpaired(self) -> list[Path]:
+        """The files that have no partner."""
+        return [*self.unpaired_ir.values(), *self.unpaired_vi.values()]
+
+    def only(self, keep: Callable[[str], bool]) -> "PairSet":
+        """The pairs and images whose names `keep` accepts."""
+        return replace(
+            self,
+            pairs=[pair for pair in self.pairs if keep(pair.name)],
+            unpaired_ir={name: path for name, path in self.unpaired_ir.items() if keep(name)},
+            unpaired_vi={name: path for name, path in self.unpaired_vi.items() if keep(name)},
+        )
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,8 @@ def find_pairs(dataset_path: Path | None = None, *, ir_dir: Path | None = None, 
         pairs=pairs,
         ir_dir=folders.ir,
         vi_dir=folders.vi,
-        unpaired_ir=[path for name, path in ir.items() if name not in vi],
-        unpaired_vi=[path for name, path in vi.items() if name not in ir],
+        unpaired_ir={name: path for name, path in ir.items() if name not in vi},
+        unpaired_vi={name: path for name, path in vi.items() if name not in ir},
     )
 
 
@@ -84,8 +98,11 @@ def find_images(
     Raises PairError: folder missing, layout unknown, no image, or two files with one name.
     """
     own = ir_dir if modality == "ir" else vi_dir
-    folders = _folders(dataset_path, ir_dir, vi_dir) if own is None else ModalityFolders(own, own)
-    folder = folders.ir if modality == "ir" else folders.vi
+    if own is not None and (ir_dir is None or vi_dir is None):
+        folder = own
+    else:
+        folders = _folders(dataset_path, ir_dir, vi_dir)
+        folder = folders.ir if modality == "ir" else folders.vi
     return ImageSet(folder, _images_or_error(folder, modality))
 
 
@@ -135,7 +152,7 @@ def unusable_pairs(pairs: Iterable[ImagePair], check: Callable[[ImagePair], obje
 
 def require_partners(pairs: PairSet) -> None:
     """Raise PairError naming the first image without a partner, and how many more there are."""
-    unpaired = [*pairs.unpaired_ir, *pairs.unpaired_vi]
+    unpaired = pairs.unpaired
     if unpaired:
         others = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
         folder = pairs.vi_dir if pairs.unpaired_ir else pairs.ir_dir
@@ -168,15 +185,17 @@ def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> 
 
 def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None) -> ModalityFolders:
     if ir_dir is not None and vi_dir is not None:
-        if os.path.realpath(ir_dir) == os.path.realpath(vi_dir):
-            raise PairError(f"`ir_dir` and `vi_dir` are the same folder {ir_dir}; give the two of the data set")
-        return ModalityFolders(ir_dir, vi_dir)
-    if ir_dir is not None or vi_dir is not None:
+        folders = ModalityFolders(ir_dir, vi_dir)
+    elif ir_dir is not None or vi_dir is not None:
         given, missing = ("`ir_dir`", "`vi_dir`") if ir_dir is not None else ("`vi_dir`", "`ir_dir`")
         raise PairError(f"{given} {ir_dir or vi_dir} is given without {missing}; give both or neither")
-    if dataset_path is None:
+    elif dataset_path is not None:
+        folders = detect_folders(dataset_path)
+    else:
         raise PairError("no images are named; give `dataset_path`, or `ir_dir` and `vi_dir`")
-    return detect_folders(dataset_path)
+    if os.path.realpath(folders.ir) == os.path.realpath(folders.vi):
+        raise PairError(f"`ir_dir` and `vi_dir` are the same folder {folders.ir}; give the two of the data set")
+    return folders
 
 
 def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:

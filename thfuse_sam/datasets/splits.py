@@ -1,10 +1,29 @@
-"""Which samples of a data set are kept for validation."""
+"""Which samples of a data set are for training, and which are kept for validation or tests."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from thfuse_sam.datasets.pairs import ImagePair
+from thfuse_sam.datasets.pairs import ImagePair, PairSet
+
+# Folders into which data sets are divided as published.
+_TRAIN_FOLDERS = frozenset({"train", "training", "trainval"})
+_OTHER_FOLDERS = frozenset({"test", "testing", "val", "valid", "validation"})
+
+
+def training_part(found: PairSet) -> tuple[PairSet, list[str]]:
+    """The pairs to train on, and the folders that were left out because they are published for tests or validation.
+
+    Nothing is left out of a data set that is not divided, nor of one that has no folder for training.
+    """
+    if not any(_folders_in(pair.name) & _TRAIN_FOLDERS for pair in found.pairs):
+        return found, []
+    left_out = sorted({folder for pair in found.pairs for folder in _folders_in(pair.name) & _OTHER_FOLDERS})
+    return found.only(lambda name: not _folders_in(name) & _OTHER_FOLDERS), left_out
+
+
+def _folders_in(name: str) -> frozenset[str]:
+    return frozenset(part.casefold() for part in name.split("/")[:-1])
 
 
 def held_out(count: int, fraction: float, seed: int) -> list[int]:

@@ -10,6 +10,7 @@ A file holds `features` (float16 CxHxW), `input_size` (height and width that the
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from thfuse_sam.errors import MaskReadError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.images import Modality
 from thfuse_sam.masks.format import as_read_error
+from thfuse_sam.masks.image_records import ImageRecord, ImageRecords
 from thfuse_sam.masks.tree import FileTree
 
 EMBEDDINGS_FOLDER = "embeddings"
@@ -73,6 +75,15 @@ class EmbeddingTree(FileTree):
     """Embeddings on disk, under the names of their images."""
 
     suffix = EMBEDDING_SUFFIX
+
+    @functools.cached_property
+    def _records(self) -> ImageRecords:
+        return ImageRecords.load(self.root)
+
+    def is_of(self, modality: Modality, name: str, record: ImageRecord) -> bool:
+        """Whether an embedding was made of an image as it is now; True where nobody has noted what it was made of."""
+        known = self._records.get(modality, name)
+        return known is None or known.digest == record.digest
 
     def write(self, modality: Modality, name: str, content: bytes) -> None:
         """Write the content of an embedding's file atomically. Raises OutputError."""

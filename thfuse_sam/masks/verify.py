@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import Modality, image_size
+from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.masks.source_images import ForeignSources, find_image
@@ -19,6 +20,7 @@ Kind = Literal[
     "failures",  # images that the manifest lists as failed and that still have no mask
     "unreadable",  # masks, instance files or images that cannot be read
     "wrong size",
+    "changed",  # masks whose images have another content now
     "foreign",  # masks made from another data set's image of the same name
     "missing",  # no mask, or no instance file where one is asked for
     "left over",  # masks without an image, instance files without a mask
@@ -57,9 +59,11 @@ def verify_tree(
     """
     report = VerifyReport()
     manifest: Manifest | None = None
+    records = ImageRecords()
     try:
         manifest = Manifest.load(store.root)
         report.lines["settings"] += manifest.signature.differences(asked or {})
+        records = ImageRecords.load(store.root)
     except ManifestError as error:
         report.lines["settings"].append(str(error))
     checks = _Checks(
@@ -67,6 +71,7 @@ def verify_tree(
         manifest.failure_reasons() if manifest is not None else {},
         ForeignSources(manifest, folders or {}),
         require_instances,
+        records,
     )
     for modality, images in images_by_modality.items():
         for name, image in images.items():
@@ -90,6 +95,7 @@ class _Checks:
     failure_reasons: Mapping[tuple[str, str], str]
     foreign: ForeignSources
     require_instances: bool
+    records: ImageRecords
 
     def find_problem(self, modality: Modality, name: str, image: Path) -> tuple[Kind, str] | None:
         """The first problem of the mask and its line in the report; None if the mask is sound."""
@@ -111,6 +117,9 @@ class _Checks:
                 if not store.has(modality, name, INSTANCES_SUFFIX):
                     return "missing", store.location(modality, name, INSTANCES_SUFFIX)
                 store.read_instances(modality, name, size)
+            known = self.records.get(modality, name)
+            if known is not None and record_image(image, known).digest != known.digest:
+                return "changed", f"{location}: {image} has changed since"
         except (ImageReadError, MaskReadError) as error:
             return "unreadable", str(error)
         return None

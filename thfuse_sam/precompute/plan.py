@@ -1,14 +1,14 @@
 """Planning a mask precomputation: which masks are missing, and whether they may go into this tree at all."""
 
-import os
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import MODALITIES, Modality, image_size
 from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
+from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, require_same_signature
 from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
 from thfuse_sam.masks.source_images import ForeignSources
@@ -34,6 +34,8 @@ class Plan:
     replaces_all: bool  # no existing mask stays, so the tree may get other settings
     embedding_signature: Signature | None = None  # what kept embeddings depend on; None: no embeddings are kept
     shard_size: int = SHARD_SIZE  # images in a full shard
+    records: ImageRecords = field(default_factory=ImageRecords)  # of finished images, where the tree has none or older
+    changed: int = 0  # images in `todo` whose content is not that of which their masks were made
 
     @property
     def finished(self) -> int:
@@ -55,8 +57,9 @@ def plan_precompute(
 ) -> Plan:
     """Decide what a run into the tree at `root` has to make; reads headers only and writes nothing.
 
-    A mask is finished if it is whole, has its image's size (checked only if the image was changed after the mask was
-    written) and everything that `options` asks for lies beside it.
+    A mask is finished if it is whole, its image has not changed since it was made, and everything that `options` asks
+    for lies beside it. Where the tree has no record of the image, an older version has made the mask: it is finished if
+    it has the image's size.
 
     Args:
         image_dirs: the folder of each modality of the run, for the manifest.
@@ -88,7 +91,7 @@ def plan_precompute(
         shard_size=shard_size,
     )
     _require_fitting_tree(plan, existing, others, image_dirs)
-    return plan if overwrite else replace(plan, todo=_unfinished(plan, names, masks))
+    return plan if overwrite else _without_finished(plan, names, masks)
 
 
 def require_embeddings(
@@ -157,32 +160,35 @@ def _require_own(manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Mo
             )
 
 
-def _unfinished(plan: Plan, names: Mapping[Modality, Set[str]], masks: MaskStore) -> list[Job]:
-    """The images whose mask is missing (not in `names`), is not whole, or lacks what is asked for beside it."""
+def _without_finished(plan: Plan, names: Mapping[Modality, Set[str]], masks: MaskStore) -> Plan:
+    """`plan` with the images to do: whose mask is missing (not in `names`), is not whole, or lacks what is asked for
+    beside it; and those that have changed.
+    """
     options, embeddings = plan.options, EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
-
-    def is_finished(job: Job) -> bool:
-        if job.name not in names[job.modality]:
-            return False
-        if options.save_instances and not masks.has(job.modality, job.name, INSTANCES_SUFFIX):
-            return False
-        if options.save_embeddings and not embeddings.has(job.modality, job.name):
-            return False
+    known, records, todo, changed = ImageRecords.load(plan.root), ImageRecords(), [], 0
+    for job in plan.jobs:
         try:
+            is_whole = (
+                job.name in names[job.modality]
+                and (not options.save_instances or masks.has(job.modality, job.name, INSTANCES_SUFFIX))
+                and (not options.save_embeddings or embeddings.has(job.modality, job.name))
+            )
+            if not is_whole:
+                todo.append(job)
+                continue
             shape, written = masks.shape_and_time(job.modality, job.name)
-            # Opening every image would take most of the time in which a run on a large tree starts.
-            return _unchanged_since(job.image, written) or shape == image_size(job.image)
+            before = known.get(job.modality, job.name)
+            now = record_image(job.image, before)
+            if before is not None:
+                is_same = now.digest == before.digest
+                changed += not is_same
+            else:
+                # Opening every image would take most of the time.
+                is_same = now.time_ns < written or shape == image_size(job.image)
+            if not is_same:
+                todo.append(job)
+            elif now is not before:
+                records.set(job.modality, job.name, now)
         except (ImageReadError, MaskReadError):
-            return False
-
-    return [job for job in plan.jobs if not is_finished(job)]
-
-
-def _unchanged_since(image: Path, time_ns: int) -> bool:
-    """Whether an image was last changed before `time_ns` (nanoseconds)."""
-    try:
-        status = os.stat(image)  # noqa: PTH116, asked for every image of a data set
-    except OSError:
-        return False
-    # The system sets ctime itself, also for a file that is copied or moved with its old times.
-    return max(status.st_mtime_ns, status.st_ctime_ns) < time_ns
+            todo.append(job)
+    return replace(plan, todo=todo, records=records, changed=changed)

@@ -16,6 +16,7 @@ from thfuse_sam.errors import MaskReadError, ThFuseError
 from thfuse_sam.images import ImageArray, image_size, read_for_sam
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
+from thfuse_sam.masks.image_records import ImageRecord, record_image
 from thfuse_sam.masks.instances import Instance, encode_instances
 from thfuse_sam.precompute.jobs import Job, JobSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -34,6 +35,7 @@ class MaskResult:
     segments: int = 0
     instances: str | None = None  # content of the instance file; None: none is written
     embedding: bytes | None = None  # content of the embedding's file; None: none is written
+    record: ImageRecord | None = None  # of the image, as it was before it was read; None: failed
     reason: str = ""  # why it failed, in one line
 
     def finish(self) -> "MaskResult":
@@ -50,6 +52,7 @@ class PendingMask:
     segments: Sequence[Instance]
     save_instances: bool
     embedding: ImageEmbedding | None  # None: it is not kept
+    record: ImageRecord
 
     def finish(self) -> MaskResult:
         """The label map and whatever else is to be written; an error becomes the reason of a failure."""
@@ -60,12 +63,14 @@ class PendingMask:
                 len(self.segments),
                 encode_instances(self.segments, self.shape) if self.save_instances else None,
                 self.embedding.to_bytes() if self.embedding is not None else None,
+                self.record,
             )
         except Exception as error:
             return _failed(self.job, error)
 
 
 Result = MaskResult | PendingMask
+_Read = tuple[ImageRecord, ImageArray | ImageEmbedding]  # what is read of one image
 
 
 def make_masks(
@@ -79,7 +84,7 @@ def make_masks(
     for job, read in _read_ahead(jobs, options, num_workers):
         result: Result
         try:
-            result = _segment(job, read(), generator, options)
+            result = _segment(job, *read(), generator, options)
         except Exception as error:
             log.debug("%s", job, exc_info=True)
             result = _failed(job, error)
@@ -88,12 +93,12 @@ def make_masks(
 
 def _read_ahead(
     jobs: Sequence[Job], options: JobSettings, num_workers: int
-) -> Iterator[tuple[Job, Callable[[], ImageArray | ImageEmbedding]]]:
+) -> Iterator[tuple[Job, Callable[[], _Read]]]:
     """Each job with a function that returns its image or embedding, or raises the error of reading it."""
     if num_workers == 0:
         yield from ((job, functools.partial(_read, job, options)) for job in jobs)
         return
-    waiting: deque[tuple[Job, Callable[[], ImageArray | ImageEmbedding]]] = deque()
+    waiting: deque[tuple[Job, Callable[[], _Read]]] = deque()
     readers = ThreadPoolExecutor(num_workers, thread_name_prefix="read")
     try:
         for job in jobs:
@@ -106,32 +111,37 @@ def _read_ahead(
         readers.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(job: Job, options: JobSettings) -> ImageArray | ImageEmbedding:
-    """The image of `job`, or its embedding if one is to be used and fits."""
-    if options.embeddings is not None:
+def _read(job: Job, options: JobSettings) -> _Read:
+    """The record of the image of `job`, and the image, or its embedding if one is to be used and fits."""
+    record = record_image(job.image)
+    if options.embeddings is not None and options.embeddings.is_of(job.modality, job.name, record):
         # An embedding that is missing or does not fit is computed again, which gives the same masks.
         with contextlib.suppress(MaskReadError):
             embedding = options.embeddings.read(job.modality, job.name)
             if embedding.image_size == image_size(job.image):
-                return embedding
-    return read_for_sam(job.image, job.modality)
+                return record, embedding
+    return record, read_for_sam(job.image, job.modality)
 
 
 def _segment(
-    job: Job, image: ImageArray | ImageEmbedding, generator: AutomaticMaskGenerator, options: JobSettings
+    job: Job,
+    record: ImageRecord,
+    image: ImageArray | ImageEmbedding,
+    generator: AutomaticMaskGenerator,
+    options: JobSettings,
 ) -> PendingMask:
     """The segments of one image, from its pixels or its embedding."""
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)
         shape = (image.shape[0], image.shape[1])
-        return PendingMask(job, shape, generator.generate(image), options.save_instances, None)
+        return PendingMask(job, shape, generator.generate(image), options.save_instances, None, record)
     embedding = image if isinstance(image, ImageEmbedding) else generator.encode(image)
     if options.embeddings is not None:
         # Rounded even if it has just been computed: masks must not depend on whether the embedding was kept before.
         embedding = embedding.rounded()
     segments = generator.generate_from(embedding)
     kept = embedding if options.save_embeddings else None
-    return PendingMask(job, embedding.image_size, segments, options.save_instances, kept)
+    return PendingMask(job, embedding.image_size, segments, options.save_instances, kept, record)
 
 
 def _failed(job: Job, error: Exception) -> MaskResult:

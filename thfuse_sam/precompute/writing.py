@@ -16,9 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from thfuse_sam.errors import ManifestError, OutputError
-from thfuse_sam.files import make_directory, remove_abandoned
+from thfuse_sam.files import as_output_error, make_directory, remove_abandoned
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
+from thfuse_sam.masks.image_records import RECORDS_NAME, ImageRecords
 from thfuse_sam.masks.manifest import Manifest, Signature, manifest_lock, require_same_signature
 from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards, ShardWriter
 from thfuse_sam.masks.store import MaskStore, open_masks
@@ -38,6 +39,7 @@ class RunSummary:
     written: int = 0  # masks
     empty: int = 0  # those written masks that have no segment
     failures: dict[Job, str] = field(default_factory=dict)  # why an image has no mask, in one line
+    records: ImageRecords = field(default_factory=ImageRecords)  # of the images whose masks were written
 
 
 def write_masks(
@@ -152,6 +154,8 @@ class _ResultWriter:
             else:
                 self._summary.written += 1
                 self._summary.empty += not mask.segments
+                if mask.record is not None:
+                    self._summary.records.set(mask.job.modality, mask.job.name, mask.record)
             self._bar.update()
 
 
@@ -166,6 +170,7 @@ def _begin(plan: Plan) -> None:
             # Before any mask is made, so that every mask that exists later is new and an interrupted run can be
             # continued without `overwrite`.
             _remove(plan)
+        _save_records(plan.root, plan.records)
         manifest.save(plan.root)
         if plan.store == "shards":
             make_directory(plan.root / SHARDS_FOLDER)
@@ -193,8 +198,11 @@ def _remove(plan: Plan) -> None:
         masks.remove(job.modality, job.name)
         masks.remove(job.modality, job.name, INSTANCES_SUFFIX)
         embeddings.remove(job.modality, job.name)
-    if plan.replaces_all and isinstance(shards := open_masks(plan.root), MaskShards):
-        shards.remove_all()
+    if plan.replaces_all:
+        with as_output_error(plan.root):
+            (plan.root / RECORDS_NAME).unlink(missing_ok=True)
+        if isinstance(shards := open_masks(plan.root), MaskShards):
+            shards.remove_all()
 
 
 def save_manifest(plan: Plan, summary: RunSummary) -> None:
@@ -215,6 +223,18 @@ def save_manifest(plan: Plan, summary: RunSummary) -> None:
         ]
         counts: dict[str, int] = {modality: len(masks.names(modality)) for modality in MODALITIES}
         replace(manifest.with_source(plan.source), counts=counts, failures=earlier + new).save(plan.root)
+        plan.records.update(summary.records)
+        _save_records(plan.root, plan.records)
+        if plan.embedding_signature is not None and (plan.root / EMBEDDINGS_FOLDER).is_dir():
+            _save_records(plan.root / EMBEDDINGS_FOLDER, summary.records)
+
+
+def _save_records(folder: Path, new: ImageRecords) -> None:
+    """Add `new` to the records in `folder`; the caller holds the lock."""
+    if new:
+        records = ImageRecords.load(folder)
+        records.update(new)
+        records.save(folder)
 
 
 def _still_failed(entry: Mapping[str, str], store: MaskStore, failed_now: set[tuple[Modality, str]]) -> bool:

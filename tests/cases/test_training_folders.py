@@ -1,0 +1,59 @@
+"""Which pairs of a published data set's root are trained on, and a folder that is given for both modalities."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from thfuse_sam.commands.precompute import plan_masks
+from thfuse_sam.commands.train_pairs import find_train_pairs
+from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.errors import PairError
+from thfuse_sam.options.precompute import PrecomputeOptions
+from thfuse_sam.options.train import TrainOptions
+
+
+def train_names(root: Path, **options: object) -> list[str]:
+    folders = options or {"dataset_path": (root,)}
+    data = find_train_pairs(TrainOptions(precomputed_masks_dir=(Path("none"),), **folders))  # type: ignore[arg-type]
+    return sorted(pair.name for part in (*data.train, *data.val) for pair in part.pairs)
+
+
+@pytest.mark.parametrize("other", ["test", "Testing", "val"])
+def test_published_root(
+    tmp_path: Path, make_pairs: Callable[..., Path], caplog: pytest.LogCaptureFixture, other: str
+) -> None:
+    root = make_pairs(("train/1", "train/2", f"{other}/3"), root=tmp_path / "LLVIP")
+    (root / "ir" / other / "unpaired.png").write_bytes((root / "ir" / other / "3.png").read_bytes())
+    with caplog.at_level(logging.WARNING):
+        assert train_names(root) == ["train/1", "train/2"]
+    assert f"{other.lower()}/ are left out" in caplog.text
+    assert train_names(root, ir_dir=root / "ir", vi_dir=root / "vi") == ["train/1", "train/2"]
+    assert len(find_pairs(root).pairs) == 3  # fusing and masks take all
+
+
+def test_split_above_the_modality(tmp_path: Path, make_pairs: Callable[..., Path]) -> None:
+    for split in ("train", "test"):
+        make_pairs((f"{split}1",), root=tmp_path / "MSRS" / split)
+    assert train_names(tmp_path / "MSRS") == ["train/train1"]
+
+
+@pytest.mark.parametrize("names", [("test/1", "test/2"), ("day/1", "test/2")])
+def test_nothing_is_left_out_without_a_training_part(
+    tmp_path: Path, make_pairs: Callable[..., Path], names: tuple[str, ...]
+) -> None:
+    assert train_names(make_pairs(names, root=tmp_path / "data")) == list(names)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_one_folder_for_both_modalities(tmp_path: Path, make_pairs: Callable[..., Path], linked: bool) -> None:
+    folder = other = make_pairs(("1", "2"), root=tmp_path / "data") / "vi"
+    if linked:
+        other = tmp_path / "link"
+        other.symlink_to(folder, target_is_directory=True)
+    folders = {"ir_dir": folder, "vi_dir": other}
+    with pytest.raises(PairError, match="same folder"):
+        plan_masks(PrecomputeOptions(output_dir=tmp_path / "masks", **folders))  # type: ignore[arg-type]
+    with pytest.raises(PairError, match="same folder"):
+        train_names(folder, **folders)

@@ -1,0 +1,57 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from thfuse_sam.errors import ImageReadError, ManifestError
+from thfuse_sam.masks import image_records
+from thfuse_sam.masks.image_records import RECORDS_NAME, ImageRecords, record_image
+
+
+def test_a_record_follows_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    first = record_image(path)
+    assert record_image(path, first) is first
+    os.utime(path, ns=(5, 5))
+    touched = record_image(path, first)
+    assert touched.digest == first.digest and touched.time_ns != first.time_ns
+    path.write_bytes(b"two")
+    os.utime(path, ns=(first.time_ns, first.time_ns))  # an older date does not hide the change
+    assert record_image(path, first).digest != first.digest
+    with pytest.raises(ImageReadError, match="no such file"):
+        record_image(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("position", [0, 3000, -1])
+def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, position: int) -> None:
+    monkeypatch.setattr(image_records, "_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(image_records, "_BLOCK_BYTES", 400)
+    content = bytearray(6000)
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    before = record_image(path)
+    content[position] = 1
+    path.write_bytes(content)
+    assert record_image(path).digest != before.digest
+
+
+def test_records_are_saved_and_merged(tmp_path: Path) -> None:
+    assert not ImageRecords.load(tmp_path)
+    path = tmp_path / "é.png"
+    path.write_bytes(b"one")
+    records, others = ImageRecords(), ImageRecords()
+    records.set("ir", "a/é", record_image(path))
+    others.set("vi", "a/é", record_image(path))
+    records.update(others)
+    records.save(tmp_path)
+    read = ImageRecords.load(tmp_path)
+    assert read.get("ir", "a/é") == read.get("vi", "a/é") == record_image(path)
+    assert read.get("ir", "b") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 2, "images": {}}', '{"version": 1, "images": {"ir": 3}}'])
+def test_damaged_records_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / RECORDS_NAME).write_text(content, encoding="utf-8")
+    with pytest.raises(ManifestError, match="delete it"):
+        ImageRecords.load(tmp_path)

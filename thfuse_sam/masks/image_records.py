@@ -1,0 +1,99 @@
+"""What each image was like when its mask was made: `images.json` in a mask tree, by which changed images are noticed.
+
+An image whose size and time are those of its record has not changed. Otherwise its content is compared, so that a tree
+of images may be copied or moved. The file has no entry for masks that older versions made; the next run adds them.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from thfuse_sam.errors import ManifestError
+from thfuse_sam.files import write_text
+from thfuse_sam.images import Modality, reading
+
+RECORDS_NAME = "images.json"
+_VERSION = 1
+_WHOLE_BYTES = 2**22  # a file up to this size is hashed whole, of a larger one `_SAMPLES` blocks
+_SAMPLES, _BLOCK_BYTES = 16, 2**16
+
+
+class ImageRecord(NamedTuple):
+    """The state of an image file."""
+
+    size: int  # bytes
+    time_ns: int  # of the last change of its content, name or permissions
+    digest: str  # hash of the content, hexadecimal
+
+
+class ImageRecords:
+    """The records of the images of a mask tree, by modality and name."""
+
+    def __init__(self, values: dict[str, dict[str, list[Any]]] | None = None) -> None:
+        self._values = values or {}  # lists, because making 200,000 tuples would take a second
+
+    @classmethod
+    def load(cls, root: Path) -> "ImageRecords":
+        """The records in the tree at `root`, none if it has no such file. Raises ManifestError."""
+        path = root / RECORDS_NAME
+        try:
+            content = json.loads(path.read_bytes())
+            if content["version"] != _VERSION or not all(isinstance(part, dict) for part in content["images"].values()):
+                raise ValueError("another version")
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ManifestError(f"{path}: not readable ({error}); delete it, it is made anew") from error
+        return cls(content["images"])
+
+    def save(self, root: Path) -> None:
+        """Write the records into the tree at `root` atomically. Raises OutputError."""
+        content = {"version": _VERSION, "images": self._values}
+        write_text(root / RECORDS_NAME, json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n")
+
+    def get(self, modality: Modality, name: str) -> ImageRecord | None:
+        """The record of an image; None if there is none."""
+        try:
+            return ImageRecord(*self._values[modality][name])
+        except (KeyError, TypeError):
+            return None
+
+    def set(self, modality: Modality, name: str, record: ImageRecord) -> None:
+        self._values.setdefault(modality, {})[name] = list(record)
+
+    def update(self, other: "ImageRecords") -> None:
+        """Take over the records of `other`."""
+        for modality, values in other._values.items():
+            self._values.setdefault(modality, {}).update(values)
+
+    def __bool__(self) -> bool:
+        return any(self._values.values())
+
+
+def record_image(path: Path, known: ImageRecord | None = None) -> ImageRecord:
+    """The record of an image as it is now. It is read only where size or time differ from those of `known`.
+
+    Raises ImageReadError.
+    """
+    with reading(path):
+        status = os.stat(path)  # noqa: PTH116, asked for every image of a data set
+        # The system sets ctime itself, also for a file that is copied or moved with its old times.
+        time_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+        if known is not None and (known.size, known.time_ns) == (status.st_size, time_ns):
+            return known
+        return ImageRecord(status.st_size, time_ns, _digest(path, status.st_size))
+
+
+def _digest(path: Path, size: int) -> str:
+    """A hash of a file's content; of a large file, of blocks that are spread over it."""
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with path.open("rb", buffering=0) as file:
+        if size <= _WHOLE_BYTES:
+            digest.update(file.read(_WHOLE_BYTES + 1))
+        else:
+            for block in range(_SAMPLES):
+                file.seek(block * (size - _BLOCK_BYTES) // (_SAMPLES - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
