@@ -35,7 +35,7 @@ from thfuse_sam.report.page import require_replaceable
 from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
-from thfuse_sam.sam.export import export_sam, load_trained, require_export_name
+from thfuse_sam.sam.export import export_sam, load_any, require_export_name
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.distributed import own_device, run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
@@ -94,7 +94,8 @@ def export_trained(options: FinetuneOptions) -> None:
         )
     require_export_name(options.export)
     with naming("sam_checkpoint", options.sam_checkpoint):
-        export_sam(options.export, load_trained(options.sam_checkpoint, options.base_checkpoint))
+        sam, _ = load_any(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint)
+    export_sam(options.export, sam)
     log.info("exported to %s", options.export)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from thfuse_sam.downloads import cache_folder, download
 from thfuse_sam.errors import CheckpointError, DownloadError
 from thfuse_sam.files import file_sha256
-from thfuse_sam.sam.registry import MODEL_TYPES, ModelType, find_model_type, fitting_model
+from thfuse_sam.sam.registry import MODEL_TYPES, ModelType, find_model_type, fitting_model, refuse_other_models
 from thfuse_sam.sam.weights import read_weights, recognise_model_type, trained_metadata
 from thfuse_sam.shipped import shipped_root
 
@@ -78,14 +78,15 @@ def _resolve_given(kind: ModelType | None, checkpoint: Path) -> ResolvedSam:
             f"{checkpoint}: holds trained weights alone, not a whole model; "
             f"write one by finetune.py `checkpoint` {checkpoint} `export` FILE.pth and give that"
         )
+    refuse_other_models(weights, checkpoint)
     recognised = recognise_model_type(weights)
-    if kind is not None and recognised != kind.name:
-        fitting_model(kind, weights, checkpoint)  # raises, and names the keys that differ
-    if recognised is None:
+    if recognised is None and kind is None:
         raise CheckpointError(
             f"{checkpoint}: is no Segment Anything checkpoint of a known type; use one of {', '.join(MODEL_TYPES)}"
         )
-    return ResolvedSam(recognised, checkpoint, checkpoint_sha256(checkpoint))
+    kind = kind or MODEL_TYPES[str(recognised)]
+    fitting_model(kind, weights, checkpoint)
+    return ResolvedSam(kind.name, checkpoint, checkpoint_sha256(checkpoint))
 
 
 def _resolve_auto(fetch: bool) -> ResolvedSam:

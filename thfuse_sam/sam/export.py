@@ -105,8 +105,14 @@ def load_any(
     base: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Sam, str]:
-    """A model from a whole checkpoint or from a file of trained weights, in eval mode, and its type's name."""
+    """A model and its type's name, in eval mode, from a whole checkpoint, or from `base` and a file of some weights.
+
+    Those are trained weights of finetune.py or a part of a SAM, such as a decoder alone. Raises CheckpointError.
+    """
     header = read_trained_header(checkpoint) if checkpoint is not None else None
+    if header is None and checkpoint is not None and base is not None:
+        whole = resolve_sam(model_type, base)
+        return build_sam(whole.model_type, checkpoint, device, base=base), whole.model_type
     if header is None or checkpoint is None:
         resolved = resolve_sam(model_type, checkpoint)
         return build_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type

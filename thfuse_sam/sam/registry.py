@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.sam import nano, tiny_vit
+from thfuse_sam.sam.state_dict_forms import described_family, is_part_of_sam
 from thfuse_sam.sam.weights import nano_image_size, read_weights, recognise_model_type
 from thfuse_sam.state_dicts import describe_differences
 
@@ -76,13 +77,19 @@ def find_model_type(name: str) -> ModelType:
     return MODEL_TYPES[name]
 
 
-def build_sam(model_type: str, checkpoint: Path, device: torch.device | str = "cpu") -> Sam:
+def build_sam(
+    model_type: str, checkpoint: Path, device: torch.device | str = "cpu", *, base: Path | None = None
+) -> Sam:
     """The model with the checkpoint's weights in float32, in eval mode, on `device`.
 
-    Raises CheckpointError if the file cannot be read or its weights are not exactly those of the model type.
+    Args:
+        base: a whole checkpoint that has the parts which `checkpoint` lacks; None: it lacks none.
+
+    Raises:
+        CheckpointError: a file cannot be read, or the weights are not exactly those of the model type.
     """
     kind = find_model_type(model_type)
-    weights = read_weights(checkpoint)
+    weights = read_weights(checkpoint) if base is None else read_weights(base) | read_weights(checkpoint)
     sam = fitting_model(kind, weights, checkpoint)
     for name, value in weights.items():
         dtype = torch.float32 if value.is_floating_point() else value.dtype
@@ -97,6 +104,7 @@ def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Pa
 
     Raises CheckpointError, naming `checkpoint` and what differs, where `weights` are not exactly those of the model.
     """
+    refuse_other_models(weights, checkpoint)
     recognised = recognise_model_type(weights)
     with torch.device("meta"):
         if kind.name == recognised == "vit_nano":
@@ -117,3 +125,16 @@ def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Pa
             f"use `sam_model_type` {recognised} or a checkpoint of {kind.name} ({differences})"
         )
     raise CheckpointError(f"{checkpoint}: is not a plain {kind.name} checkpoint ({differences}); use an unmodified one")
+
+
+def refuse_other_models(weights: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Raises CheckpointError, naming `checkpoint`, for weights of a later model and for a part of a SAM alone."""
+    if family := described_family(weights):
+        raise CheckpointError(f"{checkpoint}: is of {family}")
+    if is_part_of_sam(weights):
+        parts = ", ".join(sorted({name.partition(".")[0] for name in weights}))
+        raise CheckpointError(
+            f"{checkpoint}: holds a part of a SAM alone ({parts}); give the rest by "
+            f"`base_checkpoint` to predict.py, or write a whole model with finetune.py `sam_checkpoint` {checkpoint} "
+            "`base_checkpoint` FILE `export` WHOLE.pth"
+        )

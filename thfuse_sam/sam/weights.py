@@ -13,22 +13,21 @@ import torch
 from torch import Tensor
 
 from thfuse_sam.devices import is_out_of_memory
-from thfuse_sam.errors import CheckpointError
+from thfuse_sam.errors import CheckpointError, first_of
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.sam.geometry import PATCH_SIZE
+from thfuse_sam.sam.state_dict_forms import named_weights, plain_types
 
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 TRAINED_KEY = "thfuse_sam_trained"  # in the metadata of a .safetensors file of trained weights alone, see `export`
 
-# Training tools save the weights together with other things, under one of these names.
-_NESTED_KEYS = ("model", "state_dict", "weights")
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _NANO_SIZE_KEY = "image_encoder.image_size"
 _MAX_INPUT_SIZE = 4096  # pixels
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a checkpoint, on the CPU and as stored; no code in the file is run.
+    """The tensors in a checkpoint, on the CPU and as stored, under the published names; no code in the file is run.
 
     PyTorch's zip files are memory-mapped: a tensor is read from disk when it is used.
     Raises CheckpointError if the file is missing, damaged, unsafe or no checkpoint.
@@ -38,9 +37,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: a checkpoint's name ends in {', '.join(CHECKPOINT_SUFFIXES)}, not in {path.suffix!r}"
         )
     head = _first_bytes(path)
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    return _unwrap(_read_torch(path, head), path)
+    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path, head)
+    weights = named_weights(content)
+    if weights is None:
+        held = f" (its entries: {first_of([str(name) for name in content], 6)})" if isinstance(content, dict) else ""
+        raise CheckpointError(f"{path}: holds no named weights{held}; use a checkpoint of a Segment Anything model")
+    return weights
 
 
 def trained_metadata(path: Path) -> str | None:
@@ -110,11 +112,13 @@ def _read_torch(path: Path, head: bytes) -> Any:
         raise CheckpointError(f"{path}: the file is truncated; download or copy it again")
     try:
         # Only zip files can be mapped; older PyTorch wrote plain pickles.
-        return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
+        with torch.serialization.safe_globals(plain_types()):
+            return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
     except pickle.UnpicklingError as error:
-        if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        if unsafe := re.search(r"(?:GLOBAL |but got <class ')([\w.]+)", str(error)):
             raise CheckpointError(
-                f"{path}: refused, it holds code ({unsafe[1]}) and not only tensors; use a file of plain weights"
+                f"{path}: refused, it holds code ({unsafe[1]}) and not only tensors; "
+                "save the model's state_dict() alone, or convert it to .safetensors"
             ) from error
         raise _damaged(path, error) from error
     except Exception as error:  # a damaged pickle can raise any exception
@@ -128,11 +132,3 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     reason = f" ({text.splitlines()[0][:120]})" if " " in text else ""  # a single word or number tells a user nothing
     return CheckpointError(f"{path}: is truncated, damaged or no checkpoint{reason}; download or copy it again")
-
-
-def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(loaded, dict):
-        loaded = next((loaded[name] for name in _NESTED_KEYS if isinstance(loaded.get(name), dict)), loaded)
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"{path}: holds no named weights; use a checkpoint of a Segment Anything model")
-    return dict(loaded)

@@ -1,0 +1,124 @@
+"""The forms in which other tools save Segment Anything's weights, brought into that of the published files."""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The parts of the model, in the names of Meta's `segment_anything` and of Hugging Face's `transformers`.
+_PART = re.compile(r"(?:^|\.)(?=(?:image_encoder|prompt_encoder|mask_decoder|vision_encoder|sam_mask_decoder)\.)")
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")  # what torch.compile and DataParallel put into names
+_USUAL_ENTRIES = ("model", "state_dict", "weights", "model_state", "model_state_dict")
+_DEPTH = 2  # levels of entries below the file's own that are searched
+
+# Hugging Face's names and SAM's, after `convert_sam_to_hf.py` of transformers; applied in this order.
+_FROM_HUGGING_FACE = (
+    (r"^vision_encoder\.", "image_encoder."),
+    (r"^shared_image_embedding\.", "prompt_encoder.shared_embedding."),
+    (r"shared_embedding\.positional_embedding$", "pe_layer.positional_encoding_gaussian_matrix"),
+    (r"\.patch_embed\.projection\.", ".patch_embed.proj."),
+    (r"\.neck\.conv1\.", ".neck.0."),
+    (r"\.neck\.layer_norm1\.", ".neck.1."),
+    (r"\.neck\.conv2\.", ".neck.2."),
+    (r"\.neck\.layer_norm2\.", ".neck.3."),
+    (r"^image_encoder\.layers\.", "image_encoder.blocks."),
+    (r"\.layer_norm(?=\d|_final_attn\.)", ".norm"),
+    (r"\.point_embed\.", ".point_embeddings."),
+    (r"\.mask_embed\.conv1\.", ".mask_downscaling.0."),
+    (r"\.mask_embed\.norm1\.", ".mask_downscaling.1."),
+    (r"\.mask_embed\.conv2\.", ".mask_downscaling.3."),
+    (r"\.mask_embed\.norm2\.", ".mask_downscaling.4."),
+    (r"\.mask_embed\.conv3\.", ".mask_downscaling.6."),
+    (r"\.upscale_conv1\.", ".output_upscaling.0."),
+    (r"\.upscale_layer_norm\.", ".output_upscaling.1."),
+    (r"\.upscale_conv2\.", ".output_upscaling.3."),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.layers\.0\.", r"\1.layers.1."),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.proj_in\.", r"\1.layers.0."),
+    (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.proj_out\.", r"\1.layers.2."),
+)
+
+# Families that are not Segment Anything's of 2023: what their weights' names contain, and what to tell.
+_FAMILIES = (
+    ("mask_decoder.hf_token", "SAM-HQ; its decoder has a token more: use the SAM checkpoint that it was made from"),
+    ("mask_decoder.hf_mlp", "SAM-HQ; its decoder has a token more: use the SAM checkpoint that it was made from"),
+    ("maskmem_tpos_enc", "SAM 2, a later model; use a checkpoint of Segment Anything (2023)"),
+    ("sam_mask_decoder.", "SAM 2, a later model; use a checkpoint of Segment Anything (2023)"),
+    ("image_encoder.trunk.", "SAM 2, a later model; use a checkpoint of Segment Anything (2023)"),
+    ("image_encoder.backbone.stages.", "EfficientViT-SAM; use a checkpoint of Segment Anything or MobileSAM"),
+    ("image_encoder.patch_embed.seq.1.", "a MobileSAM variant; use mobile_sam.pt of the first MobileSAM"),
+)
+
+
+def named_weights(content: Any) -> dict[str, Tensor] | None:
+    """The weights in what a checkpoint file holds, under the names of the published SAM files; None without weights.
+
+    Weights may lie one or two levels deep beside other entries, with the prefixes that DataParallel, torch.compile and
+    training frameworks put before names, or under Hugging Face's names. Where several entries hold a SAM, the one with
+    a usual name is taken, else the first. Tensors are not copied.
+    """
+    entries = list(_weight_entries(content, _DEPTH))
+    models = [(name, weights) for name, weights in entries if any(map(_PART.search, weights))]
+    if models:
+        usual = [(name, weights) for name, weights in models if name in _USUAL_ENTRIES]
+        return _published_names((usual or models)[0][1])
+    # No SAM: what is there lets the caller say what is missing.
+    return next((weights for _, weights in entries), None)
+
+
+def described_family(weights: Mapping[str, Tensor]) -> str | None:
+    """Which other model the weights belong to and what to use instead, in a clause; None: not known."""
+    return next((text for part, text in _FAMILIES if any(part in name for name in weights)), None)
+
+
+def is_part_of_sam(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the weights are some parts of a SAM, without the others, such as a decoder alone."""
+    parts = {name.partition(".")[0] for name in weights}
+    whole = {"image_encoder", "prompt_encoder", "mask_decoder"}
+    return bool(parts) and parts < whole
+
+
+def plain_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What checkpoints hold beside tensors and may be built while reading: NumPy's numbers and arrays, and options.
+
+    None of them runs code of the file. For `torch.serialization.safe_globals`.
+    """
+    rebuild: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
+    kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdUS"]
+    types: list[Any] = [*rebuild, np.ndarray, np.dtype, *dict.fromkeys(kinds), argparse.Namespace]
+    if torch.__version__ >= "2.6":  # NumPy 1 and NumPy 2 write the same functions under different names
+        for function in rebuild:
+            types += [(function, f"numpy.{core}.multiarray.{function.__name__}") for core in ("core", "_core")]
+    return types
+
+
+def _weight_entries(content: Any, depth: int, name: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The tensors of `content` and of its entries down to `depth`, with the entry's name; the outer ones first."""
+    if not isinstance(content, dict):
+        return
+    weights = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if weights and (len(weights) == len(content) or any(map(_PART.search, weights))):
+        yield name, weights
+    if depth:
+        for key, value in content.items():
+            yield from _weight_entries(value, depth - 1, str(key))
+
+
+def _published_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own weights without wrappers' prefixes; what lies beside the model, such as a loss, is dropped."""
+    unwrapped = {_WRAPPERS.sub("", name): value for name, value in weights.items()}
+    prefixes = [name[: match.end()] for name in unwrapped if (match := _PART.search(name))]
+    prefix = max(dict.fromkeys(prefixes), key=prefixes.count)
+    own = {name.removeprefix(prefix): value for name, value in unwrapped.items() if name.startswith(prefix)}
+    if any(name.startswith("vision_encoder.") for name in own):
+        own = {_from_hugging_face(name): value for name, value in own.items()}
+    return own
+
+
+def _from_hugging_face(name: str) -> str:
+    for pattern, replacement in _FROM_HUGGING_FACE:
+        name = re.sub(pattern, replacement, name)
+    return name
