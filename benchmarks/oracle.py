@@ -14,12 +14,15 @@ import numpy.typing as npt
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
+from segment_anything.utils.amg import build_all_layer_point_grids
 from torch import Tensor
 
 from benchmarks.common import Seconds, timed
+from thfuse_sam.devices import upload
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.geometry import Frame
 
 REGIONS = (220, 110, 40)  # of an image, for each of the decoder's three masks
 
@@ -95,10 +98,47 @@ class RegionOracle:
         return regions
 
 
+class LookUp:
+    """A `RegionOracle`'s answers for all points of a grid, for a device where nothing should wait for the CPU.
+
+    The points must be asked for in the order of the grid, and no crops be made.
+    """
+
+    def __init__(
+        self, image: npt.NDArray[np.uint8], sam: Sam, settings: GeneratorSettings, regions: Sequence[int] = REGIONS
+    ) -> None:
+        frame = Frame.of(image.shape[:2], sam.image_encoder.img_size)
+        [grid] = build_all_layer_point_grids(settings.points_per_side, 0, 1)
+        points = torch.from_numpy(grid * np.array(image.shape[1::-1]) * frame.scale)
+        oracle = RegionOracle(image, sam.image_encoder.img_size, regions)
+        answers = [oracle(batch) for batch in points.split(64)]
+        self.logits = torch.cat([logits.half() for logits, _ in answers])
+        self.predicted_ious = torch.cat([ious for _, ious in answers])
+        self._asked = 0
+
+    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """As `RegionOracle`."""
+        batch = slice(self._asked, self._asked + len(points))
+        self._asked = batch.stop % len(self.logits)
+        return self.logits[batch].float(), self.predicted_ious[batch]
+
+    def to(self, device: torch.device | str) -> "LookUp":
+        """This look-up, moved to `device`."""
+        self.logits, self.predicted_ious = self.logits.to(device), self.predicted_ious.to(device)
+        return self
+
+    def generator(self, sam: Sam, settings: GeneratorSettings) -> AutomaticMaskGenerator:
+        """Our generator, with these answers in place of the decoder's output."""
+        return own_generator(sam, self, settings)
+
+
+Oracle = RegionOracle | LookUp
+
+
 class OracleDecoder:
     """Runs a decoder of ours and puts the oracle's output in place of its."""
 
-    def __init__(self, decoder: Decoder, oracle: RegionOracle) -> None:
+    def __init__(self, decoder: Decoder, oracle: Oracle) -> None:
         self._decoder = decoder
         self._oracle = oracle
 
@@ -111,12 +151,12 @@ class OracleDecoder:
 
         def logits(indices: Tensor) -> Tensor:
             _, rows, columns = real.logits(indices).shape  # computed for its cost and its shape
-            return oracle_logits.flatten(0, 1)[indices, :rows, :columns]
+            return oracle_logits.flatten(0, 1)[upload(indices, points.device), :rows, :columns]
 
         return DecodedPoints(predicted_ious, logits)
 
 
-def stock_masks(sam: Sam, image: npt.NDArray[np.uint8], oracle: RegionOracle, settings: dict[str, Any]) -> list[Any]:
+def stock_masks(sam: Sam, image: npt.NDArray[np.uint8], oracle: Oracle, settings: dict[str, Any]) -> list[Any]:
     """The stock generator's records, with the oracle's output in place of the decoder's."""
     prompted: list[Tensor] = []  # the points of the last call
     prompt_encoder, mask_decoder = sam.prompt_encoder.forward, sam.mask_decoder.forward
@@ -156,7 +196,7 @@ def transformers_pipeline(oracle: RegionOracle, device: torch.device) -> Callabl
     return segment
 
 
-def own_generator(sam: Sam, oracle: RegionOracle, settings: GeneratorSettings) -> AutomaticMaskGenerator:
+def own_generator(sam: Sam, oracle: Oracle, settings: GeneratorSettings) -> AutomaticMaskGenerator:
     """Our generator, with the oracle's output in place of the decoder's."""
     generator = AutomaticMaskGenerator(sam, settings)
     generator.decoder = OracleDecoder(generator.decoder, oracle)

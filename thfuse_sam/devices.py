@@ -1,11 +1,18 @@
-"""Devices and number formats by the names that options give them, and how lack of memory is recognised."""
+"""Devices and number formats by the names that options give them, copies to and from a GPU, and lack of memory."""
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from thfuse_sam.errors import DeviceError
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -53,3 +60,74 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, (RuntimeError, OSError, SystemError))
         and any(phrase in text for phrase in _OUT_OF_MEMORY_PHRASES)
     )
+
+
+def unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
+    """What `work` returns; None if memory did not suffice, after PyTorch's unused GPU memory has been freed."""
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; on a CPU PyTorch raises a plain RuntimeError.
+        if not is_out_of_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+class Chunks:
+    """Divides some kind of work so that it fits into memory. A size that did not fit is halved for good.
+
+    Args:
+        items: what is counted, for the log: "points are decoded".
+
+    Attributes:
+        limit: the most items at once; None: no limit is known yet.
+    """
+
+    def __init__(self, items: str) -> None:
+        self.limit: int | None = None
+        self._items = items
+
+    def map(self, work: Callable[[slice], _T], count: int, at_once: int, no_memory: str) -> Iterator[_T]:
+        """`work` on `count` items, on `at_once` of them together or fewer where memory does not suffice.
+
+        Raises DeviceError with the text `no_memory`: it does not suffice for one item.
+        """
+        first = 0
+        while first < count:
+            chunk = slice(first, min(count, first + min(at_once, self.limit or at_once)))
+            result = unless_out_of_memory(lambda chunk=chunk: work(chunk))  # type: ignore[misc]
+            tried = chunk.stop - first
+            if result is not None:
+                yield result
+                first = chunk.stop
+            elif tried == 1:
+                raise DeviceError(no_memory)
+            else:
+                self.limit = tried // 2
+                log.info("out of memory; from now on %d %s together", self.limit, self._items)
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, which lies on the CPU, on `device`. The CPU does not wait for the GPU."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Download:
+    """A copy of a tensor to the CPU. It takes place while the CPU goes on to other work; `wait` ends it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy = tensor
+        self._event: torch.cuda.Event | None = None
+        if tensor.device.type == "cuda":
+            self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._copy.copy_(tensor, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(tensor.device))
+
+    def wait(self) -> Tensor:
+        """The copy, once it is whole. From any thread."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._copy

@@ -4,13 +4,17 @@ import dataclasses
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
 
+from benchmarks.oracle import LookUp
+from benchmarks.precompute import SAMPLE
 from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
+from thfuse_sam.images import read_for_sam
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
@@ -99,6 +103,27 @@ def test_generator_makes_the_same_masks(street: Scene, changes: dict[str, float]
         np.testing.assert_array_equal(one.mask, other.mask)
 
 
+def test_little_is_waited_for_and_only_masks_that_stay_travel() -> None:
+    """A scene of the usual size with the usual number of candidates, on a small model of 1,024 points."""
+    image = cv2.resize(read_for_sam(SAMPLE, "vi"), (640, 480), interpolation=cv2.INTER_AREA)
+    torch.manual_seed(0)
+    sam = build_vit_nano(256).eval()
+    settings = GeneratorSettings(points_per_batch="auto")
+    lookup = LookUp(image, sam, settings, regions=(150, 80, 30))
+    assert 750 < int((lookup.predicted_ious > settings.pred_iou_thresh).sum()) < 1000
+    expected = lookup.generator(sam, settings).generate(image)
+    assert 50 <= len(expected) <= 70
+    with pretended_cuda() as traffic:
+        generator = lookup.to("cuda").generator(sam.to("cuda"), settings)
+        traffic.forget()
+        found = generator.generate(image)
+    assert traffic.bytes_to_host <= 3e6
+    assert traffic.waits <= 12, traffic.reasons
+    for one, other in zip(expected, found, strict=True):
+        assert (one.bbox, one.predicted_iou, one.point) == (other.bbox, other.predicted_iou, other.point)
+        np.testing.assert_array_equal(one.mask, other.mask)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["vit_t", "plain"])
 def test_other_encoders(street: Scene, kind: str, precision: str) -> None:
@@ -156,9 +181,9 @@ def test_precompute_train_and_test(make_pairs, capsys: pytest.CaptureFixture[str
     for masks in (["--precomputed_masks_dir", "masks_cuda"], ["--use_sam", "--precomputed_masks_dir", "none"]):
         argv = ["--dataset_path", pairs, "--epochs", "1", "--batch_size", "1", "--crop_size", "32", *IN_LINE]
         argv += [*nano, *masks, "--precision", "bf16", "--device", "cuda", "--seed", "1"]
-        with pretended_cuda() as backward:
+        with pretended_cuda() as traffic:
             assert train.main([*argv, "--output_dir", f"models_{len(masks)}"]) == 0
-        assert backward == [torch.device("cuda", 0)]
+        assert traffic.backward == [torch.device("cuda", 0)]
         assert "Tensor Cores" not in capsys.readouterr().err
 
 
@@ -167,9 +192,9 @@ def test_finetune_and_predict(annotated: Path, trained: list[str]) -> None:
     torch.manual_seed(0)
     torch.save(build_vit_nano(64).state_dict(), "base.pth")
     argv = ["--data_dir", str(annotated), "--checkpoint", "base.pth", "--num_epochs", "1", *IN_LINE, *trained]
-    with pretended_cuda() as backward:
+    with pretended_cuda() as traffic:
         assert finetune.main([*argv, "--device", "cuda", "--output_dir", "runs", "--exp_name", "one"]) == 0
-    assert backward and set(backward) == {torch.device("cuda", 0)}
+    assert set(traffic.backward) == {torch.device("cuda", 0)}
     given = ["--input", str(annotated / "PNGImages" / "0.png"), "--checkpoint", "base.pth", "--points", "15,10"]
     assert predict.main([*given, "--output_dir", "cpu", "--device", "cpu"]) == 0
     with pretended_cuda():
@@ -183,9 +208,9 @@ def test_train_nano(monkeypatch: pytest.MonkeyPatch) -> None:
     argv += ["--minutes", "0.02", "--batch_size", "2", "--prompts", "5", "--num_workers", "0", "--precision", "bf16"]
     argv += ["--epoch_images", "8"]
     argv += ["--threads", str(torch.get_num_threads())]
-    with pretended_cuda() as backward:
+    with pretended_cuda() as traffic:
         assert train_nano.train.main([*argv, "--device", "cuda", "--output_dir", "nano"]) == 0
-    assert backward
+    assert traffic.backward
     with pretended_cuda():
         init = ["--init", "nano/vit_nano.safetensors"]
         assert train_nano.train.main([*argv, *init, "--device", "cuda", "--output_dir", "other"]) == 0

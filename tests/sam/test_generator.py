@@ -20,6 +20,7 @@ from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import generator as generator_module
 from thfuse_sam.sam.checkpoints import resolve_sam
+from thfuse_sam.sam.crops import coarse_to_fine
 from thfuse_sam.sam.decoder import PointDecoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame
@@ -286,7 +287,7 @@ def test_adaptive_points_do_not_depend_on_the_batch(batch: Any) -> None:
 
 def test_every_point_of_a_grid_is_in_one_level() -> None:
     for side in (1, 2, 3, 8, 13):
-        levels = generator_module._coarse_to_fine(side**2)
+        levels = coarse_to_fine(side**2)
         assert sorted(np.concatenate(levels)) == list(range(side**2))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair
+from thfuse_sam.devices import upload
 from thfuse_sam.errors import ImageReadError, ThFuseError
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
@@ -83,8 +84,10 @@ class RememberedPoints:
         key = points.cpu().numpy().tobytes()
         if key not in self._decoded:
             decoded = self._decoder.decode(context, points)
-            logits = decoded.logits(torch.arange(decoded.predicted_ious.numel(), device=points.device))
-            self._decoded[key] = DecodedPoints(decoded.predicted_ious, lambda indices: logits[indices])
+            logits = decoded.logits(torch.arange(decoded.predicted_ious.numel()))
+            self._decoded[key] = DecodedPoints(
+                decoded.predicted_ious, lambda indices: logits[upload(indices, logits.device)]
+            )
         return self._decoded[key]
 
 

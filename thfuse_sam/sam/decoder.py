@@ -30,7 +30,10 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.devices import upload
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
+
+_GROUP_GPU = 64  # prompts that are upsampled together; on a CPU one, because its cache holds no more
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class DecodedPoints:
     """The M masks of each of N points.
 
     `logits` is a function that computes the logits of K of the N * M masks. It takes their indices, point * M + mask:
-    int64 K, ascending, on the decoder's device. It returns float32 Kxrxc, at a fourth of the resolution of the
-    encoder's input; rows and columns at the end that hold nothing but padding may be left out.
+    int64 K, ascending, on the CPU. It returns float32 Kxrxc, at a fourth of the resolution of the encoder's input; rows
+    and columns at the end that hold nothing but padding may be left out.
     """
 
     predicted_ious: Tensor  # NxM float32
@@ -92,7 +95,7 @@ class ReferenceDecoder:
                 multimask_output=True,
             )
         masks = logits.float().flatten(0, 1)
-        return DecodedPoints(predicted_ious.float(), lambda indices: masks[indices])
+        return DecodedPoints(predicted_ious.float(), lambda indices: masks[upload(indices, masks.device)])
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,7 @@ class PointDecoder:
         )
 
     def decode(self, context: ImageContext, points: Tensor) -> DecodedPoints:
-        sparse, _ = _embed_points(self._sam, points)
-        predicted_ious, hyper_in, keys = self._decode(context, sparse)
+        predicted_ious, hyper_in, keys = self._decode(context, _sparse_embeddings(self._sam.prompt_encoder, points))
         # The first mask is meant for unambiguous prompts; a single point is ambiguous and gets the three others.
         return DecodedPoints(predicted_ious[:, 1:].float(), functools.partial(_logits, context, keys, hyper_in[:, 1:]))
 
@@ -255,23 +257,29 @@ def _logits(context: ImageContext, keys: Tensor, hyper_in: Tensor, indices: Tens
     Args:
         keys: image tokens of each prompt, NxTxC.
         hyper_in: weights of the upsampled channels in each mask, NxMxC/8.
-        indices: which masks: int64 K, prompt * M + mask, ascending.
+        indices: which masks: int64 K, prompt * M + mask, ascending, on the CPU.
     """
     rows, columns = context.unpadded
     masks = hyper_in.shape[1]
-    prompts = indices // masks
-    size = LOGITS_PER_TOKEN * rows, LOGITS_PER_TOKEN * columns
-    logits = keys.new_empty((len(indices), *size), dtype=torch.float32)
+    logits = keys.new_empty((len(indices), LOGITS_PER_TOKEN * rows, LOGITS_PER_TOKEN * columns), dtype=torch.float32)
     unpadded = keys.unflatten(1, context.grid)[:, :rows, :columns]
-    # On a CPU, one prompt after the other, because its cache holds no more.
-    group = min(len(indices), 1) if indices.device.type == "cpu" else len(indices)
-    for chosen in prompts.unique().split(group) if group else ():
-        tokens = unpadded[chosen] if group > 1 else unpadded[int(chosen), None]  # without a copy
+    on_cpu = keys.device.type == "cpu"
+    prompts, prompt_of_mask = (indices // masks).unique(return_inverse=True)
+    first = 0  # of `indices`: the masks of a group lie side by side
+    group = 1 if on_cpu else _GROUP_GPU
+    for start in range(0, len(prompts), group):
+        chosen = prompts[start : start + group]
+        of_group = slice(first, first := first + int((prompt_of_mask[first:] < start + group).sum()))
+        position = (prompt_of_mask[of_group] - start) * masks + indices[of_group] % masks
+        if on_cpu:
+            part = slice(int(chosen), int(chosen) + 1)  # without a copy
+            tokens, weights = unpadded[part], hyper_in[part]
+        else:
+            chosen, position = upload(chosen, keys.device), upload(position, keys.device)
+            tokens, weights = unpadded[chosen], hyper_in[chosen]
         upsampled = context.upsample(tokens.flatten(1, 2))
-        shuffled = _pixel_shuffle(upsampled @ hyper_in[chosen].to(upsampled.dtype).mT, rows, columns)
-        is_chosen = torch.isin(prompts, chosen)
-        position = torch.searchsorted(chosen, prompts[is_chosen]) * masks + indices[is_chosen] % masks
-        logits[is_chosen] = shuffled.flatten(0, 1)[position]
+        shuffled = _pixel_shuffle(upsampled @ weights.to(upsampled.dtype).mT, rows, columns)
+        logits[of_group] = shuffled.flatten(0, 1)[position]
     return logits
 
 
@@ -327,6 +335,17 @@ def _attend_to_tokens(attention: Attention, keys: Tensor, weights: Tensor, queri
     # For each image token the weights of a head sum to one, so the bias can be added to the values of any one head.
     folded[:, 0] += attention.out_proj.bias
     return torch.baddbmm(keys, weights.mT, folded.flatten(1, 2).to(weights.dtype))
+
+
+def _sparse_embeddings(encoder: PromptEncoder, points: Tensor) -> Tensor:
+    """What `PromptEncoder` makes of N prompts (Nx2: x, y), each one foreground point: Nx2xC.
+
+    The second token is the padding where a box could be. The encoder itself picks tokens by their labels, for which a
+    GPU would have to wait six times.
+    """
+    positions = encoder.pe_layer.forward_with_coords(points[:, None] + 0.5, encoder.input_image_size)
+    padding = encoder.not_a_point_embed.weight.expand(len(points), 1, -1)
+    return torch.cat([positions + encoder.point_embeddings[1].weight, padding], dim=1)
 
 
 def _embed_points(sam: Sam, points: Tensor) -> tuple[Tensor, Tensor]:
