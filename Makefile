@@ -20,7 +20,7 @@ $(VENV)/installed-test: $(VENV)/installed
 demo: $(VENV)/installed  ## install into .venv; masks of the sample pairs, a short training, fused pairs in demo/results
 	$(RUN) precompute_masks.py --sam_model_type vit_nano --dataset_path datasets/sample/train --output_dir demo/masks/train --preview 4
 	$(RUN) precompute_masks.py --sam_model_type vit_nano --dataset_path datasets/sample/test --output_dir demo/masks/test --preview 4
-	$(RUN) train.py --config configs/demo.yaml --dataset_path datasets/sample/train --precomputed_masks_dir demo/masks/train --output_dir demo/models
+	$(RUN) train.py --config configs/demo.yaml --dataset_path datasets/sample/train --precomputed_masks_dir demo/masks/train --overwrite --output_dir demo/models
 	$(RUN) test.py --model_path demo/models/best.pth --dataset_path datasets/sample/test --precomputed_masks_dir demo/masks/test --metrics --output_dir demo/results
 	@echo "Fused pictures: demo/results    Masks drawn over the images: demo/masks/train/preview demo/masks/test/preview"
 

@@ -84,7 +84,7 @@ def test_tunes_exports_and_the_export_makes_masks(
     table = capsys.readouterr().out
     assert "| box | IoU |" in table and "zero-shot | fine-tuned" in table
     folder = tmp_path / "runs" / "a"
-    assert {"best.safetensors", "latest.pth", "train_log.csv"} <= {path.name for path in folder.iterdir()}
+    assert {"best.safetensors", "latest.pth", "train_log.csv"} <= {path.name for path in folder.glob("*.*")}
     # The exported file and the trained weights on their base predict the same.
     image = str(tmp_path / "data" / "PNGImages" / "scene1.png")
     for name, source in (("one", full), ("two", folder / "best.safetensors")):
@@ -117,6 +117,22 @@ def test_resume_goes_on(run: Callable[..., int], tmp_path: Path, caplog: pytest.
         assert run("--freeze_image_encoder", "--num_epochs", "2", "--resume") == 0
     assert "resumed" in caplog.text
     assert len((tmp_path / "runs" / "finetune" / "train_log.csv").read_text().splitlines()) == 3
+
+
+def test_a_finished_run_is_not_lost(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs" / "finetune"
+    assert run("--num_epochs", "2", "--save_interval", "1") == 0
+    finished = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    capsys.readouterr()
+    assert run("--lr", "1e-3") == 2
+    line = only_line(capsys)
+    assert f"--output_dir {Path('runs/finetune')}: holds an earlier run (best.safetensors, " in line
+    assert "--resume" in line and "--overwrite" in line
+    assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == finished
+    assert run("--overwrite") == 0
+    assert (folder / "epoch1.safetensors").is_file() and not (folder / "epoch2.safetensors").exists()
 
 
 def test_one_example(run: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +298,7 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--prompts", "circle=1"], 2, "circle"),
         (["--loss", "dice=0", "focal=0"], 2, "no loss of the mask"),
         (["--alpha", "2"], 2, "--alpha"),
-        (["--export", "full.ckpt"], 2, "--export full.ckpt"),
+        (["--export", "full.onnx"], 2, "--export full.onnx"),
         (["--resume", "none.pth"], 2, "--resume none.pth"),
         (["--lr", "0"], 2, "--lr"),
         (["--output_dir", "base.pth"], 1, "base.pth"),
@@ -336,7 +352,7 @@ def test_trained_weights_alone_are_no_start(
 ) -> None:
     assert run() == 0
     capsys.readouterr()
-    assert run("--checkpoint", str(tmp_path / "runs" / "finetune" / "best.safetensors")) == 1
+    assert run("--exp_name", "b", "--checkpoint", str(tmp_path / "runs" / "finetune" / "best.safetensors")) == 1
     assert "--export FILE.pth" in only_line(capsys)
     assert finetune.main([]) == 2
     assert "--data_dir is not given" in only_line(capsys)

@@ -1,3 +1,5 @@
+import csv
+import dataclasses
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import torch
 
 from thfuse_sam.cli.commands import train
 from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskTree
@@ -91,6 +94,48 @@ def test_report_has_the_curves_and_a_sample_of_each_checkpoint(dataset, capsys) 
     data = json.loads(text[len("window.REPORT = ") : -2])
     assert [row["epoch"] for row in data["rows"]] == [1, 2] == data["sampleEpochs"]
     assert len(data["samples"]) == 1 and "--report" in dict(data["facts"])["command"]
+
+
+def test_a_finished_run_is_neither_lost_nor_mixed_with_another(dataset, tmp_path, capsys) -> None:
+    argv = ["--dataset_path", str(dataset), *FAST, "--save_interval", "1"]
+    assert train.main([*argv, "--epochs", "2"]) == 0
+    finished = {path.name: path.read_bytes() for path in Path("models").iterdir() if path.is_file()}
+    capsys.readouterr()
+    for others in ([], ["--resume", "other/latest.pth"]):
+        if others:
+            shutil.copytree("models", "other")
+        assert train.main([*argv, *others]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "--output_dir models: holds an earlier run (best.pth, latest.pth, model_epoch1.pth and 1 more)" in line
+        assert "--resume" in line and "--overwrite" in line
+    assert train.main([*argv, "--resume", "--overwrite"]) == 2
+    assert {path.name: path.read_bytes() for path in Path("models").iterdir() if path.is_file()} == finished
+    assert train.main([*argv, "--overwrite"]) == 0
+    assert not Path("models/model_epoch2.pth").exists() and load_checkpoint(Path("models/best.pth")).epoch == 1
+
+
+def test_starts_from_given_weights(dataset, capsys) -> None:
+    argv = ["--dataset_path", str(dataset), *FAST, "--lr", "1e-12", "--val_fraction", "0"]
+    assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--output_dir", "tuned"]) == 0
+    assert "few" not in capsys.readouterr().err
+    trained, (shipped, _) = (
+        load_checkpoint(Path("tuned/best.pth")).weights,
+        load_network(ROOT / "models/thfuse_lite.safetensors"),
+    )
+    torch.testing.assert_close(trained, shipped.state_dict(), atol=1e-6, rtol=1e-6)
+    assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--network", "thfuse"]) == 2
+    assert "--init models/thfuse_lite.safetensors: holds thfuse_lite" in capsys.readouterr().err
+    assert train.main([*argv]) == 0
+    assert "2 steps are few for random weights" in capsys.readouterr().err
+
+
+def test_a_stopped_training_has_its_report(dataset, monkeypatch, capsys) -> None:
+    run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self: dataclasses.replace(run(self), interrupted=True))
+    assert train.main(["--dataset_path", str(dataset), *FAST, "--report"]) == 130
+    assert Path("models/report/index.html").is_file()
+    err = capsys.readouterr().err
+    assert "report: open" in err and "stopped after step 2" in err
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(dataset, capsys) -> None:
@@ -179,7 +224,8 @@ def test_every_training_option_reaches_the_run(dataset, capsys) -> None:
     for key, value in (("accumulate", 2), ("schedule", "plateau"), ("ema_decay", 0.9), ("precision", "bf16")):
         assert saved.training[key] == value
     assert saved.raw_weights and saved.scheduler["name"] == "plateau"
-    assert "validation of epoch 1/1: SD " in capsys.readouterr().err
+    (row,) = csv.DictReader(Path("models/train_log.csv").read_text(encoding="utf-8").splitlines())
+    assert "val/SD" in row and "val/SCD" in row and "val/EN" not in row
 
 
 def failure(capsys, argv: list[str], status: int) -> str:

@@ -196,10 +196,8 @@ def test_finished_run_can_be_extended(tmp_path) -> None:
 
 def test_resume_refuses_another_run(tmp_path) -> None:
     make_trainer(tmp_path, max_steps=1).run()
-    too_large, more_pairs = "`batch_size` 2, this command has 3", "5 pairs to train on, this command has 6"
-    for other, words in (({"batch_size": 3}, too_large), ({"size": 6}, more_pairs)):
-        with pytest.raises(UsageError, match=words):
-            make_trainer(tmp_path, **other).resume(tmp_path / "latest.pth")
+    with pytest.raises(UsageError, match="5 pairs to train on, this command has 6"):
+        make_trainer(tmp_path, size=6).resume(tmp_path / "latest.pth")
     trainer = make_trainer(tmp_path)
     trainer.task.spec = checkpoints.NetworkSettings("other", {})
     with pytest.raises(UsageError, match="`network`"):
@@ -372,12 +370,6 @@ def test_resume_says_what_is_not_what_it_was(tmp_path, caplog) -> None:
     assert len(said) == 4
     for words in ("`crop_size` was 128, now it is 96", "`loss_weights` was", "masks was precomputed", "`lr` was"):
         assert any(words in line for line in said), words
-
-
-def test_resume_refuses_another_number_of_batches_in_a_step(tmp_path) -> None:
-    make_trainer(tmp_path, max_steps=1).run()
-    with pytest.raises(UsageError, match="`accumulate` 1, this command has 2"):
-        make_trainer(tmp_path, accumulate=2).resume(tmp_path / "latest.pth")
 
 
 # Several processes

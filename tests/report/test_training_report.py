@@ -39,13 +39,12 @@ def test_numbers_of_the_log(tmp_path) -> None:
     assert data["facts"] == [["command", "x"]]
 
 
-def test_samples_of_the_last_run(tmp_path, make_pairs) -> None:
+def test_samples_of_each_checkpoint(tmp_path, make_pairs) -> None:
     torch.manual_seed(0)
     (tmp_path / "log.csv").write_text(LOG, encoding="utf-8")
     files = [
         checkpoint(tmp_path / "e2.pth", 2, seed=1, age=0),
         checkpoint(tmp_path / "e1.pth", 1, seed=1, age=5),
-        checkpoint(tmp_path / "e9.pth", 9, seed=7, age=50),
     ]
     pairs = find_pairs(make_pairs(("a/1", "b"))).pairs
     page = write_training_report(

@@ -111,7 +111,7 @@ def test_options_that_may_differ_and_those_that_may_not(tmp_path: Path, caplog: 
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     changes = [line.partition(": ")[2].partition("; training goes on with the new value")[0] for line in warnings]
     assert changes == ["`what` was 1, now it is 2", "`lr` was 0.001, now it is 1.0"]
-    for changed in ({"seed": 1}, {"accumulate": 2}, {"options": {"slope": 2}}):
+    for changed in ({"seed": 1}, {"options": {"slope": 2}}):
         with pytest.raises(UsageError, match=f"the run had `{next(iter(changed.get('options', changed)))}`"):
             make_trainer(tmp_path, **changed).resume(trainer.latest)
 
@@ -128,8 +128,43 @@ def test_options_of_earlier_versions_have_todays_names(tmp_path: Path) -> None:
     latest = make_trainer(tmp_path, max_steps=1).run().latest
     rewrite(latest, training={"virtual_batch_size": 2, "patience": 3, "test_interval": 4})
     assert load_checkpoint(latest).training == {"accumulate": 2, "plateau_patience": 3, "val_interval": 4}
-    with pytest.raises(UsageError, match="`accumulate` 2, this command has 1; use 2"):
-        make_trainer(tmp_path).resume(latest)
+
+
+@pytest.mark.parametrize(
+    ("changed", "stopped_at", "expected"),
+    [
+        ({"batch_size": 1}, 1, (3, 12)),  # 1 step of 2 numbers was done, which are 2 steps of one
+        ({"batch_size": 4}, 3, (3, 3)),  # half of the second epoch was done, which is no whole step any more
+        ({"batch_size": 1, "accumulate": 2}, 3, (3, 6)),
+        ({"epochs": 5}, 3, (5, 10)),
+    ],
+)
+def test_another_batch_size_goes_on_in_the_same_place(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    changed: dict[str, int],
+    stopped_at: int,
+    expected: tuple[int, int],
+) -> None:
+    make_trainer(tmp_path, max_steps=stopped_at).run()
+    trainer = make_trainer(tmp_path, warmup_steps=0, schedule="polynomial", **changed)
+    trainer.resume(trainer.latest)
+    with caplog.at_level(logging.INFO):
+        result = trainer.run()
+    assert (result.epoch, result.step) == expected
+    assert f"of {expected[1]} with learning rate" in caplog.text
+    assert float(rows(tmp_path)[-1]["lr"]) < 0.5e-3, "the schedule ends with the run"
+
+
+def test_a_table_of_losses_and_metrics_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        make_trainer(tmp_path, [3.0, 2.0, 1.0], log_every=2).run()
+    tables = [record.getMessage() for record in caplog.records if "validation" in record.getMessage()]
+    assert [[line.split() for line in table.splitlines()][2] for table in tables] == [
+        ["number", "2.0000"],
+        ["number", "3.0000"],
+    ]
+    assert "epoch 1/3" not in caplog.text
 
 
 def test_the_scale_of_the_loss_in_fp16_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

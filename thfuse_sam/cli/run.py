@@ -95,18 +95,19 @@ def report_stop(command: CommandLine[_T], step: int, latest: Path) -> int:
     """Log the command that resumes an interrupted training from the checkpoint `latest`; returns the exit status."""
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     launcher = "python" if processes == "1" else f"torchrun --nproc_per_node={processes}"
-    typed = shlex.join([command.program, *_without_resume(command.arguments)])
+    typed = shlex.join([command.program, *_to_repeat(command.arguments)])
     log.info("stopped after step %d; to go on: %s %s `resume` %s", step, launcher, typed, latest)
     return INTERRUPTED
 
 
-def _without_resume(arguments: Sequence[str]) -> list[str]:
+def _to_repeat(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command that resumes this one: without `--overwrite` and without another `--resume`."""
     kept: list[str] = []
     skip_value = False
     for argument in arguments:
         is_value = skip_value and not argument.startswith("-")
         skip_value = argument == "--resume"
-        if not (skip_value or is_value or argument.startswith("--resume=")):
+        if not (skip_value or is_value or argument.startswith("--resume=") or argument == "--overwrite"):
             kept.append(argument)
     return kept
 

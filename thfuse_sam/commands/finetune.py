@@ -21,7 +21,7 @@ from thfuse_sam.datasets.segmentation import (
 from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import OptionError, TrainingError, UsageError, naming
-from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
+from thfuse_sam.files import file_sha256, require_writable
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
 from thfuse_sam.finetune.training import FinetuneTask
@@ -40,7 +40,7 @@ from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.distributed import own_device, run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.resuming import checkpoint_to_resume
+from thfuse_sam.training.resuming import checkpoint_to_resume, open_run_folder, require_own_folder
 from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
 
 SPARE_BYTES = 2**30  # left free on the disk by an embedding cache that was not asked for by name
@@ -62,11 +62,14 @@ def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tun
     run = _prepare(options, data_dir, fetch=True)
     log.info("%s; %s from %s on %s", run.counts, run.base.model_type, run.base.checkpoint, run.device)
     trainer, task = _trainer(run)
-    make_directory(options.run_dir)
-    remove_abandoned(options.run_dir)
+    open_run_folder(options.run_dir, overwrite=options.overwrite)
     result = _run(trainer)
     tuning = Tuning(result, task.zero_shot, task.fine_tuned)
-    if result.interrupted or not run_processes().is_main:
+    if not run_processes().is_main:
+        return tuning
+    if result.interrupted:
+        if options.report and result.epoch > 0:
+            log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
         return tuning
     log.info("training done: %d steps, %d epochs; weights in %s", result.step, result.epoch, result.best_file)
     _log_advice(run.base, tuning)
@@ -151,6 +154,7 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Prepa
     loss = SegmentationLoss({**DEFAULT_SEGMENTATION_WEIGHTS, **options.loss}, options.alpha, options.gamma)
     mix = prompt_mix(options)
     resume = checkpoint_to_resume(options.resume, options.run_dir)
+    require_own_folder(options.run_dir, resume, overwrite=options.overwrite)
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
     with naming("data_dir", data_dir):

@@ -2,17 +2,19 @@
 
 import dataclasses
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from thfuse_sam.commands.inputs import log_mask_plan, warn_if_swapped
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import OptionError
-from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
+from thfuse_sam.errors import OptionError, naming
+from thfuse_sam.files import file_sha256, require_writable
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.training import FusionTask
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.metrics import METRICS
@@ -22,11 +24,14 @@ from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.report.page import require_replaceable
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.report.training import write_training_report
+from thfuse_sam.shipped import find_shipped
 from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.resuming import checkpoint_to_resume
+from thfuse_sam.training.resuming import checkpoint_to_resume, open_run_folder, require_own_folder
 from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
+
+ENOUGH_STEPS = 1000  # optimiser steps after which a network that started from random weights fuses well
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +45,15 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
         log_mask_plan(part.masks, part.pairs, part.folder, options)
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)
+    _log_if_short(run)
     if options.report:
         require_replaceable(options.report_dir)
-    make_directory(options.output_dir)
-    remove_abandoned(options.output_dir)
+    open_run_folder(options.output_dir, overwrite=options.overwrite)
     result = trainer.run()
+    if options.report and run_processes().is_main and result.epoch > 0:
+        _write_report(run, sources, result, command)
     if result.interrupted:
         return result
-    if options.report and run_processes().is_main:
-        _write_report(run, sources, result, command)
     last = options.output_dir / trainer.task.kept_file(result.epoch)
     log.info(
         "training done: %d steps, %d epochs; weights in %s",
@@ -101,6 +106,7 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
     require_writable("output_dir", options.output_dir)
     data = find_train_pairs(options)
     resume = checkpoint_to_resume(options.resume, options.output_dir)
+    require_own_folder(options.output_dir, resume, overwrite=options.overwrite)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
     if "live" in data.mask_modes:
         settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
@@ -108,7 +114,17 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
     perceptual = None if options.vgg_weights is None else load_perceptual_loss(options.vgg_weights)
     loss = FusionLoss(DEFAULT_WEIGHTS | dict(options.loss_weights), perceptual)
     set_seed(settings.seed)
-    return _PreparedTraining(options, settings, device, data, loss, build_network(options.network), resume)
+    return _PreparedTraining(options, settings, device, data, loss, _network(options), resume)
+
+
+def _network(options: TrainOptions) -> FusionNetwork:
+    if options.init is None:
+        return build_network(options.network)
+    with naming("init", options.init):
+        network, spec = load_network(find_shipped(options.init))
+    if spec.name != options.network:
+        raise OptionError("init", options.init, f"holds {spec.name}; give `network` {spec.name} or other weights")
+    return cast(FusionNetwork, network.train())
 
 
 def _val_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -136,6 +152,21 @@ def _trainer(run: _PreparedTraining, sources: MaskSources) -> Trainer:
     if run.resume is not None:
         trainer.resume(run.resume)
     return trainer
+
+
+def _log_if_short(run: _PreparedTraining) -> None:
+    """Say so if a network that starts from random weights gets too few steps to become good."""
+    settings = run.settings
+    pairs = sum(len(part.pairs) for part in run.data.train)
+    per_epoch = -(-pairs // (settings.batch_size * settings.accumulate))
+    steps = min(per_epoch * (settings.epochs or per_epoch), settings.max_steps or math.inf)
+    if run.options.init is None and run.resume is None and steps < ENOUGH_STEPS:
+        log.info(
+            "%d steps are few for random weights, which need about %d: raise `epochs`, or start from `init` "
+            "models/thfuse_lite.safetensors",
+            steps,
+            ENOUGH_STEPS,
+        )
 
 
 def _write_report(run: _PreparedTraining, sources: MaskSources, result: RunResult, command: str) -> None:

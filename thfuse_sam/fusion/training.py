@@ -27,7 +27,7 @@ class FusionTask(TrainingTask):
     """Trains a fusion network on crops of pairs, samples of `FusionDataset`."""
 
     sample_noun = "pairs"
-    may_differ = frozenset(("val_metrics", "network", "ir_dir", "vi_dir", "use_sam", "sam_checkpoint"))
+    may_differ = frozenset(("init", "val_metrics", "network", "ir_dir", "vi_dir", "use_sam", "sam_checkpoint"))
     settings: FusionSettings
 
     def __init__(
@@ -61,8 +61,7 @@ class FusionTask(TrainingTask):
     def evaluate(self, fabric: lightning_fabric.Fabric, show: ShowPicture | None) -> Evaluation:
         """Mean loss parts and metrics over the validation pairs, which the first process computes for all."""
         values: dict[str, float] = fabric.broadcast(self._validate(fabric, show) if fabric.is_global_zero else {})
-        metrics = [f"{key} {values[key]:.3f}" for key in self.settings.val_metrics if key in values]
-        return Evaluation(values[TOTAL], values, f"validation {values[TOTAL]:.4f}", ", ".join(metrics))
+        return Evaluation(values[TOTAL], values, f"validation {values[TOTAL]:.4f}")
 
     def _validate(self, fabric: lightning_fabric.Fabric, show: ShowPicture | None) -> dict[str, float]:
         if self._val_loader is None:  # made once, because its workers live on into the next epochs

@@ -136,6 +136,7 @@ class RunOutputOptions(Options, group="output"):
         bare=AUTO,
         metavar="PATH",
     )
+    overwrite: bool = option(False, "remove the checkpoints of an earlier run in the output folder and start anew")
     report: bool = option(False, f"write {REPORT} beside the log: the curves of the run and sample pictures")
 
     @property

@@ -72,6 +72,12 @@ class TrainOptions(
     """What is trained, on which pairs, and how."""
 
     network: str = option("thfuse_lite", "fusion network to train", choices=NETWORKS)
+    init: Path | None = option(
+        None,
+        "weights to start from, such as models/thfuse_lite.safetensors: a checkpoint of the same `network`",
+        metavar="FILE",
+        default_text="random weights",
+    )
     loss_weights: Mapping[str, float] = option(
         {},
         f"weights of loss parts ({', '.join(LOSS_PARTS)}); 0 leaves a part out; the other parts keep their defaults",

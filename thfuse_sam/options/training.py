@@ -72,6 +72,12 @@ class RunSettings(Options, group="training"):
     )
     num_workers: int | None = option(0, "processes that load samples; 0: the training process loads them itself", low=0)
     save_interval: int = option(10, "epochs between checkpoints that are kept", low=1)
+    log_every: int | None = option(
+        None,
+        "epochs between tables of the losses and metrics; without it each epoch gets a line",
+        low=1,
+        default_text="no tables",
+    )
     val_interval: int = option(
         1,
         "epochs between evaluations; the end of the run is always evaluated",

@@ -1,7 +1,6 @@
 """The report of a training run: its log as curves, and some pairs as the kept checkpoints fuse them."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,6 @@ from thfuse_sam.training.epoch_log import read_log
 SAMPLE_PAIRS = 3
 SAMPLE_EPOCHS = 6
 SAMPLE_WIDTH = 320  # pixels
-
-# Checkpoints in one folder belong to one run if these entries of their `training` are equal.
-_RUN_IDENTITY = (
-    "network",
-    "ir_dir",
-    "vi_dir",
-    "pairs",
-    "seed",
-    "batch_size",
-    "crop_size",
-    "lr",
-    "loss_weights",
-    "masks",
-)
 
 _TITLES = {
     "total": "loss, total",
@@ -62,16 +47,16 @@ def write_training_report(
     Args:
         folder: an earlier report there is replaced.
         log: `train_log.csv`, one row per epoch.
-        checkpoints: the files in the run's folder, in any order. Some of them fuse some of `pairs`, with `masks`; those
-            of other runs than the one that wrote the newest are left out.
+        checkpoints: those that the run kept, in any order. Some of them fuse some of `pairs`, with `masks`.
         masks: None leaves out the fused pairs.
         device: what fuses the pairs; None: the CPU.
 
     Raises OutputError, ImageReadError, and CheckpointError if a checkpoint is damaged.
     """
     columns, rows = read_log(log)
+    loaded = [(load_checkpoint(path), path) for path in checkpoints]
     with replacing(folder) as staging:
-        kept = spread(_of_last_run(checkpoints), SAMPLE_EPOCHS) if masks is not None else []
+        kept = spread(sorted(loaded, key=lambda entry: entry[0].epoch), SAMPLE_EPOCHS) if masks is not None else []
         samples = []
         if kept and masks is not None:
             samples = _write_samples(staging, kept, pairs[:SAMPLE_PAIRS], masks, device or torch.device("cpu"))
@@ -84,19 +69,6 @@ def write_training_report(
         }
         page = write_page(staging, "training", facts, data)
     return folder / page.name
-
-
-def _of_last_run(paths: Sequence[Path]) -> list[tuple[Checkpoint, Path]]:
-    """The checkpoints of the run that wrote the newest of `paths`, in the order of their epochs."""
-    newest_first = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
-    loaded = [(load_checkpoint(path), path) for path in newest_first]
-    own = [entry for entry in loaded if _identity(entry[0].training) == _identity(loaded[0][0].training)]
-    by_epoch = {checkpoint.epoch: (checkpoint, path) for checkpoint, path in reversed(own)}
-    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
-
-
-def _identity(training: Mapping[str, Any]) -> str:
-    return json.dumps({key: training.get(key) for key in _RUN_IDENTITY}, sort_keys=True, default=str)
 
 
 def _write_samples(

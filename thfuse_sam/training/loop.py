@@ -103,12 +103,13 @@ def train_epoch(
             group["lr"] = settings.learning_rate(progress.step)
         optimizer.step()
         for batch, values in zip(step.batches, step.values, strict=True):
-            _add_up(progress, batch, values, count, bar)
+            _add_up(progress, batch, values, count)
         progress.step += 1
         if settings.after_step is not None:
             settings.after_step(progress.step)
         if bar is not None:
-            bar.set_postfix(loss=f"{step.values[-1][TOTAL]:.4f}", refresh=False)
+            bar.set_postfix_str(f"loss {step.values[-1][TOTAL]:.4f}, best {progress.best:.4f}", refresh=False)
+            bar.update()
 
 
 @dataclass
@@ -159,9 +160,7 @@ def _add_gradients(
     return step
 
 
-def _add_up(
-    progress: Progress, batch: Batch, values: Mapping[str, float], count: CountFunction, bar: "tqdm[Any] | None"
-) -> None:
+def _add_up(progress: Progress, batch: Batch, values: Mapping[str, float], count: CountFunction) -> None:
     images = len(batch["name"])
     for key, value in values.items():
         progress.sums[key] = progress.sums.get(key, 0.0) + value * images
@@ -169,8 +168,6 @@ def _add_up(
         progress.counts[key] = progress.counts.get(key, 0) + number
     progress.images += images
     progress.batch += 1
-    if bar is not None:
-        bar.update(images)
 
 
 def is_asked(fabric: lightning_fabric.Fabric, stop: StopRequest) -> bool:

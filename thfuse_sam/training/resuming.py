@@ -12,16 +12,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from thfuse_sam.errors import OptionError, UsageError
+from thfuse_sam.errors import OptionError, UsageError, first_of
+from thfuse_sam.files import as_output_error, make_directory, remove_abandoned
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.training.checkpoint import Checkpoint
+from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.task import TrainingTask
 
 LATEST = "latest.pth"  # the checkpoint that `resume` auto continues from
-MUST_MATCH = ("batch_size", "accumulate", "processes", "seed")
+MUST_MATCH = ("processes", "seed")
 MAY_DIFFER = frozenset(
-    ("device", "log_dir", "num_workers", "output_dir", "report", "resume", "skip_bad")  # where, and what is written
-) | frozenset(("compile", "early_stopping", "max_steps", "save_interval"))  # how fast and how long
+    (
+        "device",
+        "log_dir",
+        "num_workers",
+        "output_dir",
+        "overwrite",
+        "report",
+        "resume",
+        "skip_bad",
+    )  # where, and what is written
+) | frozenset(("compile", "early_stopping", "log_every", "max_steps", "save_interval"))  # how fast and how long
+# The weights that runs write, of every task, by their suffix. What ships in `models/` has other names.
+_RUN_FILES = {".pth": ("best", "latest", "model_epoch*"), ".safetensors": ("best", "latest", "epoch*")}
 # Facts that are recorded beside the options; no option has such a name, so messages must not show them as options.
 _FACTS = frozenset(("checkpoint_sha256", "mask_trees", "masks", "processes"))
 
@@ -41,6 +54,41 @@ def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
     if not asked.is_file():
         raise OptionError("resume", asked, f"no such file; give a {LATEST}, or '{AUTO}' for {latest} if any")
     return asked
+
+
+def require_own_folder(output_dir: Path, resume: Path | None, *, overwrite: bool) -> None:
+    """Refuse a folder that holds another run than the one that `resume` continues, so that no weights are lost and
+    those of two runs never lie side by side. `overwrite` allows it, see `open_run_folder`. Raises OptionError.
+    """
+    continues = resume is not None and resume.resolve().parent == output_dir.resolve()
+    if continues and overwrite:
+        raise OptionError(
+            "overwrite", "true", f"would remove the run that `resume` {resume} continues; give one of both"
+        )
+    if continues or overwrite:
+        return
+    if found := [path.name for path in _run_files(output_dir)]:
+        raise OptionError(
+            "output_dir",
+            output_dir,
+            f"holds an earlier run ({first_of(found, 3)}); continue it with `resume`, replace it with `overwrite`, or "
+            "name another folder",
+        )
+
+
+def open_run_folder(output_dir: Path, *, overwrite: bool) -> None:
+    """Make the folder; remove what crashed runs left, with `overwrite` an earlier run's weights. Raises OutputError."""
+    make_directory(output_dir)
+    remove_abandoned(output_dir)
+    if overwrite and run_processes().is_main:
+        for path in _run_files(output_dir):
+            with as_output_error(path):
+                path.unlink()
+
+
+def _run_files(output_dir: Path) -> list[Path]:
+    patterns = [f"{name}{suffix}" for suffix, names in _RUN_FILES.items() for name in names]
+    return sorted(path for pattern in patterns for path in output_dir.glob(pattern))
 
 
 def check_resumable(path: Path, saved: Checkpoint, task: TrainingTask, options: Mapping[str, Any]) -> None:

@@ -27,7 +27,6 @@ class Evaluation:
     score: float  # the lower the better
     values: Mapping[str, float] = field(default_factory=dict)  # for the log
     summary: str = ""  # for the epoch's line on the screen
-    details: str = ""  # for a line of its own; "": none
 
 
 class TrainingTask(ABC):

@@ -98,6 +98,7 @@ class Trainer:
         self.optimizer = task.optimizer()
         self._fabric: lightning_fabric.Fabric | None = None
         self._random_states: Mapping[str, Any] | None = None  # from the checkpoint that is resumed; None: a new run
+        self._resumed_plan: tuple[int, int] | None = None  # batch size and accumulation of the run that is resumed
         self._scaler: Mapping[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint; empty: none
 
     @property
@@ -120,6 +121,8 @@ class Trainer:
         )
         self.stale = saved.scheduler.get("stale", 0)
         self._random_states, self._scaler = saved.random_states, saved.scaler
+        former = {**self.options, **saved.training}
+        self._resumed_plan = former["batch_size"], former["accumulate"]
         log.info("resumed %s: %d epochs, %d steps done", path, saved.epoch, saved.step)
 
     def run(self) -> RunResult:
@@ -138,10 +141,16 @@ class Trainer:
         # Last, because setting up may draw from the generators.
         if self._random_states is not None:
             restore_random_states(self._random_states)
+        total_steps = min(run.total_steps, self.settings.max_steps or run.total_steps)
         try:
-            with StopRequest() as stop:
+            with (
+                StopRequest() as stop,
+                tqdm(
+                    total=total_steps, initial=self.progress.step, unit=" steps", disable=None, file=sys.stderr
+                ) as bar,
+            ):
                 while not (self._is_done(run) or is_asked(fabric, stop)):
-                    self._run_epoch(run, epoch_log, stop)
+                    self._run_epoch(run, epoch_log, stop, bar)
         finally:
             if epoch_log is not None:
                 epoch_log.close()
@@ -209,7 +218,28 @@ class Trainer:
             after_step=None if self.ema is None else self._average,
         )
         on_device = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-        return _FabricSetup(fabric, network, optimizer, on_device, batches, step_settings, epochs)
+        if self._resumed_plan is not None:
+            self._continue_plan(batches, total_steps)
+        return _FabricSetup(fabric, network, optimizer, on_device, batches, step_settings, epochs, total_steps)
+
+    def _continue_plan(self, batches: EpochBatches, total_steps: int) -> None:
+        """Place a resumed run in its plan of steps, which another batch size changes, and log what will come.
+
+        With another batch size, samples of the step under way are seen again. The schedule keeps its place.
+        """
+        settings, progress = self.settings, self.progress
+        if self._resumed_plan != (settings.batch_size, settings.accumulate):
+            steps_done = progress.images // (settings.batch_size * settings.accumulate)
+            progress.batch = steps_done * settings.accumulate
+            if settings.epochs is not None:
+                progress.step = progress.epoch * batches.steps + steps_done
+        log.info(
+            "training goes on at step %d of %d with learning rate %.3g, schedule %s",
+            progress.step,
+            total_steps,
+            learning_rate(settings, progress.step, total_steps, self.plateau.scale),
+            settings.schedule,
+        )
 
     def _is_done(self, run: "_FabricSetup") -> bool:
         return self.progress.epoch >= run.epochs or run.step_settings.is_last(self.progress.step) or self._stops_early()
@@ -217,19 +247,16 @@ class Trainer:
     def _stops_early(self) -> bool:
         return self.settings.early_stopping is not None and self.stale >= self.settings.early_stopping
 
-    def _run_epoch(self, run: "_FabricSetup", epoch_log: EpochLog | None, stop: StopRequest) -> None:
+    def _run_epoch(self, run: "_FabricSetup", epoch_log: EpochLog | None, stop: StopRequest, bar: "tqdm[Any]") -> None:
         progress, fabric = self.progress, run.fabric
         run.batches.start_at(progress.epoch, progress.batch)
         label = f"epoch {progress.epoch + 1}/{run.epochs}"
+        bar.set_description(label, refresh=False)
         images_before, started = progress.images, time.perf_counter()
-        total = len(self.task.train_set) // fabric.world_size
-        with tqdm(
-            total=total, initial=images_before, desc=label, unit=" images", leave=False, disable=None, file=sys.stderr
-        ) as bar:
-            train_epoch(
-                fabric, run.network, run.optimizer, run.loader, self.task.loss, self.task.counts, run.step_settings,
-                progress, stop, bar, run.batches.plan,
-            )  # fmt: skip
+        train_epoch(
+            fabric, run.network, run.optimizer, run.loader, self.task.loss, self.task.counts, run.step_settings,
+            progress, stop, bar, run.batches.plan,
+        )  # fmt: skip
         finished = progress.batch == len(run.batches)
         if stop.asked and not finished:
             self._save([])
@@ -254,7 +281,8 @@ class Trainer:
             row |= {f"train/{key}": value for key, value in train.items()}
             row |= {f"val/{key}": value for key, value in (evaluation.values if evaluation else {}).items()}
             epoch_log.write(epoch, {**row, "images_per_second": speed})
-            _log_epoch(label, train, counts, evaluation, speed)
+            if epoch % (self.settings.log_every or 1) == 0 or is_last:
+                _log_epoch(label, train, counts, evaluation, speed, as_table=self.settings.log_every is not None)
         names = self._record_score(evaluation, label, finished) if evaluation else []
         if finished:
             progress.close_epoch()
@@ -327,6 +355,7 @@ class _FabricSetup:
     batches: EpochBatches
     step_settings: StepSettings
     epochs: int  # passes over the training samples in the whole run
+    total_steps: int  # optimiser steps that the learning rate's schedule spans
 
 
 def run_length(epochs: int | None, max_steps: int | None, epoch_steps: int) -> tuple[int, int]:
@@ -339,15 +368,29 @@ def run_length(epochs: int | None, max_steps: int | None, epoch_steps: int) -> t
 
 
 def _log_epoch(
-    label: str, train: Mapping[str, float], counts: Mapping[str, int], evaluation: Evaluation | None, speed: float
+    label: str,
+    train: Mapping[str, float],
+    counts: Mapping[str, int],
+    evaluation: Evaluation | None,
+    speed: float,
+    *,
+    as_table: bool,
 ) -> None:
-    parts = ", ".join(f"{key} {value:.4f}" for key, value in train.items() if key != TOTAL)
+    """One line for an epoch; `as_table`: below it, each part of the loss and each metric in a line of its own."""
     figures = [
-        f"loss {train[TOTAL]:.4f}" + (f" ({parts})" if parts else ""),
+        f"loss {train[TOTAL]:.4f}",
         *([evaluation.summary] if evaluation and evaluation.summary else []),
         *(f"{key.replace('_', ' ')} {number}" for key, number in counts.items()),
         f"{speed:.1f} images/s" if speed >= 10 else f"{speed:.2f} images/s",
     ]
     log.info("%s: %s", label, ", ".join(figures))
-    if evaluation and evaluation.details:
-        log.info("validation of %s: %s", label, evaluation.details)
+    if as_table:
+        measured = evaluation.values if evaluation else {}
+        names = list(dict.fromkeys((*train, *measured)))
+        width = max(map(len, names))
+        rows = [f"  {name:{width}}{_cell(train.get(name))}{_cell(measured.get(name))}" for name in names]
+        log.info("%s", "\n".join([f"  {'':{width}}{'training':>12}{'validation':>12}", *rows]))
+
+
+def _cell(value: float | None) -> str:
+    return f"{'' if value is None else f'{value:.4f}':>12}"
