@@ -146,9 +146,11 @@ def test_other_encoders(street: Scene, kind: str, precision: str) -> None:
     # Of random weights the masks are empty; what matters is the way to them.
     settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=0, stability_score_thresh=0, precision=precision)
     expected = AutomaticMaskGenerator(model(), settings).encode(street.visible).features
-    with pretended_cuda():
+    with pretended_cuda() as traffic:
         generator = AutomaticMaskGenerator(model().to("cuda"), settings)
+        traffic.forget()
         generator.generate(street.visible)
+        assert traffic.waits <= 12, traffic.reasons
         frame = Frame.of(street.visible.shape[:2], generator.sam.image_encoder.img_size)
         assert generator._encode(street.visible, frame).device.type == "cuda"
         encoded = generator.encode(street.visible).features

@@ -6,7 +6,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from thfuse_sam.sam import encoder as module
-from thfuse_sam.sam.encoder import encode_images
+from thfuse_sam.sam.encoder import convert_encoder, encode_images
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.tiny_vit import TinyViT
 
@@ -66,3 +66,21 @@ def test_half_precision_is_near_and_leaves_the_weights() -> None:
     assert 0 < (found - expected).abs().mean() < 0.05 * expected.abs().mean()
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert all(value.dtype == torch.float32 for value in encoder.state_dict().values())
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("use_rel_pos", [True, False])
+@torch.no_grad()
+def test_converted_weights_give_the_same_bits(use_rel_pos: bool, dtype: torch.dtype, in_place: bool) -> None:
+    encoder = vit(use_rel_pos)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    expected = encode_images(encoder, images(), dtype)
+    converted = convert_encoder(encoder, dtype, in_place=in_place)
+    assert torch.equal(encode_images(converted, images(), dtype), expected)
+    assert converted.blocks[0].mlp.lin1.weight.dtype == dtype
+    if in_place:
+        assert converted is encoder
+    else:
+        assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+        assert converted.pos_embed is encoder.pos_embed, "what is not converted is shared"

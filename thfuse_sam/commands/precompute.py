@@ -390,7 +390,7 @@ def _build_generator(
     model_type: str, checkpoint: Path, settings: GeneratorSettings, device: str
 ) -> AutomaticMaskGenerator:
     """The mask generator on `device`; worker processes call it too."""
-    return AutomaticMaskGenerator(build_sam(model_type, checkpoint, torch.device(device)), settings)
+    return AutomaticMaskGenerator(build_sam(model_type, checkpoint, torch.device(device)), settings, owns_sam=True)
 
 
 def _write_pictures(run: _PreparedRun, command: str) -> None:

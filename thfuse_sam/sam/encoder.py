@@ -4,7 +4,13 @@ segment_anything's `ImageEncoderViT` (Li et al., "Exploring Plain Vision Transfo
 ECCV 2022) writes the attention of every token to every other to memory, twice. Here `scaled_dot_product_attention`
 computes it piece by piece, with the decomposed relative positions (Li et al., "MViTv2", CVPR 2022) as its bias. The
 result is equal but for rounding. Encoders of other kinds run as they are.
+
+Autocast converts all weights for every image, and relative positions are looked up by indices that lie on the CPU. For
+a GPU both are done once (`convert_encoder`). A CPU converts each time: that is a small share of its time, and spares it
+the memory.
 """
+
+import copy
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
@@ -20,7 +26,7 @@ from torch.nn import functional as F
 
 # Values of the bias that exist at once: few enough for the cache of a CPU, or for the memory of a GPU.
 _BIAS_VALUES_CPU = 2**22
-_BIAS_VALUES_GPU = 2**28
+_BIAS_VALUES_GPU = 2**26
 
 
 def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -42,6 +48,38 @@ def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch
             # The others are convolutional, at least in part, and convolutions are faster with channels last.
             embeddings = encoder(images.contiguous(memory_format=torch.channels_last))
     return embeddings.float().contiguous()
+
+
+def convert_encoder(encoder: ImageEncoderViT, dtype: torch.dtype, *, in_place: bool = False) -> ImageEncoderViT:
+    """An encoder whose embeddings by `encode_images` are the same bit for bit, with nothing left to convert.
+
+    Weights of products and convolutions are of type `dtype`; the others are shared with `encoder`, which keeps its own
+    unless it is converted `in_place`.
+    """
+    if not in_place:
+        shared = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
+        encoder = copy.deepcopy(encoder, shared)
+    for module in encoder.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.weight = _constant(module.weight.to(dtype))
+            module.bias = _constant(module.bias.to(dtype)) if module.bias is not None else None
+    side = encoder.patch_embed.proj.kernel_size[0]
+    for block in encoder.blocks:
+        if block.attn.use_rel_pos:
+            tokens = block.window_size or encoder.img_size // side
+            for name in ("rel_pos_h", "rel_pos_w"):
+                setattr(block.attn, name, _constant(_rel_pos(getattr(block.attn, name), tokens).to(dtype)))
+    return encoder
+
+
+def _constant(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def _rel_pos(positions: Tensor, tokens: int) -> Tensor:
+    """Embeddings of the distance of each of `tokens` tokens to each other along one side: TxTxD."""
+    looked_up = positions.dim() == 3  # by `convert_encoder`
+    return positions if looked_up else get_rel_pos(tokens, tokens, positions)
 
 
 def _encode_vit(encoder: ImageEncoderViT, images: Tensor) -> Tensor:
@@ -88,8 +126,8 @@ def _attend_with_rel_pos(attention: Attention, q: Tensor, k: Tensor, v: Tensor, 
     height, width = grid
     q_grid = q.unflatten(1, grid)
     # How much a query prefers each row and each column: SxHxWxH and SxHxWxW.
-    rel_h = torch.einsum("shwd,hkd->shwk", q_grid, get_rel_pos(height, height, attention.rel_pos_h))
-    rel_w = torch.einsum("shwd,wkd->shwk", q_grid, get_rel_pos(width, width, attention.rel_pos_w))
+    rel_h = torch.einsum("shwd,hkd->shwk", q_grid, _rel_pos(attention.rel_pos_h, height))
+    rel_w = torch.einsum("shwd,wkd->shwk", q_grid, _rel_pos(attention.rel_pos_w, width))
     at_once = _BIAS_VALUES_CPU if q.device.type == "cpu" else _BIAS_VALUES_GPU
     sequences = max(1, at_once // (height * width) ** 2)
     rows = min(height, max(1, at_once // (sequences * width * height * width)))

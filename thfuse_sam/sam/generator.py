@@ -34,7 +34,7 @@ from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop, coarse_to_fine, crops_of
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, ReferenceDecoder
-from thfuse_sam.sam.encoder import encode_images
+from thfuse_sam.sam.encoder import convert_encoder, encode_images
 from thfuse_sam.sam.filtering import FREE_MEMORY, MaskFilter
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.postprocess import mask_boxes
@@ -53,24 +53,29 @@ _T = TypeVar("_T")
 class AutomaticMaskGenerator:
     """Finds the segments of an image with a Segment Anything model of any size.
 
-    The model's weights stay as they are, in float32, whatever the precision.
+    The model's weights stay as they are, in float32, whatever the precision. On a GPU the generator keeps the image
+    encoder's weights in its own precision besides.
 
     Args:
-        sam: in eval mode, on the device to compute on.
+        sam: in eval mode, on the device to compute on. On a GPU later changes of its encoder's weights are not seen.
         settings: None for segment_anything's defaults.
+        owns_sam: nobody else uses `sam`, so that its encoder may be converted in place.
 
     Attributes:
         precision: the key of `DTYPES` chosen for this device.
         decoder: the mask decoder.
     """
 
-    def __init__(self, sam: Sam, settings: GeneratorSettings | None = None) -> None:
+    def __init__(self, sam: Sam, settings: GeneratorSettings | None = None, *, owns_sam: bool = False) -> None:
         self.sam = sam
         self.settings = settings or GeneratorSettings()
         self.precision = resolve_precision(self.settings.precision, sam.device)
         dtype = DTYPES[self.precision]
         # Convolutional encoders cost little beside the decoder, and what they round away changes which masks pass.
         self._encoder_dtype = dtype if type(sam.image_encoder) is ImageEncoderViT else torch.float32
+        self._encoder = sam.image_encoder
+        if sam.device.type == "cuda" and type(sam.image_encoder) is ImageEncoderViT:
+            self._encoder = convert_encoder(sam.image_encoder, dtype, in_place=owns_sam)
         self.decoder: Decoder = PointDecoder(sam, dtype) if PointDecoder.supports(sam) else ReferenceDecoder(sam, dtype)
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
@@ -159,7 +164,7 @@ class AutomaticMaskGenerator:
         resized = resize_image(image, frame)
         features = unless_out_of_memory(
             lambda: encode_images(
-                self.sam.image_encoder,
+                self._encoder,
                 self.sam.preprocess(upload(resized, self.sam.device))[None],
                 self._encoder_dtype,
             )
