@@ -25,7 +25,11 @@ _OUT_OF_MEMORY_PHRASES = (
     "could not create a primitive",
     "can't start new thread",
     "without setting an exception",  # Python, where even an exception object does not fit into memory
+    "cuda error: out of memory",
+    "cublas_status_alloc_failed",
 )
+# Beginnings of what CUDA and its libraries report. After it no work on the GPU succeeds any more in this process.
+_GPU_FAILURES = ("cuda error", "cudnn error", "cublas_status", "nccl error")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -60,6 +64,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, (RuntimeError, OSError, SystemError))
         and any(phrase in text for phrase in _OUT_OF_MEMORY_PHRASES)
     )
+
+
+def is_gpu_failure(error: BaseException) -> bool:
+    """Whether an error says that the GPU or its driver has failed, so that this process can do no more work on it."""
+    failed = isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _GPU_FAILURES)
+    return failed and not is_out_of_memory(error)
 
 
 def unless_out_of_memory(work: Callable[[], _T]) -> _T | None:

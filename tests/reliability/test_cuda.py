@@ -14,11 +14,13 @@ from segment_anything.modeling import ImageEncoderViT, Sam
 from benchmarks.oracle import LookUp
 from benchmarks.precompute import SAMPLE
 from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
-from thfuse_sam.images import read_for_sam
+from thfuse_sam.images import read_for_sam, write_image
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
+from thfuse_sam.precompute.jobs import Job, JobSettings
+from thfuse_sam.precompute.worker import make_masks
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
-from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, BegunImage, SegmentedImage
 from thfuse_sam.sam.geometry import Frame
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -216,3 +218,63 @@ def test_train_nano(monkeypatch: pytest.MonkeyPatch) -> None:
     with pretended_cuda():
         init = ["--init", "nano/vit_nano.safetensors"]
         assert train_nano.train.main([*argv, *init, "--device", "cuda", "--output_dir", "other"]) == 0
+
+
+def test_the_next_image_is_begun_before_masks_are_waited_for(street: Scene, folder: Path) -> None:
+    """In order and as one by one, also around an image that cannot be read and one whose points fail."""
+    write_image(folder / "a.png", street.visible)
+    (folder / "b.png").write_bytes(b"no image")
+    write_image(folder / "c.png", np.ascontiguousarray(street.visible[::-1]))
+    write_image(folder / "d.png", street.visible[:50])
+    jobs = [Job("vi", name, folder / f"{name}.png") for name in "abcd"]
+    expected = make_masks(jobs, AutomaticMaskGenerator(shipped(), NANO), JobSettings(), 0)
+    steps: list[str] = []
+
+    class Watched(AutomaticMaskGenerator):
+        def begin(self, image):
+            steps.append("begin")
+            return super().begin(image)
+
+        def segment(self, begun):
+            if begun.image.shape[0] == 50:
+                raise ValueError("no such points")
+            segmented = super().segment(begun)
+            settle = segmented.settle
+            segmented.settle = lambda: (steps.append("settle"), settle())  # type: ignore[method-assign]
+            return segmented
+
+    with pretended_cuda():
+        found = list(make_masks(jobs, Watched(shipped().to("cuda"), NANO), JobSettings(), 0, ahead=True))
+        assert steps == ["begin", "settle", "begin", "begin", "settle"]
+        results = [result.finish() for result in found]
+    for one, other in zip(expected, results, strict=True):
+        done = one.finish()
+        assert done.job == other.job
+        if other.job.name == "d":
+            assert other.reason == "ValueError: no such points"
+        else:
+            np.testing.assert_array_equal(done.label_map, other.label_map)
+            assert done.reason == other.reason
+
+
+def test_a_failed_gpu_ends_the_run_with_one_line_and_a_tree_that_resumes(
+    make_pairs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--dataset_path", str(make_pairs(("a", "b"), size=(48, 64))), "--sam_model_type", "vit_nano"]
+    argv += ["--points_per_side", "4", "--device", "cuda", "--output_dir", "masks"]
+    segment, images = AutomaticMaskGenerator.segment, []
+
+    def failing(generator: AutomaticMaskGenerator, begun: BegunImage) -> SegmentedImage:
+        images.append(begun)
+        if len(images) == 3:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might ...")
+        return segment(generator, begun)
+
+    monkeypatch.setattr(AutomaticMaskGenerator, "segment", failing)
+    with pretended_cuda():
+        assert precompute.main(argv) == 1
+        [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
+        assert "vi" in line or "ir" in line
+        assert "the GPU has failed: CUDA error: an illegal memory access was encountered; 2 of 4 masks are done" in line
+        assert precompute.main(argv) == 0
+    assert len(images) == 5 and len(list(Path("masks").rglob("*.npy"))) == 4

@@ -383,7 +383,8 @@ def _results(run: _PreparedRun) -> Iterator[Result]:
         return make_on_ray(plan.todo, WorkerSettings(build, plan.options), cluster)
     if len(run.devices) > 1:
         return make_in_processes(plan.todo, WorkerSettings(build, plan.options), run.devices)
-    return make_masks(plan.todo, build(run.devices[0]), plan.options, options.num_workers)
+    [device] = run.devices
+    return make_masks(plan.todo, build(device), plan.options, options.num_workers, ahead=device != "cpu")
 
 
 def _build_generator(

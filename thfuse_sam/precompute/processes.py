@@ -147,6 +147,7 @@ class _Worker:
     """What a worker process keeps from one block to the next."""
 
     generator: AutomaticMaskGenerator
+    device: str
     claim: filelock.FileLock  # on the device; held for as long as the process lives
 
 
@@ -164,9 +165,11 @@ def _make_block(
         device, claim = _claim_device(devices, claims)
         if device == "cpu":
             torch.set_num_threads(threads)
-        _worker = _Worker(settings.make_generator(device), claim)
+        _worker = _Worker(settings.make_generator(device), device, claim)
     num_workers = 0 if len(block) == 1 else 1
-    return [result.finish() for result in make_masks(block, _worker.generator, settings.options, num_workers)]
+    ahead = _worker.device != "cpu"
+    results = make_masks(block, _worker.generator, settings.options, num_workers, ahead=ahead)
+    return [result.finish() for result in results]
 
 
 def _end_after(parent: int) -> None:

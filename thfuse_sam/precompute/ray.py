@@ -185,9 +185,10 @@ class _Actor:
     def __init__(self, settings: WorkerSettings, device: str) -> None:
         self._options = settings.options
         self._generator = settings.make_generator(device)
+        self._ahead = device != "cpu"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         rows = zip(batch["modality"], batch["name"], batch["image"], strict=True)
         jobs = [Job(modality, str(name), Path(image)) for modality, name, image in rows]
-        results = make_masks(jobs, self._generator, self._options, num_workers=1)
+        results = make_masks(jobs, self._generator, self._options, num_workers=1, ahead=self._ahead)
         return {"result": [result.finish() for result in results]}

@@ -4,24 +4,27 @@ import contextlib
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from thfuse_sam.devices import is_out_of_memory
-from thfuse_sam.errors import MaskReadError, ThFuseError
+from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
+from thfuse_sam.errors import MaskReadError, ThFuseError, WorkerError
 from thfuse_sam.images import ImageArray, image_size, read_for_sam
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.image_records import ImageRecord, record_image
 from thfuse_sam.masks.instances import Instance, encode_instances
 from thfuse_sam.precompute.jobs import Job, JobSettings
-from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.generator import AutomaticMaskGenerator, BegunImage, SegmentedImage
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _NO_MEMORY = "out of memory; use a smaller SAM, smaller images or `device` cpu"
 
@@ -49,7 +52,7 @@ class PendingMask:
 
     job: Job
     shape: tuple[int, int]  # height, width
-    segments: Sequence[Instance]
+    find_segments: Callable[[], Sequence[Instance]]
     save_instances: bool
     embedding: ImageEmbedding | None  # None: it is not kept
     record: ImageRecord
@@ -57,11 +60,12 @@ class PendingMask:
     def finish(self) -> MaskResult:
         """The label map and whatever else is to be written; an error becomes the reason of a failure."""
         try:
+            segments = self.find_segments()
             return MaskResult(
                 self.job,
-                paint_label_map((segment.mask for segment in self.segments), self.shape),
-                len(self.segments),
-                encode_instances(self.segments, self.shape) if self.save_instances else None,
+                paint_label_map((segment.mask for segment in segments), self.shape),
+                len(segments),
+                encode_instances(segments, self.shape) if self.save_instances else None,
                 self.embedding.to_bytes() if self.embedding is not None else None,
                 self.record,
             )
@@ -74,21 +78,74 @@ _Read = tuple[ImageRecord, ImageArray | ImageEmbedding]  # what is read of one i
 
 
 def make_masks(
-    jobs: Sequence[Job], generator: AutomaticMaskGenerator, options: JobSettings, num_workers: int
+    jobs: Sequence[Job],
+    generator: AutomaticMaskGenerator,
+    options: JobSettings,
+    num_workers: int,
+    *,
+    ahead: bool = False,
 ) -> Iterator[Result]:
     """Make the masks of `jobs` in their order. The generator runs in the calling thread when a result is asked for.
 
     An image that cannot be read or segmented gives a `MaskResult` with the reason and does not stop the run. While one
     image is segmented, `num_workers` threads read the next ones, one image each; with 0 the calling thread reads.
+
+    Args:
+        ahead: for a GPU: the next image's encoder is started before this image's masks are asked for, so that the GPU
+            always has work. Without effect where embeddings are kept or used.
+
+    Raises WorkerError: the GPU has failed.
     """
-    for job, read in _read_ahead(jobs, options, num_workers):
-        result: Result
-        try:
-            result = _segment(job, *read(), generator, options)
-        except Exception as error:
-            log.debug("%s", job, exc_info=True)
-            result = _failed(job, error)
-        yield result
+    reads = _read_ahead(jobs, options, num_workers)
+    if ahead and options.embeddings is None and not options.save_embeddings:
+        yield from _overlapped(reads, generator, options)
+        return
+    for job, read in reads:
+        yield _attempt(job, functools.partial(_segment, job, read, generator, options))
+
+
+def _overlapped(
+    reads: Iterable[tuple[Job, Callable[[], _Read]]], generator: AutomaticMaskGenerator, options: JobSettings
+) -> Iterator[Result]:
+    """The results in order. While the CPU decides about an image's masks, the GPU is at work on the next image."""
+
+    def begin(read: Callable[[], _Read]) -> tuple[ImageRecord, BegunImage]:
+        record, image = read()
+        assert isinstance(image, np.ndarray)
+        return record, generator.begin(image)
+
+    def settle(job: Job, record: ImageRecord, segmented: SegmentedImage) -> Result:
+        segmented.settle()
+        return PendingMask(job, segmented.size, segmented.instances, options.save_instances, None, record)
+
+    before: tuple[Job, Callable[[], Result]] | None = None  # the image on which the GPU is at work
+    for job, read in reads:
+        begun = _attempt(job, functools.partial(begin, read))
+        if before is not None:
+            yield _attempt(*before)
+            before = None
+        if isinstance(begun, MaskResult):
+            yield begun
+            continue
+        record, image = begun
+        segmented = _attempt(job, functools.partial(generator.segment, image))
+        if isinstance(segmented, MaskResult):
+            yield segmented
+        else:
+            before = job, functools.partial(settle, job, record, segmented)
+    if before is not None:
+        yield _attempt(*before)
+
+
+def _attempt(job: Job, work: Callable[[], _T]) -> _T | MaskResult:
+    """What `work` returns; an error becomes the reason of a failure. Raises WorkerError: the GPU has failed."""
+    try:
+        return work()
+    except Exception as error:
+        log.debug("%s", job, exc_info=True)
+        if is_gpu_failure(error):
+            raise WorkerError(f"{job}: the GPU has failed: {str(error).splitlines()[0]}") from error
+        return _failed(job, error)
 
 
 def _read_ahead(
@@ -124,24 +181,22 @@ def _read(job: Job, options: JobSettings) -> _Read:
 
 
 def _segment(
-    job: Job,
-    record: ImageRecord,
-    image: ImageArray | ImageEmbedding,
-    generator: AutomaticMaskGenerator,
-    options: JobSettings,
+    job: Job, read: Callable[[], _Read], generator: AutomaticMaskGenerator, options: JobSettings
 ) -> PendingMask:
     """The segments of one image, from its pixels or its embedding."""
+    record, image = read()
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)
         shape = (image.shape[0], image.shape[1])
-        return PendingMask(job, shape, generator.generate(image), options.save_instances, None, record)
+        segments = generator.generate(image)
+        return PendingMask(job, shape, lambda: segments, options.save_instances, None, record)
     embedding = image if isinstance(image, ImageEmbedding) else generator.encode(image)
     if options.embeddings is not None:
         # Rounded even if it has just been computed: masks must not depend on whether the embedding was kept before.
         embedding = embedding.rounded()
     segments = generator.generate_from(embedding)
     kept = embedding if options.save_embeddings else None
-    return PendingMask(job, embedding.image_size, segments, options.save_instances, kept, record)
+    return PendingMask(job, embedding.image_size, lambda: segments, options.save_instances, kept, record)
 
 
 def _failed(job: Job, error: Exception) -> MaskResult:

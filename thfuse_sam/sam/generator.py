@@ -99,16 +99,16 @@ class AutomaticMaskGenerator:
 
     def segment(self, begun: "BegunImage") -> "SegmentedImage":
         """The second step of `generate`: all points are tried. Raises DeviceError."""
-        crops, image, size = begun.crops, begun.image, begun.image.shape[:2]
+        crops, image, size = begun.crops, begun.image, begun.crops[0].image_size
         first = self._segment(crops[0], begun.features)
         if len(crops) == 1:
-            return SegmentedImage(first, lambda candidates: self._instances(candidates, size))
+            return SegmentedImage(size, first, self._instances)
         parts = [first()]
         parts += [self._segment(crop, self._encode(image[crop.rows, crop.columns], crop.frame))() for crop in crops[1:]]
         # A small crop shows more detail: of two masks whose boxes overlap, the one from the smaller crop stays.
         joined = Candidates.join(parts)
         merged = joined.nms(1 / joined.crop_areas, self.settings.crop_nms_thresh)
-        return SegmentedImage(lambda: merged, lambda candidates: self._instances(candidates, size))
+        return SegmentedImage(size, lambda: merged, self._instances)
 
     def label_map(self, image: npt.NDArray[np.uint8]) -> LabelMap:
         """The segments of an image (uint8 HxWx3, RGB) as one label map HxW; zeros outside all segments."""
@@ -141,9 +141,7 @@ class AutomaticMaskGenerator:
                 f"{own_height}x{own_width}, height x width); make it again with this model"
             )
         features = upload(torch.from_numpy(np.asarray(embedding.features, dtype=np.float32))[None], self.sam.device)
-        segmented = SegmentedImage(
-            self._segment(crop, features), lambda candidates: self._instances(candidates, embedding.image_size)
-        )
+        segmented = SegmentedImage(embedding.image_size, self._segment(crop, features), self._instances)
         return segmented.instances()
 
     def label_map_from(self, embedding: ImageEmbedding) -> LabelMap:
@@ -282,11 +280,18 @@ class SegmentedImage:
     """The segments of an image on which a GPU may be at work still.
 
     Args:
+        size: height, width of the image.
         suppressed: waits for the numbers that decide which masks stay.
         finish: makes segments of masks whose bits are on the CPU.
     """
 
-    def __init__(self, suppressed: Callable[[], Candidates], finish: Callable[[Candidates], list[Instance]]) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        suppressed: Callable[[], Candidates],
+        finish: Callable[[Candidates, tuple[int, int]], list[Instance]],
+    ) -> None:
+        self.size = size
         self._suppressed = suppressed
         self._finish = finish
         self._fetch: Callable[[], Candidates] | None = None
@@ -300,7 +305,7 @@ class SegmentedImage:
         """The segments. After `settle` from any thread."""
         self.settle()
         assert self._fetch is not None
-        return self._finish(self._fetch())
+        return self._finish(self._fetch(), self.size)
 
 
 def _one_ahead(items: Iterator[_T]) -> Iterator[_T]:
