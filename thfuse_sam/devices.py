@@ -66,6 +66,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def free_memory(device: torch.device) -> tuple[int, int]:
+    """Free and total memory of a GPU in bytes, other programs' share taken off."""
+    free, total = torch.cuda.mem_get_info(device)
+    # PyTorch may keep memory that it does not use.
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
+
+
 def is_gpu_failure(error: BaseException) -> bool:
     """Whether an error says that the GPU or its driver has failed, so that this process can do no more work on it."""
     failed = isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _GPU_FAILURES)

@@ -167,6 +167,8 @@ def pretended_cuda() -> Iterator[Traffic]:
         "torch.cuda.is_bf16_supported": True,
         "torch.cuda.mem_get_info": (_MEMORY, _MEMORY),
         "torch.cuda.max_memory_allocated": 0,
+        "torch.cuda.memory_allocated": 0,
+        "torch.cuda.memory_reserved": 0,
         "torch.cuda.get_rng_state_all": [],
         "torch.cuda.set_device": None,
         "torch.cuda.empty_cache": None,

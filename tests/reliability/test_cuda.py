@@ -14,10 +14,13 @@ from segment_anything.modeling import ImageEncoderViT, Sam
 from benchmarks.oracle import LookUp
 from benchmarks.precompute import SAMPLE
 from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
+from thfuse_sam.errors import DeviceError
 from thfuse_sam.images import read_for_sam, write_image
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.precompute.jobs import Job, JobSettings
 from thfuse_sam.precompute.worker import make_masks
+from thfuse_sam.sam import decoder as decoder_module
+from thfuse_sam.sam import filtering
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, BegunImage, SegmentedImage
@@ -278,3 +281,53 @@ def test_a_failed_gpu_ends_the_run_with_one_line_and_a_tree_that_resumes(
         assert "the GPU has failed: CUDA error: an illegal memory access was encountered; 2 of 4 masks are done" in line
         assert precompute.main(argv) == 0
     assert len(images) == 5 and len(list(Path("masks").rglob("*.npy"))) == 4
+
+
+def test_a_gpu_without_bf16_takes_fp16(street: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(NANO, precision="auto")
+    with pretended_cuda():
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        generator = AutomaticMaskGenerator(shipped().to("cuda"), settings)
+        assert generator.precision == "fp16"
+        assert len(generator.generate(street.visible)) > 3
+
+
+def test_a_full_gpu_says_how_much_is_free_and_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = resolve_sam("vit_nano", None)
+
+    def full(model: Sam, device: torch.device) -> Sam:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    monkeypatch.setattr(Sam, "to", full)
+    with pretended_cuda():
+        for free, remedy in ((2**30, "`sam_model_type` vit_t or vit_nano"), (2**20, "`device` cpu")):
+            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80 * 2**30))
+            with pytest.raises(DeviceError) as caught:
+                build_sam(resolved.model_type, resolved.checkpoint, "cuda")
+            assert str(caught.value) == (
+                f"`device` cuda: vit_nano needs about 551 MiB, of 81920 MiB {free >> 20} are free; "
+                f"end the programs that use the rest, or use {remedy}"
+            )
+
+
+@pytest.mark.parametrize("stage", ["decode", "upsample", "enlarge"])
+def test_every_stage_goes_on_with_half_when_memory_ends(
+    street: Scene, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = AutomaticMaskGenerator(shipped(), NANO).generate(street.visible)
+    places = {"decode": (decoder_module, "_sparse_embeddings"), "upsample": (decoder_module._Upsampling, "__call__")}
+    owner, name = places.get(stage, (filtering, "upsample_logits"))
+    work, sizes = getattr(owner, name), []
+
+    def small_only(*args):
+        sizes.append(len(args[0 if stage == "enlarge" else 1]))
+        if sizes[-1] > 9:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return work(*args)
+
+    with pretended_cuda():
+        generator = AutomaticMaskGenerator(shipped().to("cuda"), NANO)
+        monkeypatch.setattr(owner, name, small_only)
+        found = generator.generate(street.visible)
+    assert max(sizes) > 9 and sizes[-1] <= 9
+    assert [one.bbox for one in found] == [one.bbox for one in expected]

@@ -19,7 +19,8 @@ def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -
     fast = _fast_half_precision(device)
     if name == "auto":
         return fast or "fp32"
-    if name != "fp32" and fast is None:
+    emulated = device.type == "cuda" and name == "bf16" and fast == "fp16"
+    if name != "fp32" and (fast is None or emulated):
         log.warning("`precision` %s: %s has no instructions for it and may be much slower than with fp32", name, device)
     return name
 

@@ -9,7 +9,8 @@ from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.devices import free_memory, unless_out_of_memory
+from thfuse_sam.errors import CheckpointError, DeviceError, UsageError
 from thfuse_sam.sam import nano, tiny_vit
 from thfuse_sam.sam.state_dict_forms import described_family, is_part_of_sam
 from thfuse_sam.sam.weights import nano_image_size, read_weights, recognise_model_type
@@ -87,16 +88,44 @@ def build_sam(
 
     Raises:
         CheckpointError: a file cannot be read, or the weights are not exactly those of the model type.
+        DeviceError: the model does not fit into the memory of the GPU that is free.
     """
     kind = find_model_type(model_type)
     weights = read_weights(checkpoint) if base is None else read_weights(base) | read_weights(checkpoint)
     sam = fitting_model(kind, weights, checkpoint)
-    for name, value in weights.items():
-        dtype = torch.float32 if value.is_floating_point() else value.dtype
-        # A copy, so that the checkpoint file is not held open by a memory map.
-        weights[name] = value.to(device=device, dtype=dtype, copy=True)
-    sam.load_state_dict(weights, assign=True)
-    return sam.to(device).eval()
+
+    def load() -> Sam:
+        for name, value in weights.items():
+            dtype = torch.float32 if value.is_floating_point() else value.dtype
+            # A copy, so that the checkpoint file is not held open by a memory map.
+            weights[name] = value.to(device=device, dtype=dtype, copy=True)
+        sam.load_state_dict(weights, assign=True)
+        return sam.to(device).eval()
+
+    device = torch.device(device)
+    if device.type == "cpu":
+        return load()
+    loaded = unless_out_of_memory(load)
+    if loaded is None:
+        raise DeviceError(_too_large(kind, device))
+    return loaded
+
+
+def _too_large(kind: ModelType, device: torch.device) -> str:
+    """Why a model does not fit onto a GPU, and what would."""
+    free, total = free_memory(device)
+    fitting = [other.name for other in MODEL_TYPES.values() if _needed_bytes(other) <= free]
+    remedy = f"`sam_model_type` {' or '.join(fitting)}" if fitting else "`device` cpu"
+    return (
+        f"`device` {device}: {kind.name} needs about {_needed_bytes(kind) >> 20} MiB, of {total >> 20} MiB "
+        f"{free >> 20} are free; end the programs that use the rest, or use {remedy}"
+    )
+
+
+def _needed_bytes(kind: ModelType) -> int:
+    """Memory in which a model makes masks: its weights twice, in two number formats, and room to work."""
+    with torch.device("meta"):
+        return 8 * sum(parameter.numel() for parameter in kind.build().parameters()) + 2**29
 
 
 def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Path) -> Sam:
