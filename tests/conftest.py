@@ -1,5 +1,8 @@
 """Small generated image pairs that many tests read from disk."""
 
+import thfuse_sam  # noqa: F401  # before torch: it settles how torch's threads wait
+
+# isort: split
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

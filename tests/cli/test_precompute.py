@@ -540,6 +540,33 @@ def test_a_dry_run_downloads_nothing(
     assert not (work / "cache").exists()
 
 
+@pytest.mark.parametrize(
+    ("images", "memory", "options", "expected"),
+    [
+        (400, 2**40, [], 8),
+        (40, 2**40, [], 2),
+        (31, 2**40, [], 1),
+        (400, 3.5 * 2**30, [], 3),
+        (400, 0, [], 1),  # not known
+        (400, 2**40, ["--n_jobs", "5"], 5),
+        (400, 2**40, ["--devices", "cpu"], 1),
+    ],
+)
+def test_processes_where_none_are_asked_for(
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    memory: float,
+    options: Sequence[str],
+    expected: int,
+) -> None:
+    monkeypatch.setattr(command, "usable_cores", lambda: 8)
+    monkeypatch.setattr(command, "free_memory", lambda: memory)
+    asked = cli_commands.precompute.build_parser().parse_command(["--device", "cpu", *options]).options
+    devices = command._share_cores(asked, command._devices(asked), images, checkpoint)
+    assert devices == ["cpu"] * expected
+
+
 @pytest.mark.slow
 def test_two_processes(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(checkpoint, "--output_dir", "one") == 0

@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from thfuse_sam.fusion import fusing as fuse
 from thfuse_sam.images import luma, read_visible, write_image
 from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.metrics import fusion_metrics
 
 CPU = torch.device("cpu")
 
@@ -131,6 +133,19 @@ def test_metrics_see_the_fused_luma_and_both_sources(tmp_path) -> None:
         return {"EN": 1.0}
 
     assert run(tmp_path, tmp_path / "out", metrics=metrics).metrics == {"a": {"EN": 1.0}}
+
+
+def test_metrics_of_many_pairs_come_from_other_processes_in_order(tmp_path, monkeypatch) -> None:
+    for index, name in enumerate("abcde"):
+        write_pair(tmp_path, name, seed=index)
+    metrics = functools.partial(fusion_metrics, names=("EN", "MI"))
+    here = run(tmp_path, tmp_path / "here", metrics=metrics)
+    monkeypatch.setattr(fuse, "usable_cores", lambda: 2)
+    monkeypatch.setattr(fuse, "_PAIRS_PER_PROCESS", 2)
+    seen = []
+    there = run(tmp_path, tmp_path / "there", metrics=metrics, observers=[seen.append])
+    assert there.metrics == here.metrics and list(there.metrics) == list("abcde")
+    assert [(one.pair.name, one.metrics) for one in seen] == list(here.metrics.items())
 
 
 # Batches

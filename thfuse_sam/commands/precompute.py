@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import thfuse_sam
+from thfuse_sam.cores import free_memory, usable_cores
 from thfuse_sam.datasets.pairs import ImageSet, find_images
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ManifestError, OptionError, OutputError, UsageError, WorkerError, naming
@@ -41,6 +42,9 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.shipped import find_shipped
+
+_PROCESS_BYTES = 2**30  # of memory that a process takes beside twice its model
+_IMAGES_PER_PROCESS = 16  # that make up for the time in which another process starts
 
 log = logging.getLogger(__name__)
 
@@ -232,6 +236,7 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     with _no_garbage_collection():
         plan = _plan(options, images, jobs, sam, settings)
     _mention_unpaired(images)
+    devices = _share_cores(options, devices, len(plan.todo), sam.checkpoint)
     return _PreparedRun(options, images, sam, settings, devices, plan)
 
 
@@ -255,11 +260,22 @@ def _devices(options: PrecomputeOptions) -> list[str]:
     if options.ray_address is not None:
         raise OptionError("ray_address", options.ray_address, "give `engine` ray with it")
     if options.devices is None:
-        return [str(resolve_device(options.device))] * (options.n_jobs or 1)
-    if options.n_jobs is not None:
+        return [str(resolve_device(options.device))] * (options.n_jobs if isinstance(options.n_jobs, int) else 1)
+    if options.n_jobs != AUTO:
         given = f"`n_jobs` {options.n_jobs} and `devices` {','.join(options.devices)}"
         raise UsageError(f"{given}: give one of the two")
     return [str(resolve_device(name)) for name in options.devices]
+
+
+def _share_cores(options: PrecomputeOptions, devices: list[str], images: int, checkpoint: Path) -> list[str]:
+    """With `n_jobs` auto on a CPU a process for each core, as far as there are images and memory for them: processes
+    of one thread are faster than as many threads, which wait for each other.
+    """
+    is_free = options.n_jobs == AUTO and options.devices is None and devices == ["cpu"]
+    if not is_free or not checkpoint.is_file():
+        return devices
+    memory = _PROCESS_BYTES + 2 * checkpoint.stat().st_size
+    return ["cpu"] * max(1, min(usable_cores(), images // _IMAGES_PER_PROCESS, int(free_memory() / memory)))
 
 
 def _resolve_sam(options: PrecomputeOptions, fetch: bool) -> ResolvedSam:
@@ -379,7 +395,8 @@ def _results(run: _PreparedRun) -> Iterator[Result]:
     build = functools.partial(_build_generator, run.sam.model_type, run.sam.checkpoint.resolve(), run.settings)
     if options.engine == "ray":
         use_gpu = None if options.device == AUTO else options.device != "cpu"
-        cluster = RaySettings(options.ray_address, options.n_jobs, use_gpu)
+        workers = options.n_jobs if isinstance(options.n_jobs, int) else None
+        cluster = RaySettings(options.ray_address, workers, use_gpu)
         return make_on_ray(plan.todo, WorkerSettings(build, plan.options), cluster)
     if len(run.devices) > 1:
         return make_in_processes(plan.todo, WorkerSettings(build, plan.options), run.devices)

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from thfuse_sam.cores import usable_cores, with_results
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
 from thfuse_sam.datasets.pairs import ImagePair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
@@ -23,6 +24,8 @@ from thfuse_sam.options.fuse import InferenceSettings
 
 # (fused, ir, vi), each uint8 HxW -> values by name
 Metrics = Callable[[ImageArray, ImageArray, ImageArray], dict[str, float]]
+
+_PAIRS_PER_PROCESS = 8  # whose metrics take as long as another process needs to start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class FusedPair:
     visible_luma: ImageArray  # HxW
     ir_labels: NDArray[np.int64] | None  # HxW, 0 is no segment; None: the image has no mask
     vi_labels: NDArray[np.int64] | None
-    metrics: dict[str, float]  # empty where none are asked for
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)  # empty where none are asked for
 
 
 @dataclasses.dataclass
@@ -98,37 +101,58 @@ def fuse_pairs(
 ) -> FuseReport:
     """Fuse `pairs` into `output_dir`, each at its own size under its own name.
 
-    `gray` writes the fused luma alone. `metrics` is called with fused luma, infrared and visible luma. An unusable
-    pair raises its error, or with `skip_bad` is reported in `failures` while the rest is done. Each of `observers` is
-    called after each fused pair; what it raises ends the run. With batches of several pairs, pairs of one size are
-    fused together, and so not in the order given.
+    `gray` writes the fused luma alone. `metrics` is called with fused luma, infrared and visible luma, in other
+    processes if there are many pairs. An unusable pair raises its error, or with `skip_bad` is reported in `failures`
+    while the rest is done. Each of `observers` is called after each fused pair; what it raises ends the run. With
+    batches of several pairs, pairs of one size are fused together, and so not in the order given.
     """
     dataset = FusionDataset(pairs, mask_source)
     network = network.to(device).eval()
     report = FuseReport()
     started = time.perf_counter()
     bar = tqdm(total=len(pairs), unit=" images", leave=False, disable=None, file=sys.stderr)
-    # No workers: decoding a pair takes a fraction of the time that the network takes.
-    for group in plan_batches([_size(pair, settings) for pair in pairs], settings.batch_size):
-        try:
-            samples = _readable(dataset, [(index, pairs[index]) for index in group], skip_bad, report)
-            lumas = fuse_lumas(network, [sample for _, sample in samples], device, settings) if samples else []
-        except ThFuseError as error:
-            if not skip_bad:
-                raise
-            report.failures |= {pair.name: str(error) for pair, _ in samples}
-            continue
-        for (pair, sample), luma in zip(samples, lumas, strict=True):
-            fused = _fused_pair(pair, sample, luma, output_path(pair, output_dir), metrics)
-            # An OutputError ends the run in any case: what hinders one file, such as a full disk, hinders the next.
-            write_image(fused.path, luma if gray else add_colour(luma, fused.visible))
-            report.add(fused)
-            for observe in observers:
-                observe(fused)
-        bar.update(len(group))
+
+    def fuse_all() -> Iterator[FusedPair]:
+        # No workers: decoding a pair takes a fraction of the time that the network takes.
+        for group in plan_batches([_size(pair, settings) for pair in pairs], settings.batch_size):
+            try:
+                samples = _readable(dataset, [(index, pairs[index]) for index in group], skip_bad, report)
+                lumas = fuse_lumas(network, [sample for _, sample in samples], device, settings) if samples else []
+            except ThFuseError as error:
+                if not skip_bad:
+                    raise
+                report.failures |= {pair.name: str(error) for pair, _ in samples}
+                continue
+            for (pair, sample), luma in zip(samples, lumas, strict=True):
+                fused = _fused_pair(pair, sample, luma, output_path(pair, output_dir))
+                # An OutputError ends the run in any case: what hinders one file, such as a full disk, hinders the next.
+                write_image(fused.path, luma if gray else add_colour(luma, fused.visible))
+                yield fused
+            bar.update(len(group))
+
+    for fused in _measured(fuse_all(), metrics, len(pairs)):
+        report.add(fused)
+        for observe in observers:
+            observe(fused)
     bar.close()
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _measured(fused_pairs: Iterable[FusedPair], metrics: Metrics | None, number: int) -> Iterator[FusedPair]:
+    """The fused pairs with their metrics. Those of many pairs are computed in other processes while the next pairs are
+    fused, because they take longer than fusing.
+    """
+    if metrics is None:
+        yield from fused_pairs
+        return
+    processes = min(usable_cores(), number // _PAIRS_PER_PROCESS)
+    for fused, values in with_results(fused_pairs, metrics, _grey_images, processes):
+        yield dataclasses.replace(fused, metrics=values)
+
+
+def _grey_images(fused: FusedPair) -> tuple[ImageArray, ImageArray, ImageArray]:
+    return fused.fused, fused.infrared, fused.visible_luma
 
 
 def _readable(
@@ -146,20 +170,16 @@ def _readable(
     return samples
 
 
-def _fused_pair(
-    pair: ImagePair, sample: FusionSample, luma: ImageArray, path: Path, metrics: Metrics | None
-) -> FusedPair:
-    infrared, visible_luma = to_uint8(sample["ir"][0]), to_uint8(sample["vi"][0])
+def _fused_pair(pair: ImagePair, sample: FusionSample, luma: ImageArray, path: Path) -> FusedPair:
     return FusedPair(
         pair,
         path,
         luma,
-        infrared,
+        to_uint8(sample["ir"][0]),
         to_uint8(sample["vi_rgb"]).transpose(1, 2, 0),
-        visible_luma,
+        to_uint8(sample["vi"][0]),
         ir_labels=sample["ir_labels"].numpy() if sample["has_ir_mask"] else None,
         vi_labels=sample["vi_labels"].numpy() if sample["has_vi_mask"] else None,
-        metrics={} if metrics is None else metrics(luma, infrared, visible_luma),
     )
 
 

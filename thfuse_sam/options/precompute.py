@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from thfuse_sam.options.fields import Options, option, redefault
+from thfuse_sam.options.fields import AUTO, Options, option, redefault
 from thfuse_sam.options.generator import GeneratorOptions
 from thfuse_sam.options.shared import (
     DEFAULT_MASKS_DIR,
@@ -40,10 +40,10 @@ class Part:
 class SpreadOptions(Options, group="several processes, several machines: see docs/precompute.md"):
     """How the work is spread over processes and machines."""
 
-    n_jobs: int | None = option(
-        None,
-        "processes on `device`; on a CPU they share its cores",
-        default_text="1; with `engine` ray: one per GPU, without a GPU one per core",
+    n_jobs: int | Literal["auto"] = option(
+        AUTO,
+        "processes on `device`; on a CPU they share its cores; auto: one per core where images and memory suffice, one "
+        "on a GPU; with `engine` ray: one per GPU, without a GPU one per core",
         low=1,
         metavar="N",
     )

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import joblib
 import torch
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from thfuse_sam.cores import usable_cores
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
 from thfuse_sam.precompute.jobs import Job, JobSettings
@@ -94,7 +94,7 @@ class _Pool:
         """Yields a function that gives a block of images to a process. At the end all processes are killed, which is
         safe because they write nothing.
         """
-        threads = max(1, joblib.cpu_count() // len(self.devices))
+        threads = max(1, usable_cores() // len(self.devices))
         # joblib's executor itself, because `joblib.Parallel` gives out work faster than results are taken.
         executor = ProcessPoolExecutor(
             max_workers=len(self.devices), timeout=_IDLE_SECONDS, env={"OMP_NUM_THREADS": str(threads)}

@@ -30,6 +30,13 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class PointConvolution(nn.Conv2d):
+    """A 1x1 convolution as one product of matrices, whose sums do not depend on the number of threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), ChannelNorm(outputs, eps=1e-6), nn.GELU())
 
@@ -73,7 +80,7 @@ class NanoEncoder(nn.Module):
         self.fuse_eighth = _convolution(eighth, quarter)
         self.eighth_to_quarter = nn.Conv2d(quarter, quarter, 1)
         self.fuse_quarter = _convolution(quarter, FINE_WIDTH)
-        self.embed_fine = nn.Conv2d(FINE_WIDTH * LOGITS_PER_TOKEN**2, out_chans, 1)
+        self.embed_fine = PointConvolution(FINE_WIDTH * LOGITS_PER_TOKEN**2, out_chans, 1)
         self.embed_coarse = nn.Conv2d(coarse, out_chans, 1)
         self.norm = ChannelNorm(out_chans, eps=1e-6)
 

@@ -1,6 +1,5 @@
 """Which samples make a batch and an optimiser step, in an order drawn from a seed; and the loader that makes them."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from thfuse_sam.cores import usable_cores
 from thfuse_sam.errors import ThFuseError, WorkerError
 from thfuse_sam.interrupts import ignore_interrupts
 
@@ -154,4 +154,4 @@ def next_batch(batches: Iterator[Batch]) -> Batch | None:
 
 def default_num_workers(device: torch.device) -> int:
     """How many processes make samples for training on `device`: none for a CPU, whose cores they would take."""
-    return min(8, max((os.cpu_count() or 1) - 1, 0)) if device.type == "cuda" else 0
+    return min(8, usable_cores() - 1) if device.type == "cuda" else 0

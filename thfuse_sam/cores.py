@@ -1,0 +1,136 @@
+"""The cores and the memory that this process may use, how OpenMP's threads wait, and work spread over processes.
+
+PyTorch computes with OpenMP, whose threads by default spin while they wait for each other. Where another program has
+one of the cores, or a quota stops a thread, the others burn their time in that loop: work takes many times as long.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from thfuse_sam.errors import WorkerError
+from thfuse_sam.interrupts import ignore_interrupts
+
+# Whoever sets one of these has chosen how threads wait. libgomp (PyTorch on Linux) reads the first two, LLVM's and
+# Intel's libomp (macOS, Windows) all but the second.
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+_CONTROL_GROUPS, _PROC = Path("/sys/fs/cgroup"), Path("/proc")
+_IDLE_SECONDS = 300  # after which a process without work ends, also where its parent was killed
+
+_Item = TypeVar("_Item")
+
+
+def prepare_openmp() -> None:
+    """Let OpenMP's threads sleep while they wait, and be no more than `usable_cores`, unless the user has set this.
+
+    OpenMP reads these environment variables when torch is loaded; child processes inherit them.
+    """
+    if not any(name in os.environ for name in WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    # Only where the affinity does not say it: by itself, torch counts cores and leaves their second threads alone.
+    if "OMP_NUM_THREADS" not in os.environ and usable_cores() < _affinity():
+        os.environ["OMP_NUM_THREADS"] = str(usable_cores())
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: the least of what its affinity, the CPU quota of its control groups (cgroup
+    v1 and v2), SLURM_CPUS_PER_TASK and OMP_NUM_THREADS allow. Processes that torchrun starts share the cores.
+    """
+    processes = _count("LOCAL_WORLD_SIZE") or 1
+    limits: list[float] = [_affinity(), min(map(_quota, _control_groups("cpu")), default=math.inf)]
+    # torchrun sets OMP_NUM_THREADS to 1, whatever the cores.
+    limits += filter(None, [_count("SLURM_CPUS_PER_TASK"), _count("OMP_NUM_THREADS") if processes == 1 else None])
+    return max(1, int(min(limits)) // processes)
+
+
+def free_memory() -> float:
+    """Bytes of memory that this process may still take, of the machine's and of its control groups'; 0: not known."""
+    lines = _read(_PROC / "meminfo").splitlines()
+    available = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
+    return max(0, min([available, *map(_memory_left, _control_groups("memory"))]))
+
+
+def with_results(
+    items: Iterable[_Item], function: Callable[..., Any], arguments: Callable[[_Item], tuple[Any, ...]], processes: int
+) -> Iterator[tuple[_Item, Any]]:
+    """Each of `items` in their order, with `function(*arguments(item))`, which is computed in other processes.
+
+    Args:
+        items: up to `2 * processes` of them are taken before the first result is asked for.
+        function, arguments: the function, the arguments and the results must be picklable.
+        processes: number of processes; with fewer than 2, the calling one computes.
+
+    Raises WorkerError where a process dies.
+    """
+    if processes < 2:
+        yield from ((item, function(*arguments(item))) for item in items)
+        return
+    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
+    executor = ProcessPoolExecutor(processes, timeout=_IDLE_SECONDS, initializer=ignore_interrupts, env=one_thread)
+    waiting: deque[tuple[_Item, Future[Any]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, executor.submit(function, *arguments(item))))
+            while len(waiting) > 2 * processes or (waiting and waiting[0][1].done()):
+                first, future = waiting.popleft()
+                yield first, future.result()
+        yield from ((item, future.result()) for item, future in waiting)
+    except TerminatedWorkerError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WorkerError(f"a process of this run died ({reason}); is there enough memory?") from None
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def _affinity() -> int:
+    """Cores on which the system lets this process run."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _count(variable: str) -> int | None:
+    """The whole number above 0 in an environment variable; None where there is none."""
+    text = os.environ.get(variable, "").partition(",")[0].strip()  # OMP_NUM_THREADS may have one for each level
+    return int(text) or None if text.isdecimal() else None
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups of this process, its own and all above it, that may limit `controller`."""
+    for line in _read(_PROC / "self/cgroup").splitlines():
+        controllers, _, path = line.partition(":")[2].partition(":")
+        group = Path(path.lstrip("/"))
+        if not controllers:  # cgroup v2
+            yield from (_CONTROL_GROUPS / folder for folder in (group, *group.parents))
+        elif controller in controllers.split(","):
+            yield from (_CONTROL_GROUPS / controller / folder for folder in (group, *group.parents))
+
+
+def _quota(group: Path) -> float:
+    """CPUs that a control group grants; infinite without a quota."""
+    quota, _, period = _read(group / "cpu.max").partition(" ")
+    if not quota:
+        quota, period = (_read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+    return int(quota) / int(period) if quota.isdecimal() else math.inf  # "max" or -1: no quota
+
+
+def _memory_left(group: Path) -> float:
+    """Bytes until a control group's limit; infinite without a limit."""
+    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        texts = [_read(group / name).strip() for name in (limit, usage)]
+        if all(text.isdecimal() for text in texts):
+            return int(texts[0]) - int(texts[1])
+    return math.inf
+
+
+def _read(path: Path) -> str:
+    """The text of a file of the system; "" where it does not exist or may not be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
