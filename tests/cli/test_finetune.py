@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -234,6 +235,8 @@ EARLIER = [
         "-b 4 --virtual_batch_size 4 --lr 1e-4 --alpha 0.75 --epoch_num 10 --save_interval 2 --exp_name NAME",
         {"batch_size": 4, "accumulate": 4, "alpha": 0.75, "epochs": 10, "exp_name": "NAME"},
     ),
+    ("--dist True --port 1234 --epoch 5 --seed 21", {"epochs": 5, "seed": 21}),
+    ("-d -i 5", {"debug_with_one_example": True, "max_steps": 5}),
 ]
 
 
@@ -241,6 +244,26 @@ EARLIER = [
 def test_commands_of_earlier_workflows_are_understood(command: str, expected: dict[str, Any]) -> None:
     options = finetune.build_parser().parse_command(command.split()).options
     assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_predict_takes_earlier_commands_too() -> None:
+    options = (
+        predict.build_parser()
+        .parse_command(["--image_path", "I.png", "--checkpoint", "C.pth", "--model_type", "vit_h"])
+        .options
+    )
+    assert (options.input, options.sam_checkpoint, options.sam_model_type) == (Path("I.png"), Path("C.pth"), "vit_h")
+
+
+@pytest.mark.parametrize("flag", ["-c", "--config"])
+def test_an_option_file_may_hold_the_mixture(run: Callable[..., int], data: Path, tmp_path: Path, flag: str) -> None:
+    part = {"data_dir": str(data), "bg_paths": None, "w_aug": True, "aug_details": ["crop_foreground"]}
+    content = {"dataset": {"train": [{**part, "percentage": 0.5}], "test": {"data_dir": str(data), "bg_paths": None}}}
+    (tmp_path / "cfg.yaml").write_text(yaml.safe_dump({**content, "n_objects": 3}), encoding="utf-8")
+    argv = [flag, "cfg.yaml", "--checkpoint", "base.pth", "--dist", "True", "--epoch", "1", "--port", "1234"]
+    assert finetune.main(argv) == 0
+    options = json.loads((tmp_path / "runs/finetune/finetune_options.json").read_text(encoding="utf-8"))
+    assert (options["n_objects"], options["images"], options["data_dir"]) == (3, 2, "cfg.yaml")
 
 
 def settings_of(options: FinetuneOptions) -> FinetuneSettings:

@@ -127,6 +127,9 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         if not isinstance(content, Mapping):
             raise UsageError("not a mapping; write one `option: value` per line")
         actions = {flag.removeprefix("--"): action for action in self._actions for flag in action.option_strings}
+        # An entry that another option's file would hold makes this file that option's file too.
+        own = {key: value for key, value in content.items() if key not in self._options.sections}
+        content = {option: str(path) for key, option in self._options.sections.items() if key in content} | own
         raw = {}
         for key, value in content.items():
             if key not in actions or actions[key].dest in ("help", "config"):

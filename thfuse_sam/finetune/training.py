@@ -47,8 +47,8 @@ class FinetuneTask(TrainingTask):
     options_file = "finetune_options.json"
     must_match = ("n_objects", "sub_iterations", "flip")
     may_differ = frozenset(
-        ("base_checkpoint", "cache_embeddings", "data_dir", "exp_name", "export", "sam_checkpoint", "sam_model_type")
-    ) | {"val_dir"}
+        ("base_checkpoint", "cache_embeddings", "data_dir", "dist", "exp_name", "export", "port", "sam_checkpoint")
+    ) | {"sam_model_type", "val_dir"}
     module: PromptedSam
     settings: FinetuneSettings
 

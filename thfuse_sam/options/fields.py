@@ -11,6 +11,7 @@ import operator
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from thfuse_sam.errors import OptionError
@@ -75,6 +76,8 @@ class Options:
     """Base of all options. Values are checked and converted to the fields' types. Raises OptionError."""
 
     group = "options"  # title, in a command's help, of the options that the class declares
+    # Top-level entries of an option file that belong to the file of another option, and that option's name.
+    sections = MappingProxyType[str, str]({})
 
     def __init_subclass__(cls, group: str = "options") -> None:
         cls.group = group

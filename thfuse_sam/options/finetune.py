@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from thfuse_sam.options.fields import AUTO, Options, option, redefault, weights_text
 from thfuse_sam.options.shared import (
@@ -91,7 +92,16 @@ class PromptLossOptions(PromptKindOptions, group="prompts and loss"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlierOptions(Options, group="taken from scripts of other tools, without effect"):
+    """Options that other tools' commands have and this one does not need."""
+
+    dist: str | None = option(None, "torchrun starts several processes", bare="True", metavar="BOOL")
+    port: int | None = option(None, "torchrun chooses it", low=0, high=65535)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(
+    EarlierOptions,
     TunedDataOptions,
     TunedPartsOptions,
     PromptLossOptions,
@@ -101,6 +111,8 @@ class FinetuneOptions(
     group=RunOutputOptions.group,
 ):
     """What is tuned, on which images, and how."""
+
+    sections = MappingProxyType({"dataset": "data_dir"})  # a mixture of training sets may stand in the option file
 
     output_dir: Path = redefault(RunOutputOptions, "output_dir", Path("runs"), help="folder of experiments")
     exp_name: str = option(

@@ -82,5 +82,5 @@ class PredictOptions(
 ):
     """Which images get masks, and by which model."""
 
-    input: Path = option(MISSING, "an image or a folder of images", aliases=("image", "-i"))
+    input: Path = option(MISSING, "an image or a folder of images", aliases=("image", "image_path"))
     modality: Literal["ir", "vi"] = option("vi", "kind of the images; ir: thermal images, 16-bit or grey")

@@ -23,7 +23,7 @@ class RunSettings(Options, group="training"):
         None,
         "passes over the training samples",
         low=1,
-        aliases=("num_epochs", "epoch_num", "-e"),
+        aliases=("num_epochs", "epoch", "epoch_num", "-e"),
         default_text="as many as `max_steps` needs",
     )
     max_steps: int | None = option(

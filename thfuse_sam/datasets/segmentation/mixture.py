@@ -10,7 +10,7 @@
     test:
       data_dir: data/people_test
 
-Paths are relative to the current folder, as in options.
+Paths are relative to the current folder, as in options. Both may stand below `dataset:` in an option file.
 """
 
 import logging
@@ -127,6 +127,8 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not readable as YAML ({error})") from error
+    if isinstance(content, Mapping) and "dataset" in content:  # an option file of finetune.py
+        content = content["dataset"]
     if not isinstance(content, Mapping) or not set(content) <= {"train", "test"}:
         raise UsageError(f"{path}: write a list 'train' of sets and at most one 'test' set, nothing else")
     train, test = content.get("train"), content.get("test")
@@ -136,7 +138,7 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
         raise UsageError(f"{path}: 'train' is no list of sets; write `- data_dir: FOLDER` for each")
     try:
         parts = [_part(item, open_folder, f"train set {number}") for number, item in enumerate(train, 1)]
-        test_set = None if test is None else open_folder(_data_dir(test, ("data_dir",), "test set"))
+        test_set = None if test is None else open_folder(_test_dir(test))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return Mixture(parts, test_set, seed)
@@ -157,6 +159,14 @@ def _part(item: Any, open_folder: OpenFolder, where: str) -> Part:
     if paste and not backgrounds:
         log.warning("%s: %s needs bg_paths; the samples of %s stay as they are", where, CROP_FOREGROUND, folder)
     return Part(folder.name or str(folder), open_folder(folder), float(percentage), paste, backgrounds)
+
+
+def _test_dir(test: Any) -> Path:
+    if isinstance(test, list) and len(test) == 1:
+        test = test[0]
+    if isinstance(test, Mapping):  # the training sets' keys without effect, such as `bg_paths: null`
+        test = {key: value for key, value in test.items() if key == "data_dir" or value not in (None, False)}
+    return _data_dir(test, ("data_dir",), "test set")
 
 
 def _data_dir(item: Any, keys: Sequence[str], where: str) -> Path:
