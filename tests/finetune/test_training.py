@@ -160,6 +160,19 @@ def test_every_image_and_object_of_a_batch_counts(base: ResolvedSam) -> None:
     assert sorted(index for indices, _ in sample.groups for index in indices.tolist()) == [0, 1, 2]
 
 
+def test_mirroring_does_not_decide_the_kind_of_prompt() -> None:
+    mix = PromptMix(box=1.0, point=1.0)
+    mirrored = PromptedSamples(FakeObjects(60), 64, mix, n_objects=16, seed=1, flip=0.5)
+    plain = PromptedSamples(FakeObjects(60), 64, mix, n_objects=16, seed=1)
+    has_box: dict[bool, set[bool]] = {True: set(), False: set()}
+    for index in range(60):
+        sample = mirrored[index]
+        is_mirrored = not torch.equal(sample.image, plain[index].image)
+        first_object = next(prompts for indices, prompts in sample.groups if 0 in indices)
+        has_box[is_mirrored].add(first_object.boxes is not None)
+    assert has_box == {True: {True, False}, False: {True, False}}
+
+
 def test_seed_epoch_and_index_decide_what_is_flipped(tmp_path: Path) -> None:
     def pattern(flip: float, seed: int = 1, epoch: int = 0) -> list[bool]:
         cache = EmbeddingCache(tmp_path, "signature")

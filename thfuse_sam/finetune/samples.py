@@ -69,9 +69,9 @@ class PromptedSamples:
     def __getitem__(self, index: int) -> TrainingSample:
         sample = self.dataset[index]
         seed = (self.seed, self._epoch, index)
-        if np.random.default_rng(seed).random() < self.flip:
-            sample = flipped(sample)
         rng = np.random.default_rng(seed)
+        if self.flip and rng.random() < self.flip:
+            sample = flipped(sample)
         ids = list(sample.object_ids)
         if len(ids) > self.n_objects:
             ids = sorted(int(chosen) for chosen in rng.choice(ids, self.n_objects, replace=False))
