@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from thfuse_sam.cli.commands import finetune, precompute, predict
 from thfuse_sam.commands import finetune as command
+from thfuse_sam.images import write_image
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.nano import build_vit_nano
@@ -477,6 +478,17 @@ def test_bad_prompts_and_paths(
 ) -> None:
     assert ask(*options, "--output_dir", "out") == status
     assert words in only_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prompt", [("--boxes", "4,5,50,20"), ("--points", "50,20")])
+def test_prompts_are_checked_against_every_image_first(
+    ask: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], prompt: tuple[str, str]
+) -> None:
+    write_image(data / "PNGImages" / "scene3.png", np.zeros((40, 40, 3), np.uint8))
+    assert ask(*prompt, "--output_dir", "out") == 2
+    line = only_line(capsys)
+    assert "scene3.png" in line and prompt[0] in line
     assert not (tmp_path / "out").exists()
 
 

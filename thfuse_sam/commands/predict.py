@@ -1,5 +1,6 @@
 """Making masks of an image or of a folder of images, according to `PredictOptions`."""
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from thfuse_sam.finetune.prediction import (
     PredictionWriter,
     automatic_predictor,
     prompted_predictor,
+    require_inside,
 )
-from thfuse_sam.images import read_for_sam
+from thfuse_sam.images import image_size, read_for_sam
 from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -41,6 +43,9 @@ def predict_masks(options: PredictOptions) -> Prediction:
     """Write the masks of each image: one for each prompt, or, without prompts, of everything. Raises ThFuseError."""
     prompts = _prompts(options)
     images = _images(options.input)
+    for path in images.values() if prompts else ():
+        with contextlib.suppress(ImageReadError):  # listed as a failure when its turn comes
+            require_inside(prompts, image_size(path), f", {path}")
     require_writable("output_dir", options.output_dir)
     device = resolve_device(options.device)
     with naming("sam_checkpoint", options.sam_checkpoint):

@@ -43,8 +43,7 @@ def prompted_predictor(sam: Sam, prompts: Sequence[ObjectPrompt]) -> ImagePredic
 
     def run(image: npt.NDArray[np.uint8]) -> list[PredictedObject]:
         shape = (image.shape[0], image.shape[1])
-        for prompt in prompts:
-            _require_inside(prompt, shape)
+        require_inside(prompts, shape)
         frame = Frame.of(shape, sam.image_encoder.img_size)
         with torch.no_grad():
             embedding = encode(sam, [resize_image(image, frame)])[0]
@@ -103,17 +102,22 @@ class PredictionWriter:
             write_text(self.folder / "annotations.json", json.dumps(self._annotations.content()) + "\n")
 
 
-def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
-    """Raise UsageError for a prompt that lies outside an image of (height, width) `shape`."""
+def require_inside(prompts: Sequence[ObjectPrompt], shape: tuple[int, int], where: str = "") -> None:
+    """Raise UsageError for a prompt outside an image of (height, width) `shape`; `where` names it."""
+    for prompt in prompts:
+        _require_inside(prompt, shape, where)
+
+
+def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int], where: str) -> None:
     height, width = shape
     for x, y in () if prompt.points is None else prompt.points:
         if not (0 <= x <= width and 0 <= y <= height):
-            raise UsageError(f"`points` {x:g},{y:g}: lies outside the image of {width}x{height} pixels")
+            raise UsageError(f"`points` {x:g},{y:g}: lies outside the image of {width}x{height} pixels{where}")
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             given = f"{x0:g},{y0:g},{x1:g},{y1:g}"
             raise UsageError(
-                f"`boxes` {given}: is no box inside the image of {width}x{height} pixels; "
+                f"`boxes` {given}: is no box inside the image of {width}x{height} pixels{where}; "
                 "give X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"
             )
