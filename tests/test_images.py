@@ -218,7 +218,7 @@ def test_orientation_of_deep_colour(tmp_path: Path, suffix: str, orientation: in
     else:
         path.write_bytes(with_tiff_tag(content, 274, orientation))
     flat = np.rint(deep / 257).astype(np.uint8)
-    expected = images._upright(flat, orientation)
+    expected = images.upright(flat, orientation)
     assert image_size(path) == expected.shape[:2]
     np.testing.assert_array_equal(read_visible(path), expected)
 

@@ -27,6 +27,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
@@ -126,21 +127,40 @@ def decode_visible(content: bytes, source: Path) -> ImageArray:
         return _to_rgb(_decode_file(io.BytesIO(content)))
 
 
-@_within_read_seconds
-def read_stored_values(path: Path) -> npt.NDArray[Any]:
-    """The numbers that an image of one channel stores, HxW: of a palette image its indices, not its colours.
+@dataclass(frozen=True)
+class StoredPixels:
+    """What an image file stores, upright: of a palette image the indices, of RGBA the colours under the alpha too."""
 
-    Raises ImageReadError: unreadable, of several channels, or in a format that changes the numbers.
-    """
+    values: npt.NDArray[Any]  # HxW, or HxWx3 RGB
+    palette: npt.NDArray[np.uint8] | None  # Kx3 RGB, if `values` are indices
+    alpha: npt.NDArray[Any] | None  # HxW
+    exact: bool  # whether the format keeps numbers as they are
+
+
+@_within_read_seconds
+def read_stored_pixels(path: Path) -> StoredPixels:
+    """The numbers that an image file stores, for masks, whose numbers have a meaning. Raises ImageReadError."""
     with reading(path), path.open("rb") as file:
-        image = Image.open(file, formats=_FORMATS)
+        try:
+            image = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            return StoredPixels(_decode_unknown_tiff(file), None, None, exact=True)
         _check_pixels(image.size)
-        if image.format not in _EXACT_FORMATS:
-            raise ImageReadError(f"{path}: {image.format} does not keep numbers exactly; use PNG, BMP or TIFF")
-        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
-            raise ImageReadError(f"{path}: {image.mode} pixels, expected one channel of object numbers; convert it")
+        exact, deep_colour = image.format in _EXACT_FORMATS, _is_deep_colour(image, file)
         image.load()
-        return _upright(np.array(image), _orientation(image))
+        orientation = _orientation(image)
+        palette, alpha = None, None
+        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            alpha = np.array(image.convert("RGBA").getchannel("A"))
+        if deep_colour:
+            values = _decode_by_opencv(file)
+        elif image.mode in ("P", "PA"):
+            values = np.array(image.getchannel("P") if image.mode == "PA" else image)
+            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        else:
+            values = np.array(image).astype(np.uint8) if image.mode == "1" else _pixels(image)
+        upright_alpha = None if alpha is None else upright(alpha, orientation)
+        return StoredPixels(upright(values, orientation), palette, upright_alpha, exact)
 
 
 def read_for_sam(path: Path, modality: Modality) -> ImageArray:
@@ -153,18 +173,35 @@ def read_for_sam(path: Path, modality: Modality) -> ImageArray:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header without decoding it. Raises ImageReadError."""
+    return image_frame(path)[0]
+
+
+def image_frame(path: Path) -> tuple[tuple[int, int], int]:
+    """`image_size`, and the EXIF orientation (1..8) that made the image upright. Raises ImageReadError."""
     with reading(path), path.open("rb") as file:
         try:
             image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
-            return _tiff_size(_tiff_tags(file))
+            return _tiff_size(tags := _tiff_tags(file)), _tiff_orientation(tags)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             # Pillow's `size` of a rotated TIFF depends on its version; the tags do not.
-            return _tiff_size(image.tag_v2)
+            return _tiff_size(image.tag_v2), _tiff_orientation(image.tag_v2)
         width, height = image.size
         if image.format == "PNG" and _png_has_metadata_after_pixels(file):
             image.load()
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        orientation = _orientation(image)
+        return ((width, height) if orientation >= 5 else (height, width)), orientation
+
+
+def upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Undo an EXIF orientation: 2-4 are flips and a half turn, 5-8 swap height and width."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def size_text(shape: Sequence[int]) -> str:
@@ -249,7 +286,7 @@ def _decode_file(file: IO[bytes]) -> npt.NDArray[Any]:
     # Pillow turns a TIFF upright while loading and then reports orientation 1; OpenCV turns TIFF only.
     orientation = _orientation(image)
     pixels = _decode_by_opencv(file) if deep_colour else _pixels(image)
-    return _upright(pixels, orientation)
+    return upright(pixels, orientation)
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[Any]:
@@ -322,7 +359,12 @@ def _tiff_tags(file: IO[bytes]) -> TiffImagePlugin.ImageFileDirectory_v2:
 def _tiff_size(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
     """(height, width) of the upright image."""
     width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
-    return (width, height) if tags.get(_ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
+    return (width, height) if _tiff_orientation(tags) >= 5 else (height, width)
+
+
+def _tiff_orientation(tags: TiffImagePlugin.ImageFileDirectory_v2) -> int:
+    value = tags.get(_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
 
 
 def _orientation(image: Image.Image) -> int:
@@ -348,17 +390,6 @@ def _png_has_metadata_after_pixels(file: IO[bytes]) -> bool:
         file.seek(length + 4, os.SEEK_CUR)
     file.seek(position)
     return metadata_follows
-
-
-def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Undo an EXIF orientation: 2-4 are flips and a half turn, 5-8 swap height and width."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _stretch(values: npt.NDArray[Any]) -> ImageArray:

@@ -119,6 +119,30 @@ def test_bad_samples_stop_or_are_skipped(data: Path, capsys: pytest.CaptureFixtu
     assert open_segmentation_dataset(Path("out")).names == ["0", "1", "3"]
 
 
+def test_what_is_mended_is_counted_and_strict_refuses(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads(Path("lm/annotations/1.json").read_text())
+    content["shapes"] += [{"label": "c", "points": [[60, 40], [80, 40], [80, 45]]}, {"label": "d", "points": [[1, 1]]}]
+    Path("lm/annotations/1.json").write_text(json.dumps(content))
+    for arguments in (["--check"], ["--output_dir", "out"]):
+        assert main(["--data_dir", "lm", *arguments]) == 0
+        [line] = [line for line in capsys.readouterr().err.splitlines() if "notes on annotations" in line]
+        assert line.count("1.json") == 2 and "cut off" in line and "left out: 1" in line
+    assert main(["--data_dir", "lm", "--output_dir", "strict", "--strict"]) == 1
+    assert "shape 2 'c'" in error(capsys)
+
+
+def test_ignored_pixels_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:20, 10:30], mask[20:22, 10:30] = 3, 255
+    write_image(Path("set/images/a.png"), np.zeros((48, 64, 3), np.uint8))
+    write_image(Path("set/instances/a.png"), mask)
+    assert main(["--data_dir", "set", "--output_dir", "out"]) == 0
+    sample = open_segmentation_dataset(Path("out"))[0]
+    assert sample.object_ids == (1,) and sample.ignored is not None
+    assert np.array_equal(sample.ignored, mask == 255) and np.array_equal(sample.mask(1), mask == 3)
+
+
 def test_a_failure_while_writing_leaves_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

@@ -1,5 +1,7 @@
 """Prompts: where points and boxes lie, mixes, and points that correct a mask."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -217,3 +219,12 @@ def test_selection_by_name() -> None:
     assert PromptMix.from_selection("bbox") == PromptMix(box=1)
     with pytest.raises(UsageError, match="`point_selection` middle"):
         PromptMix.from_selection("middle")
+
+
+def test_no_point_lies_on_ignored_pixels() -> None:
+    mask, rng = rectangle(20, 30, 10, 20), np.random.default_rng(0)
+    border = rectangle(14, 24, 22, 32) & ~mask
+    sample = dataclasses.replace(make(mask), ignored=border)
+    for _ in range(20):
+        [prompt] = sample_prompts(sample, [1], PromptMix(negative=1.0, num_points=9), rng)
+        assert len(points_of(prompt, 0)) == 9 and not any(at(border, point) for point in points_of(prompt, 0))

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from thfuse_sam.datasets.prompts import PromptMix
+from thfuse_sam.datasets.segmentation import SegmentationSample
 from thfuse_sam.datasets.segmentation.augment import flipped
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
@@ -26,6 +28,7 @@ from thfuse_sam.finetune.evaluation import (
     evaluate_sam,
     fitting_threshold,
     mean_iou,
+    predict_objects,
     result_table,
 )
 from thfuse_sam.finetune.model import PromptedSam
@@ -171,6 +174,23 @@ def test_mirroring_does_not_decide_the_kind_of_prompt() -> None:
         first_object = next(prompts for indices, prompts in sample.groups if 0 in indices)
         has_box[is_mirrored].add(first_object.boxes is not None)
     assert has_box == {True: {True, False}, False: {True, False}}
+
+
+class OneWithBorder(FakeObjects):
+    """One image whose pixels around the first object are to be ignored."""
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        sample = super().__getitem__(index)
+        return replace(sample, ignored=sample.labels == 0)
+
+
+def test_ignored_pixels_count_neither_in_training_nor_in_evaluation(base: ResolvedSam, tmp_path: Path) -> None:
+    sam = build_sam(base.model_type, base.checkpoint, torch.device("cpu"))
+    item = PromptedSamples(OneWithBorder(1), 64, PromptMix(box=1.0), n_objects=1, seed=0)[0]
+    assert bool((item.targets[0][item.valid > 0] == 1).all()), "nothing but the object is left to be learnt"
+    _, predictions = predict_objects(sam, OneWithBorder(1), 0, n_objects=1)
+    outside = OneWithBorder(1)[0].labels == 0
+    assert not any(bool((objects.masks & outside).any()) for objects in predictions.values())
 
 
 def test_seed_epoch_and_index_decide_what_is_flipped(tmp_path: Path) -> None:

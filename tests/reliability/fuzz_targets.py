@@ -23,7 +23,7 @@ from safetensors.torch import save as save_safetensors
 
 from thfuse_sam.cli.commands import finetune, precompute, predict, prepare, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
-from thfuse_sam.datasets.segmentation.formats.mask_images import read_instance_mask
+from thfuse_sam.datasets.segmentation.formats.mask_images import read_mask as read_mask_image
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import CheckpointError, ThFuseError
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
@@ -38,6 +38,7 @@ from thfuse_sam.masks.shards import MaskShards, ShardWriter
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX
 from thfuse_sam.models import build_network
 from thfuse_sam.options.finetune import LoraSettings
+from thfuse_sam.options.shared import AnnotationReading
 from thfuse_sam.sam.adapt import Adaptation, trained_state
 from thfuse_sam.sam.adapt import prepare as prepare_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
@@ -123,11 +124,20 @@ def image_seeds(folder: Path) -> list[bytes]:
 
 
 def read_index_mask(content: bytes, folder: Path) -> None:
-    read_instance_mask(write(folder, "mask.png", content))
+    path = write(folder, "mask.png", content)
+    failures = []
+    for kind in (None, "binary", "classes", "instances", "alpha"):
+        try:
+            read_mask_image(path, kind, AnnotationReading())
+        except ThFuseError as error:
+            failures.append(error)
+    if len(failures) == 5:
+        raise failures[0]
 
 
 def index_seeds(folder: Path) -> list[bytes]:
-    return [encoded(picture(mode=mode), kind) for mode in ("L", "P", "1") for kind in ("PNG", "BMP", "TIFF")]
+    seeds = [encoded(picture(mode=mode), kind) for mode in ("L", "P", "1") for kind in ("PNG", "BMP", "TIFF")]
+    return [*seeds, *(encoded(picture(mode=mode), "PNG") for mode in ("RGBA", "LA", "RGB"))]
 
 
 # Masks
@@ -262,6 +272,18 @@ def coco_seeds(folder: Path) -> list[bytes]:
     content = {"images": [{"id": 1, "file_name": "a.png", "height": SHAPE[0], "width": SHAPE[1]}],
                "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}  # fmt: skip
     return [json.dumps(content).encode()]
+
+
+def read_yolo(content: bytes, folder: Path) -> None:
+    (folder / "images/a.png").exists() or write(folder, "images/a.png", encoded(picture(), "PNG"))
+    write(folder, "labels/a.txt", content)
+    found = open_segmentation_dataset(folder)
+    for index in range(len(found)):
+        found[index]
+
+
+def yolo_seeds(folder: Path) -> list[bytes]:
+    return [b"0 0.1 0.1 0.9 0.1 0.9 0.9\n1 0.2 0.2 0.5 0.2 0.5 0.5 0.2 0.5\n", b"\xef\xbb\xbf0 0 0 1 0 1 1\r\n"]
 
 
 # Options
@@ -460,6 +482,7 @@ def sam_seeds(folder: Path) -> list[bytes]:
 
 TARGETS = {
     "image": Target(read_image, image_seeds),
+    "yolo": Target(read_yolo, yolo_seeds, is_text=True),
     "index mask": Target(read_index_mask, index_seeds),
     "npy mask": Target(read_npy, npy_seeds),
     "instances": Target(read_instances, instance_seeds, is_text=True),

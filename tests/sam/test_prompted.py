@@ -111,6 +111,14 @@ def test_a_logit_at_the_padding_counts_the_pixels_of_the_image() -> None:
     assert valid[12].tolist() == [1.0] * 16 and valid[13].tolist() == [0.0] * 16
 
 
+def test_ignored_pixels_are_neither_inside_nor_outside() -> None:
+    mask, ignored = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    mask[:, :30], ignored[:, 30:40] = True, True
+    targets, valid = low_resolution_targets(mask[None], Frame.of((64, 64), 64), ignored)
+    assert valid[5].tolist() == [1.0] * 8 + [0.0] * 2 + [1.0] * 6
+    assert targets[0, 5].tolist() == pytest.approx([1.0] * 7 + [1.0] + [0.0] * 8), "of two columns inside, two ignored"
+
+
 def test_mask_prompts_keep_logits_and_pad_with_outside() -> None:
     logits = np.full((2, 32, 64), -8, np.float32)
     logits[0, :16] = 8

@@ -18,6 +18,7 @@ from thfuse_sam.datasets.segmentation import (
     open_segmentation_dataset,
     open_train_and_val,
 )
+from thfuse_sam.datasets.segmentation.annotated import counts_text
 from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import OptionError, TrainingError, UsageError, naming
@@ -194,7 +195,7 @@ def prompt_mix(options: FinetuneOptions) -> PromptMix:
 
 
 def _open_data(options: FinetuneOptions, data_dir: Path) -> tuple[SegmentationDataset, SegmentationDataset | None]:
-    choices: dict[str, Any] = {name: getattr(options, name) for name in ("labels", "merge", "skip_bad", "seed")}
+    choices = {**options.choices, "seed": options.seed}
     if options.debug_with_one_example:
         one = OneSample(open_segmentation_dataset(data_dir, **choices))
         return one, one
@@ -294,6 +295,7 @@ def _write_report(run: _PreparedTuning, task: FinetuneTask, tuning: Tuning, comm
         "tuned from": f"{run.base.checkpoint}, SHA-256 {run.base.sha256}",
         "weights": f"{best_file}, SHA-256 {file_sha256(best_file)}",
         "images": run.counts,
+        "annotations": counts_text(run.train_set.flaws) or "all used as they are",
         "prompts": _weights_text(run.mix.weights()),
         "loss": _weights_text(run.loss.weights),
     }

@@ -41,9 +41,7 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
         return []
     assert path is not None
     with naming("data_dir", path):
-        dataset = open_segmentation_dataset(
-            path, labels=options.labels, merge=options.merge, skip_bad=options.skip_bad, seed=options.seed
-        )
+        dataset = open_segmentation_dataset(path, seed=options.seed, **options.choices)
     if output is None:
         return [_check(options, dataset)]
     if isinstance(dataset, Mixture):

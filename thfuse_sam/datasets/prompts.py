@@ -101,7 +101,7 @@ def sample_prompts(
     for kind, object_id in zip(kinds, object_ids, strict=True):
         mask, visible = sample.mask(object_id), sample.labels == object_id
         # A point on an object in front of this one would be a prompt for the object in front.
-        prompts.append(_prompt(names[kind], mask, visible if visible.any() else mask, mix, rng))
+        prompts.append(_prompt(names[kind], mask, visible if visible.any() else mask, sample.ignored, mix, rng))
     return prompts
 
 
@@ -170,8 +170,13 @@ def next_points(
     return points, labels
 
 
-def _prompt(kind: str, mask: Mask, visible: Mask, mix: PromptMix, rng: np.random.Generator) -> ObjectPrompt:
-    """A prompt of one object; its points lie in `visible`, the part that no other object covers."""
+def _prompt(
+    kind: str, mask: Mask, visible: Mask, ignored: Mask | None, mix: PromptMix, rng: np.random.Generator
+) -> ObjectPrompt:
+    """A prompt of one object; its points lie in `visible`, the part that no other object covers.
+
+    No point lies in `ignored`, which is neither object nor background.
+    """
     if kind == "box":
         return ObjectPrompt(box=jittered_box(mask, rng))
     if kind == "point":
@@ -184,18 +189,18 @@ def _prompt(kind: str, mask: Mask, visible: Mask, mix: PromptMix, rng: np.random
     inside = random_points(visible, 1, rng)
     if kind == "mask":
         return ObjectPrompt.by_points(inside, mask=_earlier_mask(mask, rng))
-    if kind == "negative" and (near := _surroundings(mask)).any():  # else the object fills the image
+    if kind == "negative" and (near := _surroundings(mask, ignored)).any():  # else the object fills the image
         return ObjectPrompt.by_points(inside, random_points(near, mix.num_points, rng))
     return ObjectPrompt.by_points(inside)
 
 
-def _surroundings(mask: Mask) -> Mask:
-    """The pixels outside the mask and inside its box, enlarged on each side by half its length (4 pixels at least)."""
+def _surroundings(mask: Mask, ignored: Mask | None) -> Mask:
+    """The background inside the mask's box, enlarged on each side by half its length (4 pixels at least)."""
     left, top, right, bottom = mask_box(mask)
     x_margin, y_margin = max(4.0, (right - left) / 2), max(4.0, (bottom - top) / 2)
     near = np.zeros_like(mask)
     near[max(0, int(top - y_margin)) : int(bottom + y_margin), max(0, int(left - x_margin)) : int(right + x_margin)] = 1
-    return near & ~mask
+    return near & ~mask if ignored is None else near & ~mask & ~ignored
 
 
 def _earlier_mask(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:

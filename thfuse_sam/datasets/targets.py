@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.segmentation.formats import coco
-from thfuse_sam.datasets.segmentation.formats.mask_images import read_instance_mask
+from thfuse_sam.datasets.segmentation.formats.mask_values import mask_values
 from thfuse_sam.datasets.segmentation.formats.outlines import TOLERANCE, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import mask_box
 from thfuse_sam.errors import ThFuseError, UsageError, first_of
-from thfuse_sam.images import size_text
+from thfuse_sam.images import read_stored_pixels, size_text
 from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.metrics.targets import Target
+from thfuse_sam.options.shared import AnnotationReading
 
 CLASSES = "classes.txt"
 NO_CLASS = "object"  # class of the objects of label maps
@@ -115,7 +116,7 @@ def _yolo_targets(words: Sequence[str], classes: Sequence[str] | None, size: Siz
     if len(values) < 6 or len(values) % 2:
         raise ValueError(f"has {len(values)} values after the class, needs a box of 4 or at least 3 points")
     points = [(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)]
-    return [_masked_target(category, polygon_mask(points, size))]
+    return [_masked_target(category, _drawn(partial(polygon_mask, [points]), size))]
 
 
 def _coco_targets(item: coco.CocoObject, size: Size) -> list[Target]:
@@ -125,7 +126,8 @@ def _coco_targets(item: coco.CocoObject, size: Size) -> list[Target]:
     if item.category is None:
         raise ValueError("its category is not in the file")
     if item.annotation.get("segmentation"):
-        return [_masked_target(item.category, coco.segmentation_mask(item.annotation["segmentation"], size))]
+        draw = partial(coco.segmentation_mask, item.annotation["segmentation"])
+        return [_masked_target(item.category, _drawn(draw, size))]
     box = item.annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError("has neither a segmentation nor a bbox of 4 numbers")
@@ -143,10 +145,19 @@ def _read_label_map(path: Path, size: Size) -> npt.NDArray[np.int64]:
 
 
 def _read_label_image(path: Path, size: Size) -> npt.NDArray[np.int32]:
-    labels = read_instance_mask(path)
+    labels = mask_values(read_stored_pixels(path), "instances", AnnotationReading()).labels
     if labels.shape != size:
         raise ValueError(f"is {size_text(labels.shape)}, its pair {size_text(size)} (width x height)")
     return labels
+
+
+def _drawn(draw: Callable[[Size, list[str]], Mask], size: Size) -> Mask:
+    """The mask of an outline. Raises ValueError if it had to be mended: a target is measured whole or not at all."""
+    reasons: list[str] = []
+    mask = draw(size, reasons)
+    if reasons:
+        raise ValueError(", ".join(reasons))
+    return mask
 
 
 def _masked_target(category: str, mask: Mask) -> Target:

@@ -51,7 +51,7 @@ class _ObjectScores:
 
 @dataclasses.dataclass(frozen=True)
 class PredictedObjects:
-    """Predicted masks of an image's N objects, in the order of its `object_ids`."""
+    """Predicted masks of an image's N objects, in the order of its `object_ids`, without pixels that are ignored."""
 
     prompts: list[ObjectPrompt]
     masks: npt.NDArray[np.bool_]  # NxHxW
@@ -161,6 +161,8 @@ def predict_objects(
                 chosen = slice(first, first + n_objects)
                 rows = indices[chosen].numpy()
                 masks[rows], scores[rows] = predict(sam, embedding, frame, tensors.rows(chosen))
+        if sample.ignored is not None:
+            masks &= ~sample.ignored
         predictions[kind] = PredictedObjects(prompts, masks, scores)
     return sample, predictions
 

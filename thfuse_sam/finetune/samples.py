@@ -77,7 +77,7 @@ class PromptedSamples:
             ids = sorted(int(chosen) for chosen in rng.choice(ids, self.n_objects, replace=False))
         frame = Frame.of(sample.shape, self.img_size)
         prompts = sample_prompts(sample, ids, self.mix, rng)
-        targets, valid = low_resolution_targets(object_masks(sample, ids), frame)
+        targets, valid = low_resolution_targets(object_masks(sample, ids), frame, sample.ignored)
         embedding, key = find_embedding(sample, self.cache)
         return TrainingSample(
             name=sample.name,

@@ -1,8 +1,8 @@
 """Losses of a segmentation model, per object and on logits.
 
 Every function takes logits NxHxW (any real number; above 0 is "inside"), a target NxHxW in [0, 1] (0.5 is a pixel that
-is half inside) and `valid`, HxW or NxHxW in {0, 1}, which leaves padded pixels out. It returns one value per object,
-N, so that the caller decides how objects and images are averaged.
+is half inside) and `valid`, HxW or NxHxW in {0, 1}, which leaves out padding and pixels that are neither object nor
+background. It returns one value per object, N, so that the caller decides how objects and images are averaged.
 """
 
 import dataclasses

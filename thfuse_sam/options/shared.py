@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from thfuse_sam.options.fields import AUTO, Options, option, redefault
 from thfuse_sam.options.generator import MODEL_TYPE_NAMES
@@ -96,7 +96,34 @@ class ModelOptions(Options, group="network"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotationOptions(Options, group="data"):
+class AnnotationReading(Options, group="reading of annotations"):
+    """What annotations mean, where their files do not say."""
+
+    mask_kind: Literal["auto", "binary", "classes", "instances", "alpha"] = option(
+        AUTO,
+        "what mask images hold: one object, a number or colour for each class or for each object, or one object in "
+        "their alpha channel; auto: as the files and the folder's name show",
+    )
+    mask_values: tuple[str, ...] = option(
+        (), "values of mask images that are the object; others are background", metavar="N|R,G,B", default_text="auto"
+    )
+    ignore_value: int | None = option(
+        None,
+        "value of mask images that is neither object nor background; -1: no value is",
+        low=-1,
+        default_text="255 in maps of classes and objects",
+    )
+    line_width: int | None = option(
+        None, "draw lines of LabelMe as objects of this width in pixels", low=1, high=1000, default_text="refuse lines"
+    )
+    use_crowds: bool = option(
+        False, "take COCO's crowd regions (iscrowd 1), which some tools write for every brush mask, as objects"
+    )
+    ignore_exif: bool = option(False, "the outlines were drawn on images as stored, without their EXIF rotation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationOptions(AnnotationReading, group="data"):
     """Which annotated images are used, and which of their objects."""
 
     data_dir: Path | None = option(
@@ -106,7 +133,14 @@ class AnnotationOptions(Options, group="data"):
         None, "take only objects of these classes", metavar="LABEL", default_text="all"
     )
     merge: bool = option(False, "join all objects of an image into one")
-    skip_bad: bool = option(False, "leave out samples that cannot be read or used, and count them")
+    skip_bad: bool = option(False, "leave out samples and annotations that cannot be read or used, and count them")
+    strict: bool = option(False, "refuse annotations that would be mended: cut at the border, or left out as empty")
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What `open_segmentation_dataset` is told."""
+        names = ("labels", "merge", "skip_bad", "strict")
+        return {**{name: getattr(self, name) for name in names}, "reading": self.part(AnnotationReading)}
 
 
 @dataclass(frozen=True, kw_only=True)

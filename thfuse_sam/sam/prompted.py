@@ -92,19 +92,25 @@ def predict(
     return (masks > sam.mask_threshold).cpu().numpy(), ious.float().cpu().numpy()
 
 
-def low_resolution_targets(masks: npt.NDArray[np.bool_], frame: Frame) -> tuple[Tensor, Tensor]:
+def low_resolution_targets(
+    masks: npt.NDArray[np.bool_], frame: Frame, ignored: npt.NDArray[np.bool_] | None = None
+) -> tuple[Tensor, Tensor]:
     """Labelled masks at the resolution of the logits.
 
     Args:
         masks: bool NxHxW, at the size of the image that `frame` describes.
+        ignored: bool HxW, pixels that are neither object nor background; None: there are none.
 
     Returns:
         targets: float32 NxLxL in [0, 1], the fraction of each logit's pixels that lies inside the mask.
-        valid: float32 LxL, 1 where at least half of a logit's pixels belong to the image, else 0.
+        valid: float32 LxL, 1 where at least half of a logit's pixels belong to the image and are not ignored, else 0.
     """
-    covered = _pool_padded(torch.ones(1, 1, *frame.input_size), frame)[0, 0]
+    counted = torch.ones(1, 1, *frame.input_size)
+    if ignored is not None:
+        counted -= _resize(torch.from_numpy(ignored).float()[None, None], frame)
+    covered = _pool_padded(counted, frame)[0, 0]
     inside = _pool_padded(_resize(torch.from_numpy(masks).float()[:, None], frame), frame)[:, 0]
-    # Pixels of the padding do not count.
+    # Pixels of the padding, and those that are ignored, do not count.
     return (inside / covered.clamp(min=1e-6)).clamp(0, 1), (covered >= 0.5).float()
 
 

@@ -1,5 +1,7 @@
 """Augmentation keeps image and masks together."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,15 @@ def test_flip_turns_image_labels_and_hidden_parts(sample: SegmentationSample) ->
     assert turned.object_ids == (1, 2) and turned.categories == sample.categories
     for number in (1, 2):
         assert np.array_equal(turned.mask(number), sample.mask(number)[:, ::-1])
+
+
+def test_ignored_pixels_are_mirrored_but_not_pasted(sample: SegmentationSample) -> None:
+    border = np.zeros((40, 60), bool)
+    border[:, :5] = True
+    sample = dataclasses.replace(sample, ignored=border)
+    assert np.array_equal(flipped(sample).ignored, border[:, ::-1])
+    background = np.zeros((40, 60, 3), np.uint8)
+    assert crop_foreground(sample, background, np.random.default_rng(0)).ignored is None, "its pixels are known"
 
 
 def test_pasting_keeps_overlaps_and_size(sample: SegmentationSample) -> None:

@@ -54,3 +54,12 @@ def test_labels_select_and_merge_joins(overlapping: SegmentationSample) -> None:
     one = select_objects(overlapping, ["cat"], merge=True)
     assert one is not None and one.categories == {1: "cat"}
     assert select_objects(overlapping, None, merge=False) is overlapping
+
+
+def test_ignored_pixels_are_no_objects_and_stay_when_objects_are_selected(overlapping: SegmentationSample) -> None:
+    masks = {number: overlapping.mask(number) for number in overlapping.object_ids}
+    everywhere = np.ones((10, 12), bool)
+    sample = SegmentationSample.from_masks("x", overlapping.image, masks, overlapping.categories, ignored=everywhere)
+    assert sample.ignored is not None and np.array_equal(sample.ignored, sample.labels == 0)
+    for chosen in (select_objects(sample, ["cat"], merge=False), select_objects(sample, None, merge=True)):
+        assert chosen is not None and chosen.ignored is not None and np.array_equal(chosen.ignored, sample.ignored)

@@ -20,6 +20,7 @@ def flipped(sample: SegmentationSample) -> SegmentationSample:
         image=np.ascontiguousarray(sample.image[:, ::-1]),
         labels=np.ascontiguousarray(sample.labels[:, ::-1]),
         overlapped={number: np.ascontiguousarray(mask[:, ::-1]) for number, mask in sample.overlapped.items()},
+        ignored=None if sample.ignored is None else np.ascontiguousarray(sample.ignored[:, ::-1]),
         source=None,
     )
 

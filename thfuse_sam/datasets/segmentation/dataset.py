@@ -1,6 +1,7 @@
 """The interface of annotated data sets, and parts of them."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
@@ -19,6 +20,11 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> SegmentationSample:
         """Read a sample. Raises SampleError, ImageReadError or MaskReadError for bad files; IndexError past the end."""
+
+    @property
+    def flaws(self) -> Counter[str]:
+        """What was mended or left out when the annotations were read: reason -> how often."""
+        return Counter()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,6 +58,11 @@ class Subset(SegmentationDataset):
     def names(self) -> list[str]:
         names = self._dataset.names
         return [names[index] for index in self._indices]
+
+    @property
+    def flaws(self) -> Counter[str]:
+        """Those of the whole data set."""
+        return self._dataset.flaws
 
     def __getitem__(self, index: int) -> SegmentationSample:
         return self._dataset[self._indices[index]]

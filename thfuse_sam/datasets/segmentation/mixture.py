@@ -15,6 +15,7 @@ Paths are relative to the current folder, as in options. Both may stand below `d
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,10 @@ class Mixture(SegmentationDataset):
         """Names of the samples of this epoch, with the name of their set."""
         by_part = [part.dataset.names for part in self._parts]
         return [f"{self._parts[part].name}/{by_part[part][index]}" for part, index in self._order()]
+
+    @property
+    def flaws(self) -> Counter[str]:
+        return sum((part.dataset.flaws for part in self._parts), Counter[str]())
 
     def __len__(self) -> int:
         return sum(part.count() for part in self._parts)

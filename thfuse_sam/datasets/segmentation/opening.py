@@ -3,35 +3,40 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from thfuse_sam.datasets.segmentation.annotated import read_all
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
-from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images
+from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
 from thfuse_sam.datasets.segmentation.formats.listing import Listing
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import UsageError
+from thfuse_sam.options.shared import AnnotationReading
 
+AS_THEY_SHOW = AnnotationReading()  # annotations mean what their files and folders show
 MIXTURE_SUFFIXES = (".yaml", ".yml")
 _TRAIN, _VAL = "train", ("val", "valid", "test")  # folders of parts
 
 # Layout -> a function that lists a folder of this layout and returns None for another one. The first layout that fits
 # is used. What prepare_data.py writes fits COCO and label maps; only COCO holds overlaps and class names.
-FORMATS: Mapping[str, Callable[[Path], Listing | None]] = {
+FORMATS: Mapping[str, Callable[[Path, AnnotationReading], Listing | None]] = {
     "annotations.json + images/ (COCO)": coco.find,
     "images/ + masks/*.npy": label_maps.find,
     "PNGImages/ + PedMasks/": mask_images.find_instance_masks,
+    "JPEGImages/ + SegmentationObject/ (Pascal VOC)": mask_images.find_voc,
+    "images/ + labels/*.txt (YOLO)": yolo.find,
     "imgs/ + masks/": mask_images.find_binary_masks,
     "annotations/*.json + images/ (LabelMe), or *.json beside images": labelme.find,
 }
 
 
-def detect_format(root: Path) -> tuple[str, Listing]:
+def detect_format(root: Path, reading: AnnotationReading = AS_THEY_SHOW) -> tuple[str, Listing]:
     """The layout of a folder (see FORMATS), and what is in it. Raises UsageError: no folder, or no known layout."""
     if not root.is_dir():
         kind = "is a file of an unknown kind" if root.exists() else "no such folder"
         raise UsageError(f"`data_dir` {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
     for layout, find in FORMATS.items():
-        listing = find(root)
+        listing = find(root, reading)
         if listing is not None:
             return layout, listing
     if (root / _TRAIN).is_dir():
@@ -40,7 +45,14 @@ def detect_format(root: Path) -> tuple[str, Listing]:
 
 
 def open_segmentation_dataset(
-    path: Path, *, labels: Sequence[str] | None = None, merge: bool = False, skip_bad: bool = False, seed: int = 0
+    path: Path,
+    *,
+    labels: Sequence[str] | None = None,
+    merge: bool = False,
+    skip_bad: bool = False,
+    strict: bool = False,
+    seed: int = 0,
+    reading: AnnotationReading = AS_THEY_SHOW,
 ) -> SegmentationDataset:
     """Open annotated images of any known format and read each of them once, so that bad files are reported at once.
 
@@ -48,46 +60,45 @@ def open_segmentation_dataset(
         path: a folder (see `FORMATS`), a COCO `.json`, or a mixture `.yaml`, which gives a `mixture.Mixture`.
         labels: only objects of these classes; None for all.
         merge: all objects of an image become object 1.
-        skip_bad: leave out bad samples and log them; otherwise they are an error.
+        skip_bad: leave out bad samples and annotations, and log them; otherwise they are an error.
+        strict: annotations that would be mended count as bad too, and make their sample bad.
         seed: decides the random choices of a mixture.
+        reading: what the annotations mean.
 
     Raises:
         UsageError: unknown layout, or no sample is left.
-        SampleError: a file is bad: no partner, no object, another size, a shape outside its image, and so on.
+        SampleError: a file is bad: no partner, another size, a shape that cannot be drawn, and so on.
     """
-    open_set = partial(_open_folder, labels=labels, merge=merge, skip_bad=skip_bad)
+    choices = {"labels": labels, "merge": merge, "skip_bad": skip_bad, "strict": strict}
+    open_set = partial(_open_folder, reading=reading, choices=choices)
     if path.is_file() and path.suffix.lower() in MIXTURE_SUFFIXES:
         return open_mixture(path, open_set, seed)
     return open_set(path)
 
 
-def _open_folder(path: Path, *, labels: Sequence[str] | None, merge: bool, skip_bad: bool) -> SegmentationDataset:
+def _open_folder(path: Path, *, reading: AnnotationReading, choices: Mapping[str, Any]) -> SegmentationDataset:
     is_json = path.is_file() and path.suffix.lower() == ".json"
-    listing = coco.find_in(path) if is_json else detect_format(path)[1]
-    return read_all(listing, path, labels=labels, merge=merge, skip_bad=skip_bad)
+    listing = coco.find_in(path, reading) if is_json else detect_format(path, reading)[1]
+    return read_all(listing, path, **choices)
 
 
 def open_train_and_val(
-    path: Path,
-    *,
-    val_path: Path | None = None,
-    val_ratio: float = 0.2,
-    seed: int = 0,
-    labels: Sequence[str] | None = None,
-    merge: bool = False,
-    skip_bad: bool = False,
+    path: Path, *, val_path: Path | None = None, val_ratio: float = 0.2, seed: int = 0, **choices: Any
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """Training and validation samples.
+    """Training and validation samples; `choices` and errors are those of `open_segmentation_dataset`.
 
     With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (or `valid/`,
-    `test/`) in `path`; if it has no such folders, its samples are split by `val_ratio` and `seed`. Raises as
-    `open_segmentation_dataset` does.
+    `test/`) in `path`; if it has no such folders, its samples are split by `val_ratio` and `seed`.
     """
-    open_set = partial(open_segmentation_dataset, labels=labels, merge=merge, skip_bad=skip_bad, seed=seed)
+
+    def open_set(path: Path) -> SegmentationDataset:
+        return open_segmentation_dataset(path, seed=seed, **choices)
+
     if val_path is not None:
         return open_set(path), open_set(val_path)
     val_folder = next((path / name for name in _VAL if (path / name).is_dir()), None)
     # An annotation file above `train/` and `val/` describes images in them; it is one set.
-    if val_folder is not None and (path / _TRAIN).is_dir() and not any(find(path) for find in FORMATS.values()):
+    has_parts = val_folder is not None and (path / _TRAIN).is_dir()
+    if val_folder is not None and has_parts and not any(find(path, AS_THEY_SHOW) for find in FORMATS.values()):
         return open_set(path / _TRAIN), open_set(val_folder)
     return open_set(path).split(val_ratio, seed)

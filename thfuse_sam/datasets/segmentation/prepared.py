@@ -40,6 +40,8 @@ class PreparedWriter:
         self._annotations.add_image(file_name, sample.shape)
         for index in paint_order([int(np.count_nonzero(mask)) for mask in masks]):
             self._annotations.add_object(masks[index], sample.categories.get(sample.object_ids[index], _NO_CLASS))
+        if sample.ignored is not None:
+            self._annotations.ignore(sample.ignored)
 
     def _write_image(self, sample: SegmentationSample) -> str:
         """Write the image of a sample; returns its path below `images/`."""

@@ -1,6 +1,6 @@
 """The one sample type of all annotated images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.masks.format import paint_order
+
+NOTE, MENDED, BAD = range(3)  # severity of a flaw
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """What is wrong with an annotation. Data sets count flaws by their reason."""
+
+    reason: str  # short, and the same for all flaws of a kind
+    where: str  # file and annotation
+    severity: int = MENDED  # NOTE: used as it is; MENDED: cut, or left out as nothing; BAD: somebody has to look at it
+    details: str = ""  # the error of a BAD one
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.details or self.reason}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,9 @@ class SegmentationSample:
         overlapped: bool HxW, the whole mask of each object that is partly or entirely covered in `labels`.
         source: the file that holds the image: an image file, or a JSON file that embeds it. None if the image was
             changed or composed at random: it will not be met again, so that its embedding is not worth keeping.
+        ignored: bool HxW, pixels that are neither object nor background, such as the borders of a class map; None: no
+            pixel is.
+        flaws: what was wrong with the annotations of this image.
     """
 
     name: str
@@ -34,6 +52,8 @@ class SegmentationSample:
     categories: Mapping[int, str] = field(default_factory=dict)
     overlapped: Mapping[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
     source: Path | None = None
+    ignored: npt.NDArray[np.bool_] | None = None
+    flaws: tuple[Flaw, ...] = ()
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.image.shape[:2]:
@@ -46,8 +66,14 @@ class SegmentationSample:
         image: npt.NDArray[np.uint8],
         masks: Mapping[int, npt.NDArray[np.bool_]],
         categories: Mapping[int, str] | None = None,
+        *,
+        ignored: npt.NDArray[np.bool_] | None = None,
+        flaws: Sequence[Flaw] = (),
     ) -> "SegmentationSample":
-        """A sample whose objects (id of at least 1 -> bool HxW, not empty) may overlap."""
+        """A sample whose objects (id of at least 1 -> bool HxW, not empty) may overlap.
+
+        A pixel of an object is not ignored, whatever `ignored` says.
+        """
         areas = {object_id: int(np.count_nonzero(mask)) for object_id, mask in masks.items()}
         if not all(areas.values()):
             raise ValueError(f"{name}: an object without a pixel")
@@ -57,7 +83,10 @@ class SegmentationSample:
             labels[masks[ids[index]]] = ids[index]
         shown = np.bincount(labels.ravel(), minlength=max(ids, default=0) + 1)
         overlapped = {object_id: masks[object_id] for object_id in ids if shown[object_id] < areas[object_id]}
-        return cls(name, image, labels, dict(categories or {}), overlapped)
+        if ignored is not None:
+            ignored = ignored & (labels == 0)
+            ignored = ignored if ignored.any() else None
+        return cls(name, image, labels, dict(categories or {}), overlapped, ignored=ignored, flaws=tuple(flaws))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
+from thfuse_sam.datasets.segmentation.formats.coco import ALL_CROWDS, CROWD, UNKNOWN_CATEGORY
+from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS
+from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED, NO_OUTLINE
+from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY as EMPTY_MASK
 from thfuse_sam.errors import SampleError, UsageError
+from thfuse_sam.options.shared import AnnotationReading
 
 from ..conftest import HEIGHT, WIDTH, box_mask, picture, save
 
@@ -83,16 +89,20 @@ def test_usual_layouts(tmp_path: Path, file: str, images: str) -> None:
 
 
 BAD: dict[str, Any] = {
-    "outside": [[4, 4, 60, 4, 60, 12]],
     "odd": [[4, 4, 12, 4, 12, 12, 4]],
     "text": "abc",
-    "none": [],
     "other size": {"size": [HEIGHT, WIDTH + 1], "counts": [5, 5]},
     "huge": {"size": [10**6, 10**6], "counts": [0, 10**12]},
     "short": {"size": [HEIGHT, WIDTH], "counts": [5, 5]},
     "negative": {"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]},
-    "empty": {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]},
     "no counts": {"size": [HEIGHT, WIDTH]},
+    "no numbers": [[4, 4, "12", 4, 12, 12]],
+}
+EMPTY: dict[str, tuple[Any, str]] = {
+    "far outside": ([[400, 4, 600, 4, 600, 12]], EMPTY_MASK),
+    "no pixel": ({"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, EMPTY_MASK),
+    "stray points": ([[4, 4], [8, 8]], EMPTY_MASK),
+    "none": ([], NO_OUTLINE),
 }
 
 
@@ -102,6 +112,127 @@ def test_bad_segmentations_are_named_or_skipped(coco: Write, segmentation: Any) 
     with pytest.raises(SampleError, match=r"1 of 2 bad: .*annotation 42 of 0002\.png"):
         open_segmentation_dataset(root)
     assert open_segmentation_dataset(root, skip_bad=True).names == ["0001"]
+
+
+@pytest.mark.parametrize(("segmentation", "reason"), EMPTY.values(), ids=EMPTY)
+def test_annotations_without_a_pixel_are_counted(coco: Write, segmentation: Any, reason: str) -> None:
+    root = coco([annotation(), annotation(42, 1, segmentation), annotation(43, 2, segmentation)])
+    dataset = open_segmentation_dataset(root)
+    assert dataset.names == ["0001"] and dataset[0].object_ids == (1,)
+    assert dataset.flaws == {reason: 2, WITHOUT_OBJECTS: 1}
+    with pytest.raises(SampleError, match=r"2 of 2 bad: .*annotation 42 of 0001\.png: .*annotation 43 of 0002\.png"):
+        open_segmentation_dataset(root, strict=True)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [4, 4, 12, 4, 12, 12, 4, 12],
+        [[4, 4], [12, 4], [12, 12], [4, 12]],
+        [[[4, 4], [12, 4], [12, 12], [4, 12]]],
+        [[4, 4, 12, 4, 12, 12, 4, 12], [20, 20]],
+        [[4, 4, 12, 4, 12, 12, 4, 12], [20, 20, 22, 22]],
+    ],
+)
+def test_ways_of_writing_a_polygon(coco: Write, segmentation: Any) -> None:
+    mask = open_segmentation_dataset(coco([annotation(1, 1, segmentation)]))[0].mask(1)
+    assert mask.sum() == 64 and mask[4:12, 4:12].all()
+
+
+def test_polygons_are_cut_at_the_border(coco: Write) -> None:
+    outside = [[20, -9, 90000, -9, 90000, 6, 20, 6]]
+    dataset = open_segmentation_dataset(coco([annotation(1, 1, outside), annotation(2)]))
+    mask = dataset[0].mask(1)
+    assert mask.sum() == (WIDTH - 20) * 6 and mask[:6, 20:].all() and dataset.flaws[CLIPPED] == 1
+
+
+@pytest.mark.parametrize("number", [1.0, "1", "1.0"])
+def test_ids_of_spreadsheets(coco: Write, number: Any) -> None:
+    listed = [{"id": 1, "file_name": "0001.png", "height": float(HEIGHT), "width": str(WIDTH)}]
+    first = annotation(1, number, category_id=number, iscrowd=0.0)
+    root = coco([first], images=1)
+    content = {"images": listed, "annotations": [first], "categories": [{"id": "1", "name": "dog"}]}
+    (root / "annotations.json").write_text(json.dumps(content))
+    assert open_segmentation_dataset(root, labels=["dog"])[0].categories == {1: "dog"}
+
+
+def test_unknown_categories_are_counted(coco: Write) -> None:
+    dataset = open_segmentation_dataset(coco([annotation(), annotation(2, 2, category_id=99)]))
+    assert [sample.categories for sample in (dataset[0], dataset[1])] == [{1: "cat"}, {}]
+    assert dataset.flaws == {UNKNOWN_CATEGORY: 1}
+
+
+def test_a_set_of_crowds_alone_is_one_of_objects(coco: Write) -> None:
+    dataset = open_segmentation_dataset(coco([annotation(1, 1, iscrowd=1), annotation(2, 2, iscrowd=1)]))
+    assert [dataset[index].object_ids for index in range(2)] == [(1,), (1,)] and dataset.flaws == {ALL_CROWDS: 2}
+
+
+def test_crowds_are_no_background_or_objects_if_asked(coco: Write) -> None:
+    crowd = [[2, 2, 20, 2, 20, 20, 2, 20]]
+    root = coco([annotation(), annotation(2, 1, crowd, iscrowd=1)])
+    dataset = open_segmentation_dataset(root)
+    ignored = dataset[0].ignored
+    assert ignored is not None and ignored.sum() == 18 * 18 - 64 and dataset.flaws[CROWD] == 1
+    asked = open_segmentation_dataset(root, reading=AnnotationReading(use_crowds=True))
+    assert asked[0].object_ids == (1, 2) and asked[0].ignored is None and not asked.flaws[CROWD]
+
+
+@pytest.mark.parametrize(
+    ("file", "file_name", "image"),
+    [
+        ("annotations/instances_train.json", "a.png", "images/train/a.png"),
+        ("annotations/instances_default.json", "a.png", "images/default/a.png"),
+        ("labels.json", "a.png", "data/a.png"),
+        ("result.json", "images\\a.png", "images/a.png"),
+        ("result.json", "..\\..\\media\\upload\\4\\a.png", "images/a.png"),
+        ("result.json", "/data/local-files/?d=photos/a%201.png", "images/a 1.png"),
+        ("annotations.json", "Stra\u00dfe_\u00fc.png", "images/Stra\u00dfe_u\u0308.png"),
+        ("annotations.json", "u\u0308/a.PNG", "images/\u00fc/a.png"),
+    ],
+)
+def test_layouts_of_tools(tmp_path: Path, file: str, file_name: str, image: str) -> None:
+    root = tmp_path / "set"
+    save(root / image, picture())
+    path = root / file
+    path.parent.mkdir(exist_ok=True)
+    listed = [{"id": 1, "file_name": file_name, "height": HEIGHT, "width": WIDTH}]
+    path.write_text(json.dumps({"images": listed, "annotations": [annotation()], "categories": []}))
+    dataset = open_segmentation_dataset(root)
+    assert len(dataset) == 1 and ".." not in dataset.names[0]
+    assert dataset[0].source == (root / image).absolute()
+
+
+def test_one_image_is_not_taken_for_two(coco: Write) -> None:
+    root = coco([annotation(), annotation(2, 2)], images=1)
+    content = json.loads((root / "annotations.json").read_text())
+    content["images"].append({"id": 2, "file_name": "other/0001.png", "height": HEIGHT, "width": WIDTH})
+    (root / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(SampleError, match=r"would be the image of '0001\.png' and of 'other/0001\.png'"):
+        open_segmentation_dataset(root)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("told", [False, True])
+def test_outlines_on_stored_pixels_are_turned_with_them(coco: Write, orientation: int, told: bool) -> None:
+    root = coco([annotation()], images=1)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[4:12, 4:12] = 255
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(image).save(root / "images/0001.png", exif=exif)
+    dataset = open_segmentation_dataset(root, reading=AnnotationReading(ignore_exif=told))
+    sample = dataset[0]
+    if told or orientation >= 5:
+        assert np.array_equal(sample.mask(1), sample.image[..., 0] > 0)
+    assert sum(dataset.flaws.values()) == (0 if told else 1), "either way it is told"
+
+
+def test_swapped_width_and_height_are_named(coco: Write) -> None:
+    listed = [{"id": 1, "file_name": "0001.png", "height": WIDTH, "width": HEIGHT}]
+    root = coco([annotation()], images=1)
+    (root / "annotations.json").write_text(json.dumps({"images": listed, "annotations": [annotation()]}))
+    with pytest.raises(SampleError, match="width and height are swapped"):
+        open_segmentation_dataset(root)
 
 
 def test_missing_image_another_size_and_unknown_image(coco: Write) -> None:

@@ -12,8 +12,13 @@ import pytest
 from PIL import Image
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
+from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS
+from thfuse_sam.datasets.segmentation.formats.objects import UNUSABLE
+from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED
+from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY as EMPTY_MASK
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.images import read_visible
+from thfuse_sam.options.shared import AnnotationReading
 
 from ..conftest import HEIGHT, WIDTH, picture, save, square
 
@@ -82,10 +87,13 @@ def test_version_3_without_shape_type_or_group(labelme: Write) -> None:
 
 def test_ignored_labels_are_no_objects(labelme: Write) -> None:
     root = labelme("one", [square("__ignore__"), square("_background_"), square("a", x=18)])
-    assert open_segmentation_dataset(root)[0].categories == {1: "a"}
+    sample = open_segmentation_dataset(root)[0]
+    assert sample.categories == {1: "a"}
+    assert sample.ignored is not None and sample.ignored.sum() == 64, "what is to be ignored is no background either"
     labelme("two", [square("__ignore__")])
-    with pytest.raises(SampleError, match=r"two\.json: no object is labelled"):
-        open_segmentation_dataset(root)
+    assert open_segmentation_dataset(root).names == ["one"]
+    with pytest.raises(SampleError, match=r"two\.png: the annotation holds no object"):
+        open_segmentation_dataset(root, strict=True)
 
 
 def test_embedded_image_wins_and_needs_no_file(labelme: Write) -> None:
@@ -120,30 +128,75 @@ def test_a_point_may_lie_outside_by_a_rounding_error(labelme: Write) -> None:
 
 
 BAD = {
-    "outside": [square(x=30)],
-    "far away": [square(x=1000)],
     "not a number": [{**square(), "points": [[float("nan"), 2], [3, 4], [9, 9]]}],
-    "no area": [{**square(), "points": [[2, 2], [2, 2], [2, 2]]}],
-    "two points": [{**square(), "points": [[2, 2], [9, 9]]}],
     "line": [square(shape_type="line")],
+    "point": [{**square(shape_type="point"), "points": [[2, 2]]}],
     "no label": [{"points": [[1, 1], [2, 2], [3, 1]]}],
     "text": [{**square(), "points": ["ab", "cd", "ef"]}],
     "circle": [{**square(shape_type="circle"), "points": [[2, 2]]}],
     "broken mask": [{**square(shape_type="mask"), "points": [[2, 2], [4, 4]], "mask": "AAAA"}],
+}
+EMPTY = {
+    "far away": [square(x=1000)],
+    "no area": [{**square(), "points": [[2, 2], [2, 2], [2, 2]]}],
+    "two points": [{**square(), "points": [[2, 2], [9, 9]]}],
     "no shapes": [],
 }
 
 
-@pytest.mark.parametrize("shapes", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("shapes", [*BAD.values(), *EMPTY.values()], ids=[*BAD, *EMPTY])
 def test_bad_shapes_are_named_or_skipped(labelme: Write, shapes: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     labelme("good", [square()])
     root = labelme("bad", shapes)
-    with pytest.raises(SampleError, match=r"1 of 2 bad: .*bad\.json.*`skip_bad`") as caught:
-        open_segmentation_dataset(root)
+    with pytest.raises(SampleError, match=r"1 of 2 bad: .*bad\.(json|png).*`skip_bad`") as caught:
+        open_segmentation_dataset(root, strict=shapes in list(EMPTY.values()))
     assert "\n" not in str(caught.value)
-    dataset = open_segmentation_dataset(root, skip_bad=True)
+    dataset = open_segmentation_dataset(root, skip_bad=True, strict=True)
     assert dataset.names == ["good"]
     assert "skipped 1 of 2 as bad" in caplog.text
+
+
+@pytest.mark.parametrize("shapes", EMPTY.values(), ids=EMPTY)
+def test_shapes_without_a_pixel_are_counted(labelme: Write, shapes: list[Any]) -> None:
+    labelme("good", [square()])
+    dataset = open_segmentation_dataset(labelme("bad", shapes))
+    assert dataset.names == ["good"]
+    assert dataset.flaws[WITHOUT_OBJECTS] == 1 and dataset.flaws[EMPTY_MASK] == len(shapes)
+
+
+def test_a_bad_shape_does_not_cost_the_others(labelme: Write, caplog: pytest.LogCaptureFixture) -> None:
+    root = labelme("one", [square("a"), square("crack", shape_type="linestrip"), square("b", x=18)])
+    with pytest.raises(SampleError, match=r"1 of 1 bad: .*one\.json: shape 1 'crack': is a linestrip.*`line_width`"):
+        open_segmentation_dataset(root)
+    dataset = open_segmentation_dataset(root, skip_bad=True)
+    assert dataset[0].categories == {1: "a", 2: "b"} and dataset.flaws[UNUSABLE] == 1
+    assert "shape 1 'crack'" in caplog.text
+
+
+def test_lines_of_a_given_width(labelme: Write) -> None:
+    strip = {"label": "crack", "shape_type": "linestrip", "points": [[4.5, 3.5], [24.5, 3.5], [24.5, 15.5]]}
+    line = {"label": "wire", "shape_type": "line", "points": [[2.5, 20.5], [50, 20.5]]}
+    dataset = open_segmentation_dataset(labelme("one", [strip, line]), reading=AnnotationReading(line_width=3))
+    crack, wire = dataset[0].mask(1), dataset[0].mask(2)
+    assert crack[2:5, 6:24].all() and crack[5:15, 23:26].all() and not crack[6:, :22].any()
+    assert crack.sum() == pytest.approx(3 * (20 + 12) + np.pi * 1.5**2, abs=4), "with round ends"
+    assert wire[19:22, 4:].all() and dataset.flaws[CLIPPED] == 1
+
+
+@pytest.mark.parametrize("left", [-7.0, -2.7, 28.0, 29.9])
+def test_shapes_are_cut_at_the_border(labelme: Write, left: float) -> None:
+    dataset = open_segmentation_dataset(labelme("one", [square(x=left), square("b", x=12)]))
+    mask, columns = dataset[0].mask(1), np.arange(WIDTH) + 0.5
+    assert np.array_equal(np.flatnonzero(mask.any(0)), np.flatnonzero((columns > left) & (columns < left + 8)))
+    assert np.array_equal(np.flatnonzero(mask.any(1)), np.arange(4, 12))
+    assert dataset.flaws == {CLIPPED: 1}
+
+
+def test_rotated_boxes(labelme: Write) -> None:
+    corners = [[16, 4], [24, 12], [16, 20], [8, 12]]
+    sample = open_segmentation_dataset(labelme("one", [{**square(shape_type="rotation"), "points": corners}]))[0]
+    assert sample.mask(1).sum() == pytest.approx(128, abs=10)
+    assert sample.mask(1)[12, 9] and not sample.mask(1)[5, 10]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000, '{"shapes": 3}'])
@@ -151,6 +204,31 @@ def test_files_that_are_not_labelme(labelme: Write, content: str) -> None:
     root = labelme("good", [square()])
     (root / "annotations/other.json").write_text(content)
     with pytest.raises(SampleError, match=r"other\.json"):
+        open_segmentation_dataset(root)
+
+
+@pytest.mark.parametrize(
+    "named", ["C:\\Users\\me\\one.png", "/home/me/set/one.png", "..\\..\\raw\\one.png", "a/ONE.PNG"]
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_images_are_found_by_their_name_alone(labelme: Write, named: str, beside: bool) -> None:
+    root = labelme("one", [square()], imagePath=named)
+    if beside:
+        (root / "images/one.png").rename(root / "one.png")
+        (root / "annotations/one.json").rename(root / "one.json")
+        (root / "annotations").rmdir(), (root / "images").rmdir()
+    dataset = open_segmentation_dataset(root)
+    assert dataset[0].source == (root / ("one.png" if beside else "images/one.png")).absolute()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_windows_editors(labelme: Write, encoding: str) -> None:
+    root = labelme("one", [square("Mäst")])
+    path = root / "annotations/one.json"
+    path.write_text(path.read_text(), encoding=encoding)
+    assert open_segmentation_dataset(root)[0].categories == {1: "Mäst"}
+    path.write_bytes(b'{"label": "M\xe4st"}')
+    with pytest.raises(UsageError, match="no known layout"):
         open_segmentation_dataset(root)
 
 
@@ -168,7 +246,7 @@ def test_missing_partners_are_named(labelme: Write) -> None:
 
 def test_annotated_at_another_size(labelme: Write) -> None:
     root = labelme("one", [square()], imageHeight=HEIGHT * 2)
-    with pytest.raises(SampleError, match="annotated at 32x48, its image is 32x24"):
+    with pytest.raises(SampleError, match=r"is 32x24, .*one\.json says 32x48"):
         open_segmentation_dataset(root)
 
 

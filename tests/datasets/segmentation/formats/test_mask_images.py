@@ -1,6 +1,7 @@
 """Masks as image files: binary ones, noisy ones, instances."""
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,19 @@ from thfuse_sam.errors import SampleError, ThFuseError, UsageError
 from ..conftest import HEIGHT, WIDTH, box_mask, picture, save
 
 Write = Callable[..., Path]
+
+
+def save_palette(path: Path, numbers: np.ndarray) -> None:
+    """A palette image with the colours of Pascal VOC."""
+    image = Image.fromarray(numbers).convert("P")
+    image.putpalette([value for index in range(256) for value in voc_colour(index)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def voc_colour(index: int) -> tuple[int, ...]:
+    """Bits 0, 3, 6 of the number are the high bits of red, 1, 4, 7 those of green, 2, 5 those of blue."""
+    return tuple(sum(((index >> 3 * bit + channel) & 1) << 7 - bit for bit in range(3)) for channel in range(3))
 
 
 @pytest.mark.parametrize("value", [1, 128, 255])
@@ -49,6 +63,67 @@ def test_class_numbers_are_not_taken_for_a_binary_mask(mask_pairs: Write) -> Non
     mask[0, :3] = 2
     with pytest.raises(SampleError, match="3 values up to 2, so it is no binary mask"):
         open_segmentation_dataset(mask_pairs({"a": mask}))
+
+
+def test_one_file_for_each_object(mask_pairs: Write) -> None:
+    root = mask_pairs({"001": box_mask(), "b/002": box_mask(), "3": box_mask()}, folders=("images", "masks"))
+    (root / "masks/001.png").rename(root / "masks/001_0.png")
+    save(root / "masks/001_1.png", box_mask(top=14, side=4))
+    (root / "masks/b/002.png").unlink()
+    save(root / "masks/b/002/x.png", box_mask(left=20, side=3))
+    save(root / "masks/b/002/y.png", box_mask(side=5))
+    (root / "masks/3.png").rename(root / "masks/3_mask.png")
+    save(root / "masks/3_mask_1.png", box_mask(top=2, side=2))
+    dataset = open_segmentation_dataset(root)
+    areas = {sample.name: [int(sample.mask(number).sum()) for number in sample.object_ids] for sample in dataset}
+    assert areas == {"001": [64, 16], "3": [64, 4], "b/002": [9, 25]}
+    assert dataset[1].mask(1)[4:12, 4:12].all(), "objects in several files may overlap"
+
+
+def test_a_folder_for_each_image(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save(tmp_path / f"set/{name}/images/{name}.png", picture())
+        for number in range(2):
+            save(tmp_path / f"set/{name}/masks/{number:032x}.png", box_mask(top=4 + 9 * number))
+    dataset = open_segmentation_dataset(tmp_path / "set")
+    assert [sample.object_ids for sample in dataset] == [(1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("ending", ["_mask", "_seg", "-Mask", "_segmentation", "_label", " gt"])
+def test_usual_endings_of_mask_names(mask_pairs: Write, ending: str) -> None:
+    assert len(open_segmentation_dataset(mask_pairs({"a": box_mask(), "a_1": box_mask()}, ending=ending))) == 2
+
+
+def test_masks_of_no_image_are_told_which_names_are_accepted(mask_pairs: Write) -> None:
+    with pytest.raises(SampleError, match=r"a_final\.png: no image of the same name.*_mask"):
+        open_segmentation_dataset(mask_pairs({"a": box_mask()}, ending="_final"))
+
+
+def test_cityscapes_names(mask_pairs: Write) -> None:
+    mask = box_mask(value=7).astype(np.uint16)
+    mask[20:22, 20:25] = 26001
+    root = mask_pairs({"x/a_leftImg8bit": mask}, folders=("leftImg8bit", "gtFine"))
+    (root / "gtFine/x/a_leftImg8bit.png").rename(root / "gtFine/x/a_gtFine_instanceIds.png")
+    save(root / "gtFine/x/a_gtFine_labelIds.png", box_mask(value=7))
+    save(root / "gtFine/x/a_gtFine_color.png", picture())
+    dataset = open_segmentation_dataset(root)
+    assert len(dataset) == 1 and dataset[0].object_ids == (7, 26001)
+
+
+def test_pascal_voc_as_downloaded(tmp_path: Path) -> None:
+    root = tmp_path / "VOC"
+    for name in ("a", "b"):
+        save(root / f"JPEGImages/{name}.jpg", picture())
+    mask = box_mask(value=1)
+    mask[4:12, 12:14], mask[16:20, 4:8] = 255, 2
+    save_palette(root / "SegmentationObject/a.png", mask)
+    save_palette(root / "SegmentationClass/a.png", np.where((mask > 0) & (mask < 255), 15, mask).astype(np.uint8))
+    dataset = open_segmentation_dataset(root)
+    assert dataset.names == ["a"] and sum(dataset.flaws.values()) == 1, "b is not segmented, as most images of VOC"
+    sample = dataset[0]
+    assert sample.object_ids == (1, 2) and sample.ignored is not None and sample.ignored.sum() == 16
+    shutil.rmtree(root / "SegmentationObject")
+    assert open_segmentation_dataset(root)[0].categories == {15: "15"}
 
 
 def test_instances_as_in_penn_fudan(mask_pairs: Write) -> None:

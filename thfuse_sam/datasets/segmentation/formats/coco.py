@@ -1,105 +1,140 @@
 """COCO instance annotations: one JSON file with polygons or run-length encoded masks for a whole folder::
 
     annotations.json                     images/*.jpg
-    annotations/instances_train.json     train/*.jpg or images/*.jpg
-    _annotations.coco.json               *.jpg beside it
+    annotations/instances_train.json     train/*.jpg, images/train/*.jpg or images/*.jpg    COCO, CVAT, Datumaro
+    result.json                          images/*.jpg                                       Label Studio
+    labels.json                          data/*.jpg                                         FiftyOne
+    _annotations.coco.json               *.jpg beside it                                    Roboflow
 
-Crowd annotations are ignored. Images without an object are left out: COCO lists them on purpose.
+Regions of crowds are neither object nor background. Images without an object are left out: COCO lists them on purpose.
 (T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.)
 """
 
+import math
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
-from thfuse_sam.datasets.segmentation.formats.outlines import polygon_mask
+from thfuse_sam.datasets.segmentation.formats.annotation_files import ImageFinder, quote, read_json
+from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing
+from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
+from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Mask, Point, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
-from thfuse_sam.images import read_visible, size_text
+from thfuse_sam.images import read_visible
 from thfuse_sam.masks.rle import decode_rle, encode_rle
+from thfuse_sam.options.shared import AnnotationReading
+
+CROWD = "regions of crowds, ignored (as objects: `use_crowds`)"
+ALL_CROWDS = "marked as crowds, as all of the file are, and taken as objects"
+UNKNOWN_CATEGORY = "of a category that is not listed, without a class name"
 
 _FILE_NAMES = ("annotations.json", "_annotations.coco.json", "coco.json")
 _FOLDER, _PREFIX = "annotations", "instances"
 _LISTS = ("images", "annotations")  # the lists that a COCO file must have
+_FILES_TO_CHECK = 4  # JSON files of other names that are read at most to find one of COCO
+_IGNORED = "ignore"  # category of the regions that `CocoAnnotations.ignore` adds
+
+Id = int | str
+Size = tuple[int, int]  # (height, width)
 
 
 def annotation_file(root: Path) -> Path | None:
     """The COCO file of a folder, None if it has none. Raises UsageError if it has several."""
-    candidates = [root / name for name in _FILE_NAMES] + sorted(root.glob(f"{_PREFIX}*.json"))
-    folder = root / _FOLDER
-    if folder.is_dir():
-        candidates += [folder / name for name in _FILE_NAMES] + sorted(folder.glob(f"{_PREFIX}*.json"))
+    folders = [folder for folder in (root, root / _FOLDER) if folder.is_dir()]
+    candidates = [folder / name for folder in folders for name in _FILE_NAMES]
+    candidates += [path for folder in folders for path in sorted(folder.glob(f"{_PREFIX}*.json"))]
     files = [path for path in candidates if path.is_file()]
+    if not files:  # tools have names of their own; a folder of many JSON files is of another format
+        others = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+        files = [path for path in others if len(others) <= _FILES_TO_CHECK and _is_coco(path)]
     if len(files) > 1:
         names = ", ".join(str(path.relative_to(root)) for path in files)
         raise UsageError(f"{root}: several COCO files ({names}); give the one to use in place of the folder")
     return files[0] if files else None
 
 
-def find(root: Path) -> Listing | None:
+def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of a folder's COCO file, None if it has none. Raises UsageError: several files, or as `find_in`."""
     file = annotation_file(root)
-    return None if file is None else find_in(file)
+    return None if file is None else find_in(file, reading)
 
 
-def find_in(file: Path) -> Listing:
+def find_in(file: Path, reading: AnnotationReading) -> Listing:
     """Entries of a COCO file. Raises UsageError: no COCO file, or unreadable."""
     content = _load(file)
     # If the file lies in a folder `annotations/`, the images lie beside that folder.
     root = file.parent.parent if file.parent.name == _FOLDER else file.parent
-    categories = _category_names(content.get("categories"))
+    folders = _image_folders(root, file)
+    finder = ImageFinder(root)
+    meaning = _Meaning.of(content, reading)
     annotations, problems = _by_image(content, file)
     entries: list[Entry] = []
     for image in content["images"]:
-        if not isinstance(image, dict) or not isinstance(image.get("id"), int):
+        number = _id(image.get("id")) if isinstance(image, dict) else None
+        if number is None:
             problems.append(f"{file}: an image has no number as id: {quote(image)}")
-        elif annotations[image["id"]]:
+        elif annotations[number]:
             try:
-                entries.append(_entry(root, file, image, annotations[image["id"]], categories))
+                name, path, size = _find_image(finder, folders, file, image)
             except SampleError as error:
                 problems.append(str(error))
+            else:
+                entries.append(Entry(name, path, partial(read, name, path, file, size, annotations[number], meaning)))
     without_objects = sum(not own for own in annotations.values())
-    return Listing(sorted(entries, key=lambda entry: entry.name), problems, without_objects)
+    return Listing(sorted(entries, key=lambda entry: entry.name), problems, Counter({WITHOUT_OBJECTS: without_objects}))
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What the annotations of a file mean."""
+
+    categories: Mapping[Id | None, str]
+    only_crowds: bool  # some tools write each brush mask as a crowd; no set of data consists of crowds alone
+    reading: AnnotationReading
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], reading: AnnotationReading) -> "_Meaning":
+        only_crowds = all(_is_crowd(item) for item in content["annotations"] if isinstance(item, dict))
+        return cls(_category_names(content), only_crowds, reading)
 
 
 def read(
     name: str,
     image_path: Path,
     json_path: Path,
-    size: tuple[int, int],
+    size: Size | None,
     annotations: Sequence[Mapping[str, Any]],
-    categories: Mapping[int, str],
+    meaning: _Meaning,
 ) -> SegmentationSample:
     """An image and its annotated objects.
 
-    `size` is (height, width) as annotated, `annotations` are those of this image, `categories` names by category id.
-    Raises ImageReadError, and SampleError: an image of another size, or a bad segmentation.
+    `size` is as annotated, None if the file does not say; `annotations` are those of this image. Raises ImageReadError,
+    and SampleError: an image of another size.
     """
+    objects = ImageObjects.on(image_path, size, json_path, ignore_exif=meaning.reading.ignore_exif)
     image = read_visible(image_path)
-    if image.shape[:2] != size:
-        raise SampleError(
-            f"{image_path}: is {size_text(image.shape)}, {json_path} says {size_text(size)} (width x height); "
-            "bring the image to the annotated size"
-        )
-    masks, names = {}, {}
-    for number, annotation in enumerate(annotations, 1):
-        try:
-            masks[number] = segmentation_mask(annotation.get("segmentation"), size)
-        except (ValueError, TypeError, OverflowError) as error:
-            subject = f"{json_path}: annotation {annotation.get('id')} of {image_path.name}"
-            raise SampleError(f"{subject}: {error}") from error
-        category = annotation.get("category_id")
-        if isinstance(category, int) and category in categories:
-            names[number] = categories[category]
-    return SegmentationSample.from_masks(name, image, masks, names)
+    for annotation in annotations:
+        where = f"{json_path}: annotation {quote(annotation.get('id'))} of {image_path.name}"
+        draw = partial(segmentation_mask, annotation.get("segmentation"))
+        if _is_crowd(annotation) and not (meaning.only_crowds or meaning.reading.use_crowds):
+            objects.ignore(where, draw, CROWD)
+            continue
+        if _is_crowd(annotation) and not meaning.reading.use_crowds:
+            objects.note(ALL_CROWDS, where)
+        category = meaning.categories.get(_id(annotation.get("category_id")))
+        if category is None and meaning.categories:
+            objects.note(UNKNOWN_CATEGORY, where)
+        objects.add(where, draw, category)
+    return objects.sample(name, image)
 
 
 @dataclass(frozen=True)
@@ -117,17 +152,18 @@ def objects_by_image(path: Path) -> Iterator[CocoObject]:
     """The objects of a COCO file, or of a folder's. Raises UsageError: no COCO file, or unreadable."""
     file = (annotation_file(path) or path) if path.is_dir() else path
     content = _load(file)
-    categories = _category_names(content.get("categories"))
-    annotations, _ = _by_image(content, file)
+    categories, (annotations, _) = _category_names(content), _by_image(content, file)
     for image in content["images"]:
-        if not isinstance(image, dict) or not isinstance(image.get("id"), int):
+        number = _id(image.get("id")) if isinstance(image, dict) else None
+        if number is None:
             continue
-        file_name, size = str(image.get("file_name")).replace("\\", "/"), (image.get("height"), image.get("width"))
-        for annotation in annotations[image["id"]]:
-            number = annotation.get("category_id")
-            category = categories.get(number) if isinstance(number, int) else None
-            where = f"{file}: annotation {quote(annotation.get('id'))} of {quote(file_name)}"
-            yield CocoObject(file_name, where, size, category, annotation)
+        file_name = str(image.get("file_name")).replace("\\", "/")
+        size = _id(image.get("height")), _id(image.get("width"))
+        for annotation in annotations[number]:
+            if not _is_crowd(annotation):
+                category = categories.get(_id(annotation.get("category_id")))
+                where = f"{file}: annotation {quote(annotation.get('id'))} of {quote(file_name)}"
+                yield CocoObject(file_name, where, size, category, annotation)
 
 
 class CocoAnnotations:
@@ -144,7 +180,11 @@ class CocoAnnotations:
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
 
-    def add_object(self, mask: npt.NDArray[np.bool_], category: str, **more: Any) -> None:
+    def ignore(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Add a region (bool HxW) that is neither object nor background, as a crowd, to the image added last."""
+        self.add_object(mask, _IGNORED, is_crowd=True)
+
+    def add_object(self, mask: npt.NDArray[np.bool_], category: str, *, is_crowd: bool = False, **more: Any) -> None:
         """Add an object (bool HxW) to the image that was added last; `more` is written beside the entries of COCO."""
         encoded = encode_rle(mask)
         self._annotations.append(
@@ -156,7 +196,7 @@ class CocoAnnotations:
                 "area": int(np.count_nonzero(mask)),
                 "bbox": [float(value) for value in coco_mask.toBbox(encoded)],
                 **more,
-                "iscrowd": 0,
+                "iscrowd": int(is_crowd),
             }
         )
 
@@ -177,83 +217,110 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _category_names(categories: Any) -> dict[int, str]:
+def _category_names(content: Mapping[str, Any]) -> dict[Id | None, str]:
     """Names by category id, of those categories that have both."""
-    return {
-        item["id"]: item["name"]
-        for item in (categories if isinstance(categories, list) else [])
-        if isinstance(item, dict) and isinstance(item.get("id"), int) and isinstance(item.get("name"), str)
+    items = content.get("categories")
+    named = {
+        _id(item.get("id")): item["name"]
+        for item in (items if isinstance(items, list) else [])
+        if isinstance(item, dict) and isinstance(item.get("name"), str)
     }
+    return {number: name for number, name in named.items() if number is not None}
 
 
-def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[int, list[dict[str, Any]]], list[str]]:
-    """Annotations of single objects (not of crowds) by image id, and a line for each that belongs to no image."""
-    by_image: dict[int, list[dict[str, Any]]] = {
-        image["id"]: [] for image in content["images"] if isinstance(image, dict) and isinstance(image.get("id"), int)
-    }
+def _is_coco(path: Path) -> bool:
+    try:
+        _load(path)
+    except UsageError:
+        return False
+    return True
+
+
+def _id(value: Any) -> Id | None:
+    """A number or text that names an image or a category. Spreadsheets make 1.0 or "1" of 1."""
+    if isinstance(value, str):
+        digits = value.strip().removesuffix(".0")
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else value
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) and value == int(value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    value = annotation.get("iscrowd")
+    return value is True or _id(value) == 1
+
+
+def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[Id, list[dict[str, Any]]], list[str]]:
+    """Annotations by image id, and a line for each that belongs to no image."""
+    ids = (_id(image.get("id")) for image in content["images"] if isinstance(image, dict))
+    by_image: dict[Id, list[dict[str, Any]]] = {number: [] for number in ids if number is not None}
     problems = []
     for annotation in content["annotations"]:
-        known = isinstance(annotation, dict)
-        image = annotation.get("image_id") if known else None
-        if not isinstance(image, int) or image not in by_image:
-            number = quote(annotation.get("id") if known else annotation)
-            problems.append(f"{file}: annotation {number} belongs to image {quote(image)}, which is not listed")
-        elif not annotation.get("iscrowd"):
-            by_image[image].append(annotation)
+        values = annotation if isinstance(annotation, dict) else {"id": annotation}
+        image = _id(values.get("image_id"))
+        if image is not None and image in by_image:
+            by_image[image].append(values)
+        else:
+            names = f"annotation {quote(values.get('id'))} belongs to image {quote(values.get('image_id'))}"
+            problems.append(f"{file}: {names}, which is not listed")
     return by_image, problems
 
 
-def _entry(
-    root: Path,
-    file: Path,
-    image: Mapping[str, Any],
-    annotations: Sequence[Mapping[str, Any]],
-    categories: Mapping[int, str],
-) -> Entry:
-    file_name, size = image.get("file_name"), (image.get("height"), image.get("width"))
-    if not isinstance(file_name, str) or not _is_size(size):
-        raise SampleError(f"{file}: an image lacks file_name, height or width: {quote(image)}")
+def _image_folders(root: Path, file: Path) -> list[Path]:
+    """Where the images of a file are looked for."""
     split = file.stem.removeprefix(_PREFIX).strip("_")
-    folders = [file.parent, root, root / "images", *([root / split] if split and split != file.stem else [])]
-    path = _find_image(root, folders, file_name, file)
-    relative = Path(file_name.replace("\\", "/")).as_posix()
-    name = relative.removesuffix(Path(relative).suffix)
-    return Entry(name, path, partial(read, name, path, file, size, annotations, categories))
+    parts = [root / split, root / "images" / split] if split and split != file.stem else []
+    return list(dict.fromkeys([file.parent, root, *parts, root / "images", root / "data"]))
 
 
-def _is_size(value: tuple[Any, Any]) -> TypeGuard[tuple[int, int]]:
-    return all(isinstance(length, int) and length > 0 for length in value)
+def _find_image(
+    finder: ImageFinder, folders: Sequence[Path], file: Path, image: Mapping[str, Any]
+) -> tuple[str, Path, Size | None]:
+    """Name, path and size, if it is given, of an image that the file lists. Raises SampleError."""
+    file_name, size = image.get("file_name"), tuple(_id(image.get(key)) for key in ("height", "width"))
+    height, width = (length if isinstance(length, int) and length > 0 else None for length in size)
+    if not isinstance(file_name, str) or (size != (None, None) and (height is None or width is None)):
+        raise SampleError(f"{file}: an image lacks file_name, height or width: {quote(image)}")
+    path = finder.find(file_name, folders, file)
+    if path is None:
+        searched = ", ".join(str(folder) for folder in folders)
+        raise SampleError(f"{file}: its image {file_name!r} is missing; looked in {searched}")
+    # Below the innermost of the folders: a name is part of the paths that are written.
+    names = [path.relative_to(above) for above in map(Path.absolute, folders) if path.is_relative_to(above)]
+    name = min(names, key=lambda relative: len(relative.parts)).with_suffix("").as_posix()
+    return unicodedata.normalize("NFC", name), path, None if height is None or width is None else (height, width)
 
 
-def _find_image(root: Path, folders: Sequence[Path], name: str, file: Path) -> Path:
-    """The image `name` in the first of `folders` that has it, inside `root`. Raises SampleError."""
-    refused = None
-    for folder in folders:
-        try:
-            path = resolve_inside(root, folder, name, file)
-        except SampleError as error:  # a path with ".." may leave the root from one folder and not from the next
-            refused = error
-            continue
-        if path.is_file():
-            return path
-    if refused is not None:
-        raise refused
-    searched = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise SampleError(f"{file}: its image {name!r} is missing; looked in {searched}")
-
-
-def segmentation_mask(segmentation: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Polygons or run lengths as bool HxW of `shape`. Raises ValueError, TypeError or OverflowError."""
+def segmentation_mask(segmentation: Any, shape: Size, reasons: list[str]) -> Mask:
+    """The mask of polygons or of a run-length encoding; it may be empty. Raises ValueError or TypeError."""
     if isinstance(segmentation, dict):
-        mask = decode_rle(segmentation, shape)
-        if not mask.any():
-            raise ValueError("the mask is empty")
-        return mask
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("has no segmentation")
-    mask = np.zeros(shape, bool)
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) % 2 or not all(type(x) in (int, float) for x in polygon):
-            raise ValueError("a polygon is no list of x, y, x, y, ...")
-        mask |= polygon_mask(list(zip(polygon[::2], polygon[1::2], strict=True)), shape)
-    return mask
+        return decode_rle(segmentation, shape)
+    if not segmentation:
+        reasons.append(NO_OUTLINE)
+        return np.zeros(shape, bool)
+    return polygon_mask([_points(polygon) for polygon in _polygons(segmentation)], shape, reasons)
+
+
+def _polygons(segmentation: Any) -> list[Any]:
+    """The polygons of a segmentation: a list of them, or one, written as x, y, x, y, ... or as points [x, y]."""
+    if not isinstance(segmentation, list):
+        raise ValueError("its segmentation is neither a list of polygons nor a run-length encoding")
+    if all(_is_number(value) for value in segmentation):
+        return [segmentation]
+    points = [item for item in segmentation if isinstance(item, list) and len(item) == 2 and all(map(_is_number, item))]
+    return [segmentation] if len(points) == len(segmentation) >= 3 else segmentation
+
+
+def _points(polygon: Any) -> list[Point]:
+    """The points (x, y) of a polygon x, y, x, y, ... or [x, y], [x, y], ... Raises ValueError."""
+    flat = polygon
+    if isinstance(polygon, list) and polygon and all(isinstance(item, list) for item in polygon):
+        flat = [value for item in polygon for value in (item if len(item) == 2 else [None])]
+    if not isinstance(flat, list) or len(flat) % 2 or not all(map(_is_number, flat)):
+        raise ValueError("a polygon is no list of x, y, x, y, ...")
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)

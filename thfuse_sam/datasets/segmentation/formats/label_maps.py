@@ -19,11 +19,12 @@ from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
+from thfuse_sam.options.shared import AnnotationReading
 
 _IMAGES, _MASKS = "images", "masks"
 
 
-def find(root: Path) -> Listing | None:
+def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of either layout, None if a folder has neither. Raises ManifestError or PairError."""
     if (root / MANIFEST_NAME).is_file():
         return _find_in_tree(root)

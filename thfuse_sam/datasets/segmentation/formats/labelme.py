@@ -1,11 +1,12 @@
-"""Polygons drawn with LabelMe (versions 3.16 to 5), one JSON file for each image::
+"""Outlines drawn with LabelMe (versions 3.16 to 5) or X-AnyLabeling, one JSON file for each image::
 
     annotations/0001.json  images/0001.jpg     JSON apart from the images
     0001.json  0001.jpg                        or beside them, in any number of folders
 
 A file either embeds its image (`imageData`) or names it (`imagePath`, relative to itself). Shapes are `polygon`,
-`rectangle` (two opposite corners), `circle` (its centre and a point on it) and `mask`. Shapes of one label and one
-`group_id` are one object. `__ignore__` and `_background_` are no objects.
+`rectangle` (two opposite corners, or four), `rotation` (four corners), `circle` (its centre and a point on it), `mask`,
+and `line` and `linestrip` if they are given a width. Shapes of one label and one `group_id` are one object.
+`_background_` is no object, and `__ignore__` is neither object nor background.
 """
 
 import base64
@@ -22,19 +23,29 @@ import numpy.typing as npt
 from PIL import Image
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.annotation_files import quote, read_json, resolve_inside
+from thfuse_sam.datasets.segmentation.formats.annotation_files import ImageFinder, quote, read_json
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
-from thfuse_sam.datasets.segmentation.formats.outlines import Mask, Point, circle_mask, polygon_mask
+from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, require_size
+from thfuse_sam.datasets.segmentation.formats.outlines import (
+    CLIPPED,
+    Mask,
+    Point,
+    circle_mask,
+    line_mask,
+    polygon_mask,
+)
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
 from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, read_visible, size_text
+from thfuse_sam.options.shared import AnnotationReading
 
 _ANNOTATIONS, _IMAGES = "annotations", "images"
 _FILES_TO_CHECK = 10  # JSON files that are read at most to recognise the format
-_NO_OBJECT = ("__ignore__", "_background_")  # labels that LabelMe itself treats apart
+_NO_OBJECT, _IGNORE = "_background_", "__ignore__"  # labels that LabelMe itself treats apart
+_IGNORED = "labelled __ignore__, ignored"
 
 
-def find(root: Path) -> Listing | None:
+def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of a folder, None if none of its first JSON files is LabelMe's.
 
     Raises PairError: two images with one name.
@@ -45,13 +56,14 @@ def find(root: Path) -> Listing | None:
     apart = root / _IMAGES if (root / _ANNOTATIONS).is_dir() else None
     # Names start below the folder that all files have in common: an "images/" above all of them is no part of a name.
     base = Path(os.path.commonpath([path.parent for path in files]))
+    finder = ImageFinder(root)
     entries: list[Entry] = []
     problems: list[str] = []
     annotated: set[Path] = set()  # images that a file belongs to
     for path in files:
         try:
             content = _load(path)
-            image = path if content.get("imageData") else _image_file(root, path, content, apart)
+            image = path if content.get("imageData") else _image_file(finder, path, content, apart)
         except SampleError as error:
             problems.append(str(error))
             image = path
@@ -59,7 +71,7 @@ def find(root: Path) -> Listing | None:
             height, width = content.get("imageHeight"), content.get("imageWidth")
             size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
             name = path.relative_to(base).as_posix().removesuffix(path.suffix)
-            entries.append(Entry(name, image, partial(read, name, image, path, size, content["shapes"])))
+            entries.append(Entry(name, image, partial(read, name, image, path, size, content["shapes"], reading)))
         # The image of a bad file does not count as unannotated, nor does one beside the file that embeds it.
         annotated.update(_same_stem(path, apart or path.parent) if image == path else [image])
     problems += _images_without_annotation(apart, {path.parent for path in files}, annotated)
@@ -67,39 +79,35 @@ def find(root: Path) -> Listing | None:
 
 
 def read(
-    name: str, image_path: Path, json_path: Path, size: tuple[int, int] | None, shapes: Sequence[Any]
+    name: str,
+    image_path: Path,
+    json_path: Path,
+    size: tuple[int, int] | None,
+    shapes: Sequence[Any],
+    reading: AnnotationReading,
 ) -> SegmentationSample:
     """An image and the objects that are drawn on it.
 
     `image_path` is the JSON file itself if that embeds the image; `size` is (height, width) as annotated, None if the
-    file does not say; `shapes` are as in the file. Raises ImageReadError, and SampleError: an image of another size, a
-    bad shape, or no object.
+    file does not say; `shapes` are as in the file. Raises ImageReadError, and SampleError: an image of another size.
     """
-    image = _embedded_image(json_path) if image_path == json_path else read_visible(image_path)
-    shape = (image.shape[0], image.shape[1])
-    if size is not None and size != shape:
-        raise SampleError(
-            f"{json_path}: annotated at {size_text(size)}, its image is {size_text(shape)} (width x height); "
-            "bring the image to the annotated size"
-        )
-    masks: dict[int, Mask] = {}
-    categories: dict[int, str] = {}
-    numbers: dict[Any, int] = {}
+    if image_path == json_path:
+        image = _embedded_image(json_path)
+        require_size(json_path, image.shape[:2], size, json_path)
+        objects = ImageObjects((image.shape[0], image.shape[1]))
+    else:
+        objects = ImageObjects.on(image_path, size, json_path, ignore_exif=reading.ignore_exif)
+        image = read_visible(image_path)
     for index, outline in enumerate(shapes):
-        try:
-            label, group = _label_and_group(outline)
-            if label in _NO_OBJECT:
-                continue
-            mask = _draw(outline, shape)
-        except (ValueError, TypeError, OverflowError) as error:
-            subject = outline.get("label") if isinstance(outline, dict) else outline
-            raise SampleError(f"{json_path}: shape {index} '{quote(subject)}': {error}") from error
-        number = numbers.setdefault(index if group is None else (label, group), len(numbers) + 1)
-        masks[number] = masks[number] | mask if number in masks else mask
-        categories[number] = label
-    if not masks:
-        raise SampleError(f"{json_path}: no object is labelled; label one or remove the file")
-    return SegmentationSample.from_masks(name, image, masks, categories)
+        label = outline.get("label") if isinstance(outline, dict) else outline
+        where = f"{json_path}: shape {index} '{quote(label)}'"
+        draw = partial(_draw, outline, reading.line_width)
+        if label == _IGNORE:
+            objects.ignore(where, draw, _IGNORED)
+        elif label != _NO_OBJECT:
+            group = outline.get("group_id") if isinstance(outline, dict) else None
+            objects.add(where, draw, label, key=None if group is None else (label, quote(group)))
+    return objects.sample(name, image)
 
 
 def embedded_bytes(path: Path) -> bytes:
@@ -141,17 +149,15 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _image_file(root: Path, path: Path, content: dict[str, Any], apart: Path | None) -> Path:
+def _image_file(finder: ImageFinder, path: Path, content: dict[str, Any], apart: Path | None) -> Path:
     """The image of the file `path`: the one that it names, else one of the same name in `apart` or beside it."""
     named = content.get("imagePath")
     if not isinstance(named, str):
         raise SampleError(f"{path}: has neither imageData nor imagePath; name its image")
-    image = resolve_inside(root, path.parent, named, path)
-    if image.is_file() and image.suffix.lower() != ".json":
+    image = finder.find(named, [path.parent] if apart is None else [path.parent, apart], path)
+    if image is not None and image.suffix.lower() != ".json":
         return image
-    # Files that were moved into `annotations/` and `images/` keep the old path.
-    moved = [apart / image.name] if apart is not None and (apart / image.name).is_file() else []
-    candidates = [*moved, *_same_stem(path, apart or path.parent)]
+    candidates = _same_stem(path, apart or path.parent)
     if not candidates:
         raise SampleError(f"{path}: its image {named!r} is missing; put it there")
     return candidates[0]
@@ -174,32 +180,30 @@ def _images_without_annotation(apart: Path | None, folders: set[Path], annotated
     return [f"{image}: no LabelMe file belongs to it" for image in images if image.absolute() not in known]
 
 
-def _label_and_group(outline: Any) -> tuple[str, int | str | None]:
-    """Label and group (None: no group) of a shape; shapes that share both are one object. Raises ValueError."""
+def _draw(outline: Any, line_width: int | None, shape: tuple[int, int], reasons: list[str]) -> Mask:
+    """A shape of the file as a mask, which may be empty. Raises ValueError, TypeError, OverflowError."""
     if not isinstance(outline, dict) or not isinstance(outline.get("label"), str):
         raise ValueError("has no label")
-    group = outline.get("group_id")
-    if group is not None and not isinstance(group, int | str):
+    if not isinstance(outline.get("group_id"), int | str | None):
         raise ValueError("its group_id is no number")
-    return outline["label"], group
-
-
-def _draw(outline: dict[str, Any], shape: tuple[int, int]) -> Mask:
-    """A shape of the file as a bool mask of (height, width) `shape`. Raises ValueError, TypeError, OverflowError."""
     kind = outline.get("shape_type") or "polygon"  # older versions drew nothing else
     points = _points(outline.get("points"))
-    if kind == "polygon" or (kind == "rectangle" and len(points) == 4):
-        return polygon_mask(points, shape)
+    if kind in ("polygon", "rotation") or (kind == "rectangle" and len(points) == 4):
+        return polygon_mask([points], shape, reasons)
+    if kind in ("line", "linestrip"):
+        if line_width is None:
+            raise ValueError(f"is a {kind}, which has no area; give `line_width`, or draw a polygon")
+        return line_mask(points, line_width, shape, reasons)
     if kind not in ("rectangle", "circle", "mask"):
         raise ValueError(f"is a {kind!r}, which has no area; use polygon, rectangle or circle")
     if len(points) != 2:
         raise ValueError(f"a {kind} has {len(points)} points, it needs 2")
     if kind == "rectangle":
         (x0, y0), (x1, y1) = points
-        return polygon_mask([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], shape)
+        return polygon_mask([[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]], shape, reasons)
     if kind == "circle":
         return circle_mask(points[0], points[1], shape)
-    return _stored_mask(base64.b64decode(outline.get("mask") or "", validate=True), points, shape)
+    return _stored_mask(base64.b64decode(outline.get("mask") or "", validate=True), points, shape, reasons)
 
 
 def _points(points: Any) -> list[Point]:
@@ -211,15 +215,16 @@ def _points(points: Any) -> list[Point]:
     return [(float(x), float(y)) for x, y in points]
 
 
-def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int]) -> Mask:
+def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int], reasons: list[str]) -> Mask:
     """The mask in a PNG pasted at the first corner; both corners belong to it. Raises ValueError."""
     (left, top), (right, bottom) = ((round(x), round(y)) for x, y in corners)
-    if not (0 <= left <= right < shape[1] and 0 <= top <= bottom < shape[0]):
-        raise ValueError("a mask lies outside the image")
+    part = _decode_png_mask(png, (bottom - top + 1, right - left + 1))
     whole = np.zeros(shape, bool)
-    whole[top : bottom + 1, left : right + 1] = _decode_png_mask(png, (bottom - top + 1, right - left + 1))
-    if not whole.any():
-        raise ValueError("a mask is empty")
+    rows, columns = slice(max(top, 0), max(bottom + 1, 0)), slice(max(left, 0), max(right + 1, 0))
+    height, width = whole[rows, columns].shape
+    if (height, width) != part.shape:
+        reasons.append(CLIPPED)
+    whole[rows, columns] = part[max(-top, 0) :, max(-left, 0) :][:height, :width]
     return whole
 
 

@@ -1,5 +1,6 @@
 """What a format finds in a folder: entries that can be read, and a line for each file that makes none."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+
+WITHOUT_OBJECTS = "images without an object, left out"
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Listing:
 
     entries: Sequence[Entry]
     problems: list[str] = field(default_factory=list)  # a line for each file that makes no entry
-    without_objects: int = 0  # images that the annotations list without an object, which is no mistake
+    notes: Counter[str] = field(default_factory=Counter)  # what is left out without being a mistake -> how often
 
 
 def pair_with_masks(
@@ -32,7 +35,6 @@ def pair_with_masks(
     masks_folder: Path,
     masks: Mapping[str, Path],
     read: Callable[[str, Path, Path], SegmentationSample],
-    ending: str = "",
 ) -> Listing:
     """Entries of images and masks that have the same name.
 
@@ -41,20 +43,23 @@ def pair_with_masks(
         masks_folder: the folder of the masks, for messages.
         masks: mask files by name.
         read: makes a sample from its name, the path of its image and the path of its mask.
-        ending: text that may follow the image's name in the mask's name.
 
     Raises PairError: two images with one name.
     """
     images = list_images(images_folder)
-    mask_names = {name: name if name in masks else name + ending for name in images}
-    entries, problems = [], []
-    for name, image in images.items():
-        mask = masks.get(mask_names[name])
-        if mask is None:
-            problems.append(f"{image}: no mask of the same name in {masks_folder}")
-        else:
-            entries.append(Entry(name, image, partial(read, name, image, mask)))
-    used = set(mask_names.values())
-    unused = [path for name, path in masks.items() if name not in used]
-    problems += [f"{path}: no image of the same name in {images_folder}" for path in unused]
+    entries = [
+        Entry(name, image, partial(read, name, image, masks[name])) for name, image in images.items() if name in masks
+    ]
+    problems = [no_mask(image, masks_folder) for name, image in images.items() if name not in masks]
+    problems += [no_image(path, images_folder) for name, path in masks.items() if name not in images]
     return Listing(entries, problems)
+
+
+def no_mask(image: Path, folder: Path) -> str:
+    """The problem of an image that has no mask in `folder`."""
+    return f"{image}: no mask of the same name in {folder}"
+
+
+def no_image(mask: Path, folder: Path) -> str:
+    """The problem of a mask whose image is not in `folder`."""
+    return f"{mask}: no image of the same name in {folder}"

@@ -1,99 +1,186 @@
-"""Masks as image files beside the images. A mask has the name of its image, or that name and `_mask`.
+"""Masks as image files beside the images.
 
-Binary masks, one object in each image. They may hold 0 and 1, or 0 and 255, or be blurred by JPEG::
+A mask has the name of its image, or this name and an ending such as `_mask`, or there is one file for each object::
 
-    imgs/001.jpg          masks/001.png           also image/ + mask/, and images/ + masks/
-    imgs/b/002.jpg        masks/b/002.png
+    imgs/001.jpg             masks/001.png                 also image/ + mask/, and images/ + masks/
+    imgs/b/002.jpg           masks/b/002_mask.png
+    images/003.jpg           masks/003_0.png  003_1.png    one file for each object, also masks/003/*.png
+    a/images/a.png           a/masks/*.png                 one folder for each image, as in the Data Science Bowl 2018
 
-Instance masks, in which 0 is background and k is object k::
+Folders whose masks number objects, in which 0 is background and k is object k::
 
-    PNGImages/001.png     PedMasks/001_mask.png   as in Penn-Fudan
-    images/001.jpg        instances/001.png
+    PNGImages/001.png        PedMasks/001_mask.png         as in Penn-Fudan
+    images/001.jpg           instances/001.png
+    JPEGImages/001.jpg       SegmentationObject/001.png    as in Pascal VOC; SegmentationClass/ numbers classes
+    leftImg8bit/a/001_leftImg8bit.png   gtFine/a/001_gtFine_instanceIds.png    as in Cityscapes
+
+What a mask holds is decided by `mask_values.read_mask`.
 
 (L. Wang et al., "Object Detection Combining Recognition and Segmentation", ACCV 2007, made Penn-Fudan.)
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.listing import Listing, pair_with_masks
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, no_image, no_mask
+from thfuse_sam.datasets.segmentation.formats.mask_values import Kind, MaskValues, mask_values
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
-from thfuse_sam.errors import ImageReadError, SampleError
-from thfuse_sam.images import image_size, read_infrared, read_stored_values, read_visible, size_text
-
-ReadMask = Callable[[Path], npt.NDArray[np.int32]]  # file -> object numbers, HxW
+from thfuse_sam.errors import SampleError
+from thfuse_sam.images import image_size, read_stored_pixels, read_visible, size_text
+from thfuse_sam.options.shared import AnnotationReading
 
 _BINARY_FOLDERS = (("imgs", "masks"), ("image", "mask"), ("images", "masks"))
-_INSTANCE_FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"))
-_LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
-_FEW_LEVELS = 64  # in a mask with only smaller values, several values are classes or objects, not grey levels
-_MAX_OBJECT_NUMBER = 65535
+_INSTANCE_FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"), ("leftImg8bit", "gtFine"))
+_VOC_IMAGES = "JPEGImages"
+_VOC_FOLDERS: Mapping[str, Kind] = {
+    "SegmentationObject": "instances",
+    "SegmentationObjectPNG": "instances",
+    "SegmentationClass": "classes",
+    "SegmentationClassPNG": "classes",
+}
+_PARTS = ("train", "val", "valid", "test")  # folders that hold a data set each, not an image
+_FOLDERS_TO_CHECK = 3
+_NOT_SEGMENTED = "images without a mask, left out"  # most of Pascal VOC's images have none
+_OTHER_FILES = "further mask files of an image, left out"
+
+_IMAGE_ENDING = "_leftImg8bit"
+# What may follow the image's name in the mask's; of an image's files those with the first of these endings are used.
+_ENDINGS: tuple[str, ...] = (
+    *("", "mask", "masks", "gtfine_instanceids", "instanceids", "instances", "instance", "seg", "segmentation"),
+    *("label", "labels", "gt", "matte", "gtfine_labelids", "gtfine_labeltrainids", "gtfine_color"),
+)
+_NUMBER = re.compile(r"(?:[_\-. ]\(?|\()\d+\)?$")  # number of an object at the end of a name
+_NAMES = "a mask is named like its image, also with _mask or another usual ending, or _0, _1, ... for each object"
 
 
-def find_binary_masks(root: Path) -> Listing | None:
-    """Entries of a folder with binary masks; None if it has none. Raises PairError: two files with one name."""
-    return _find(root, _BINARY_FOLDERS, read_binary_mask)
-
-
-def find_instance_masks(root: Path) -> Listing | None:
-    """Entries of a folder with instance masks; None if it has none. Raises PairError: two files with one name."""
-    return _find(root, _INSTANCE_FOLDERS, read_instance_mask)
-
-
-def _find(root: Path, folders: Sequence[tuple[str, str]], read_mask: ReadMask) -> Listing | None:
-    """Entries of the first of `folders`, each (images, masks), that are in `root`."""
-    for images, masks in ((root / images, root / masks) for images, masks in folders):
-        if images.is_dir() and masks.is_dir():
-            return pair_with_masks(images, masks, list_images(masks), partial(read, read_mask), "_mask")
+def find_binary_masks(root: Path, reading: AnnotationReading) -> Listing | None:
+    """Entries of a folder with masks; None if it has none. Raises PairError: two files with one name."""
+    for images, masks in _BINARY_FOLDERS:
+        if (root / images).is_dir() and (root / masks).is_dir():
+            return _pair(root / images, root / masks, None, reading)
+    folders = list(itertools.islice((path for path in root.iterdir() if path.name not in _PARTS), _FOLDERS_TO_CHECK))
+    if folders and all((path / "masks").is_dir() and len(list(path.glob("images/*"))) == 1 for path in folders):
+        return _pair(root / "**/images", root / "**/masks", None, reading)
     return None
 
 
-def read(read_mask: ReadMask, name: str, image_path: Path, mask_path: Path) -> SegmentationSample:
-    """An image and its objects; `read_mask` reads their numbers.
+def find_instance_masks(root: Path, reading: AnnotationReading) -> Listing | None:
+    """Entries of a folder with instance masks; None if it has none. Raises PairError: two files with one name."""
+    for images, masks in _INSTANCE_FOLDERS:
+        if (root / images).is_dir() and (root / masks).is_dir():
+            return _pair(root / images, root / masks, "instances", reading)
+    return None
 
-    Raises ImageReadError, and SampleError: an empty mask, or one of another size.
+
+def find_voc(root: Path, reading: AnnotationReading) -> Listing | None:
+    """Entries of a folder like Pascal VOC's; None if it is another. Raises PairError: two files with one name."""
+    folder = next((name for name in _VOC_FOLDERS if (root / name).is_dir()), None)
+    if folder is None or not (root / _VOC_IMAGES).is_dir():
+        return None
+    listing = _pair(root / _VOC_IMAGES, root / folder, _VOC_FOLDERS[folder], reading)
+    lines = {no_mask(image, root / folder) for image in list_images(root / _VOC_IMAGES).values()}
+    problems = [line for line in listing.problems if line not in lines]
+    notes = Counter({_NOT_SEGMENTED: len(listing.problems) - len(problems)})
+    return Listing(listing.entries, problems, listing.notes + notes)
+
+
+def read(
+    name: str, image_path: Path, mask_paths: Sequence[Path], kind: Kind | None, reading: AnnotationReading
+) -> SegmentationSample:
+    """An image and its objects: those of its mask, or one of each mask if there are several.
+
+    `kind` is what the name of the folder says about its masks. Raises ImageReadError, and SampleError: a mask that is
+    empty, of another size, or of no certain kind.
     """
-    size, mask_size = image_size(image_path), image_size(mask_path)
-    if size != mask_size:
-        raise SampleError(
-            f"{mask_path}: is {size_text(mask_size)}, its image {size_text(size)} (width x height); "
-            "bring both to one size"
-        )
-    labels = read_mask(mask_path)
-    if not labels.any():
-        raise SampleError(f"{mask_path}: the mask is empty; label an object or remove the pair")
-    return SegmentationSample(name, read_visible(image_path), labels)
+    size = image_size(image_path)
+    for path in mask_paths:
+        mask_size = image_size(path)
+        if size != mask_size:
+            sizes = f"is {size_text(mask_size)}, its image {size_text(size)} (width x height)"
+            raise SampleError(f"{path}: {sizes}; bring both to one size")
+    masks = [read_mask(path, kind, reading) for path in mask_paths]
+    image = read_visible(image_path)
+    if len(masks) == 1:
+        [mask] = masks
+        return SegmentationSample(name, image, mask.labels, mask.names, ignored=mask.ignored)
+    objects = [mask.labels == number for mask in masks for number in np.unique(mask.labels[mask.labels > 0])]
+    regions = [mask.ignored for mask in masks if mask.ignored is not None]
+    ignored = np.logical_or.reduce(regions) if regions else None
+    return SegmentationSample.from_masks(name, image, dict(enumerate(objects, 1)), ignored=ignored)
 
 
-def read_binary_mask(path: Path) -> npt.NDArray[np.int32]:
-    """A binary mask, int32 HxW: 1 where it exceeds half of its largest value.
+def read_mask(path: Path, kind: Kind | None, reading: AnnotationReading) -> MaskValues:
+    """The objects of a mask file. Raises ImageReadError, and SampleError: an empty mask, or one of no certain kind."""
+    try:
+        mask = mask_values(read_stored_pixels(path), kind, reading)
+    except ValueError as error:
+        raise SampleError(f"{path}: {error}") from error
+    if not mask.labels.any():
+        nothing_else = ", besides pixels to ignore (see `ignore_value`)" if mask.ignored is not None else ""
+        raise SampleError(f"{path}: the mask is empty{nothing_else}; label an object or remove the pair")
+    return mask
 
-    Half, because JPEG leaves small values around a mask: if every value above 0 counted, the mask would grow.
 
-    Raises ImageReadError, and SampleError: the mask is not binary.
+def _pair(images_folder: Path, masks_folder: Path, kind: Kind | None, reading: AnnotationReading) -> Listing:
+    """Entries of the images in one folder and their masks in the other; `kind` is what the folder's name says."""
+    images, masks = list_images(images_folder), list_images(masks_folder)
+    groups, strangers, others = group_masks(images, masks)
+    entries = [
+        Entry(name, images[name], partial(read, name, images[name], [masks[mask] for mask in own], kind, reading))
+        for name, own in groups.items()
+        if own
+    ]
+    problems = [no_mask(images[name], masks_folder) for name, own in groups.items() if not own]
+    problems += [f"{no_image(masks[name], images_folder)}; {_NAMES}" for name in strangers]
+    return Listing(entries, problems, Counter({_OTHER_FILES: others}))
+
+
+def group_masks(images: Iterable[str], masks: Iterable[str]) -> tuple[dict[str, list[str]], list[str], int]:
+    """The names of each image's masks, one or one for each object; masks of no image; the number of files passed over.
+
+    A file is passed over if its image has files with an ending that comes first in _ENDINGS.
     """
-    values = read_infrared(path)
-    largest = int(values.max())
-    levels = np.flatnonzero(np.bincount(values.ravel()))
-    if path.suffix.lower() in _LOSSLESS and len(levels) > 2 and largest < _FEW_LEVELS:
-        raise SampleError(
-            f"{path}: has {len(levels)} values up to {largest}, so it is no binary mask; for objects 1, 2, ... "
-            "name the folders images/ and instances/"
-        )
-    return (values * 2.0 > largest).astype(np.int32)
+    images = list(images)
+    by_key = {name.removesuffix(_IMAGE_ENDING): name for name in images} | {name: name for name in images}
+    ranked: dict[str, list[tuple[int, str]]] = {name: [] for name in images}
+    strangers = []
+    for mask in masks:
+        rank, key = next(((rank, key) for rank, key in _possible_images(mask) if key in by_key), (0, None))
+        if key is None:
+            strangers.append(mask)
+        else:
+            ranked[by_key[key]].append((rank, mask))
+    first = {name: min(found)[0] for name, found in ranked.items() if found}
+    groups = {name: [mask for rank, mask in found if rank == first[name]] for name, found in ranked.items()}
+    return groups, strangers, sum(map(len, ranked.values())) - sum(map(len, groups.values()))
 
 
-def read_instance_mask(path: Path) -> npt.NDArray[np.int32]:
-    """Object numbers, int32 HxW, 0 to 65535; in a palette image they are the indices, not the colours.
+def _possible_images(mask: str) -> Iterator[tuple[int, str]]:
+    """(place of its ending in _ENDINGS, name of the image) for each image that a mask may belong to; the likely first.
 
-    Raises ImageReadError: unreadable, damaged, or of several channels.
+    Besides the names, a folder of the image's name may hold its masks.
     """
-    values = read_stored_values(path)
-    if int(values.max(initial=0)) > _MAX_OBJECT_NUMBER or int(values.min(initial=0)) < 0:
-        raise ImageReadError(f"{path}: object numbers outside 0 to {_MAX_OBJECT_NUMBER}; renumber them")
-    return values.astype(np.int32)
+    folder = mask.rpartition("/")[0]
+    unnumbered = _NUMBER.sub("", mask)
+    names = [*_without_ending(mask), *_without_ending(unnumbered)]
+    yield from names
+    yield from ((rank, _NUMBER.sub("", name)) for rank, name in names if rank)
+    if folder:
+        yield 0, folder
+        yield 0, f"{folder}/{folder.rpartition('/')[2]}"
+
+
+def _without_ending(name: str) -> list[tuple[int, str]]:
+    folded = name.lower()
+    found = [(0, name)]
+    for rank, ending in enumerate(_ENDINGS):
+        if ending and folded.endswith(ending) and folded[: -len(ending)][-1:] in ("_", "-", ".", " "):
+            found.append((rank, name[: -len(ending) - 1]))
+    return found

@@ -1,5 +1,10 @@
-"""Outlines as masks. A pixel belongs to a shape where the shape covers its middle, so that areas come out unbiased."""
+"""Outlines as masks. A pixel belongs to a shape where the shape covers its middle, so that areas come out unbiased.
 
+What lies outside of the image is cut off, and parts without an area are left out. Each function appends to `reasons`
+what it had to mend (see `sample.Flaw`), so that nothing is lost without a word.
+"""
+
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -7,49 +12,102 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from thfuse_sam.images import size_text
 from thfuse_sam.masks.rle import decode_rle
 
 Mask = npt.NDArray[np.bool_]
 Point = tuple[float, float]
 
-TOLERANCE = 1.0  # pixels that a point may lie outside the image: annotation programs round
+CLIPPED = "partly outside of the image, cut off at its border"
+STRAY = "with a part of fewer than 3 points, which is dropped"
+EMPTY = "without a pixel in the image, left out"
+NO_OUTLINE = "without an outline, left out"
+
+TOLERANCE = 1.0  # pixels that a point may lie outside the image without a word: annotation programs round
+_FARTHEST = 1e6  # pixels; a coordinate beyond it is no position
 
 
-def polygon_mask(points: Sequence[Point], shape: tuple[int, int]) -> Mask:
-    """The inside of a polygon of at least 3 points (x, y), bool of (height, width) `shape`.
+def polygon_mask(polygons: Sequence[Sequence[Point]], shape: tuple[int, int], reasons: list[str]) -> Mask:
+    """The inside of polygons, each a list of points (x, y), bool of (height, width) `shape`; it may be empty.
 
-    Raises ValueError: too few points, a point that is no finite number or lies outside the image, or no pixel inside.
+    Raises ValueError: a point that is no finite number.
     """
-    if len(points) < 3:
-        raise ValueError(f"a polygon has {len(points)} points, it needs at least 3")
-    inside = [_in_image(point, shape) for point in points]
-    encoded = coco_mask.frPyObjects([[value for point in inside for value in point]], *shape)
-    mask = decode_rle(encoded[0], shape)
-    if not mask.any():
-        raise ValueError("a polygon covers no pixel")
+    mask = np.zeros(shape, bool)
+    for points in polygons:
+        if len(points) < 3:
+            reasons.append(STRAY)
+            continue
+        corners = _finite(points)
+        if _leaves(corners, shape):
+            reasons.append(CLIPPED)
+        # A little more than the image is kept, so that the cut itself lies outside.
+        corners = _cut(corners, shape)
+        if len(corners) >= 3:
+            mask |= decode_rle(coco_mask.frPyObjects([corners.ravel().tolist()], *shape)[0], shape)
     return mask
 
 
 def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int]) -> Mask:
-    """The part in the image of the circle around `centre` through `on_circle`. Raises ValueError: nothing in it."""
-    x, y = _in_image(centre, shape)
+    """The part in the image of the circle around `centre` through `on_circle`. Raises ValueError: no finite number."""
+    (x, y), _ = _finite([centre, on_circle])
     radius = math.dist(centre, on_circle)
-    if not math.isfinite(radius):
-        raise ValueError("a circle's radius is no finite number")
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    mask: Mask = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
-    if not mask.any():
-        raise ValueError("a circle covers no pixel")
+    inside: Mask = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
+    return inside
+
+
+def line_mask(points: Sequence[Point], width: int, shape: tuple[int, int], reasons: list[str]) -> Mask:
+    """A line through `points`, `width` pixels wide, with round ends; it may be empty.
+
+    Raises ValueError: a point that is no finite number, or fewer than 2 points.
+    """
+    if len(points) < 2:
+        raise ValueError(f"a line has {len(points)} points, it needs 2")
+    corners = _finite(points)
+    if _leaves(corners, shape):
+        reasons.append(CLIPPED)
+    mask = np.zeros(shape, bool)
+    for start, end in itertools.pairwise(corners):
+        # Only pixels that the line can reach: those in the box around it.
+        near = np.clip([np.minimum(start, end) - width, np.maximum(start, end) + width + 1], 0, shape[::-1]).astype(int)
+        (left, top), (right, bottom) = near
+        x, y = np.arange(left, right) + 0.5 - start[0], np.arange(top, bottom)[:, None] + 0.5 - start[1]
+        along = (end - start) / max(float(np.sum((end - start) ** 2)), 1e-12)
+        place = np.clip(
+            x * along[0] + y * along[1], 0, 1
+        )  # of the nearest point of the line, from its start to its end
+        distances = np.hypot(x - place * (end - start)[0], y - place * (end - start)[1])
+        mask[top:bottom, left:right] |= distances <= width / 2
     return mask
 
 
-def _in_image(point: Point, shape: tuple[int, int]) -> Point:
-    """The point moved to the image's border if it lies outside by no more than TOLERANCE. Raises ValueError."""
-    x, y = point
-    height, width = shape
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise ValueError("a point is no finite number")
-    if not (-TOLERANCE <= x <= width + TOLERANCE and -TOLERANCE <= y <= height + TOLERANCE):
-        raise ValueError(f"the point ({x:.1f}, {y:.1f}) lies outside the image of {size_text(shape)} (width x height)")
-    return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
+def _finite(points: Sequence[Point]) -> npt.NDArray[np.float64]:
+    corners = np.array(points, np.float64)
+    if not (np.isfinite(corners).all() and (np.abs(corners) <= _FARTHEST).all()):
+        raise ValueError("a point is no finite number of pixels")
+    return corners
+
+
+def _leaves(corners: npt.NDArray[np.float64], shape: tuple[int, int]) -> bool:
+    """Whether a point lies outside the image by more than TOLERANCE."""
+    return bool((corners < -TOLERANCE).any() or (corners > np.array(shape[::-1]) + TOLERANCE).any())
+
+
+def _cut(corners: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """The part of a polygon in the image and a pixel around it (Sutherland and Hodgman, CACM 1974): Kx2, or empty.
+
+    pycocotools cuts too, but walks along every pixel of an edge, however far outside it runs.
+    """
+    for axis, length in ((0, shape[1]), (1, shape[0])):
+        for side, limit in ((1.0, -TOLERANCE), (-1.0, length + TOLERANCE)):
+            inside = side * (corners[:, axis] - limit)  # how far, in pixels; negative outside
+            if (inside >= 0).all():
+                continue
+            kept = []
+            following = zip(np.roll(corners, -1, axis=0), np.roll(inside, -1), strict=True)
+            for start, own, (end, other) in zip(corners, inside, following, strict=True):
+                if own >= 0:
+                    kept.append(start)
+                if (own >= 0) != (other >= 0):
+                    kept.append(start + (end - start) * own / (own - other))
+            corners = np.array(kept).reshape(-1, 2)
+    return corners

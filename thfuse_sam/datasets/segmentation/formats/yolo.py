@@ -1,0 +1,96 @@
+"""Polygons in the text files of YOLO's segmentation, one for each image::
+
+    images/0001.jpg        labels/0001.txt           also in further folders, such as images/train/ + labels/train/
+    data.yaml              names of the classes, in this folder or the one above
+
+Each line is an object: its class number and the points x, y of its outline, as fractions of width and height. An image
+whose file is empty or missing has no object. (G. Jocher et al., "Ultralytics YOLO", docs.ultralytics.com/datasets.)
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing, no_image
+from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
+from thfuse_sam.datasets.segmentation.formats.outlines import Mask, polygon_mask
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.errors import SampleError
+from thfuse_sam.images import read_visible
+from thfuse_sam.options.shared import AnnotationReading
+from thfuse_sam.plain_yaml import read_yaml
+
+_IMAGES, _LABELS, _SUFFIX = "images", "labels", ".txt"
+_NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+_NO_LABELS = ("classes", "notes", "readme")  # text files that tools put beside the others
+_LARGEST = 2.0  # a coordinate beyond it is no fraction
+
+
+def find(root: Path, reading: AnnotationReading) -> Listing | None:
+    """Entries of a folder, None if it is another. Raises PairError: two images with one name."""
+    images_folder, folder = root / _IMAGES, root / _LABELS
+    if not (images_folder.is_dir() and folder.is_dir()):
+        return None
+    files = {
+        path.relative_to(folder).as_posix().removesuffix(_SUFFIX): path
+        for path in sorted(folder.rglob(f"*{_SUFFIX}"))
+        if path.stem.lower() not in _NO_LABELS
+    }
+    if not files:
+        return None
+    images, names = list_images(images_folder), class_names(root)
+    entries = [
+        Entry(name, image, partial(read, name, image, files[name], names, reading))
+        for name, image in images.items()
+        if name in files
+    ]
+    problems = [no_image(path, images_folder) for name, path in files.items() if name not in images]
+    return Listing(entries, problems, Counter({WITHOUT_OBJECTS: len(images) - len(entries)}))
+
+
+def read(
+    name: str, image_path: Path, file: Path, names: Mapping[int, str], reading: AnnotationReading
+) -> SegmentationSample:
+    """An image and the objects of its text file. Raises ImageReadError, and SampleError: the file is no text."""
+    objects = ImageObjects.on(image_path, None, file, ignore_exif=reading.ignore_exif)
+    image = read_visible(image_path)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{file}: not readable as text ({error}); mend or remove it") from error
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if words:
+            category = names.get(int(words[0]), words[0]) if words[0].isdecimal() else words[0]
+            objects.add(f"{file}: line {number}", partial(_mask, words[1:]), category)
+    return objects.sample(name, image)
+
+
+def class_names(root: Path) -> dict[int, str]:
+    """Names by class number from the YAML file in `root` or above it; empty if there is none."""
+    paths = [folder / name for folder in (root, root.parent) for name in _NAME_FILES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return {}
+    try:
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{path}: not readable as YAML ({error}); mend or remove it") from error
+    names = content.get("names") if isinstance(content, Mapping) else None
+    numbered = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, Mapping) else ()
+    return {number: str(name) for number, name in numbered if isinstance(number, int)}
+
+
+def _mask(words: list[str], shape: tuple[int, int], reasons: list[str]) -> Mask:
+    """The polygon of a line. Raises ValueError: numbers that make no outline."""
+    values = [float(word) for word in words]
+    if len(values) == 4:
+        raise ValueError("is a box without an outline; give polygons of at least 3 points")
+    if len(values) % 2:
+        raise ValueError(f"holds {len(values)} coordinates; give x, y of each point")
+    if any(not -_LARGEST < value < _LARGEST for value in values):
+        raise ValueError("a coordinate is no fraction of the image's width or height")
+    points = zip(values[::2], values[1::2], strict=True)
+    return polygon_mask([[(x * shape[1], y * shape[0]) for x, y in points]], shape, reasons)
