@@ -77,9 +77,9 @@ def count_points(generator: AutomaticMaskGenerator) -> list[int]:
     counts: list[int] = []
     decode = generator.decoder.decode
 
-    def counted(context: Any, points: torch.Tensor) -> Any:
-        counts.append(len(points))
-        return decode(context, points)
+    def counted(context: Any, prompts: torch.Tensor) -> Any:
+        counts.append(len(prompts))
+        return decode(context, prompts)
 
     generator.decoder.decode = counted  # type: ignore[method-assign]
     return counts

@@ -62,7 +62,7 @@ class StubGenerator:
     def __init__(self, sam: Any, settings: GeneratorSettings) -> None:
         pass
 
-    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Instance]:
+    def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Instance]:
         type(self).on_image()
         mask = image[..., 0] > 100
         return [Instance(mask, (0, 0, 1, 1), 0.9, 0.9, (0.0, 0.0), int(mask.sum()))]

@@ -19,7 +19,7 @@ from thfuse_sam.masks.tree import MaskTree
 MakePairs = Callable[..., Path]
 
 
-def label_by_brightness(image: np.ndarray) -> np.ndarray:
+def label_by_brightness(image: np.ndarray, infrared: np.ndarray | None = None) -> np.ndarray:
     """A label map that repeats the image's red channel: where pixels go, labels must go."""
     return image[:, :, 0]
 

@@ -54,7 +54,7 @@ def test_fuses_as_the_command_does(session, network, generator, make_pairs, tmp_
     same = AutomaticMaskGenerator(generator.sam, dataclasses.replace(SETTINGS, pred_iou_thresh=iou))
     fuse_pairs(network, pairs, LiveMasks(same.label_map), tmp_path / "out", device=CPU)
     assert np.array_equal(view.fused, read_visible(tmp_path / "out" / "0001.png"))
-    assert np.array_equal(view.vi_labels, same.label_map(opened.visible))
+    assert np.array_equal(view.vi_labels, same.label_map(opened.visible, opened.infrared))
 
 
 def test_thresholds_change_masks_without_decoding_again(session, files, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from thfuse_sam.masks.tree import MaskTree
 SIGNATURE = Signature("fake", "00", {}, "1.0")
 
 
-def fake_label_map(image: np.ndarray) -> np.ndarray:
+def fake_label_map(image: np.ndarray, infrared: np.ndarray | None = None) -> np.ndarray:
     """Bands of brightness, each channel weighing differently: another picture gives another map."""
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     return (image @ np.array([3, 5, 7]) // 100 % 40).astype(np.uint8)
@@ -69,7 +69,7 @@ def test_live_masks_of_an_unreadable_image(tmp_path: Path) -> None:
 def test_live_masks_of_a_wrong_shape_are_refused(tmp_path: Path) -> None:
     path = write_images(tmp_path)["ir"]["plain"]
     with pytest.raises(ValueError, match="the generator made a label map of"):
-        LiveMasks(lambda image: np.zeros((1, 1), np.uint8)).get("ir", "plain", path, (20, 30))
+        LiveMasks(lambda image, infrared: np.zeros((1, 1), np.uint8)).get("ir", "plain", path, (20, 30))
 
 
 def test_missing_and_broken_masks_give_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

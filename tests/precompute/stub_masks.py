@@ -42,14 +42,14 @@ class Segment:
 class Stub:
     """Two overlapping segments by brightness."""
 
-    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Segment]:
+    def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Segment]:
         return self.generate_from(self.encode(image))
 
     def encode(self, image: npt.NDArray[np.uint8]) -> ImageEmbedding:
         size = (image.shape[0], image.shape[1])
         return ImageEmbedding(image[None, :, :, 0] / 255, size, size)
 
-    def generate_from(self, embedding: ImageEmbedding) -> Sequence[Segment]:
+    def generate_from(self, embedding: ImageEmbedding, infrared: Any = None) -> Sequence[Segment]:
         values = embedding.features[0].astype(np.float64) * 255
         return [Segment(values > 200.4), Segment(values > 100.4)]
 
@@ -61,7 +61,7 @@ class Dying(Stub):
         self._marker = marker
         self._left = after
 
-    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Segment]:
+    def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Segment]:
         self._left -= 1
         if self._left < 0 and not self._marker.exists():
             self._marker.touch()
@@ -92,7 +92,7 @@ class HeadKiller(Stub):
     def __init__(self, marker: Path) -> None:
         self._marker = marker
 
-    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Segment]:
+    def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Segment]:
         import psutil
 
         if not self._marker.exists():

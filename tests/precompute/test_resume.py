@@ -70,7 +70,7 @@ folders = {modality: data / modality for modality in ("ir", "vi")}
 jobs = list_jobs({key: {path.stem: path for path in folder.iterdir()} for key, folder in folders.items()})
 
 class Slow(stub_masks.Stub):
-    def generate(self, image):
+    def generate(self, image, infrared=None):
         time.sleep(0.02)
         return super().generate(image)
 
@@ -169,7 +169,7 @@ def test_an_interrupted_run_keeps_its_open_shard(tmp_path: Path, images: dict[Mo
     class Stopping(Stub):
         left = 5
 
-        def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Any]:
+        def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Any]:
             self.left -= 1
             if self.left < 0:
                 raise KeyboardInterrupt
@@ -272,7 +272,7 @@ def test_masks_are_made_only_as_fast_as_they_are_taken(images: dict[Modality, Pa
     seen: list[int] = []
 
     class Counting(Stub):
-        def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Any]:
+        def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Any]:
             seen.append(1)
             return super().generate(image)
 

@@ -33,7 +33,7 @@ class StubGenerator:
         self.images: list[npt.NDArray[np.uint8]] = []
         self._on_image = on_image
 
-    def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Segment]:
+    def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Segment]:
         self.images.append(image)
         self._on_image(len(self.images))
         return [Segment(image[..., 0] > 200), Segment(image[..., 0] > 100)]
@@ -258,7 +258,7 @@ def test_no_segment_found_gives_zeros(tmp_path: Path) -> None:
     write_image(folders["ir"] / "black.png", np.zeros((3, 1), np.uint8))
 
     class Nothing(StubGenerator):
-        def generate(self, image: npt.NDArray[np.uint8]) -> Sequence[Segment]:
+        def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Segment]:
             return []
 
     summary = fill(make_plan(tmp_path / "tree", folders, save_instances=True), Nothing())

@@ -234,7 +234,7 @@ def test_the_next_image_is_begun_before_masks_are_waited_for(street: Scene, fold
     steps: list[str] = []
 
     class Watched(AutomaticMaskGenerator):
-        def begin(self, image):
+        def begin(self, image, infrared=None):
             steps.append("begin")
             return super().begin(image)
 

@@ -46,9 +46,12 @@ class PooledPixels(nn.Module):
 
 
 class PlainPoints(nn.Module):
-    """In place of the prompt encoder: the points as they are."""
+    """In place of the prompt encoder: the points as they are, and the centres of boxes."""
 
-    def forward(self, points: tuple[Tensor, Tensor], boxes: None, masks: None) -> tuple[Tensor, Tensor]:
+    def forward(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: None) -> tuple[Tensor, Tensor]:
+        if boxes is not None:
+            points = boxes.view(-1, 2, 2).mean(1, keepdim=True), boxes
+        assert points is not None
         return points[0], points[1]
 
     def get_dense_pe(self) -> Tensor:
@@ -99,7 +102,7 @@ def scene(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def stock_settings(settings: GeneratorSettings) -> dict[str, Any]:
-    ours_alone = {"precision", "adaptive_points"}
+    ours_alone = {"precision", "adaptive_points", "thermal_points", "ir_polarity"}
     return {name: getattr(settings, name) for name in GeneratorSettings.__dataclass_fields__ if name not in ours_alone}
 
 
@@ -407,6 +410,14 @@ def test_signature_holds_what_decides_about_masks() -> None:
     assert "adaptive_points" not in plain.signature(), "trees from before the setting stay valid"
     assert replace(plain, adaptive_points=True).signature()["adaptive_points"] is True
     assert replace(plain, points_per_batch="auto").signature() == plain.signature()
+    assert not {"thermal_points", "ir_polarity"} & set(replace(plain, ir_polarity="black-hot").signature())
+    warm = replace(plain, points_per_side=16, thermal_points="auto")
+    assert (
+        warm.signature()
+        == replace(warm, thermal_points=64).signature()
+        == {**replace(plain, points_per_side=16).signature(), "thermal_points": 64}
+    )
+    assert replace(warm, ir_polarity="black-hot").signature()["ir_polarity"] == "black-hot"
     assert hash(plain) == hash(GeneratorSettings())
 
 

@@ -25,7 +25,7 @@ from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import VerifyReport, verify_tree
 from thfuse_sam.options.fields import AUTO
-from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.generator import GeneratorSettings, as_signed
 from thfuse_sam.options.precompute import SAMPLES, PrecomputeOptions
 from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
@@ -93,10 +93,11 @@ def verify_masks(options: PrecomputeOptions) -> list[CheckedTree]:
     """
     if options.shard is not None:
         raise UsageError("`verify` looks at the whole tree; leave `shard` out")
-    asked = options.changed_settings()
+    asked = as_signed(options.changed_settings())
     asked.pop("points_per_batch", None)
-    if asked.get("precision") == AUTO:
-        del asked["precision"]
+    for name in ("precision", "thermal_points"):
+        if asked.get(name) == AUTO:
+            del asked[name]
     if options.sam_model_type != AUTO:
         asked["model_type"] = options.sam_model_type
     if options.sam_checkpoint is not None:
@@ -169,6 +170,16 @@ def _find_images(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
     }
 
 
+def _find_infrared(options: PrecomputeOptions, images: Mapping[Modality, ImageSet]) -> Mapping[str, Path]:
+    """The infrared images by name, even if only visible ones are asked for; {} and a warning if none are given."""
+    if "ir" in images:
+        return images["ir"].images
+    if options.dataset_path is None and options.ir_dir is None:
+        log.warning("no prompts at warm places (`thermal_points`): they need the infrared images, give `ir_dir` too")
+        return {}
+    return _find_images(dataclasses.replace(options, modality="ir"))["ir"].images
+
+
 def _mention_unpaired(images: Mapping[Modality, ImageSet]) -> None:
     """Warn of images without a partner: they get masks, but no pair can use them."""
     if len(images) < len(MODALITIES):
@@ -222,9 +233,6 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     """Check everything and decide what is to be made; `fetch`: weights may be downloaded. Raises ThFuseError."""
     with _no_garbage_collection():
         images = _find_images(options)
-        jobs = list_jobs({modality: found.images for modality, found in images.items()})
-    if options.shard is not None:
-        jobs = take_part(jobs, options.shard.number, options.shard.total)
     devices = _devices(options)
     require_writable("output_dir", options.output_dir)
     if options.preview:
@@ -234,6 +242,10 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     sam = _resolve_sam(options, fetch)
     settings = _with_precision(options.generator_settings(sam.model_type), options, devices)
     with _no_garbage_collection():
+        infrared = _find_infrared(options, images) if settings.max_warm_places else {}
+        jobs = list_jobs({modality: found.images for modality, found in images.items()}, infrared)
+        if options.shard is not None:
+            jobs = take_part(jobs, options.shard.number, options.shard.total)
         plan = _plan(options, images, jobs, sam, settings)
     _mention_unpaired(images)
     devices = _share_cores(options, devices, len(plan.todo), sam.checkpoint)
@@ -319,7 +331,7 @@ def _plan(
         package_version=thfuse_sam.__version__,
         precision=settings.precision,
     )
-    generator: dict[str, float | int | None] = dict(settings.signature())
+    generator: dict[str, float | int | str | None] = dict(settings.signature())
     if options.embeddings is not None:
         require_embeddings(options.embeddings, encoder, jobs, folders)
         generator["from_embeddings"] = 1  # kept embeddings are rounded, so the masks differ a little

@@ -116,8 +116,8 @@ class FusionDataset(Dataset[FusionSample]):
         pair = self._pairs[index]
         infrared, visible = read_pair(pair)
         shape = (infrared.shape[0], infrared.shape[1])
-        ir_mask = self._masks.get("ir", pair.name, pair.ir, shape)
-        vi_mask = self._masks.get("vi", pair.name, pair.vi, shape)
+        ir_mask = self._masks.get("ir", pair.name, pair.ir, shape, infrared)
+        vi_mask = self._masks.get("vi", pair.name, pair.vi, shape, infrared)
         transform = _CropAndTurn(shape, self._crop_size, self._random.generator(index) if self._augment else None)
         return fusion_sample(
             pair.name,

@@ -153,9 +153,9 @@ class FusionSession:
         started = time.perf_counter()
         generator = self._generator(thresholds)
         generator.decoder = pair.ir_decoder
-        ir_labels = generator.label_map_from(pair.ir_embedding)
+        ir_labels = generator.label_map_from(pair.ir_embedding, pair.infrared)
         generator.decoder = pair.vi_decoder
-        vi_labels = generator.label_map_from(pair.vi_embedding)
+        vi_labels = generator.label_map_from(pair.vi_embedding, pair.infrared)
         masked = time.perf_counter()
         sample = fusion_sample(pair.name, pair.infrared, pair.visible, ir_labels, vi_labels)
         (fused,) = fuse_lumas(self._network, [sample], self._device)
@@ -192,7 +192,8 @@ class FusionSession:
     def _decoder(self, generator: AutomaticMaskGenerator, embedding: ImageEmbedding) -> Decoder:
         """The decoder for one image; it remembers points unless that takes too much memory, as with large models."""
         logits = embedding.features[0].size * LOGITS_PER_TOKEN**2  # number of logits of one mask
-        floats = self._settings.points_per_side**2 * _MASKS_PER_POINT * logits
+        prompts = self._settings.points_per_side**2 + self._settings.max_warm_places
+        floats = prompts * _MASKS_PER_POINT * logits
         # Adaptive points depend on the thresholds: memory would grow with each change of them.
         if self._settings.adaptive_points or 4 * floats > _MAX_REMEMBERED_BYTES:
             return generator.decoder

@@ -36,7 +36,7 @@ class Signature:
 
     model_type: str  # "vit_h", "vit_t", ...
     checkpoint_sha256: str  # hexadecimal
-    generator: dict[str, float | int | None]  # every setting of the mask generator under its usual name
+    generator: dict[str, float | int | str | None]  # every setting of the mask generator under its usual name
     package_version: str  # informational: another version is not refused
     precision: str = "fp32"
 
@@ -46,7 +46,7 @@ class Signature:
         return [
             f"{name} {_short(own.get(name))} (asked: {_short(value)})"
             for name, value in asked.items()
-            if name not in own or own[name] != value
+            if own.get(name) != value
         ]
 
     def settings(self) -> dict[str, Any]:

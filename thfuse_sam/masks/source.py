@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError, UsageError
-from thfuse_sam.images import Modality, read_for_sam
+from thfuse_sam.images import ImageArray, Modality, read_for_sam
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.source_images import ForeignSources
@@ -26,14 +25,31 @@ _MAX_WARNINGS = 20  # masks that cannot be used are named in the log, up to this
 class MaskSource(Protocol):
     """Hands out the mask of an image, at the image's full size."""
 
-    def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
-        """The mask of an image of (height, width) `shape`, as `format.read_mask` returns it; None: no usable mask."""
+    def get(
+        self,
+        modality: Modality,
+        name: str,
+        image_path: Path,
+        shape: tuple[int, int],
+        infrared: ImageArray | None = None,
+    ) -> npt.NDArray[Any] | None:
+        """The mask of an image of (height, width) `shape`, as `format.read_mask` returns it; None: no usable mask.
+
+        `infrared` is the infrared image HxW of the scene, at whose warm places live masks look more closely.
+        """
 
 
 class NoMasks:
     """No image has a mask."""
 
-    def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> None:
+    def get(
+        self,
+        modality: Modality,
+        name: str,
+        image_path: Path,
+        shape: tuple[int, int],
+        infrared: ImageArray | None = None,
+    ) -> None:
         return None
 
 
@@ -41,14 +57,22 @@ class LiveMasks:
     """Masks made when they are asked for, from the whole image, equal to precomputed ones.
 
     Args:
-        make_label_map: maps an image uint8 HxWx3, RGB, to its label map HxW.
+        make_label_map: maps an image uint8 HxWx3, RGB, and the infrared image HxW of the scene, if that is known, to
+            the image's label map HxW.
     """
 
-    def __init__(self, make_label_map: Callable[[npt.NDArray[np.uint8]], LabelMap]) -> None:
+    def __init__(self, make_label_map: Callable[[ImageArray, ImageArray | None], LabelMap]) -> None:
         self._make_label_map = make_label_map
 
-    def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> LabelMap:
-        label_map = self._make_label_map(read_for_sam(image_path, modality))
+    def get(
+        self,
+        modality: Modality,
+        name: str,
+        image_path: Path,
+        shape: tuple[int, int],
+        infrared: ImageArray | None = None,
+    ) -> LabelMap:
+        label_map = self._make_label_map(read_for_sam(image_path, modality), infrared)
         if label_map.shape != shape:
             raise ValueError(f"the generator made a label map of {label_map.shape} for an image of {shape}")
         return label_map
@@ -79,7 +103,14 @@ class PrecomputedMasks:
         self._broken: set[tuple[Modality, str]] = set()
         self._own: set[tuple[Modality, str]] = set()  # masks known to be made from this data set's images
 
-    def get(self, modality: Modality, name: str, image_path: Path, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
+    def get(
+        self,
+        modality: Modality,
+        name: str,
+        image_path: Path,
+        shape: tuple[int, int],
+        infrared: ImageArray | None = None,
+    ) -> npt.NDArray[Any] | None:
         if not self._store.has(modality, name):
             return None
         try:

@@ -55,6 +55,16 @@ class GeneratorSettings(Options, group="mask generator"):
     adaptive_points: bool = option(
         False, "skip points that a good mask of an earlier point covers already: faster, loses a few masks"
     )
+    thermal_points: int | Literal["auto"] = option(
+        0,
+        "warm places in the infrared image that SAM is prompted with besides the grid, in both images of a pair of one "
+        "size; auto: up to a quarter of the grid's points",
+        low=0,
+        high=65536,
+    )
+    ir_polarity: Literal["white-hot", "black-hot"] = option(
+        "white-hot", "whether what is warm is bright or dark in infrared images, for `thermal_points`"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,17 +77,31 @@ class GeneratorSettings(Options, group="mask generator"):
                 "use a smaller factor",
             )
 
-    def signature(self) -> dict[str, float | int]:
+    @property
+    def max_warm_places(self) -> int:
+        """The largest number of warm places to prompt with; 0: none."""
+        return self.points_per_side**2 // 4 if isinstance(self.thermal_points, str) else self.thermal_points
+
+    def signature(self) -> dict[str, float | int | str]:
         """The settings that masks depend on, for a mask tree's manifest. The precision, which may depend on the device,
         is left to the caller.
 
         A setting that was added after the first trees is left out at its default, so that older trees stay valid.
         """
-        settings = dataclasses.asdict(self)
+        settings = {**dataclasses.asdict(self), "thermal_points": self.max_warm_places}
         del settings["points_per_batch"], settings["precision"]
-        if not self.adaptive_points:
-            del settings["adaptive_points"]
-        return settings
+        if not self.max_warm_places:
+            del settings["ir_polarity"]
+        return {name: value for name, value in as_signed(settings).items() if value is not None}
+
+
+# Settings that were added after the first mask trees, and the values that those trees were made with.
+_ADDED_LATER = {"adaptive_points": False, "thermal_points": 0, "ir_polarity": "white-hot"}
+
+
+def as_signed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a mask tree's signature holds them; None: the signature leaves the setting out at this value."""
+    return {name: None if value == _ADDED_LATER.get(name) else value for name, value in settings.items()}
 
 
 _PUBLISHED = GeneratorSettings(points_per_batch="auto")
@@ -125,6 +149,8 @@ class GeneratorOptions(Options, group="mask generator"):
     min_mask_region_area: int | None = _by_type("min_mask_region_area")
     precision: Literal["auto", "fp32", "bf16", "fp16"] | None = _by_type("precision")
     adaptive_points: bool | None = _by_type("adaptive_points")
+    thermal_points: int | Literal["auto"] | None = _by_type("thermal_points")
+    ir_polarity: Literal["white-hot", "black-hot"] | None = _by_type("ir_polarity")
 
     def __post_init__(self) -> None:
         super().__post_init__()

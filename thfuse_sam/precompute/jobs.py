@@ -15,6 +15,7 @@ class Job:
     modality: Modality
     name: str  # relative path without suffix, "a/0001"
     image: Path
+    infrared: Path | None = None  # infrared image of the scene at whose warm places SAM is prompted; None: nowhere
 
     def __str__(self) -> str:
         return f"{self.modality} {self.name}"
@@ -29,9 +30,14 @@ class JobSettings:
     embeddings: EmbeddingTree | None = None  # used in place of the encoder for images that it has
 
 
-def list_jobs(images: Mapping[Modality, Mapping[str, Path]]) -> list[Job]:
-    """One job for every image; both modalities of a name are neighbours, so that whole pairs are ready early."""
-    jobs = [Job(modality, name, path) for modality, paths in images.items() for name, path in paths.items()]
+def list_jobs(images: Mapping[Modality, Mapping[str, Path]], infrared: Mapping[str, Path] | None = None) -> list[Job]:
+    """One job for every image; both modalities of a name are neighbours, so that whole pairs are ready early.
+
+    Args:
+        infrared: the infrared images by name at whose warm places SAM is prompted, in both images of a pair.
+    """
+    find = (infrared or {}).get
+    jobs = [Job(modality, name, path, find(name)) for modality, paths in images.items() for name, path in paths.items()]
     return sorted(jobs, key=lambda job: (job.name, job.modality))
 
 

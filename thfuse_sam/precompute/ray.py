@@ -159,7 +159,10 @@ def _make_with_actors(jobs: Sequence[Job], settings: WorkerSettings, cluster: Ra
     context.enable_progress_bars = False
     # A block whose workers die again and again must not stop the others.
     context.max_errored_blocks = -1
-    items = [{"modality": job.modality, "name": job.name, "image": str(job.image)} for job in jobs]
+    items = [
+        {"modality": job.modality, "name": job.name, "image": str(job.image), "infrared": str(job.infrared or "")}
+        for job in jobs
+    ]
     blocks = ray.data.from_items(items, override_num_blocks=math.ceil(len(items) / size))
     rows = blocks.map_batches(
         _Actor,
@@ -188,7 +191,10 @@ class _Actor:
         self._ahead = device != "cpu"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        rows = zip(batch["modality"], batch["name"], batch["image"], strict=True)
-        jobs = [Job(modality, str(name), Path(image)) for modality, name, image in rows]
+        rows = zip(batch["modality"], batch["name"], batch["image"], batch["infrared"], strict=True)
+        jobs = [
+            Job(modality, str(name), Path(image), Path(infrared) if infrared else None)
+            for modality, name, image, infrared in rows
+        ]
         results = make_masks(jobs, self._generator, self._options, num_workers=1, ahead=self._ahead)
         return {"result": [result.finish() for result in results]}

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
-from thfuse_sam.errors import MaskReadError, ThFuseError, WorkerError
-from thfuse_sam.images import ImageArray, image_size, read_for_sam
+from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError, WorkerError
+from thfuse_sam.images import ImageArray, image_size, read_for_sam, read_infrared
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.image_records import ImageRecord, record_image
@@ -74,7 +74,15 @@ class PendingMask:
 
 
 Result = MaskResult | PendingMask
-_Read = tuple[ImageRecord, ImageArray | ImageEmbedding]  # what is read of one image
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What is read of one image."""
+
+    record: ImageRecord
+    image: ImageArray | ImageEmbedding
+    infrared: ImageArray | None  # HxW, of the same scene; None: not needed, or not readable
 
 
 def make_masks(
@@ -110,9 +118,9 @@ def _overlapped(
     """The results in order. While the CPU decides about an image's masks, the GPU is at work on the next image."""
 
     def begin(read: Callable[[], _Read]) -> tuple[ImageRecord, BegunImage]:
-        record, image = read()
-        assert isinstance(image, np.ndarray)
-        return record, generator.begin(image)
+        own = read()
+        assert isinstance(own.image, np.ndarray)
+        return own.record, generator.begin(own.image, own.infrared)
 
     def settle(job: Job, record: ImageRecord, segmented: SegmentedImage) -> Result:
         segmented.settle()
@@ -169,32 +177,37 @@ def _read_ahead(
 
 
 def _read(job: Job, options: JobSettings) -> _Read:
-    """The record of the image of `job`, and the image, or its embedding if one is to be used and fits."""
+    """The record of the image of `job`, the image, or its embedding if one is to be used and fits, and its infrared."""
     record = record_image(job.image)
+    infrared = None
+    if job.infrared is not None:
+        with contextlib.suppress(ImageReadError):  # which is the failure of the infrared image itself
+            infrared = read_infrared(job.infrared)
     if options.embeddings is not None and options.embeddings.is_of(job.modality, job.name, record):
         # An embedding that is missing or does not fit is computed again, which gives the same masks.
         with contextlib.suppress(MaskReadError):
             embedding = options.embeddings.read(job.modality, job.name)
             if embedding.image_size == image_size(job.image):
-                return record, embedding
-    return record, read_for_sam(job.image, job.modality)
+                return _Read(record, embedding, infrared)
+    return _Read(record, read_for_sam(job.image, job.modality), infrared)
 
 
 def _segment(
     job: Job, read: Callable[[], _Read], generator: AutomaticMaskGenerator, options: JobSettings
 ) -> PendingMask:
     """The segments of one image, from its pixels or its embedding."""
-    record, image = read()
+    own = read()
+    record, image, infrared = own.record, own.image, own.infrared
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)
         shape = (image.shape[0], image.shape[1])
-        segments = generator.generate(image)
+        segments = generator.generate(image, infrared)
         return PendingMask(job, shape, lambda: segments, options.save_instances, None, record)
     embedding = image if isinstance(image, ImageEmbedding) else generator.encode(image)
     if options.embeddings is not None:
         # Rounded even if it has just been computed: masks must not depend on whether the embedding was kept before.
         embedding = embedding.rounded()
-    segments = generator.generate_from(embedding)
+    segments = generator.generate_from(embedding, infrared)
     kept = embedding if options.save_embeddings else None
     return PendingMask(job, embedding.image_size, lambda: segments, options.save_instances, kept, record)
 

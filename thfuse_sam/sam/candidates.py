@@ -49,7 +49,7 @@ class Candidates:
     boxes: Tensor  # Nx4 int64: x0, y0, x1, y1, inclusive
     predicted_ious: Tensor  # N float32
     stability_scores: Tensor  # N float32
-    points: Tensor  # Nx2 float64: x, y
+    prompts: Tensor  # Nx4 float64: x0, y0, x1, y1 of a box; both corners of a point are the point
     covers_points: Tensor  # N bool: whether points inside the mask need not be tried
     crop_areas: Tensor  # N int64, pixels of the crop that each mask was found in
 
@@ -64,8 +64,11 @@ class Candidates:
         A mask goes if the IoU of its box with that of a mask of a higher score is above `threshold`. It takes place on
         the CPU, where the boxes are at hand: torchvision orders equal scores in another way on a GPU.
         """
-        kept = batched_nms(self.boxes.float(), scores, torch.zeros(len(self.masks)), threshold)
-        return Candidates([self.masks[index] for index in kept.tolist()], *(column[kept] for column in self._columns))
+        return self.take(batched_nms(self.boxes.float(), scores, torch.zeros(len(self.masks)), threshold))
+
+    def take(self, indices: Tensor) -> "Candidates":
+        """The candidates at some indices, in their order."""
+        return Candidates([self.masks[index] for index in indices.tolist()], *(own[indices] for own in self._columns))
 
     def fetch(self) -> Callable[[], "Candidates"]:
         """Begin to copy bits from the GPU to the CPU, all at once; the function that is returned ends it."""

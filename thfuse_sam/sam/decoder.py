@@ -60,12 +60,13 @@ class Decoder(Protocol):
             input_size: height and width of the image within the encoder's square input, in pixels.
         """
 
-    def decode(self, context: Any, points: Tensor) -> DecodedPoints:
-        """Decode N points, each of them a prompt of its own.
+    def decode(self, context: Any, prompts: Tensor) -> DecodedPoints:
+        """Decode N points or N boxes, each of them a prompt of its own.
 
         Args:
             context: what `prepare` returned.
-            points: Nx2: x, y in pixels of the encoder's input, on the model's device.
+            prompts: points Nx2 (x, y) or boxes Nx4 (x0, y0, x1, y1) in pixels of the encoder's input, on the model's
+                device.
         """
 
 
@@ -83,10 +84,10 @@ class ReferenceDecoder:
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Tensor:
         return features
 
-    def decode(self, context: Tensor, points: Tensor) -> DecodedPoints:
-        sparse, dense = _embed_points(self._sam, points)
+    def decode(self, context: Tensor, prompts: Tensor) -> DecodedPoints:
+        sparse, dense = _embed_prompts(self._sam, prompts)
         half = self._dtype != torch.float32
-        with torch.autocast(points.device.type, dtype=self._dtype, enabled=half, cache_enabled=False):
+        with torch.autocast(prompts.device.type, dtype=self._dtype, enabled=half, cache_enabled=False):
             logits, predicted_ious = self._sam.mask_decoder(
                 image_embeddings=context,
                 image_pe=self._sam.prompt_encoder.get_dense_pe(),
@@ -162,9 +163,10 @@ class PointDecoder:
             unpadded=(_tokens_of_logits(input_size[0], height), _tokens_of_logits(input_size[1], width)),
         )
 
-    def decode(self, context: ImageContext, points: Tensor) -> DecodedPoints:
-        predicted_ious, hyper_in, keys = self._decode(context, _sparse_embeddings(self._sam.prompt_encoder, points))
-        # The first mask is meant for unambiguous prompts; a single point is ambiguous and gets the three others.
+    def decode(self, context: ImageContext, prompts: Tensor) -> DecodedPoints:
+        predicted_ious, hyper_in, keys = self._decode(context, _sparse_embeddings(self._sam.prompt_encoder, prompts))
+        # The first mask is meant for unambiguous prompts; a single point is ambiguous and gets the three others. So
+        # does a box: which of them fits it is seen in the masks.
         return DecodedPoints(predicted_ious[:, 1:].float(), functools.partial(_logits, context, keys, hyper_in[:, 1:]))
 
     def decode_all(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor]:
@@ -337,21 +339,26 @@ def _attend_to_tokens(attention: Attention, keys: Tensor, weights: Tensor, queri
     return torch.baddbmm(keys, weights.mT, folded.flatten(1, 2).to(weights.dtype))
 
 
-def _sparse_embeddings(encoder: PromptEncoder, points: Tensor) -> Tensor:
-    """What `PromptEncoder` makes of N prompts (Nx2: x, y), each one foreground point: Nx2xC.
+def _sparse_embeddings(encoder: PromptEncoder, prompts: Tensor) -> Tensor:
+    """What `PromptEncoder` makes of N prompts, each one foreground point (Nx2) or one box (Nx4): Nx2xC.
 
-    The second token is the padding where a box could be. The encoder itself picks tokens by their labels, for which a
-    GPU would have to wait six times.
+    A box has a token for each of two corners, a point one and the padding where a box could be. The encoder itself
+    picks tokens by their labels, for which a GPU would have to wait six times.
     """
-    positions = encoder.pe_layer.forward_with_coords(points[:, None] + 0.5, encoder.input_image_size)
-    padding = encoder.not_a_point_embed.weight.expand(len(points), 1, -1)
+    positions = encoder.pe_layer.forward_with_coords(prompts.view(len(prompts), -1, 2) + 0.5, encoder.input_image_size)
+    if positions.shape[1] == 2:
+        return positions + torch.stack([encoder.point_embeddings[index].weight[0] for index in (2, 3)])
+    padding = encoder.not_a_point_embed.weight.expand(len(prompts), 1, -1)
     return torch.cat([positions + encoder.point_embeddings[1].weight, padding], dim=1)
 
 
-def _embed_points(sam: Sam, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Sparse and dense prompt embeddings of N prompts, each one foreground point."""
-    labels = torch.ones((len(points), 1), dtype=torch.int, device=points.device)
-    sparse, dense = sam.prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+def _embed_prompts(sam: Sam, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Sparse and dense prompt embeddings of N prompts, each one foreground point (Nx2) or one box (Nx4)."""
+    if prompts.shape[1] == 4:
+        sparse, dense = sam.prompt_encoder(points=None, boxes=prompts, masks=None)
+    else:
+        labels = torch.ones((len(prompts), 1), dtype=torch.int, device=prompts.device)
+        sparse, dense = sam.prompt_encoder(points=(prompts[:, None], labels), boxes=None, masks=None)
     return sparse, dense
 
 

@@ -18,7 +18,9 @@ from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop
 from thfuse_sam.sam.decoder import DecodedPoints
+from thfuse_sam.sam.geometry import LOGIT_STRIDE
 from thfuse_sam.sam.postprocess import above, count_pixels, mask_boxes, pack_bits, threshold_counts, upsample_logits
+from thfuse_sam.sam.thermal_points import Boxes, exclusive, paired_overlaps
 
 # SAM's default thresholds. With `adaptive_points`, points inside a mask that reaches both are skipped. A mask below
 # them is too rough for that, even if the settings accept it.
@@ -41,7 +43,7 @@ class _Measured:
     numbers: Tensor
     masks: Tensor  # on a CPU bool KxHxW, on a GPU packed bits
     predicted_ious: Tensor  # float32 K, on the CPU
-    points: Tensor  # float64 Kx2, on the CPU: x, y of the prompts in the whole image
+    prompts: Tensor  # float64 Kx4, on the CPU: as in `Candidates`
 
 
 class MaskFilter:
@@ -66,19 +68,26 @@ class MaskFilter:
         self._passed: list[Candidates] = []
 
     def add(self, decoded: DecodedPoints, predicted_ious: Download, points: npt.NDArray[np.float64]) -> None:
-        """Filter the masks of P decoded points (Px2: x, y in the crop), of which the CPU needs to know the IoUs."""
+        """Filter the masks of P decoded points (Px2: x, y in the crop), of which the CPU needs to know the IoUs.
+
+        Of P boxes (Px4: x0, y0, x1, y1 in the crop), the mask whose own box fits best is chosen, whatever its IoU.
+        """
         masks_per_point = decoded.predicted_ious.shape[1]
         ious = predicted_ious.wait().flatten()
         if self._settings.pred_iou_thresh > 0:
             kept = (ious > self._settings.pred_iou_thresh).nonzero()[:, 0]
         else:
             kept = torch.arange(len(ious))
-        if self._settings.adaptive_points and bool((ious[kept] > _COVERING_IOU).any()):
+        if points.shape[1] == 4:
+            logits, kept = self._fitting(decoded, points)
+            smallest = torch.zeros(len(kept), dtype=torch.bool, device=logits.device)
+        elif self._settings.adaptive_points and bool((ious[kept] > _COVERING_IOU).any()):
             logits, smallest = self._logits_and_smallest(decoded, kept)
         else:
             logits = self._logits(decoded, kept)
             smallest = torch.zeros(len(kept), dtype=torch.bool, device=logits.device)
-        prompts = torch.from_numpy(points)[kept // masks_per_point] + torch.tensor(self._crop.box[:2])
+        corners = torch.from_numpy(np.tile(points, 4 // points.shape[1]))
+        prompts = corners[kept // masks_per_point] + torch.tensor(self._crop.box[:2]).tile(2)
         columns = (logits, ious[kept], prompts, smallest)
         chunk_pixels = _CHUNK_PIXELS_CPU if logits.device.type == "cpu" else _CHUNK_PIXELS_GPU
         length = max(1, chunk_pixels // self._crop.area)
@@ -105,6 +114,16 @@ class MaskFilter:
         )
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def _fitting(self, decoded: DecodedPoints, prompts: Boxes) -> tuple[Tensor, Tensor]:
+        """Logits of the masks whose boxes fit best, one for each prompt, and their indices, on the CPU."""
+        logits = self._logits(decoded, torch.arange(decoded.predicted_ious.numel()))
+        masks_per_prompt = decoded.predicted_ious.shape[1]
+        boxes = exclusive(mask_boxes(logits > self._mask_threshold))
+        places = self._crop.frame.coordinates(prompts) / LOGIT_STRIDE
+        fits = paired_overlaps(boxes, np.repeat(places, masks_per_prompt, axis=0)).reshape(-1, masks_per_prompt)
+        kept = torch.from_numpy(fits.argmax(axis=1) + np.arange(len(fits)) * masks_per_prompt)
+        return logits[upload(kept, logits.device)], kept
+
     def _logits_and_smallest(self, decoded: DecodedPoints, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the masks `kept`, and which of these are the smallest of their point's masks: bool."""
         masks_per_point = decoded.predicted_ious.shape[1]
@@ -118,7 +137,7 @@ class MaskFilter:
         )
         return logits[position], smallest[point_of_mask] == mask_of_point
 
-    def _measure(self, logits: Tensor, predicted_ious: Tensor, points: Tensor, smallest: Tensor) -> _Measured:
+    def _measure(self, logits: Tensor, predicted_ious: Tensor, prompts: Tensor, smallest: Tensor) -> _Measured:
         """Upsample some masks (logits Kxrxc) and measure them."""
         logits = upsample_logits(logits, self._crop.frame)
         counts = torch.stack(
@@ -128,14 +147,14 @@ class MaskFilter:
         on_cpu = masks.device.type == "cpu"
         if on_cpu:
             kept = self._is_stable(counts[:, 0] / counts[:, 1]).nonzero()[:, 0]
-            columns = (counts, masks, predicted_ious, points, smallest)
-            counts, masks, predicted_ious, points, smallest = (column[kept] for column in columns)
+            columns = (counts, masks, predicted_ious, prompts, smallest)
+            counts, masks, predicted_ious, prompts, smallest = (column[kept] for column in columns)
         numbers = [counts, count_pixels(masks)[:, None], mask_boxes(masks), smallest[:, None]]
         return _Measured(
             torch.cat([column.int() for column in numbers], dim=1),
             masks if on_cpu else pack_bits(masks),
             predicted_ious,
-            points,
+            prompts,
         )
 
     def _is_stable(self, scores: Tensor) -> Tensor:
@@ -159,13 +178,13 @@ class MaskFilter:
         scores, boxes = higher / lower, crop_boxes + torch.tensor([x, y, x, y])
         kept = (self._is_stable(scores) & (pixels > 0) & ~self._crop.cuts_off(boxes)).nonzero()[:, 0]
         ious = torch.cat([torch.zeros(0), *(one.predicted_ious for one in measured)])[kept]
-        points = torch.cat([torch.zeros((0, 2), dtype=torch.float64), *(one.points for one in measured)])[kept]
+        prompts = torch.cat([torch.zeros((0, 4), dtype=torch.float64), *(one.prompts for one in measured)])[kept]
         # A point inside such a mask would most likely give the same masks again, larger ones included.
         covers_points = smallest[kept].bool() & (ious > _COVERING_IOU) & (scores[kept] >= _COVERING_STABILITY)
         masks = [mask for one in measured for mask in one.masks.unbind(0)]
         packed = [self._pack(masks[index], crop_boxes[index]) for index in kept.tolist()]
         areas = torch.full((len(packed),), self._crop.area)
-        return Candidates(packed, boxes[kept], ious, scores[kept], points, covers_points, areas)
+        return Candidates(packed, boxes[kept], ious, scores[kept], prompts, covers_points, areas)
 
     def _pack(self, mask: Tensor, box: Tensor) -> PackedMask:
         """A row of `_Measured.masks`: on the CPU the bits of its own box, on a GPU those of the box's rows."""

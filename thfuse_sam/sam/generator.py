@@ -27,6 +27,7 @@ from torch import Tensor
 
 from thfuse_sam.devices import DTYPES, Chunks, Download, unless_out_of_memory, upload
 from thfuse_sam.errors import DeviceError, UsageError
+from thfuse_sam.images import ImageArray
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.instances import Instance
@@ -39,6 +40,7 @@ from thfuse_sam.sam.filtering import FREE_MEMORY, MaskFilter
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.postprocess import mask_boxes
 from thfuse_sam.sam.precision import resolve_precision
+from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, warm_boxes
 
 # Bytes of the image tokens of all points that are decoded together. glibc's malloc asks the system anew for each buffer
 # above its mmap threshold (32 MiB at most) and returns it when it is freed, which slows a CPU down. With 12 MiB, one
@@ -83,24 +85,28 @@ class AutomaticMaskGenerator:
         self._point_chunks = Chunks("points are decoded")
         self._logit_chunks, self._pixel_chunks = Chunks("masks are upsampled"), Chunks("masks are enlarged")
 
-    def generate(self, image: npt.NDArray[np.uint8]) -> list[Instance]:
+    def generate(self, image: npt.NDArray[np.uint8], infrared: ImageArray | None = None) -> list[Instance]:
         """The segments of an image (uint8 HxWx3, RGB, any size), in the stock generator's order; [] if it has none.
 
-        The result depends on nothing but the image, the weights, the settings and, by rounding, the device.
+        `infrared` is the infrared image of the same scene, uint8 HxW (of an infrared image, the image itself). With
+        `thermal_points`, its warm places become prompts too, unless it has another size.
+
+        The result depends on nothing but the two images, the weights, the settings and, by rounding, the device.
         Raises DeviceError if memory does not suffice for the encoder, or to decode a single point.
         """
-        return self.segment(self.begin(image)).instances()
+        return self.segment(self.begin(image, infrared)).instances()
 
-    def begin(self, image: npt.NDArray[np.uint8]) -> "BegunImage":
+    def begin(self, image: npt.NDArray[np.uint8], infrared: ImageArray | None = None) -> "BegunImage":
         """The first step of `generate`: the image encoder, for whose end nobody waits. Raises DeviceError."""
         _require_image(image)
         crops = self._crops(image.shape[:2])
-        return BegunImage(image, crops, self._encode(image[crops[0].rows, crops[0].columns], crops[0].frame))
+        features = self._encode(image[crops[0].rows, crops[0].columns], crops[0].frame)
+        return BegunImage(image, crops, features, self._warm_boxes(infrared, image.shape[:2]))
 
     def segment(self, begun: "BegunImage") -> "SegmentedImage":
         """The second step of `generate`: all points are tried. Raises DeviceError."""
         crops, image, size = begun.crops, begun.image, begun.crops[0].image_size
-        first = self._segment(crops[0], begun.features)
+        first = self._segment(crops[0], begun.features, begun.warm)
         if len(crops) == 1:
             return SegmentedImage(size, first, self._instances)
         parts = [first()]
@@ -110,9 +116,9 @@ class AutomaticMaskGenerator:
         merged = joined.nms(1 / joined.crop_areas, self.settings.crop_nms_thresh)
         return SegmentedImage(size, lambda: merged, self._instances)
 
-    def label_map(self, image: npt.NDArray[np.uint8]) -> LabelMap:
-        """The segments of an image (uint8 HxWx3, RGB) as one label map HxW; zeros outside all segments."""
-        return paint_label_map((instance.mask for instance in self.generate(image)), image.shape[:2])
+    def label_map(self, image: npt.NDArray[np.uint8], infrared: ImageArray | None = None) -> LabelMap:
+        """The segments that `generate` finds as one label map HxW; zeros outside all segments."""
+        return paint_label_map((instance.mask for instance in self.generate(image, infrared)), image.shape[:2])
 
     def encode(self, image: npt.NDArray[np.uint8]) -> ImageEmbedding:
         """Run the image encoder on an image (uint8 HxWx3, RGB). Raises DeviceError: out of memory."""
@@ -120,7 +126,7 @@ class AutomaticMaskGenerator:
         frame = self._frame(image.shape[:2])
         return ImageEmbedding(self._encode(image, frame)[0].cpu().numpy(), frame.input_size, frame.image_size)
 
-    def generate_from(self, embedding: ImageEmbedding) -> list[Instance]:
+    def generate_from(self, embedding: ImageEmbedding, infrared: ImageArray | None = None) -> list[Instance]:
         """As `generate`, from the embedding of a whole image, with this generator's settings.
 
         Raises:
@@ -141,12 +147,21 @@ class AutomaticMaskGenerator:
                 f"{own_height}x{own_width}, height x width); make it again with this model"
             )
         features = upload(torch.from_numpy(np.asarray(embedding.features, dtype=np.float32))[None], self.sam.device)
-        segmented = SegmentedImage(embedding.image_size, self._segment(crop, features), self._instances)
+        warm = self._warm_boxes(infrared, embedding.image_size)
+        segmented = SegmentedImage(embedding.image_size, self._segment(crop, features, warm), self._instances)
         return segmented.instances()
 
-    def label_map_from(self, embedding: ImageEmbedding) -> LabelMap:
+    def label_map_from(self, embedding: ImageEmbedding, infrared: ImageArray | None = None) -> LabelMap:
         """As `label_map`, from the embedding of a whole image; errors as for `generate_from`."""
-        return paint_label_map((instance.mask for instance in self.generate_from(embedding)), embedding.image_size)
+        instances = self.generate_from(embedding, infrared)
+        return paint_label_map((instance.mask for instance in instances), embedding.image_size)
+
+    def _warm_boxes(self, infrared: ImageArray | None, image_size: tuple[int, int]) -> Boxes | None:
+        """Boxes (Nx4) around warm places to prompt with; None: nowhere, as there is no infrared image of that size."""
+        settings = self.settings
+        if settings.max_warm_places == 0 or infrared is None or infrared.shape != image_size:
+            return None
+        return warm_boxes(infrared if settings.ir_polarity == "white-hot" else 255 - infrared, settings.max_warm_places)
 
     def _frame(self, image_size: tuple[int, int]) -> Frame:
         return Frame.of(image_size, self.sam.image_encoder.img_size)
@@ -175,13 +190,13 @@ class AutomaticMaskGenerator:
         return features
 
     @torch.no_grad()
-    def _segment(self, crop: Crop, features: Tensor) -> Callable[[], Candidates]:
-        """Try all points of one crop with the embedding `features` (float32 1xCxhxw).
+    def _segment(self, crop: Crop, features: Tensor, warm: Boxes | None = None) -> Callable[[], Candidates]:
+        """Try all points of one crop with the embedding `features` (float32 1xCxhxw), and boxes (Nx4) in it.
 
         The function that is returned waits for the GPU: the masks that stay after non-maximum suppression.
         """
         context = self.decoder.prepare(features, crop.frame.input_size)
-        masks = MaskFilter(crop, self.settings, self.sam.mask_threshold, self._logit_chunks, self._pixel_chunks)
+        masks, at_warm_places = self._filter(crop, self.settings), self._filter(crop, for_warm_places(self.settings))
         grid = self._point_grids[crop.layer] * np.array(crop.size[::-1])
         # All points at once, or from coarse to fine, where the masks of earlier points can make later ones unnecessary.
         levels = coarse_to_fine(len(grid)) if self.settings.adaptive_points else [np.arange(len(grid))]
@@ -197,13 +212,21 @@ class AutomaticMaskGenerator:
                 parts.append(masks.finish()().fetch()())
                 for index in parts[-1].covers_points.nonzero()[:, 0].tolist():
                     covered |= parts[-1].masks[index].unpack(crop.image_size)[crop.rows, crop.columns]
-        finish = masks.finish()
+        if warm is not None:
+            for decoded in self._decode(crop, context, warm, self._points_at_once(features)):
+                at_warm_places.add(*decoded)
+        finish, finish_warm = masks.finish(), at_warm_places.finish()
 
         def suppressed() -> Candidates:
-            joined = Candidates.join([*parts, finish()])
-            return joined.nms(joined.predicted_ious, self.settings.box_nms_thresh)
+            warm_masks, fits = fitting_candidates(finish_warm())
+            joined = Candidates.join([*parts, finish(), warm_masks])
+            scores = torch.cat([joined.predicted_ious[: len(joined.masks) - len(fits)], fits])
+            return joined.nms(scores, self.settings.box_nms_thresh)
 
         return suppressed
+
+    def _filter(self, crop: Crop, settings: GeneratorSettings) -> MaskFilter:
+        return MaskFilter(crop, settings, self.sam.mask_threshold, self._logit_chunks, self._pixel_chunks)
 
     def _points_at_once(self, features: Tensor) -> int:
         """How many points of an image with this embedding are decoded together, if memory allows."""
@@ -222,11 +245,11 @@ class AutomaticMaskGenerator:
     def _decode(
         self, crop: Crop, context: Any, points: npt.NDArray[np.float64], at_once: int
     ) -> Iterator[tuple[DecodedPoints, Download, npt.NDArray[np.float64]]]:
-        """Decode points (Px2: x, y in the crop), `at_once` together: what `MaskFilter.add` takes.
+        """Decode points (Px2: x, y in the crop) or boxes (Px4), `at_once` together: what `MaskFilter.add` takes.
 
         A GPU is one batch ahead of what is yielded, so that it has work while the CPU learns the predicted IoUs.
         """
-        coordinates = upload(torch.as_tensor(points * crop.frame.scale), self.sam.device)
+        coordinates = upload(torch.as_tensor(points * np.tile(crop.frame.scale, points.shape[1] // 2)), self.sam.device)
 
         def decode(batch: slice) -> tuple[DecodedPoints, Download, npt.NDArray[np.float64]]:
             decoded = self.decoder.decode(context, coordinates[batch])
@@ -273,7 +296,8 @@ class BegunImage:
 
     image: npt.NDArray[np.uint8]
     crops: list[Crop]
-    features: Tensor  # float32 1xCxhxw, the embedding of the first crop
+    features: Tensor  # float32 1xCxhxw, the embedding of the first crop, which is the whole image
+    warm: Boxes | None  # Nx4, see `AutomaticMaskGenerator._warm_boxes`
 
 
 class SegmentedImage:
@@ -326,7 +350,7 @@ def _instances(candidates: Candidates, size: tuple[int, int]) -> Iterator[Instan
     for index, packed in enumerate(candidates.masks):
         mask = packed.unpack(size)
         x0, y0, x1, y1 = candidates.boxes[index].tolist()
-        x, y = candidates.points[index].tolist()
+        x, y = candidates.prompts[index].view(2, 2).mean(dim=0).tolist()
         yield Instance(
             mask=mask,
             bbox=(x0, y0, x1 - x0, y1 - y0),
