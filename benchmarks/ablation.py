@@ -25,11 +25,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import TEN_METRICS, command_line, made_by, markdown_table
+from benchmarks.common import command_line, made_by, markdown_table
 from benchmarks.fusion_runs import BOTH, REGION_METRICS, Arm, add_training_options, evaluate, kept_figures, train
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.files import write_text
+from thfuse_sam.metrics import TEN_METRICS
 from thfuse_sam.report.run_facts import mask_signature
 
 ARMS = {

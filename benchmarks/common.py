@@ -1,4 +1,4 @@
-"""What the benchmarks share: the command line, times, memory, work in a process of its own, Markdown tables."""
+"""What the benchmarks share: the command line, times, memory, work in a process of its own."""
 
 import argparse
 import contextlib
@@ -8,30 +8,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from thfuse_sam.report.tables import markdown_table as markdown_table
 
 if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-# The fusion metrics that rankings and tables are made of.
-TEN_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
     """A parser whose help is a module's docstring as it stands."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], text_columns: int = 1) -> str:
-    """The first `text_columns` are aligned to the left, figures to the right."""
-    alignments = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (header, *rows)]
-    lines.insert(1, f"|{'|'.join(alignments)}|")
-    return "\n".join(lines)
 
 
 def made_by(device: "str | torch.device" = "cpu") -> str:

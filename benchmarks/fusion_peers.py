@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.common import TEN_METRICS, command_line, markdown_table
-from thfuse_sam.metrics import METRICS
+from benchmarks.common import command_line, markdown_table
+from thfuse_sam.metrics import METRICS, TEN_METRICS
 
 PEERS = Path(__file__).with_name("peers.json")
 # Methods that wins are counted against, where they are listed.

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import TEN_METRICS
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs, to_uint8
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.files import write_json
@@ -21,7 +20,7 @@ from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.fusion.training import FusionTask, fuse_batch, fusion_loss
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
-from thfuse_sam.metrics import fusion_metrics
+from thfuse_sam.metrics import TEN_METRICS, fusion_metrics
 from thfuse_sam.metrics.regions import region_metrics
 from thfuse_sam.models import DEFAULT_NETWORK, build_network
 from thfuse_sam.options.training import FusionSettings

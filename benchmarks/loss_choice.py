@@ -22,7 +22,7 @@ import joblib
 import numpy as np
 import torch
 
-from benchmarks.common import TEN_METRICS, command_line, made_by, markdown_table
+from benchmarks.common import command_line, made_by, markdown_table
 from benchmarks.fusion_peers import wins
 from benchmarks.fusion_runs import BOTH, add_training_options, evaluate, kept_figures, train
 from benchmarks.metric_reference import RULES
@@ -31,7 +31,7 @@ from thfuse_sam.datasets.splits import split_pairs
 from thfuse_sam.files import write_text
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.losses import DEFAULT_WEIGHTS
-from thfuse_sam.metrics import fusion_metrics
+from thfuse_sam.metrics import TEN_METRICS, fusion_metrics
 from thfuse_sam.report.run_facts import mask_signature
 
 SHIPPED = "as shipped"

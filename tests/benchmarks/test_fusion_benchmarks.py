@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from benchmarks import ablation, fusion_peers, fusion_results, fusion_speed, loss_choice
-from benchmarks.common import TEN_METRICS
 from benchmarks.fusion_runs import Withheld
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.masks.tree import MaskTree
-from thfuse_sam.metrics import METRICS
+from thfuse_sam.metrics import METRICS, TEN_METRICS
 from thfuse_sam.models import count_parameters
 
 

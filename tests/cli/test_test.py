@@ -12,7 +12,7 @@ from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import fuse as command
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.tree import MaskTree
-from thfuse_sam.metrics import METRICS
+from thfuse_sam.metrics import METRICS, NATURAL_METRICS
 from thfuse_sam.models import build_network
 from thfuse_sam.training.checkpoint import NetworkSettings
 from tools.shipped_network import export_network
@@ -89,7 +89,7 @@ def test_metrics_files(dataset, capsys) -> None:
     with Path("results/metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["a/1.x", "b", "mean"]
-    assert list(rows[0]) == ["name", *METRICS]
+    assert list(rows[0]) == ["name", *METRICS, *NATURAL_METRICS]
     assert "mean of 2: EN " in capsys.readouterr().err
 
 
@@ -110,7 +110,7 @@ def test_report_is_one_folder_with_everything_in_it(dataset, capsys) -> None:
     assert {"code", "machine", "time"} <= set(facts)
     assert [pair["name"] for pair in data["pairs"]] == ["a/1.x", "b"]
     for pair in data["pairs"]:
-        assert len(pair["values"][0]) == len(data["metrics"]) == len(METRICS)
+        assert len(pair["values"][0]) == len(data["metrics"]) == len(METRICS) + len(NATURAL_METRICS)
         for address in (pair["ir"], pair["vi"], pair["thumbnail"], *pair["fused"]):
             assert (Path("results/report") / address).is_file()
     assert data["methods"][0]["meanRank"] is None
@@ -123,7 +123,11 @@ def test_compare_measures_all_methods_alike(dataset, tmp_path, capsys) -> None:
     (tmp_path / "visible" / "b.jpg").unlink()
     assert run(dataset, "--compare", str(tmp_path / "visible"), f"Same={tmp_path / 'visible'}") == 0
     err = capsys.readouterr().err
-    assert "visible: has 1 of 2 pairs" in err and "mean of 1, Same (mean rank " in err
+    assert "visible: has 1 of 2 pairs" in err and "Means over 1 of 2 pairs." in err
+    table = [line.split(" | ") for line in err.splitlines() if line.startswith("| ")]
+    assert table[0][:2] == ["| method", "mean rank"] and "SSIM (sum over both)" in table[0]
+    ranks = [float(row[1].split()[0]) for row in table[1:]]
+    assert len(ranks) == 3 and ranks == sorted(ranks)
     data = report_data()
     own, visible, same = data["methods"]
     assert (own["name"], visible["name"], same["name"]) == ("thfuse_lite", "visible", "Same")
@@ -132,6 +136,24 @@ def test_compare_measures_all_methods_alike(dataset, tmp_path, capsys) -> None:
     assert data["pairs"][1]["fused"][1] is None and data["pairs"][1]["values"][1] is None
     with Path("results/comparison.csv").open(encoding="utf-8", newline="") as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"thfuse_lite", "visible", "Same"}
+
+
+def test_targets_in_table_files_and_report(dataset, tmp_path, capsys) -> None:
+    labels = tmp_path / "targets"
+    labels.mkdir()
+    (labels / "classes.txt").write_text("person\n", encoding="utf-8")
+    (labels / "b.txt").write_text("0 0.5 0.5 0.4 0.4\n7 0.5 0.5 0.4 0.4\n", encoding="utf-8")
+    (labels / "absent.txt").write_text("0 0.5 0.5 0.4 0.4\n", encoding="utf-8")
+    assert run(dataset, "--targets", str(labels), "--metrics") == 0
+    err = capsys.readouterr().err
+    assert "2 labels left out of every row: " in err and "no pair 'absent'" in err and "class 7" in err
+    assert "| thfuse_lite | person | all |" in err
+    with Path("results/targets.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["size"] for row in csv.DictReader(file)] == ["all", "large", "small"]
+    kept = json.loads(Path("results/metrics.json").read_text(encoding="utf-8"))["targets"]
+    shown = report_data()["methods"][0]["targets"]
+    assert [row["category"] for row in kept] == ["person"] * 3 == [row["category"] for row in shown]
+    assert kept[0]["contrast_kept"] == pytest.approx(shown[0]["contrast_kept"])
 
 
 def test_report_off_in_an_option_file(dataset) -> None:
@@ -182,6 +204,7 @@ def test_missing_shipped_model_names_the_remedy(dataset, capsys, monkeypatch, tm
         (["--dataset_path", "absent"], 2, ("absent",)),
         (["--metric"], 2, ("--metric",)),
         (["--compare", "absent"], 2, ("--compare absent", "no such folder")),
+        (["--targets", "absent"], 2, ("--targets absent", "no such file")),
     ],
 )
 def test_wrong_option_is_one_line(dataset, capsys, argv: list[str], status: int, words: tuple[str, ...]) -> None:

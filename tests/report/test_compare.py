@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
-from thfuse_sam.errors import ImageSizeError, UsageError
+from thfuse_sam.datasets.targets import TargetSet
+from thfuse_sam.errors import UsageError
 from thfuse_sam.fusion.fusing import FusedPair
 from thfuse_sam.images import luma, read_infrared, read_visible, write_image
-from thfuse_sam.metrics import fusion_metrics
-from thfuse_sam.report.compare import Comparison, Method, find_methods, mean_ranks, write_comparison
+from thfuse_sam.metrics import METRICS, fusion_metrics, natural_metrics
+from thfuse_sam.metrics.targets import Target
+from thfuse_sam.report.compare import (
+    Comparison,
+    Method,
+    find_methods,
+    mean_ranks,
+    rank_intervals,
+    targets_text,
+    write_comparison,
+    write_targets,
+)
 
 
 def test_mean_ranks_by_hand() -> None:
@@ -46,9 +57,12 @@ def test_others_are_measured_as_fused_images_are(pairs, tmp_path) -> None:
     (method,) = find_methods([str(tmp_path / "other")], pairs, ["own"])
     comparison = Comparison("own", [method], fusion_metrics)
     for pair in pairs:
-        comparison.add(seen(pair, {"EN": 0.0}))
+        comparison.add(seen(pair, dict.fromkeys(METRICS, 0.0)))
     infrared, visible = read_infrared(pairs[1].ir), luma(read_visible(pairs[1].vi))
-    np.testing.assert_equal(comparison.values["b"][1], fusion_metrics(visible, infrared, visible))
+    rgb = read_visible(pairs[1].vi)
+    expected = {**fusion_metrics(visible, infrared, visible), **natural_metrics(visible, rgb, infrared, visible, rgb)}
+    np.testing.assert_equal(comparison.values["b"][1], expected)
+    assert [len(row.mean) for row in comparison.table()] == [16, 16]
 
 
 def fixed():
@@ -65,16 +79,19 @@ def test_table_is_over_the_pairs_that_all_have(pairs, tmp_path, caplog) -> None:
     comparison = Comparison("own", methods, fixed())
     comparison.add(seen(pairs[0], {"up": 100.0, "down": 100.0}))
     comparison.add(seen(pairs[1], {"up": 5.0, "down": 5.0}))
-    own, better = comparison.table({"up": "higher", "down": "lower"})
-    assert comparison.shared_pairs == 1
+    own, better = comparison.table({"up": "higher", "down": "lower"}, None)
+    assert comparison.shared_pairs == 1 and comparison.left_out == {"a/1": "Better: no fused image"}
+    assert comparison.caption()[0] == "Means over 1 of 2 pairs."
+    assert "1 pair left out of every row: a/1 (Better: no fused image)." in comparison.caption()
     assert (own.images, better.images, better.name) == (2, 1, "Better")
     assert own.mean == {"up": 5.0, "down": 5.0} and better.mean == {"up": 7.0, "down": 7.0}
     assert own.ranks == {"up": 2.0, "down": 1.0} and own.mean_rank == 1.5
     write_comparison(tmp_path / "table.csv", [own, better])
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["method", "images", "mean_rank", "up", "down", "rank_up", "rank_down"]
-    assert rows[1] == ["own", "2", "1.5", "5", "5", "2", "1"]
+    head = ["method", "images", "mean_rank", "rank_low", "rank_high", "seconds"]
+    assert rows[0] == [*head, "up", "down", "rank_up", "rank_down"]
+    assert rows[1] == ["own", "2", "1.5", "1.5", "1.5", "", "5", "5", "2", "1"]
 
 
 def test_unreadable_image_counts_as_missing(pairs, tmp_path, caplog) -> None:
@@ -82,7 +99,7 @@ def test_unreadable_image_counts_as_missing(pairs, tmp_path, caplog) -> None:
     broken.write_bytes(b"no image")
     comparison = Comparison("own", [Method("other", {"b": broken})], fixed())
     comparison.add(seen(pairs[1], {"up": 1.0, "down": 1.0}))
-    own, other = comparison.table({"up": "higher", "down": "lower"})
+    own, other = comparison.table({"up": "higher", "down": "lower"}, None)
     assert other.images == 0 and math.isnan(own.mean_rank) and math.isnan(own.mean["up"])
     assert "left out" in caplog.text
 
@@ -90,7 +107,7 @@ def test_unreadable_image_counts_as_missing(pairs, tmp_path, caplog) -> None:
 def test_a_single_method_has_a_mean_and_no_rank(pairs) -> None:
     comparison = Comparison("own", [], fixed())
     comparison.add(seen(pairs[0], {"up": 1.0, "down": math.nan}))
-    (own,) = comparison.table({"up": "higher", "down": "lower"})
+    (own,) = comparison.table({"up": "higher", "down": "lower"}, None)
     assert own.mean["up"] == 1.0 and math.isnan(own.mean["down"])
     assert own.ranks == {} and math.isnan(own.mean_rank)
 
@@ -107,6 +124,42 @@ def test_wrong_folders_are_refused(pairs, tmp_path) -> None:
     with pytest.raises(UsageError, match="'a/1'"):
         (tmp_path / "empty").mkdir()
         find_methods([str(tmp_path / "empty")], pairs, [])
-    write_image(folder / "a" / "1.png", np.zeros((32, 49), np.uint8))
-    with pytest.raises(ImageSizeError, match=r"49x32.*48x32"):
-        find_methods([str(folder)], pairs, [])
+
+
+def test_images_of_another_size_count_as_missing(pairs, tmp_path) -> None:
+    write_image(tmp_path / "a" / "1.png", np.zeros((32, 49), np.uint8))
+    with pytest.raises(UsageError, match=r"49x32.*48x32"):
+        find_methods([str(tmp_path)], pairs, [])
+    write_image(tmp_path / "b.png", np.zeros((32, 48), np.uint8))
+    (method,) = find_methods([f"x={tmp_path}"], pairs, [])
+    assert list(method.images) == ["b"] and "49x32" in method.lacks("a/1") and not method.lacks("b")
+
+
+def test_intervals_hold_the_mean_rank_and_narrow_with_more_pairs() -> None:
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(200, 3, 4)) + np.array([0.5, 0.0, -0.5])[:, None]
+    scores[0, :, 0] = math.nan  # a metric that is undefined for a pair
+    few, many = rank_intervals(scores[:12]), rank_intervals(scores)
+    assert many.shape == (3, 2) and np.array_equal(many, rank_intervals(scores))
+    means = mean_ranks(scores).mean(axis=1)
+    assert (many[:, 0] < means).all() and (means < many[:, 1]).all()
+    assert (np.diff(many) < np.diff(few)).all()
+    assert many[0, 1] < many[1, 0]  # the first method is ahead beyond chance
+    assert np.isnan(rank_intervals(scores[:0])).all()
+    assert np.isnan(rank_intervals(np.full((4, 2, 3), math.nan))).all()
+
+
+def test_targets_are_measured_on_the_pairs_that_count(pairs, tmp_path) -> None:
+    write_image(tmp_path / "b.png", read_infrared(pairs[1].ir))
+    target = Target("person", (0, 0, 16, 10))
+    targets = TargetSet({pair.name: [target] for pair in pairs}, ["x.txt, line 1: bad"])
+    comparison = Comparison("own", find_methods([f"other={tmp_path}"], pairs, []), fixed(), targets)
+    for pair in pairs:
+        comparison.add(seen(pair, {"up": 1.0, "down": 1.0}))
+    own, other = (method.targets[0] for method in comparison.table({"up": "higher"}, None))
+    assert (own.category, own.size) == ("person", "all") and own.targets <= 1 and other == own
+    assert "1 label left out of every row: x.txt, line 1: bad." in comparison.caption()
+    write_targets(tmp_path / "targets.csv", {"own": [own]})
+    rows = (tmp_path / "targets.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("method,category,size,targets,contrast_kept") and rows[1].startswith("own,person,all,")
+    assert "| own | person | all |" in targets_text({"own": [own]})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from thfuse_sam.cli.parser import CommandLine
 from thfuse_sam.cli.run import command, report_stop
 from thfuse_sam.options.app import AppOptions
+from thfuse_sam.options.compare import CompareOptions
 from thfuse_sam.options.figure import FigureOptions
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.fuse import FuseOptions
@@ -74,6 +75,21 @@ def test(line: CommandLine[FuseOptions]) -> int:
         print(json.dumps(plan_fusion(options), indent=2))
         return 0
     return 0 if fuse(options, line.text).is_whole else 1
+
+
+@command(
+    "thfuse-compare",
+    "Compare fused images of several methods: metrics, mean ranks, and how labelled objects stand out. Methods may be "
+    "folders of images, or programs that fuse the pairs here and now.",
+    CompareOptions,
+)
+def compare(line: CommandLine[CompareOptions]) -> int:
+    from thfuse_sam.commands.compare import compare
+    from thfuse_sam.report.compare import comparison_text
+
+    comparison = compare(line.options, line.text)
+    print(comparison_text(comparison))
+    return 1 if comparison.left_out else 0
 
 
 @command(

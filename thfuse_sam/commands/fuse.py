@@ -17,9 +17,11 @@ from thfuse_sam.commands.inputs import (
     pair_folder,
     plan_masks,
     require_usable_pairs,
+    targets_of_pairs,
     warn_if_swapped,
 )
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
+from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
@@ -27,11 +29,20 @@ from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, require_
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.onnx import export_onnx
-from thfuse_sam.metrics import METRICS, fusion_metrics
+from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import count_parameters
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
-from thfuse_sam.report.compare import COMPARISON_CSV, Comparison, Method, find_methods, write_comparison
+from thfuse_sam.report.compare import (
+    COMPARISON_CSV,
+    TARGETS_CSV,
+    Comparison,
+    Method,
+    comparison_text,
+    find_methods,
+    write_comparison,
+    write_targets,
+)
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
@@ -62,7 +73,7 @@ def fuse(options: FuseOptions, command: str = "") -> Fusion:
     remove_abandoned(options.output_dir)
     log.info("%d pairs; %s from %s on %s", len(pairs), run.spec.name, run.model_path, run.device)
     log_mask_plan(run.masks, pairs, run.folder, options)
-    comparison = Comparison(run.spec.name, run.methods, fusion_metrics)
+    comparison = Comparison(run.spec.name, run.methods, fusion_metrics, run.targets)
     report = _fuse(run, comparison, command)
     _write_tables(run, report, comparison)
     unpaired = run.pairs.unpaired
@@ -132,10 +143,11 @@ class _PreparedFusion:
     network: nn.Module
     spec: NetworkSettings
     methods: list[Method]  # to compare with
+    targets: TargetSet | None
 
     @property
     def measures(self) -> bool:
-        return self.options.metrics or self.options.report or bool(self.methods)
+        return self.options.metrics or self.options.report or bool(self.methods) or self.targets is not None
 
 
 def _prepare(options: FuseOptions) -> _PreparedFusion:
@@ -150,7 +162,10 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     warn_if_swapped(pairs.pairs)
     model_path, network, spec = open_network(options)
     methods = find_methods(options.compare, pairs.pairs, [spec.name])
-    return _PreparedFusion(options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods)
+    targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)
+    return _PreparedFusion(
+        options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods, targets
+    )
 
 
 def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseReport:
@@ -192,16 +207,8 @@ def _details(run: _PreparedFusion, report: FuseReport) -> dict[str, str]:
 def _write_tables(run: _PreparedFusion, report: FuseReport, comparison: Comparison) -> None:
     """Write the tables of metrics, and log the means and what was fused."""
     options = run.options
-    if report.metrics and options.metrics:
-        write_metrics(options.output_dir, report.metrics, str(run.model_path))
     if report.metrics:
-        table = comparison.table({key: metric.better for key, metric in METRICS.items()})
-        if options.compare:
-            write_comparison(options.output_dir / COMPARISON_CSV, table)
-        for row in table:
-            rank = f", {row.name} (mean rank {row.mean_rank:.2f})" if options.compare else ""
-            values = ", ".join(f"{key} {value:.3f}" for key, value in row.mean.items())
-            log.info("mean of %d%s: %s", comparison.shared_pairs, rank, values)
+        _write_measures(run, comparison)
     if options.report:
         log.info("report: open %s in a browser", options.output_dir / REPORT_FOLDER / INDEX)
     masks = f", masks found {report.masks_found}, placeholders {report.placeholders}"
@@ -214,3 +221,21 @@ def _write_tables(run: _PreparedFusion, report: FuseReport, comparison: Comparis
     )
     for name, reason in report.failures.items():
         log.error("%s: not fused: %s", name, reason)
+
+
+def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
+    """Write metrics, comparison and target measures as far as they are asked for, and log the means."""
+    options = run.options
+    table = comparison.table()
+    if options.metrics:
+        own = {name: values[0] for name, values in comparison.values.items() if values[0] is not None}
+        write_metrics(options.output_dir, own, str(run.model_path), comparison.target_rows() if run.targets else None)
+    if options.compare:
+        write_comparison(options.output_dir / COMPARISON_CSV, table)
+    if run.targets:
+        write_targets(options.output_dir / TARGETS_CSV, {row.name: row.targets for row in table})
+    if options.compare or run.targets:
+        log.info("%s", comparison_text(comparison))
+    else:
+        values = ", ".join(f"{key} {value:.3f}" for key, value in table[0].mean.items())
+        log.info("mean of %d: %s", comparison.shared_pairs, values)

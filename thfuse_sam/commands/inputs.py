@@ -1,5 +1,6 @@
 """Finding the pairs of a command, and choosing where their masks come from."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ import torch
 
 from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped, require_partners
-from thfuse_sam.errors import MaskReadError, OptionError, command_text, naming
+from thfuse_sam.datasets.targets import TargetSet, read_targets
+from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, command_text, first_of, naming
 from thfuse_sam.fusion.fusing import require_usable
+from thfuse_sam.images import image_size
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.store import has_masks
@@ -41,6 +44,18 @@ def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:
         log.warning(
             "%s has colours and %s has none: are the infrared and the visible folder swapped?", pairs[0].ir, pairs[0].vi
         )
+
+
+def targets_of_pairs(path: Path, pairs: Sequence[ImagePair]) -> TargetSet:
+    """The targets of `pairs`; a warning says how many labels cannot be used. Raises UsageError."""
+    sizes = {}
+    for pair in pairs:
+        with contextlib.suppress(ImageReadError):  # it is reported when the pair is fused
+            sizes[pair.name] = image_size(pair.ir)
+    targets = read_targets(path, sizes)
+    if targets.left_out:
+        log.warning("%s: %d labels left out: %s", path, len(targets.left_out), first_of(targets.left_out, 5, "; "))
+    return targets
 
 
 @dataclass(frozen=True)

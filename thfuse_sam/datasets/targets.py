@@ -3,7 +3,7 @@
     targets/a/0001.txt    YOLO: a line `class x y width height` for each object, relative to the image, centre first,
     targets/classes.txt   or `class x1 y1 x2 y2 x3 y3 ...`, a polygon; class names, one a line (without: the numbers)
     targets.json          COCO: boxes, polygons or run lengths; or the folder of such a file
-    targets/a/0001.npy    label maps, 0 is no object, k is object k; also .png
+    targets/a/0001.npy    label maps, 0 is no object, k is object k
 
 Where the folder holds a folder `ir`, that one is read.
 """
@@ -18,14 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.segmentation.formats import coco
-from thfuse_sam.datasets.segmentation.formats.mask_values import mask_values
 from thfuse_sam.datasets.segmentation.formats.outlines import TOLERANCE, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import mask_box
 from thfuse_sam.errors import ThFuseError, UsageError, first_of
-from thfuse_sam.images import read_stored_pixels, size_text
+from thfuse_sam.images import size_text
 from thfuse_sam.masks.format import read_mask, segment_labels
+from thfuse_sam.masks.tree import MASK_SUFFIX
 from thfuse_sam.metrics.targets import Target
-from thfuse_sam.options.shared import AnnotationReading
 
 CLASSES = "classes.txt"
 NO_CLASS = "object"  # class of the objects of label maps
@@ -90,9 +89,8 @@ def _labels(path: Path) -> Iterator[_Label]:
         for item in coco.objects_by_image(folder):
             yield _Label(_name(Path(item.file_name)), item.where, partial(_coco_targets, item))
     else:
-        for suffix, read in ((".npy", _read_label_map), (".png", _read_label_image)):
-            for file in [] if path.is_file() else _files(folder, suffix):
-                yield _Label(_name(file.relative_to(folder)), str(file), partial(_map_targets, read, file))
+        for file in _files(folder, MASK_SUFFIX):
+            yield _Label(_name(file.relative_to(folder)), str(file), partial(_map_targets, file))
 
 
 def _yolo_labels(file: Path, name: str, classes: Sequence[str] | None) -> Iterator[_Label]:
@@ -135,20 +133,9 @@ def _coco_targets(item: coco.CocoObject, size: Size) -> list[Target]:
     return [Target(item.category, _whole_box((x, y, x + width, y + height), size))]
 
 
-def _map_targets(read: Callable[[Path, Size], npt.NDArray[np.integer]], file: Path, size: Size) -> list[Target]:
-    labels = read(file, size)
+def _map_targets(file: Path, size: Size) -> list[Target]:
+    labels = segment_labels(read_mask(file, size))
     return [_masked_target(NO_CLASS, labels == label) for label in np.unique(labels) if label]
-
-
-def _read_label_map(path: Path, size: Size) -> npt.NDArray[np.int64]:
-    return segment_labels(read_mask(path, size))
-
-
-def _read_label_image(path: Path, size: Size) -> npt.NDArray[np.int32]:
-    labels = mask_values(read_stored_pixels(path), "instances", AnnotationReading()).labels
-    if labels.shape != size:
-        raise ValueError(f"is {size_text(labels.shape)}, its pair {size_text(size)} (width x height)")
-    return labels
 
 
 def _drawn(draw: Callable[[Size, list[str]], Mask], size: Size) -> Mask:

@@ -1,25 +1,36 @@
 """The metrics of a set of fused images as files: `metrics.csv` and `metrics.json`."""
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from thfuse_sam.files import write_csv, write_json
+from thfuse_sam.metrics.targets import TargetRow
 
 METRICS_CSV = "metrics.csv"
 METRICS_JSON = "metrics.json"
 
 
-def write_metrics(output_dir: Path, metrics: Mapping[str, Mapping[str, float]], model: str) -> dict[str, float]:
+def write_metrics(
+    output_dir: Path,
+    metrics: Mapping[str, Mapping[str, float]],
+    model: str,
+    targets: Sequence[TargetRow] | None = None,
+) -> dict[str, float]:
     """Write both files, with the values of each image (by name) and their mean, and return the mean.
 
-    Undefined values (nan) stay empty, or null. Raises OutputError.
+    Undefined values (nan) stay empty, or null. Target measures go into the JSON file. Raises OutputError.
     """
     mean = mean_metrics(metrics)
     rows = [[name, *(values[key] for key in mean)] for name, values in [*metrics.items(), ("mean", mean)]]
     write_csv(output_dir / METRICS_CSV, [["name", *mean], *rows])
     images = {name: _json_values(values) for name, values in metrics.items()}
-    write_json(output_dir / METRICS_JSON, {"model": model, "mean": _json_values(mean), "images": images})
+    content: dict[str, Any] = {"model": model, "mean": _json_values(mean), "images": images}
+    if targets is not None:
+        content["targets"] = [_json_values(dataclasses.asdict(row)) for row in targets]
+    write_json(output_dir / METRICS_JSON, content)
     return mean
 
 
@@ -30,5 +41,7 @@ def mean_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]
     return {name: sum(values) / len(values) if values else math.nan for name, values in columns.items()}
 
 
-def _json_values(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+def _json_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }

@@ -1,7 +1,8 @@
-"""Quality metrics of image fusion on 8-bit grey images.
+"""Quality metrics of image fusion on 8-bit images.
 
-`fusion_metrics` computes all of them; `METRICS` says for each which direction is better. Values of different
-implementations are comparable only where their conventions agree: each function's docstring states its own.
+`fusion_metrics` computes those of METRICS, on grey images: what the field reports. `natural_metrics` adds those of
+NATURAL_METRICS, which need colour or are this project's own. Both tables say which direction is better. Values of
+different implementations are comparable only where their conventions agree: each function's docstring states its own.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,9 +18,10 @@ from thfuse_sam.metrics.intensity import (
     standard_deviation,
     sum_of_correlations_of_differences,
 )
+from thfuse_sam.metrics.natural import Colour, chroma_kept, flat_noise, sky_gradient
 from thfuse_sam.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
-__all__ = ["METRICS", "Metric", "fusion_metrics"]
+__all__ = ["METRICS", "NATURAL_METRICS", "TEN_METRICS", "Metric", "fusion_metrics", "natural_metrics"]
 
 _ALL_IMAGES = ("fused", "infrared", "visible")
 
@@ -31,7 +33,8 @@ class Metric:
     title: str
     better: Literal["higher", "lower"]
     compute: Callable[..., float]
-    needs: tuple[str, ...] = _ALL_IMAGES  # what `compute` takes, in its order; uint8 HxW each
+    needs: tuple[str, ...] = _ALL_IMAGES  # what `compute` takes, in its order; uint8 HxW each, "..._rgb" HxWx3
+    note: str = ""  # what a table's heading says beside the key
 
 
 METRICS: dict[str, Metric] = {
@@ -43,11 +46,22 @@ METRICS: dict[str, Metric] = {
     "SCD": Metric("sum of correlations of differences", "higher", sum_of_correlations_of_differences),
     "VIF": Metric("visual information fidelity", "higher", visual_information_fidelity),
     "Qabf": Metric("edge preservation", "higher", edge_preservation),
-    "SSIM": Metric("structural similarity", "higher", structural_similarity),
-    "MS_SSIM": Metric("multi-scale structural similarity", "higher", multi_scale_structural_similarity),
+    "SSIM": Metric("structural similarity", "higher", structural_similarity, note="sum over both"),
+    "MS_SSIM": Metric(
+        "multi-scale structural similarity", "higher", multi_scale_structural_similarity, note="from 176 px"
+    ),
     "CC": Metric("correlation coefficient", "higher", correlation_coefficient),
     "PSNR": Metric("peak signal-to-noise ratio (dB)", "higher", peak_signal_to_noise_ratio),
     "Nabf": Metric("fusion artefacts", "lower", fusion_artefacts),
+}
+
+# The metrics that mean ranks are made of.
+TEN_METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "Nabf")
+
+NATURAL_METRICS: dict[str, Metric] = {
+    "Chroma": Metric("chroma kept of colourful areas", "higher", chroma_kept, needs=("fused_rgb", "visible_rgb")),
+    "Sky": Metric("gradient in flat bright skies, relative to infrared's", "lower", sky_gradient),
+    "Noise": Metric("noise of flat areas, relative to the quieter source's", "lower", flat_noise),
 }
 
 
@@ -70,3 +84,17 @@ def fusion_metrics(fused: Grey, ir: Grey, vi: Grey, names: Iterable[str] = METRI
     grey_values(fused=fused, ir=ir, vi=vi)
     inputs = {"fused": fused, "infrared": ir, "visible": vi}
     return {name: METRICS[name].compute(*(inputs[need] for need in METRICS[name].needs)) for name in names}
+
+
+def natural_metrics(fused: Grey, fused_rgb: Colour, ir: Grey, vi: Grey, vi_rgb: Colour) -> dict[str, float]:
+    """Compute the metrics of NATURAL_METRICS of one fused image.
+
+    Args:
+        fused, ir, vi: as those of `fusion_metrics`.
+        fused_rgb, vi_rgb: uint8 HxWx3, RGB; grey images repeated.
+
+    Returns:
+        the values by name; NaN where an image has too few pixels of the kind that a metric is about.
+    """
+    inputs = {"fused": fused, "fused_rgb": fused_rgb, "infrared": ir, "visible": vi, "visible_rgb": vi_rgb}
+    return {name: metric.compute(*(inputs[need] for need in metric.needs)) for name, metric in NATURAL_METRICS.items()}

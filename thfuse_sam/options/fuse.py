@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.options.fields import Options, option
-from thfuse_sam.options.shared import REPORT, DeviceOptions, MaskOptions, ModelOptions, PairOptions
+from thfuse_sam.options.shared import DeviceOptions, MaskOptions, MeasureOptions, ModelOptions, PairOptions
 from thfuse_sam.precision import Precision
 
 
@@ -20,7 +20,9 @@ class InferenceSettings(Options, group="inference"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FuseOptions(ModelOptions, PairOptions, MaskOptions, DeviceOptions, InferenceSettings, group="output"):
+class FuseOptions(
+    ModelOptions, PairOptions, MaskOptions, DeviceOptions, InferenceSettings, MeasureOptions, group=MeasureOptions.group
+):
     """Which pairs are fused by which network, and what is written."""
 
     output_dir: Path = option(Path("results"), "folder of the fused images")
@@ -31,7 +33,6 @@ class FuseOptions(ModelOptions, PairOptions, MaskOptions, DeviceOptions, Inferen
         "folders of other methods' fused images, named as the pairs: compare their metrics and mean ranks",
         metavar="[NAME=]DIR",
     )
-    report: bool = option(True, f"write OUTPUT_DIR/{REPORT}, a page with the pairs, their metrics and masks")
     skip_bad: bool = option(False, "leave out pairs that cannot be fused, and list them")
     export_onnx: Path | None = option(
         None, "write the network as an ONNX file, check it and stop; no pair is fused", metavar="FILE"

@@ -182,3 +182,15 @@ class RunOutputOptions(Options, group="output"):
     def report_dir(self) -> Path:
         """Folder of this run's report, beside its log."""
         return (self.log_dir or self.run_dir) / Path(REPORT).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(Options, group="output"):
+    """What fused images are measured by, and whether a report shows them."""
+
+    targets: Path | None = option(
+        None,
+        "labelled objects of the infrared images: measure how they stand out; YOLO text, COCO .json or label maps",
+        metavar="PATH",
+    )
+    report: bool = option(True, f"write OUTPUT_DIR/{REPORT}, a page with the pairs, their metrics and masks")

@@ -1,31 +1,48 @@
-"""Comparing a network's fused images with those of other methods: the same metrics for all, means and mean ranks."""
+"""Comparing fused images of several methods: the same metrics for all, means, and mean ranks with their uncertainty."""
 
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import ImagePair, list_images
-from thfuse_sam.errors import ImageReadError, ImageSizeError, UsageError
+from thfuse_sam.datasets.targets import TargetSet
+from thfuse_sam.errors import ImageReadError, UsageError, first_of
 from thfuse_sam.files import write_csv
 from thfuse_sam.fusion.fusing import FusedPair, Metrics
-from thfuse_sam.images import image_size, luma, read_visible
+from thfuse_sam.images import image_size, luma, read_visible, size_text
+from thfuse_sam.metrics import METRICS, NATURAL_METRICS, TEN_METRICS, natural_metrics
+from thfuse_sam.metrics.targets import TargetRow, TargetScore, measure_targets, target_rows
+from thfuse_sam.report.tables import figure_text, markdown_table
 
 COMPARISON_CSV = "comparison.csv"
+TARGETS_CSV = "targets.csv"
+ALL_METRICS = {**METRICS, **NATURAL_METRICS}  # the columns of a table
+BETTER = {key: metric.better for key, metric in ALL_METRICS.items()}
+DRAWS = 1000  # bootstrap samples of the pairs
+INTERVAL = (2.5, 97.5)  # percentiles of the mean ranks in them
+NO_IMAGE = "no fused image"
+_SHOWN = 5  # left-out pairs that a line names
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """The fused images of another method."""
+    """The fused images of a method."""
 
     name: str
     images: Mapping[str, Path]  # pair name -> file; a method may lack some pairs
+    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)  # pair name -> why it has no usable image
+    seconds: float | None = None  # that it took per pair; None: not known
+
+    def lacks(self, name: str) -> str:
+        """Why the method has no image of a pair, in words; "" if it has one."""
+        return "" if name in self.images else f"{self.name}: {self.problems.get(name, NO_IMAGE)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +54,9 @@ class MethodScores:
     mean: dict[str, float]  # metric -> mean over the pairs that all methods have; nan where it is defined for none
     ranks: dict[str, float]  # metric -> mean rank over the same pairs, 1 is best; empty for a single method
     mean_rank: float  # mean of `ranks`; nan for a single method
+    interval: tuple[float, float]  # 95 % interval of `mean_rank` if other pairs of the same kind had been measured
+    targets: list[TargetRow]  # over the same pairs
+    seconds: float | None = None  # per pair
 
 
 def find_methods(
@@ -44,14 +64,15 @@ def find_methods(
 ) -> list[Method]:
     """The methods that an option names: folders of fused images under the pairs' names, with any image suffix.
 
+    Images of another size than their pair, or unreadable ones, are among the methods' `problems`.
+
     Args:
         given: the option's values: "DIR", or "NAME=DIR" to show a method under another name than the folder's.
         taken: names that no method may have, such as that of the network they are compared with.
         option: how messages name the option.
 
     Raises:
-        UsageError: there is no such folder, a name is used twice, or a folder has an image of none of the pairs.
-        ImageSizeError: an image differs in size from its pair.
+        UsageError: there is no such folder, a name is used twice, or a folder has a usable image of none of the pairs.
     """
     methods: list[Method] = []
     for text in given:
@@ -60,70 +81,168 @@ def find_methods(
             raise UsageError(f"{option} {text}: the name '{name}' is taken; give another one as NAME={folder}")
         if not folder.is_dir():
             raise UsageError(f"{option} {text}: no such folder; give one with fused images under the pairs' names")
-        files = list_images(folder)
-        images = {pair.name: files[pair.name] for pair in pairs if pair.name in files}
-        if not images:
-            raise UsageError(
-                f"{option} {text}: no image there has the name of a pair, such as '{pairs[0].name}'; "
-                "give fused images the names of their pairs"
-            )
-        if len(images) < len(pairs):
-            log.warning(
-                "%s: has %d of %d pairs; means and ranks are over pairs that all have", name, len(images), len(pairs)
-            )
-        for pair in pairs:
-            if pair.name in images:
-                _require_size(images[pair.name], pair, option)
-        methods.append(Method(name, images))
+        methods.append(method_of(name, folder, pairs, where=f"{option} {text}"))
     return methods
 
 
-class Comparison:
-    """Collects the metrics of every method; an observer of `fuse_pairs`."""
+def method_of(
+    name: str,
+    folder: Path,
+    pairs: Sequence[ImagePair],
+    *,
+    where: str,
+    failed: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+) -> Method:
+    """A method by its folder of fused images. `failed`: pairs that have none, with the reason.
 
-    def __init__(self, own_name: str, others: Sequence[Method], metrics: Metrics) -> None:
+    Raises UsageError, beginning with `where`: no usable image of any pair.
+    """
+    files, images, problems = list_images(folder), dict[str, Path](), dict(failed or {})
+    for pair in pairs:
+        if pair.name in files and pair.name not in problems:
+            if reason := _unusable(files[pair.name], pair):
+                problems[pair.name] = reason
+            else:
+                images[pair.name] = files[pair.name]
+    if not images:
+        reason = next(iter(problems.values()), f"no image there has the name of a pair, such as '{pairs[0].name}'")
+        raise UsageError(f"{where}: {reason}; give fused images of the names and sizes of their pairs")
+    if len(images) < len(pairs):
+        lacking = [f"{pair.name} ({problems.get(pair.name, NO_IMAGE)})" for pair in pairs if pair.name not in images]
+        log.warning(
+            "%s: has %d of %d pairs; left out of every row: %s",
+            name, len(images), len(pairs), first_of(lacking, _SHOWN, "; "),
+        )  # fmt: skip
+    return Method(name, images, problems, seconds)
+
+
+def _unusable(image: Path, pair: ImagePair) -> str:
+    """Why an image cannot be the fused image of a pair, from both files' headers; "" if it can."""
+    try:
+        fused, visible = image_size(image), image_size(pair.vi)
+    except ImageReadError as error:
+        return str(error)
+    return "" if fused == visible else f"{image} is {size_text(fused)}, its pair {size_text(visible)} (width x height)"
+
+
+class Comparison:
+    """Collects the measures of every method; an observer of `fuse_pairs`.
+
+    A pair of which a method has no usable image counts for none, so that all rows are about the same pairs.
+
+    Attributes:
+        names: of the methods.
+        values: pair name -> metrics of each method; None: it has no image.
+        left_out: pair name -> why the pair does not count.
+    """
+
+    def __init__(
+        self, own_name: str, others: Sequence[Method], metrics: Metrics, targets: TargetSet | None = None
+    ) -> None:
         self.names = [own_name, *(method.name for method in others)]
-        self.values: dict[str, list[dict[str, float] | None]] = {}  # pair name -> one entry per method; None: no image
+        self.values: dict[str, list[dict[str, float] | None]] = {}
+        self.left_out: dict[str, str] = {}
+        self.targets = targets
+        self.seconds: dict[str, float | None] = {method.name: method.seconds for method in others}
+        self._scores: dict[str, list[list[TargetScore]]] = {}  # of targets; pair name -> one entry per method
         self._others = others
         self._metrics = metrics
 
     def add(self, result: FusedPair) -> None:
-        """Measure the other methods' images of a pair. One that cannot be read counts as missing."""
-        own: list[dict[str, float] | None] = [result.metrics]
-        self.values[result.pair.name] = own + [self._measure(method, result) for method in self._others]
+        """Measure all methods' images of a pair."""
+        name = result.pair.name
+        lacking = [reason for method in self._others if (reason := method.lacks(name))]
+        pictures: list[npt.NDArray[np.uint8] | None] = [read_visible(result.path)]
+        for method in self._others:
+            try:
+                pictures.append(read_visible(method.images[name]) if name in method.images else None)
+            except ImageReadError as error:
+                log.warning("%s: left out of every row: %s: %s", name, method.name, error)
+                lacking.append(f"{method.name}: {error}")
+                pictures.append(None)
+        # The network's own luma, without the rounding of its coloured image.
+        lumas = [result.fused, *(None if picture is None else luma(picture) for picture in pictures[1:])]
+        self.values[name] = [
+            None if grey is None or picture is None else self._measure(grey, picture, result, index == 0)
+            for index, (grey, picture) in enumerate(zip(lumas, pictures, strict=True))
+        ]
+        if lacking:
+            self.leave_out(name, "; ".join(lacking))
+        elif self.targets is not None:
+            labelled, masks = self.targets.by_name.get(name, []), result.ir_labels
+            self._scores[name] = [
+                measure_targets(labelled, grey, result.infrared, masks) for grey in lumas if grey is not None
+            ]
 
-    def _measure(self, method: Method, result: FusedPair) -> dict[str, float] | None:
-        path = method.images.get(result.pair.name)
-        if path is None:
-            return None
-        try:
-            return self._metrics(luma(read_visible(path)), result.infrared, result.visible_luma)
-        except ImageReadError as error:
-            log.warning("%s: left out: %s", method.name, error)
-            return None
+    def leave_out(self, name: str, reason: str) -> None:
+        """Leave a pair out of every row."""
+        self.left_out[name] = reason
 
-    def table(self, better: Mapping[str, str]) -> list[MethodScores]:
-        """One row per method, the own one first. `better`: "higher" or "lower" for each metric, in column order."""
-        shared = [[row or {} for row in rows] for rows in self.values.values() if all(rows)]
+    def _measure(
+        self, grey: npt.NDArray[np.uint8], picture: npt.NDArray[np.uint8], result: FusedPair, is_own: bool
+    ) -> dict[str, float]:
+        sources = result.infrared, result.visible_luma
+        values = result.metrics if is_own else self._metrics(grey, *sources)
+        return {**values, **natural_metrics(grey, picture, *sources, result.visible)}
+
+    def table(
+        self, better: Mapping[str, str] = BETTER, ranked: Collection[str] | None = TEN_METRICS
+    ) -> list[MethodScores]:
+        """One row per method, in their order.
+
+        Args:
+            better: "higher" or "lower" for each metric, in column order.
+            ranked: the metrics that ranks are made of; None: all.
+        """
+        shared = self._shared()
         shape = (len(shared), len(self.names), len(better))
         values = np.array([[[row[key] for key in better] for row in rows] for rows in shared], float).reshape(shape)
-        signs = np.array([1.0 if direction == "higher" else -1.0 for direction in better.values()])
-        ranks = mean_ranks(values * signs) if len(self.names) > 1 else np.full(shape[1:], math.nan)
+        keys = [key for key in better if ranked is None or key in ranked]
+        signs = np.array([1.0 if better[key] == "higher" else -1.0 for key in keys])
+        scores = values[..., [list(better).index(key) for key in keys]] * signs
+        is_ranked = len(self.names) > 1
+        ranks = mean_ranks(scores) if is_ranked else np.full((len(self.names), len(keys)), math.nan)
+        intervals = rank_intervals(scores) if is_ranked else np.full((len(self.names), 2), math.nan)
         return [
             MethodScores(
                 name,
                 sum(rows[index] is not None for rows in self.values.values()),
                 {key: _mean(values[:, index, column]) for column, key in enumerate(better)},
-                {key: float(ranks[index, column]) for column, key in enumerate(better) if len(self.names) > 1},
+                {key: float(ranks[index, column]) for column, key in enumerate(keys) if is_ranked},
                 _mean(ranks[index]),
+                (float(intervals[index, 0]), float(intervals[index, 1])),
+                self.target_rows(index),
+                self.seconds.get(name),
             )
             for index, name in enumerate(self.names)
         ]
 
+    def target_rows(self, method: int = 0) -> list[TargetRow]:
+        """The target measures of a method, by class and size, over the pairs that all methods have."""
+        return target_rows(score for scores in self._scores.values() for score in scores[method])
+
+    def _shared(self) -> list[list[dict[str, float]]]:
+        return [[row or {} for row in rows] for name, rows in self.values.items() if all(rows)]
+
     @property
     def shared_pairs(self) -> int:
         """Number of pairs that all methods have; means and ranks are over these."""
-        return sum(all(rows) for rows in self.values.values())
+        return len(self._shared())
+
+    def caption(self) -> list[str]:
+        """What stands above the tables: over how many pairs they are, and what was left out."""
+        lines = [f"Means over {self.shared_pairs} of {len({*self.values, *self.left_out})} pairs."]
+        if len(self.names) > 1:
+            lines.append(f"Ranks are of {', '.join(TEN_METRICS)}; 1 is the best; in brackets the 95 % interval.")
+        for what, reasons in (
+            ("pair", [f"{name} ({reason})" for name, reason in self.left_out.items()]),
+            ("label", self.targets.left_out if self.targets is not None else []),
+        ):
+            if reasons:
+                subject = f"{len(reasons)} {what}{'s' * (len(reasons) > 1)}"
+                lines.append(f"{subject} left out of every row: {first_of(reasons, _SHOWN, '; ')}.")
+        return lines
 
 
 def mean_ranks(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -132,22 +251,103 @@ def mean_ranks(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     Rank 1 is the best; equal values share the mean of their ranks. A pair counts for a metric if the metric is defined
     for every method; nan if there is no such pair.
     """
+    return _weighted_mean_ranks(scores, np.ones((1, len(scores))))[0]
+
+
+def rank_intervals(scores: npt.NDArray[np.float64], *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """95 % interval of each method's mean rank over all metrics: scores as of `mean_ranks` -> methods x 2 (low, high).
+
+    A bootstrap over pairs (B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979):
+    the percentiles of the mean ranks in samples of as many pairs, drawn with replacement. nan without pairs.
+    """
+    undefined = np.full((scores.shape[1], 2), math.nan)
+    if not len(scores):
+        return undefined
+    draws = np.random.default_rng(seed).multinomial(len(scores), [1 / len(scores)] * len(scores), DRAWS)
+    ranks = _weighted_mean_ranks(scores, draws.astype(float))  # draws x methods x metrics
+    defined = np.isfinite(ranks)
+    means = np.where(defined, ranks, 0).sum(axis=2) / np.maximum(defined.sum(axis=2), 1)
+    means = means[np.all(defined.any(axis=2), axis=1)]
+    return np.percentile(means, INTERVAL, axis=0).T if len(means) else undefined
+
+
+def _weighted_mean_ranks(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`mean_ranks` for several weightings of the pairs: weights draws x pairs -> draws x methods x metrics."""
     ranks = np.empty(scores.shape)
     for method in range(scores.shape[1]):
         own = scores[:, method : method + 1]
         ranks[:, method] = 1 + (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
     defined = np.logical_not(np.isnan(scores).any(axis=1))  # pairs x metrics
-    counts = defined.sum(axis=0)
-    sums = np.where(defined[:, np.newaxis], ranks, 0.0).sum(axis=0)
+    counts = (weights @ defined)[:, np.newaxis]
+    sums = np.tensordot(weights, np.where(defined[:, np.newaxis], ranks, 0.0), axes=1)
     return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), math.nan))
+
+
+def best_first(table: Sequence[MethodScores]) -> list[MethodScores]:
+    """The rows by mean rank; a single row as it is."""
+    return sorted(table, key=lambda row: row.mean_rank)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The caption and the table of metrics, the best mean rank first, then that of targets if they were measured."""
+    table = best_first(comparison.table())
+    heads = [f"{key} ({metric.note})" if metric.note else key for key, metric in ALL_METRICS.items()]
+    is_timed = any(row.seconds is not None for row in table)
+    rows = [
+        (
+            row.name,
+            _rank_text(row),
+            *(figure_text(value) for value in row.mean.values()),
+            *([figure_text(math.nan if row.seconds is None else row.seconds, ".3g")] if is_timed else []),
+        )
+        for row in table
+    ]
+    text = markdown_table(("method", "mean rank", *heads, *(["s/pair"] if is_timed else [])), rows)
+    lines = [*comparison.caption(), "", text]
+    if comparison.targets is not None:
+        lines += ["", targets_text({row.name: row.targets for row in table})]
+    return "\n".join(lines)
+
+
+def _rank_text(row: MethodScores) -> str:
+    low, high = (figure_text(end, ".2f") for end in row.interval)
+    return f"{row.mean_rank:.2f} [{low} to {high}]" if math.isfinite(row.mean_rank) else figure_text(row.mean_rank)
+
+
+_TARGET_HEADS = ("targets", "contrast kept", "at least 80 %", "below 40 %", "boxes", "found by masks")
+
+
+def targets_text(rows: Mapping[str, Sequence[TargetRow]]) -> str:
+    """Target measures by method, class and size as a table."""
+    cells = [
+        (
+            *(name, row.category, row.size, row.targets),
+            *map(figure_text, (row.contrast_kept, row.well_kept, row.badly_kept)),
+            *(row.boxes, figure_text(row.found)),
+        )
+        for name, own in rows.items()
+        for row in own
+    ]
+    return markdown_table(("method", "class", "size", *_TARGET_HEADS), cells, text_columns=3)
+
+
+def write_targets(path: Path, rows: Mapping[str, Sequence[TargetRow]]) -> None:
+    """Write target measures by method, class and size as CSV. Raises OutputError."""
+    names = [field.name for field in dataclasses.fields(TargetRow)]
+    cells = [[name, *dataclasses.astuple(row)] for name, own in rows.items() for row in own]
+    write_csv(path, [["method", *names], *cells])
 
 
 def write_comparison(path: Path, table: Sequence[MethodScores]) -> None:
     """Write the table as CSV: one row per method, the best mean rank first. Raises OutputError."""
-    metrics = list(table[0].mean)
-    rows: list[list[str | float]] = [["method", "images", "mean_rank", *metrics, *(f"rank_{key}" for key in metrics)]]
-    for row in sorted(table, key=lambda scores: scores.mean_rank):
-        rows.append([row.name, row.images, row.mean_rank, *row.mean.values(), *row.ranks.values()])
+    metrics, ranked = list(table[0].mean), list(table[0].ranks)
+    head = ["method", "images", "mean_rank", "rank_low", "rank_high", "seconds", *metrics]
+    rows: list[list[str | float]] = [[*head, *(f"rank_{key}" for key in ranked)]]
+    for row in best_first(table):
+        seconds = math.nan if row.seconds is None else row.seconds
+        rows.append(
+            [row.name, row.images, row.mean_rank, *row.interval, seconds, *row.mean.values(), *row.ranks.values()]
+        )
     write_csv(path, rows)
 
 
@@ -157,15 +357,6 @@ def _name_and_folder(text: str) -> tuple[str, Path]:
     if separator and name and "/" not in name and not Path(text).exists():
         return name, Path(folder)
     return Path(text).resolve().name, Path(text)
-
-
-def _require_size(image: Path, pair: ImagePair, option: str) -> None:
-    fused, visible = image_size(image), image_size(pair.vi)
-    if fused != visible:
-        raise ImageSizeError(
-            f"{option}: {image} is {fused[1]}x{fused[0]}, {pair.vi} is {visible[1]}x{visible[0]} (width x height); "
-            "bring fused images to the size of their pair"
-        )
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:

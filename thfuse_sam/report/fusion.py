@@ -1,6 +1,6 @@
 """The report of fused images: every pair with a divider between any two of its pictures, metrics, other methods."""
 
-import math
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ import numpy.typing as npt
 from thfuse_sam.errors import ImageReadError
 from thfuse_sam.fusion.fusing import FusedPair
 from thfuse_sam.images import read_visible
-from thfuse_sam.metrics import METRICS
-from thfuse_sam.report.compare import Comparison, Method
+from thfuse_sam.report.compare import ALL_METRICS, Comparison, Method, MethodScores
 from thfuse_sam.report.page import write_page
 from thfuse_sam.report.pictures import Pictures
 from thfuse_sam.report.run_facts import Facts
@@ -56,31 +55,24 @@ class FusionReport:
 
     def finish(self, facts: Facts, comparison: Comparison, failures: Mapping[str, str]) -> Path:
         """Write the page and return its path. Raises OutputError."""
-        table = comparison.table({key: metric.better for key, metric in METRICS.items()})
         for pair in self._pairs:
             rows = comparison.values[pair["name"]]
-            pair["values"] = [None if row is None else [row[key] for key in METRICS] for row in rows]
+            pair["values"] = [None if row is None else [row[key] for key in ALL_METRICS] for row in rows]
         return write_page(
             self._folder,
             "fusion",
             facts,
             {
                 "metrics": [
-                    {"key": key, "title": metric.title, "better": metric.better} for key, metric in METRICS.items()
+                    {"key": key, "title": metric.title, "note": metric.note, "better": metric.better}
+                    for key, metric in ALL_METRICS.items()
                 ],
-                "methods": [
-                    {
-                        "name": row.name,
-                        "images": row.images,
-                        "mean": list(row.mean.values()),
-                        "ranks": list(row.ranks.values()),
-                        "meanRank": row.mean_rank if math.isfinite(row.mean_rank) else None,
-                    }
-                    for row in table
-                ],
+                "methods": [_method_row(row) for row in comparison.table()],
+                "caption": comparison.caption(),
                 "sharedPairs": comparison.shared_pairs,
                 "pairs": self._pairs,
                 "failures": list(failures.items()),
+                "leftOut": list(comparison.left_out.items()),
             },
         )
 
@@ -96,3 +88,16 @@ class FusionReport:
 
     def _mask(self, name: str, labels: npt.NDArray[np.int64] | None) -> str | None:
         return None if labels is None else self._pictures.mask_layer(name, labels)
+
+
+def _method_row(row: MethodScores) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "images": row.images,
+        "mean": list(row.mean.values()),
+        "ranks": list(row.ranks.values()),
+        "meanRank": row.mean_rank,
+        "interval": row.interval,
+        "seconds": row.seconds,
+        "targets": [dataclasses.asdict(target) for target in row.targets],
+    }

@@ -59,13 +59,17 @@ function showSummary() {
     setText(verdict, [[own], ` fused ${plural(pairs, "pair")} of infrared and visible images. `,
       "To see which is better, run it again with --compare and other methods' folders."]);
   }
-  byId("summary-hint").textContent = `Means over ${plural(report.sharedPairs, "pair")}. ↑ higher is better, ↓ lower is better` +
-    (compared ? ". ★ marks the best method. Rank 1: best of all methods on every pair. Click a head to sort." : ".");
+  byId("summary-hint").textContent = `${(report.caption || []).join(" ")} ↑ higher is better, ↓ lower is better` +
+    (compared ? ". ★ marks the best method. Click a head to sort." : ".");
   const columns = [{ label: "Method", title: "Name", value: (row) => row.name, cell: (row) => methodCell(row) }];
   if (compared) {
     const rankOf = (row) => row.meanRank;
-    columns.push({ label: "Mean rank ↓", title: "Mean over metrics of the mean rank over pairs, lower is better", numeric: true,
-      value: rankOf, cell: (row) => starred(formatFixed(row.meanRank, 2), ranked.length > 1 && row.meanRank === ranked[0].meanRank) });
+    columns.push({ label: "Mean rank ↓", title: "Mean over metrics of the mean rank over pairs, lower is better; 95 % interval",
+      numeric: true, value: rankOf, cell: (row) => rankCell(row, ranked) });
+    if (report.methods.some((method) => method.seconds)) {
+      columns.push({ label: "s/pair ↓", title: "Seconds per pair, the program's start included", numeric: true,
+        value: (row) => row.seconds, cell: (row) => formatFixed(row.seconds, 2) });
+    }
     if (report.methods.some((method) => method.images < pairs)) {
       columns.push({ label: "Images", title: "Fused images found", numeric: true, value: (row) => row.images,
         cell: (row) => `${row.images} / ${pairs}` });
@@ -73,18 +77,49 @@ function showSummary() {
   }
   report.metrics.forEach((metric, index) => {
     const best = bestOf(index, report.methods.map((method) => method.mean[index]));
-    columns.push({ label: `${metric.key} ${arrow(metric)}`, title: `${metric.title}, ${metric.better} is better`, numeric: true,
+    columns.push({ label: `${metric.key}${metric.note ? ` (${metric.note})` : ""} ${arrow(metric)}`, title: `${metric.title}, ${metric.better} is better`, numeric: true,
       ascending: metric.better === "lower", value: (row) => row.mean[index],
       cell: (row) => starred(formatMetric(index, row.mean[index]), best.includes(report.methods.indexOf(row))) });
   });
-  showTable(byId("means"), columns, report.methods, "Mean metrics of each method");
+  const rows = compared ? report.methods.slice().sort((a, b) => compareValues(a.meanRank, b.meanRank, true)) : report.methods;
+  showTable(byId("means"), columns, rows, "Mean metrics of each method");
+  showTargets(rows);
   showItems(byId("failures"), report.failures.map(([name, reason]) => `${name}: ${reason}`),
     `${plural(report.failures.length, "pair")} not fused`);
+  const leftOut = report.leftOut || [];
+  showItems(byId("left-out"), leftOut.map(([name, reason]) => `${name}: ${reason}`),
+    `${plural(leftOut.length, "pair")} left out of every row`);
 }
 
 function methodCell(method) {
   const index = report.methods.indexOf(method);
   return [el("span", { class: `swatch ${seriesClass(index)}`, "aria-hidden": "true" }), method.name];
+}
+
+function rankCell(row, ranked) {
+  const [low, high] = row.interval || [null, null];
+  const text = formatFixed(row.meanRank, 2) + (low === null ? "" : ` [${formatFixed(low, 2)} to ${formatFixed(high, 2)}]`);
+  return starred(text, ranked.length > 1 && row.meanRank === ranked[0].meanRank);
+}
+
+/** How labelled objects stand out: a row for each method, class and size. */
+function showTargets(methods) {
+  const rows = methods.flatMap((method) => (method.targets || []).map((target) => ({ method, ...target })));
+  byId("targets").hidden = !rows.length;
+  if (!rows.length) return;
+  const number = (label, key, title, digits) => ({ label, title, numeric: true, value: (row) => row[key],
+    cell: (row) => (digits === undefined ? row[key] : formatFixed(row[key], digits)) });
+  showTable(byId("target-table"), [
+    { label: "Method", title: "Name", value: (row) => row.method.name, cell: (row) => methodCell(row.method) },
+    { label: "Class", title: "Class of the labels", value: (row) => row.category, cell: (row) => row.category },
+    { label: "Size", title: "Large: a box of more than 1,500 pixels", value: (row) => row.size, cell: (row) => row.size },
+    number("Targets", "targets", "Targets whose contrast was measured"),
+    number("Contrast kept ↑", "contrast_kept", "Contrast relative to that in the infrared image, mean", 3),
+    number("At least 80 % ↑", "well_kept", "Share of targets that keep at least 80 % of their contrast", 2),
+    number("Below 40 % ↓", "badly_kept", "Share of targets that keep less than 40 % of their contrast", 2),
+    number("Boxes", "boxes", "Boxes that masks were asked for"),
+    number("Found ↑", "found", "Share of boxes that a mask's box covers with an intersection over union of 0.5", 2),
+  ], rows, "Target measures of each method");
 }
 
 function starred(text, best) {
