@@ -47,7 +47,7 @@ def sky_gradient(fused: Grey, infrared: Grey, visible: Grey) -> float:
     """Gradient of the fused image in flat, bright areas of the visible one, relative to the infrared image's there.
 
     Lower is better: 0 is a clean sky, 1 one that is as restless as the infrared image. NaN where less than 0.5 % of the
-    pixels are such, or the infrared image has no gradient there.
+    pixels are such, or the infrared image is calm there, too: a mean gradient of less than 1 level.
 
     Args:
         fused, infrared, visible: uint8 HxW.
@@ -55,7 +55,7 @@ def sky_gradient(fused: Grey, infrared: Grey, visible: Grey) -> float:
     fused_values, infrared_values, visible_values = grey_values(fused=fused, infrared=infrared, visible=visible)
     sky = _is_flat(visible_values) & (_smooth(visible_values) > BRIGHT)
     own = float(_gradient(infrared_values)[sky].mean()) if _is_enough(sky) else 0.0
-    return float(_gradient(fused_values)[sky].mean()) / own if own > 0 else math.nan
+    return float(_gradient(fused_values)[sky].mean()) / own if own >= FLAT else math.nan
 
 
 def flat_noise(fused: Grey, infrared: Grey, visible: Grey) -> float:

@@ -16,7 +16,7 @@ from thfuse_sam.files import write_csv
 from thfuse_sam.fusion.fusing import FusedPair, Metrics
 from thfuse_sam.images import image_size, luma, read_visible, size_text
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS, TEN_METRICS, natural_metrics
-from thfuse_sam.metrics.targets import TargetRow, TargetScore, measure_targets, target_rows
+from thfuse_sam.metrics.targets import ALL, TargetRow, TargetScore, measure_targets, target_rows
 from thfuse_sam.report.tables import figure_text, markdown_table
 
 COMPARISON_CSV = "comparison.csv"
@@ -318,7 +318,7 @@ _TARGET_HEADS = ("targets", "contrast kept", "at least 80 %", "below 40 %", "box
 
 
 def targets_text(rows: Mapping[str, Sequence[TargetRow]]) -> str:
-    """Target measures by method, class and size as a table."""
+    """Target measures by method and class as a table; by size, too, if there is one method."""
     cells = [
         (
             *(name, row.category, row.size, row.targets),
@@ -327,6 +327,7 @@ def targets_text(rows: Mapping[str, Sequence[TargetRow]]) -> str:
         )
         for name, own in rows.items()
         for row in own
+        if row.size == ALL or len(rows) == 1
     ]
     return markdown_table(("method", "class", "size", *_TARGET_HEADS), cells, text_columns=3)
 
