@@ -18,7 +18,7 @@ def test_contrast_is_the_step_to_the_surroundings() -> None:
     labels[SQUARE] = 1
     segments = find_segments(labels, torch.zeros_like(labels))
     sources = torch.stack([scene(0.9, 0.2), scene(0.3, 0.4)])
-    torch.testing.assert_close(segment_contrasts(segments, sources)[:, 1], torch.tensor([0.7, 0.1]))
+    torch.testing.assert_close(segment_contrasts(segments, sources)[:, 1], torch.tensor([0.7, -0.1]))
 
 
 def test_a_segment_that_fills_its_image_has_no_contrast() -> None:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SOFT_END = 0.08  # intensity; values closer than this to 0 or 1, or beyond, are compressed into this width
+
 
 def box_mean(images: Tensor, size: int) -> Tensor:
     """Mean over the part inside the image of a window around each pixel; BCHW -> BCHW. `size`: pixels, odd."""
@@ -40,6 +42,13 @@ def sobel(images: Tensor) -> Tensor:
     smooth, step = images.new_tensor([1.0, 2.0, 1.0]) / 4, images.new_tensor([-1.0, 0.0, 1.0]) / 2
     kernels = torch.stack([torch.outer(smooth, step), torch.outer(step, smooth)]).unsqueeze(1)
     return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernels)
+
+
+def soft_ends(values: Tensor) -> Tensor:
+    """Limit to [0, 1] without clipping: differences near and beyond the ends become smaller but are kept."""
+    low, high = SOFT_END, 1 - SOFT_END
+    beyond = torch.tanh((values - values.clamp(low, high)) / SOFT_END)
+    return values.clamp(low, high) + SOFT_END * beyond
 
 
 def zero_loss(fused: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thfuse_sam.losses.filters import gaussian_blur
+from thfuse_sam.losses.filters import gaussian_blur, soft_ends
 
 LEVELS = 4  # how often images are halved
 SMALLEST_SIDE = 8  # pixels; a side is not halved below this
@@ -26,7 +26,6 @@ STRONGER_EDGE = 40.0  # 1 / intensity: how sharply the stronger contrast takes o
 # A scene whose brighter source has a mean of up to DARK keeps it; from BRIGHT on, where the contrasts would saturate on
 # top of it, the mean is the average of both sources'.
 DARK, BRIGHT = 40 / 255, 120 / 255
-SOFT_END = 0.08  # intensity; values closer than this to 0 or 1, or beyond, are compressed into this width
 
 
 def pyramid_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
@@ -64,14 +63,7 @@ def pyramid_target(ir: Tensor, vi: Tensor) -> Tensor:
     target = _coarse_target(ir, vi)
     for detail, gain in reversed(list(zip(details, DETAIL_GAINS, strict=False))):
         target = _upsample(target, detail) + gain * detail
-    return _soft_ends(target)
-
-
-def _soft_ends(values: Tensor) -> Tensor:
-    """Limit to [0, 1] without clipping: differences near and beyond the ends become smaller but are kept."""
-    low, high = SOFT_END, 1 - SOFT_END
-    beyond = torch.tanh((values - values.clamp(low, high)) / SOFT_END)
-    return values.clamp(low, high) + SOFT_END * beyond
+    return soft_ends(target)
 
 
 def _coarse_target(ir: Tensor, vi: Tensor) -> Tensor:

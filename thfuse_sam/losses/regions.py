@@ -29,7 +29,7 @@ def region_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None,
     with torch.no_grad():
         segments = find_segments(*labels)
         sources = torch.stack([_twice(ir), _twice(vi)])
-        contrast_ir, contrast_vi = segment_contrasts(segments, sources)
+        contrast_ir, contrast_vi = segment_contrasts(segments, sources).abs()
         target_sums = torch.where(contrast_ir > contrast_vi, segments.sums(sources[0]), segments.sums(sources[1]))
     differences = (segments.sums(_twice(fused)) - target_sums).abs()
     differences = torch.where(segments.areas > 0, differences, 0)

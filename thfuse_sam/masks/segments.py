@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thfuse_sam.masks.format import MAX_SEGMENTS
+
 REACH = 6  # pixels; what lies this far beyond a segment's outline counts as its surroundings
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (rows, columns); each is used forwards and backwards
 
@@ -16,11 +18,11 @@ Slices = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of both label maps of a batch.
+    """The segments of N label maps: those of a batch, the infrared ones first where there are both.
 
     Attributes:
-        index: int64, 2B x H x W (infrared label maps, then visible ones); the number of the segment that a pixel
-            belongs to, 0 where there is none. Vectors with one value for each segment are indexed by it.
+        index: int64, N x H x W; the number of the segment that a pixel belongs to, 0 where there is none. Vectors with
+            one value for each segment are indexed by it.
         count: length of such vectors, the unused number 0 included.
         areas: float, count; pixels of each segment, 0 for number 0.
     """
@@ -30,62 +32,83 @@ class Segments:
     areas: Tensor
 
     def sums(self, values: Tensor) -> Tensor:
-        """Sum 2B x H x W values over each segment: float, count."""
+        """Sum N x H x W values over each segment: float, count."""
         return values.new_zeros(self.count).index_add(0, self.index.flatten(), values.flatten())
 
 
-def find_segments(ir_labels: Tensor, vi_labels: Tensor) -> Segments:
-    """Number the segments of both modalities and of all images of the batch.
+def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
+    """Number the segments of all images of a batch, for one or both modalities.
 
     Args:
-        ir_labels, vi_labels: int64 BHW, 0 where there is no segment.
+        label_maps: int64 BHW each, 0 where there is no segment.
+        largest: segments that cover a larger share of their image are left out.
     """
-    labels = torch.cat([ir_labels, vi_labels])
-    stride = int(labels.max()) + 1
+    labels = torch.cat(label_maps)
+    # An exported program cannot have shapes that depend on values.
+    stride = 1 + (MAX_SEGMENTS if torch.compiler.is_exporting() else int(labels.max()))
     offsets = torch.arange(len(labels), device=labels.device).reshape(-1, 1, 1) * stride
     index = torch.where(labels > 0, labels + offsets, 0)
     count = len(labels) * stride
-    areas = torch.bincount(index.flatten(), minlength=count).to(torch.float32)
+    areas = _sizes(index.flatten(), count)
     areas[0] = 0
+    if largest < 1:
+        areas = areas.masked_fill(areas > largest * labels[0].numel(), 0)
+        index = torch.where((areas > 0)[index], index, 0)
     return Segments(index, count, areas)
 
 
-def segment_contrasts(segments: Segments, sources: Tensor) -> Tensor:
-    """How much each segment's mean differs from the mean of its surroundings, in several sources.
+def segment_levels(segments: Segments, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of several images inside each segment, and in its surroundings.
 
     Surroundings are the pixels of other segments, or of none, at REACH pixels from a pixel of the segment in eight
     directions.
 
     Args:
-        segments: segments of 2B label maps.
-        sources: float K x 2B x H x W, the images whose values are averaged.
+        segments: segments of N label maps.
+        images: float K x N x H x W, the images whose values are averaged.
 
     Returns:
-        float, K x count; 0 for a segment that has no surroundings (it fills its image).
+        Two float K x count, inside and around. They are equal for a segment that has no surroundings (it fills its
+        image), and 0 for number 0.
     """
-    outside_sum = sources.new_zeros(len(sources), segments.count)
-    outside_count = sources.new_zeros(segments.count)
-    for first, second in _shifted_pairs(*sources.shape[-2:]):
-        differ = segments.index[first] != segments.index[second]
+    index, values = segments.index.flatten(), images.flatten(1)
+    around, count = values.new_zeros(len(values), segments.count), values.new_zeros(segments.count)
+    for first, second, step in _shifted_pairs(*segments.index.shape[1:]):
+        differ = torch.zeros_like(segments.index, dtype=torch.bool)
+        differ[first] = segments.index[first] != segments.index[second]
+        here = differ.flatten().nonzero()[:, 0]  # few pixels: only these are gathered
         # Each pair counts twice: either pixel lies in the surroundings of the other's segment.
-        for inner, outer in ((first, second), (second, first)):
-            # Number 0 takes what does not count: that is much faster than leaving it out.
-            index = torch.where(differ, segments.index[inner], 0).flatten()
-            outside_count += torch.bincount(index, minlength=segments.count)
-            for total, source in zip(outside_sum, sources, strict=True):
-                total.index_add_(0, index, source[outer].flatten())
-    inside = torch.stack([segments.sums(source) for source in sources]) / segments.areas.clamp(min=1)
-    outside = outside_sum / outside_count.clamp(min=1)
-    return torch.where((outside_count > 0) & (segments.areas > 0), (inside - outside).abs(), 0)
+        for inner, outer in ((here, here + step), (here + step, here)):
+            count = count + _sizes(index[inner], segments.count)
+            around = around.index_add(1, index[inner], values[:, outer])
+    inside = values.new_zeros(around.shape).index_add(1, index, values) / segments.areas.clamp(min=1)
+    inside = torch.where(segments.areas > 0, inside, 0)
+    return inside, torch.where((count > 0) & (segments.areas > 0), around / count.clamp(min=1), inside)
 
 
-def _shifted_pairs(height: int, width: int) -> list[tuple[Slices, Slices]]:
-    """Slices of N x H x W such that the second is the first moved by REACH pixels, one pair for each direction."""
+def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
+    """By how much each segment is brighter than its surroundings, see `segment_levels`: float K x count."""
+    inside, around = segment_levels(segments, images)
+    return inside - around
+
+
+def _sizes(numbers: Tensor, count: int) -> Tensor:
+    """How often each number below `count` occurs: float, count. (`bincount` cannot be exported.)"""
+    ones = torch.ones((), device=numbers.device).expand(len(numbers))
+    return torch.zeros(count, device=numbers.device).index_add(0, numbers, ones)
+
+
+def _shifted_pairs(height: int, width: int) -> list[tuple[Slices, Slices, int]]:
+    """Slices of N x H x W such that the second is the first moved by REACH pixels, one pair for each direction.
+
+    The number beside them is how far apart both are in the flattened array.
+    """
     pairs = []
     for rows, columns in _DIRECTIONS:
         first_rows, second_rows = _shifted(rows * REACH, height)
         first_columns, second_columns = _shifted(columns * REACH, width)
-        pairs.append(((slice(None), first_rows, first_columns), (slice(None), second_rows, second_columns)))
+        first, second = (slice(None), first_rows, first_columns), (slice(None), second_rows, second_columns)
+        pairs.append((first, second, REACH * (rows * width + columns)))
     return pairs
 
 

@@ -41,7 +41,7 @@ def region_metrics(
     segments = find_segments(maps[0], maps[1])
     twice = images[:, :, 0].repeat(1, 2, 1, 1)
     strength = torch.stack([_boundary_strength(segments, torch.cat(maps), image) for image in images])
-    contrast, count = _kept(segment_contrasts(segments, twice), SMALLEST_CONTRAST)
+    contrast, count = _kept(segment_contrasts(segments, twice).abs(), SMALLEST_CONTRAST)
     boundary, _ = _kept(strength, SMALLEST_GRADIENT)
     return {"contrast_kept": contrast, "boundary_kept": boundary, "segments": float(count)}
 
