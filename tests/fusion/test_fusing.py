@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 class Brighter(nn.Module):
     """The brighter of both images; with guidance that is not constant, black."""
 
-    def forward(self, ir: Tensor, vi: Tensor, ir_guidance: Tensor, vi_guidance: Tensor) -> Tensor:
+    def forward(self, ir: Tensor, vi: Tensor, ir_guidance: Tensor, vi_guidance: Tensor, ir_labels: Tensor) -> Tensor:
         if ir.shape[-1] < 8:
             raise ImageSizeError("image of 4x4 pixels; enlarge it")
         guided = ir_guidance.amax() > ir_guidance.amin()

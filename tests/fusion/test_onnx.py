@@ -20,7 +20,7 @@ def test_the_file_computes_what_the_network_does(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
-    network = build_network("thfuse_lite", width=8, growth=4, fine_width=6, dim=16, heads=2).eval()
+    network = build_network("thfuse_lite", width=8, growth=4, fine_width=6, dim=16, heads=2, contrast_gain=1.5).eval()
     for parameter in [*network.base.parameters(), *network.details.parameters()]:
         nn.init.normal_(parameter, std=0.1)
     path = tmp_path / "out" / "fuse.onnx"

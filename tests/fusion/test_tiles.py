@@ -13,7 +13,7 @@ SMALL = {"width": 8, "growth": 4, "fine_width": 6, "dim": 16, "heads": 2}
 def network() -> FusionNetwork:
     """Weights large enough for the masks, the attention and the residual to show."""
     torch.manual_seed(0)
-    network = build_network("thfuse_lite", **SMALL).eval()
+    network = build_network("thfuse_lite", **SMALL, contrast_gain=1.5).eval()
     for parameter in [*network.guidance.parameters(), *network.maps.parameters()]:
         nn.init.normal_(parameter, std=0.7)
     for parameter in [*network.base.parameters(), *network.details.parameters()]:
@@ -26,7 +26,11 @@ def inputs(height: int, width: int) -> list[Tensor]:
     values = torch.rand(1, 6, height, width, generator=generator)
     values[:, 2:] = (values[:, 2:] > 0.5).float() + 0.25
     values[..., width // 2 :] *= 0.3  # a left half and a right half that attention can tell apart
-    return list(values.split([1, 1, 2, 2], dim=1))
+    labels = torch.zeros(1, height, width, dtype=torch.int64)
+    for number, left in enumerate(range(4, width - 8, 60)):  # some of them lie in two tiles
+        labels[:, 4:12, left : left + 8] = number + 1
+        values[:, :1, 4:12, left : left + 8] = 0.9
+    return [*values.split([1, 1, 2, 2], dim=1), labels]
 
 
 @pytest.mark.parametrize("size", [(250, 333), (64, 400), (16, 24)])
@@ -41,7 +45,7 @@ def test_tiles_give_the_whole_images_result(network: FusionNetwork, size: tuple[
 
 
 def test_tiles_without_masks_or_with_those_of_one_modality(network: FusionNetwork) -> None:
-    ir, vi, _, vi_guidance = inputs(150, 200)
+    ir, vi, _, vi_guidance, _ = inputs(150, 200)
     assert isinstance(network, TiledNetwork)
     with torch.no_grad():
         for masks in ((None, None), (None, vi_guidance)):
@@ -61,7 +65,7 @@ def test_running_each_tile_alone_would_differ(network: FusionNetwork) -> None:
 def test_the_margin_is_as_far_as_a_pixel_can_be_seen(network: FusionNetwork) -> None:
     """With the maps held, an input pixel reaches less far than the margin, in both passes."""
     assert isinstance(network, TiledNetwork)
-    ir, vi, *guidance = inputs(320, 320)
+    ir, vi, *guidance, _ = inputs(320, 320)
     joined = torch.cat(guidance, dim=1)
     with torch.no_grad():
         maps = network.attention_maps(network.coarse_features(ir, vi))

@@ -63,7 +63,7 @@ class Tiny(nn.Module):
         self.layer = nn.Conv2d(6, 1, 3, padding=1)
         self.dropout = nn.Dropout(0.3)
 
-    def forward(self, ir: Tensor, vi: Tensor, ir_guidance: Tensor, vi_guidance: Tensor) -> Tensor:
+    def forward(self, ir: Tensor, vi: Tensor, ir_guidance: Tensor, vi_guidance: Tensor, ir_labels: Tensor) -> Tensor:
         return self.layer(self.dropout(torch.cat([ir, vi, ir_guidance, vi_guidance], dim=1))).sigmoid()
 
 

@@ -89,6 +89,21 @@ class NetworkTests:
         assert torch.equal(fused[0], unguided[0])
         assert not torch.equal(fused[1], unguided[1])
 
+    def test_labels_count_in_the_last_stage_only(self) -> None:
+        ir, vi = images(2, 48, 48)
+        labels = torch.zeros(2, 48, 48, dtype=torch.int64)
+        labels[0, 20:30, 20:30] = 1
+        ir[0, :, 20:30, 20:30] += 1
+        network, without = build_network(self.name, **self.options, contrast_gain=1.5).eval(), self.build()
+        network.load_state_dict(without.state_dict())
+        with torch.no_grad():
+            expected = without(ir / 2, vi / 2)
+            assert torch.equal(without(ir / 2, vi / 2, ir_labels=labels), expected)
+            fused = network(ir / 2, vi / 2, ir_labels=labels)
+            assert torch.equal(fused[1], expected[1]) and not torch.equal(fused[0], expected[0])
+            assert torch.equal(network(ir / 2, vi / 2, ir_labels=torch.zeros_like(labels)), expected)
+            assert torch.equal(network.train()(ir / 2, vi / 2, ir_labels=labels), without.train()(ir / 2, vi / 2))
+
     def test_every_parameter_learns_from_the_first_step(self) -> None:
         torch.manual_seed(0)
         network = build_network(self.name, **self.options)

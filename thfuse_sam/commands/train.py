@@ -5,7 +5,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -119,12 +119,14 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
 
 def _network(options: TrainOptions) -> FusionNetwork:
     if options.init is None:
-        return build_network(options.network)
+        return build_network(options.network, contrast_gain=options.contrast_gain)
     with naming("init", options.init):
-        network, spec = load_network(find_shipped(options.init))
+        initial, spec = load_network(find_shipped(options.init))
     if spec.name != options.network:
         raise OptionError("init", options.init, f"holds {spec.name}; give `network` {spec.name} or other weights")
-    return cast(FusionNetwork, network.train())
+    network = build_network(spec.name, **{**spec.options, "contrast_gain": options.contrast_gain})
+    network.load_state_dict(initial.state_dict())
+    return network
 
 
 def _val_metrics(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import OutputError, UsageError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.masks.outlines import outlines
 from thfuse_sam.masks.placeholder import PLACEHOLDER_VALUE
 from thfuse_sam.models import INPUTS
 
@@ -19,8 +20,9 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
     """Write `network` for one pair of one size; returns the largest difference of onnxruntime's result to its own.
 
     The size is part of the file: how features are pooled and padded depends on it. Its inputs are those of
-    `FusionNetwork.forward` by name, float32 with B = 1. It is written only after it has been checked, on images and
-    masks that were not used in making it, and on placeholders.
+    `FusionNetwork.forward` by name with B = 1, float32, and int64 for labels, which a network without a last stage does
+    not take. It is written only after it has been checked, on images and masks that were not used in making it, and on
+    placeholders.
 
     Args:
         network: a fusion network on the CPU, in evaluation mode.
@@ -37,14 +39,18 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
         import onnxscript  # noqa: F401  # the exporter needs it
     except ImportError as error:
         raise UsageError(f"`export_onnx`: {error.name} is not installed; pip install 'th-fuse-sam[onnx]'") from None
-    checks = (_inputs(height, width, seed=1), _placeholders(height, width))
+    names = INPUTS if getattr(network, "contrast_gain", 0) else INPUTS[:-1]  # labels are of use in the last stage only
+    example, *checks = (
+        inputs[: len(names)]
+        for inputs in (_inputs(height, width, 0), _inputs(height, width, 1), _placeholders(height, width))
+    )
     with torch.no_grad():
         expected = [network(*inputs).numpy() for inputs in checks]
         program = torch.onnx.export(
             network,
-            _inputs(height, width, seed=0),
+            example,
             dynamo=True,
-            input_names=list(INPUTS),
+            input_names=list(names),
             output_names=[OUTPUT],
             verbose=False,
         )
@@ -53,7 +59,7 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = 0.0
     for inputs, own in zip(checks, expected, strict=True):
-        feed = {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)}
+        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
         (fused,) = session.run([OUTPUT], feed)
         difference = max(difference, float(np.abs(fused - own).max()))
     if not difference <= TOLERANCE:
@@ -66,15 +72,17 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
 
 
 def _inputs(height: int, width: int, seed: int) -> tuple[Tensor, ...]:
-    """Noise, and masks of squares of eight pixels a side."""
+    """Noise, and masks of squares of eight pixels a side, which are brighter in the infrared image."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(2, 1, 1, height, width, generator=generator)
-    squares = torch.rand(2, 1, 2, -(-height // 8), -(-width // 8), generator=generator) > 0.6
-    masks = squares.float().repeat_interleave(8, 3).repeat_interleave(8, 4)[..., :height, :width].contiguous()
-    return images[0], images[1], masks[0], masks[1]
+    ir, vi = torch.rand(2, 1, 1, height, width, generator=generator)
+    squares = torch.randint(-60, 40, (2, 1, -(-height // 8), -(-width // 8)), generator=generator).clamp(min=0)
+    labels = squares.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width].contiguous()
+    ir_guidance, vi_guidance = torch.stack([labels > 0, outlines(labels)], dim=2).float()
+    return (ir + ir_guidance[:, :1]) / 2, vi, ir_guidance, vi_guidance, labels[0]
 
 
 def _placeholders(height: int, width: int) -> tuple[Tensor, ...]:
     """Noise, and the placeholder in place of both masks."""
-    images = _inputs(height, width, seed=2)[:2]
-    return *images, *(torch.full((1, 2, height, width), PLACEHOLDER_VALUE) for _ in range(2))
+    ir, vi, *_, labels = _inputs(height, width, seed=2)
+    guidance = torch.full((1, 2, height, width), PLACEHOLDER_VALUE)
+    return ir, vi, guidance, guidance, torch.zeros_like(labels)

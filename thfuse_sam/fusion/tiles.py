@@ -59,16 +59,17 @@ def fuse_tiled(
     vi: Tensor,
     ir_guidance: Tensor | None = None,
     vi_guidance: Tensor | None = None,
+    ir_labels: Tensor | None = None,
     *,
     tile_size: int = 1024,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Fuse one large pair in tiles; equal to `network(ir, vi, ir_guidance, vi_guidance)` up to rounding.
+    """Fuse one large pair in tiles; equal to the network's own result up to rounding.
 
     Args:
         network: on `device`, in evaluation mode.
-        ir, vi, ir_guidance, vi_guidance: as for `FusionNetwork.forward`, with B = 1; they stay where they are, and one
-            tile of them at a time goes to `device`.
+        ir, vi, ir_guidance, vi_guidance, ir_labels: as for `FusionNetwork.forward`, with B = 1; they stay where they
+            are, and one tile of them at a time goes to `device`. The last stage runs beside them.
         tile_size: pixels a side without the margin, rounded up to the network's multiple. Memory grows with its
             square; only the coarse features and the images themselves grow with the image.
         device: where the network is; None: where the images are.
@@ -96,7 +97,7 @@ def fuse_tiled(
             maps[_coarse(tile.outer, multiple)],
         )
         fused[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(fused)
-    return fused[(..., *batch.window)].clamp(0, 1)
+    return network.keep_contrast(fused[(..., *batch.window)].clamp(0, 1), ir, vi, ir_labels)
 
 
 def _coarse_features(network: TiledNetwork, batch: PaddedBatch, grid: Sequence[Tile], device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.metrics import fusion_metrics
+from thfuse_sam.models import INPUTS
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training.batches import Batch, EpochBatches, EpochDataset, make_loader, next_batch
 from thfuse_sam.training.checkpoint import NetworkSettings
@@ -85,7 +86,7 @@ class FusionTask(TrainingTask):
 
 def fuse_batch(network: nn.Module, batch: Batch) -> Tensor:
     """Fused images of a batch of `FusionDataset` samples: float B1HW in [0, 1]."""
-    fused: Tensor = network(batch["ir"], batch["vi"], batch["ir_guidance"], batch["vi_guidance"])
+    fused: Tensor = network(*(batch[key] for key in INPUTS))
     return fused
 
 

@@ -1,4 +1,4 @@
-"""What all fusion networks have in common: checks of the inputs, padding, guidance, the output range.
+"""What all fusion networks have in common: checks of the inputs, padding, guidance, the last stage, the output range.
 
 A network is a subclass that declares its `name`, which sizes it can take (`size_multiple`), the `guidance` branch that
 its gates come from, and how it fuses one padded batch (`fuse`). The base class ensures what every caller relies on: any
@@ -11,19 +11,29 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import ImageSizeError, UsageError
 from thfuse_sam.models.blocks import clamp_keeping_gradients, pad_to_multiple
+from thfuse_sam.models.contrast import keep_contrast
 from thfuse_sam.models.guidance import GuidanceBranch, relative_guidance
 
 MINIMUM_SIZE = 16  # pixels, the shortest side that a network takes
-INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance")  # the arguments of `FusionNetwork.forward`, in order
+INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance", "ir_labels")  # the arguments of `FusionNetwork.forward`, in order
 
 
 class FusionNetwork(nn.Module):
-    """Base of the fusion networks. Subclasses set `name`, `size_multiple` and `guidance` and define `fuse`."""
+    """Base of the fusion networks. Subclasses set `name`, `size_multiple` and `guidance` and define `fuse`.
+
+    Args:
+        contrast_gain: factor on the infrared contrast that warm segments get in the last stage; 0: there is none.
+    """
 
     name: ClassVar[str]  # the network's name in the registry
     size_multiple: int  # pixels; both sides of what `fuse` gets are multiples of it
     guidance: GuidanceBranch  # turns the guidance that `fuse` gets into gates on the network's features
     options: dict[str, Any]  # every keyword that rebuilds this network, JSON-able; set by `build_network`
+
+    def __init__(self, contrast_gain: float = 0.0) -> None:
+        super().__init__()
+        require_at_least(0, contrast_gain=contrast_gain)
+        self.contrast_gain = contrast_gain
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
         """Fuse one padded batch.
@@ -38,7 +48,12 @@ class FusionNetwork(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, ir: Tensor, vi: Tensor, ir_guidance: Tensor | None = None, vi_guidance: Tensor | None = None
+        self,
+        ir: Tensor,
+        vi: Tensor,
+        ir_guidance: Tensor | None = None,
+        vi_guidance: Tensor | None = None,
+        ir_labels: Tensor | None = None,
     ) -> Tensor:
         """Fuse infrared and visible images.
 
@@ -47,6 +62,8 @@ class FusionNetwork(nn.Module):
             vi: luma of the visible image, same shape and range.
             ir_guidance, vi_guidance: float B2HW in [0, 1], the union and the edges of each image's segments. None, or
                 constant channels of an image, change nothing: the result is equal bit for bit.
+            ir_labels: int64 BHW, the infrared image's segments for the last stage, `keep_contrast`; 0 where there is
+                none. It is left out in training, where the network itself has to keep contrasts.
 
         Returns:
             The fused image, float B1HW in [0, 1]. Values are limited to the range in training too; pixels beyond it
@@ -57,8 +74,14 @@ class FusionNetwork(nn.Module):
             ValueError: shapes do not belong together.
         """
         batch = padded_batch(ir, vi, ir_guidance, vi_guidance, self.size_multiple)
-        fused = self.fuse(batch.ir, batch.vi, batch.guidance)
-        return clamp_keeping_gradients(fused[(..., *batch.window)])
+        fused = clamp_keeping_gradients(self.fuse(batch.ir, batch.vi, batch.guidance)[(..., *batch.window)])
+        return fused if self.training else self.keep_contrast(fused, ir, vi, ir_labels)
+
+    def keep_contrast(self, fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
+        """The last stage, on images of any size; see `forward`. Returns float B1HW in [0, 1]."""
+        if ir_labels is None or not self.contrast_gain:
+            return fused
+        return keep_contrast(fused, ir, vi, ir_labels, self.contrast_gain)
 
 
 @runtime_checkable
@@ -81,6 +104,9 @@ class TiledNetwork(Protocol):
 
     def fuse_with_maps(self, ir: Tensor, vi: Tensor, guidance: Tensor | None, maps: Tensor) -> Tensor:
         """`FusionNetwork.fuse` of a part of the image, with that part of the attention maps."""
+
+    def keep_contrast(self, fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
+        """See `FusionNetwork.keep_contrast`."""
 
 
 class PaddedBatch(NamedTuple):

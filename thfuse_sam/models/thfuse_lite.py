@@ -95,6 +95,7 @@ class THFuseLite(FusionNetwork):
         dim: channels of the attention blocks, a multiple of `heads`.
         depth: pairs of channel and spatial attention blocks.
         heads: attention heads.
+        contrast_gain: see `FusionNetwork`.
     """
 
     name = "thfuse_lite"
@@ -110,8 +111,9 @@ class THFuseLite(FusionNetwork):
         dim: int = 64,
         depth: int = 1,
         heads: int = 4,
+        contrast_gain: float = 0.0,
     ):
-        super().__init__()
+        super().__init__(contrast_gain)
         require_at_least(1, fine_width=fine_width, width=width, growth=growth, depth=depth, heads=heads)
         require_multiple(heads, "heads", dim=dim)
         self.stem = LiteConv(2, growth)

@@ -78,6 +78,9 @@ class TrainOptions(
         metavar="FILE",
         default_text="random weights",
     )
+    contrast_gain: float = option(
+        1.05, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
+    )
     loss_weights: Mapping[str, float] = option(
         {},
         f"weights of loss parts ({', '.join(LOSS_PARTS)}); 0 leaves a part out; the other parts keep their defaults",
