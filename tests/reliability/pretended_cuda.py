@@ -3,55 +3,40 @@
 What a GPU would refuse is refused here too: operations on tensors of both devices, and NumPy on the GPU's tensors. So
 code for GPUs runs, by its own branches, where there is no GPU. Backward passes do not: PyTorch's engine wants a real
 device, so they are left out. What would go from the GPU to the CPU is counted, and how often the CPU would wait.
+
+With THFUSE_REAL_CUDA=1 in the environment the real `cuda:0` takes its place.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 import torch
-import torchvision  # noqa: F401, registers its operators
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from benchmarks.traffic import COPIES, INDEXING, Traffic, counted
+
+REAL = os.environ.get("THFUSE_REAL_CUDA") == "1"
 
 _CUDA = torch.device("cuda", 0)
 _CPU = torch.device("cpu")
 _MEMORY = 8 * 2**30
 _aten = torch.ops.aten
-# May take tensors of both: copies, and indices from the CPU into a tensor of the GPU.
-_COPIES = (_aten._to_copy.default, _aten.copy_.default)
-_INDEXING = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default)
-# The size of the result, or the result itself, depends on values, which the CPU has to wait for.
-_WAITING = {
-    _aten.nonzero, _aten._unique, _aten._unique2, _aten.unique_dim, _aten.unique_consecutive, _aten.masked_select,
-    _aten._local_scalar_dense, _aten.equal, _aten.is_nonzero, _aten.repeat_interleave, _aten.bincount,
-    torch.ops.torchvision.nms,
-}  # fmt: skip
 
 
 @dataclass
-class Traffic:
+class PretendedTraffic(Traffic):
     """What the pretended GPU has made the CPU do."""
 
-    bytes_to_host: int = 0
-    waits: int = 0
-    reasons: list[str] = field(default_factory=list)  # of the waits, for messages
     backward: list[torch.device] = field(default_factory=list)  # where backward passes were asked for
 
-    def forget(self) -> None:
-        """Count from here on."""
-        self.bytes_to_host = self.waits = 0
-        self.reasons.clear()
 
-    def wait(self, reason: str) -> None:
-        self.waits += 1
-        self.reasons.append(reason)
-
-
-_traffic = Traffic()
+_traffic = PretendedTraffic()
 
 
 class _Event:
@@ -61,7 +46,7 @@ class _Event:
         pass
 
     def synchronize(self) -> None:
-        _traffic.wait("event")
+        _traffic.reasons.append("event")
 
 
 class _OnCuda(Tensor):
@@ -88,7 +73,7 @@ class _OnCuda(Tensor):
 
     def tolist(self) -> Any:
         _traffic.bytes_to_host += self.inner.nbytes
-        _traffic.wait("tolist")
+        _traffic.reasons.append("tolist")
         return self.inner.tolist()
 
 
@@ -102,12 +87,13 @@ class _MakingTensors(TorchDispatchMode):
 def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, _OnCuda)]
-    if there and operation not in _COPIES and not (operation in _INDEXING and isinstance(args[0], _OnCuda)):
+    # Copies may take tensors of both devices, and so may indices from the CPU into a tensor of the GPU.
+    if there and operation not in COPIES and not (operation in INDEXING and isinstance(args[0], _OnCuda)):
         # A number may lie anywhere.
         here = [tuple(tensor.shape) for tensor in tensors if not isinstance(tensor, _OnCuda) and tensor.dim() > 0]
         if here:
             raise RuntimeError(f"{operation}: tensors on cuda:0 and on the CPU: {here}")
-    _count(operation, args, kwargs, there)
+    _traffic.count(operation, args, kwargs)
     device = kwargs.get("device")
     to_cuda = bool(there) if device is None else torch.device(device).type == "cuda"
     kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
@@ -129,35 +115,21 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map(moved, result)
 
 
-def _count(operation: Any, args: Any, kwargs: dict[str, Any], there: list[_OnCuda]) -> None:
-    """Note what an operation costs in traffic and waiting."""
-    if operation in _COPIES:
-        target = torch.device(kwargs.get("device") or args[0].device)
-        source = args[1 if operation is _aten.copy_.default else 0]
-        if target.type == source.device.type:
-            return
-        if target.type == "cpu":
-            _traffic.bytes_to_host += source.nbytes
-        blocking = args[2:3] != (True,) if operation is _aten.copy_.default else not kwargs.get("non_blocking")
-        if blocking:
-            _traffic.wait(f"copy {source.device.type} -> {target.type} {tuple(source.shape)}")
-        return
-    if operation in _INDEXING and isinstance(args[0], _OnCuda):
-        indices = [index for index in args[1] if index is not None]
-        if any(not isinstance(index, _OnCuda) for index in indices):
-            _traffic.wait("index from the CPU")
-        fills = operation is not _aten.index.Tensor and args[2].numel() == 1
-        if any(index.dtype in (torch.bool, torch.uint8) for index in indices) and not fills:
-            _traffic.wait("index by a mask")
-    elif there and operation.overloadpacket in _WAITING:
-        _traffic.wait(str(operation))
-
-
 @contextlib.contextmanager
-def pretended_cuda() -> Iterator[Traffic]:
+def pretended_cuda() -> Iterator[PretendedTraffic]:
     """Within it this thread has the device `cuda:0`. Yields what is counted."""
     global _traffic
-    traffic = _traffic = Traffic()
+    traffic = _traffic = PretendedTraffic()
+    if REAL:
+        backward = Tensor.backward
+
+        def noted(tensor: Tensor, *arguments: Any, **options: Any) -> None:
+            traffic.backward.append(tensor.device)
+            backward(tensor, *arguments, **options)
+
+        with mock.patch("torch.Tensor.backward", noted), counted(traffic):
+            yield traffic
+        return
     answers: dict[str, Any] = {
         "torch.cuda._lazy_init": None,
         "torch.cuda.is_available": True,
@@ -184,7 +156,7 @@ def pretended_cuda() -> Iterator[Traffic]:
                 stack.enter_context(mock.patch(name, return_value=answer))
             stack.enter_context(mock.patch("torch.Tensor.pin_memory", lambda tensor, *_: tensor))
             stack.enter_context(mock.patch("torch.cuda.Event", _Event))
-            stack.enter_context(mock.patch("torch.cuda.synchronize", lambda *_: traffic.wait("synchronize")))
+            stack.enter_context(mock.patch("torch.cuda.synchronize", lambda *_: traffic.reasons.append("synchronize")))
             stack.enter_context(
                 mock.patch("torch.Tensor.backward", lambda tensor, *_, **__: traffic.backward.append(tensor.device))
             )

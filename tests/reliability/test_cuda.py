@@ -30,7 +30,7 @@ from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from tools.scenes import Scene, render_scene
 from tools.vit_nano import __main__ as train_nano
 
-from .pretended_cuda import pretended_cuda
+from .pretended_cuda import REAL, pretended_cuda
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch._C, "_ensureCUDADeviceGuardSet"), reason="needs a newer torch to pretend that there is a GPU"
@@ -72,6 +72,7 @@ def shipped() -> Sam:
     return build_sam(resolved.model_type, resolved.checkpoint)
 
 
+@pytest.mark.skipif(REAL, reason="is about the pretended device")
 def test_what_a_gpu_refuses_is_refused() -> None:
     with pretended_cuda():
         there = torch.ones(3, device="cuda")

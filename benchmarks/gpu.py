@@ -1,0 +1,400 @@
+"""Everything that a GPU is for, measured in one run: one Markdown page, in under five minutes on a data centre's card.
+
+    python -m benchmarks.gpu > page.md
+
+Nothing is downloaded: weights are random, images are made here, and the decoder's output is replaced, at its full cost,
+by a look-up that does not wait for the CPU (`oracle.LookUp`). A part that fails says so, and the next one goes on.
+"""
+
+import argparse
+import contextlib
+import csv
+import functools
+import gc
+import io
+import itertools
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks import train_modes
+from benchmarks.agreement import Masks, equal_pixels
+from benchmarks.common import ROOT, command_line, made_by, markdown_table
+from benchmarks.oracle import LookUp, OracleDecoder, stock_masks
+from benchmarks.precompute import SAMPLE
+from benchmarks.precompute_command import busy, gpu_use
+from benchmarks.traffic import counted
+from thfuse_sam.cli.commands import finetune, precompute, predict, test
+from thfuse_sam.commands import precompute as precompute_command
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.images import ImageArray, read_for_sam, write_image
+from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.registry import MODEL_TYPES
+
+TUNINGS = {"frozen": ["--freeze_image_encoder"], "LoRA": ["--lora_rank", "4"], "whole": []}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line(__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--model_types", nargs="+", choices=MODEL_TYPES, default=["vit_h", "vit_b", "vit_t"])
+    parser.add_argument("--tuned_model_type", choices=MODEL_TYPES, default="vit_b")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "fp16"])
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--points_per_side", type=int, default=32)
+    parser.add_argument("--images", type=int, default=200, help="that precompute_masks.py makes masks of")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args(argv)
+    device = resolve_device(options.device)
+    print(f"# GPU\n\n{made_by(device)}", flush=True)
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name in options.parts:
+            started = time.perf_counter()
+            try:
+                text = PARTS[name](options, device)
+            except Exception:
+                failed += 1
+                text = f"**This part failed:**\n\n```\n{traceback.format_exc()}```"
+            seconds = time.perf_counter() - started
+            print(f"\n## {name}\n\n{text}\n\nThis part took {seconds:.0f} s.", flush=True)
+            _forget(device)
+    return min(failed, 1)
+
+
+# The generator
+
+
+def generator_table(options: argparse.Namespace, device: torch.device) -> str:
+    """Each model beside the stock generator, in interleaved rounds after a first one that warms up."""
+    rows = []
+    for model_type in options.model_types:
+        rows += _beside_stock(_Model(model_type, options, device), options, device)
+        _forget(device)
+    header = "model", "generator", "ms an image", "times stock", "peak MiB", "masks", "label map equal"
+    return markdown_table(header, rows, text_columns=2)
+
+
+def _beside_stock(model: "_Model", options: argparse.Namespace, device: torch.device) -> list[Sequence[object]]:
+    stock_settings = {"points_per_side": options.points_per_side}
+    runs: dict[str, Callable[[], Masks]] = {
+        "stock": lambda: [
+            record["segmentation"] for record in stock_masks(model.sam, model.image, model.lookup, stock_settings)
+        ]
+    }
+    for precision in options.precisions:
+        runs[precision] = functools.partial(_masks, model.generator(precision), model.image)
+    measured = _interleaved(runs, options.rounds, device)
+    stock = statistics.median(run.seconds for run in measured["stock"])
+    rows: list[Sequence[object]] = []
+    for name, results in measured.items():
+        seconds, peak = statistics.median(run.seconds for run in results), max(run.peak for run in results)
+        equal = equal_pixels(measured["stock"][-1].masks, results[-1].masks)
+        cells = f"{1000 * seconds:.1f}", f"{stock / seconds:.1f}", f"{peak / 2**20:.0f}", len(results[-1].masks)
+        rows.append((model.name, name, *cells, f"{equal:.5f}"))
+    return rows
+
+
+def parts_of_an_image(options: argparse.Namespace, device: torch.device) -> str:
+    """Where the time of one image goes, and what passes between GPU and CPU, for each model in its fast precision."""
+    rows = []
+    for model_type in options.model_types:
+        rows.append(_parts(_Model(model_type, options, device), options, device))
+        _forget(device)
+    header = "model", "precision", "points at once", "encoder, ms", "decoder", "decoder, all masks upsampled"
+    return markdown_table((*header, "everything", "MB to the CPU", "waits"), rows, text_columns=2)
+
+
+def _parts(model: "_Model", options: argparse.Namespace, device: torch.device) -> Sequence[object]:
+    generator, plain = model.generator("auto"), AutomaticMaskGenerator(model.sam, model.settings("auto"))
+    begun = plain.begin(model.image)
+    context = plain.decoder.prepare(begun.features, begun.crops[0].frame.input_size)
+    at_once = plain._points_at_once(begun.features)
+    points = torch.rand((options.points_per_side**2, 2), device=device).double() * min(model.image.shape[:2])
+
+    @torch.no_grad()
+    def decode(upsample: bool) -> None:
+        for batch in points.split(at_once):
+            decoded = plain.decoder.decode(context, batch)
+            if upsample:
+                decoded.logits(torch.arange(decoded.predicted_ious.numel()))
+
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: plain.begin(model.image),
+        lambda: decode(False),
+        lambda: decode(True),
+        lambda: generator.generate(model.image),
+    )
+    times = [f"{_milliseconds(step, device):.1f}" for step in steps]
+    with counted() as traffic:
+        generator.generate(model.image)
+    return (model.name, plain.precision, at_once, *times, f"{traffic.bytes_to_host / 1e6:.2f}", traffic.waits)
+
+
+def profile(options: argparse.Namespace, device: torch.device) -> str:
+    """The ten operations that take longest on the GPU, of one image with the first model."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    model = _Model(options.model_types[0], options, device)
+    generator = model.generator("auto")
+    generator.generate(model.image)
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profiler(activities=activities) as profiled:
+        generator.generate(model.image)
+        _synchronize(device)
+    order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return f"```\n{profiled.key_averages().table(sort_by=order, row_limit=10, max_name_column_width=60)}\n```"
+
+
+# The commands
+
+
+def precompute_rate(options: argparse.Namespace, device: torch.device) -> str:
+    """`precompute_masks.py` with a file of random weights of the first model: its rate beside the generator's own."""
+    model = _Model(options.model_types[0], options, device)
+    name, lookup = model.name, model.lookup
+    data, checkpoint = _pairs(options.images // 2, model.image), _random_weights(name)
+    own = 1000 / _milliseconds(functools.partial(model.generator("auto").generate, model.image), device)
+    del model
+    _forget(device)
+    build = precompute_command._build_generator
+
+    def with_look_up(*arguments: Any) -> AutomaticMaskGenerator:
+        made = build(*arguments)
+        made.decoder = OracleDecoder(made.decoder, lookup)
+        return made
+
+    argv = ["--dataset_path", str(data), "--sam_model_type", name, "--sam_checkpoint", str(checkpoint)]
+    argv += ["--output_dir", "masks", "--device", str(device), "--precision", "auto"]
+    argv += ["--points_per_side", str(options.points_per_side)]
+    with mock.patch.object(precompute_command, "_build_generator", with_look_up), gpu_use() as used:
+        started = time.perf_counter()
+        said = _run(precompute.main, argv)
+        whole = time.perf_counter() - started
+    found = re.search(r"masks made: (\d+) in ([\d.]+) s", said)
+    assert found is not None, said
+    count, seconds = int(found[1]), float(found[2])
+    rates = f"{own:.2f}", f"{count / seconds:.2f}", f"{count / seconds / own:.2f}"
+    header = "model", "images", "generator alone, images/s", "command, images/s", "share", "start and end, s"
+    row = name, count, *rates, f"{whole - seconds:.1f}", busy(used)
+    return markdown_table((*header, "GPU busy"), [row])
+
+
+def training(options: argparse.Namespace, device: torch.device) -> str:
+    """`train.py` without masks, with precomputed and with live ones: `train_modes` in this process."""
+    rows = []
+    for mode in ("prepare", *train_modes.MODES):
+        _forget(device)
+        arguments = argparse.Namespace(
+            device=str(device), dataset_path=ROOT / "datasets" / "sample" / "train", sam_model_type="vit_nano",
+            sam_checkpoint=ROOT / "models" / "vit_nano.safetensors", network="thfuse_lite", batch_size=2,
+            crop_size=128, steps=3, measure=mode, masks=Path("train_masks"),
+        )  # fmt: skip
+        figures = train_modes.measure(arguments)
+        if mode != "prepare":
+            rows.append((mode, f"{figures['images_per_second']:.1f}", f"{figures['peak_gpu'] / 2**20:.0f}"))
+    return markdown_table(("masks", "pairs/s", "peak MiB"), rows)
+
+
+def tuning(options: argparse.Namespace, device: torch.device) -> str:
+    """`finetune.py` on a model of random weights: the second epoch's speed."""
+    data, checkpoint = _annotated(options), _random_weights(options.tuned_model_type)
+    rows = []
+    precisions = [name for name in options.precisions if name != "fp32" or device.type == "cpu"]
+    for (name, flags), precision in itertools.product(TUNINGS.items(), precisions):
+        _forget(device)
+        folder = f"{name}_{precision}"
+        argv = ["--data_dir", str(data), "--checkpoint", str(checkpoint), "--num_epochs", "2", *flags]
+        argv += ["--precision", precision, "--device", str(device), "--output_dir", "tuned", "--exp_name", folder]
+        _run(finetune.main, [*argv, "--num_workers", "0"])
+        with Path("tuned", folder, "train_log.csv").open(newline="") as log:
+            *_, last = csv.DictReader(log)
+        rows.append((name, precision, f"{float(last['images_per_second']):.2f}", f"{_peak(device) / 2**20:.0f}"))
+    return markdown_table(("trained", "precision", "images/s", "peak MiB"), rows, text_columns=2)
+
+
+def prediction(options: argparse.Namespace, device: torch.device) -> str:
+    """`predict.py` with a point on every image of a folder, start included."""
+    data, checkpoint = _annotated(options), _random_weights(options.tuned_model_type)
+    argv = ["--input", str(data / "PNGImages"), "--checkpoint", str(checkpoint), "--points", "15,10"]
+    started = time.perf_counter()
+    _run(predict.main, [*argv, "--output_dir", "predicted", "--device", str(device)])
+    count = len(list(Path("predicted").glob("*.npy")))
+    return f"{count} images in {time.perf_counter() - started:.1f} s, start included."
+
+
+def fusing(options: argparse.Namespace, device: torch.device) -> str:
+    """`test.py` without metrics, start included, on pairs of two sizes."""
+    rows = []
+    height, width = options.size
+    for size in ((height, width), (height * 9 // 4, width * 3)):
+        image = cv2.resize(_image(options), size[::-1]).astype(np.uint8)
+        data = _pairs(max(1, options.images // 20), image, f"fused_{size[1]}")
+        started = time.perf_counter()
+        argv = ["--dataset_path", str(data), "--precomputed_masks_dir", "none", "--output_dir", f"out_{size[1]}"]
+        _run(test.main, [*argv, "--device", str(device)])
+        seconds, count = time.perf_counter() - started, len(list((data / "ir").iterdir()))
+        rows.append((f"{size[1]}x{size[0]}", count, f"{seconds:.1f}", f"{_peak(device) / 2**20:.0f}"))
+    return markdown_table(("size", "pairs", "s, start included", "peak MiB"), rows)
+
+
+def test_suite(options: argparse.Namespace, device: torch.device) -> str:
+    """The tests of all commands on a GPU, on this one in place of the pretended one."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/reliability/test_cuda.py"]
+    environment = {**os.environ, "THFUSE_REAL_CUDA": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return "```\n" + "\n".join(done.stdout.splitlines()[-15:]) + "\n```"
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, torch.device], str]] = {
+    "The generator beside stock": generator_table,
+    "Parts of an image": parts_of_an_image,
+    "precompute_masks.py": precompute_rate,
+    "Profile": profile,
+    "train.py": training,
+    "finetune.py": tuning,
+    "predict.py": prediction,
+    "test.py": fusing,
+    "Tests": test_suite,
+}
+
+
+# Models, images, measuring
+
+
+class _Model:
+    """A model of random weights and the look-up for its decoder, on `device`."""
+
+    def __init__(self, name: str, options: argparse.Namespace, device: torch.device) -> None:
+        self.name = name
+        self.image = _image(options)
+        self._points_per_side = options.points_per_side
+        torch.manual_seed(0)
+        sam = MODEL_TYPES[name].build().eval()
+        self.lookup = LookUp(self.image, sam, self.settings("fp32")).to(device)
+        self.sam = sam.to(device)
+
+    def settings(self, precision: Any) -> GeneratorSettings:
+        return GeneratorSettings(points_per_side=self._points_per_side, points_per_batch="auto", precision=precision)
+
+    def generator(self, precision: str) -> AutomaticMaskGenerator:
+        return self.lookup.generator(self.sam, self.settings(precision))
+
+
+def _random_weights(model_type: str) -> Path:
+    path = Path(f"{model_type}.pth")
+    if not path.exists():
+        torch.manual_seed(0)
+        torch.save(MODEL_TYPES[model_type].build().state_dict(), path)
+    return path
+
+
+def _image(options: argparse.Namespace) -> ImageArray:
+    height, width = options.size
+    image = cv2.resize(read_for_sam(SAMPLE, "vi"), (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image)
+
+
+def _pairs(count: int, image: ImageArray, name: str = "pairs") -> Path:
+    """Pairs that differ in brightness."""
+    for number in range(count):
+        darker = (image * (0.7 + 0.3 * number / count)).astype(np.uint8)
+        for modality in ("ir", "vi"):
+            write_image(Path(name, modality, f"{number:04d}.png"), darker)
+    return Path(name)
+
+
+def _annotated(options: argparse.Namespace) -> Path:
+    """Eight images with one object each, as in Penn-Fudan."""
+    image, data = _image(options), Path("annotated")
+    height, width = options.size
+    for number in range(8):
+        labels = np.zeros((height, width), np.uint8)
+        labels[8 : height // 2, 8 + number : width // 2] = 1
+        for folder, name, pixels in (("PNGImages", f"{number}", image), ("PedMasks", f"{number}_mask", labels)):
+            (data / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(data / folder / f"{name}.png")
+    return data
+
+
+def _masks(generator: AutomaticMaskGenerator, image: ImageArray) -> Masks:
+    return [instance.mask for instance in generator.generate(image)]
+
+
+class _Result(NamedTuple):
+    seconds: float
+    peak: int  # bytes
+    masks: Masks
+
+
+def _interleaved(runs: dict[str, Callable[[], Masks]], rounds: int, device: torch.device) -> dict[str, list[_Result]]:
+    """The results of each run, in `rounds` rounds after a first one that warms up."""
+    measured: dict[str, list[_Result]] = {name: [] for name in runs}
+    for number, (name, run) in itertools.product(range(rounds + 1), runs.items()):
+        _forget(device)
+        started = time.perf_counter()
+        masks = run()
+        _synchronize(device)
+        if number:
+            measured[name].append(_Result(time.perf_counter() - started, _peak(device), masks))
+    return measured
+
+
+def _milliseconds(work: Callable[[], object], device: torch.device, runs: int = 3) -> float:
+    """The mean of a few runs in a row after a first one."""
+    work()
+    _synchronize(device)
+    started = time.perf_counter()
+    for _ in range(runs):
+        work()
+    _synchronize(device)
+    return (time.perf_counter() - started) / runs * 1000
+
+
+def _run(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> str:
+    """Run a command; returns what it said. Raises RuntimeError with that text where it failed."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = command(argv)
+    if status:
+        raise RuntimeError(f"exit status {status}: {said.getvalue()[-2000:]}")
+    return said.getvalue()
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _forget(device: torch.device) -> None:
+    """Free what is unused, so that the next peak is the next work's own."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
