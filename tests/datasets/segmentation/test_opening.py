@@ -13,20 +13,31 @@ from thfuse_sam.datasets.segmentation import (
 from thfuse_sam.datasets.segmentation.opening import detect_format
 from thfuse_sam.errors import UsageError
 
-from .conftest import box_mask, square
+from .conftest import box_mask, picture, save, square
 
 Write = Callable[..., Path]
 
 
-def test_formats_are_told_apart(labelme: Write, mask_pairs: Write, coco: Write) -> None:
+def yolo_folder(tmp_path: Path) -> Path:
+    save(tmp_path / "yolo/images/a.png", picture())
+    (tmp_path / "yolo/labels").mkdir()
+    (tmp_path / "yolo/labels/a.txt").write_text("0 0 0 1 0 1 1")
+    return tmp_path / "yolo"
+
+
+def test_formats_are_told_apart(labelme: Write, mask_pairs: Write, coco: Write, tmp_path: Path) -> None:
     found = [
         labelme("one", [square()]),
         mask_pairs({"a": box_mask()}),
         mask_pairs({"a": box_mask()}, root="pf", folders=("PNGImages", "PedMasks")),
         coco([]),
+        yolo_folder(tmp_path),
+        mask_pairs({"a": box_mask()}, root="voc", folders=("JPEGImages", "SegmentationObject")),
     ]
     layouts = ["annotations/*.json + images/ (LabelMe), or *.json beside images", "imgs/ + masks/"]
     layouts += ["PNGImages/ + PedMasks/", "annotations.json + images/ (COCO)"]
+    layouts += ["images/ + labels/*.txt, or *.txt beside images (YOLO)"]
+    layouts += ["JPEGImages/ + SegmentationObject/ (Pascal VOC)"]
     assert [detect_format(root)[0] for root in found] == layouts
 
 
@@ -73,3 +84,20 @@ def test_parts_by_folders(mask_pairs: Write, tmp_path: Path) -> None:
     assert [part.names for part in open_train_and_val(tmp_path / "set")] == [["a"], ["b"]]
     assert [part.names for part in open_train_and_val(tmp_path / "set/train", val_path=other)] == [["a"], ["c", "d"]]
     assert [len(part) for part in open_train_and_val(other, val_ratio=0.5)] == [1, 1]
+
+
+def test_parts_below_a_common_folder(mask_pairs: Write) -> None:
+    root = mask_pairs({"train/a": box_mask(), "train/b": box_mask(), "val/c": box_mask(), "test/d": box_mask()})
+    assert [part.names for part in open_train_and_val(root)] == [["train/a", "train/b"], ["val/c"]]
+    (root / "imgs/val/c.png").unlink(), (root / "masks/val/c.png").unlink()
+    assert [part.names for part in open_train_and_val(root)][1] == ["test/d"]
+
+
+def test_parts_in_two_coco_files(coco: Write, tmp_path: Path) -> None:
+    for word in ("train", "val"):
+        root = coco([{"id": 1, "image_id": 1, "category_id": 7, "segmentation": [[4, 4, 12, 4, 12, 12]]}], images=1)
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations.json").rename(root / f"annotations/instances_{word}.json")
+    assert [part.names for part in open_train_and_val(tmp_path / "coco")] == [["0001"], ["0001"]]
+    with pytest.raises(UsageError, match="several COCO files"):
+        open_segmentation_dataset(tmp_path / "coco")

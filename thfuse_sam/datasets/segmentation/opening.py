@@ -1,17 +1,20 @@
 """Recognising the format of a data set by its content, and opening it."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from thfuse_sam.datasets.segmentation.annotated import read_all
-from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
 from thfuse_sam.datasets.segmentation.formats.listing import Listing
-from thfuse_sam.datasets.segmentation.mixture import open_mixture
+from thfuse_sam.datasets.segmentation.mixture import Mixture, open_mixture
 from thfuse_sam.errors import UsageError
 from thfuse_sam.options.shared import AnnotationReading
+
+log = logging.getLogger(__name__)
 
 AS_THEY_SHOW = AnnotationReading()  # annotations mean what their files and folders show
 MIXTURE_SUFFIXES = (".yaml", ".yml")
@@ -24,9 +27,9 @@ FORMATS: Mapping[str, Callable[[Path, AnnotationReading], Listing | None]] = {
     "images/ + masks/*.npy": label_maps.find,
     "PNGImages/ + PedMasks/": mask_images.find_instance_masks,
     "JPEGImages/ + SegmentationObject/ (Pascal VOC)": mask_images.find_voc,
-    "images/ + labels/*.txt (YOLO)": yolo.find,
     "imgs/ + masks/": mask_images.find_binary_masks,
     "annotations/*.json + images/ (LabelMe), or *.json beside images": labelme.find,
+    "images/ + labels/*.txt, or *.txt beside images (YOLO)": yolo.find,
 }
 
 
@@ -88,7 +91,8 @@ def open_train_and_val(
     """Training and validation samples; `choices` and errors are those of `open_segmentation_dataset`.
 
     With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (or `valid/`,
-    `test/`) in `path`; if it has no such folders, its samples are split by `val_ratio` and `seed`.
+    `test/`) in `path`, which may also be folders of images below a common one, or two COCO files with these words in
+    their names; if there is no such part, the samples are split by `val_ratio` and `seed`.
     """
 
     def open_set(path: Path) -> SegmentationDataset:
@@ -97,8 +101,33 @@ def open_train_and_val(
     if val_path is not None:
         return open_set(path), open_set(val_path)
     val_folder = next((path / name for name in _VAL if (path / name).is_dir()), None)
-    # An annotation file above `train/` and `val/` describes images in them; it is one set.
+    files = coco.annotation_files(path) if path.is_dir() else []
+    if len(files) > 1:
+        train, val = (_only([file for file in files if word in file.stem]) for word in (_TRAIN, _VAL[0]))
+        if train is not None and val is not None:
+            return open_set(train), open_set(val)
     has_parts = val_folder is not None and (path / _TRAIN).is_dir()
+    # An annotation file above `train/` and `val/` describes images in them; it is one set.
     if val_folder is not None and has_parts and not any(find(path, AS_THEY_SHOW) for find in FORMATS.values()):
         return open_set(path / _TRAIN), open_set(val_folder)
-    return open_set(path).split(val_ratio, seed)
+    return _parts_by_name(open_set(path), val_ratio, seed)
+
+
+def _only(files: Sequence[Path]) -> Path | None:
+    return files[0] if len(files) == 1 else None
+
+
+def _parts_by_name(
+    dataset: SegmentationDataset, val_ratio: float, seed: int
+) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The samples of a folder `train/` and those of `val/`, if there are both; else a random split."""
+    folders = [name.partition("/")[0] for name in dataset.names]
+    val_folder = next((name for name in _VAL if name in folders), None)
+    if isinstance(dataset, Mixture) or val_folder is None or _TRAIN not in folders:
+        return dataset.split(val_ratio, seed)
+    train, val = ([index for index, name in enumerate(folders) if name == part] for part in (_TRAIN, val_folder))
+    log.info(
+        "the %d samples in %s/ are for training, the %d in %s/ for validation; the other %d are left out",
+        *(len(train), _TRAIN, len(val), val_folder, len(folders) - len(train) - len(val)),
+    )
+    return Subset(dataset, train), Subset(dataset, val)

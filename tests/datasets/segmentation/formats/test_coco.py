@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
-from thfuse_sam.datasets.segmentation.formats.coco import ALL_CROWDS, CROWD, UNKNOWN_CATEGORY
+from thfuse_sam.datasets.segmentation.formats.coco import (
+    ALL_CROWDS,
+    CROWD,
+    UNKNOWN_CATEGORY,
+    _by_image,
+    segmentation_mask,
+)
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS
 from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED, NO_OUTLINE
 from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY as EMPTY_MASK
@@ -265,3 +273,27 @@ def test_several_files_and_broken_ones(coco: Write) -> None:
     (root / "instances_b.json").write_text("{")
     with pytest.raises(UsageError, match="not readable as JSON"):
         open_segmentation_dataset(root / "instances_b.json")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.floats() | st.text("a1, ", max_size=3),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.sampled_from(["size", "counts"]), inner, max_size=2),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(JSON)
+def test_any_segmentation_is_a_mask_or_refused(segmentation: Any) -> None:
+    try:
+        mask = segmentation_mask(segmentation, (HEIGHT, WIDTH), [])
+    except (ValueError, TypeError, OverflowError) as error:
+        assert str(error)
+    else:
+        assert mask.shape == (HEIGHT, WIDTH) and mask.dtype == bool
+
+
+@given(st.integers(0, 10**12), st.sampled_from([int, float, str, lambda number: f" {number}.0 "]))
+def test_an_id_is_the_same_in_every_way_of_writing_it(number: int, write: Callable[[int], Any]) -> None:
+    content = {"images": [{"id": number}], "annotations": [{"id": 1, "image_id": write(number)}]}
+    by_image, problems = _by_image(content, Path("file.json"))
+    assert len(by_image[number]) == 1 and not problems

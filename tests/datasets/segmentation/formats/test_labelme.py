@@ -3,15 +3,19 @@
 import base64
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
+from thfuse_sam.datasets.segmentation.formats.labelme import read
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS
 from thfuse_sam.datasets.segmentation.formats.objects import UNUSABLE
 from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED
@@ -259,3 +263,22 @@ def test_labels_select_samples(labelme: Write) -> None:
         open_segmentation_dataset(root, labels=["zebra"])
     merged = open_segmentation_dataset(root, merge=True)
     assert merged[0].object_ids == (1,) and merged[0].mask(1).sum() == 128
+
+
+SHAPES = st.sampled_from(
+    ["polygon", "rectangle", "rotation", "circle", "linestrip", "line", "point", "mask", None, "?"]
+)
+POINTS = st.lists(st.lists(st.integers(-9, 50) | st.floats(), min_size=2, max_size=2), max_size=5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(SHAPES, POINTS, st.sampled_from([None, 1])), max_size=4))
+def test_any_shapes_make_objects_or_flaws(drawn: list[tuple[str | None, list[list[float]], int | None]]) -> None:
+    shapes = [{"label": "a", "shape_type": kind, "points": points, "group_id": group} for kind, points, group in drawn]
+    with tempfile.TemporaryDirectory() as folder:
+        image = save(Path(folder) / "a.png", picture())
+        sample = read("a", image, Path("a.json"), None, shapes, AnnotationReading(line_width=2))
+    assert all(sample.mask(number).any() for number in sample.object_ids)
+    left_out = sum(flaw.reason in (EMPTY_MASK, UNUSABLE) for flaw in sample.flaws)
+    grouped = sum(group is not None for _, _, group in drawn)
+    assert len(shapes) - left_out - max(grouped - 1, 0) <= len(sample.object_ids) <= len(shapes) - left_out

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
+from thfuse_sam.datasets.segmentation.formats.mask_images import group_masks
 from thfuse_sam.errors import SampleError, ThFuseError, UsageError
+from thfuse_sam.options.shared import AnnotationReading
 
 from ..conftest import HEIGHT, WIDTH, box_mask, picture, save
 
@@ -196,3 +200,36 @@ def test_no_sound_sample_is_wrong_usage(mask_pairs: Write) -> None:
     root = mask_pairs({"a": box_mask(value=0)})
     with pytest.raises(UsageError, match=r"no sample is usable \(.*the mask is empty"):
         open_segmentation_dataset(root, skip_bad=True)
+
+
+NAMES = st.lists(
+    st.text("ab01_", min_size=1, max_size=5).map(lambda text: f"x{text}"), min_size=1, max_size=6, unique=True
+)
+
+
+@given(NAMES, NAMES)
+def test_masks_go_to_the_image_of_their_whole_name_and_each_to_one(images: list[str], masks: list[str]) -> None:
+    groups, strangers, others = group_masks(images, masks)
+    given_away = [mask for own in groups.values() for mask in own]
+    assert list(groups) == images and len(given_away) == len(set(given_away))
+    assert len(given_away) + len(strangers) + others == len(masks)
+    assert all(mask not in images or mask in groups[mask] for mask in masks)
+    assert all(mask.startswith(image) for image, own in groups.items() for mask in own)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_masks_beside_photos_with_exif_data(mask_pairs: Write, orientation: int) -> None:
+    mask = box_mask()
+    root = mask_pairs({"a": mask}, folders=("images", "masks"))
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.repeat(mask[..., None], 3, 2)).save(root / "images/a.png", exif=exif)
+    dataset = open_segmentation_dataset(root, reading=AnnotationReading(ignore_exif=orientation == 3))
+    sample = dataset[0]
+    assert np.array_equal(sample.mask(1), sample.image[..., 0] > 0)
+
+
+def test_one_file_for_each_object_also_in_a_folder_of_instances(mask_pairs: Write) -> None:
+    root = mask_pairs({"a": box_mask(), "b": box_mask()}, folders=("images", "instances"), ending="_0")
+    save(root / "instances/a_1.png", box_mask(top=14, side=4))
+    assert [sample.object_ids for sample in open_segmentation_dataset(root)] == [(1, 2), (1,)]

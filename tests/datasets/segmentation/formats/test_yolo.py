@@ -1,14 +1,20 @@
 """Text files of YOLO's segmentation."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS
-from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED
+from thfuse_sam.datasets.segmentation.formats.objects import UNUSABLE
+from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED, EMPTY
+from thfuse_sam.datasets.segmentation.formats.yolo import read
 from thfuse_sam.errors import SampleError
+from thfuse_sam.options.shared import AnnotationReading
 
 from ..conftest import HEIGHT, WIDTH, picture, save
 
@@ -81,3 +87,26 @@ def test_files_of_no_image_are_named(yolo: Write) -> None:
     (root / "labels/classes.txt").write_text("hole\n")
     with pytest.raises(SampleError, match=r"1 of 2 bad: .*lost\.txt: no image of the same name"):
         open_segmentation_dataset(root)
+
+
+def test_files_beside_images(yolo: Write) -> None:
+    root = yolo({"a": f"0 {SQUARE}"})
+    for path in (root / "images/a.png", root / "labels/a.txt"):
+        path.rename(root / path.name)
+        path.parent.rmdir()
+    assert open_segmentation_dataset(root).names == ["a"]
+
+
+NUMBERS = st.floats(0, 1).map(lambda value: f"{value:.4f}") | st.sampled_from(["-0.1", "1.5", "nan", "7", "x", "1e999"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(NUMBERS, max_size=9), min_size=1, max_size=3))
+def test_any_lines_make_objects_or_flaws(lines: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        image, file = save(Path(folder) / "a.png", picture()), Path(folder) / "a.txt"
+        file.write_text("\n".join(f"0 {' '.join(words)}" for words in lines))
+        sample = read("a", image, file, {}, AnnotationReading())
+    left_out = [flaw for flaw in sample.flaws if flaw.reason in (EMPTY, UNUSABLE)]
+    assert len(sample.object_ids) + len(left_out) == len(lines)
+    assert all(sample.mask(number).any() for number in sample.object_ids)

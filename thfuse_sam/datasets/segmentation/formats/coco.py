@@ -49,17 +49,24 @@ Size = tuple[int, int]  # (height, width)
 
 def annotation_file(root: Path) -> Path | None:
     """The COCO file of a folder, None if it has none. Raises UsageError if it has several."""
-    folders = [folder for folder in (root, root / _FOLDER) if folder.is_dir()]
-    candidates = [folder / name for folder in folders for name in _FILE_NAMES]
-    candidates += [path for folder in folders for path in sorted(folder.glob(f"{_PREFIX}*.json"))]
-    files = [path for path in candidates if path.is_file()]
-    if not files:  # tools have names of their own; a folder of many JSON files is of another format
-        others = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-        files = [path for path in others if len(others) <= _FILES_TO_CHECK and _is_coco(path)]
+    files = annotation_files(root)
     if len(files) > 1:
         names = ", ".join(str(path.relative_to(root)) for path in files)
         raise UsageError(f"{root}: several COCO files ({names}); give the one to use in place of the folder")
     return files[0] if files else None
+
+
+def annotation_files(root: Path) -> list[Path]:
+    """The COCO files of a folder."""
+    folders = [folder for folder in (root, root / _FOLDER) if folder.is_dir()]
+    candidates = [folder / name for folder in folders for name in _FILE_NAMES]
+    candidates += [path for folder in folders for path in sorted(folder.glob(f"{_PREFIX}*.json"))]
+    files = [path for path in candidates if path.is_file()]
+    if files:
+        return files
+    # Tools have names of their own; a folder of many JSON files is of another format.
+    others = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    return [path for path in others if len(others) <= _FILES_TO_CHECK and _is_coco(path)]
 
 
 def find(root: Path, reading: AnnotationReading) -> Listing | None:
@@ -269,9 +276,10 @@ def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[Id, list[dict[s
 
 def _image_folders(root: Path, file: Path) -> list[Path]:
     """Where the images of a file are looked for."""
-    split = file.stem.removeprefix(_PREFIX).strip("_")
-    parts = [root / split, root / "images" / split] if split and split != file.stem else []
-    return list(dict.fromkeys([file.parent, root, *parts, root / "images", root / "data"]))
+    split = file.stem.removeprefix(_PREFIX).strip("_") or "."
+    return list(
+        dict.fromkeys([file.parent, root, root / split, root / "images" / split, root / "images", root / "data"])
+    )
 
 
 def _find_image(

@@ -152,9 +152,9 @@ def _load(path: Path) -> dict[str, Any]:
 def _image_file(finder: ImageFinder, path: Path, content: dict[str, Any], apart: Path | None) -> Path:
     """The image of the file `path`: the one that it names, else one of the same name in `apart` or beside it."""
     named = content.get("imagePath")
-    if not isinstance(named, str):
-        raise SampleError(f"{path}: has neither imageData nor imagePath; name its image")
-    image = finder.find(named, [path.parent] if apart is None else [path.parent, apart], path)
+    image = None
+    if isinstance(named, str):
+        image = finder.find(named, [path.parent] if apart is None else [path.parent, apart], path)
     if image is not None and image.suffix.lower() != ".json":
         return image
     candidates = _same_stem(path, apart or path.parent)

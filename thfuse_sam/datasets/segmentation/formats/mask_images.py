@@ -31,9 +31,10 @@ import numpy as np
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, no_image, no_mask
 from thfuse_sam.datasets.segmentation.formats.mask_values import Kind, MaskValues, mask_values
-from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame
+from thfuse_sam.datasets.segmentation.sample import Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError
-from thfuse_sam.images import image_size, read_stored_pixels, read_visible, size_text
+from thfuse_sam.images import image_frame, image_size, read_stored_pixels, read_visible, size_text
 from thfuse_sam.options.shared import AnnotationReading
 
 _BINARY_FOLDERS = (("imgs", "masks"), ("image", "mask"), ("images", "masks"))
@@ -99,21 +100,25 @@ def read(
     `kind` is what the name of the folder says about its masks. Raises ImageReadError, and SampleError: a mask that is
     empty, of another size, or of no certain kind.
     """
-    size = image_size(image_path)
+    masks, flaws = [], list[Flaw]()
     for path in mask_paths:
-        mask_size = image_size(path)
-        if size != mask_size:
-            sizes = f"is {size_text(mask_size)}, its image {size_text(size)} (width x height)"
+        mask_size, own_orientation = image_frame(path)
+        shape, orientation, own_flaws = drawn_frame(image_path, mask_size, ignore_exif=reading.ignore_exif)
+        if own_orientation != 1:  # turned as its image is
+            shape, orientation, own_flaws = image_size(image_path), 1, []
+        if shape != mask_size:
+            sizes = f"is {size_text(mask_size)}, its image {size_text(shape)} (width x height)"
             raise SampleError(f"{path}: {sizes}; bring both to one size")
-    masks = [read_mask(path, kind, reading) for path in mask_paths]
+        masks.append(read_mask(path, kind, reading).turned(orientation))
+        flaws += own_flaws
     image = read_visible(image_path)
     if len(masks) == 1:
         [mask] = masks
-        return SegmentationSample(name, image, mask.labels, mask.names, ignored=mask.ignored)
+        return SegmentationSample(name, image, mask.labels, mask.names, ignored=mask.ignored, flaws=tuple(flaws))
     objects = [mask.labels == number for mask in masks for number in np.unique(mask.labels[mask.labels > 0])]
     regions = [mask.ignored for mask in masks if mask.ignored is not None]
     ignored = np.logical_or.reduce(regions) if regions else None
-    return SegmentationSample.from_masks(name, image, dict(enumerate(objects, 1)), ignored=ignored)
+    return SegmentationSample.from_masks(name, image, dict(enumerate(objects, 1)), ignored=ignored, flaws=flaws)
 
 
 def read_mask(path: Path, kind: Kind | None, reading: AnnotationReading) -> MaskValues:
@@ -132,11 +137,13 @@ def _pair(images_folder: Path, masks_folder: Path, kind: Kind | None, reading: A
     """Entries of the images in one folder and their masks in the other; `kind` is what the folder's name says."""
     images, masks = list_images(images_folder), list_images(masks_folder)
     groups, strangers, others = group_masks(images, masks)
-    entries = [
-        Entry(name, images[name], partial(read, name, images[name], [masks[mask] for mask in own], kind, reading))
-        for name, own in groups.items()
-        if own
-    ]
+    entries = []
+    for name, own in groups.items():
+        if own:
+            # In a file for each object, its number is in the name.
+            own_kind = None if len(own) > 1 or _is_numbered(own[0], name) else kind
+            paths = [masks[mask] for mask in own]
+            entries.append(Entry(name, images[name], partial(read, name, images[name], paths, own_kind, reading)))
     problems = [no_mask(images[name], masks_folder) for name, own in groups.items() if not own]
     problems += [f"{no_image(masks[name], images_folder)}; {_NAMES}" for name in strangers]
     return Listing(entries, problems, Counter({_OTHER_FILES: others}))
@@ -175,6 +182,11 @@ def _possible_images(mask: str) -> Iterator[tuple[int, str]]:
     if folder:
         yield 0, folder
         yield 0, f"{folder}/{folder.rpartition('/')[2]}"
+
+
+def _is_numbered(mask: str, image: str) -> bool:
+    """Whether the name of an image's mask holds the number of an object besides the image's name."""
+    return not any(key in (image, image.removesuffix(_IMAGE_ENDING)) for _, key in _without_ending(mask))
 
 
 def _without_ending(name: str) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.images import StoredPixels, luma
+from thfuse_sam.images import StoredPixels, luma, upright
 from thfuse_sam.options.shared import AnnotationReading
 
 Kind = Literal["binary", "classes", "instances", "alpha"]
@@ -36,6 +36,11 @@ class MaskValues:
     labels: npt.NDArray[np.int32]  # HxW; 0 is no object
     names: dict[int, str] = field(default_factory=dict)  # class name by label
     ignored: npt.NDArray[np.bool_] | None = None  # HxW
+
+    def turned(self, orientation: int) -> "MaskValues":
+        """The mask with an EXIF orientation undone."""
+        ignored = None if self.ignored is None else upright(self.ignored, orientation)
+        return MaskValues(upright(self.labels, orientation), self.names, ignored)
 
 
 def mask_values(pixels: StoredPixels, kind: Kind | None, reading: AnnotationReading) -> MaskValues:
@@ -76,7 +81,7 @@ def _one_object(inside: npt.NDArray[np.bool_], ignored: npt.NDArray[np.bool_]) -
 def _numbered(pixels: StoredPixels, ignore_value: int | None, *, named: bool) -> MaskValues:
     """One object for each number or colour but 0 and black; `named`: it is the class of the object."""
     if not pixels.exact:
-        raise ValueError("JPEG does not keep numbers exactly; use PNG, BMP or TIFF")
+        raise ValueError("JPEG does not keep numbers exactly, nor does WebP; use PNG, BMP or TIFF")
     if np.issubdtype(pixels.values.dtype, np.floating) and (pixels.values % 1).any():
         raise ValueError("holds fractions, which are no numbers of classes or objects; give another `mask_kind`")
     codes = _codes(pixels)

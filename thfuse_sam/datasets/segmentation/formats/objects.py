@@ -42,14 +42,9 @@ class ImageObjects:
 
         Raises ImageReadError, and SampleError if the image has another size.
         """
-        shape, orientation = image_frame(image_path)
-        stored = shape[::-1] if orientation >= 5 else shape
-        if orientation != 1 and size in (stored, None) and (ignore_exif or size not in (shape, None)):
-            flaws = [] if ignore_exif else [Flaw(_STORED, str(image_path), NOTE)]
-            return cls(stored, orientation, flaws=flaws)
+        shape, orientation, flaws = drawn_frame(image_path, size, ignore_exif=ignore_exif)
         require_size(image_path, shape, size, source)
-        unsure = orientation != 1 and (size is None or stored == shape)
-        return cls(shape, flaws=[Flaw(_EITHER_WAY, str(image_path), NOTE)] if unsure else [])
+        return cls(shape, orientation, flaws=flaws)
 
     def add(self, where: str, draw: Draw, category: str | None = None, key: Any = None) -> None:
         """Draw an object, or a further part of the object that was added with the same `key`."""
@@ -92,6 +87,25 @@ class ImageObjects:
         for reason in dict.fromkeys(reasons):
             self.note(reason, where, MENDED)
         return None if empty else upright(mask, self.orientation)
+
+
+def drawn_frame(
+    image_path: Path, size: tuple[int, int] | None, *, ignore_exif: bool
+) -> tuple[tuple[int, int], int, list[Flaw]]:
+    """What the annotations of an image were drawn on: (height, width), and the EXIF orientation to be undone in them.
+
+    `size`: the (height, width) that they give; None: they give none. Raises ImageReadError.
+    """
+    shape, orientation = image_frame(image_path)
+    stored = shape[::-1] if orientation >= 5 else shape
+    if orientation == 1 or size not in (shape, stored, None):
+        return shape, 1, []
+    if ignore_exif and size in (stored, None):
+        return stored, orientation, []
+    if size not in (shape, None):
+        return stored, orientation, [Flaw(_STORED, str(image_path), NOTE)]
+    unsure = size is None or stored == shape
+    return shape, 1, [Flaw(_EITHER_WAY, str(image_path), NOTE)] if unsure else []
 
 
 def require_size(image: Path, shape: tuple[int, int], size: tuple[int, int] | None, source: Path) -> None:

@@ -1,6 +1,7 @@
 """Polygons in the text files of YOLO's segmentation, one for each image::
 
     images/0001.jpg        labels/0001.txt           also in further folders, such as images/train/ + labels/train/
+    0001.jpg               0001.txt                  or side by side
     data.yaml              names of the classes, in this folder or the one above
 
 Each line is an object: its class number and the points x, y of its outline, as fractions of width and height. An image
@@ -18,7 +19,7 @@ from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
 from thfuse_sam.datasets.segmentation.formats.outlines import Mask, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
-from thfuse_sam.images import read_visible
+from thfuse_sam.images import IMAGE_SUFFIXES, read_visible
 from thfuse_sam.options.shared import AnnotationReading
 from thfuse_sam.plain_yaml import read_yaml
 
@@ -32,7 +33,11 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of a folder, None if it is another. Raises PairError: two images with one name."""
     images_folder, folder = root / _IMAGES, root / _LABELS
     if not (images_folder.is_dir() and folder.is_dir()):
-        return None
+        images_folder = folder = root
+        if not any(
+            path.with_suffix(suffix).is_file() for path in root.glob(f"*{_SUFFIX}") for suffix in IMAGE_SUFFIXES
+        ):
+            return None
     files = {
         path.relative_to(folder).as_posix().removesuffix(_SUFFIX): path
         for path in sorted(folder.rglob(f"*{_SUFFIX}"))

@@ -1,0 +1,247 @@
+"""Annotated images as users have them: what `prepare_data.py` makes of each, from the command line."""
+
+import json
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thfuse_sam.cli import commands
+from thfuse_sam.datasets.segmentation import open_segmentation_dataset
+
+HEIGHT, WIDTH = 48, 64
+BOX = (8, 6, 12, 10)  # left, top, width, height: 120 pixels
+OTHER = (30, 20, 10, 8)  # 80 pixels
+AREAS = [80, 120]
+
+prepare: Callable[[list[str]], int] = commands.prepare.main
+
+
+@dataclass(frozen=True)
+class Case:
+    """A folder, and the areas of each image's objects; None: the folder is refused."""
+
+    write: Callable[[Path], object]
+    areas: dict[str, list[int]] | None
+    options: tuple[str, ...] = ()
+
+
+def image(path: Path, pixels: np.ndarray | None = None, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8) if pixels is None else pixels).save(path, **options)
+
+
+def text(path: Path, content: Any, encoding: str = "utf-8") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding=encoding)
+
+
+def corners(box: tuple[int, int, int, int]) -> list[list[int]]:
+    left, top, width, height = box
+    return [[left, top], [left + width, top], [left + width, top + height], [left, top + height]]
+
+
+def flat(box: tuple[int, int, int, int]) -> list[int]:
+    return [value for point in corners(box) for value in point]
+
+
+def runs(box: tuple[int, int, int, int]) -> dict[str, Any]:
+    left, top, width, height = box
+    counts = [left * HEIGHT + top, *([height, HEIGHT - height] * width)]
+    counts[-1] = HEIGHT * WIDTH - sum(counts[:-1])
+    return {"size": [HEIGHT, WIDTH], "counts": counts}
+
+
+def numbers(first: int, second: int, dtype: type = np.uint8, between: int = 0) -> np.ndarray:
+    """A mask with BOX and OTHER as these numbers, and a strip of a third one."""
+    mask = np.zeros((HEIGHT, WIDTH), dtype)
+    for (left, top, width, height), value in ((BOX, first), (OTHER, second), ((0, 44, 64, 4), between)):
+        mask[top : top + height, left : left + width] = value
+    return mask
+
+
+def voc(path: Path, mask: np.ndarray) -> None:
+    picture = Image.fromarray(mask).convert("P")
+    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, *[64] * 759])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def coco(
+    file: str = "annotations.json",
+    at: str = "images/a.png",
+    name: str = "a.png",
+    encoding: str = "utf-8",
+    size: tuple[float, float] = (WIDTH, HEIGHT),
+    **first: Any,
+) -> Callable[[Path], None]:
+    """A COCO set of one image with BOX and OTHER; `first` replaces entries of the annotation of BOX."""
+
+    def write(root: Path) -> None:
+        image(root / at)
+        common = {"image_id": 1, "category_id": 1, "iscrowd": 0}
+        annotations = [{"id": 1, **common, "segmentation": [flat(BOX)], **first},
+                       {"id": 2, **common, "segmentation": [flat(OTHER)]}]  # fmt: skip
+        images = [{"id": 1, "file_name": name, "width": size[0], "height": size[1]}]
+        categories = [{"id": 1, "name": "leak"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        text(root / file, content, encoding)
+
+    return write
+
+
+def all_crowds(root: Path) -> None:
+    coco()(root)
+    content = json.loads((root / "annotations.json").read_text())
+    for annotation, box in zip(content["annotations"], (BOX, OTHER), strict=True):
+        annotation |= {"iscrowd": 1, "segmentation": runs(box)}
+    text(root / "annotations.json", content)
+
+
+def labelme(
+    *shapes: dict[str, Any], named: str | None = "a.png", apart: bool = False, encoding: str = "utf-8"
+) -> Callable[[Path], None]:
+    """A LabelMe file with BOX, OTHER and more shapes."""
+
+    def write(root: Path) -> None:
+        image(root / "images/a.png" if apart else root / "a.png")
+        drawn = [{"label": "leak", "points": corners(box), "shape_type": "polygon"} for box in (BOX, OTHER)]
+        content = {"shapes": [*drawn, *shapes], "imagePath": named, "imageData": None}
+        sizes = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+        text(root / ("annotations/a.json" if apart else "a.json"), {**content, **sizes}, encoding)
+
+    return write
+
+
+def rotated(orientation: int, size: tuple[int, int]) -> Callable[[Path], None]:
+    """A JPEG with an EXIF orientation, annotated on pixels of this (width, height)."""
+
+    def write(root: Path) -> None:
+        coco(at="images/a.jpg", name="a.jpg", size=size)(root)
+        exif = Image.Exif()
+        exif[274] = orientation
+        image(root / "images/a.jpg", exif=exif)
+
+    return write
+
+
+def masks(*files: tuple[str, np.ndarray], folder: str = "masks", images: str = "images") -> Callable[[Path], None]:
+    """An image with these files as masks."""
+
+    def write(root: Path) -> None:
+        image(root / images / "a.png")
+        for name, pixels in files:
+            image(root / folder / name, pixels)
+
+    return write
+
+
+def voc_masks(images: str, folder: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        image(root / images / "a.jpg")
+        image(root / images / "not_segmented.jpg") if folder.startswith("Seg") else None
+        voc(root / folder / "a.png", numbers(1, 2, between=255))
+
+    return write
+
+
+def yolo(root: Path) -> None:
+    image(root / "images/a.jpg")
+    lines = [[f"{x / WIDTH:.6f} {y / HEIGHT:.6f}" for x, y in corners(box)] for box in (BOX, OTHER)]
+    text(root / "labels/a.txt", "\n".join(f"0 {' '.join(line)}" for line in lines))
+
+
+def colours(first: int, *others: int) -> np.ndarray:
+    table = np.zeros((3, 3), np.uint8)
+    table[1], table[2] = (first, 0, 0), others
+    return table[numbers(1, 2)]
+
+
+def alpha(mask: np.ndarray) -> np.ndarray:
+    return np.dstack([np.full((HEIGHT, WIDTH, 3), 255, np.uint8), (mask > 0).astype(np.uint8) * 255])
+
+
+LINE = {"label": "crack", "points": [[2, 40], [60, 40]], "shape_type": "linestrip"}
+TURNED = {"label": "panel", "points": [[50, 2], [60, 2], [60, 8], [50, 8]], "shape_type": "rotation"}
+OUTSIDE = {"label": "edge", "points": [[-3, 30], [4, 30], [4, 34], [-3, 34]], "shape_type": "polygon"}
+SHORT = {"size": [HEIGHT, WIDTH], "counts": [5]}
+BOTH, ONE = {"a": AREAS}, {"a": [80]}
+
+CASES: dict[str, Case] = {
+    "every brush mask is a crowd": Case(all_crowds, BOTH),
+    "images in the folder of their subset": Case(coco("annotations/instances_train.json", "images/train/a.png"), BOTH),
+    "label studio": Case(coco("result.json", "images/0c-a.png", "..\\..\\media\\upload\\4\\0c-a.png"), {"0c-a": AREAS}),
+    "label studio, older": Case(coco("result.json", name="images\\a.png"), BOTH),
+    "fiftyone": Case(coco("labels.json", "data/a.png"), BOTH),
+    "roboflow": Case(coco("_annotations.coco.json", "a.png"), BOTH),
+    "float ids": Case(coco(category_id=1.0, image_id=1.0), BOTH, ("--labels", "leak")),
+    "text ids": Case(coco(category_id="1", image_id="1"), BOTH, ("--labels", "leak")),
+    "flat polygon": Case(coco(segmentation=flat(BOX)), BOTH),
+    "run lengths": Case(coco(segmentation=runs(BOX)), BOTH),
+    "polygon leaves the image": Case(coco(segmentation=[flat((-4, 6, 16, 10))]), BOTH),
+    "polygon leaves the image, strict": Case(coco(segmentation=[flat((-4, 6, 16, 10))]), None, ("--strict",)),
+    "stray point": Case(coco(segmentation=[flat(BOX), [4, 4]]), BOTH),
+    "nothing drawn": Case(coco(segmentation=[]), ONE),
+    "nothing drawn, strict": Case(coco(segmentation=[]), None, ("--strict",)),
+    "damaged run lengths": Case(coco(segmentation=SHORT), None),
+    "damaged run lengths, skipped": Case(
+        coco(segmentation={"size": [HEIGHT, WIDTH], "counts": [5]}), ONE, ("--skip_bad",)
+    ),
+    "half turn": Case(rotated(3, (WIDTH, HEIGHT)), BOTH),
+    "quarter turn, drawn as stored": Case(rotated(6, (WIDTH, HEIGHT)), BOTH),
+    "swapped width and height": Case(coco(size=(HEIGHT, WIDTH)), None),
+    "byte-order mark": Case(coco(encoding="utf-8-sig"), BOTH),
+    "decomposed letters": Case(coco(at=f"images/{unicodedata.normalize('NFD', 'ä')}.png", name="ä.png"), {"ä": AREAS}),
+    "labelme of another machine": Case(labelme(named="C:\\Users\\me\\a.png"), BOTH),
+    "labelme with backslashes": Case(labelme(named="..\\images\\a.png", apart=True), BOTH),
+    "labelme moved": Case(labelme(named="..\\..\\raw\\a.png"), BOTH),
+    "labelme without a path": Case(labelme(named=None), BOTH),
+    "labelme with a byte-order mark": Case(labelme(encoding="utf-8-sig"), BOTH),
+    "labelme lines": Case(labelme(LINE), None),
+    "labelme lines, skipped": Case(labelme(LINE), BOTH, ("--skip_bad",)),
+    "labelme lines of a width": Case(labelme(LINE), {"a": [80, 120, 244]}, ("--line_width", "4")),
+    "labelme rotated box": Case(labelme(TURNED), {"a": [60, 80, 120]}),
+    "labelme outside": Case(labelme(OUTSIDE), {"a": [16, 80, 120]}),
+    "classes of pascal voc as masks": Case(voc_masks("images", "masks"), BOTH),
+    "objects of pascal voc": Case(voc_masks("images", "instances"), BOTH),
+    "pascal voc as downloaded": Case(voc_masks("JPEGImages", "SegmentationObject"), BOTH),
+    "classes of pascal voc": Case(voc_masks("JPEGImages", "SegmentationClass"), BOTH),
+    "shape in the alpha channel": Case(masks(("a.png", alpha(numbers(1, 0)))), {"a": [120]}),
+    "coloured objects": Case(masks(("a.png", colours(63, 0, 191, 9)), folder="instances"), BOTH),
+    "coloured classes": Case(masks(("a.png", colours(63, 0, 191, 9))), None),
+    "coloured classes, told": Case(masks(("a.png", colours(63, 0, 191, 9))), BOTH, ("--mask_kind", "classes")),
+    "one colour of several": Case(masks(("a.png", colours(63, 0, 191, 9))), ONE, ("--mask_values", "0,191,9")),
+    "grey classes": Case(masks(("a.png", numbers(1, 2))), None),
+    "16-bit classes": Case(masks(("a.png", numbers(300, 9000, np.uint16))), None),
+    "16-bit classes, told": Case(masks(("a.png", numbers(300, 9000, np.uint16))), BOTH, ("--mask_kind", "classes")),
+    "trimap": Case(masks(("a.png", numbers(128, 255))), None),
+    "trimap, told": Case(masks(("a.png", numbers(128, 255))), ONE, ("--mask_values", "255", "--ignore_value", "128")),
+    "void": Case(masks(("a.png", numbers(1, 255)), folder="instances"), {"a": [120]}),
+    "another void": Case(masks(("a.png", numbers(7, 255)), folder="instances"), ONE, ("--ignore_value", "7")),
+    "cityscapes": Case(
+        masks(("a_gtFine_instanceIds.png", numbers(26000, 7, np.uint16)), folder="gtFine", images="leftImg8bit"), BOTH
+    ),
+    "masks with an ending": Case(masks(("a_seg.png", numbers(255, 0))), {"a": [120]}),
+    "one mask for each object": Case(masks(("a_0.png", numbers(255, 0)), ("a_1.png", numbers(0, 255))), BOTH),
+    "a folder of masks for each image": Case(masks(("a/x.png", numbers(1, 0)), ("a/y.png", numbers(0, 1))), BOTH),
+    "yolo": Case(yolo, BOTH),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_users_have(name: str, tmp_path: Path) -> None:
+    case, output = CASES[name], tmp_path / "out"
+    case.write(tmp_path / "data")
+    status = prepare(["--data_dir", str(tmp_path / "data"), "--output_dir", str(output), *case.options])
+    assert status == (1 if case.areas is None else 0)
+    if case.areas is None:
+        assert not output.exists()
+        return
+    dataset = open_segmentation_dataset(output)
+    areas = {sample.name: sorted(int(sample.mask(number).sum()) for number in sample.object_ids) for sample in dataset}
+    assert areas == case.areas
