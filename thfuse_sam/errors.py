@@ -51,6 +51,10 @@ class ImageReadError(ThFuseError):
     """An image file is missing, truncated, too large or not an image."""
 
 
+class ImageKindError(ImageReadError):
+    """An image file is sound, but of a kind that is not read, or only if an option says how."""
+
+
 class ImageSizeError(ThFuseError):
     """Infrared and visible image of a pair differ in size."""
 

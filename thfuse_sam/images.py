@@ -1,8 +1,5 @@
 """Reading and writing images: one reader for masks, training, fusion and metrics, so that all see the same pixels.
 
-Pillow decodes, because it reports a truncated file where OpenCV fills the rest with grey and says nothing. OpenCV
-only helps with what Pillow cuts down or does not know: 16-bit colour, and TIFF of 64-bit or colour floats.
-
 How values become 8-bit:
 
 =====================  =========================================================================================
@@ -11,65 +8,63 @@ stored as              read as
 8-bit                  unchanged
 1-bit                  0 and 255
 16-bit grey, integers  stretched from the image's 0.5 and 99.5 percentiles to 0 and 255; a constant image becomes 0
-floats                 stretched in the same way, by the finite pixels; NaN becomes 0
+floats                 stretched in the same way
 16-bit colour          visible: the full 16-bit range becomes 0..255; infrared: luma, then stretched as above
 alpha                  dropped, so that no pixel is lost under a transparent one
 palette                its colours
+more than 3 bands      visible: the first three are red, green and blue
 =====================  =========================================================================================
+
+Of a stretched image, pixels without data (see `thermal.missing_pixels`) do not count, and get the value of the nearest
+other pixel. How an infrared image is read may be changed by an `InfraredReading`.
 
 The EXIF orientation is applied. Of a file with several frames or pages the first one is read.
 """
 
-import contextlib
-import functools
 import io
-import os
-import stat
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from thfuse_sam.errors import ImageReadError, OutputError
+from thfuse_sam import false_colour
+from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.time_limit import within
+from thfuse_sam.image_files import (
+    FORMATS,
+    DecodedImage,
+    Refusal,
+    as_read_error,
+    check_pixels,
+    colours,
+    decode,
+    decode_by_opencv,
+    decode_file,
+    is_deep_colour,
+    orientation_of,
+    pixels_of,
+    png_has_metadata_after_pixels,
+    reading,
+    tiff_orientation,
+    tiff_size,
+    tiff_tags,
+    upright,
+    within_read_seconds,
+)
+from thfuse_sam.thermal import AS_STORED, InfraredReading, Mask, fill, limits, missing_pixels, stretch
 
 Modality = Literal["ir", "vi"]
 MODALITIES: tuple[Modality, Modality] = ("ir", "vi")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-# A file that claims more than this is refused before it is decoded: a few kilobytes can ask for gigabytes.
-MAX_PIXELS = 89_478_485
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 # Weights of red, green and blue in the luma of BT.601.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
-_STRETCH_PERCENTILES = (0.5, 99.5)
-
-# A disk or a network that no longer answers must not stop a run for ever.
-READ_SECONDS = 120.0
-
-_TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels; scale the image down"
-# What an error says about a file that cannot be read; of any other error, its own text is shown.
-_REASONS: dict[type[Exception], str] = {
-    FileNotFoundError: "no such file; check the path",
-    PermissionError: "permission denied; make the file readable",
-    Image.DecompressionBombError: _TOO_LARGE,
-    Image.DecompressionBombWarning: _TOO_LARGE,
-    UnidentifiedImageError: "not an image of a known format; use PNG, JPEG, BMP or TIFF",
-    MemoryError: "memory does not suffice for the image, or it is damaged; close other programs",
-}
-
-# Formats that are recognised by a file's content, whatever its suffix says. Pillow's other decoders are not let near
-# files from unknown sources.
-_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
 _EXACT_FORMATS = ("PNG", "BMP", "DIB", "TIFF")  # those in which object numbers keep their values
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -78,53 +73,57 @@ _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".bmp": {"format": "BMP"},
     ".tif": {"format": "TIFF"},
     ".tiff": {"format": "TIFF"},
+    ".webp": {"format": "WEBP", "lossless": True},
 }
-# Tags of TIFF, and of EXIF, which shares them.
-_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _ORIENTATION = 256, 257, 258, 274
-_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
 
 ImageArray = npt.NDArray[np.uint8]
-_T = TypeVar("_T")
 
 
-def _within_read_seconds(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
-    """Let `read` raise ImageReadError if it takes longer than READ_SECONDS."""
-
-    @functools.wraps(read)
-    def read_in_time(path: Path) -> _T:
-        try:
-            return within(READ_SECONDS, lambda: read(path))
-        except TimeoutError as error:
-            raise ImageReadError(
-                f"{path}: not read within {READ_SECONDS:g} s; does its disk or network still answer?"
-            ) from error
-
-    return read_in_time
-
-
-@_within_read_seconds
-def read_infrared(path: Path) -> ImageArray:
+def read_infrared(path: Path, how: InfraredReading = AS_STORED) -> ImageArray:
     """Read one infrared image as uint8 HxW, 0..255. A colour file gives its luma. Raises ImageReadError."""
+    return read_infrared_and_missing(path, how)[0]
+
+
+@within_read_seconds
+def read_infrared_and_missing(path: Path, how: InfraredReading = AS_STORED) -> tuple[ImageArray, Mask | None]:
+    """As `read_infrared`, and which pixels have no data (bool HxW; None: all have). Those are filled in the image."""
     with reading(path):
-        pixels = _decode(path)
-        if pixels.dtype == np.uint8:
-            return pixels if pixels.ndim == 2 else luma(pixels)
-        if pixels.ndim == 3:
-            pixels = pixels.astype(np.float64) @ np.array(LUMA_WEIGHTS)
-        return _stretch(pixels)
+        stored = decode(path)
+        values = _infrared_values(stored, how)
+        nodata = stored.nodata if how.nodata is None else (*stored.nodata, how.nodata)
+        missing = _transparent(stored, how)
+        if values.dtype != np.uint8 or nodata:
+            missing = missing_pixels(values, nodata) | (False if missing is None else missing)
+        return _grey(values, missing, how.value_range)
 
 
-@_within_read_seconds
+@within_read_seconds
+def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> npt.NDArray[Any] | None:
+    """The numbers that an infrared image measured, without those that mean nothing, in one row; None: it is 8-bit.
+
+    Raises ImageReadError.
+    """
+    with reading(path):
+        stored = decode(path)
+        values = _infrared_values(stored, how)
+        if values.dtype == np.uint8:
+            return None
+        missing = missing_pixels(values, stored.nodata if how.nodata is None else (*stored.nodata, how.nodata))
+        transparent = _transparent(stored, how)
+        return values[~(missing if transparent is None else missing | transparent)]
+
+
+@within_read_seconds
 def read_visible(path: Path) -> ImageArray:
     """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
     with reading(path):
-        return _to_rgb(_decode(path))
+        return _to_rgb(decode(path))
 
 
 def decode_visible(content: bytes, source: Path) -> ImageArray:
     """Like `read_visible`, from the bytes of an image that the file `source` embeds. Raises ImageReadError."""
-    with _as_read_error(source):
-        return _to_rgb(_decode_file(io.BytesIO(content)))
+    with as_read_error(source):
+        return _to_rgb(decode_file(io.BytesIO(content)))
 
 
 @dataclass(frozen=True)
@@ -137,38 +136,47 @@ class StoredPixels:
     exact: bool  # whether the format keeps numbers as they are
 
 
-@_within_read_seconds
+@within_read_seconds
 def read_stored_pixels(path: Path) -> StoredPixels:
     """The numbers that an image file stores, for masks, whose numbers have a meaning. Raises ImageReadError."""
     with reading(path), path.open("rb") as file:
         try:
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
-            return StoredPixels(_decode_unknown_tiff(file), None, None, exact=True)
-        _check_pixels(image.size)
-        exact, deep_colour = image.format in _EXACT_FORMATS, _is_deep_colour(image, file)
+            return StoredPixels(decode_file(file).colours, None, None, exact=True)
+        check_pixels(image.size)
+        exact, deep_colour = image.format in _EXACT_FORMATS, is_deep_colour(image, file)
         image.load()
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         palette, alpha = None, None
         if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-            alpha = np.array(image.convert("RGBA").getchannel("A"))
-        if deep_colour:
-            values = _decode_by_opencv(file)
-        elif image.mode in ("P", "PA"):
+            alpha = upright(np.array(image.convert("RGBA").getchannel("A")), orientation)
+        if image.mode in ("P", "PA"):
             values = np.array(image.getchannel("P") if image.mode == "PA" else image)
             palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        elif image.mode == "1":
+            values = np.array(image).astype(np.uint8)
         else:
-            values = np.array(image).astype(np.uint8) if image.mode == "1" else _pixels(image)
-        upright_alpha = None if alpha is None else upright(alpha, orientation)
-        return StoredPixels(upright(values, orientation), palette, upright_alpha, exact)
+            values = colours(decode_by_opencv(file) if deep_colour else pixels_of(image))
+        return StoredPixels(upright(values, orientation), palette, alpha, exact)
 
 
-def read_for_sam(path: Path, modality: Modality) -> ImageArray:
+def read_for_sam(path: Path, modality: Modality, how: InfraredReading = AS_STORED) -> ImageArray:
     """Read the image that SAM sees, uint8 HxWx3 RGB: visible in colour, infrared as grey repeated three times.
 
     Precomputed masks and masks that are made during training start from the same pixels, and so are equal.
     """
-    return as_rgb(read_infrared(path)) if modality == "ir" else read_visible(path)
+    return read_for_sam_and_missing(path, modality, how)[0]
+
+
+def read_for_sam_and_missing(
+    path: Path, modality: Modality, how: InfraredReading = AS_STORED
+) -> tuple[ImageArray, Mask | None]:
+    """As `read_for_sam`, and which pixels have no data and so get no mask (bool HxW; None: all have)."""
+    if modality == "vi":
+        return read_visible(path), None
+    infrared, missing = read_infrared_and_missing(path, how)
+    return as_rgb(infrared), missing
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -180,28 +188,17 @@ def image_frame(path: Path) -> tuple[tuple[int, int], int]:
     """`image_size`, and the EXIF orientation (1..8) that made the image upright. Raises ImageReadError."""
     with reading(path), path.open("rb") as file:
         try:
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
-            return _tiff_size(tags := _tiff_tags(file)), _tiff_orientation(tags)
+            return tiff_size(tags := tiff_tags(file)), tiff_orientation(tags)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             # Pillow's `size` of a rotated TIFF depends on its version; the tags do not.
-            return _tiff_size(image.tag_v2), _tiff_orientation(image.tag_v2)
+            return tiff_size(image.tag_v2), tiff_orientation(image.tag_v2)
         width, height = image.size
-        if image.format == "PNG" and _png_has_metadata_after_pixels(file):
+        if image.format == "PNG" and png_has_metadata_after_pixels(file):
             image.load()
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         return ((width, height) if orientation >= 5 else (height, width)), orientation
-
-
-def upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Undo an EXIF orientation: 2-4 are flips and a half turn, 5-8 swap height and width."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def size_text(shape: Sequence[int]) -> str:
@@ -231,186 +228,70 @@ def write_image(path: Path, image: ImageArray) -> None:
     write_atomically(path, lambda file: picture.save(file, **options))
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Like `_as_read_error`; in addition refuses pipes, devices and empty files before they are opened."""
-    with _as_read_error(path):
-        status = path.stat()
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            # Opening a pipe would wait for a writer.
-            raise ImageReadError(f"{path}: a pipe or device, not an image; give the path of a file")
-        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
-            raise ImageReadError(f"{path}: the file is empty; replace or remove it")
-        yield
+def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[Any]:
+    """HxW: the numbers of the infrared image, uint8 where the file has 8 bits. Raises Refusal."""
+    if how.channel is not None:
+        channels = 1 if stored.values.ndim == 2 else stored.values.shape[2]
+        if how.channel >= channels:
+            raise Refusal(f"has channels 0 to {channels - 1}; give one of them as `ir_channel`, not {how.channel}")
+        return stored.values.reshape(*stored.values.shape[:2], channels)[:, :, how.channel]
+    values = stored.colours
+    if values.ndim == 2:
+        return values
+    if values.dtype != np.uint8:
+        return np.asarray(values.astype(np.float64) @ np.array(LUMA_WEIGHTS))
+    if how.colormap is not None:
+        return false_colour.turn_back(values, how.colormap)
+    colormap = None if how.gray else false_colour.recognise(values)
+    if colormap is not None:
+        raise Refusal(
+            f"is drawn in false colours, like {colormap}, which are no temperatures; `ir_colormap` NAME turns them "
+            "back, `ir_gray` takes their brightness"
+        )
+    return luma(values)
 
 
-@contextlib.contextmanager
-def _as_read_error(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes the decoders raise into one ImageReadError that names the file."""
-    try:
-        yield
-    except ImageReadError:
-        raise
-    # Pillow's plugins raise nearly every built-in exception on malformed content; any of them means "unreadable".
-    except Exception as error:
-        reason = next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), None)
-        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a folder may not be searched
-            reason = "a folder, not an image; give the path of a file"
-        elif reason is None:
-            details = " ".join(str(error).split()) or type(error).__name__
-            reason = f"damaged or truncated image ({details}); replace or remove it"
-        raise ImageReadError(f"{path}: {reason}") from error
+def _transparent(stored: DecodedImage, how: InfraredReading) -> Mask | None:
+    """Where an image is transparent, if its pixels are either transparent or opaque, which tells no data from data."""
+    if not stored.has_alpha or how.channel is not None:
+        return None
+    alpha = stored.values[:, :, -1]
+    opaque = np.iinfo(alpha.dtype).max
+    transparent = alpha == 0
+    return transparent if transparent.any() and {*np.unique(alpha)} == {0, opaque} else None
 
 
-def _check_pixels(size: tuple[int, int]) -> None:
-    """Refuse an image of more than MAX_PIXELS; the order of its two sides does not matter."""
-    if size[0] * size[1] > MAX_PIXELS:
-        raise Image.DecompressionBombError
-
-
-def _decode(path: Path) -> npt.NDArray[Any]:
-    """The upright pixels as stored, HxW or HxWx3 RGB; 1-bit becomes uint8, alpha and palette are resolved."""
-    with path.open("rb") as file:
-        return _decode_file(file)
-
-
-def _decode_file(file: IO[bytes]) -> npt.NDArray[Any]:
-    """`_decode` of an open file."""
-    try:
-        image = Image.open(file, formats=_FORMATS)
-    except UnidentifiedImageError:
-        return _decode_unknown_tiff(file)
-    _check_pixels(image.size)
-    deep_colour = _is_deep_colour(image, file)
-    image.load()  # raises on a truncated file
-    # Pillow turns a TIFF upright while loading and then reports orientation 1; OpenCV turns TIFF only.
-    orientation = _orientation(image)
-    pixels = _decode_by_opencv(file) if deep_colour else _pixels(image)
-    return upright(pixels, orientation)
-
-
-def _pixels(image: Image.Image) -> npt.NDArray[Any]:
-    """The pixels of a loaded image, not turned upright: HxW or HxWx3 RGB in the stored type, 1-bit as uint8."""
-    if image.mode == "1":
-        return np.where(np.asarray(image), np.uint8(255), np.uint8(0))
-    if image.mode in ("L", "RGB", "I", "F") or image.mode.startswith("I;16"):
-        return np.array(image)
-    if image.mode in ("LA", "La"):
-        return np.array(image.convert("L"))
-    if image.mode in ("P", "PA"):
-        # By way of RGBA, because a palette with transparent entries does not convert to RGB without a warning.
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
-
-
-def _is_deep_colour(image: Image.Image, file: IO[bytes]) -> bool:
-    """Whether the file holds more than 8 bits a sample in a mode that Pillow cuts down to 8."""
-    if image.mode not in ("RGB", "RGBA", "RGBX", "LA"):
-        return False
-    if image.format == "PNG":
-        position = file.tell()
-        file.seek(24)  # bit depth in IHDR, which is always the first chunk
-        bit_depth = file.read(1)[0]
-        file.seek(position)
-        return bit_depth == 16
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8
-    return False
-
-
-def _decode_by_opencv(file: IO[bytes]) -> npt.NDArray[Any]:
-    """The pixels in their stored type, HxW or HxWx3 RGB; alpha is dropped."""
-    file.seek(0)
-    pixels = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError("the pixels cannot be decoded")
-    if pixels.ndim == 2 or pixels.shape[2] == 1:
-        return pixels.reshape(pixels.shape[:2])
-    return np.ascontiguousarray(pixels[:, :, 2::-1])  # BGR or BGRA to RGB
-
-
-def _decode_unknown_tiff(file: IO[bytes]) -> npt.NDArray[Any]:
-    """Read a TIFF of a sample type that Pillow does not know (64-bit or colour floats). OpenCV turns it upright."""
-    tags = _tiff_tags(file)
-    _check_pixels(_tiff_size(tags))
-    # OpenCV fills rows that the file does not hold with zeros.
-    starts, lengths = tags.get(_STRIP_OFFSETS, ()), tags.get(_STRIP_BYTES, ())
-    ends = [int(start) + int(length) for start, length in zip(starts, lengths, strict=True)]
-    rows = len(starts) * int(tags.get(_ROWS_PER_STRIP, tags[_HEIGHT]))
-    if max(ends, default=0) > file.seek(0, os.SEEK_END) or (starts and rows < int(tags[_HEIGHT])):
-        raise ValueError("the file does not hold all of its rows")
-    return _decode_by_opencv(file)
-
-
-def _tiff_tags(file: IO[bytes]) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """The tags of the first page; UnidentifiedImageError where the file is no TIFF."""
-    file.seek(0)
-    header = file.read(8)
-    if header[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        raise UnidentifiedImageError("unknown image format")
-    if b"+" in header[:4]:
-        header += file.read(8)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-    file.seek(tags.next)
-    tags.load(file)
-    return tags
-
-
-def _tiff_size(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
-    """(height, width) of the upright image."""
-    width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
-    return (width, height) if _tiff_orientation(tags) >= 5 else (height, width)
-
-
-def _tiff_orientation(tags: TiffImagePlugin.ImageFileDirectory_v2) -> int:
-    value = tags.get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 where there is none or it is unreadable."""
-    try:
-        # PngImageFile.getexif decodes the whole image; the base class's method uses what has been read already.
-        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    # Broken metadata is common in the wild and no reason to refuse a picture that decodes.
-    except (OSError, ValueError, LookupError, TypeError, SyntaxError, OverflowError, struct.error):
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def _png_has_metadata_after_pixels(file: IO[bytes]) -> bool:
-    """Whether an EXIF or text chunk follows the pixel data, where a header-only look does not see it."""
-    position = file.tell()
-    file.seek(8)
-    pixels_seen = metadata_follows = False
-    while not metadata_follows and len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        pixels_seen |= kind == b"IDAT"
-        metadata_follows = pixels_seen and kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt")
-        file.seek(length + 4, os.SEEK_CUR)
-    file.seek(position)
-    return metadata_follows
-
-
-def _stretch(values: npt.NDArray[Any]) -> ImageArray:
-    """Scale numbers of any range to uint8 0..255 by robust percentiles over all channels; NaN becomes 0."""
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
+def _grey(
+    values: npt.NDArray[Any], missing: Mask | None, value_range: tuple[float, float] | None = None
+) -> tuple[ImageArray, Mask | None]:
+    """HxW numbers as uint8, `missing` pixels filled, and `missing`, or None if no pixel is."""
+    if missing is None or not missing.any():
+        missing = None
+    if values.dtype == np.uint8:
+        return (values if missing is None else fill(values, missing)), missing
+    valid = values if missing is None else values[~missing]
+    if valid.size == 0:
         raise ValueError("no pixel is a finite number")
-    low, high = (float(value) for value in np.percentile(finite, _STRETCH_PERCENTILES))
-    if high <= low:  # nearly all pixels are equal: a few small hot spots must not vanish
-        low, high = float(finite.min()), float(finite.max())
-    if high <= low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
-    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8)
+    low, high = limits(valid) if value_range is None else value_range
+    if valid.max() < low or valid.min() > high:
+        raise Refusal(
+            f"has numbers from {valid.min():g} to {valid.max():g}, none in `ir_range` {low:g} {high:g}; "
+            "give the range in the unit of the files"
+        )
+    grey = stretch(values, low, high)
+    return (grey if missing is None else fill(grey, missing)), missing
 
 
-def _to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
-    """Decoded pixels as a visible image, uint8 HxWx3."""
+def _to_rgb(stored: DecodedImage) -> ImageArray:
+    """A decoded image as a visible one, uint8 HxWx3."""
+    pixels = stored.colours
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif pixels.dtype != np.uint8 and pixels.ndim == 2:
+        pixels = _grey(pixels, missing_pixels(pixels, stored.nodata))[0]
     elif pixels.dtype != np.uint8:
-        pixels = _stretch(pixels)
-    return as_rgb(pixels)
+        finite = pixels[np.isfinite(pixels)]
+        if finite.size == 0:
+            raise ValueError("no pixel is a finite number")
+        pixels = stretch(pixels, *limits(finite))
+    return as_rgb(np.ascontiguousarray(pixels))

@@ -2,6 +2,7 @@
 
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation.known_sets import KNOWN_SETS
+from thfuse_sam.false_colour import COLORMAPS
 from thfuse_sam.losses import LOSS_PARTS, SEGMENTATION_PARTS
 from thfuse_sam.masks.shards import SHARD_SIZE
 from thfuse_sam.metrics import METRICS
@@ -16,6 +17,7 @@ def test_names_are_those_of_the_registries() -> None:
     assert tuple(generator.GENERATOR_DEFAULTS) == tuple(MODEL_TYPES)
     assert tuple(KNOWN_SETS) == prepare.KNOWN_SETS
     assert f"{REPORT_FOLDER}/{INDEX}" == shared.REPORT
+    assert shared.COLORMAPS == COLORMAPS
     assert precompute.PrecomputeOptions().shard_size == SHARD_SIZE
 
 

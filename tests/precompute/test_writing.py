@@ -22,6 +22,7 @@ from thfuse_sam.precompute import worker as mask_making
 from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs
 from thfuse_sam.precompute.plan import Plan, plan_precompute
 from thfuse_sam.precompute.writing import RunSummary
+from thfuse_sam.thermal import InfraredReading
 
 from .stub_masks import SIGNATURE, Segment, precompute
 
@@ -346,13 +347,13 @@ def test_reading_ahead_is_bounded_and_beside_the_generator(tmp_path: Path, monke
     ahead: list[int] = []
     threads: set[int] = set()
 
-    def counting_read(path: Path, modality: Modality) -> npt.NDArray[np.uint8]:
+    def counting_read(path: Path, modality: Modality, how: InfraredReading) -> tuple[npt.NDArray[np.uint8], None]:
         nonlocal read
         read += 1
         threads.add(threading.get_ident())
-        return read_for_sam(path, modality)
+        return read_for_sam(path, modality, how), None
 
-    monkeypatch.setattr(mask_making, "read_for_sam", counting_read)
+    monkeypatch.setattr(mask_making, "read_for_sam_and_missing", counting_read)
     fill(
         make_plan(tmp_path / "tree", folders),
         StubGenerator(lambda number: ahead.append(read - number)),

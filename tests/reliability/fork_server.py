@@ -28,7 +28,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from thfuse_sam import images
+from thfuse_sam import image_files, images
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.cli.parser import CommandParser
 
@@ -131,9 +131,9 @@ def _let_stop_when_options_are_read() -> None:
 
 def _inject(kind: str, at: int, path: str) -> None:
     """Let a fault happen at the `at`-th time (from 1) that an image is read, before it is."""
-    reads, decode = 0, images._decode
+    reads, decode = 0, images.decode
     if kind == "hang":
-        images.READ_SECONDS = 2.0
+        image_files.READ_SECONDS = 2.0
 
     def faulty(own: Path) -> Any:
         nonlocal reads
@@ -142,7 +142,7 @@ def _inject(kind: str, at: int, path: str) -> None:
             FAULTS[kind](Path(path))
         return decode(own)
 
-    images._decode = faulty
+    images.decode = faulty
 
 
 def _watch(

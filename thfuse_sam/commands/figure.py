@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from thfuse_sam.commands.inputs import pair_folder
-from thfuse_sam.datasets.pairs import ImagePair, find_pairs
+from thfuse_sam.commands.inputs import find_command_pairs, pair_folder
+from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import OptionError
 from thfuse_sam.images import read_infrared, read_visible
 from thfuse_sam.options.figure import FigureOptions
@@ -25,7 +25,7 @@ def make_figure(options: FigureOptions) -> tuple[Path, ...]:
         if path.suffix.lower() not in SUFFIXES:
             raise OptionError("output", path, f"the suffix is not one of {', '.join(SUFFIXES)}; change it")
     folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
-    pairs = _chosen(options, find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir).pairs)
+    pairs = _chosen(options, find_command_pairs(folder, options).pairs)
     unknown = {zoom.pair for zoom in options.zoom if zoom.pair} - {pair.name for pair in pairs}
     if unknown:
         raise OptionError("zoom", f"{min(unknown)}:...", "this pair is not in the figure; add it to `pairs`")
@@ -61,5 +61,5 @@ def _scene(pair: ImagePair, methods: Sequence[Method], zooms: Sequence[Zoom]) ->
         method.name: read_visible(method.images[pair.name]) if pair.name in method.images else None
         for method in methods
     }
-    sources = dict(zip(SOURCES, (read_infrared(pair.ir), read_visible(pair.vi)), strict=True))
+    sources = dict(zip(SOURCES, (read_infrared(pair.ir, pair.reading), read_visible(pair.vi)), strict=True))
     return Scene(pair.name, {**sources, **fused}, zooms)

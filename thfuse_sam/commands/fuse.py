@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from thfuse_sam.commands.infrared import as_range, range_of_tree
 from thfuse_sam.commands.inputs import (
     MaskPlan,
     build_mask_source,
+    find_command_pairs,
     log_mask_plan,
     pair_folder,
     plan_masks,
@@ -20,13 +22,13 @@ from thfuse_sam.commands.inputs import (
     targets_of_pairs,
     warn_if_swapped,
 )
-from thfuse_sam.datasets.pairs import PairSet, find_pairs
+from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, require_outputs_apart
-from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.metrics import fusion_metrics
@@ -154,13 +156,17 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     """Check the options, find pairs and masks, and open the network; write nothing. Raises ThFuseError."""
     device = resolve_device(options.device)
     folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
-    pairs = find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir)
+    masks = plan_masks(options.precomputed_masks_dir, options)
+    model_path, network, spec = open_network(options)
+    kept = {
+        f"as {model_path} was trained": as_range(trained_with(model_path).get("ir_range")),
+        f"as the masks in {masks.root} were made": range_of_tree(masks.root),
+    }
+    pairs = find_command_pairs(folder, options, kept)
     require_writable("output_dir", options.output_dir)
     require_outputs_apart(pairs.pairs, options.output_dir)
-    masks = plan_masks(options.precomputed_masks_dir, options)
     mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad)
     warn_if_swapped(pairs.pairs)
-    model_path, network, spec = open_network(options)
     methods = find_methods(options.compare, pairs.pairs, [spec.name])
     targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)
     return _PreparedFusion(

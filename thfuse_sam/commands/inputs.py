@@ -2,15 +2,16 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from thfuse_sam.commands.infrared import Range, infrared_reading
 from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, looks_swapped, require_partners
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, looks_swapped, require_partners
 from thfuse_sam.datasets.targets import TargetSet, read_targets
 from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, command_text, first_of, naming
 from thfuse_sam.fusion.fusing import require_usable
@@ -36,6 +37,22 @@ def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Pat
     if given is not None:
         return find_shipped(given)
     return None if folders.ir_dir or folders.vi_dir else find_shipped(sample)
+
+
+def find_command_pairs(
+    folder: Path | None, options: FolderOptions, kept: Mapping[str, Range | None] | None = None
+) -> PairSet:
+    """The pairs of a command, `folder` from `pair_folder`, and how their infrared images are read; see
+    `infrared_reading`. Raises PairError and ImageKindError.
+    """
+    found = find_folder_pairs(folder, options)
+    return found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs], kept))
+
+
+def find_folder_pairs(folder: Path | None, options: FolderOptions) -> PairSet:
+    """The pairs in `folder`, else in the folders of `options`. Raises PairError."""
+    in_one_file = options.ir_channel is not None
+    return find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir, in_one_file=in_one_file)
 
 
 def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:
@@ -137,7 +154,7 @@ def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], folder: Path | Non
 def build_mask_source(plan: MaskPlan, options: SamOptions, device: torch.device, pairs: PairSet) -> MaskSource:
     """The mask source of `plan` for `pairs`. SAM is imported, and its checkpoint opened, in live mode only."""
     if plan.mode == "live":
-        return LiveMasks(build_generator(options, device).label_map)
+        return LiveMasks(build_generator(options, device).label_map, pairs.reading)
     if plan.root is not None:
         return PrecomputedMasks(plan.root, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
     return NoMasks()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import thfuse_sam
+from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
 from thfuse_sam.cores import free_memory, usable_cores
 from thfuse_sam.datasets.pairs import ImageSet, find_images
 from thfuse_sam.devices import resolve_device
@@ -42,6 +43,7 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.shipped import find_shipped
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 _PROCESS_BYTES = 2**30  # of memory that a process takes beside twice its model
 _IMAGES_PER_PROCESS = 16  # that make up for the time in which another process starts
@@ -165,7 +167,13 @@ def _find_images(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
             )
         dataset_path = find_shipped(dataset_path)
     return {
-        modality: find_images(dataset_path, ir_dir=options.ir_dir, vi_dir=options.vi_dir, modality=modality)
+        modality: find_images(
+            dataset_path,
+            ir_dir=options.ir_dir,
+            vi_dir=options.vi_dir,
+            modality=modality,
+            in_one_file=options.ir_channel is not None,
+        )
         for modality in _modalities(options)
     }
 
@@ -204,6 +212,7 @@ class _PreparedRun:
 
     options: PrecomputeOptions
     images: Mapping[Modality, ImageSet]
+    reading: InfraredReading
     sam: ResolvedSam
     settings: GeneratorSettings
     devices: Sequence[str]  # one for each process of this machine
@@ -243,13 +252,14 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     settings = _with_precision(options.generator_settings(sam.model_type), options, devices)
     with _no_garbage_collection():
         infrared = _find_infrared(options, images) if settings.max_warm_places else {}
+        reading = _reading(options, list(images["ir"].images.values() if "ir" in images else infrared.values()))
         jobs = list_jobs({modality: found.images for modality, found in images.items()}, infrared)
         if options.shard is not None:
             jobs = take_part(jobs, options.shard.number, options.shard.total)
-        plan = _plan(options, images, jobs, sam, settings)
+        plan = _plan(options, images, jobs, sam, settings, reading)
     _mention_unpaired(images)
     devices = _share_cores(options, devices, len(plan.todo), sam.checkpoint)
-    return _PreparedRun(options, images, sam, settings, devices, plan)
+    return _PreparedRun(options, images, reading, sam, settings, devices, plan)
 
 
 @contextlib.contextmanager
@@ -315,23 +325,36 @@ def _with_precision(
     return dataclasses.replace(settings, precision=meant.pop())
 
 
+def _reading(options: PrecomputeOptions, infrared: Sequence[Path]) -> InfraredReading:
+    """How infrared images are read; a tree goes on with the range that it was begun with. Raises ImageKindError."""
+    if not infrared:
+        return AS_STORED
+    kept = None if options.overwrite else range_of_tree(options.output_dir)
+    return infrared_reading(options, infrared, {f"as in {options.output_dir}": kept})
+
+
 def _plan(
     options: PrecomputeOptions,
     images: Mapping[Modality, ImageSet],
     jobs: Sequence[Job],
     sam: ResolvedSam,
     settings: GeneratorSettings,
+    reading: InfraredReading,
 ) -> Plan:
     """What is to be done. Raises UsageError and ManifestError."""
     folders = {modality: found.folder for modality, found in images.items()}
+    infrared: dict[str, float | int | str | None] = reading.settings()
+    manifest = Manifest.find(options.output_dir)
+    if "ir" not in images and manifest is not None:  # how infrared images were read is none of this run's business
+        infrared = {key: value for key, value in manifest.signature.generator.items() if key.startswith("ir_")}
     encoder = Signature(
         model_type=sam.model_type,
         checkpoint_sha256=sam.sha256,
-        generator={},
+        generator=infrared,
         package_version=thfuse_sam.__version__,
         precision=settings.precision,
     )
-    generator: dict[str, float | int | str | None] = dict(settings.signature())
+    generator: dict[str, float | int | str | None] = {**settings.signature(), **infrared}
     if options.embeddings is not None:
         require_embeddings(options.embeddings, encoder, jobs, folders)
         generator["from_embeddings"] = 1  # kept embeddings are rounded, so the masks differ a little
@@ -350,6 +373,7 @@ def _plan(
             save_instances=options.save_instances,
             save_embeddings=options.save_embeddings,
             embeddings=EmbeddingTree(options.embeddings) if options.embeddings is not None else None,
+            reading=reading,
         ),
         embedding_signature=encoder,
         store=options.store,
@@ -376,6 +400,7 @@ def _plan_facts(run: _PreparedRun) -> dict[str, Any]:
         "embeddings from": options.embeddings or "the encoder",
         "preview": f"{options.preview} masks in {_preview_dir(options)}" if options.preview else "none",
         "report": options.report,
+        **run.reading.settings(),
         **dataclasses.asdict(run.settings),
     }
 
@@ -428,7 +453,8 @@ def _write_pictures(run: _PreparedRun, command: str) -> None:
     options = run.options
     if options.preview:
         entries = [(job.modality, job.name, job.image) for job in run.plan.jobs]
-        for path in write_contact_sheets(_preview_dir(options), entries, open_masks(run.plan.root), options.preview):
+        store = open_masks(run.plan.root)
+        for path in write_contact_sheets(_preview_dir(options), entries, store, options.preview, run.reading):
             log.info("preview: %s", path)
     if options.report:
         device = torch.device(
@@ -436,7 +462,7 @@ def _write_pictures(run: _PreparedRun, command: str) -> None:
         )  # for a cluster, the facts are those of this machine
         facts = run_facts(command, device, {"masks": mask_signature(options.output_dir)})
         images = {modality: found.images for modality, found in run.images.items()}
-        page = write_precompute_report(options.output_dir, images, facts)
+        page = write_precompute_report(options.output_dir, images, facts, reading=run.reading)
         log.info("report: open %s in a browser", page)
 
 

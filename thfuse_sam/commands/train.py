@@ -96,6 +96,7 @@ class _PreparedTraining:
             "mask_trees": [mask_signature(part.masks.root) for part in parts if part.masks.root is not None],
             "loss_weights": self.loss.weights,
             "device": str(self.device),
+            "ir_range": list(parts[0].found.reading.value_range or ()) or None,
             "resume": None if self.resume is None else str(self.resume),
         }
 

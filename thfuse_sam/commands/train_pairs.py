@@ -7,7 +7,15 @@ from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.inputs import MaskPlan, build_mask_source, pair_folder, plan_masks, require_usable_pairs
+from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
+from thfuse_sam.commands.inputs import (
+    MaskPlan,
+    build_mask_source,
+    find_folder_pairs,
+    pair_folder,
+    plan_masks,
+    require_usable_pairs,
+)
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, unusable_pairs
 from thfuse_sam.datasets.splits import split_pairs, training_part
@@ -61,7 +69,8 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
     val = [replace(part, pairs=held_out) for part, _, held_out in splits if held_out]
     if options.val_dataset_path is not None:
         with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
-            found = find_pairs(options.val_dataset_path)
+            found = find_pairs(options.val_dataset_path, in_one_file=options.ir_channel is not None)
+            found = found.read_as(parts[0].found.reading)
         tree = options.val_precomputed_masks_dir
         masks = parts[0].masks if tree is None else plan_masks(tree, options)
         pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
@@ -81,17 +90,22 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
             "give one for all, or one for each in the same order"
         )
     names = [path.resolve().name if path is not None else "" for path in paths]
-    parts = []
+    parts: list[Part] = []
     for index, path in enumerate(paths):
         folder = pair_folder(path, options, TRAIN_SAMPLE)
-        found, left_out = training_part(find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir))
+        found, left_out = training_part(find_folder_pairs(folder, options))
         if left_out:
             place = folder or options.ir_dir
             log.warning("%s: the pairs of train/ are used, those of %s/ are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
         masks = plan_masks(trees[index if len(trees) > 1 else 0], options)
-        parts.append(Part(name, folder, found, masks, _usable_pairs(found, masks, options.skip_bad, skipped)))
-    return parts
+        parts.append(Part(name, folder, found, masks, []))
+    # One reading for all, so that equal numbers are equal grey values.
+    images = [pair.ir for part in parts for pair in part.found.pairs]
+    kept = {f"as the masks in {part.masks.root} were made": range_of_tree(part.masks.root) for part in parts}
+    reading = infrared_reading(options, images, kept)
+    parts = [replace(part, found=part.found.read_as(reading)) for part in parts]
+    return [replace(part, pairs=_usable_pairs(part.found, part.masks, options.skip_bad, skipped)) for part in parts]
 
 
 def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from thfuse_sam.errors import PairError, first_of
 
+_IMAGES = "images"  # folder of files that hold both images, in MFNet
 _MAX_LISTED = 8  # folders that a message names
 
 # Stands in a folder pattern for any number of folders.
@@ -55,8 +56,10 @@ class ModalityFolders:
     vi: Path
 
 
-def detect_folders(root: Path) -> ModalityFolders:
+def detect_folders(root: Path, in_one_file: bool = False) -> ModalityFolders:
     """Find the two modality folders of the data set at `root`: directly below it, else up to four folders deeper.
+
+    `in_one_file`: where no layout fits, `images/` or else `root` itself is both folders.
 
     Raises PairError if no layout fits, or more than one.
     """
@@ -64,6 +67,9 @@ def detect_folders(root: Path) -> ModalityFolders:
         kind = "is a file, not a folder" if root.exists() else "no such folder"
         raise PairError(f"`dataset_path` {root}: {kind}; give the folder that holds ir/ and vi/")
     matches = _matches(root) or _patterns(root)
+    if not matches and in_one_file:
+        folder = root / _IMAGES if (root / _IMAGES).is_dir() else root
+        return ModalityFolders(folder, folder)
     if not matches:
         names = _subfolders(root)
         folders = f"the folders {first_of(names, _MAX_LISTED)}" if names else "no folders"

@@ -16,6 +16,7 @@ import numpy as np
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, split_pattern, visible_entries
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
 from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible, size_text
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 _COLOURFUL = 4.0  # mean difference of largest and smallest channel, in 0..255; in grey JPEG images it is smaller
 
@@ -27,6 +28,7 @@ class ImagePair:
     name: str  # relative path without suffix, with forward slashes: "a/0001"
     ir: Path
     vi: Path
+    reading: InfraredReading = AS_STORED  # how the infrared image is read
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,16 @@ class PairSet:
     vi_dir: Path
     unpaired_ir: dict[str, Path]  # name -> file
     unpaired_vi: dict[str, Path]
+    reading: InfraredReading = AS_STORED  # of all infrared images
 
     @property
     def unpaired(self) -> list[Path]:
         """The files that have no partner."""
         return [*self.unpaired_ir.values(), *self.unpaired_vi.values()]
+
+    def read_as(self, reading: InfraredReading) -> "PairSet":
+        """The same pairs, whose infrared images are read as `reading` says."""
+        return replace(self, reading=reading, pairs=[replace(pair, reading=reading) for pair in self.pairs])
 
     def only(self, keep: Callable[[str], bool]) -> "PairSet":
         """The pairs and images whose names `keep` accepts."""
@@ -62,12 +69,20 @@ class ImageSet:
     images: dict[str, Path]  # name -> file, in the order of the names
 
 
-def find_pairs(dataset_path: Path | None = None, *, ir_dir: Path | None = None, vi_dir: Path | None = None) -> PairSet:
+def find_pairs(
+    dataset_path: Path | None = None,
+    *,
+    ir_dir: Path | None = None,
+    vi_dir: Path | None = None,
+    in_one_file: bool = False,
+) -> PairSet:
     """Find the pairs below `dataset_path`, or below `ir_dir` and `vi_dir`, which take precedence when both are given.
+
+    `in_one_file`: one file may be both images of a pair, so one folder may be both, too.
 
     Raises PairError: folder missing, layout unknown, no image, no pair, or two files with one name.
     """
-    folders = _folders(dataset_path, ir_dir, vi_dir)
+    folders = _folders(dataset_path, ir_dir, vi_dir, in_one_file)
     ir = _images_or_error(folders.ir, "ir")
     vi = _images_or_error(folders.vi, "vi")
     pairs = [ImagePair(name, ir[name], vi[name]) for name in ir if name in vi]
@@ -91,6 +106,7 @@ def find_images(
     ir_dir: Path | None = None,
     vi_dir: Path | None = None,
     modality: Modality,
+    in_one_file: bool = False,
 ) -> ImageSet:
     """Find all images of one modality, with or without a partner.
 
@@ -101,7 +117,7 @@ def find_images(
     if own is not None and (ir_dir is None or vi_dir is None):
         folder = own
     else:
-        folders = _folders(dataset_path, ir_dir, vi_dir)
+        folders = _folders(dataset_path, ir_dir, vi_dir, in_one_file)
         folder = folders.ir if modality == "ir" else folders.vi
     return ImageSet(folder, _images_or_error(folder, modality))
 
@@ -126,7 +142,7 @@ def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:
 
     Raises ImageReadError, and ImageSizeError if the two differ in size.
     """
-    infrared, visible = read_infrared(pair.ir), read_visible(pair.vi)
+    infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
     _require_one_size(pair, infrared.shape, visible.shape[:2])
     return infrared, visible
 
@@ -164,7 +180,7 @@ def require_partners(pairs: PairSet) -> None:
 def looks_swapped(pair: ImagePair) -> bool:
     """Whether the infrared image is a colour photo and the visible one is grey."""
     try:
-        return _is_colourful(pair.ir) and not _is_colourful(pair.vi)
+        return pair.reading == AS_STORED and _is_colourful(pair.ir) and not _is_colourful(pair.vi)
     except ImageReadError:
         return False
 
@@ -183,18 +199,21 @@ def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> 
         )
 
 
-def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None) -> ModalityFolders:
+def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None, in_one_file: bool) -> ModalityFolders:
     if ir_dir is not None and vi_dir is not None:
         folders = ModalityFolders(ir_dir, vi_dir)
     elif ir_dir is not None or vi_dir is not None:
         given, missing = ("`ir_dir`", "`vi_dir`") if ir_dir is not None else ("`vi_dir`", "`ir_dir`")
         raise PairError(f"{given} {ir_dir or vi_dir} is given without {missing}; give both or neither")
     elif dataset_path is not None:
-        folders = detect_folders(dataset_path)
+        folders = detect_folders(dataset_path, in_one_file)
     else:
         raise PairError("no images are named; give `dataset_path`, or `ir_dir` and `vi_dir`")
-    if os.path.realpath(folders.ir) == os.path.realpath(folders.vi):
-        raise PairError(f"`ir_dir` and `vi_dir` are the same folder {folders.ir}; give the two of the data set")
+    if os.path.realpath(folders.ir) == os.path.realpath(folders.vi) and not in_one_file:
+        raise PairError(
+            f"`ir_dir` and `vi_dir` are the same folder {folders.ir}; give the two of the data set, or `ir_channel` if "
+            "each file holds both images"
+        )
     return folders
 
 

@@ -6,6 +6,7 @@ A shipped file holds the weights, and in its metadata, under "network", the `Net
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -46,6 +47,16 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkSettings]:
         checkpoint = as_checkpoint(content, path)
         spec, weights = checkpoint.network, checkpoint.weights
     return restore_network(spec, weights, path).eval(), spec
+
+
+def trained_with(path: Path) -> dict[str, Any]:
+    """The options of the training of which the checkpoint at `path` is, by name; none where it does not say.
+
+    Raises CheckpointError.
+    """
+    if path.suffix == SAFETENSORS_SUFFIX or is_original_thfuse(content := read_torch_file(path)):
+        return {}
+    return as_checkpoint(content, path).training
 
 
 def restore_network(spec: NetworkSettings, weights: Mapping[str, Tensor], path: Path) -> nn.Module:

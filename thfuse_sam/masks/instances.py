@@ -12,7 +12,7 @@ that the instance has in the label map beside the file.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,19 @@ class Instance:
     stability_score: float  # IoU of the masks at a raised and a lowered threshold, in [0, 1]
     point: tuple[float, float]  # x, y of the prompt
     area: int  # pixels
+
+
+def without(instances: Sequence[Instance], missing: npt.NDArray[np.bool_]) -> list[Instance]:
+    """The instances less the pixels `missing` (bool HxW); one of which nothing is left is dropped."""
+    kept = []
+    for instance in instances:
+        mask = instance.mask & ~missing
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if rows.size:
+            left, top = int(columns[0]), int(rows[0])
+            bbox = left, top, int(columns[-1]) - left, int(rows[-1]) - top
+            kept.append(replace(instance, mask=mask, bbox=bbox, area=int(np.count_nonzero(mask))))
+    return kept
 
 
 def encode_instances(instances: Sequence[Instance], shape: tuple[int, int]) -> str:

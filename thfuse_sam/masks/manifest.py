@@ -36,7 +36,7 @@ class Signature:
 
     model_type: str  # "vit_h", "vit_t", ...
     checkpoint_sha256: str  # hexadecimal
-    generator: dict[str, float | int | str | None]  # every setting of the mask generator under its usual name
+    generator: dict[str, float | int | str | None]  # settings of the mask generator, and of reading infrared images
     package_version: str  # informational: another version is not refused
     precision: str = "fp32"
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.errors import MaskReadError, UsageError
-from thfuse_sam.images import ImageArray, Modality, read_for_sam
+from thfuse_sam.images import ImageArray, Modality, read_for_sam_and_missing
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.source_images import ForeignSources
 from thfuse_sam.masks.store import has_masks, open_masks
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +61,16 @@ class LiveMasks:
     Args:
         make_label_map: maps an image uint8 HxWx3, RGB, and the infrared image HxW of the scene, if that is known, to
             the image's label map HxW.
+        reading: how infrared images are read.
     """
 
-    def __init__(self, make_label_map: Callable[[ImageArray, ImageArray | None], LabelMap]) -> None:
+    def __init__(
+        self,
+        make_label_map: Callable[[ImageArray, ImageArray | None], LabelMap],
+        reading: InfraredReading = AS_STORED,
+    ) -> None:
         self._make_label_map = make_label_map
+        self._reading = reading
 
     def get(
         self,
@@ -72,10 +80,11 @@ class LiveMasks:
         shape: tuple[int, int],
         infrared: ImageArray | None = None,
     ) -> LabelMap:
-        label_map = self._make_label_map(read_for_sam(image_path, modality), infrared)
+        image, missing = read_for_sam_and_missing(image_path, modality, self._reading)
+        label_map = self._make_label_map(image, infrared)
         if label_map.shape != shape:
             raise ValueError(f"the generator made a label map of {label_map.shape} for an image of {shape}")
-        return label_map
+        return label_map if missing is None else np.where(missing, label_map.dtype.type(0), label_map)
 
 
 class PrecomputedMasks:

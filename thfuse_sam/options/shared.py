@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from thfuse_sam.errors import OptionError
 from thfuse_sam.options.fields import AUTO, Options, option, redefault
 from thfuse_sam.options.generator import MODEL_TYPE_NAMES
 
@@ -15,8 +16,53 @@ REPORT = "report/index.html"  # below the output folder
 SHIPPED_MODEL = Path("models/thfuse_lite.safetensors")
 
 
+RANGE_WORDS = DATASET, EACH_IMAGE = "dataset", "image"  # values of `ir_range` in place of two numbers
+# Those of `false_colour`, which needs OpenCV; a test holds them equal.
+COLORMAPS = (
+    "ironbow", "autumn", "bone", "cividis", "cool", "deepgreen", "hot", "hsv", "inferno", "jet", "magma", "ocean",
+    "parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
-class FolderOptions(Options, group="image pairs"):
+class InfraredOptions(Options, group="infrared images: see datasets/README.md"):
+    """How the numbers of infrared images become grey values."""
+
+    ir_range: tuple[float | Literal["dataset", "image"], ...] | None = option(
+        None,
+        "numbers of images of more than 8 bits that become black and white; dataset: the same for all, taken from all "
+        "images; image: of each image its own",
+        metavar="LOW HIGH|dataset|image",
+        default_text="as the network or the mask tree was made, else image",
+    )
+    ir_nodata: float | None = option(
+        None, "number that means 'nothing measured', besides those that are recognised", metavar="VALUE"
+    )
+    ir_colormap: str | None = option(
+        None, "turn infrared images that are drawn in this colour map back", choices=COLORMAPS, metavar="NAME"
+    )
+    ir_gray: bool = option(False, "take the brightness of infrared images in colours, whatever the colours mean")
+    ir_channel: int | None = option(
+        None, "number of the channel, from 0, that holds the infrared: one file may then be both images", low=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.ir_range
+        is_range = given is None or (
+            given[0] < given[1]  # type: ignore[operator]
+            if len(given) == 2 and not {*given} & {*RANGE_WORDS}
+            else len(given) == 1 and given[0] in RANGE_WORDS
+        )
+        if not is_range:
+            text = " ".join(str(value) for value in given or ())
+            raise OptionError("ir_range", text, f"must be LOW HIGH with LOW below HIGH, {DATASET} or {EACH_IMAGE}")
+        if self.ir_gray and self.ir_colormap is not None:
+            raise OptionError("ir_colormap", self.ir_colormap, "is given beside `ir_gray`; give one of the two")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(InfraredOptions, group="image pairs"):
     """The folders of the two modalities, in place of one folder that holds both."""
 
     ir_dir: Path | None = option(None, "folder of infrared images, in place of `dataset_path`")

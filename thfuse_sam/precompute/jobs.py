@@ -6,6 +6,7 @@ from pathlib import Path
 
 from thfuse_sam.images import Modality
 from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class JobSettings:
     save_instances: bool = False  # the overlapping instance masks
     save_embeddings: bool = False  # the embedding of the image
     embeddings: EmbeddingTree | None = None  # used in place of the encoder for images that it has
+    reading: InfraredReading = AS_STORED  # how infrared images are read
 
 
 def list_jobs(images: Mapping[Modality, Mapping[str, Path]], infrared: Mapping[str, Path] | None = None) -> list[Job]:

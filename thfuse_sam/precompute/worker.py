@@ -14,13 +14,20 @@ import torch
 
 from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
 from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError, WorkerError
-from thfuse_sam.images import ImageArray, image_size, read_for_sam, read_infrared
+from thfuse_sam.images import (
+    ImageArray,
+    image_size,
+    read_for_sam_and_missing,
+    read_infrared,
+    read_infrared_and_missing,
+)
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.image_records import ImageRecord, record_image
-from thfuse_sam.masks.instances import Instance, encode_instances
+from thfuse_sam.masks.instances import Instance, encode_instances, without
 from thfuse_sam.precompute.jobs import Job, JobSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, BegunImage, SegmentedImage
+from thfuse_sam.thermal import Mask
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +63,14 @@ class PendingMask:
     save_instances: bool
     embedding: ImageEmbedding | None  # None: it is not kept
     record: ImageRecord
+    missing: Mask | None = None  # pixels without data, bool HxW, which no mask covers
 
     def finish(self) -> MaskResult:
         """The label map and whatever else is to be written; an error becomes the reason of a failure."""
         try:
             segments = self.find_segments()
+            if self.missing is not None:
+                segments = without(segments, self.missing)
             return MaskResult(
                 self.job,
                 paint_label_map((segment.mask for segment in segments), self.shape),
@@ -82,6 +92,7 @@ class _Read:
 
     record: ImageRecord
     image: ImageArray | ImageEmbedding
+    missing: Mask | None  # pixels without data, bool HxW; None: there are none
     infrared: ImageArray | None  # HxW, of the same scene; None: not needed, or not readable
 
 
@@ -117,30 +128,32 @@ def _overlapped(
 ) -> Iterator[Result]:
     """The results in order. While the CPU decides about an image's masks, the GPU is at work on the next image."""
 
-    def begin(read: Callable[[], _Read]) -> tuple[ImageRecord, BegunImage]:
-        own = read()
-        assert isinstance(own.image, np.ndarray)
-        return own.record, generator.begin(own.image, own.infrared)
+    def begin(read_image: Callable[[], _Read]) -> tuple[_Read, BegunImage]:
+        read = read_image()
+        assert isinstance(read.image, np.ndarray)
+        return read, generator.begin(read.image, read.infrared)
 
-    def settle(job: Job, record: ImageRecord, segmented: SegmentedImage) -> Result:
+    def settle(job: Job, read: _Read, segmented: SegmentedImage) -> Result:
         segmented.settle()
-        return PendingMask(job, segmented.size, segmented.instances, options.save_instances, None, record)
+        return PendingMask(
+            job, segmented.size, segmented.instances, options.save_instances, None, read.record, read.missing
+        )
 
     before: tuple[Job, Callable[[], Result]] | None = None  # the image on which the GPU is at work
-    for job, read in reads:
-        begun = _attempt(job, functools.partial(begin, read))
+    for job, read_image in reads:
+        begun = _attempt(job, functools.partial(begin, read_image))
         if before is not None:
             yield _attempt(*before)
             before = None
         if isinstance(begun, MaskResult):
             yield begun
             continue
-        record, image = begun
+        read, image = begun
         segmented = _attempt(job, functools.partial(generator.segment, image))
         if isinstance(segmented, MaskResult):
             yield segmented
         else:
-            before = job, functools.partial(settle, job, record, segmented)
+            before = job, functools.partial(settle, job, read, segmented)
     if before is not None:
         yield _attempt(*before)
 
@@ -182,34 +195,37 @@ def _read(job: Job, options: JobSettings) -> _Read:
     infrared = None
     if job.infrared is not None:
         with contextlib.suppress(ImageReadError):  # which is the failure of the infrared image itself
-            infrared = read_infrared(job.infrared)
+            infrared = read_infrared(job.infrared, options.reading)
     if options.embeddings is not None and options.embeddings.is_of(job.modality, job.name, record):
         # An embedding that is missing or does not fit is computed again, which gives the same masks.
         with contextlib.suppress(MaskReadError):
             embedding = options.embeddings.read(job.modality, job.name)
             if embedding.image_size == image_size(job.image):
-                return _Read(record, embedding, infrared)
-    return _Read(record, read_for_sam(job.image, job.modality), infrared)
+                missing = None
+                if job.modality == "ir":
+                    missing = read_infrared_and_missing(job.image, options.reading)[1]
+                return _Read(record, embedding, missing, infrared)
+    return _Read(record, *read_for_sam_and_missing(job.image, job.modality, options.reading), infrared)
 
 
 def _segment(
-    job: Job, read: Callable[[], _Read], generator: AutomaticMaskGenerator, options: JobSettings
+    job: Job, read_image: Callable[[], _Read], generator: AutomaticMaskGenerator, options: JobSettings
 ) -> PendingMask:
     """The segments of one image, from its pixels or its embedding."""
-    own = read()
-    record, image, infrared = own.record, own.image, own.infrared
+    read = read_image()
+    image, missing, infrared = read.image, read.missing, read.infrared
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)
         shape = (image.shape[0], image.shape[1])
         segments = generator.generate(image, infrared)
-        return PendingMask(job, shape, lambda: segments, options.save_instances, None, record)
+        return PendingMask(job, shape, lambda: segments, options.save_instances, None, read.record, missing)
     embedding = image if isinstance(image, ImageEmbedding) else generator.encode(image)
     if options.embeddings is not None:
         # Rounded even if it has just been computed: masks must not depend on whether the embedding was kept before.
         embedding = embedding.rounded()
     segments = generator.generate_from(embedding, infrared)
     kept = embedding if options.save_embeddings else None
-    return PendingMask(job, embedding.image_size, lambda: segments, options.save_instances, kept, record)
+    return PendingMask(job, embedding.image_size, lambda: segments, options.save_instances, kept, read.record, missing)
 
 
 def _failed(job: Job, error: Exception) -> MaskResult:

@@ -15,6 +15,7 @@ from thfuse_sam.images import ImageArray, Modality, read_for_sam, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.store import MaskStore
 from thfuse_sam.report.pictures import resize, resize_labels, scaled_size
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 # Colours of the sheet, RGB.
 _PAPER = (250, 250, 248)
@@ -90,13 +91,20 @@ def contact_sheets(cards: Iterable[Card], *, per_sheet: int = PER_SHEET, columns
         yield contact_sheet(page, columns=columns)
 
 
-def write_contact_sheets(folder: Path, entries: Sequence[Entry], store: MaskStore, count: int) -> list[Path]:
+def write_contact_sheets(
+    folder: Path,
+    entries: Sequence[Entry],
+    store: MaskStore,
+    count: int,
+    reading: InfraredReading = AS_STORED,
+) -> list[Path]:
     """Write contact sheets of `count` masks of `store`, spread evenly over `entries`.
 
     Args:
         folder: where contact_sheet.png is written, or contact_sheet_001.png and so on if one sheet would be too long.
         entries: those without a readable mask or image are left out.
         count: 0 or less writes nothing.
+        reading: how infrared images are read.
 
     Returns:
         The files that were written.
@@ -104,7 +112,7 @@ def write_contact_sheets(folder: Path, entries: Sequence[Entry], store: MaskStor
     Raises:
         OutputError: a file cannot be written.
     """
-    sheets = contact_sheets(itertools.islice(_cards(spread_entries(entries, count), store), max(0, count)))
+    sheets = contact_sheets(itertools.islice(_cards(spread_entries(entries, count), store, reading), max(0, count)))
     several = count > PER_SHEET
     written = []
     for number, sheet in enumerate(sheets, 1):
@@ -124,10 +132,10 @@ def spread_entries(entries: Sequence[Entry], count: int) -> list[Entry]:
     return [entry for index in range(chosen) for entry in scenes[names[index * len(names) // chosen]]]
 
 
-def _cards(entries: Sequence[Entry], store: MaskStore) -> Iterator[Card]:
+def _cards(entries: Sequence[Entry], store: MaskStore, reading: InfraredReading) -> Iterator[Card]:
     for modality, name, path in entries:
         try:
-            image = read_for_sam(path, modality)
+            image = read_for_sam(path, modality, reading)
             yield Card(f"{modality}  {name}", image, store.read(modality, name, image.shape[:2]))
         except (ImageReadError, MaskReadError):
             continue

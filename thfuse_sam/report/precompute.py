@@ -17,6 +17,7 @@ from thfuse_sam.report.contact_sheet import Entry, spread_entries
 from thfuse_sam.report.page import REPORT_FOLDER, replacing, write_page
 from thfuse_sam.report.pictures import Pictures, resize_labels, scaled_size
 from thfuse_sam.report.run_facts import Facts
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 CARDS = 96  # images on the contact sheet
 CARD_WIDTH = 320  # pixels
@@ -40,10 +41,12 @@ def write_precompute_report(
     facts: Facts,
     *,
     folder: Path | None = None,
+    reading: InfraredReading = AS_STORED,
 ) -> Path:
     """Write the report of the mask tree at `root` on `images` (name -> file) and return the path of its page.
 
-    Reads every mask once. `folder` None stands for `root`/report, where no reader of masks looks.
+    Reads every mask once. `folder` None stands for `root`/report, where no reader of masks looks. `reading`: how
+    infrared images are read.
 
     Raises OutputError, and ManifestError if the manifest is unreadable.
     """
@@ -76,7 +79,7 @@ def write_precompute_report(
             "modalities": [_summary(_TITLES[modality], tally) for modality, tally in tallies.items()],
             "histograms": _histograms(list(tallies.values())),
             "problems": problems,
-            "cards": _cards(Pictures(staging), store, spread_entries(readable, CARDS)),
+            "cards": _cards(Pictures(staging), store, spread_entries(readable, CARDS), reading),
         }
         page = write_page(staging, "precompute", facts, data)
     return folder / page.name
@@ -145,12 +148,14 @@ def _bins(values: npt.ArrayLike, edges: npt.NDArray[Any]) -> list[int]:
     return [int(count) for count in np.histogram(np.asarray(values, dtype=np.float64), edges)[0]]
 
 
-def _cards(pictures: Pictures, store: MaskStore, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def _cards(
+    pictures: Pictures, store: MaskStore, entries: Sequence[Entry], reading: InfraredReading
+) -> list[dict[str, Any]]:
     """Write the pictures of the contact sheet; returns one card for the page for each entry that can be read."""
     cards = []
     for number, (modality, name, path) in enumerate(entries, 1):
         try:
-            image = read_for_sam(path, modality)
+            image = read_for_sam(path, modality, reading)
             label_map = segment_labels(store.read(modality, name, None))
         except (ImageReadError, MaskReadError):
             continue

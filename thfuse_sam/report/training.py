@@ -86,7 +86,7 @@ def _write_samples(
     entries: list[dict[str, Any]] = [
         {
             "name": pair.name,
-            "ir": pictures.thumbnail(f"{number:05d}_ir.jpg", read_infrared(pair.ir), SAMPLE_WIDTH),
+            "ir": pictures.thumbnail(f"{number:05d}_ir.jpg", read_infrared(pair.ir, pair.reading), SAMPLE_WIDTH),
             "vi": pictures.thumbnail(f"{number:05d}_vi.jpg", visible, SAMPLE_WIDTH),
             "fused": [],
         }

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY, NO_OUTLINE, Mask
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, NOTE, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError
-from thfuse_sam.images import image_frame, size_text, upright
+from thfuse_sam.image_files import upright
+from thfuse_sam.images import image_frame, size_text
 
 UNUSABLE = "unusable, left out"
 _STORED = "drawn on an image as stored, turned upright with it as its EXIF data say"

@@ -1,0 +1,102 @@
+"""How the infrared images of a command are read, according to `InfraredOptions`, told in one line."""
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError
+from thfuse_sam.images import infrared_numbers
+from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
+from thfuse_sam.thermal import STRETCH_PERCENTILES, InfraredReading, limits
+
+Range = tuple[float, float]
+
+_NUMBERS = 20_000_000  # that the range of a data set is taken from
+_NUMBERS_OF_IMAGE = 16, 4096  # at least and at most, of each image
+
+log = logging.getLogger(__name__)
+
+
+def infrared_reading(
+    options: InfraredOptions, images: Sequence[Path], kept: Mapping[str, Range | None] | None = None
+) -> InfraredReading:
+    """How the infrared `images` are read. Logs the range of their numbers, and where it is from.
+
+    Args:
+        kept: ranges that were kept earlier, by what keeps them; the first one counts where `ir_range` gives none.
+
+    Raises:
+        ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
+    """
+    how = InfraredReading(
+        nodata=options.ir_nodata, colormap=options.ir_colormap, gray=options.ir_gray, channel=options.ir_channel
+    )
+    is_deep = _is_deep(images, how)
+    found = next(((source, range_) for source, range_ in (kept or {}).items() if range_ is not None), None)
+    given = options.ir_range
+    if given is not None and given[0] not in RANGE_WORDS:
+        source, range_ = "`ir_range`", (float(given[0]), float(given[1]))
+    elif found is not None and given in (None, (DATASET,)):
+        source, range_ = found
+    elif given == (DATASET,):
+        source, range_ = f"of {len(images)} images", _range_of(images, how)
+    else:
+        if is_deep:
+            log.info(
+                "infrared: the %g and %g percentiles of each image become black and white (see `ir_range`)",
+                *STRETCH_PERCENTILES,
+            )
+        return how
+    how = InfraredReading(range_, how.nodata, how.colormap, how.gray, how.channel)
+    log.info("infrared: %g becomes black and %g white (%s)", *range_, source)
+    if not is_deep:
+        log.info("infrared: images of 8 bits are taken as they are, such as %s", images[0])
+    return how
+
+
+def range_of_tree(root: Path | None) -> Range | None:
+    """The range of the infrared images of which the masks at `root` were made; None: none is noted."""
+    if root is None or not (root / MANIFEST_NAME).is_file():
+        return None
+    return as_range(str(Manifest.load(root).signature.generator.get("ir_range", "")).split())
+
+
+def as_range(value: Any) -> Range | None:
+    """A range as it was kept in a file, as two numbers; None if it is none."""
+    with contextlib.suppress(TypeError, ValueError):
+        low, high = value
+        return float(low), float(high)
+    return None
+
+
+def _is_deep(images: Sequence[Path], how: InfraredReading) -> bool:
+    """Whether the first image has more than 8 bits. One that cannot be read is reported when its turn comes."""
+    try:
+        return bool(images) and infrared_numbers(images[0], how) is not None
+    except ImageKindError:
+        raise
+    except ImageReadError:
+        return False
+
+
+def _range_of(images: Sequence[Path], how: InfraredReading) -> Range:
+    """The range that `thermal.limits` finds in numbers of all `images`. Raises OptionError."""
+    least, most = _NUMBERS_OF_IMAGE
+    share = min(most, max(least, _NUMBERS // max(1, len(images))))
+    samples = []
+    for path in images:
+        with contextlib.suppress(ImageReadError):
+            numbers = infrared_numbers(path, how)
+            if numbers is not None:
+                samples.append(numbers[:: max(1, numbers.size // share)])
+    pooled = np.concatenate(samples) if samples else np.empty(0)
+    if not pooled.size:
+        raise OptionError("ir_range", DATASET, "no infrared image has more than 8 bits; leave it out")
+    low, high = limits(pooled)
+    # Six digits, so that the range is equal where it was kept as a text.
+    return float(f"{low:.6g}"), float(f"{high:.6g}")

@@ -1,0 +1,80 @@
+"""Thermal images drawn in false colours: noticing them, and turning the colours back into numbers."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+COLORMAPS = (
+    "ironbow", "autumn", "bone", "cividis", "cool", "deepgreen", "hot", "hsv", "inferno", "jet", "magma", "ocean",
+    "parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter",
+)  # fmt: skip
+# Their colours are those of photos: roads, skies, leaves.
+_LIKE_PHOTOS = {"bone", "cividis", "deepgreen", "ocean", "pink"}
+
+# The palette of thermal cameras that is called iron or ironbow, at equal steps; makers differ a little.
+_IRONBOW = (
+    (0, 0, 10), (56, 0, 139), (130, 0, 152), (186, 22, 146), (219, 62, 75), (240, 105, 10), (253, 163, 0),
+    (255, 217, 40), (255, 255, 246),
+)  # fmt: skip
+
+# Limits measured on colour photos (the visible images of RoadScene and MSRS, fruits, streets) and on infrared images
+# drawn in each map and compressed as JPEG.
+_SPREAD = 32  # difference of largest and smallest channel from which a pixel has a colour
+_LEAST_COLOURED = 0.1  # share of pixels with a colour, in an image whose colours are those of a map
+_NEAR, _LEAST_NEAR = 24.0, 0.85  # distance from a map's colours; share of the coloured pixels that are as near
+_CELL = 16  # side of the cells of the colour cube that are counted
+# (least mean difference of the channels, most cells that hold nine of ten pixels) of an image with few, strong colours.
+_FEW_COLOURS = ((75.0, 200), (30.0, 20))
+_SAMPLE = 8000  # pixels that are looked at
+_BLOCK = 1 << 14  # colours that are compared with a table at once
+
+
+def colour_table(name: str) -> npt.NDArray[np.uint8]:
+    """The colours of one of COLORMAPS from cold to hot, uint8 256x3 RGB."""
+    if name == "ironbow":
+        positions = np.linspace(0, 255, len(_IRONBOW))
+        channels = [np.interp(np.arange(256), positions, channel) for channel in np.transpose(_IRONBOW)]
+        return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    greys = np.arange(256, dtype=np.uint8)[:, None]
+    return np.ascontiguousarray(cv2.applyColorMap(greys, getattr(cv2, f"COLORMAP_{name.upper()}"))[:, 0, ::-1])
+
+
+def recognise(rgb: npt.NDArray[np.uint8]) -> str | None:
+    """The most similar of COLORMAPS for an image, uint8 HxWx3, that looks drawn in false colours.
+
+    None: it is grey, or a photo.
+    """
+    pixels = rgb.reshape(-1, 3)
+    pixels = pixels[:: max(1, len(pixels) // _SAMPLE)].astype(np.int64)
+    spread = np.ptp(pixels, axis=1)
+    coloured = pixels[spread > _SPREAD]
+    if len(coloured) < max(1, _LEAST_COLOURED * len(pixels)):
+        return None
+    shares = {name: float(np.mean(_nearest(coloured, name)[1] <= _NEAR)) for name in COLORMAPS}
+    best = max(shares, key=lambda name: shares[name])
+    has_its_colours = shares[best] >= _LEAST_NEAR and best not in _LIKE_PHOTOS
+    cells = np.sort(np.unique(pixels // _CELL @ (1 << 16, 1 << 8, 1), return_counts=True)[1])[::-1]
+    number = int(np.count_nonzero(np.cumsum(cells) < 0.9 * len(pixels))) + 1
+    has_few = any(spread.mean() >= least and number <= min(most, len(pixels) // 8) for least, most in _FEW_COLOURS)
+    return best if has_its_colours or has_few else None
+
+
+def turn_back(rgb: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
+    """The position in the map `name`, 0 to 255, of each pixel of uint8 HxWx3; the nearest colour counts."""
+    codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    unique, inverse = np.unique(codes, return_inverse=True)
+    colours = np.stack([unique >> 16, (unique >> 8) & 255, unique & 255], axis=1)
+    return _nearest(colours, name)[0][inverse.reshape(codes.shape)]
+
+
+def _nearest(colours: npt.NDArray[np.int64], name: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """For each of Nx3 colours the position of the nearest one in a map, and its distance."""
+    table = colour_table(name).astype(np.float32)
+    positions, distances = [], []
+    for start in range(0, len(colours), _BLOCK):
+        block = colours[start : start + _BLOCK].astype(np.float32)
+        squares = (block**2).sum(1)[:, None] - 2 * block @ table.T + (table**2).sum(1)
+        nearest = squares.argmin(1)
+        positions.append(nearest.astype(np.uint8))
+        distances.append(np.sqrt(squares[np.arange(len(block)), nearest].clip(0)))
+    return np.concatenate(positions), np.concatenate(distances)

@@ -1,0 +1,99 @@
+"""The numbers of thermal images: which of them mean "nothing measured", and how the others become grey values."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+# Percentiles that become 0 and 255 unless a range is given.
+STRETCH_PERCENTILES = (0.5, 99.5)
+# The lowest number is "nothing measured" if it stands in one block at the border and is farther from the next one than
+# this share of the range of all others; for the smallest number of an integer type less is enough.
+_GAP, _GAP_OF_TYPE = 1.0, 0.05
+_LEAST_SHARE, _MOST_SHARE = 0.001, 0.9  # of all pixels, such a block
+_LEAST_AT_BORDER = 0.5  # share of the pixels of that number that are connected with the border
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class InfraredReading:
+    """How the numbers in an infrared file become grey values."""
+
+    value_range: tuple[float, float] | None = None  # numbers that become 0 and 255; None: percentiles of each image
+    nodata: float | None = None  # a number that means "nothing measured", besides those that are recognised
+    colormap: str | None = None  # the file is drawn in this one of `false_colour.COLORMAPS`
+    gray: bool = False  # take the luma of a file in colours, whatever they mean
+    channel: int | None = None  # number of the channel with the infrared, from 0; None: it is alone
+
+    def settings(self) -> dict[str, Any]:
+        """What differs from the defaults, by the name of its option; a range as "LOW HIGH"."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        own = {key: value for key, value in own.items() if value != getattr(AS_STORED, key)}
+        if self.value_range is not None:
+            own["range"] = "{:.10g} {:.10g}".format(*own.pop("value_range"))
+        return {f"ir_{key}": value for key, value in own.items()}
+
+
+AS_STORED = InfraredReading()
+
+
+def missing_pixels(values: npt.NDArray[Any], nodata: Iterable[float]) -> Mask:
+    """Where HxW numbers mean "nothing measured": NaN, infinity, those of `nodata`, and a block of the lowest number at
+    the border. Of 8-bit images only those of `nodata`.
+    """
+    missing = ~np.isfinite(values)
+    for number in nodata:
+        if not np.isnan(number):
+            missing |= values == np.float64(number).astype(np.float32 if values.dtype == np.float32 else np.float64)
+    if values.dtype != np.uint8 and not missing.all():
+        missing |= _lowest_at_border(values, values[~missing])
+    return missing
+
+
+def _lowest_at_border(values: npt.NDArray[Any], valid: npt.NDArray[Any]) -> Mask:
+    nothing = np.zeros(values.shape, bool)
+    lowest = valid.min()
+    others = valid[valid > lowest]
+    if not _LEAST_SHARE * values.size <= valid.size - others.size <= _MOST_SHARE * values.size or not others.size:
+        return nothing
+    span = float(np.percentile(others, STRETCH_PERCENTILES[1])) - float(others.min())
+    is_of_type = values.dtype.kind in "iu" and lowest == np.iinfo(values.dtype).min
+    if span <= 0 or float(others.min()) - float(lowest) <= span * (_GAP_OF_TYPE if is_of_type else _GAP):
+        return nothing
+    lowest_pixels = values == lowest
+    labels = cv2.connectedComponents(lowest_pixels.astype(np.uint8), connectivity=8)[1]
+    at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    connected = np.count_nonzero(np.isin(labels, at_border[at_border > 0]))
+    return lowest_pixels if connected >= _LEAST_AT_BORDER * np.count_nonzero(lowest_pixels) else nothing
+
+
+def fill(grey: npt.NDArray[np.uint8], missing: Mask) -> npt.NDArray[np.uint8]:
+    """uint8 HxW with each missing pixel replaced by the nearest other one; all zeros if every pixel is missing."""
+    if not missing.any() or missing.all():
+        return grey
+    zeros = missing.astype(np.uint8)
+    labels = cv2.distanceTransformWithLabels(zeros, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    nearest = np.zeros(int(labels.max()) + 1, np.uint8)
+    nearest[labels[~missing]] = grey[~missing]
+    return np.where(missing, nearest[labels], grey)
+
+
+def limits(valid: npt.NDArray[Any]) -> tuple[float, float]:
+    """The numbers that become 0 and 255: robust percentiles of `valid`, which holds at least one finite number."""
+    low, high = (float(value) for value in np.percentile(valid, STRETCH_PERCENTILES))
+    if high <= low:  # nearly all pixels are equal: a few small hot spots must not vanish
+        low, high = float(valid.min()), float(valid.max())
+    return low, high
+
+
+def stretch(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Numbers of any type and shape as uint8: `low` becomes 0, `high` 255; NaN becomes 0."""
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
+    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8)
