@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from thfuse_sam.fusion.colour import add_colour
-from thfuse_sam.images import luma
+from thfuse_sam.fusion.colour import KEPT_CHROMA, add_colour, leave_room
+from thfuse_sam.images import as_rgb, luma
+from thfuse_sam.metrics.natural import chroma_kept
 
 
 def test_luma_is_the_fused_one_and_hue_is_the_visible_one() -> None:
@@ -47,3 +48,17 @@ def test_bright_fused_pixel_loses_saturation_and_not_hue() -> None:
     red, green, blue = add_colour(np.full((1, 1), 245, np.uint8), visible)[0, 0].astype(int)
     assert red == 255 and red > green > blue
     assert (red - green) / (green - blue) == pytest.approx(100 / 60, rel=0.4)
+
+
+def test_luma_leaves_room_for_colour_and_stays_where_there_is_none() -> None:
+    random = np.random.default_rng(3)
+    visible = random.integers(60, 200, (40, 50, 3), np.uint8)
+    bright, dark = np.full((40, 50), 250, np.uint8), np.full((40, 50), 5, np.uint8)
+    for fused in (bright, dark):
+        assert chroma_kept(add_colour(fused, visible), visible) < 0.5
+        assert chroma_kept(add_colour(leave_room(fused, visible), visible), visible) >= KEPT_CHROMA
+    fused = random.integers(0, 256, (40, 50), np.uint8)
+    roomy = leave_room(fused, visible)
+    assert np.array_equal(leave_room(roomy, visible), roomy)
+    assert np.array_equal(leave_room(fused, as_rgb(luma(visible))), fused)
+    assert np.array_equal(leave_room(luma(visible), visible), luma(visible))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, OutputError, UsageError
 from thfuse_sam.fusion import fusing as fuse
+from thfuse_sam.fusion.colour import leave_room
 from thfuse_sam.images import luma, read_visible, write_image
 from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskTree
@@ -128,7 +129,8 @@ def test_metrics_see_the_fused_luma_and_both_sources(tmp_path) -> None:
 
     def metrics(fused: np.ndarray, ir: np.ndarray, vi: np.ndarray) -> dict[str, float]:
         assert fused.dtype == ir.dtype == vi.dtype == np.uint8
-        assert np.array_equal(fused, np.maximum(ir, vi)) and not np.array_equal(ir, vi)
+        visible = read_visible(tmp_path / "vi" / "a.png")
+        assert np.array_equal(fused, leave_room(np.maximum(ir, vi), visible)) and not np.array_equal(ir, vi)
         assert np.array_equal(vi, luma(read_visible(tmp_path / "vi" / "a.png")))
         return {"EN": 1.0}
 

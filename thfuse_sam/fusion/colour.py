@@ -9,7 +9,19 @@ from thfuse_sam.images import LUMA_WEIGHTS, ImageArray
 DARK = (6.0, 30.0)  # values of the brightest channel
 # Up to the first of these values a visible pixel's colour is trusted, from the second on it is clipped.
 CLIPPED = (235.0, 252.0)  # values of the darkest channel
-_RED_SCALE, _BLUE_SCALE = 1.402, 1.772  # R - luma and B - luma at Cr = 1 and Cb = 1, BT.601
+KEPT_CHROMA = 0.85  # of the visible image's; `leave_room` leaves room for at least this share
+
+
+def leave_room(luma: ImageArray, visible: ImageArray) -> ImageArray:
+    """Bring a fused `luma` to where most of the visible image's colour fits beside it and is not burnt to white.
+
+    Colour that is trusted (see `add_colour`) keeps at least KEPT_CHROMA of its chroma; where there is little colour
+    hardly anything changes, and in grey nothing does. uint8 HxW and uint8 HxWx3 RGB -> uint8 HxW.
+    """
+    offsets = KEPT_CHROMA * _colour_offsets(visible)
+    # Rounded inwards, so that whole levels leave the room as well; a hundredth is the rounding of grey pixels.
+    lowest, highest = np.ceil(-offsets.min(axis=2) - 0.01), np.floor(255.01 - offsets.max(axis=2))
+    return np.clip(luma, lowest, highest).astype(np.uint8)
 
 
 def add_colour(luma: ImageArray, visible: ImageArray) -> ImageArray:
@@ -20,22 +32,19 @@ def add_colour(luma: ImageArray, visible: ImageArray) -> ImageArray:
     single channels there would shift the hue, which shows as fringes around lamps. The result's luma is `luma`, up to
     rounding.
     """
-    red_weight, green_weight, blue_weight = LUMA_WEIGHTS
+    offsets = _colour_offsets(visible)
+    y = luma.astype(np.float32)[..., None]
+    room = np.where(offsets > 0, 255 - y, y)
+    scale = np.minimum(room / np.maximum(np.abs(offsets), 1e-6), 1).min(axis=2, keepdims=True)
+    return np.rint(np.clip(y + offsets * scale, 0, 255)).astype(np.uint8)
+
+
+def _colour_offsets(visible: ImageArray) -> NDArray[np.float32]:
+    """What the trusted chroma of an image adds to the luma of each channel: uint8 HxWx3 -> float32 HxWx3."""
     rgb = visible.astype(np.float32)
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    vi_luma = red_weight * red + green_weight * green + blue_weight * blue
+    luma = rgb @ np.array(LUMA_WEIGHTS, np.float32)
     trust = _smooth_step(rgb.max(axis=2), *DARK) * (1 - _smooth_step(rgb.min(axis=2), *CLIPPED))
-    cb = (blue - vi_luma) / _BLUE_SCALE * trust
-    cr = (red - vi_luma) / _RED_SCALE * trust
-    green_offset = (-red_weight * _RED_SCALE * cr - blue_weight * _BLUE_SCALE * cb) / green_weight
-    offsets = np.stack([_RED_SCALE * cr, green_offset, _BLUE_SCALE * cb], axis=2)
-    y = luma.astype(np.float32)
-    scale = np.ones_like(y)
-    for channel in range(3):
-        offset = offsets[..., channel]
-        room = np.where(offset > 0, 255 - y, y)
-        scale = np.minimum(scale, room / np.maximum(np.abs(offset), 1e-6))
-    return np.rint(np.clip(y[..., None] + offsets * scale[..., None], 0, 255)).astype(np.uint8)
+    return (rgb - luma[..., None]) * trust[..., None]
 
 
 def _smooth_step(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:

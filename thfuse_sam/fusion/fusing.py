@@ -16,7 +16,7 @@ from thfuse_sam.cores import usable_cores, with_results
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
 from thfuse_sam.datasets.pairs import ImagePair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
-from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas, plan_batches
 from thfuse_sam.images import ImageArray, image_size, write_image
 from thfuse_sam.masks.source import MaskSource
@@ -125,8 +125,10 @@ def fuse_pairs(
                 continue
             for (pair, sample), luma in zip(samples, lumas, strict=True):
                 fused = _fused_pair(pair, sample, luma, output_path(pair, output_dir))
+                if not gray:
+                    fused = dataclasses.replace(fused, fused=leave_room(luma, fused.visible))
                 # An OutputError ends the run in any case: what hinders one file, such as a full disk, hinders the next.
-                write_image(fused.path, luma if gray else add_colour(luma, fused.visible))
+                write_image(fused.path, luma if gray else add_colour(fused.fused, fused.visible))
                 yield fused
             bar.update(len(group))
 

@@ -14,7 +14,7 @@ from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair
 from thfuse_sam.devices import upload
 from thfuse_sam.errors import ImageReadError, ThFuseError
-from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
 from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.images import ImageArray, as_rgb, image_size
@@ -160,7 +160,7 @@ class FusionSession:
         sample = fusion_sample(pair.name, pair.infrared, pair.visible, ir_labels, vi_labels)
         (fused,) = fuse_lumas(self._network, [sample], self._device)
         if not gray:
-            fused = add_colour(fused, pair.visible)
+            fused = add_colour(leave_room(fused, pair.visible), pair.visible)
         return FusedView(fused, ir_labels, vi_labels, masked - started, time.perf_counter() - masked)
 
     def fuse_folder(
