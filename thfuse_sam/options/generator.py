@@ -118,6 +118,7 @@ GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
         pred_iou_thresh=0.35,
         stability_score_thresh=0.75,
         box_nms_thresh=0.5,
+        thermal_points="auto",
     ),
 }
 MODEL_TYPE_NAMES = (AUTO, *GENERATOR_DEFAULTS)  # the values that `sam_model_type` takes

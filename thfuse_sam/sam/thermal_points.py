@@ -9,6 +9,7 @@ place of areas, because a box is what SAM is prompted with.
 """
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
@@ -40,7 +41,13 @@ def warm_boxes(infrared: ImageArray, count: int) -> Boxes:
     Boxes may lie inside one another. Returns float64 Nx4 (x0, y0, x1, y1, ends exclusive), those that stay over most
     thresholds first.
     """
-    height, width = infrared.shape
+    return _warm_boxes(infrared.tobytes(), (infrared.shape[0], infrared.shape[1]), count)
+
+
+@functools.lru_cache(maxsize=1)  # the infrared and the visible image of a pair come one after the other
+def _warm_boxes(pixels: bytes, shape: tuple[int, int], count: int) -> Boxes:
+    infrared = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
+    height, width = shape
     factor = max(1, max(height, width) // _LONGER_SIDE)
     size = max(1, width // factor), max(1, height // factor)
     boxes = _component_boxes(cv2.resize(infrared, size, interpolation=cv2.INTER_AREA).astype(np.uint8))
@@ -56,7 +63,9 @@ def warm_boxes(infrared: ImageArray, count: int) -> Boxes:
         if candidates[index]:
             chosen.append(int(index))
             candidates &= _overlaps(boxes[index : index + 1], boxes)[0] <= _OTHER_IOU
-    return boxes[chosen] * np.tile([width / size[0], height / size[1]], 2)
+    warm = boxes[chosen] * np.tile([width / size[0], height / size[1]], 2)
+    warm.setflags(write=False)  # it is handed out again
+    return warm
 
 
 def for_warm_places(settings: GeneratorSettings) -> GeneratorSettings:
@@ -106,8 +115,8 @@ def _summed_overlap(some: Boxes, boxes: Boxes) -> npt.NDArray[np.float64]:
 
 def _overlaps(some: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """IoU of N with M boxes: ...xNx4 and ...xMx4 -> float64 ...xNxM."""
-    one, other = some[..., :, None, :], others[..., None, :, :]
-    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
-    common = np.clip(sides, 0, None).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, other)]
-    return np.asarray(common / (areas[0] + areas[1] - common))
+    x0, y0, x1, y1 = (some[..., :, None, side] for side in range(4))
+    u0, v0, u1, v1 = (others[..., None, :, side] for side in range(4))
+    width, height = np.minimum(x1, u1) - np.maximum(x0, u0), np.minimum(y1, v1) - np.maximum(y0, v0)
+    common = np.maximum(width, 0) * np.maximum(height, 0)
+    return np.asarray(common / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - common))
