@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 
-VARIANTS: dict[str, int | str] = {"grid only": 0, "auto": "auto"}
+VARIANTS: dict[str, int | Literal["auto"]] = {"grid only": 0, "auto": "auto"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -59,7 +59,7 @@ class StubGenerator:
 
     on_image: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, sam: Any, settings: GeneratorSettings) -> None:
+    def __init__(self, sam: Any, settings: GeneratorSettings, owns_sam: bool = False) -> None:
         pass
 
     def generate(self, image: npt.NDArray[np.uint8], infrared: Any = None) -> Sequence[Instance]:

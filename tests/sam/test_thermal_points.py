@@ -1,6 +1,7 @@
 """Warm places of infrared images, and what the mask generator makes of them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 import torch
 
 from tests.sam.test_generator import oracle_sam
+from thfuse_sam.images import write_image
+from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.precompute.jobs import JobSettings, list_jobs
+from thfuse_sam.precompute.worker import make_masks
 from thfuse_sam.sam.decoder import PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
@@ -107,6 +112,24 @@ def test_masks_fit_the_place_that_they_were_prompted_with() -> None:
         x, y, width, height = instance.bbox
         own = boxes[(centres == instance.point).all(1)]
         assert max(overlap((x, y, x + width + 1, y + height + 1), box) for box in own) >= 0.5
+
+
+def test_live_and_precomputed_masks_are_equal_byte_for_byte(tmp_path: Path) -> None:
+    paths = {"ir": tmp_path / "ir" / "a.png", "vi": tmp_path / "vi" / "a.png"}
+    write_image(paths["ir"], night())
+    write_image(paths["vi"], by_day())
+    generator = AutomaticMaskGenerator(oracle_sam(), replace(SETTINGS, thermal_points=8))
+    infrared = {"a": paths["ir"]}
+    live = LiveMasks(generator.label_map)
+    for options in (JobSettings(), JobSettings(save_embeddings=True)):
+        jobs = list_jobs({"ir": infrared, "vi": {"a": paths["vi"]}}, infrared)
+        for result in make_masks(jobs, generator, options, num_workers=0):
+            made = result.finish().label_map
+            job = result.job
+            mask = live.get(job.modality, job.name, job.image, (240, 320), night())
+            assert made is not None and made.max() >= 3 and made.tobytes() == mask.tobytes()
+        without = next(make_masks(list_jobs({"vi": {"a": paths["vi"]}}), generator, options, num_workers=0)).finish()
+        assert without.label_map is not None and without.label_map.tobytes() != made.tobytes()
 
 
 def test_boxes_are_decoded_as_segment_anything_does() -> None:
