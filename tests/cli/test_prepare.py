@@ -141,6 +141,9 @@ def test_ignored_pixels_are_read_back(tmp_path: Path, monkeypatch: pytest.Monkey
     sample = open_segmentation_dataset(Path("out"))[0]
     assert sample.object_ids == (1,) and sample.ignored is not None
     assert np.array_equal(sample.ignored, mask == 255) and np.array_equal(sample.mask(1), mask == 3)
+    picture = command.draw_sample(sample)
+    factor = picture.shape[0] // 48
+    assert (picture[::factor, ::factor][21, 12:28] == 96).all() and not picture[::factor, ::factor][40].any()
 
 
 def test_a_failure_while_writing_leaves_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,15 @@ Mask = npt.NDArray[np.bool_]
 
 
 def draw_sample(sample: SegmentationSample, prompts: Sequence[ObjectPrompt] = ()) -> Picture:
-    """`draw_objects` of a sample: objects with their class names; `prompts` in the order of `object_ids`, or empty."""
-    ids = sample.object_ids
+    """`draw_objects` of a sample: objects with their class names; `prompts` in the order of `object_ids`, or empty.
+
+    Pixels that are ignored are greyed.
+    """
+    ids, image = sample.object_ids, sample.image
+    if sample.ignored is not None:
+        image = np.where(sample.ignored[..., None], image // 4 + np.uint8(96), image)
     names = [sample.categories.get(object_id, "") for object_id in ids]
-    return draw_objects(sample.image, [sample.mask(object_id) for object_id in ids], prompts, names)
+    return draw_objects(image, [sample.mask(object_id) for object_id in ids], prompts, names)
 
 
 def draw_objects(

@@ -128,6 +128,16 @@ def test_pascal_voc_as_downloaded(tmp_path: Path) -> None:
     assert sample.object_ids == (1, 2) and sample.ignored is not None and sample.ignored.sum() == 16
     shutil.rmtree(root / "SegmentationObject")
     assert open_segmentation_dataset(root)[0].categories == {15: "15"}
+    names = ["__ignore__", "_background_", *map(str, range(1, 15)), "person"]
+    (root / "class_names.txt").write_text("\n".join(names))
+    assert open_segmentation_dataset(root, labels=["person"])[0].categories == {15: "person"}
+
+
+def test_class_names_of_cvat(mask_pairs: Write) -> None:
+    mask = np.array([(0, 0, 0), (250, 50, 83)], np.uint8)[box_mask(value=1)]
+    root = mask_pairs({"a": mask}, folders=("JPEGImages", "SegmentationClass"))
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nhole:250,50,83::\n")
+    assert open_segmentation_dataset(root)[0].categories == {1: "hole"}
 
 
 def test_instances_as_in_penn_fudan(mask_pairs: Write) -> None:

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def find_voc(root: Path, reading: AnnotationReading) -> Listing | None:
     folder = next((name for name in _VOC_FOLDERS if (root / name).is_dir()), None)
     if folder is None or not (root / _VOC_IMAGES).is_dir():
         return None
-    listing = _pair(root / _VOC_IMAGES, root / folder, _VOC_FOLDERS[folder], reading)
+    listing = _pair(root / _VOC_IMAGES, root / folder, _VOC_FOLDERS[folder], reading, _class_names(root))
     lines = {no_mask(image, root / folder) for image in list_images(root / _VOC_IMAGES).values()}
     problems = [line for line in listing.problems if line not in lines]
     notes = Counter({_NOT_SEGMENTED: len(listing.problems) - len(problems)})
@@ -93,12 +94,17 @@ def find_voc(root: Path, reading: AnnotationReading) -> Listing | None:
 
 
 def read(
-    name: str, image_path: Path, mask_paths: Sequence[Path], kind: Kind | None, reading: AnnotationReading
+    name: str,
+    image_path: Path,
+    mask_paths: Sequence[Path],
+    kind: Kind | None,
+    reading: AnnotationReading,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> SegmentationSample:
     """An image and its objects: those of its mask, or one of each mask if there are several.
 
-    `kind` is what the name of the folder says about its masks. Raises ImageReadError, and SampleError: a mask that is
-    empty, of another size, or of no certain kind.
+    `kind` is what the name of the folder says about its masks, `names` are class names by number or colour. Raises
+    ImageReadError, and SampleError: a mask that is empty, of another size, or of no certain kind.
     """
     masks, flaws = [], list[Flaw]()
     for path in mask_paths:
@@ -114,7 +120,8 @@ def read(
     image = read_visible(image_path)
     if len(masks) == 1:
         [mask] = masks
-        return SegmentationSample(name, image, mask.labels, mask.names, ignored=mask.ignored, flaws=tuple(flaws))
+        classes = {label: names.get(text, text) for label, text in mask.names.items()}
+        return SegmentationSample(name, image, mask.labels, classes, ignored=mask.ignored, flaws=tuple(flaws))
     objects = [mask.labels == number for mask in masks for number in np.unique(mask.labels[mask.labels > 0])]
     regions = [mask.ignored for mask in masks if mask.ignored is not None]
     ignored = np.logical_or.reduce(regions) if regions else None
@@ -133,8 +140,29 @@ def read_mask(path: Path, kind: Kind | None, reading: AnnotationReading) -> Mask
     return mask
 
 
-def _pair(images_folder: Path, masks_folder: Path, kind: Kind | None, reading: AnnotationReading) -> Listing:
-    """Entries of the images in one folder and their masks in the other; `kind` is what the folder's name says."""
+def _class_names(root: Path) -> dict[str, str]:
+    """Class names by colour ("128,0,0") and number, from the lists that CVAT and LabelMe write beside the masks."""
+    names: dict[str, str] = {}
+    for file in filter(Path.is_file, (root / "labelmap.txt", root / "class_names.txt")):
+        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        if file.name == "labelmap.txt":  # name:colour:parts:actions
+            names |= {words[1]: words[0] for words in (line.split(":") for line in lines) if len(words) > 1}
+        else:  # begins with __ignore__ and _background_, whose numbers are -1 and 0
+            names |= {str(number): line.strip() for number, line in enumerate(lines, -1)}
+    return names
+
+
+def _pair(
+    images_folder: Path,
+    masks_folder: Path,
+    kind: Kind | None,
+    reading: AnnotationReading,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Listing:
+    """Entries of the images in one folder and their masks in the other.
+
+    `kind` is what the folder's name says; `names` are class names by number or colour.
+    """
     images, masks = list_images(images_folder), list_images(masks_folder)
     groups, strangers, others = group_masks(images, masks)
     entries = []
@@ -143,7 +171,9 @@ def _pair(images_folder: Path, masks_folder: Path, kind: Kind | None, reading: A
             # In a file for each object, its number is in the name.
             own_kind = None if len(own) > 1 or _is_numbered(own[0], name) else kind
             paths = [masks[mask] for mask in own]
-            entries.append(Entry(name, images[name], partial(read, name, images[name], paths, own_kind, reading)))
+            entries.append(
+                Entry(name, images[name], partial(read, name, images[name], paths, own_kind, reading, names))
+            )
     problems = [no_mask(images[name], masks_folder) for name, own in groups.items() if not own]
     problems += [f"{no_image(masks[name], images_folder)}; {_NAMES}" for name in strangers]
     return Listing(entries, problems, Counter({_OTHER_FILES: others}))
