@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--images", type=int, default=200, help="that precompute_masks.py makes masks of")
+    parser.add_argument("--compile", choices=["on", "off"], default="on", help="also measure the compiled generator")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args(argv)
@@ -101,6 +102,11 @@ def _beside_stock(model: "_Model", options: argparse.Namespace, device: torch.de
     }
     for precision in options.precisions:
         runs[precision] = functools.partial(_masks, model.generator(precision), model.image)
+    if options.compile == "on":
+        compiled = AutomaticMaskGenerator(model.sam, model.settings("auto"))
+        compiled.compile()
+        compiled.decoder = OracleDecoder(compiled.decoder, model.lookup)
+        runs[f"{compiled.precision}, compiled"] = functools.partial(_masks, compiled, model.image)
     measured = _interleaved(runs, options.rounds, device)
     stock = statistics.median(run.seconds for run in measured["stock"])
     rows: list[Sequence[object]] = []
@@ -184,7 +190,7 @@ def precompute_rate(options: argparse.Namespace, device: torch.device) -> str:
 
     argv = ["--dataset_path", str(data), "--sam_model_type", name, "--sam_checkpoint", str(checkpoint)]
     argv += ["--output_dir", "masks", "--device", str(device), "--precision", "auto"]
-    argv += ["--points_per_side", str(options.points_per_side)]
+    argv += ["--points_per_side", str(options.points_per_side), "--compile", "off"]
     with mock.patch.object(precompute_command, "_build_generator", with_look_up), gpu_use() as used:
         started = time.perf_counter()
         said = _run(precompute.main, argv)

@@ -10,7 +10,7 @@ from benchmarks import gpu
 from tests.reliability.pretended_cuda import pretended_cuda
 
 TINY = ["--model_types", "vit_nano", "--tuned_model_type", "vit_nano", "--precisions", "fp32", "--images", "2"]
-TINY += ["--size", "48", "64", "--points_per_side", "2", "--rounds", "1", "--parts"]
+TINY += ["--size", "48", "64", "--points_per_side", "2", "--rounds", "1", "--compile", "off", "--parts"]
 
 
 def test_the_generator_on_the_pretended_device(capsys: pytest.CaptureFixture[str]) -> None:

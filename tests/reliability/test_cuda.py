@@ -94,16 +94,17 @@ def test_what_a_gpu_refuses_is_refused() -> None:
         {"adaptive_points": True},
         {"crop_n_layers": 1},
         {"min_mask_region_area": 20},
+        {"thermal_points": 8},
         {"pred_iou_thresh": 0, "stability_score_thresh": 0},
     ],
     ids=str,
 )
 def test_generator_makes_the_same_masks(street: Scene, changes: dict[str, float]) -> None:
     settings = dataclasses.replace(NANO, **changes)
-    expected = AutomaticMaskGenerator(shipped(), settings).generate(street.visible)
+    expected = AutomaticMaskGenerator(shipped(), settings).generate(street.visible, street.infrared)
     with pretended_cuda():
         generator = AutomaticMaskGenerator(shipped().to("cuda"), settings)
-        found = generator.generate(street.visible)
+        found = generator.generate(street.visible, street.infrared)
     assert len(found) == len(expected) > 3
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)

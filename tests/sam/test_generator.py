@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from segment_anything import SamAutomaticMaskGenerator
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +19,7 @@ from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import generator as generator_module
+from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.crops import coarse_to_fine
 from thfuse_sam.sam.decoder import PointDecoder
@@ -513,3 +514,26 @@ def test_default_settings_are_the_stock_ones() -> None:
     assert stock_settings(GeneratorSettings()) == {
         name: parameters[name].default for name in stock_settings(GeneratorSettings())
     }
+
+
+def test_compiled_masks_are_equal_and_nothing_is_compiled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch traces it; the code that it would make of that needs a GPU."""
+    compile_, graphs = torch.compile, []
+
+    def trace(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=trace, fullgraph=True))
+    torch.manual_seed(0)
+    encoder = ImageEncoderViT(
+        64, depth=3, embed_dim=32, num_heads=2, out_chans=32, use_rel_pos=True, window_size=3, global_attn_indexes=(1,)
+    )
+    sam = assemble_sam(encoder, 64, 32, mlp_dim=64).eval()
+    generator = AutomaticMaskGenerator(sam, replace(OPEN, points_per_batch=16))
+    expected = [generator.label_map(scene(40, 60, seed)) for seed in range(2)]
+    generator.compile()
+    assert len(graphs) == 4, "a windowed block, a global block, the decoder's transformer, its upsampling"
+    for seed in range(2):
+        np.testing.assert_array_equal(generator.label_map(scene(40, 60, seed)), expected[seed])
+    assert len(graphs) <= 5, "upsampling may be compiled once more, for an image of other proportions"

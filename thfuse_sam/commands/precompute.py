@@ -48,6 +48,8 @@ from thfuse_sam.thermal import AS_STORED, InfraredReading
 _PROCESS_BYTES = 2**30  # of memory that a process takes beside twice its model
 _IMAGES_PER_PROCESS = 16  # that make up for the time in which another process starts
 
+_MANY_IMAGES = 300  # for a GPU: from here on compiling takes less time than it saves
+
 log = logging.getLogger(__name__)
 
 
@@ -429,7 +431,11 @@ def _run(run: _PreparedRun, command: str) -> RunSummary:
 def _results(run: _PreparedRun) -> Iterator[Result]:
     """The masks of the plan, each made when it is asked for: here, in other processes or on other machines."""
     options, plan = run.options, run.plan
-    build = functools.partial(_build_generator, run.sam.model_type, run.sam.checkpoint.resolve(), run.settings)
+    many = len(plan.todo) >= _MANY_IMAGES * max(1, len(run.devices))
+    compiled = options.compile == "on" or (options.compile == AUTO and many)
+    build = functools.partial(
+        _build_generator, run.sam.model_type, run.sam.checkpoint.resolve(), run.settings, compiled
+    )
     if options.engine == "ray":
         use_gpu = None if options.device == AUTO else options.device != "cpu"
         workers = options.n_jobs if isinstance(options.n_jobs, int) else None
@@ -442,10 +448,14 @@ def _results(run: _PreparedRun) -> Iterator[Result]:
 
 
 def _build_generator(
-    model_type: str, checkpoint: Path, settings: GeneratorSettings, device: str
+    model_type: str, checkpoint: Path, settings: GeneratorSettings, compiled: bool, device: str
 ) -> AutomaticMaskGenerator:
-    """The mask generator on `device`; worker processes call it too."""
-    return AutomaticMaskGenerator(build_sam(model_type, checkpoint, torch.device(device)), settings, owns_sam=True)
+    """The mask generator on `device`, compiled only if that is a GPU; worker processes call it too."""
+    sam = build_sam(model_type, checkpoint, torch.device(device))
+    generator = AutomaticMaskGenerator(sam, settings, owns_sam=True)
+    if compiled and device != "cpu":
+        generator.compile()
+    return generator
 
 
 def _write_pictures(run: _PreparedRun, command: str) -> None:

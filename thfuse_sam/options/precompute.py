@@ -91,3 +91,6 @@ class PrecomputeOptions(
         PairOptions, "dataset_path", None, default_text=" and ".join(str(sample) for sample in SAMPLES)
     )
     modality: Literal["ir", "vi", "both"] = option("both", "which images get masks")
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "compile SAM on a GPU: a slow start, then faster; auto: from 300 images for each GPU on"
+    )

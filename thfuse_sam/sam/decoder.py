@@ -108,7 +108,7 @@ class ImageContext:
     token_to_image_k: Tensor  # HxDxT, the projections of the first layer's attention from the prompt to the image
     token_to_image_v: Tensor  # HxTxD
     image_to_token_q: Tensor  # HxDxT, the scaled projection of the first layer's attention from the image to the prompt
-    upsample: "_Upsampling"
+    upsample: Callable[[Tensor], Tensor]  # an `_Upsampling`
     grid: tuple[int, int]  # h, w: rows and columns of image tokens
     unpadded: tuple[int, int]  # rows and columns of image tokens for which logits are computed
 
@@ -124,6 +124,13 @@ class PointDecoder:
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
         self._sam = sam
         self._dtype = dtype
+        self._run_transformer = self._transform
+        self._run_upsampling = _Upsampling.__call__
+
+    def compile(self) -> None:
+        """Compile what takes the time, for a GPU. It happens when batches of new shapes are decoded."""
+        self._run_transformer = torch.compile(self._transform)
+        self._run_upsampling = torch.compile(_Upsampling.__call__, dynamic=True)
 
     @staticmethod
     def supports(sam: Sam) -> bool:
@@ -158,7 +165,7 @@ class PointDecoder:
             token_to_image_k=_heads(to_image.k_proj(keys_with_pe), to_image).mT.contiguous().to(self._dtype),
             token_to_image_v=_heads(to_image.v_proj(keys), to_image).contiguous().to(self._dtype),
             image_to_token_q=_heads(scaled_q, to_token).mT.contiguous().to(self._dtype),
-            upsample=_Upsampling.of(self._sam.mask_decoder, self._dtype),
+            upsample=functools.partial(self._run_upsampling, _Upsampling.of(self._sam.mask_decoder, self._dtype)),
             grid=(height, width),
             unpadded=(_tokens_of_logits(input_size[0], height), _tokens_of_logits(input_size[1], width)),
         )
@@ -188,7 +195,7 @@ class PointDecoder:
         decoder = self._sam.mask_decoder
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse.float()], dim=1)
-        queries, keys = self._transform(context, tokens)
+        queries, keys = self._run_transformer(context, tokens)
         networks = enumerate(decoder.output_hypernetworks_mlps, start=1)
         hyper_in = torch.stack([network(queries[:, index]) for index, network in networks], dim=1)
         return decoder.iou_prediction_head(queries[:, 0]), hyper_in, keys

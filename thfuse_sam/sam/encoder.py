@@ -11,6 +11,7 @@ the memory.
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
@@ -29,13 +30,20 @@ _BIAS_VALUES_CPU = 2**22
 _BIAS_VALUES_GPU = 2**26
 
 
-def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def encode_images(
+    encoder: nn.Module,
+    images: Tensor,
+    dtype: torch.dtype = torch.float32,
+    *,
+    compiled_block: Callable[[Block, Tensor], Tensor] | None = None,
+) -> Tensor:
     """Embeddings of images.
 
     Args:
         encoder: any image encoder of a `Sam`; neither its weights nor their type change.
         images: float32 Bx3xSxS, normalised and padded.
         dtype: number format of matrix products and convolutions.
+        compiled_block: `run_block`, compiled; None: as it is. Encoders that have no such blocks do without.
 
     Returns:
         float32 BxCxhxw.
@@ -43,7 +51,7 @@ def encode_images(encoder: nn.Module, images: Tensor, dtype: torch.dtype = torch
     # Autocast's cache would keep a second copy of all weights.
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False):
         if type(encoder) is ImageEncoderViT:
-            embeddings = _encode_vit(encoder, images)
+            embeddings = _encode_vit(encoder, images, compiled_block or run_block)
         else:
             # The others are convolutional, at least in part, and convolutions are faster with channels last.
             embeddings = encoder(images.contiguous(memory_format=torch.channels_last))
@@ -82,18 +90,18 @@ def _rel_pos(positions: Tensor, tokens: int) -> Tensor:
     return positions if looked_up else get_rel_pos(tokens, tokens, positions)
 
 
-def _encode_vit(encoder: ImageEncoderViT, images: Tensor) -> Tensor:
+def _encode_vit(encoder: ImageEncoderViT, images: Tensor, run: Callable[[Block, Tensor], Tensor]) -> Tensor:
     """Embeddings BxCxhxw of images Bx3xSxS, as `ImageEncoderViT.forward` makes them."""
     x = encoder.patch_embed(images)
     if encoder.pos_embed is not None:
         x = x + encoder.pos_embed
     for block in encoder.blocks:
-        x = _run_block(block, x)
+        x = run(block, x)
     features: Tensor = encoder.neck(x.permute(0, 3, 1, 2))
     return features
 
 
-def _run_block(block: Block, x: Tensor) -> Tensor:
+def run_block(block: Block, x: Tensor) -> Tensor:
     """A transformer block, BxHxWxC -> BxHxWxC."""
     y = block.norm1(x)
     if block.window_size > 0:

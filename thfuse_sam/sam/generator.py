@@ -15,6 +15,8 @@ and loses a few masks. This generator is faster for four reasons:
 """
 
 import dataclasses
+import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from segment_anything.modeling import ImageEncoderViT, Sam
+from segment_anything.modeling.image_encoder import Block
 from segment_anything.utils.amg import build_all_layer_point_grids, remove_small_regions
 from torch import Tensor
 
@@ -35,7 +38,7 @@ from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop, coarse_to_fine, crops_of
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, ReferenceDecoder
-from thfuse_sam.sam.encoder import convert_encoder, encode_images
+from thfuse_sam.sam.encoder import convert_encoder, encode_images, run_block
 from thfuse_sam.sam.filtering import FREE_MEMORY, MaskFilter
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.postprocess import mask_boxes
@@ -48,6 +51,8 @@ from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_pl
 _BATCH_BYTES_CPU = 8 * 2**20
 _MAX_POINTS_GPU = 128  # points that are decoded together; enough to keep a GPU busy
 _BUFFERS_PER_POINT = 16  # embedding-sized buffers needed at once to decode one point
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -82,8 +87,22 @@ class AutomaticMaskGenerator:
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
         )
+        self._compiled_block: Callable[[Block, Tensor], Tensor] | None = None
         self._point_chunks = Chunks("points are decoded")
         self._logit_chunks, self._pixel_chunks = Chunks("masks are upsampled"), Chunks("masks are enlarged")
+
+    def compile(self) -> None:
+        """Compile encoder and decoder with `torch.compile`, for many images on a GPU.
+
+        What cannot be compiled runs as it is. Compiled code rounds otherwise, so single pixels of masks may differ.
+        """
+        torch._dynamo.config.suppress_errors = True
+        started = time.monotonic()
+        self._compiled_block = torch.compile(run_block)
+        if isinstance(self.decoder, PointDecoder):
+            self.decoder.compile()
+        self.generate(np.zeros((480, 640, 3), np.uint8))
+        log.info("compiled SAM in %.0f s", time.monotonic() - started)
 
     def generate(self, image: npt.NDArray[np.uint8], infrared: ImageArray | None = None) -> list[Instance]:
         """The segments of an image (uint8 HxWx3, RGB, any size), in the stock generator's order; [] if it has none.
@@ -180,6 +199,7 @@ class AutomaticMaskGenerator:
                 self._encoder,
                 self.sam.preprocess(upload(resized, self.sam.device))[None],
                 self._encoder_dtype,
+                compiled_block=self._compiled_block,
             )
         )
         if features is None:
