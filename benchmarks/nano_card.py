@@ -6,6 +6,7 @@ Scenes are rendered from seeds that neither the sample set nor any training uses
 `--pennfudan` wants `PNGImages/` and `PedMasks/` below DIR. Prints one markdown table.
 """
 
+import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,30 +23,37 @@ from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import build_sam
 from tools.scenes import render_scene
-from tools.vit_nano.evaluation import interior_point_iou
+from tools.vit_nano.evaluation import ObjectIou, prompted_ious
 
 FIRST_SEED = 900_000
 
 
-def scene_ious(sam: Sam, count: int) -> tuple[list[float], list[float]]:
+def scene_ious(sam: Sam, count: int) -> tuple[list[ObjectIou], list[ObjectIou]]:
     """IoUs of visible and infrared objects over `count` scenes."""
-    visible: list[float] = []
-    infrared: list[float] = []
+    visible: list[ObjectIou] = []
+    infrared: list[ObjectIou] = []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         scene = render_scene(seed, height=480, width=640)
-        visible += interior_point_iou(sam, scene.visible, scene.visible_labels)
-        infrared += interior_point_iou(sam, np.repeat(scene.infrared[..., None], 3, 2), scene.infrared_labels)
+        visible += prompted_ious(sam, scene.visible, scene.visible_labels)
+        infrared += prompted_ious(sam, np.repeat(scene.infrared[..., None], 3, 2), scene.infrared_labels)
     return visible, infrared
 
 
-def pennfudan_ious(sam: Sam, root: Path) -> list[float]:
-    """IoUs of all people."""
+def pennfudan_ious(sam: Sam, root: Path, names: str) -> list[ObjectIou]:
+    """IoUs of all people in the photos whose names match the pattern."""
     masks = list_images(root / "PedMasks")
-    ious: list[float] = []
+    ious: list[ObjectIou] = []
     for name, path in list_images(root / "PNGImages").items():
-        label_map = _label_image(masks.get(f"{name}_mask") or masks[name])
-        ious += interior_point_iou(sam, read_visible(path), label_map, min_area=0)
+        if fnmatch.fnmatch(name, names):
+            label_map = _label_image(masks.get(f"{name}_mask") or masks[name])
+            ious += prompted_ious(sam, read_visible(path), label_map, min_area=0)
     return ious
+
+
+def iou_rows(ious: Sequence[ObjectIou], what: str) -> list[tuple[str, str]]:
+    """Two rows: mean IoU from points and from boxes."""
+    shown = {"interior point": [iou.point for iou in ious], "box": [iou.box for iou in ious]}
+    return [(f"IoU by {prompt}, {what} ({len(ious)})", f"{np.mean(values):.3f}") for prompt, values in shown.items()]
 
 
 def _label_image(path: Path) -> np.ndarray:
@@ -71,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="weights (default: the shipped ones)")
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--pennfudan", type=Path)
+    parser.add_argument("--pennfudan_names", default="Penn*", help="pattern of the photos left out of the training")
     parser.add_argument("--photos", type=Path, nargs="*", default=[])
     parser.add_argument("--photo_step", type=int, default=1, help="take every n-th photo")
     parser.add_argument("--threads", type=int, default=2)
@@ -81,11 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [("SHA-256", f"`{resolved.sha256}`")]
     visible, infrared = scene_ious(sam, options.scenes)
     for name, ious in (("visible", visible), ("infrared", infrared), ("both", visible + infrared)):
-        figure = f"interior-point IoU, {options.scenes} scenes, {name} ({len(ious)} objects)"
-        rows.append((figure, f"{np.mean(ious):.3f}"))
+        rows += iou_rows(ious, f"objects of {options.scenes} scenes, {name}")
     if options.pennfudan:
-        ious = pennfudan_ious(sam, options.pennfudan)
-        rows.append((f"interior-point IoU, Penn-Fudan ({len(ious)} people)", f"{np.mean(ious):.3f}"))
+        names = options.pennfudan_names
+        rows += iou_rows(pennfudan_ious(sam, options.pennfudan, names), f"people of Penn-Fudan, {names}")
     generator = AutomaticMaskGenerator(sam, GENERATOR_DEFAULTS["vit_nano"])
     rows += [photo_masks(generator, folder, options.photo_step) for folder in options.photos]
     image = render_scene(FIRST_SEED, height=480, width=640).visible

@@ -25,6 +25,7 @@ from thfuse_sam.training.trainer import Trainer
 from tools.scenes import Scene, render_scene
 from tools.vit_nano.images import Photo, photo_regions
 from tools.vit_nano.options import NanoOptions, NanoSettings
+from tools.vit_nano.people import LabelledPhoto, find_labelled
 from tools.vit_nano.training import NanoModel, NanoTask, steps_within
 
 FIRST_SCENE = 1_000_000  # seed; the sample set and the evaluation use others
@@ -47,8 +48,8 @@ def _rendered(seed: int) -> Scene:
     return render_scene(seed, height=480, width=640)
 
 
-def _regions_of(path: Path) -> Photo:
-    return photo_regions(read_visible(path))
+def _regions_of(source: Path | LabelledPhoto) -> Photo:
+    return source.read() if isinstance(source, LabelledPhoto) else photo_regions(read_visible(source))
 
 
 def initialise(model: NanoModel, path: Path) -> None:
@@ -66,12 +67,15 @@ def train(line: CommandLine[NanoOptions]) -> int:
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)  # denormal numbers appear during training and slow a CPU down by several times
     paths = [path for folder in options.photos for path in list_images(folder).values()]
-    photos = load_or_make(options.regions, _regions_of, paths)
+    labelled = [find_labelled(folder, options.held_out) for folder in options.people]
+    sources: list[Path | LabelledPhoto] = [*paths, *dict.fromkeys(source for folder in labelled for source in folder)]
+    photos = dict(zip(sources, load_or_make(options.regions, _regions_of, sources), strict=True))
+    people = [[photos[source] for source in folder] for folder in labelled]
     scenes = load_or_make(options.rendered, _rendered, range(FIRST_SCENE, FIRST_SCENE + options.scenes))
     print(f"{len(photos)} photos, {len(scenes)} scenes")
     set_seed(options.seed)
     sam = build_vit_nano(options.image_size)
-    task = NanoTask(sam, scenes, photos, options.part(NanoSettings))
+    task = NanoTask(sam, scenes, [photos[path] for path in paths], options.part(NanoSettings), people)
     if options.init is not None:
         initialise(task.module, options.init)
     if options.epochs is None and options.max_steps is None:

@@ -1,4 +1,6 @@
-"""How well a SAM finds labelled objects from a point inside them."""
+"""How well a SAM finds labelled objects from a point inside them or a box around them."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,13 +8,22 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets.prompts import interior_point
+from thfuse_sam.datasets.segmentation.sample import mask_box
 from thfuse_sam.metrics.segmentation import mask_iou
 
 
-def interior_point_iou(
+@dataclass(frozen=True)
+class ObjectIou:
+    """IoU of one object's masks with its label."""
+
+    point: float  # best of three masks from the interior point
+    box: float  # the one mask from the box
+
+
+def prompted_ious(
     sam: Sam, image: NDArray[np.uint8], labels: NDArray[np.integer], min_area: float = 0.002
-) -> list[float]:
-    """IoU at the image's own size from one interior point, best of three masks, for each label.
+) -> list[ObjectIou]:
+    """IoUs at the image's own size for each label.
 
     Args:
         image: uint8, HxWx3, RGB.
@@ -26,6 +37,8 @@ def interior_point_iou(
         target = labels == label
         if target.mean() < min_area:
             continue
-        masks, _, _ = predictor.predict(np.array([interior_point(target)]), np.array([1]), multimask_output=True)
-        ious.append(max(mask_iou(mask, target) for mask in masks))
+        point = np.array([interior_point(target)])
+        by_point, _, _ = predictor.predict(point, np.array([1]), multimask_output=True)
+        by_box, _, _ = predictor.predict(box=mask_box(target), multimask_output=False)
+        ious.append(ObjectIou(max(mask_iou(mask, target) for mask in by_point), mask_iou(by_box[0], target)))
     return ious

@@ -31,13 +31,15 @@ def batch_loss(sam: Sam, head: RegionHead, settings: NanoSettings, batch: Batch)
     dtype = DTYPES[settings.precision]
     with torch.autocast(labels.device.type, dtype, enabled=settings.precision != "fp32"):
         embeddings = sam.image_encoder(_normalized(sam, batch["images"], labels))
-        affinities, identities = head(embeddings, _logit_grid_pe(sam, corners, embeddings.shape[-2:]))
-    affinity = affinity_loss(affinities.float(), labels)
-    identity = identity_loss(identities.float(), labels, settings.queries)
-    total = settings.affinity_weight * affinity + settings.identity_weight * identity
-    parts = {"affinity": affinity, "identity": identity}
+    parts, total = {}, torch.zeros((), device=labels.device)
+    if settings.affinity_weight or settings.identity_weight:
+        with torch.autocast(labels.device.type, dtype, enabled=settings.precision != "fp32"):
+            affinities, identities = head(embeddings, _logit_grid_pe(sam, corners, embeddings.shape[-2:]))
+        parts["affinity"] = affinity_loss(affinities.float(), labels)
+        parts["identity"] = identity_loss(identities.float(), labels, settings.queries)
+        total = settings.affinity_weight * parts["affinity"] + settings.identity_weight * parts["identity"]
     if settings.prompts:
-        by_points = settings.prompts - settings.prompts // 5
+        by_points = settings.prompts - settings.prompts * 2 // 5
         points, boxes = batch["points"][:, :by_points], batch["boxes"][:, by_points:]
         logits, predicted = decode_crops(sam, embeddings, corners, points, boxes, dtype)
         targets = target_masks(labels, batch["ids"])[:, :, None]
@@ -92,7 +94,8 @@ def _prompted_loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss of the decoder's masks and predicted IoUs, and the mean IoU of the best of three masks for a point.
 
-    Of the decoder's four masks, number 0 is for unambiguous prompts; 1 to 3 are alternatives for an ambiguous point.
+    Of the decoder's four masks, number 0 is for unambiguous prompts, here boxes; 1 to 3 are alternatives for an
+    ambiguous point, and for a box around a warm place, whose thing may be larger or smaller.
 
     Args:
         logits: BxNx4xHxW.
@@ -106,6 +109,7 @@ def _prompted_loss(
     loss = of_points[..., 1:].amin(-1).mean() + 0.05 * of_points.mean()
     loss = loss + F.mse_loss(predicted[:, :by_points], ious[:, :by_points])
     if by_points < settings.prompts:
-        loss = loss + 0.25 * of_boxes[..., 0].mean()
-        loss = loss + 0.25 * F.mse_loss(predicted[:, by_points:], ious[:, by_points:])
+        by_box = of_boxes[..., 0].mean() + of_boxes[..., 1:].amin(-1).mean()
+        by_box = by_box + F.mse_loss(predicted[:, by_points:], ious[:, by_points:])
+        loss = loss + settings.box_weight * by_box
     return loss, ious[:, :by_points, 1:].amax(-1).mean()

@@ -17,10 +17,12 @@ from thfuse_sam.sam.geometry import LOGIT_STRIDE, PATCH_SIZE
 from thfuse_sam.training.batches import Batch
 from tools.scenes import Scene
 from tools.vit_nano.images import (
+    FIRST_PERSON,
     PADDING,
     Image,
     Labels,
     Photo,
+    degrade,
     fit_to_square,
     jitter_colours,
     random_photo,
@@ -28,12 +30,15 @@ from tools.vit_nano.images import (
     textured_shapes,
 )
 from tools.vit_nano.options import NanoSettings
+from tools.vit_nano.people import cut_out, paste_people
 
 MIN_TARGET_AREA = 300  # pixels below which a region is no target
-INTERIOR_POINTS = 12  # how many points of an image lie farthest from the region's border; the others lie anywhere in it
-# Regions become targets with a probability proportional to their area to this power: for shapes, scenes and photos. A
-# photo's large regions are worth more than its small ones, which are often noise.
-AREA_POWERS = (0.0, 0.0, 0.25)
+MIN_PERSON_AREA = 40  # the same for people
+CENTRED = 0.75  # of the crops of images with people are taken around one of them
+PERSON_PROMPTS = 4  # prompts of one person in a sample at most; people take half of all prompts where there are enough
+# Regions become targets with a probability proportional to their area to this power: for shapes, scenes, photos and
+# labelled photos. A photo's large regions are worth more than its small ones, which are often noise.
+AREA_POWERS = (0.0, 0.0, 0.25, 0.25)
 
 
 class TargetDataset:
@@ -44,12 +49,23 @@ class TargetDataset:
     of patches in the input square.
     """
 
-    def __init__(self, size: int, scenes: Sequence[Scene], photos: Sequence[Photo], settings: NanoSettings) -> None:
-        """`size`: side of the model's input square, pixels. `scenes` and `photos` may be empty."""
+    def __init__(
+        self,
+        size: int,
+        scenes: Sequence[Scene],
+        photos: Sequence[Photo],
+        settings: NanoSettings,
+        people: Sequence[Sequence[Photo]] = (),
+    ) -> None:
+        """`size`: side of the model's input square, pixels; `people`: labelled photos of one or more folders, none of
+        which is empty; photos of each folder are shown as often. Scenes, photos and folders may be missing.
+        """
         self.size, self.count, self.epoch_images = size, settings.prompts, settings.epoch_images
         self.crop = np.array([settings.crop_height or settings.crop_size, settings.crop_size])
         self.scenes, self.photos, self.whole = scenes, photos, settings.whole
-        shares = np.array(settings.shares) * (1, bool(scenes), bool(photos))
+        self.people, self.pasted = people, settings.pasted
+        self.cutouts = cut_out([photo for folder in people for photo in folder])
+        shares = np.array(settings.shares) * (1, bool(scenes), bool(photos), bool(people))
         self.shares, self._random = shares / shares.sum(), EpochRandom(settings.seed)
 
     def __len__(self) -> int:
@@ -65,17 +81,20 @@ class TargetDataset:
             lambda: textured_shapes(rng, self.size),
             lambda: random_scene(rng, self.scenes, self.whole),
             lambda: random_photo(rng, self.photos, self.whole),
+            lambda: random_photo(rng, self.people[int(rng.integers(len(self.people)))], self.whole),
         ]
         while True:
-            kind = int(rng.choice(3, p=self.shares))
+            kind = int(rng.choice(4, p=self.shares))
             image, labels = sources[kind]()
+            if kind > 0 and rng.random() < self.pasted:
+                image, labels = paste_people(rng, image, labels, self.cutouts)
             if rng.random() < 0.5:
                 image, labels = image[:, ::-1], labels[:, ::-1]
             crop, crop_labels, corner = self._random_crop(rng, image, labels)
-            targets = sample_targets(rng, crop_labels, self.count, AREA_POWERS[kind])
+            targets = sample_targets(rng, crop, crop_labels, self.count, AREA_POWERS[kind])
             if targets is None:
                 continue
-            pixels = jitter_colours(rng, crop).transpose(2, 0, 1)
+            pixels = degrade(rng, jitter_colours(rng, crop)).transpose(2, 0, 1)
             arrays = dict(zip(("ids", "points", "boxes"), targets, strict=True))
             arrays |= {"images": np.ascontiguousarray(pixels), "labels": crop_labels, "corners": corner}
             return {"name": f"image {index}", **{key: torch.from_numpy(array) for key, array in arrays.items()}}
@@ -83,7 +102,8 @@ class TargetDataset:
     def _random_crop(self, rng: np.random.Generator, image: Image, labels: Labels) -> tuple[Image, Labels, np.ndarray]:
         """A crop of the image in SAM's input square, its labels, and its first row and column of patches.
 
-        A crop contains padding only if the image is smaller than the crop, and in some cases on purpose.
+        A crop contains padding only if the image is smaller than the crop, and in some cases on purpose. Most crops of
+        an image with people contain one.
         """
         square, square_labels = fit_to_square(image, np.ascontiguousarray(labels), self.size)
         inside = square_labels != PADDING
@@ -91,39 +111,64 @@ class TargetDataset:
         # Some crops reach into the padding by up to a quarter, as the model meets padding at the bottom or right.
         reach = sides + (self.crop // 4 if rng.random() < 0.3 else 0)
         last = np.clip(reach - self.crop, 0, self.size - self.crop) // PATCH_SIZE
-        corner = rng.integers(0, last + 1)
+        lowest, highest = np.zeros(2, int), last
+        person = _any_person(rng, square_labels) if rng.random() < CENTRED else None
+        if person is not None:
+            # The person's middle comes to lie in the middle 0.7 of the crop.
+            lowest = np.clip(np.ceil((person - 0.85 * self.crop) / PATCH_SIZE), 0, last).astype(int)
+            highest = np.clip((person - 0.15 * self.crop) // PATCH_SIZE, lowest, last).astype(int)
+        corner = rng.integers(lowest, highest + 1)
         (top, left), (height, width) = corner * PATCH_SIZE, self.crop
         window = np.s_[top : top + height, left : left + width]
         return square[window], np.ascontiguousarray(square_labels[window]), corner
 
 
+def _any_person(rng: np.random.Generator, labels: Labels) -> np.ndarray | None:
+    """Row and column of the middle of a random person; None where there is none."""
+    people = np.unique(labels[labels >= FIRST_PERSON])
+    return np.argwhere(labels == rng.choice(people)).mean(0) if len(people) else None
+
+
 def sample_targets(
-    rng: np.random.Generator, labels: Labels, count: int, area_power: float = 0.0
+    rng: np.random.Generator, image: Image, labels: Labels, count: int, area_power: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough.
 
-    Regions are drawn by their area to the power of `area_power`, and none is drawn twice before all were drawn once.
+    A third of the points lies farthest from the region's border, a third where the region is brightest, as prompts for
+    warm things do, and a third anywhere in it.
     """
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
-    large = areas >= MIN_TARGET_AREA
+    person = ids >= FIRST_PERSON
+    large = areas >= np.where(person, MIN_PERSON_AREA, MIN_TARGET_AREA)
     if not large.any():
         return None
-    ids, weights = ids[large], areas[large] ** area_power
-    rounds = [rng.choice(ids, len(ids), replace=False, p=weights / weights.sum()) for _ in range(-(-count // len(ids)))]
-    chosen = np.concatenate([ids[:0], *rounds])[:count]  # empty if the image encoder is trained alone
+    weights = areas**area_power
+    asked = min(count // 2, PERSON_PROMPTS * int((large & person).sum())) if (large & ~person).any() else count
+    people = _draw(rng, ids[large & person], weights[large & person], asked)
+    others = _draw(rng, ids[large & ~person], weights[large & ~person], count - len(people))
+    chosen = rng.permutation(np.concatenate([people, others]))
     points, boxes = np.empty((count, 2), np.float32), np.empty((count, 4), np.float32)
+    grey = cv2.GaussianBlur(image.mean(2, dtype=np.float32), (0, 0), 2)
     for row, label in enumerate(chosen):
         mask = labels == label
         ys, xs = np.nonzero(mask)
-        if row < INTERIOR_POINTS:
+        if row % 3 == 0:
             points[row] = interior_point(mask)
         else:
-            pixel = int(rng.integers(len(ys)))
+            pixel = int(rng.integers(len(ys))) if row % 3 == 1 else int(grey[ys, xs].argmax())
             points[row] = xs[pixel] + 0.5, ys[pixel] + 0.5
         box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
         sides = np.tile(box[2:] - box[:2], 2)
-        boxes[row] = box + rng.normal(0, 0.05, 4) * np.minimum(sides, 20)
+        boxes[row] = box + rng.normal(0, 0.08, 4) * np.minimum(sides, 40)
     return chosen, points, boxes
+
+
+def _draw(rng: np.random.Generator, ids: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    """`count` of `ids` by their weights; none is drawn twice before all were drawn once."""
+    if not len(ids):
+        return ids
+    rounds = [rng.choice(ids, len(ids), replace=False, p=weights / weights.sum()) for _ in range(-(-count // len(ids)))]
+    return np.concatenate([ids[:0], *rounds])[:count]  # empty if the image encoder is trained alone
 
 
 def target_masks(labels: Tensor, ids: Tensor) -> Tensor:

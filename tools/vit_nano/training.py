@@ -49,18 +49,25 @@ class NanoTask(TrainingTask):
     sample_noun = "images"
     best_file = "best.safetensors"
     latest_file = "vit_nano.safetensors"
-    must_match = ("prompts", "crop_size", "crop_height", "whole", "shares")
+    must_match = ("prompts", "crop_size", "crop_height", "whole", "shares", "pasted")
     may_differ = frozenset(("init", "minutes", "regions", "rendered", "threads"))
     module: NanoModel
     settings: NanoSettings
 
-    def __init__(self, sam: Sam, scenes: Sequence[Scene], photos: Sequence[Photo], settings: NanoSettings) -> None:
-        """`scenes` and `photos` may be empty."""
+    def __init__(
+        self,
+        sam: Sam,
+        scenes: Sequence[Scene],
+        photos: Sequence[Photo],
+        settings: NanoSettings,
+        people: Sequence[Sequence[Photo]] = (),
+    ) -> None:
+        """What it is trained on is as in `TargetDataset`."""
         size = int(sam.image_encoder.img_size)
         super().__init__(
             NanoModel(sam, RegionHead(), settings),
             NetworkSettings("vit_nano", {"image_size": size}),
-            TargetDataset(size, scenes, photos, settings),
+            TargetDataset(size, scenes, photos, settings, people),
             None,
             settings,
         )

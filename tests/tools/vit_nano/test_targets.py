@@ -24,9 +24,9 @@ def test_targets_are_averaged_down() -> None:
     assert masks[0, 1, 0, 0] == 0.875
 
 
-@pytest.mark.parametrize(("shares", "least", "most"), [((0, 1, 0), 0.4, 0.6), ((0, 0, 1), 0.1, 0.4)])
+@pytest.mark.parametrize(("shares", "least", "most"), [((0, 1, 0, 0), 0.4, 0.6), ((0, 0, 1, 0), 0.1, 0.4)])
 def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
-    shares: tuple[float, float, float], least: float, most: float
+    shares: tuple[float, float, float, float], least: float, most: float
 ) -> None:
     labels = np.ones((96, 96), np.int32)
     labels[40:56, 40:56] = 2
@@ -48,7 +48,7 @@ def test_small_things_of_scenes_are_asked_for_as_often_as_large_ones(
 def test_every_region_is_asked_for_before_one_is_asked_for_again() -> None:
     labels = (1 + np.arange(96, dtype=np.int32) // 16)[None].repeat(96, 0)  # six
     photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
-    config = NanoSettings(shares=(0, 0, 1), prompts=9, crop_size=128)
+    config = NanoSettings(shares=(0, 0, 1, 0), prompts=9, crop_size=128)
     samples = TargetDataset(128, [], [photo], config)
     for shown, ids in ((samples[index]["labels"], samples[index]["ids"]) for index in range(20)):
         regions, areas = shown[shown > 0].unique(return_counts=True)
@@ -60,7 +60,7 @@ def test_every_region_is_asked_for_before_one_is_asked_for_again() -> None:
 def test_a_share_of_the_images_stays_whole(share: float, least: int, most: int) -> None:
     labels = (1 + np.arange(96, dtype=np.int32) // 4)[None].repeat(96, 0)  # four columns each
     photo = Photo(np.zeros((96, 96, 3), np.uint8), (labels - 1)[None].astype(np.int16))
-    config = NanoSettings(shares=(0, 0, 1), prompts=2, crop_size=128, whole=share)
+    config = NanoSettings(shares=(0, 0, 1, 0), prompts=2, crop_size=128, whole=share)
     samples = TargetDataset(128, [], [photo], config)
     shown = [samples[index]["labels"] for index in range(40)]
     whole = [bool(labels.max() == 24 and labels[labels > 0].min() == 1) for labels in shown]
@@ -68,7 +68,7 @@ def test_a_share_of_the_images_stays_whole(share: float, least: int, most: int) 
 
 
 def test_points_lie_inside_their_regions() -> None:
-    sample = TargetDataset(SIZE, [], [], NanoSettings(shares=(1, 0, 0), prompts=20, crop_size=SIZE))[0]
+    sample = TargetDataset(SIZE, [], [], NanoSettings(shares=(1, 0, 0, 0), prompts=20, crop_size=SIZE))[0]
     assert sample["images"].shape == (3, SIZE, SIZE) and sample["boxes"].shape == (20, 4)
     for label, (x, y) in zip(sample["ids"], sample["points"], strict=True):
         assert sample["labels"][int(y), int(x)] == label
@@ -88,7 +88,7 @@ def test_a_sample_is_decided_by_seed_epoch_and_index() -> None:
 @pytest.mark.parametrize("crop_height", [None, 32])
 def test_crops_begin_at_whole_patches(crop_height: int | None) -> None:
     scene = render_scene(3, height=96, width=128)
-    config = NanoSettings(shares=(0, 1, 0), crop_size=64, crop_height=crop_height)
+    config = NanoSettings(shares=(0, 1, 0, 0), crop_size=64, crop_height=crop_height)
     samples = TargetDataset(128, [scene], [], config)
     height = crop_height or 64
     for index in range(5):

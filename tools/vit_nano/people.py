@@ -1,0 +1,191 @@
+"""People whom someone has labelled in photos: their masks, and cutouts of them that are pasted into other images.
+
+Photos in DIR are labelled by boxes in DIR/../targets/<name of DIR>/*.txt (YOLO: class, then centre and sides relative
+to the image; class 0 is a person) or by instance masks in DIR/../PedMasks (Penn-Fudan).
+"""
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.errors import UsageError
+from thfuse_sam.images import luma, read_stored_values, read_visible
+from tools.vit_nano.images import FIRST_PERSON, Image, Labels, Photo, photo_regions
+
+Box = tuple[int, int, int, int]  # first column and row, and those after the last
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """A photo and where its people are labelled: boxes, with the infrared image they are cut from, or instances."""
+
+    path: Path
+    boxes: Path | None = None
+    infrared: Path | None = None
+    instances: Path | None = None
+
+    def read(self) -> Photo:
+        """The photo with its regions and its people."""
+        image = read_visible(self.path)
+        if self.instances is not None:
+            people = read_stored_values(self.instances).astype(np.int16)
+        else:
+            assert self.boxes is not None and self.infrared is not None
+            infrared = luma(read_visible(self.infrared))
+            people = boxed_people(infrared, read_boxes(self.boxes, image.shape[0], image.shape[1]))
+        return photo_regions(image, people)
+
+
+def find_labelled(folder: Path, held_out: Sequence[str]) -> list[LabelledPhoto]:
+    """The labelled photos of a folder without those whose name matches one of the patterns `held_out`.
+
+    Raises UsageError where nothing is left.
+    """
+    found = []
+    for name, path in list_images(folder).items():
+        boxes = folder.parent / "targets" / folder.name / f"{name}.txt"
+        instances = folder.parent / "PedMasks" / f"{name}_mask.png"
+        if any(fnmatch.fnmatch(name, pattern) for pattern in held_out):
+            continue
+        if instances.is_file():
+            found.append(LabelledPhoto(path, instances=instances))
+        elif boxes.is_file():
+            found.append(LabelledPhoto(path, boxes, folder.parent / "ir" / path.name))
+    if not found:
+        raise UsageError(f"{folder} has no labelled photo that is not held out; see tools/vit_nano/people.py")
+    return found
+
+
+# -------------------------------------------------------------------------------------------- masks from boxes
+
+
+def read_boxes(path: Path, height: int, width: int) -> list[Box]:
+    """The people of a YOLO file, in pixels and inside the image."""
+    boxes = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        kind, *numbers = line.split() or [""]
+        if kind == "0":
+            x, y, w, h = (float(number) for number in numbers[:4])
+            left, right = round(max(0.0, x - w / 2) * width), round(min(1.0, x + w / 2) * width)
+            top, bottom = round(max(0.0, y - h / 2) * height), round(min(1.0, y + h / 2) * height)
+            if right - left >= 3 and bottom - top >= 3:
+                boxes.append((left, top, right, bottom))
+    return boxes
+
+
+def boxed_people(infrared: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.int16]:
+    """HxW label map of the people in boxes, numbered from 1; smaller ones lie over larger ones."""
+    people = np.zeros(infrared.shape, np.int16)
+    by_size = sorted(boxes, key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))
+    for number, box in enumerate(by_size, 1):
+        left, top, right, bottom = box
+        people[top:bottom, left:right][warm_mask(infrared, box)] = number
+    return people
+
+
+def warm_mask(infrared: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
+    """Which pixels of a box are its person: those warmer than around it, closed; bool of the box's size.
+
+    Coats are hardly warmer than the air, so the threshold is low: Otsu's, but at most a quarter of the way from the
+    surroundings to the warm parts. Where that does not fill the box, an upright ellipse is added.
+    """
+    left, top, right, bottom = box
+    height, width = bottom - top, right - left
+    smooth = cv2.GaussianBlur(infrared, (0, 0), 0.6)
+    margin = max(4, max(height, width) // 4)
+    window = np.s_[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin]
+    outside = np.ones(infrared.shape, bool)
+    outside[top:bottom, left:right] = False
+    patch, around = smooth[top:bottom, left:right], smooth[window][outside[window]]
+    cold = float(np.percentile(around, 40)) if around.size else float(patch.min())
+    otsu, _ = cv2.threshold(np.ascontiguousarray(patch), 0, 255, cv2.THRESH_OTSU)
+    threshold = min(otsu, cold + max(0.25 * (float(np.percentile(patch, 80)) - cold), 3.0))
+    size = (max(3, width // 4) | 1, max(3, height // 5) | 1)
+    padded = np.pad((patch > threshold).astype(np.uint8), max(size))
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size))
+    mask = closed[max(size) : -max(size), max(size) : -max(size)] > 0
+    y, x = (np.mgrid[:height, :width] + 0.5) / np.array([height, width])[:, None, None] * 2 - 1
+    if not 0.2 <= mask.mean() <= 0.85:
+        return x * x + y * y <= 1
+    ys, xs = np.nonzero(mask)
+    if (np.ptp(ys) + 1) * (np.ptp(xs) + 1) < 0.75 * mask.size:
+        mask |= (x / 0.6) ** 2 + y * y <= 1
+    return _large_pieces(mask)
+
+
+def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask without pieces of less than 0.15 of the largest one."""
+    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    return mask & (areas >= 0.15 * areas[1:].max())[pieces]
+
+
+# ----------------------------------------------------------------------------------------------------- cutouts
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A person cut out of a photo."""
+
+    pixels: Image
+    mask: NDArray[np.bool_]
+    grey: bool
+
+
+MIN_CUTOUT = 24  # rows of a person that is worth pasting
+PASTED_HEIGHTS = (0.03, 0.5)  # of the image's height
+MAX_PASTED = 5  # people in an image
+_FIRST_PASTED = FIRST_PERSON + 5000
+
+
+def cut_out(photos: Sequence[Photo]) -> list[Cutout]:
+    """All people of the photos that are large enough."""
+    return [cutout for photo in photos for cutout in _cutouts(photo)]
+
+
+def _cutouts(photo: Photo) -> Iterator[Cutout]:
+    assert photo.people is not None
+    grey = is_grey(photo.image)
+    for number in np.unique(photo.people[photo.people > 0]):
+        ys, xs = np.nonzero(photo.people == number)
+        window = np.s_[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+        if np.ptp(ys) + 1 >= MIN_CUTOUT:
+            yield Cutout(photo.image[window].copy(), photo.people[window] == number, grey)
+
+
+def is_grey(image: Image) -> bool:
+    return bool((image[::8, ::8] == image[::8, ::8, :1]).all())
+
+
+def paste_people(
+    rng: np.random.Generator, image: Image, labels: Labels, cutouts: Sequence[Cutout]
+) -> tuple[Image, Labels]:
+    """The image with up to `MAX_PASTED` people more, far ones as often as near ones, and its labels.
+
+    Only grey people, as infrared cameras see them, come into a grey image.
+    """
+    image, labels = image.copy(), labels.copy()
+    grey = is_grey(image)
+    fitting = [cutout for cutout in cutouts if cutout.grey == grey]
+    for number in range(int(rng.integers(1, MAX_PASTED + 1)) if fitting else 0):
+        cutout = fitting[int(rng.integers(len(fitting)))]
+        rows = image.shape[0] * np.exp(rng.uniform(*np.log(PASTED_HEIGHTS)))
+        ratio = min(rows / cutout.mask.shape[0], 1.5, 0.9 * image.shape[1] / cutout.mask.shape[1])
+        height, width = (max(4, round(side * ratio)) for side in cutout.mask.shape)
+        y, x = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
+        flip = slice(None, None, -1 if rng.random() < 0.5 else None)
+        method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+        pixels = cv2.resize(cutout.pixels, (width, height), interpolation=method)[:, flip].astype(np.float32)
+        cover = cv2.resize(cutout.mask.astype(np.float32), (width, height), interpolation=method)[:, flip]
+        window = np.s_[y : y + height, x : x + width]
+        labels[window][cover > 0.5] = _FIRST_PASTED + number
+        soft = cv2.GaussianBlur(cover, (0, 0), 0.5)[..., None]
+        mixed = soft * pixels * rng.uniform(0.7, 1.3) + (1 - soft) * image[window]
+        image[window] = np.clip(mixed, 0, 255).astype(np.uint8)
+    return image, labels
