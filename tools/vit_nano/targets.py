@@ -34,6 +34,7 @@ from tools.vit_nano.people import cut_out, paste_people
 
 MIN_TARGET_AREA = 300  # pixels below which a region is no target
 MIN_PERSON_AREA = 40  # the same for people
+DEGRADED = 0.5  # of the images get the flaws of cameras at night
 CENTRED = 0.75  # of the crops of images with people are taken around one of them
 PERSON_PROMPTS = 4  # prompts of one person in a sample at most; people take half of all prompts where there are enough
 # Regions become targets with a probability proportional to their area to this power: for shapes, scenes, photos and
@@ -94,7 +95,8 @@ class TargetDataset:
             targets = sample_targets(rng, crop, crop_labels, self.count, AREA_POWERS[kind])
             if targets is None:
                 continue
-            pixels = degrade(rng, jitter_colours(rng, crop)).transpose(2, 0, 1)
+            crop = jitter_colours(rng, crop)
+            pixels = (degrade(rng, crop) if rng.random() < DEGRADED else crop).transpose(2, 0, 1)
             arrays = dict(zip(("ids", "points", "boxes"), targets, strict=True))
             arrays |= {"images": np.ascontiguousarray(pixels), "labels": crop_labels, "corners": corner}
             return {"name": f"image {index}", **{key: torch.from_numpy(array) for key, array in arrays.items()}}
