@@ -1,7 +1,7 @@
 """People whom someone has labelled in photos: their masks, and cutouts of them that are pasted into other images.
 
-Photos in DIR are labelled by boxes in DIR/../targets/<name of DIR>/*.txt (YOLO: class, then centre and sides relative
-to the image; class 0 is a person) or by instance masks in DIR/../PedMasks (Penn-Fudan).
+Photos in DIR are labelled by boxes in DIR/../targets/<name of DIR>, as `datasets.targets` reads them, or by instance
+masks in DIR/../PedMasks (Penn-Fudan).
 """
 
 import fnmatch
@@ -14,69 +14,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.targets import read_targets
 from thfuse_sam.errors import UsageError
-from thfuse_sam.images import luma, read_stored_values, read_visible
+from thfuse_sam.images import image_size, luma, read_stored_pixels, read_visible
 from tools.vit_nano.images import FIRST_PERSON, Image, Labels, Photo, photo_regions
 
 Box = tuple[int, int, int, int]  # first column and row, and those after the last
+PERSON = ("0", "person")  # names of the class, without and with a list of names
 
 
 @dataclass(frozen=True)
 class LabelledPhoto:
-    """A photo and where its people are labelled: boxes, with the infrared image they are cut from, or instances."""
+    """A photo with its people: boxes, and the infrared image that shows what is warm in them; or instance masks."""
 
     path: Path
-    boxes: Path | None = None
+    boxes: tuple[Box, ...] = ()
     infrared: Path | None = None
     instances: Path | None = None
 
     def read(self) -> Photo:
         """The photo with its regions and its people."""
-        image = read_visible(self.path)
         if self.instances is not None:
-            people = read_stored_values(self.instances).astype(np.int16)
+            people = read_stored_pixels(self.instances).values.astype(np.int16)
         else:
-            assert self.boxes is not None and self.infrared is not None
-            infrared = luma(read_visible(self.infrared))
-            people = boxed_people(infrared, read_boxes(self.boxes, image.shape[0], image.shape[1]))
-        return photo_regions(image, people)
+            people = boxed_people(luma(read_visible(self.infrared or self.path)), self.boxes)
+        return photo_regions(read_visible(self.path), people)
 
 
 def find_labelled(folder: Path, held_out: Sequence[str]) -> list[LabelledPhoto]:
     """The labelled photos of a folder without those whose name matches one of the patterns `held_out`.
 
-    Raises UsageError where nothing is left.
+    Raises UsageError where nothing is labelled or left.
     """
-    found = []
-    for name, path in list_images(folder).items():
-        boxes = folder.parent / "targets" / folder.name / f"{name}.txt"
-        instances = folder.parent / "PedMasks" / f"{name}_mask.png"
-        if any(fnmatch.fnmatch(name, pattern) for pattern in held_out):
-            continue
-        if instances.is_file():
-            found.append(LabelledPhoto(path, instances=instances))
-        elif boxes.is_file():
-            found.append(LabelledPhoto(path, boxes, folder.parent / "ir" / path.name))
-    if not found:
-        raise UsageError(f"{folder} has no labelled photo that is not held out; see tools/vit_nano/people.py")
-    return found
+    paths = list_images(folder)
+    if (masks := folder.parent / "PedMasks").is_dir():
+        labelled = {name: LabelledPhoto(path, instances=masks / f"{name}_mask.png") for name, path in paths.items()}
+    else:
+        sizes = {name: image_size(path) for name, path in paths.items()}
+        targets = read_targets(folder.parent / "targets" / folder.name, sizes).by_name
+        labelled = {
+            name: LabelledPhoto(
+                paths[name],
+                tuple(target.box for target in found if target.category in PERSON),
+                folder.parent / "ir" / paths[name].name,
+            )
+            for name, found in targets.items()
+        }
+    left = [
+        photo
+        for name, photo in sorted(labelled.items())
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in held_out)
+    ]
+    if not left:
+        raise UsageError(f"`held_out`: all labelled photos of {folder} match one of its patterns; give fewer")
+    return left
 
 
 # -------------------------------------------------------------------------------------------- masks from boxes
-
-
-def read_boxes(path: Path, height: int, width: int) -> list[Box]:
-    """The people of a YOLO file, in pixels and inside the image."""
-    boxes = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        kind, *numbers = line.split() or [""]
-        if kind == "0":
-            x, y, w, h = (float(number) for number in numbers[:4])
-            left, right = round(max(0.0, x - w / 2) * width), round(min(1.0, x + w / 2) * width)
-            top, bottom = round(max(0.0, y - h / 2) * height), round(min(1.0, y + h / 2) * height)
-            if right - left >= 3 and bottom - top >= 3:
-                boxes.append((left, top, right, bottom))
-    return boxes
 
 
 def boxed_people(infrared: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.int16]:
