@@ -34,9 +34,12 @@ from tools.vit_nano.people import cut_out, paste_people
 
 MIN_TARGET_AREA = 300  # pixels below which a region is no target
 MIN_PERSON_AREA = 40  # the same for people
-DEGRADED = 0.5  # of the images get the flaws of cameras at night
 CENTRED = 0.75  # of the crops of images with people are taken around one of them
-PERSON_PROMPTS = 4  # prompts of one person in a sample at most; people take half of all prompts where there are enough
+PERSON_PROMPTS = 4  # prompts of one person in a sample at most
+# For shapes, scenes, photos and labelled photos: how many of an image's prompts people get where there are enough, and
+# how many images get the flaws of cameras at night.
+PERSON_SHARES = (0.0, 0.2, 0.2, 0.5)
+DEGRADED = (0.2, 0.2, 0.5, 0.5)
 # Regions become targets with a probability proportional to their area to this power: for shapes, scenes, photos and
 # labelled photos. A photo's large regions are worth more than its small ones, which are often noise.
 AREA_POWERS = (0.0, 0.0, 0.25, 0.25)
@@ -92,11 +95,11 @@ class TargetDataset:
             if rng.random() < 0.5:
                 image, labels = image[:, ::-1], labels[:, ::-1]
             crop, crop_labels, corner = self._random_crop(rng, image, labels)
-            targets = sample_targets(rng, crop, crop_labels, self.count, AREA_POWERS[kind])
+            targets = sample_targets(rng, crop, crop_labels, self.count, AREA_POWERS[kind], PERSON_SHARES[kind])
             if targets is None:
                 continue
             crop = jitter_colours(rng, crop)
-            pixels = (degrade(rng, crop) if rng.random() < DEGRADED else crop).transpose(2, 0, 1)
+            pixels = (degrade(rng, crop) if rng.random() < DEGRADED[kind] else crop).transpose(2, 0, 1)
             arrays = dict(zip(("ids", "points", "boxes"), targets, strict=True))
             arrays |= {"images": np.ascontiguousarray(pixels), "labels": crop_labels, "corners": corner}
             return {"name": f"image {index}", **{key: torch.from_numpy(array) for key, array in arrays.items()}}
@@ -132,12 +135,17 @@ def _any_person(rng: np.random.Generator, labels: Labels) -> np.ndarray | None:
 
 
 def sample_targets(
-    rng: np.random.Generator, image: Image, labels: Labels, count: int, area_power: float = 0.0
+    rng: np.random.Generator,
+    image: Image,
+    labels: Labels,
+    count: int,
+    area_power: float = 0.0,
+    person_share: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough.
 
-    A third of the points lies farthest from the region's border, a third where the region is brightest, as prompts for
-    warm things do, and a third anywhere in it.
+    A third of the points lies anywhere in its region, the others farthest from the region's border; half of those of
+    people lie where the person is brightest instead.
     """
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
     person = ids >= FIRST_PERSON
@@ -145,7 +153,11 @@ def sample_targets(
     if not large.any():
         return None
     weights = areas**area_power
-    asked = min(count // 2, PERSON_PROMPTS * int((large & person).sum())) if (large & ~person).any() else count
+    asked = (
+        min(int(count * person_share), PERSON_PROMPTS * int((large & person).sum()))
+        if (large & ~person).any()
+        else count
+    )
     people = _draw(rng, ids[large & person], weights[large & person], asked)
     others = _draw(rng, ids[large & ~person], weights[large & ~person], count - len(people))
     chosen = rng.permutation(np.concatenate([people, others]))
@@ -154,10 +166,10 @@ def sample_targets(
     for row, label in enumerate(chosen):
         mask = labels == label
         ys, xs = np.nonzero(mask)
-        if row % 3 == 0:
+        if row % 3 == 0 or (row % 3 == 1 and label < FIRST_PERSON):
             points[row] = interior_point(mask)
         else:
-            pixel = int(rng.integers(len(ys))) if row % 3 == 1 else int(grey[ys, xs].argmax())
+            pixel = int(grey[ys, xs].argmax()) if row % 3 == 1 else int(rng.integers(len(ys)))
             points[row] = xs[pixel] + 0.5, ys[pixel] + 0.5
         box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
         sides = np.tile(box[2:] - box[:2], 2)
