@@ -13,8 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.common import command_line, markdown_table
 from thfuse_sam.metrics import METRICS, TEN_METRICS
+from thfuse_sam.report.compare import DRAWS, INTERVAL
 
 PEERS = Path(__file__).with_name("peers.json")
 # Methods that wins are counted against, where they are listed.
@@ -39,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"--results {options.results}, --peers {options.peers} or --dataset {options.dataset}: {error}")
     print(table(rows), rules_ahead(rows), sep="\n\n", end="\n\n")
+    print(
+        "95 % interval of its mean rank, over its images: {:.2f} to {:.2f}".format(*own_interval(options.results, rows))
+    )
     for method in options.against:
         if method in rows:
             won = wins(rows[OURS], rows[method])
@@ -81,6 +87,19 @@ def mean_ranks(rows: Mapping[str, Means]) -> dict[str, float]:
     """Mean over the ten metrics of each row's ranks."""
     by_metric = [ranks(rows, metric) for metric in TEN_METRICS]
     return {name: sum(rank[name] for rank in by_metric) / len(TEN_METRICS) for name in rows}
+
+
+def own_interval(results: Path, rows: Mapping[str, Means]) -> tuple[float, float]:
+    """95 % interval of this network's mean rank: a bootstrap over its images, beside the others' means as they are."""
+    images = json.loads((results / "metrics.json").read_text(encoding="utf-8"))["images"].values()
+    values = np.array([[image[metric] for metric in TEN_METRICS] for image in images], float)
+    others = np.array([[row[metric] for metric in TEN_METRICS] for name, row in rows.items() if name != OURS])
+    signs = np.array([1 if METRICS[metric].better == "higher" else -1 for metric in TEN_METRICS])
+    draws = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    means = np.nanmean(values[draws], axis=1)[:, np.newaxis] * signs
+    behind, equal = (others * signs > means).sum(axis=1), (others * signs == means).sum(axis=1)
+    low, high = np.percentile((1 + behind + equal / 2).mean(axis=1), INTERVAL)
+    return float(low), float(high)
 
 
 def wins(ours: Means, other: Means) -> list[str]:

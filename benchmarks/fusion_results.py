@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import command_line, markdown_table
-from benchmarks.fusion_peers import OURS, PEERS, mean_ranks, read_own, read_peers, rules_ahead, table, win_counts
+from benchmarks.fusion_peers import (
+    OURS,
+    PEERS,
+    mean_ranks,
+    own_interval,
+    read_own,
+    read_peers,
+    rules_ahead,
+    table,
+    win_counts,
+)
 from thfuse_sam.cli.commands import precompute
 from thfuse_sam.cli.commands import test as fuse
 
@@ -37,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{name}\n\n{table(rows)}\n\n{rules_ahead(rows)}\n")
         ours, ranks = rows[OURS], mean_ranks(rows)
         place = 1 + sum(rank < ranks[OURS] for rank in ranks.values())
-        scores = f"{ranks[OURS]:.2f}", f"{place} of {len(rows)}", f"{ours['SCD']:.3f}", f"{ours['Nabf']:.3f}"
+        low, high = own_interval(options.output / name, rows)
+        scores = (
+            f"{ranks[OURS]:.2f} [{low:.2f} to {high:.2f}]",
+            f"{place} of {len(rows)}",
+            f"{ours['SCD']:.3f}",
+            f"{ours['Nabf']:.3f}",
+        )
         summary.append((name, *scores, win_counts(rows)))
     print(markdown_table(("data set", "mean rank", "place", "SCD", "Nabf", "better on how many of 10"), summary))
     return 0

@@ -37,7 +37,7 @@ def write_results(folder: Path, better: bool) -> list[str]:
     sign = {name: 1 if METRICS[name].better == "higher" else -1 for name in TEN_METRICS}
     level = 1 if better else -1
     ours = {name: 5 + sign[name] * level for name in TEN_METRICS}
-    (folder / "metrics.json").write_text(json.dumps({"mean": ours}), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps({"mean": ours, "images": {"a": ours, "b": ours}}), encoding="utf-8")
     others = {"SeAFusion": dict.fromkeys(TEN_METRICS, 5.0), "max": dict.fromkeys(TEN_METRICS, 5.0)}
     (folder / "peers.json").write_text(json.dumps({"means": {"TNO": others}}), encoding="utf-8")
     return ["--results", str(folder), "--peers", str(folder / "peers.json"), "--dataset", "TNO"]
@@ -49,6 +49,7 @@ def test_peers_ranks_and_counts_wins(tmp_path: Path, capsys, better: bool, rank:
     lines = capsys.readouterr().out.splitlines()
     (row,) = (line for line in lines if line.startswith("| this network"))
     assert row.endswith(f"| {rank} |")
+    assert f"95 % interval of its mean rank, over its images: {rank} to {rank}" in lines
     ties = [line for line in lines if line.startswith(("| SeAFusion", "| max"))]
     assert all(line.endswith("| 2.50 |" if better else "| 1.50 |") for line in ties)
     assert lines[-1].startswith(f"better than SeAFusion on {won} of 10")
@@ -159,5 +160,5 @@ def test_one_command_makes_masks_images_and_the_table(
     assert fusion_results.main([*argv, "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     # Between the two in everything.
-    assert f"| {pairs.name} | 2.00 | 2 of 3 |" in out and "| SeAFusion 9 |" in out
+    assert f"| {pairs.name} | 2.00 [2.00 to 2.00] | 2 of 3 |" in out and "| SeAFusion 9 |" in out
     assert (tmp_path / "out" / "masks" / pairs.name / "manifest.json").exists()

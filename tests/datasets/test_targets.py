@@ -47,7 +47,9 @@ def test_classes_without_names_are_their_numbers(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_label_is_named_and_left_out(tmp_path: Path, line: str, words: str) -> None:
-    targets = read(tmp_path, {"b.txt": f"0 0.5 0.5 0.5 0.5\n{line}", "classes.txt": "person", "c.txt": "0 1 1 1 1"})
+    targets = read(
+        tmp_path, {"b.txt": f"0 0.5 0.5 0.5 0.5\n{line}", "classes.txt": "person", "c.txt": "0 1 1 1 1\n0 1 1 1 1"}
+    )
     assert len(targets.by_name["b"]) == 1
     bad, foreign = targets.left_out
     assert bad.startswith(f"{tmp_path / 'b.txt'}, line 2: ") and words in bad

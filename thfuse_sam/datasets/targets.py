@@ -64,13 +64,16 @@ def read_targets(path: Path, sizes: Mapping[str, Size]) -> TargetSet:
     if not path.exists():
         raise UsageError(f"`targets` {path}: no such file or folder; give YOLO text files, a COCO .json or label maps")
     targets = TargetSet()
+    foreign: dict[str, str] = {}  # one line for each image that is no pair, however many labels it has
     for label in _labels(path):
+        if label.name not in sizes:
+            foreign.setdefault(label.name, f"{label.where}: there is no pair '{label.name}'")
+            continue
         try:
-            if label.name not in sizes:
-                raise ValueError(f"there is no pair '{label.name}'")
             targets.by_name.setdefault(label.name, []).extend(label.read(sizes[label.name]))
         except (ThFuseError, ValueError, TypeError, OverflowError) as error:
             targets.left_out.append(f"{label.where}: {str(error).removeprefix(f'{label.where}: ')}")
+    targets.left_out += foreign.values()
     if not any(targets.by_name.values()):
         reason = first_of(targets.left_out, _SHOWN, "; ") or "neither text files nor COCO nor label maps are there"
         raise UsageError(f"`targets` {path}: no target of any pair ({reason}); give labels that are named as the pairs")
