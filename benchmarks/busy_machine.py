@@ -81,7 +81,7 @@ def write_pictures(folder: Path) -> None:
         image[boxes > 0] += 120
         for place in ("pairs/ir", "pairs/vi", "objects/images"):
             write_image(folder / place / f"{number}.png", image)
-        write_image(folder / "objects/masks" / f"{number}.png", boxes)
+        write_image(folder / "objects/instances" / f"{number}.png", boxes)
 
 
 def run(words: Sequence[str], folder: Path, condition: str) -> float:

@@ -1,7 +1,72 @@
-"""TH-Fuse-SAM: infrared and visible image fusion guided by Segment Anything masks."""
+"""TH-Fuse-SAM: infrared and visible image fusion guided by Segment Anything masks.
+
+    import thfuse_sam as th
+
+    fused = th.fuse("ir.png", "vi.png")
+
+The names in `__all__` are the package's interface; docs/python.md shows them at work. Each is loaded when it is first
+used, so that importing the package is fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from thfuse_sam.cores import prepare_openmp
+from thfuse_sam.errors import ThFuseError
+
+if TYPE_CHECKING:  # what type checkers and editors see; `__getattr__` does the same at run time
+    from thfuse_sam.api.fuser import Fuser, fuse
+    from thfuse_sam.api.measuring import metrics
+    from thfuse_sam.api.runs import finetune, precompute, train
+    from thfuse_sam.api.segmenting import Masks, Sam, Segment, masks
+    from thfuse_sam.api.trees import MaskTree
+    from thfuse_sam.metrics import METRICS
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "METRICS",
+    "Fuser",
+    "MaskTree",
+    "Masks",
+    "Sam",
+    "Segment",
+    "ThFuseError",
+    "__version__",
+    "finetune",
+    "fuse",
+    "masks",
+    "metrics",
+    "precompute",
+    "train",
+]
+
+_MODULES = {
+    "Fuser": "api.fuser",
+    "fuse": "api.fuser",
+    "finetune": "",  # these four are rooms, too, and can be called
+    "masks": "",
+    "metrics": "",
+    "precompute": "",
+    "train": "api.runs",
+    "Masks": "api.segmenting",
+    "Sam": "api.segmenting",
+    "Segment": "api.segmenting",
+    "MaskTree": "api.trees",
+    "METRICS": "metrics",
+}
+
 prepare_openmp()  # here, because whatever is used of the package, this module runs first, and so before torch
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_MODULES[name] or name}")
+    value = getattr(module, name) if _MODULES[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

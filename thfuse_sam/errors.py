@@ -114,6 +114,25 @@ def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[N
         raise
 
 
+@contextlib.contextmanager
+def renaming(**names: str) -> Iterator[None]:
+    """In errors, give options the names that they have as arguments of a Python function: option="argument"."""
+
+    def renamed(text: str) -> str:
+        for option, argument in names.items():
+            text = text.replace(f"`{option}`", f"`{argument}`")
+        return text
+
+    try:
+        yield
+    except OptionError as error:
+        error.name, error.reason = names.get(error.name, error.name), renamed(error.reason)
+        raise
+    except ThFuseError as error:
+        error.args, error.field = (renamed(str(error)),), None
+        raise
+
+
 def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     """The first `most` of `texts` in one line, and how many more there are: "a, b and 3 more"."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""

@@ -39,7 +39,8 @@ class CommandLine(Generic[_T]):
     @property
     def text(self) -> str:
         """The command as it can be typed again."""
-        return shlex.join(["python", self.program, *self.arguments])
+        launcher = ["python"] if self.program.endswith(".py") else []
+        return shlex.join([*launcher, *self.program.split(), *self.arguments])
 
 
 class CommandParser(argparse.ArgumentParser, Generic[_T]):

@@ -53,12 +53,15 @@ _MANY_IMAGES = 300  # for a GPU: from here on compiling takes less time than it 
 log = logging.getLogger(__name__)
 
 
-def precompute_masks(options: PrecomputeOptions, command: str = "") -> list[RunSummary]:
+def precompute_masks(
+    options: PrecomputeOptions, command: str = "", *, generator: AutomaticMaskGenerator | None = None
+) -> list[RunSummary]:
     """Make the masks that are missing. Returns a summary for each data set, up to the first that has failures.
 
     Args:
         options: which masks to make; if they name no images, the sample sets are used.
         command: the typed command line, for the report.
+        generator: one that `options` describe, for a run in this process; None: it is built.
 
     Raises:
         ThFuseError: of any kind; masks that are already written stay valid.
@@ -70,7 +73,7 @@ def precompute_masks(options: PrecomputeOptions, command: str = "") -> list[RunS
         log.info("%d images, of which %d have their masks in %s", len(run.plan.jobs), run.plan.finished, run.plan.root)
         if run.plan.changed:
             log.warning("%d images have changed since their masks were made; these are made again", run.plan.changed)
-        summaries.append(_run(run, command))
+        summaries.append(_run(run, command, generator))
         if summaries[-1].failures:
             break
     return summaries
@@ -410,13 +413,13 @@ def _plan_facts(run: _PreparedRun) -> dict[str, Any]:
 # The run
 
 
-def _run(run: _PreparedRun, command: str) -> RunSummary:
+def _run(run: _PreparedRun, command: str, generator: AutomaticMaskGenerator | None) -> RunSummary:
     summary = RunSummary()
     started = time.monotonic()
     try:
         if run.plan.todo:
             log.info("%s from %s on %s", run.sam.model_type, run.sam.checkpoint, run.place)
-            write_masks(run.plan, _results(run), summary, num_workers=run.options.num_workers)
+            write_masks(run.plan, _results(run, generator), summary, num_workers=run.options.num_workers)
         else:
             save_manifest(run.plan, summary)
         _write_pictures(run, command)
@@ -428,7 +431,7 @@ def _run(run: _PreparedRun, command: str) -> RunSummary:
     return summary
 
 
-def _results(run: _PreparedRun) -> Iterator[Result]:
+def _results(run: _PreparedRun, generator: AutomaticMaskGenerator | None) -> Iterator[Result]:
     """The masks of the plan, each made when it is asked for: here, in other processes or on other machines."""
     options, plan = run.options, run.plan
     many = len(plan.todo) >= _MANY_IMAGES * max(1, len(run.devices))

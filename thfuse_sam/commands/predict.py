@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from segment_anything.modeling import Sam
-from tqdm import tqdm
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
@@ -23,6 +22,7 @@ from thfuse_sam.finetune.prediction import (
 )
 from thfuse_sam.images import image_size, read_for_sam
 from thfuse_sam.options.predict import PredictOptions
+from thfuse_sam.progress import progress_bar
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
@@ -94,7 +94,7 @@ def _predict(
     writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
     failures: list[str] = []
     objects = 0
-    for name, path in tqdm(images.items(), unit=" images", disable=None, leave=False):
+    for name, path in progress_bar(images.items(), unit=" images", disable=None, leave=False):
         try:
             with naming("input", options.input):
                 image = read_for_sam(path, options.modality)

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from thfuse_sam.datasets.prompts import PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, open_segmentation_dataset
@@ -17,6 +16,7 @@ from thfuse_sam.errors import OptionError, UsageError, naming
 from thfuse_sam.files import make_directory
 from thfuse_sam.images import write_image
 from thfuse_sam.options.prepare import CHECK_DIR, PrepareOptions
+from thfuse_sam.progress import progress_bar
 from thfuse_sam.report.prompts import draw_sample
 
 OVERLAYS = "overlays"
@@ -87,7 +87,7 @@ def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) 
     classes: Counter[str] = Counter()
     objects = 0
     try:
-        for index in tqdm(range(len(dataset)), f"writing {folder}", disable=None, leave=False):
+        for index in progress_bar(range(len(dataset)), f"writing {folder}", disable=None, leave=False):
             sample = dataset[index]
             writer.add(sample)
             classes.update(sample.categories.values())

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from thfuse_sam.cores import usable_cores, with_results
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
@@ -21,6 +20,7 @@ from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas, plan_batc
 from thfuse_sam.images import ImageArray, image_size, write_image
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.fuse import InferenceSettings
+from thfuse_sam.progress import progress_bar
 
 # (fused, ir, vi), each uint8 HxW -> values by name
 Metrics = Callable[[ImageArray, ImageArray, ImageArray], dict[str, float]]
@@ -110,7 +110,7 @@ def fuse_pairs(
     network = network.to(device).eval()
     report = FuseReport()
     started = time.perf_counter()
-    bar = tqdm(total=len(pairs), unit=" images", leave=False, disable=None, file=sys.stderr)
+    bar = progress_bar(total=len(pairs), unit=" images", leave=False, disable=None, file=sys.stderr)
 
     def fuse_all() -> Iterator[FusedPair]:
         # No workers: decoding a pair takes a fraction of the time that the network takes.

@@ -13,8 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.files import as_output_error, make_directory, remove_abandoned
 from thfuse_sam.images import MODALITIES, Modality
@@ -27,6 +25,7 @@ from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.plan import Plan, store_kind
 from thfuse_sam.precompute.worker import MaskResult, PendingMask
+from thfuse_sam.progress import progress_bar
 
 # Always images per second; below one, tqdm itself would show seconds per image.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -97,7 +96,7 @@ class _ResultWriter:
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="write") if num_workers else None
         self._waiting: deque[Future[None]] = deque()
         self._counting = threading.Lock()
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=len(plan.todo),
             desc="masks",
             unit=" images",

@@ -26,6 +26,7 @@ from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import write_json
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.precision import Precision
+from thfuse_sam.progress import progress_bar
 from thfuse_sam.training.batches import EpochBatches, default_num_workers, make_loader
 from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from thfuse_sam.training.distributed import make_fabric, own_device, run_processes
@@ -145,7 +146,7 @@ class Trainer:
         try:
             with (
                 StopRequest() as stop,
-                tqdm(
+                progress_bar(
                     total=total_steps, initial=self.progress.step, unit=" steps", disable=None, file=sys.stderr
                 ) as bar,
             ):

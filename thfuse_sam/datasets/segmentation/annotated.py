@@ -10,12 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from tqdm import tqdm
 
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError, ThFuseError, UsageError, first_of
+from thfuse_sam.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def read_all(
     classes: set[str] = set()
     examples: dict[str, str] = {}  # reason -> the first annotation that has the flaw
     check = partial(_check, strict=strict, skip_bad=skip_bad)
-    bar = tqdm(total=len(entries), desc=f"checking {path}", disable=len(entries) < _BAR_FROM or None)
+    bar = progress_bar(total=len(entries), desc=f"checking {path}", disable=len(entries) < _BAR_FROM or None)
     with ThreadPoolExecutor(_READERS) as pool, bar:
         for entry, result in zip(entries, pool.map(check, entries), strict=True):
             bar.update()

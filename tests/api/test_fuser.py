@@ -1,0 +1,161 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import thfuse_sam as th
+from thfuse_sam.cli.commands import test as fuse_command
+from thfuse_sam.errors import CheckpointError, DownloadError, ImageReadError, ImageSizeError, UsageError
+from thfuse_sam.images import luma, read_infrared, read_visible
+
+Pair = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def fuser() -> th.Fuser:
+    return th.Fuser("thfuse_lite", device="cpu")
+
+
+def fused_by_command(pair: Pair, work: Path, *options: str) -> np.ndarray:
+    for modality, path in zip(("ir", "vi"), pair, strict=True):
+        (work / modality).mkdir(parents=True)
+        Image.open(path).save(work / modality / "a.png")
+    argv = ["--ir_dir", str(work / "ir"), "--vi_dir", str(work / "vi"), "--output_dir", str(work / "out")]
+    assert fuse_command.main([*argv, "--device", "cpu", *options]) == 0
+    return read_visible(work / "out" / "a.png")
+
+
+def test_equal_to_the_command(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = fused_by_command(pair, tmp_path, "--no-report")
+    assert np.array_equal(th.fuse(*pair, device="cpu"), expected)
+    arrays = read_infrared(pair[0]), read_visible(pair[1])
+    assert np.array_equal(th.fuse(*arrays, device="cpu"), expected)
+    assert np.array_equal(th.fuse(*(Image.open(path) for path in pair), device="cpu"), expected)
+    grey = th.fuse(*pair, gray=True, device="cpu")
+    assert grey.ndim == 2 and np.abs(luma(expected).astype(int) - grey).max() <= 1
+
+
+def test_masks_are_those_of_a_tree(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = np.zeros(read_infrared(pair[0]).shape, np.uint8)
+    labels[40:90, 60:160] = 1
+    for modality in ("ir", "vi"):
+        (tmp_path / "masks" / modality).mkdir(parents=True)
+        np.save(tmp_path / "masks" / modality / "a.npy", labels)
+    expected = fused_by_command(pair, tmp_path, "--no-report", "--precomputed_masks_dir", "masks")
+    path = tmp_path / "masks" / "vi" / "a.npy"
+    assert np.array_equal(th.fuse(*pair, masks=(labels, path), device="cpu"), expected)
+    assert np.array_equal(th.fuse(*pair, masks=(labels.astype(np.int64), labels > 0), device="cpu"), expected)
+
+
+def test_ranges_of_values(fuser: th.Fuser, pair: Pair) -> None:
+    ir, vi = read_infrared(pair[0]), read_visible(pair[1])
+    expected = fuser(ir, vi)
+    assert np.array_equal(fuser(ir / 255, vi / 255, value_range=(0, 1)), expected)
+    deep = ir.astype(np.uint16) * 257, vi.astype(np.uint16) * 257
+    assert np.array_equal(fuser(*deep, value_range=(0, 65535)), expected)
+    assert np.array_equal(fuser(ir[..., None], np.dstack([vi, ir])), expected)  # one channel; alpha
+
+
+def test_tensors_keep_their_gradients(fuser: th.Fuser, pair: Pair) -> None:
+    ir, vi = read_infrared(pair[0]), read_visible(pair[1])
+    tensors = [torch.tensor(image / 255, dtype=torch.float32)[None, None] for image in (ir, luma(vi))]
+    tensors[0].requires_grad_()
+    fused = fuser(*tensors)
+    assert np.array_equal((fused[0, 0].detach() * 255).round().byte().numpy(), fuser(ir, vi, gray=True))
+    fused.mean().backward()
+    assert tensors[0].grad is not None and tensors[0].grad.abs().sum() > 0
+    colour = torch.tensor(vi.transpose(2, 0, 1) / 255, dtype=torch.float32)[None]
+    torch.testing.assert_close(fuser(tensors[0], colour), fused, atol=0.02, rtol=0)
+    labels = np.zeros((1, *ir.shape), np.uint8)
+    labels[0, 40:90, 60:160] = 1
+    masked = fuser(*tensors, masks=(torch.tensor(labels), labels))
+    grey = fuser(ir, vi, masks=(labels[0], labels[0]), gray=True)
+    assert np.array_equal((masked[0, 0].detach() * 255).round().byte().numpy(), grey)
+
+
+def test_many_pairs_in_batches_and_their_progress(fuser: th.Fuser, pair: Pair) -> None:
+    ir, vi = read_infrared(pair[0]), read_visible(pair[1])
+    pairs = [(ir, vi), (ir[:64], vi[:64]), (ir[64:128], vi[64:128]), (ir, vi, (None, None))]
+    seen: list[tuple[int, int | None]] = []
+    fused = list(fuser.many(pairs, batch_size=2, progress=lambda done, total: seen.append((done, total))))
+    for one, (first, second, *_) in zip(fused, pairs, strict=True):
+        assert np.abs(one.astype(int) - fuser(first, second)).max() <= 1  # batches round otherwise
+    assert seen == [(1, 4), (3, 4), (4, 4)]
+    assert list(fuser.many(iter([]))) == []
+
+
+def test_a_folder_of_the_hubs_form(
+    fuser: th.Fuser, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fuser.save_pretrained(tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    again = th.Fuser.from_pretrained(tmp_path / "model", device="cpu")
+    assert np.array_equal(again(*pair), fuser(*pair))
+    assert np.array_equal(th.fuse(*pair, model=tmp_path / "model" / "model.safetensors", device="cpu"), fuser(*pair))
+    (tmp_path / "model" / "README.md").write_text("mine")
+    fuser.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "README.md").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty: holds no model\.safetensors; give a folder"):
+        th.Fuser.from_pretrained(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        th.Fuser.from_pretrained(tmp_path / "missing")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(DownloadError, match="owner/name: no such folder, and not to be had from the Hub"):
+        th.Fuser.from_pretrained("owner/name", local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((np.zeros((4, 5, 6, 7)), None), {}, UsageError, r"`ir` is float64 of shape \(4, 5, 6, 7\); give an image HxW"),
+        ((np.zeros((32, 32), "U1"), None), {}, UsageError, "`ir` is <U1 .*give numbers"),
+        ((np.zeros((32, 32)), None), {}, UsageError, r"which of its values .*`value_range`, such as \(0\.0, 1\.0\)"),
+        ((np.zeros((0, 32), np.uint8), None), {}, UsageError, "`ir` is uint8"),
+        ((None, np.zeros((32, 30), np.uint8)), {}, ImageSizeError, "`ir` is 32x32 and `vi` 30x32 .*align them"),
+        (("no.png", None), {}, ImageReadError, "no.png: no such file"),
+        (("no.png", None), {"value_range": (0, 1)}, UsageError, "`value_range`.* is for arrays"),
+        ((None, None), {"value_range": (1, 0)}, UsageError, "`value_range`.*the lower one first"),
+        ((None, None), {"masks": (np.zeros((8, 8), int), None)}, ImageSizeError, "`masks of ir` is 8x8 and its image"),
+        ((None, None), {"masks": (None, np.full((32, 32), -1))}, UsageError, "`masks of vi` has values that no mask"),
+        ((None, None), {"masks": (None, np.full((32, 32), np.nan))}, UsageError, "values that no mask has"),
+        ((None, None), {"masks": (None, np.zeros((2, 32, 32)))}, UsageError, "`masks of vi` is float64"),
+        ((None, None), {"masks": (None,)}, UsageError, "`masks`: 1 given; give a pair"),
+        ((torch.zeros(1, 1, 32, 32), None), {}, UsageError, "is a tensor and the other is none"),
+        ((torch.zeros(1, 32, 32), torch.zeros(1, 32, 32)), {}, UsageError, "give tensors Bx1xHxW"),
+        ((torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 30)), {}, ImageSizeError, "differ in size"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    fuser: th.Fuser, arguments: tuple, options: dict, error: type[Exception], message: str
+) -> None:
+    good = np.zeros((32, 32), np.uint8)
+    with pytest.raises(error, match=message) as caught:
+        fuser(*(good if argument is None else argument for argument in arguments), **options)
+    assert "--" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"`model` .*missing\.pth"):
+        th.Fuser(tmp_path / "missing.pth")
+    with pytest.raises(UsageError, match="`device` gpu"):
+        th.fuse(np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8), device="gpu")
+    with pytest.raises(UsageError, match="`precision`"):
+        th.Fuser(precision="fp8")  # type: ignore[arg-type]
+
+
+def test_metrics_equal_the_commands(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fused_by_command(pair, tmp_path, "--no-report", "--metrics")
+    expected = json.loads((tmp_path / "out" / "metrics.json").read_text())["images"]["a"]
+    grey = th.fuse(*pair, gray=True, device="cpu")
+    assert th.metrics(grey, *pair) == expected
+    with pytest.raises(UsageError, match="`names` FOO"):
+        th.metrics(grey, *pair, names=["FOO"])
+    with pytest.raises(ImageSizeError, match="images of one size"):
+        th.metrics(grey[:50], *pair)

@@ -1,0 +1,75 @@
+"""What `import thfuse_sam` costs and offers."""
+
+import doctest
+import inspect
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import thfuse_sam as th
+from thfuse_sam.shipped import shipped_root
+
+PUBLIC = [name for name in th.__all__ if callable(getattr(th, name)) and name != "ThFuseError"]
+
+
+def function(name: str) -> Any:
+    """What a name of the package stands for, behind a module that can be called."""
+    return inspect.unwrap(getattr(th, name))
+
+
+def test_importing_is_fast_and_loads_neither_torch_nor_numpy() -> None:
+    code = "import sys, thfuse_sam; print({'torch', 'numpy', 'cv2', 'tqdm'} & set(sys.modules) or 'none')"
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        taken.append(time.perf_counter() - started)
+        assert done.stdout == "none\n"
+    assert min(taken) < 0.3 + float(os.environ.get("THFUSE_SLOW_MACHINE_SECONDS", "0"))
+
+
+def test_every_name_is_there_and_described() -> None:
+    assert set(th.__all__) <= set(dir(th))
+    for name in PUBLIC:
+        assert len(function(name).__doc__ or "") > 40, name
+    with pytest.raises(AttributeError, match="no attribute 'fuze'"):
+        th.fuze  # noqa: B018
+
+
+def test_names_of_rooms_are_functions_and_modules() -> None:
+    code = (
+        "import thfuse_sam.masks.tree as tree, thfuse_sam.metrics, thfuse_sam as th; from thfuse_sam import finetune\n"
+        "import inspect; assert tree.MaskTree and th.metrics.METRICS is th.METRICS\n"
+        "print([str(inspect.signature(one))[:6] for one in (th.masks, th.metrics, th.precompute, finetune)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['(image', '(fused', '(pairs', '(data_']\n"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_name_is_typed(name: str) -> None:
+    found = function(name)
+    methods = [value for key, value in vars(found).items() if key == "__init__" or not key.startswith("_")]
+    functions = [found] if inspect.isfunction(found) else [getattr(one, "__func__", one) for one in methods]
+    for one in filter(inspect.isfunction, functions):
+        signature = inspect.signature(one)
+        assert signature.return_annotation is not inspect.Signature.empty, one
+        for parameter in list(signature.parameters.values())[0 if found is one else 1 :]:
+            assert parameter.annotation is not inspect.Parameter.empty or parameter.name == "self", (one, parameter)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shipped_root().is_dir()
+    options = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    runner = doctest.DocTestRunner(optionflags=options, verbose=False)
+    tests = doctest.DocTestFinder().find(function(name), name, globs={})
+    for one in tests:
+        runner.run(one)
+    assert runner.tries > 1 and not runner.failures

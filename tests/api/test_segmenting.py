@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import thfuse_sam as th
+from thfuse_sam.cli.commands import precompute, predict
+from thfuse_sam.errors import CheckpointError, DeviceError, ImageReadError, OptionError, UsageError
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS
+from thfuse_sam.sam.checkpoints import shipped_checkpoint
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.registry import build_sam
+
+FEW = {"points_per_side": 4}
+FEW_OPTIONS = ("--sam_model_type", "vit_nano", "--device", "cpu", "--points_per_side", "4")
+
+
+@pytest.fixture(scope="module")
+def sam() -> th.Sam:
+    return th.Sam.load("vit_nano", device="cpu", **FEW)
+
+
+def test_equal_to_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_path: Path) -> None:
+    for modality, path in zip(("ir", "vi"), pair, strict=True):
+        (tmp_path / modality).mkdir()
+        (tmp_path / modality / path.name).symlink_to(path)
+    folder, tree = str(tmp_path), str(tmp_path / "tree")
+    argv = ["--dataset_path", folder, "--output_dir", tree, "--save_instances", *FEW_OPTIONS]
+    assert precompute.main(argv) == 0
+    made = th.MaskTree(tree)
+    for modality, path in (("ir", pair[0]), ("vi", pair[1])):
+        found = th.masks(path, sam="vit_nano", modality=modality, device="cpu", **FEW)
+        assert found.label_map.dtype == made[modality, path.stem].dtype
+        assert np.array_equal(found, made[modality, path.stem]) and found.label_map.max() > 0
+        instances = made.instances(modality, path.stem)
+        assert len(instances) == len(found.instances) == len(found)
+        for mine, stored in zip(found.instances, instances, strict=True):
+            assert np.array_equal(mine.mask, stored["mask"]) and mine.score == stored["predicted_iou"]
+            assert mine.area == stored["area"]
+    assert made.names("ir") == [pair[0].stem] and ("vi", pair[1].stem) in made and ("vi", "other") not in made
+    again = th.precompute(folder, tmp_path / "again", sam)
+    assert (again.written, again.failures) == (2, {})
+    for path in Path(tree).rglob("*.npy"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tree)).read_bytes()
+    ir, vi = (tmp_path / modality for modality in ("ir", "vi"))
+    assert th.precompute((ir, vi), made, "vit_nano", device="cpu", save_instances=True, **FEW).written == 0
+
+
+def test_images_of_all_kinds(pair: tuple[Path, Path], sam: th.Sam) -> None:
+    image = np.array(Image.open(pair[1]).convert("RGB"))
+    expected = sam.generate(pair[1])
+    for given in (image, Image.fromarray(image), str(pair[1])):
+        assert np.array_equal(th.masks(given, sam), expected)
+    assert np.array_equal(th.masks(image / 255, sam, value_range=(0, 1)), expected)
+    assert np.array_equal(expected.image, image) and expected.overlay().shape == image.shape
+    assert np.asarray(expected, dtype=float).dtype == float
+
+
+def test_prompts_equal_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_path: Path) -> None:
+    argv = ["--input", str(pair[1]), "--output_dir", str(tmp_path), "--sam_model_type", "vit_nano", "--device", "cpu"]
+    assert predict.main([*argv, "--points", "120,80", "100,60,0", "--boxes", "10,20,200,180"]) == 0
+    found = sam.predict(pair[1], points=[[(120, 80), (100, 60, 0)]], boxes=[(10, 20, 200, 180)])
+    [path] = tmp_path.rglob("*.npy")
+    assert np.array_equal(found, np.load(path)) and len(found.instances) == 2
+
+
+def test_a_model_has_its_own_defaults(sam: th.Sam) -> None:
+    plain = AutomaticMaskGenerator(build_sam("vit_nano", shipped_checkpoint()))
+    assert plain.settings == GENERATOR_DEFAULTS["vit_nano"]
+    assert th.Sam.load("vit_nano", device="cpu").generator.settings == GENERATOR_DEFAULTS["vit_nano"]
+    assert sam.model_type == "vit_nano" and sam.checkpoint == shipped_checkpoint()
+    assert sam.generator.settings.points_per_side == 4
+
+
+def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
+    image = np.zeros((32, 32), np.uint8)
+    (tmp_path / "model.pth").write_bytes(b"none")
+    cases = [
+        (lambda: th.masks(image, sam="vit_x"), UsageError, "^`sam` vit_x: unknown model type; use auto, vit_h"),
+        (lambda: th.Sam.load("vit_x"), UsageError, "^`model` vit_x: unknown"),
+        (lambda: th.Sam.load(checkpoint=tmp_path / "model.pth"), CheckpointError, r"^`checkpoint` .*model\.pth"),
+        (lambda: th.Sam.load(checkpoint="no.pth"), CheckpointError, r"^`checkpoint` no\.pth"),
+        (lambda: th.Sam.load("vit_nano", points=3), UsageError, "`points`: no such setting; the known ones are poi"),
+        (lambda: th.Sam.load("vit_nano", points_per_side=0), OptionError, "`points_per_side` 0: must be a whole"),
+        (lambda: th.masks(image, sam, points_per_side=3), UsageError, "`points_per_side`: `sam` is a loaded model"),
+        (lambda: th.masks(image, "vit_nano", device="gpu"), DeviceError, "`device` gpu"),
+        (lambda: sam.generate("no.png"), ImageReadError, "no.png"),
+        (lambda: sam.generate(image, modality="x"), UsageError, "`modality` x"),  # type: ignore[arg-type]
+        (lambda: sam.predict(image), UsageError, "`points` and `boxes` are empty"),
+        (lambda: sam.predict(image, points=[[(40, 2)]]), UsageError, "`points` 40,2: lies outside"),
+        (lambda: sam.predict(image, points=[[(4, 2, 0)]]), UsageError, "at least one inside"),
+        (lambda: sam.predict(image, boxes=[(1, 2, 3)]), UsageError, r"`boxes` \(1, 2, 3\): give"),
+        (lambda: th.precompute(tmp_path, tmp_path, "vit_x"), UsageError, "^`sam` vit_x"),
+        (lambda: th.precompute(tmp_path, n_job=2), UsageError, "`n_job`: no such option; the known ones are"),
+        (lambda: th.precompute(("a", "b", "c")), UsageError, "`pairs`"),
+        (lambda: th.MaskTree(tmp_path)["it", "a"], th.ThFuseError, "the first is 'ir' or 'vi'"),
+    ]
+    for call, error, message in cases:
+        with pytest.raises(error, match=message) as caught:
+            call()
+        assert "--" not in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,96 @@
+"""`thfuse`: the first screen, what words before the options mean, and that it is the scripts' commands."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import thfuse_sam
+from thfuse_sam.cli.main import ENTRIES, SHELLS, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_first_screen_shows_what_one_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == main(["-h"]) == main(["help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("thfuse fuse A B\n") == 4 and "thfuse masks A B" in shown and "thfuse train A B" in shown
+    assert set(re.findall(r"^  thfuse (\w+)", shown, re.MULTILINE)) == {*ENTRIES, "completion"}
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"thfuse {thfuse_sam.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fuze"], "fuze: no such command; did you mean fuse? the commands are masks, train, fuse"),
+        (
+            ["fuse", "a", "b", "c"],
+            "fuse a b c: takes DATASET_PATH or IR_DIR VI_DIR before its options; see thfuse fuse",
+        ),
+        (["app", "a"], "app a: takes no word before its options; see thfuse app --help"),
+        (["completion", "fish"], "completion fish: name one shell of bash, zsh"),
+        (["completion"], "name one shell of"),
+    ],
+)
+def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("thfuse: error: ") and message in shown and shown.count("\n") == 1
+
+
+def test_errors_name_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuse", "no/such", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith("thfuse fuse: error: --dataset_path no/such: ")
+    assert main(["train", "--epoch", "3"]) == 2
+    assert "did you mean --epochs? See thfuse train --help" in capsys.readouterr().err
+
+
+def test_words_stand_for_options(make_pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = make_pairs(("a",))
+    folders = [str(pairs / "ir"), str(pairs / "vi")]
+    assert main(["fuse", *folders, "--output_dir", "out", "--device", "cpu"]) == 0
+    report = (tmp_path / "out" / "report" / "data.js").read_text(encoding="utf-8")
+    assert f"thfuse fuse --ir_dir {folders[0]} --vi_dir {folders[1]} --output_dir out" in report
+    few = ["--sam_model_type", "vit_nano", "--points_per_side", "2", "--device", "cpu"]
+    assert main(["masks", str(pairs), "--output_dir", "tree", *few]) == 0
+    assert main(["verify", "tree"]) == 0
+    assert "2 of 2 images have a sound mask; no problem" in capsys.readouterr().out
+    (tmp_path / "tree" / "vi" / "a.npy").write_bytes(b"broken")
+    assert main(["verify", "tree"]) == 1
+
+
+def test_help_and_errors_are_fast_and_load_no_torch() -> None:
+    code = "import sys; from thfuse_sam.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    for words in ([], ["masks", "--help"], ["train", "--lrr", "3"], ["--version"]):
+        taken = []
+        for _ in range(2):
+            started = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT, check=True
+            )
+            taken.append(time.perf_counter() - started)
+            assert done.stdout.endswith("False\n"), words
+        assert min(taken) < 0.5, words
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "--tile_size" in script and "finetune" in script
+    if shell == "bash":
+        ask = 'COMP_WORDS=(thfuse fuse --mod); COMP_CWORD=2; _shtab_thfuse; echo "${COMPREPLY[@]}"'
+        done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True)
+        assert done.stdout == "--model_path\n"
+
+
+def test_completion_without_its_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2
+    assert "pip install 'th-fuse-sam[completion]'" in capsys.readouterr().err

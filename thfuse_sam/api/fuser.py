@@ -1,0 +1,283 @@
+"""Fusing in Python: `fuse` for one pair, `Fuser` for a network that is kept."""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thfuse_sam.api import hub
+from thfuse_sam.api.inputs import ImageInput, MaskInput, ValueRange, as_infrared, as_mask, as_visible, listening
+from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import ImageSizeError, UsageError, naming
+from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.images import LUMA_WEIGHTS, ImageArray, size_text
+from thfuse_sam.masks.format import guidance_inputs
+from thfuse_sam.options.fuse import InferenceSettings
+from thfuse_sam.options.shared import SHIPPED_MODEL
+from thfuse_sam.precision import Precision
+from thfuse_sam.progress import Progress, progress_bar
+from thfuse_sam.shipped import shipped_root
+
+MaskPair = tuple[MaskInput, MaskInput]  # of the infrared and of the visible image
+
+
+def fuse(
+    ir: ImageInput,
+    vi: ImageInput,
+    masks: MaskPair = (None, None),
+    *,
+    gray: bool = False,
+    value_range: ValueRange | None = None,
+    model: str | os.PathLike[str] = "thfuse_lite",
+    device: str = "auto",
+) -> ImageArray:
+    """Fuse one infrared and one visible image of equal size, as `thfuse fuse` does.
+
+    The network is kept for the next call with the same `model` and `device`.
+
+    Args:
+        ir: infrared: a path, a PIL image, or an array HxW or HxWx3.
+        vi: visible, likewise; colours are RGB.
+        masks: of `ir` and of `vi`: what `masks` returns, a mask file, an array HxW, or None.
+        gray: return the fused luma alone.
+        value_range: the values of arrays that become black and white. Only uint8 does without.
+        model: "thfuse_lite", which ships, or a checkpoint of `train`.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+
+    Returns:
+        uint8 HxWx3, RGB; with `gray` HxW.
+
+    Raises:
+        ThFuseError: of any kind; the message names the argument.
+
+    Example:
+        >>> import numpy as np
+        >>> import thfuse_sam as th
+        >>> ir, vi = np.zeros((48, 64), np.uint8), np.full((48, 64, 3), 90, np.uint8)
+        >>> th.fuse(ir, vi).shape
+        (48, 64, 3)
+        >>> th.fuse(ir / 255, vi / 255, value_range=(0, 1)).dtype
+        dtype('uint8')
+    """
+    return _kept_fuser(os.fspath(model), device)(ir, vi, masks, gray=gray, value_range=value_range)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_fuser(model: str, device: str) -> "Fuser":
+    return Fuser(model, device=device)
+
+
+class Fuser:
+    """A fusion network that is kept, for many pairs.
+
+    Threads may share it: fusing changes nothing in it.
+
+    Args:
+        model: "thfuse_lite", which ships, or a file: a checkpoint of `train`, or a `.safetensors` file.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "fp32", "bf16" or "fp16", the number format of the layers.
+        tile_size: larger images than four tiles of so many pixels a side are fused in tiles.
+
+    Attributes:
+        network: the PyTorch module, in evaluation mode.
+        device: the torch device that it is on.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds no fusion network.
+        UsageError: another argument cannot be.
+
+    Example:
+        >>> import torch
+        >>> import thfuse_sam as th
+        >>> fuser = th.Fuser("thfuse_lite", device="cpu")
+        >>> ir = torch.rand(2, 1, 32, 32, requires_grad=True)
+        >>> fused = fuser(ir, torch.rand(2, 1, 32, 32))
+        >>> fused.sum().backward()
+        >>> fused.shape, ir.grad.shape
+        (torch.Size([2, 1, 32, 32]), torch.Size([2, 1, 32, 32]))
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "thfuse_lite",
+        *,
+        device: str = "auto",
+        precision: Precision = "fp32",
+        tile_size: int = 1024,
+    ) -> None:
+        self._settings = InferenceSettings(precision=precision, tile_size=tile_size)
+        self.device = resolve_device(device)
+        path = shipped_root() / SHIPPED_MODEL if model == SHIPPED_MODEL.stem else Path(model)
+        with naming("model", path):
+            network, self._spec = load_network(path)
+        self.network = network.to(self.device)
+
+    @overload
+    def __call__(self, ir: Tensor, vi: Tensor, masks: MaskPair = ...) -> Tensor: ...
+    @overload
+    def __call__(
+        self,
+        ir: ImageInput,
+        vi: ImageInput,
+        masks: MaskPair = ...,
+        *,
+        gray: bool = ...,
+        value_range: ValueRange | None = ...,
+    ) -> ImageArray: ...
+    def __call__(
+        self,
+        ir: ImageInput | Tensor,
+        vi: ImageInput | Tensor,
+        masks: MaskPair = (None, None),
+        *,
+        gray: bool = False,
+        value_range: ValueRange | None = None,
+    ) -> ImageArray | Tensor:
+        """Fuse one pair of images, see `fuse`; or a batch of tensors, with gradients.
+
+        Args:
+            ir: as for `fuse`, or a float tensor Bx1xHxW in [0, 1].
+            vi: likewise; a tensor of three channels (RGB) is reduced to its luma.
+            masks: as for `fuse`; of tensors label maps BxHxW.
+
+        Returns:
+            As `fuse`; of tensors the fused luma, float Bx1xHxW in [0, 1], on the network's device.
+        """
+        if isinstance(ir, Tensor) and isinstance(vi, Tensor):
+            return self._fuse_tensors(ir, vi, masks)
+        if isinstance(ir, Tensor) or isinstance(vi, Tensor):
+            raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
+        return self._fuse_samples([_sample(ir, vi, masks, value_range)], gray)[0]
+
+    def many(
+        self,
+        pairs: Iterable[Sequence[Any]],
+        *,
+        batch_size: int = 1,
+        gray: bool = False,
+        value_range: ValueRange | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[ImageArray]:
+        """Fuse many pairs, in their order; at most `batch_size` neighbours of equal size are fused together.
+
+        Args:
+            pairs: of each pair (ir, vi) or (ir, vi, masks), as for `fuse`; taken one after another as they are needed.
+            progress: is called with the number of fused pairs and of all; by default a bar is shown.
+
+        Yields:
+            as `fuse`.
+
+        Example:
+            >>> import numpy as np
+            >>> import thfuse_sam as th
+            >>> ir, vi = np.zeros((48, 64), np.uint8), np.full((48, 64, 3), 90, np.uint8)
+            >>> [fused.shape for fused in th.Fuser(device="cpu").many([(ir, vi), (ir, vi)], batch_size=2)]
+            [(48, 64, 3), (48, 64, 3)]
+        """
+        InferenceSettings(batch_size=batch_size)  # refuses what is no batch size
+        group: list[tuple[FusionSample, ImageArray]] = []
+        total = len(pairs) if isinstance(pairs, Sized) else None
+        with listening(progress):
+            bar = progress_bar(total=total, unit=" pairs", leave=False, disable=None)
+        with bar:
+            for pair in pairs:
+                sample = _sample(pair[0], pair[1], pair[2] if len(pair) > 2 else (None, None), value_range)
+                if group and (len(group) == batch_size or sample[1].shape != group[0][1].shape):
+                    yield from self._fuse_samples(group, gray)
+                    bar.update(len(group))
+                    group = []
+                group.append(sample)
+            if group:
+                yield from self._fuse_samples(group, gray)
+                bar.update(len(group))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> "Fuser":
+        """The fuser that `save_pretrained` wrote to a folder, or that lies on the Hugging Face Hub.
+
+        Args:
+            folder: a folder, or "owner/name" on the Hub, which needs the extra `hub`.
+            revision: branch, tag or commit on the Hub.
+            local_files_only: download nothing, as with the environment variable HF_HUB_OFFLINE.
+            options: of `Fuser`, without `model`.
+
+        Raises:
+            CheckpointError: neither a folder nor a repository with a fusion network.
+            DownloadError: the Hub cannot be reached.
+
+        Example:
+            >>> import tempfile
+            >>> import thfuse_sam as th
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     th.Fuser(device="cpu").save_pretrained(folder)
+            ...     th.Fuser.from_pretrained(folder, device="cpu").network.name
+            'thfuse_lite'
+        """
+        return cls(hub.find_weights(folder, revision, local_files_only), **options)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json`, `model.safetensors` and, where there is none, a card `README.md`. Raises OutputError."""
+        hub.save(Path(folder), self.network, self._spec)
+
+    def _fuse_samples(self, group: Sequence[tuple[FusionSample, ImageArray]], gray: bool) -> list[ImageArray]:
+        lumas = fuse_lumas(self.network, [sample for sample, _ in group], self.device, self._settings)
+        if gray:
+            return lumas
+        return [add_colour(luma, visible) for luma, (_, visible) in zip(lumas, group, strict=True)]
+
+    def _fuse_tensors(self, ir: Tensor, vi: Tensor, masks: MaskPair) -> Tensor:
+        if ir.ndim != 4 or ir.shape[1] != 1 or vi.ndim != 4 or vi.shape[1] not in (1, 3):
+            raise UsageError(
+                f"`ir` {tuple(ir.shape)} and `vi` {tuple(vi.shape)}: give tensors Bx1xHxW, `vi` also Bx3xHxW"
+            )
+        if ir.shape[::2] + ir.shape[3:] != vi.shape[::2] + vi.shape[3:]:
+            raise ImageSizeError(f"`ir` {tuple(ir.shape)} and `vi` {tuple(vi.shape)} differ in size; align them")
+        ir, vi = ir.to(self.device), vi.to(self.device)
+        if vi.shape[1] == 3:
+            vi = (vi * vi.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
+        guidance = [self._guidance(mask, ir, name) for mask, name in zip(masks, ("ir", "vi"), strict=True)]
+        fused: Tensor = self.network(ir, vi, *guidance)
+        return fused
+
+    def _guidance(self, masks: Any, images: Tensor, name: str) -> Tensor | None:
+        if masks is None:
+            return None
+        shape = (images.shape[2], images.shape[3])
+        argument = f"masks of {name}"
+        maps = [
+            as_mask(mask, shape, argument) for mask in np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks)
+        ]
+        if len(maps) != len(images):
+            raise UsageError(f"`{argument}`: {len(maps)} for a batch of {len(images)}; give one for each image")
+        return torch.from_numpy(np.stack([guidance_inputs(one) for one in maps if one is not None])).to(images)
+
+
+def _sample(
+    ir: ImageInput, vi: ImageInput, masks: MaskPair, value_range: ValueRange | None
+) -> tuple[FusionSample, ImageArray]:
+    """The sample of one pair, and its visible image."""
+    infrared, visible = as_infrared(ir, "ir", value_range), as_visible(vi, "vi", value_range)
+    shape = (infrared.shape[0], infrared.shape[1])
+    if shape != visible.shape[:2]:
+        raise ImageSizeError(
+            f"`ir` is {size_text(shape)} and `vi` {size_text(visible.shape)} (width x height); align them"
+        )
+    if len(masks) != 2:
+        raise UsageError(f"`masks`: {len(masks)} given; give a pair, of `ir` and of `vi`")
+    maps = [as_mask(mask, shape, f"masks of {name}") for mask, name in zip(masks, ("ir", "vi"), strict=True)]
+    return fusion_sample("ir, vi", infrared, visible, *maps), visible

@@ -1,0 +1,82 @@
+"""Fusion networks in folders of the form that the Hugging Face Hub has, safetensors only."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+import thfuse_sam
+from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
+from thfuse_sam.files import make_directory, write_atomically, write_json, write_text
+from thfuse_sam.fusion.loading import METADATA_KEY
+from thfuse_sam.training.checkpoint import NetworkSettings
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+_CARD_TEXT = """\
+---
+library_name: th-fuse-sam
+pipeline_tag: image-to-image
+tags:
+- image-fusion
+- infrared
+- thermal
+---
+
+# {name}
+
+A network of [TH-Fuse-SAM](https://pypi.org/project/th-fuse-sam/) that fuses an infrared and a visible image of one
+scene, of equal size, into one.
+
+    import thfuse_sam as th
+
+    fuser = th.Fuser.from_pretrained("FOLDER or OWNER/NAME")
+    fused = fuser("ir.png", "vi.png")
+
+Data and licence of these weights: to be filled in by who trained them.
+"""
+
+
+def save(folder: Path, network: nn.Module, spec: NetworkSettings) -> None:
+    """Write the network's description, its weights and, where there is none, a card. Raises OutputError."""
+    make_directory(folder)
+    entry = dataclasses.asdict(spec)
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    content = safetensors.torch.save(weights, {METADATA_KEY: json.dumps(entry)})
+    write_atomically(folder / WEIGHTS, lambda file: file.write(content))
+    write_json(folder / CONFIG, {"network": entry, "thfuse_sam": thfuse_sam.__version__})
+    if not (folder / CARD).exists():
+        write_text(folder / CARD, _CARD_TEXT.format(name=spec.name))
+
+
+def find_weights(folder: str | os.PathLike[str], revision: str | None, local_files_only: bool) -> Path:
+    """The weights' file in a folder, or of the repository "owner/name", downloaded where need be.
+
+    Raises CheckpointError, DownloadError, and UsageError where the Hub is needed and its client is not installed.
+    """
+    path = Path(folder)
+    if path.is_dir():
+        if not (path / WEIGHTS).is_file():
+            raise CheckpointError(f"{path}: holds no {WEIGHTS}; give a folder that `save_pretrained` wrote")
+        return path / WEIGHTS
+    name = os.fspath(folder)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"{name}: no such folder; give a folder that `save_pretrained` wrote, or owner/name")
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise UsageError(
+            f"{name}: no such folder, and the Hub's client is not installed; run: pip install 'th-fuse-sam[hub]'"
+        ) from None
+    try:
+        hf_hub_download(name, CONFIG, revision=revision, local_files_only=local_files_only)  # the Hub counts by it
+        return Path(hf_hub_download(name, WEIGHTS, revision=revision, local_files_only=local_files_only))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DownloadError(
+            f"{name}: no such folder, and not to be had from the Hub ({reason}); check the name and the network"
+        ) from None

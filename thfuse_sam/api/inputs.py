@@ -1,0 +1,106 @@
+"""What callers give as images and masks: paths, PIL images and arrays, as the arrays that the package works on."""
+
+import os
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from thfuse_sam.errors import ImageSizeError, UsageError
+from thfuse_sam.images import ImageArray, as_rgb, luma, read_infrared, read_visible, size_text
+from thfuse_sam.masks.format import read_mask
+from thfuse_sam.progress import Progress, reporting_to
+
+ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
+MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
+ValueRange: TypeAlias = tuple[float, float]
+
+
+def as_infrared(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:
+    """An infrared image as uint8 HxW; `argument` names it in errors. Raises UsageError and ImageReadError."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_infrared(_path(image, argument, value_range))
+    values = _values(image, argument, value_range)
+    return luma(values) if values.ndim == 3 else values
+
+
+def as_visible(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:
+    """A visible image as uint8 HxWx3, RGB; `argument` names it in errors. Raises UsageError and ImageReadError."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_visible(_path(image, argument, value_range))
+    return as_rgb(_values(image, argument, value_range))
+
+
+def as_mask(mask: MaskInput, shape: tuple[int, int], argument: str) -> npt.NDArray[Any] | None:
+    """The mask of an image of (height, width) `shape`, as `masks.format.read_mask` gives it; None stays None.
+
+    Raises UsageError for values that are no mask, ImageSizeError for another size, and MaskReadError.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, (str, os.PathLike)):
+        return read_mask(Path(mask), shape)
+    values = np.asarray(mask)
+    if values.ndim != 2 or values.dtype.kind not in "buif":
+        raise UsageError(f"`{argument}` is {_kind(values)}; give labels, bool, or float in [0, 1], HxW")
+    if values.shape != shape:
+        raise ImageSizeError(
+            f"`{argument}` is {size_text(values.shape)} and its image {size_text(shape)} (width x height); "
+            "give the masks of this pair"
+        )
+    if not (
+        values.dtype == bool or (values.size and values.min() >= 0 and (values.dtype.kind != "f" or values.max() <= 1))
+    ):
+        raise UsageError(f"`{argument}` has values that no mask has; give labels from 0, bool, or float in [0, 1]")
+    return values.astype(np.float32) if values.dtype.kind == "f" else values
+
+
+def listening(progress: Progress | None) -> AbstractContextManager[None]:
+    """Progress goes to the given function; without one to bars, in a terminal and in notebooks, and nowhere else."""
+    is_seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return reporting_to(progress or (None if is_seen else lambda done, total: None))
+
+
+def _path(image: str | os.PathLike[str], argument: str, value_range: ValueRange | None) -> Path:
+    if value_range is not None:
+        raise UsageError(f"`value_range` {value_range} is for arrays, and `{argument}` is a file; leave it out")
+    return Path(image)
+
+
+def _values(image: Image.Image | npt.NDArray[Any], argument: str, value_range: ValueRange | None) -> ImageArray:
+    """uint8 HxW or HxWx3 of an image in memory."""
+    values = _pixels(image) if isinstance(image, Image.Image) else np.asarray(image)
+    if values.ndim == 3 and values.shape[2] in (1, 4):
+        values = values[..., 0] if values.shape[2] == 1 else values[..., :3]  # without alpha, as files are read
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
+        raise UsageError(f"`{argument}` is {_kind(values)}; give an image HxW or HxWx3")
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind not in "uif":
+        raise UsageError(f"`{argument}` is {_kind(values)}; give numbers")
+    if value_range is None:
+        if values.dtype != np.uint8:
+            raise UsageError(
+                f"`{argument}` is {_kind(values)}: which of its values are black and white? Give `value_range`, such "
+                f"as {(0, 65535) if values.dtype.kind in 'ui' else (0.0, 1.0)}, or uint8"
+            )
+        return np.require(values, requirements=("C", "W"))  # PyTorch takes no arrays that are read-only
+    low, high = value_range
+    if not low < high:
+        raise UsageError(f"`value_range` {value_range}: give two numbers, the lower one first")
+    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
+    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8)
+
+
+def _pixels(image: Image.Image) -> npt.NDArray[Any]:
+    image = ImageOps.exif_transpose(image)
+    is_plain = image.mode in ("1", "L", "RGB", "I", "F") or image.mode.startswith("I;16")
+    return np.asarray(image if is_plain else image.convert("RGB"))
+
+
+def _kind(values: npt.NDArray[Any]) -> str:
+    return f"{values.dtype} of shape {values.shape}"

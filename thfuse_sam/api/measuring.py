@@ -1,0 +1,53 @@
+"""Fusion metrics in Python."""
+
+from collections.abc import Iterable
+
+from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_visible
+from thfuse_sam.errors import ImageSizeError, UsageError
+from thfuse_sam.images import luma, size_text
+from thfuse_sam.metrics import METRICS, fusion_metrics
+
+
+def metrics(
+    fused: ImageInput,
+    ir: ImageInput,
+    vi: ImageInput,
+    names: Iterable[str] = METRICS,
+    *,
+    value_range: ValueRange | None = None,
+) -> dict[str, float]:
+    """The metrics of one fused image, as `thfuse fuse --metrics` computes them of the fused luma.
+
+    Args:
+        fused, ir, vi: paths, PIL images, or arrays HxW or HxWx3 (RGB), of one size. Colours are reduced to their luma.
+        names: keys of `METRICS`, which says what each is and which direction is better.
+        value_range: the values of arrays that become black and white. Only uint8 does without.
+
+    Returns:
+        the values by name; nan where an image is too small for a metric.
+
+    Raises:
+        ImageReadError, UsageError, ImageSizeError: what is given are no images of one size.
+
+    Example:
+        >>> import numpy as np
+        >>> import thfuse_sam as th
+        >>> ir, vi = np.zeros((48, 64), np.uint8), np.full((48, 64, 3), 90, np.uint8)
+        >>> th.metrics(th.fuse(ir, vi, gray=True), ir, vi, names=["EN"]).keys()
+        dict_keys(['EN'])
+        >>> th.METRICS["Nabf"].title, th.METRICS["Nabf"].better
+        ('fusion artefacts', 'lower')
+    """
+    wanted = list(names)
+    for name in wanted:
+        if name not in METRICS:
+            raise UsageError(f"`names` {name}: no such metric; the known ones are {', '.join(METRICS)}")
+    images = [
+        luma(as_visible(fused, "fused", value_range)),
+        as_infrared(ir, "ir", value_range),
+        luma(as_visible(vi, "vi", value_range)),
+    ]
+    if len({image.shape for image in images}) > 1:
+        sizes = ", ".join(size_text(image.shape) for image in images)
+        raise ImageSizeError(f"`fused`, `ir` and `vi` are {sizes} (width x height); give images of one size")
+    return fusion_metrics(images[0], images[1], images[2], wanted)

@@ -1,0 +1,260 @@
+"""Masks in Python: `masks` for one image, `Sam` for a model that is kept, `Masks` for what they find."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from segment_anything.modeling import Sam as SamModel
+
+from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_visible
+from thfuse_sam.datasets.prompts import ObjectPrompt
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import UsageError, naming, renaming
+from thfuse_sam.finetune.prediction import prompted_predictor
+from thfuse_sam.images import ImageArray, Modality, as_rgb
+from thfuse_sam.masks.format import LabelMap, paint_label_map, paint_order
+from thfuse_sam.masks.overlay import draw_overlay
+from thfuse_sam.options.fields import AUTO
+from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
+from thfuse_sam.sam.checkpoints import resolve_sam
+from thfuse_sam.sam.export import load_any
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segment:
+    """One mask of an image.
+
+    Attributes:
+        mask: bool HxW.
+        score: the model's own estimate of the mask's IoU.
+        area: pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> import thfuse_sam as th
+        >>> th.Segment(np.ones((2, 3), bool), 0.9).area
+        6
+    """
+
+    mask: npt.NDArray[np.bool_]
+    score: float
+
+    @property
+    def area(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Masks:
+    """The masks of one image. `numpy.asarray` of it is its label map.
+
+    Attributes:
+        image: uint8 HxWx3, RGB, as the model saw it.
+        label_map: uint8 or uint16 HxW; 0 is no segment, k the k-th of `instances`; smaller ones lie over larger ones.
+        instances: the whole masks, which may overlap.
+
+    Example:
+        >>> import numpy as np
+        >>> import thfuse_sam as th
+        >>> found = th.masks(np.zeros((48, 64), np.uint8), sam="vit_nano", device="cpu", points_per_side=2)
+        >>> np.asarray(found).shape, found.overlay().shape
+        ((48, 64), (48, 64, 3))
+    """
+
+    image: ImageArray
+    label_map: LabelMap
+    instances: list[Segment]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(self.label_map, dtype=dtype) if copy else np.asarray(self.label_map, dtype=dtype)
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self.label_map.shape[0], self.label_map.shape[1])
+
+    def overlay(self, *, opacity: float = 0.45) -> ImageArray:
+        """The image with its segments drawn over it: uint8 HxWx3, RGB."""
+        return draw_overlay(self.image, self.label_map, opacity=opacity)
+
+
+class Sam:
+    """A Segment Anything model that is kept in memory. Made by `Sam.load`. Only one thread at a time may use it.
+
+    Attributes:
+        model_type: "vit_h", "vit_l", "vit_b", "vit_t" or "vit_nano".
+        checkpoint: the file of its weights.
+        generator: the mask generator, with its `settings`.
+
+    Example:
+        >>> import numpy as np
+        >>> import thfuse_sam as th
+        >>> sam = th.Sam.load("vit_nano", device="cpu", points_per_side=2)
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> sam.generate(image).shape
+        (48, 64)
+        >>> len(sam.predict(image, boxes=[(10, 10, 30, 30)], points=[[(5, 5)]]))
+        2
+    """
+
+    def __init__(self, model: SamModel, model_type: str, checkpoint: Path, settings: GeneratorSettings) -> None:
+        self.model_type, self.checkpoint = model_type, checkpoint
+        self.generator = AutomaticMaskGenerator(model, settings)
+
+    @classmethod
+    def load(
+        cls,
+        model: str = AUTO,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        base_checkpoint: str | os.PathLike[str] | None = None,
+        device: str = AUTO,
+        **settings: Any,
+    ) -> "Sam":
+        """Load a model, with its own defaults for masks.
+
+        Args:
+            model: the model type, or "auto": that of the checkpoint; without one `vit_t`, which is downloaded, or
+                `vit_nano`, which ships.
+            checkpoint: a file of weights, also one that `finetune` wrote; None: the published weights.
+            base_checkpoint: the weights from which `finetune` started, where they are not found by themselves.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            settings: changes to the mask generator, such as `points_per_side`, `pred_iou_thresh` or `precision`
+                ("fp32", "bf16", "fp16", "auto"); see docs/generator.md.
+
+        Raises:
+            UsageError: no such model type, device or setting.
+            CheckpointError: the file is missing, damaged or of another type, or cannot be downloaded.
+        """
+        options = _generator_options(settings)
+        base = None if base_checkpoint is None else Path(base_checkpoint)
+        with renaming(sam_model_type="model", model_type="model", sam_checkpoint="checkpoint"):
+            path = resolve_sam(model).checkpoint if checkpoint is None else Path(checkpoint)
+            with naming("checkpoint", path):
+                sam, model_type = load_any(model, path, base=base, device=resolve_device(device))
+        return cls(sam, model_type, path, options.generator_settings(model_type))
+
+    def generate(self, image: ImageInput, *, modality: Modality = "vi", value_range: ValueRange | None = None) -> Masks:
+        """Masks of everything in an image, as `thfuse masks` makes them.
+
+        Args:
+            image: a path, a PIL image, or an array HxW or HxWx3 (RGB).
+            modality: "ir": colours are reduced to their luma first, and deep thermal files are stretched.
+            value_range: the values of an array that become black and white. Only uint8 does without.
+
+        Raises:
+            ImageReadError: the file cannot be read.
+            UsageError: the array is no image.
+            DeviceError: memory does not suffice.
+        """
+        pixels = _image(image, modality, value_range)
+        instances = self.generator.generate(pixels)
+        order = paint_order([int(np.count_nonzero(instance.mask)) for instance in instances])
+        segments = [Segment(instances[index].mask, instances[index].predicted_iou) for index in order]
+        return Masks(pixels, paint_label_map((segment.mask for segment in segments), pixels.shape[:2]), segments)
+
+    def predict(
+        self,
+        image: ImageInput,
+        *,
+        points: Sequence[Sequence[Sequence[float]]] = (),
+        boxes: Sequence[Sequence[float]] = (),
+        modality: Modality = "vi",
+        value_range: ValueRange | None = None,
+    ) -> Masks:
+        """One mask for each prompt, first those of `points`, then those of `boxes`, as `thfuse predict` makes them.
+
+        Args:
+            image, modality, value_range: as for `generate`.
+            points: for each object its points (x, y), or (x, y, 0) for one outside of it, in pixels.
+            boxes: (x0, y0, x1, y1) around each object, in pixels.
+
+        Raises:
+            UsageError: no prompt, or one that lies outside of the image.
+        """
+        prompts = [_point_prompt(given) for given in points] + [_box_prompt(box) for box in boxes]
+        if not prompts:
+            raise UsageError("`points` and `boxes` are empty; give a prompt, or use `generate` for everything")
+        pixels = _image(image, modality, value_range)
+        found = prompted_predictor(self.generator.sam, prompts)(pixels)
+        segments = [Segment(item.mask, item.score) for item in found]
+        labels = paint_label_map((item.mask for item in found), pixels.shape[:2], numbered_by_area=False)
+        return Masks(pixels, labels, segments)
+
+
+def masks(
+    image: ImageInput,
+    sam: str | Sam = AUTO,
+    *,
+    modality: Modality = "vi",
+    value_range: ValueRange | None = None,
+    device: str = AUTO,
+    **settings: Any,
+) -> Masks:
+    """Masks of everything in one image, as `thfuse masks` makes them.
+
+    A model that is named by its type is kept for the next call with the same `sam`, `device` and settings.
+
+    Args:
+        image, modality, value_range: see `Sam.generate`.
+        sam: a model type, or a `Sam`, which has its own device and settings.
+        device, settings: see `Sam.load`.
+
+    Example:
+        >>> import numpy as np
+        >>> import thfuse_sam as th
+        >>> found = th.masks(np.zeros((48, 64), np.uint8), sam="vit_nano", device="cpu", points_per_side=2)
+        >>> found.label_map.max(), found.instances
+        (np.uint8(0), [])
+    """
+    if isinstance(sam, Sam):
+        if settings or device != AUTO:
+            names = ", ".join(f"`{name}`" for name in (*settings, *(["device"] if device != AUTO else [])))
+            raise UsageError(f"{names}: `sam` is a loaded model and has its own; give them to `Sam.load`")
+        return sam.generate(image, modality=modality, value_range=value_range)
+    with renaming(model="sam"):
+        kept = _kept_sam(sam, device, tuple(sorted(settings.items())))
+    return kept.generate(image, modality=modality, value_range=value_range)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_sam(model: str, device: str, settings: tuple[tuple[str, Any], ...]) -> Sam:
+    return Sam.load(model, device=device, **dict(settings))
+
+
+def _generator_options(settings: dict[str, Any]) -> GeneratorOptions:
+    known = [field.name for field in dataclasses.fields(GeneratorOptions)]
+    for name in settings:
+        if name not in known:
+            raise UsageError(f"`{name}`: no such setting; the known ones are {', '.join(known)}")
+    return GeneratorOptions(**settings)
+
+
+def _image(image: ImageInput, modality: str, value_range: ValueRange | None) -> ImageArray:
+    if modality not in ("ir", "vi"):
+        raise UsageError(f"`modality` {modality}: give ir or vi")
+    if modality == "ir":
+        return as_rgb(as_infrared(image, "image", value_range))
+    return as_visible(image, "image", value_range)
+
+
+def _point_prompt(given: Sequence[Sequence[float]]) -> ObjectPrompt:
+    points = np.array([(*point, 1.0)[:3] for point in given], float).reshape(-1, 3)
+    if not (points[:, 2] == 1).any() or not np.isin(points[:, 2], (0, 1)).all():
+        raise UsageError(f"`points` {given}: give (x, y), or (x, y, 0) outside; at least one inside for each object")
+    return ObjectPrompt(points[:, :2], points[:, 2].astype(np.int32))
+
+
+def _box_prompt(box: Sequence[float]) -> ObjectPrompt:
+    if len(box) != 4:
+        raise UsageError(f"`boxes` {box}: give (x0, y0, x1, y1)")
+    return ObjectPrompt(box=np.array(box, float))

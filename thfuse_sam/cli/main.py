@@ -1,0 +1,117 @@
+"""`thfuse`, one command for all: `thfuse fuse A B`, `thfuse masks --help` and so on, with the scripts' options."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import thfuse_sam
+from thfuse_sam.cli import commands
+from thfuse_sam.cli.run import Command
+
+_ONE_FOLDER = ("dataset_path",)
+_TWO_FOLDERS = ("ir_dir", "vi_dir")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A command, the options that the words before its first option stand for, and options that are always given."""
+
+    command: Command[Any]
+    places: tuple[tuple[str, ...], ...] = ()  # one tuple for each possible number of words
+    always: tuple[str, ...] = ()
+
+
+ENTRIES: Mapping[str, _Entry] = {
+    "masks": _Entry(commands.precompute, (_ONE_FOLDER, _TWO_FOLDERS)),
+    "train": _Entry(commands.train, (_ONE_FOLDER, _TWO_FOLDERS)),
+    "fuse": _Entry(commands.test, (_ONE_FOLDER, _TWO_FOLDERS)),
+    "prepare": _Entry(commands.prepare, (("data_dir",),)),
+    "finetune": _Entry(commands.finetune, (("data_dir",),)),
+    "predict": _Entry(commands.predict, (("input",),)),
+    "verify": _Entry(commands.precompute, (("output_dir",),), always=("--verify",)),
+    "figure": _Entry(commands.figure),
+    "app": _Entry(commands.app),
+}
+SHELLS = ("bash", "zsh")
+
+FIRST_SCREEN = """\
+usage: thfuse COMMAND [options]
+
+Fuse two folders, A with infrared and B with visible images; that is all you need to begin with:
+
+  thfuse fuse A B
+
+To train on your own pairs, make their masks once, train, and fuse with the trained network:
+
+  thfuse masks A B
+  thfuse train A B
+  thfuse fuse A B --model_path models/best.pth
+
+Also:
+
+  thfuse verify TREE      check masks against their images
+  thfuse prepare DATA     check and convert annotated images
+  thfuse finetune DATA    adapt Segment Anything to them
+  thfuse predict IMAGE    masks of single images, by points, boxes or of everything
+  thfuse figure           a figure for a paper
+  thfuse app              fuse in the browser
+  thfuse completion bash  what your shell needs to complete commands (or zsh)
+
+thfuse COMMAND --help lists a command's options; thfuse --version shows the version."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `thfuse` with the words `argv` (None: the process's own). Returns the exit status, as `Command.main` does."""
+    name, *words = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(FIRST_SCREEN)
+    elif name == "--version":
+        print(f"thfuse {thfuse_sam.__version__}")
+    elif name == "completion":
+        return _print_completion(words)
+    elif name not in ENTRIES:
+        nearest = difflib.get_close_matches(name, ENTRIES, 1)
+        question = f"did you mean {nearest[0]}? " if nearest else ""
+        return _refuse(f"{name}: no such command; {question}the commands are {', '.join(ENTRIES)}")
+    else:
+        return _run(name, words)
+    return 0
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    entry = ENTRIES[name]
+    number = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    options = next((options for options in entry.places if len(options) == number), None)
+    if number and options is None:
+        known = " or ".join(" ".join(option.upper() for option in options) for options in entry.places) or "no word"
+        return _refuse(f"{name} {' '.join(words[:number])}: takes {known} before its options; see thfuse {name} --help")
+    placed = [word for pair in zip(options or (), words, strict=False) for word in (f"--{pair[0]}", pair[1])]
+    return _named(name).main([*entry.always, *placed, *words[number:]])
+
+
+def _named(name: str) -> Command[Any]:
+    return replace(ENTRIES[name].command, program=f"thfuse {name}")
+
+
+def _print_completion(words: Sequence[str]) -> int:
+    """Print the completion script for a shell."""
+    try:
+        import shtab
+    except ImportError:
+        return _refuse("completion needs shtab, which is not installed; run: pip install 'th-fuse-sam[completion]'")
+    if len(words) != 1 or words[0] not in SHELLS:
+        return _refuse(f"completion {' '.join(words)}: name one shell of {', '.join(SHELLS)}")
+    parser = argparse.ArgumentParser("thfuse")
+    parsers = parser.add_subparsers(parser_class=lambda prog: _named(prog.split()[-1]).build_parser())  # type: ignore[call-overload]
+    for name, entry in ENTRIES.items():
+        parsers.add_parser(name, help=entry.command.description.partition(".")[0])
+    print(shtab.complete(parser, shell=words[0]))
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"thfuse: error: {message}", file=sys.stderr)
+    return 2
