@@ -2,10 +2,9 @@
 
 import doctest
 import inspect
-import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,11 @@ def function(name: str) -> Any:
 
 def test_importing_is_fast_and_loads_neither_torch_nor_numpy() -> None:
     code = "import sys, thfuse_sam; print({'torch', 'numpy', 'cv2', 'tqdm'} & set(sys.modules) or 'none')"
-    taken = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        taken.append(time.perf_counter() - started)
-        assert done.stdout == "none\n"
-    assert min(taken) < 0.3 + float(os.environ.get("THFUSE_SLOW_MACHINE_SECONDS", "0"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout == "none\n"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3  # of CPU: others may be at work
 
 
 def test_every_name_is_there_and_described() -> None:
