@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from thfuse_sam.cli import commands as cli_commands
+from thfuse_sam.cli.main import ENTRIES
 from tools.vit_nano import __main__ as vit_nano_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,10 +28,11 @@ SCRIPTS = {
 }  # fmt: skip
 COMMANDS = {name: getattr(cli_commands, command) for name, command in SCRIPTS.items()}
 COMMANDS["-m tools.vit_nano"] = vit_nano_command.train
+COMMANDS |= {f"thfuse {name}": entry.command for name, entry in ENTRIES.items()}
 
 # The command's name with at least one word behind it, up to what ends it: a quote, a table's bar, a comment.
 COMMAND = re.compile(
-    r"(?:python (?P<script>\w+\.py|-m tools\.vit_nano)|(?P<installed>thfuse-\w+))"
+    rf"(?:python (?P<script>\w+\.py|-m tools\.vit_nano)|(?P<installed>thfuse-\w+|thfuse (?:{'|'.join(ENTRIES)})))"
     r"(?P<options>(?: +(?![#|&>])[^\s`'|]+)*)"
 )
 

@@ -2,13 +2,16 @@
 
 import doctest
 import inspect
+import re
 import resource
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import thfuse_sam as th
 from thfuse_sam.shipped import shipped_root
@@ -70,3 +73,21 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for one in tests:
         runner.run(one)
     assert runner.tries > 1 and not runner.failures
+
+
+def test_the_guide_runs(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for modality, path in zip(("ir", "vi"), pair, strict=True):
+        (tmp_path / "pairs" / modality).mkdir(parents=True)
+        image = Image.open(path)
+        image.save(f"{modality}.png")
+        for name in ("0001", "0002"):
+            image.save(tmp_path / "pairs" / modality / f"{name}.png")
+    guide = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+    blocks = re.findall(r"<!-- runnable python -->\n((?:    .*\n|\n)+)", guide.read_text(encoding="utf-8"))
+    assert len(blocks) == 3
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(textwrap.dedent(block), names)  # noqa: S102  # our own guide
+    assert names["fused"].shape == (240, 320, 3) and len(names["two"]) == 2 and names["labels"].max() > 0
+    assert names["scores"].keys() == th.METRICS.keys()
