@@ -6,7 +6,7 @@ from PIL import Image
 
 import thfuse_sam as th
 from thfuse_sam.cli.commands import precompute, predict
-from thfuse_sam.errors import CheckpointError, DeviceError, ImageReadError, OptionError, UsageError
+from thfuse_sam.errors import CheckpointError, DeviceError, ImageReadError, ImageSizeError, OptionError, UsageError
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import shipped_checkpoint
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -30,7 +30,8 @@ def test_equal_to_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_path: Pa
     assert precompute.main(argv) == 0
     made = th.MaskTree(tree)
     for modality, path in (("ir", pair[0]), ("vi", pair[1])):
-        found = th.masks(path, sam="vit_nano", modality=modality, device="cpu", **FEW)
+        infrared = pair[0] if modality == "vi" else None
+        found = th.masks(path, sam="vit_nano", modality=modality, infrared=infrared, device="cpu", **FEW)
         assert found.label_map.dtype == made[modality, path.stem].dtype
         assert np.array_equal(found, made[modality, path.stem]) and found.label_map.max() > 0
         instances = made.instances(modality, path.stem)
@@ -87,6 +88,7 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (lambda: th.masks(image, "vit_nano", device="gpu"), DeviceError, "`device` gpu"),
         (lambda: sam.generate("no.png"), ImageReadError, "no.png"),
         (lambda: sam.generate(image, modality="x"), UsageError, "`modality` x"),  # type: ignore[arg-type]
+        (lambda: sam.generate(image, infrared=image[:9]), ImageSizeError, "`infrared` is 32x9 and `image` 32x32"),
         (lambda: sam.predict(image), UsageError, "`points` and `boxes` are empty"),
         (lambda: sam.predict(image, points=[[(40, 2)]]), UsageError, "`points` 40,2: lies outside"),
         (lambda: sam.predict(image, points=[[(4, 2, 0)]]), UsageError, "at least one inside"),

@@ -45,8 +45,8 @@ def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixt
 def test_errors_name_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuse", "no/such", "--device", "cpu"]) == 2
     assert capsys.readouterr().err.startswith("thfuse fuse: error: --dataset_path no/such: ")
-    assert main(["train", "--epoch", "3"]) == 2
-    assert "did you mean --epochs? See thfuse train --help" in capsys.readouterr().err
+    assert main(["train", "--crop_sise", "3"]) == 2
+    assert "did you mean --crop_size? See thfuse train --help" in capsys.readouterr().err
 
 
 def test_words_stand_for_options(make_pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

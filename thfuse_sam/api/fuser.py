@@ -12,14 +12,15 @@ from torch import Tensor
 
 from thfuse_sam.api import hub
 from thfuse_sam.api.inputs import ImageInput, MaskInput, ValueRange, as_infrared, as_mask, as_visible, listening
+from thfuse_sam.commands.infrared import as_range
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageSizeError, UsageError, naming
-from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.inference import fuse_lumas
-from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.images import LUMA_WEIGHTS, ImageArray, size_text
-from thfuse_sam.masks.format import guidance_inputs
+from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.options.shared import SHIPPED_MODEL
 from thfuse_sam.precision import Precision
@@ -48,7 +49,8 @@ def fuse(
         vi: visible, likewise; colours are RGB.
         masks: of `ir` and of `vi`: what `masks` returns, a mask file, an array HxW, or None.
         gray: return the fused luma alone.
-        value_range: the values of arrays that become black and white. Only uint8 does without.
+        value_range: the values that become black and white, of arrays of other types than uint8 and of infrared files
+            of more than 8 bits.
         model: "thfuse_lite", which ships, or a checkpoint of `train`.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
@@ -118,6 +120,7 @@ class Fuser:
         path = shipped_root() / SHIPPED_MODEL if model == SHIPPED_MODEL.stem else Path(model)
         with naming("model", path):
             network, self._spec = load_network(path)
+            self._range = as_range(trained_with(path).get("ir_range"))
         self.network = network.to(self.device)
 
     @overload
@@ -155,7 +158,7 @@ class Fuser:
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
-        return self._fuse_samples([_sample(ir, vi, masks, value_range)], gray)[0]
+        return self._fuse_samples([self._sample(ir, vi, masks, value_range)], gray)[0]
 
     def many(
         self,
@@ -189,7 +192,7 @@ class Fuser:
             bar = progress_bar(total=total, unit=" pairs", leave=False, disable=None)
         with bar:
             for pair in pairs:
-                sample = _sample(pair[0], pair[1], pair[2] if len(pair) > 2 else (None, None), value_range)
+                sample = self._sample(pair[0], pair[1], pair[2] if len(pair) > 2 else (None, None), value_range)
                 if group and (len(group) == batch_size or sample[1].shape != group[0][1].shape):
                     yield from self._fuse_samples(group, gray)
                     bar.update(len(group))
@@ -234,11 +237,28 @@ class Fuser:
         """Write `config.json`, `model.safetensors` and, where there is none, a card `README.md`. Raises OutputError."""
         hub.save(Path(folder), self.network, self._spec)
 
+    def _sample(
+        self, ir: ImageInput, vi: ImageInput, masks: MaskPair, value_range: ValueRange | None
+    ) -> tuple[FusionSample, ImageArray]:
+        """The sample of one pair, and its visible image."""
+        is_file = isinstance(ir, (str, os.PathLike))
+        infrared = as_infrared(ir, "ir", value_range or (self._range if is_file else None))
+        visible = as_visible(vi, "vi", value_range)
+        shape = (infrared.shape[0], infrared.shape[1])
+        if shape != visible.shape[:2]:
+            raise ImageSizeError(
+                f"`ir` is {size_text(shape)} and `vi` {size_text(visible.shape)} (width x height); align them"
+            )
+        if len(masks) != 2:
+            raise UsageError(f"`masks`: {len(masks)} given; give a pair, of `ir` and of `vi`")
+        maps = [as_mask(mask, shape, f"masks of {name}") for mask, name in zip(masks, ("ir", "vi"), strict=True)]
+        return fusion_sample("ir, vi", infrared, visible, *maps), visible
+
     def _fuse_samples(self, group: Sequence[tuple[FusionSample, ImageArray]], gray: bool) -> list[ImageArray]:
         lumas = fuse_lumas(self.network, [sample for sample, _ in group], self.device, self._settings)
         if gray:
             return lumas
-        return [add_colour(luma, visible) for luma, (_, visible) in zip(lumas, group, strict=True)]
+        return [add_colour(leave_room(luma, visible), visible) for luma, (_, visible) in zip(lumas, group, strict=True)]
 
     def _fuse_tensors(self, ir: Tensor, vi: Tensor, masks: MaskPair) -> Tensor:
         if ir.ndim != 4 or ir.shape[1] != 1 or vi.ndim != 4 or vi.shape[1] not in (1, 3):
@@ -250,34 +270,21 @@ class Fuser:
         ir, vi = ir.to(self.device), vi.to(self.device)
         if vi.shape[1] == 3:
             vi = (vi * vi.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
-        guidance = [self._guidance(mask, ir, name) for mask, name in zip(masks, ("ir", "vi"), strict=True)]
-        fused: Tensor = self.network(ir, vi, *guidance)
+        (ir_guidance, ir_labels), (vi_guidance, _) = (
+            self._mask_tensors(mask, ir, name) for mask, name in zip(masks, ("ir", "vi"), strict=True)
+        )
+        fused: Tensor = self.network(ir, vi, ir_guidance, vi_guidance, ir_labels)
         return fused
 
-    def _guidance(self, masks: Any, images: Tensor, name: str) -> Tensor | None:
+    def _mask_tensors(self, masks: Any, images: Tensor, name: str) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Guidance, float Bx2xHxW, and labels, int64 BxHxW, of the masks of a batch."""
         if masks is None:
-            return None
+            return None, None
         shape = (images.shape[2], images.shape[3])
         argument = f"masks of {name}"
-        maps = [
-            as_mask(mask, shape, argument) for mask in np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks)
-        ]
+        arrays = np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks)
+        maps = [mask for array in arrays if (mask := as_mask(array, shape, argument)) is not None]
         if len(maps) != len(images):
             raise UsageError(f"`{argument}`: {len(maps)} for a batch of {len(images)}; give one for each image")
-        return torch.from_numpy(np.stack([guidance_inputs(one) for one in maps if one is not None])).to(images)
-
-
-def _sample(
-    ir: ImageInput, vi: ImageInput, masks: MaskPair, value_range: ValueRange | None
-) -> tuple[FusionSample, ImageArray]:
-    """The sample of one pair, and its visible image."""
-    infrared, visible = as_infrared(ir, "ir", value_range), as_visible(vi, "vi", value_range)
-    shape = (infrared.shape[0], infrared.shape[1])
-    if shape != visible.shape[:2]:
-        raise ImageSizeError(
-            f"`ir` is {size_text(shape)} and `vi` {size_text(visible.shape)} (width x height); align them"
-        )
-    if len(masks) != 2:
-        raise UsageError(f"`masks`: {len(masks)} given; give a pair, of `ir` and of `vi`")
-    maps = [as_mask(mask, shape, f"masks of {name}") for mask, name in zip(masks, ("ir", "vi"), strict=True)]
-    return fusion_sample("ir, vi", infrared, visible, *maps), visible
+        guidance, labels = (np.stack([make(mask) for mask in maps]) for make in (guidance_inputs, segment_labels))
+        return torch.from_numpy(guidance).to(images), torch.from_numpy(labels).to(images.device)

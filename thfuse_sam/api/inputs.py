@@ -11,9 +11,10 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from thfuse_sam.errors import ImageSizeError, UsageError
-from thfuse_sam.images import ImageArray, as_rgb, luma, read_infrared, read_visible, size_text
+from thfuse_sam.images import ImageArray, as_rgb, luma, read_infrared_and_missing, read_visible, size_text
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.progress import Progress, reporting_to
+from thfuse_sam.thermal import InfraredReading, Mask, stretch
 
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
@@ -22,16 +23,25 @@ ValueRange: TypeAlias = tuple[float, float]
 
 def as_infrared(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:
     """An infrared image as uint8 HxW; `argument` names it in errors. Raises UsageError and ImageReadError."""
+    return as_infrared_and_missing(image, argument, value_range)[0]
+
+
+def as_infrared_and_missing(
+    image: ImageInput, argument: str, value_range: ValueRange | None = None
+) -> tuple[ImageArray, Mask | None]:
+    """As `as_infrared`, and which pixels of a file have no data (bool HxW; None: all have)."""
+    _require_range(value_range)
     if isinstance(image, (str, os.PathLike)):
-        return read_infrared(_path(image, argument, value_range))
+        return read_infrared_and_missing(Path(image), InfraredReading(value_range))
     values = _values(image, argument, value_range)
-    return luma(values) if values.ndim == 3 else values
+    return (luma(values) if values.ndim == 3 else values), None
 
 
 def as_visible(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:
     """A visible image as uint8 HxWx3, RGB; `argument` names it in errors. Raises UsageError and ImageReadError."""
+    _require_range(value_range)
     if isinstance(image, (str, os.PathLike)):
-        return read_visible(_path(image, argument, value_range))
+        return read_visible(Path(image))
     return as_rgb(_values(image, argument, value_range))
 
 
@@ -65,10 +75,9 @@ def listening(progress: Progress | None) -> AbstractContextManager[None]:
     return reporting_to(progress or (None if is_seen else lambda done, total: None))
 
 
-def _path(image: str | os.PathLike[str], argument: str, value_range: ValueRange | None) -> Path:
-    if value_range is not None:
-        raise UsageError(f"`value_range` {value_range} is for arrays, and `{argument}` is a file; leave it out")
-    return Path(image)
+def _require_range(value_range: ValueRange | None) -> None:
+    if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
+        raise UsageError(f"`value_range` {value_range}: give two numbers, the lower one first")
 
 
 def _values(image: Image.Image | npt.NDArray[Any], argument: str, value_range: ValueRange | None) -> ImageArray:
@@ -82,18 +91,14 @@ def _values(image: Image.Image | npt.NDArray[Any], argument: str, value_range: V
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind not in "uif":
         raise UsageError(f"`{argument}` is {_kind(values)}; give numbers")
-    if value_range is None:
-        if values.dtype != np.uint8:
-            raise UsageError(
-                f"`{argument}` is {_kind(values)}: which of its values are black and white? Give `value_range`, such "
-                f"as {(0, 65535) if values.dtype.kind in 'ui' else (0.0, 1.0)}, or uint8"
-            )
+    if values.dtype == np.uint8:
         return np.require(values, requirements=("C", "W"))  # PyTorch takes no arrays that are read-only
-    low, high = value_range
-    if not low < high:
-        raise UsageError(f"`value_range` {value_range}: give two numbers, the lower one first")
-    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
-    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8)
+    if value_range is None:
+        raise UsageError(
+            f"`{argument}` is {_kind(values)}: which of its values are black and white? Give `value_range`, such as "
+            f"{(0, 65535) if values.dtype.kind in 'ui' else (0.0, 1.0)}, or uint8"
+        )
+    return stretch(values, *value_range)
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[Any]:

@@ -21,7 +21,8 @@ def metrics(
     Args:
         fused, ir, vi: paths, PIL images, or arrays HxW or HxWx3 (RGB), of one size. Colours are reduced to their luma.
         names: keys of `METRICS`, which says what each is and which direction is better.
-        value_range: the values of arrays that become black and white. Only uint8 does without.
+        value_range: the values that become black and white, of arrays of other types than uint8 and of infrared files
+            of more than 8 bits.
 
     Returns:
         the values by name; nan where an image is too small for a metric.

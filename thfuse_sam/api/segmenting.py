@@ -11,19 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from segment_anything.modeling import Sam as SamModel
 
-from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_visible
+from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_infrared_and_missing, as_visible
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import UsageError, naming, renaming
+from thfuse_sam.errors import ImageSizeError, UsageError, naming, renaming
 from thfuse_sam.finetune.prediction import prompted_predictor
-from thfuse_sam.images import ImageArray, Modality, as_rgb
+from thfuse_sam.images import ImageArray, Modality, as_rgb, size_text
 from thfuse_sam.masks.format import LabelMap, paint_label_map, paint_order
+from thfuse_sam.masks.instances import without
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.thermal import Mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,21 +145,33 @@ class Sam:
                 sam, model_type = load_any(model, path, base=base, device=resolve_device(device))
         return cls(sam, model_type, path, options.generator_settings(model_type))
 
-    def generate(self, image: ImageInput, *, modality: Modality = "vi", value_range: ValueRange | None = None) -> Masks:
+    def generate(
+        self,
+        image: ImageInput,
+        *,
+        modality: Modality = "vi",
+        infrared: ImageInput | None = None,
+        value_range: ValueRange | None = None,
+    ) -> Masks:
         """Masks of everything in an image, as `thfuse masks` makes them.
 
         Args:
             image: a path, a PIL image, or an array HxW or HxWx3 (RGB).
-            modality: "ir": colours are reduced to their luma first, and deep thermal files are stretched.
-            value_range: the values of an array that become black and white. Only uint8 does without.
+            modality: "ir" for an infrared image.
+            infrared: of a visible image, the infrared one of the same scene and size. A model that looks at warm
+                places, as `vit_nano` does, then finds more of them.
+            value_range: the values that become black and white, of arrays of other types than uint8 and of infrared
+                files of more than 8 bits.
 
         Raises:
             ImageReadError: the file cannot be read.
             UsageError: the array is no image.
             DeviceError: memory does not suffice.
         """
-        pixels = _image(image, modality, value_range)
-        instances = self.generator.generate(pixels)
+        pixels, missing, warm = _images(image, modality, infrared, value_range)
+        instances = self.generator.generate(pixels, warm)
+        if missing is not None:
+            instances = without(instances, missing)
         order = paint_order([int(np.count_nonzero(instance.mask)) for instance in instances])
         segments = [Segment(instances[index].mask, instances[index].predicted_iou) for index in order]
         return Masks(pixels, paint_label_map((segment.mask for segment in segments), pixels.shape[:2]), segments)
@@ -184,7 +198,7 @@ class Sam:
         prompts = [_point_prompt(given) for given in points] + [_box_prompt(box) for box in boxes]
         if not prompts:
             raise UsageError("`points` and `boxes` are empty; give a prompt, or use `generate` for everything")
-        pixels = _image(image, modality, value_range)
+        pixels, *_ = _images(image, modality, None, value_range)
         found = prompted_predictor(self.generator.sam, prompts)(pixels)
         segments = [Segment(item.mask, item.score) for item in found]
         labels = paint_label_map((item.mask for item in found), pixels.shape[:2], numbered_by_area=False)
@@ -196,6 +210,7 @@ def masks(
     sam: str | Sam = AUTO,
     *,
     modality: Modality = "vi",
+    infrared: ImageInput | None = None,
     value_range: ValueRange | None = None,
     device: str = AUTO,
     **settings: Any,
@@ -205,7 +220,7 @@ def masks(
     A model that is named by its type is kept for the next call with the same `sam`, `device` and settings.
 
     Args:
-        image, modality, value_range: see `Sam.generate`.
+        image, modality, infrared, value_range: see `Sam.generate`.
         sam: a model type, or a `Sam`, which has its own device and settings.
         device, settings: see `Sam.load`.
 
@@ -220,10 +235,10 @@ def masks(
         if settings or device != AUTO:
             names = ", ".join(f"`{name}`" for name in (*settings, *(["device"] if device != AUTO else [])))
             raise UsageError(f"{names}: `sam` is a loaded model and has its own; give them to `Sam.load`")
-        return sam.generate(image, modality=modality, value_range=value_range)
+        return sam.generate(image, modality=modality, infrared=infrared, value_range=value_range)
     with renaming(model="sam"):
         kept = _kept_sam(sam, device, tuple(sorted(settings.items())))
-    return kept.generate(image, modality=modality, value_range=value_range)
+    return kept.generate(image, modality=modality, infrared=infrared, value_range=value_range)
 
 
 @functools.lru_cache(maxsize=1)
@@ -239,12 +254,22 @@ def _generator_options(settings: dict[str, Any]) -> GeneratorOptions:
     return GeneratorOptions(**settings)
 
 
-def _image(image: ImageInput, modality: str, value_range: ValueRange | None) -> ImageArray:
+def _images(
+    image: ImageInput, modality: str, infrared: ImageInput | None, value_range: ValueRange | None
+) -> tuple[ImageArray, Mask | None, ImageArray | None]:
+    """What the model sees, uint8 HxWx3; where it has no data; and the infrared image, uint8 HxW, if there is one."""
     if modality not in ("ir", "vi"):
         raise UsageError(f"`modality` {modality}: give ir or vi")
     if modality == "ir":
-        return as_rgb(as_infrared(image, "image", value_range))
-    return as_visible(image, "image", value_range)
+        own, missing = as_infrared_and_missing(image, "image", value_range)
+        return as_rgb(own), missing, own
+    warm = None if infrared is None else as_infrared(infrared, "infrared", value_range)
+    visible = as_visible(image, "image", value_range)
+    if warm is not None and warm.shape != visible.shape[:2]:
+        raise ImageSizeError(
+            f"`infrared` is {size_text(warm.shape)} and `image` {size_text(visible.shape)} (width x height); align them"
+        )
+    return visible, None, warm
 
 
 def _point_prompt(given: Sequence[Sequence[float]]) -> ObjectPrompt:

@@ -32,6 +32,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "finetune": _Entry(commands.finetune, (("data_dir",),)),
     "predict": _Entry(commands.predict, (("input",),)),
     "verify": _Entry(commands.precompute, (("output_dir",),), always=("--verify",)),
+    "compare": _Entry(commands.compare),
     "figure": _Entry(commands.figure),
     "app": _Entry(commands.app),
 }
@@ -56,6 +57,7 @@ Also:
   thfuse prepare DATA     check and convert annotated images
   thfuse finetune DATA    adapt Segment Anything to them
   thfuse predict IMAGE    masks of single images, by points, boxes or of everything
+  thfuse compare          measures and ranks of several methods
   thfuse figure           a figure for a paper
   thfuse app              fuse in the browser
   thfuse completion bash  what your shell needs to complete commands (or zsh)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from thfuse_sam.commands.inputs import pair_folder, targets_of_pairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, unusable_pairs
@@ -23,6 +22,7 @@ from thfuse_sam.images import luma, read_visible, write_image
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.options.compare import CompareOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
+from thfuse_sam.progress import progress_bar
 from thfuse_sam.report.compare import (
     COMPARISON_CSV,
     TARGETS_CSV,
@@ -129,7 +129,7 @@ def _measure(
         if options.report:
             folder = stack.enter_context(replacing(options.output_dir / REPORT_FOLDER))
             page = FusionReport(folder, methods[1:])
-        for pair in tqdm(pairs, "measuring", unit=" pairs", leave=False, disable=None, file=sys.stderr):
+        for pair in progress_bar(pairs, "measuring", unit=" pairs", leave=False, disable=None, file=sys.stderr):
             lacking = [reason for method in methods if (reason := method.lacks(pair.name))]
             try:
                 result = None if lacking else _fused_pair(pair, methods[0].images[pair.name])
