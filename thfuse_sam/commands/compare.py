@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.inputs import pair_folder, targets_of_pairs
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, unusable_pairs
+from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, targets_of_pairs
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, OptionError, UsageError
 from thfuse_sam.files import make_directory, require_writable
 from thfuse_sam.fusion.colour import add_colour
@@ -45,9 +45,7 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
     if not options.methods and not options.run:
         raise OptionError("methods", "is not given", "name folders of fused images, or give `run`")
     programs = [Program.parse(text) for text in options.run]
-    pairs = find_pairs(
-        pair_folder(options.dataset_path, options, TEST_SAMPLE), ir_dir=options.ir_dir, vi_dir=options.vi_dir
-    )
+    pairs = find_command_pairs(pair_folder(options.dataset_path, options, TEST_SAMPLE), options)
     bad = unusable_pairs(pairs.pairs)
     usable = replace(pairs, pairs=[pair for pair in pairs.pairs if pair.name not in bad])
     if not usable.pairs:

@@ -1,6 +1,7 @@
 """Fusing pairs with a trained network, and writing the network as ONNX, according to `FuseOptions`."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thfuse_sam.commands.infrared import as_range, range_of_tree
+from thfuse_sam.commands.infrared import Range, as_range, infrared_reading, range_of_tree
 from thfuse_sam.commands.inputs import (
     MaskPlan,
     build_mask_source,
@@ -22,12 +23,13 @@ from thfuse_sam.commands.inputs import (
     targets_of_pairs,
     warn_if_swapped,
 )
+from thfuse_sam.datasets.listed import pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import CheckpointError, naming
+from thfuse_sam.errors import CheckpointError, OptionError, UsageError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
-from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, require_outputs_apart
+from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
 from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.onnx import export_onnx
@@ -69,10 +71,13 @@ class Fusion:
 
 def fuse(options: FuseOptions, command: str = "") -> Fusion:
     """Fuse the pairs. `command` is the typed command line, for the report. Raises ThFuseError."""
+    if is_image_file(options.output_dir):
+        options = dataclasses.replace(options, report=False)
     run = _prepare(options)
     pairs = run.pairs.pairs
-    make_directory(options.output_dir)
-    remove_abandoned(options.output_dir)
+    make_directory(run.folder_of_output)
+    if not is_image_file(options.output_dir):
+        remove_abandoned(options.output_dir)
     log.info("%d pairs; %s from %s on %s", len(pairs), run.spec.name, run.model_path, run.device)
     log_mask_plan(run.masks, pairs, run.folder, options)
     comparison = Comparison(run.spec.name, run.methods, fusion_metrics, run.targets)
@@ -148,6 +153,11 @@ class _PreparedFusion:
     targets: TargetSet | None
 
     @property
+    def folder_of_output(self) -> Path:
+        path = self.options.output_dir
+        return path.parent if is_image_file(path) else path
+
+    @property
     def measures(self) -> bool:
         return self.options.metrics or self.options.report or bool(self.methods) or self.targets is not None
 
@@ -162,8 +172,9 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
         f"as {model_path} was trained": as_range(trained_with(model_path).get("ir_range")),
         f"as the masks in {masks.root} were made": range_of_tree(masks.root),
     }
-    pairs = find_command_pairs(folder, options, kept)
-    require_writable("output_dir", options.output_dir)
+    pairs = _find_pairs(options, folder, kept)
+    output = options.output_dir
+    require_writable("output_dir", output.parent if is_image_file(output) else output)
     require_outputs_apart(pairs.pairs, options.output_dir)
     mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad)
     warn_if_swapped(pairs.pairs)
@@ -172,6 +183,21 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     return _PreparedFusion(
         options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods, targets
     )
+
+
+def _find_pairs(options: FuseOptions, folder: Path | None, kept: Mapping[str, Range | None]) -> PairSet:
+    """The pairs that are named one by one, else those of folders. Raises PairError and OptionError."""
+    is_listed = bool(options.ir or options.vi or options.pairs)
+    if not is_listed:
+        found = find_command_pairs(folder, options, kept)
+    elif options.dataset_path or options.ir_dir or options.vi_dir or (options.pairs and (options.ir or options.vi)):
+        raise UsageError("pairs are named twice; give `ir` and `vi`, or `pairs`, or folders")
+    else:
+        found = pairs_of_files(options.ir, options.vi) if options.pairs is None else pairs_of_table(options.pairs)
+        found = found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs], kept))
+    if is_image_file(options.output_dir) and len(found.pairs) != 1:
+        raise OptionError("output_dir", options.output_dir, f"is one file for {len(found.pairs)} pairs; give a folder")
+    return found
 
 
 def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseReport:
@@ -235,11 +261,11 @@ def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
     table = comparison.table()
     if options.metrics:
         own = {name: values[0] for name, values in comparison.values.items() if values[0] is not None}
-        write_metrics(options.output_dir, own, str(run.model_path), comparison.target_rows() if run.targets else None)
+        write_metrics(run.folder_of_output, own, str(run.model_path), comparison.target_rows() if run.targets else None)
     if options.compare:
-        write_comparison(options.output_dir / COMPARISON_CSV, table)
+        write_comparison(run.folder_of_output / COMPARISON_CSV, table)
     if run.targets:
-        write_targets(options.output_dir / TARGETS_CSV, {row.name: row.targets for row in table})
+        write_targets(run.folder_of_output / TARGETS_CSV, {row.name: row.targets for row in table})
     if options.compare or run.targets:
         log.info("%s", comparison_text(comparison))
     else:

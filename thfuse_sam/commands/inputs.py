@@ -5,12 +5,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from thfuse_sam.commands.infrared import Range, infrared_reading
 from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
+from thfuse_sam.datasets.naming import Naming
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, looks_swapped, require_partners
 from thfuse_sam.datasets.targets import TargetSet, read_targets
 from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, command_text, first_of, naming
@@ -51,8 +52,13 @@ def find_command_pairs(
 
 def find_folder_pairs(folder: Path | None, options: FolderOptions) -> PairSet:
     """The pairs in `folder`, else in the folders of `options`. Raises PairError."""
-    in_one_file = options.ir_channel is not None
-    return find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir, in_one_file=in_one_file)
+    return find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir, **pairing(options))
+
+
+def pairing(options: FolderOptions) -> dict[str, Any]:
+    """How files become pairs, as arguments of `find_pairs` and `find_images`."""
+    naming = None if options.pair_pattern is None else Naming(*options.pair_pattern)
+    return {"naming": naming, "in_one_file": options.ir_channel is not None}
 
 
 def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:

@@ -15,6 +15,7 @@ import torch
 
 import thfuse_sam
 from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
+from thfuse_sam.commands.inputs import pairing
 from thfuse_sam.cores import free_memory, usable_cores
 from thfuse_sam.datasets.pairs import ImageSet, find_images
 from thfuse_sam.devices import resolve_device
@@ -177,7 +178,7 @@ def _find_images(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
             ir_dir=options.ir_dir,
             vi_dir=options.vi_dir,
             modality=modality,
-            in_one_file=options.ir_channel is not None,
+            **pairing(options),
         )
         for modality in _modalities(options)
     }

@@ -13,6 +13,7 @@ from thfuse_sam.commands.inputs import (
     build_mask_source,
     find_folder_pairs,
     pair_folder,
+    pairing,
     plan_masks,
     require_usable_pairs,
 )
@@ -69,7 +70,7 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
     val = [replace(part, pairs=held_out) for part, _, held_out in splits if held_out]
     if options.val_dataset_path is not None:
         with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
-            found = find_pairs(options.val_dataset_path, in_one_file=options.ir_channel is not None)
+            found = find_pairs(options.val_dataset_path, **pairing(options))
             found = found.read_as(parts[0].found.reading)
         tree = options.val_precomputed_masks_dir
         masks = parts[0].masks if tree is None else plan_masks(tree, options)

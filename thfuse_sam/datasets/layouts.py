@@ -11,17 +11,14 @@ one modality is written as a pattern, `root/**/lwir`: every folder of that name 
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from thfuse_sam.errors import PairError, first_of
+from thfuse_sam.folder_patterns import ANY_FOLDERS
 
 _IMAGES = "images"  # folder of files that hold both images, in MFNet
 _MAX_LISTED = 8  # folders that a message names
-
-# Stands in a folder pattern for any number of folders.
-_ANY_FOLDERS = "**"
 
 # How many folders may lie between the root and the modality folders, so that a wrong root (a home folder, a whole
 # disk) is not searched to its end.
@@ -45,12 +42,12 @@ LAYOUTS = (
     Layout("cropinfrared", "crop_LR_visible"),  # RoadScene
     Layout("thermal", "rgb"),
     Layout("thermal", "visible"),
+    Layout("thermal_8_bit", "RGB"),  # FLIR ADAS
 )
 
 
-@dataclass(frozen=True)
-class ModalityFolders:
-    """The infrared and the visible folder; each a plain folder or a pattern `root/**/name`."""
+class ModalityFolders(NamedTuple):
+    """The infrared and the visible folder; each a plain folder or a pattern, see `folder_patterns`."""
 
     ir: Path
     vi: Path
@@ -88,11 +85,6 @@ def accepted_layouts() -> str:
     return ", ".join(f"{layout.ir}+{layout.vi}" for layout in LAYOUTS)
 
 
-def split_pattern(folder: Path) -> tuple[Path, str | None]:
-    """A pattern `root/**/name` as (root, name); a plain folder as (folder, None)."""
-    return (folder.parent.parent, folder.name) if _ANY_FOLDERS in folder.parts else (folder, None)
-
-
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of `folder` in the order of their names, without hidden ones and the `__MACOSX` of archives."""
     with os.scandir(folder) as entries:
@@ -120,7 +112,7 @@ def _patterns(root: Path) -> list[ModalityFolders]:
     matches = (match for parent in _folders_below(root, _SEARCH_DEPTH) for match in _matches(parent))
     # Patterns match upper and lower case alike, so one of several that differ only by case is enough.
     unique = {
-        (ir.casefold(), vi.casefold()): ModalityFolders(root / _ANY_FOLDERS / ir, root / _ANY_FOLDERS / vi)
+        (ir.casefold(), vi.casefold()): ModalityFolders(root / ANY_FOLDERS / ir, root / ANY_FOLDERS / vi)
         for ir, vi in sorted({(match.ir.name, match.vi.name) for match in matches})
     }
     return list(unique.values())

@@ -3,22 +3,34 @@
 Two images are a pair when their paths below their modality folders agree without the suffix::
 
     ir/night/0001.png   +   vi/night/0001.jpg   ->   night/0001
+
+or when they fit two patterns, such as `IR{name}` and `VIS{name}`, which are given or in common use (see `naming`).
 """
 
+import contextlib
+import itertools
+import logging
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, split_pattern, visible_entries
+from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, visible_entries
+from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
+from thfuse_sam.folder_patterns import NAME, name_in, parse_folder
 from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible, size_text
+from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
+_TRIED = 20  # names that are looked for in the other folder, to see whether names are equal
 _COLOURFUL = 4.0  # mean difference of largest and smallest channel, in 0..255; in grey JPEG images it is smaller
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class PairSet:
     """All pairs of a data set, in the order of their names, and the images that have no partner."""
 
     pairs: list[ImagePair]
-    ir_dir: Path  # a folder, or a pattern root/**/name (see layouts)
+    ir_dir: Path  # a folder, or a pattern (see folder_patterns)
     vi_dir: Path
     unpaired_ir: dict[str, Path]  # name -> file
     unpaired_vi: dict[str, Path]
@@ -65,7 +77,7 @@ class PairSet:
 class ImageSet:
     """All images of one modality, with or without a partner."""
 
-    folder: Path  # a folder, or a pattern root/**/name (see layouts)
+    folder: Path  # a folder, or a pattern (see folder_patterns)
     images: dict[str, Path]  # name -> file, in the order of the names
 
 
@@ -74,22 +86,29 @@ def find_pairs(
     *,
     ir_dir: Path | None = None,
     vi_dir: Path | None = None,
+    naming: Naming | None = None,
     in_one_file: bool = False,
 ) -> PairSet:
     """Find the pairs below `dataset_path`, or below `ir_dir` and `vi_dir`, which take precedence when both are given.
 
-    `in_one_file`: one file may be both images of a pair, so one folder may be both, too.
+    Args:
+        naming: patterns of the file names of both images. None: equal names, or else patterns that are in common use.
+        in_one_file: one file may be both images of a pair, so one folder may be both, too.
+
 
     Raises PairError: folder missing, layout unknown, no image, no pair, or two files with one name.
     """
-    folders = _folders(dataset_path, ir_dir, vi_dir, in_one_file)
+    folders = _folders(dataset_path, ir_dir, vi_dir, naming, in_one_file)
     ir = _images_or_error(folders.ir, "ir")
     vi = _images_or_error(folders.vi, "vi")
+    if not in_one_file:  # the pattern {name} fits the files of {name}_ir as well
+        vi = _without(vi, ir) or vi
     pairs = [ImagePair(name, ir[name], vi[name]) for name in ir if name in vi]
     if not pairs:
         raise PairError(
             f"no pair: no file in {folders.ir} has a partner in {folders.vi}; names there are such as "
             f"{_examples(ir)} and {_examples(vi)}; give both images of a scene the same relative path without suffix"
+            f"{_advice(ir, vi)}"
         )
     return PairSet(
         pairs=pairs,
@@ -106,28 +125,31 @@ def find_images(
     ir_dir: Path | None = None,
     vi_dir: Path | None = None,
     modality: Modality,
+    naming: Naming | None = None,
     in_one_file: bool = False,
 ) -> ImageSet:
-    """Find all images of one modality, with or without a partner.
+    """Find all images of one modality, with or without a partner; see `find_pairs`.
 
     The folder of that modality is enough; only a `dataset_path` needs both folders, as its layout is told by them.
     Raises PairError: folder missing, layout unknown, no image, or two files with one name.
     """
     own = ir_dir if modality == "ir" else vi_dir
     if own is not None and (ir_dir is None or vi_dir is None):
-        folder = own
-    else:
-        folders = _folders(dataset_path, ir_dir, vi_dir, in_one_file)
-        folder = folders.ir if modality == "ir" else folders.vi
-    return ImageSet(folder, _images_or_error(folder, modality))
+        folder = own if naming is None else own / getattr(naming, modality)
+        return ImageSet(folder, _images_or_error(folder, modality))
+    folders = _folders(dataset_path, ir_dir, vi_dir, naming, in_one_file)
+    images = _images_or_error(getattr(folders, modality), modality)
+    if modality == "vi" and not in_one_file and parse_folder(folders.ir).root == parse_folder(folders.vi).root:
+        images = _without(images, _images_or_error(folders.ir, "ir")) or images
+    return ImageSet(getattr(folders, modality), images)
 
 
 def list_images(folder: Path) -> dict[str, Path]:
     """Map the name of every image below `folder` to its file, in the order of the names.
 
-    `folder` may be a pattern `root/**/name`. Hidden files are left out; links to files and folders are followed.
-    Names are in Unicode's composed form (NFC), because some systems write a letter with its accent as one character and
-    others as two. Raises PairError, naming both, if two files have the same name.
+    `folder` may be a pattern, see `folder_patterns`. Hidden files are left out; links are followed. Names are in
+    Unicode's composed form (NFC), because some systems write a letter with its accent as one character and others as
+    two. Raises PairError, naming both, if two files have the same name.
     """
     images: dict[str, Path] = {}
     for name, path in _named_files(folder):
@@ -167,14 +189,45 @@ def unusable_pairs(pairs: Iterable[ImagePair], check: Callable[[ImagePair], obje
 
 
 def require_partners(pairs: PairSet) -> None:
-    """Raise PairError naming the first image without a partner, and how many more there are."""
+    """Raise PairError naming the first image without a partner, how many more there are, and what would help."""
     unpaired = pairs.unpaired
-    if unpaired:
-        others = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
-        folder = pairs.vi_dir if pairs.unpaired_ir else pairs.ir_dir
-        raise PairError(
-            f"{unpaired[0]} has no partner in {folder}{others}; add it, take the image out or give `skip_bad`"
-        )
+    if not unpaired:
+        return
+    others = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
+    folder, names = (pairs.vi_dir, pairs.unpaired_ir) if pairs.unpaired_ir else (pairs.ir_dir, pairs.unpaired_vi)
+    unread = _unread_file(folder, next(iter(names)))
+    hint = f"{unread} has a suffix that is not read; " if unread is not None else ""
+    raise PairError(
+        f"{unpaired[0]} has no partner in {folder}{others}; {hint}add it, take the image out or give `skip_bad`"
+        f"{_advice(pairs.unpaired_ir, pairs.unpaired_vi)}"
+    )
+
+
+def _advice(ir: Mapping[str, Path], vi: Mapping[str, Path]) -> str:
+    """How to name the patterns by which these images would be pairs, to end a message; "" if none are found."""
+    naming = likely_naming(ir.keys(), vi.keys())
+    if naming is None:
+        return ""
+    number = naming.pairs(ir.keys(), vi.keys())
+    return f"; by `pair_pattern` '{naming.ir}' '{naming.vi}' {number} of them would be pairs"
+
+
+def _unread_file(folder: Path, name: str) -> Path | None:
+    """A file in `folder` with the name of an image, but a suffix that is not read."""
+    root, _, file_name = parse_folder(folder)
+    above, _, last = name.rpartition("/")
+    stem = file_name.replace(NAME, last)
+    with contextlib.suppress(OSError):
+        for entry in visible_entries(root / above):
+            if Path(entry.name).stem == stem and not entry.name.lower().endswith(IMAGE_SUFFIXES):
+                return root / above / entry.name
+    return None
+
+
+def _without(images: dict[str, Path], others: Mapping[str, Path]) -> dict[str, Path]:
+    """`images` less the files of `others`."""
+    files = set(others.values())
+    return {name: path for name, path in images.items() if path not in files}
 
 
 def looks_swapped(pair: ImagePair) -> bool:
@@ -199,49 +252,103 @@ def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> 
         )
 
 
-def _folders(dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None, in_one_file: bool) -> ModalityFolders:
+def _folders(
+    dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None, naming: Naming | None, in_one_file: bool
+) -> ModalityFolders:
+    """The folders or patterns of both modalities. Raises PairError."""
     if ir_dir is not None and vi_dir is not None:
         folders = ModalityFolders(ir_dir, vi_dir)
     elif ir_dir is not None or vi_dir is not None:
         given, missing = ("`ir_dir`", "`vi_dir`") if ir_dir is not None else ("`vi_dir`", "`ir_dir`")
         raise PairError(f"{given} {ir_dir or vi_dir} is given without {missing}; give both or neither")
     elif dataset_path is not None:
-        folders = detect_folders(dataset_path, in_one_file)
+        folders = _folders_of_set(dataset_path, naming, in_one_file)
     else:
         raise PairError("no images are named; give `dataset_path`, or `ir_dir` and `vi_dir`")
-    if os.path.realpath(folders.ir) == os.path.realpath(folders.vi) and not in_one_file:
+    is_one = os.path.realpath(folders.ir) == os.path.realpath(folders.vi)
+    if is_one and in_one_file:
+        return folders
+    naming = naming or _usual_naming(folders, is_one)
+    if naming is not None:
+        return ModalityFolders(folders.ir / naming.ir, folders.vi / naming.vi)
+    if is_one:
         raise PairError(
-            f"`ir_dir` and `vi_dir` are the same folder {folders.ir}; give the two of the data set, or `ir_channel` if "
-            "each file holds both images"
+            f"`ir_dir` and `vi_dir` are the same folder {folders.ir}; give the two of the data set, `pair_pattern` if "
+            "file names tell both apart, or `ir_channel` if each file holds both images"
         )
     return folders
 
 
+def _folders_of_set(root: Path, naming: Naming | None, in_one_file: bool) -> ModalityFolders:
+    """The folders of a known layout, else `root` twice if the names of its files tell the modalities apart."""
+    try:
+        return detect_folders(root, in_one_file)
+    except PairError:
+        folders = ModalityFolders(root, root)
+        if not root.is_dir() or (naming is None and not likely_naming(*[_stems(root)] * 2, known=True)):
+            raise
+        return folders
+
+
+def _stems(folder: Path) -> list[str]:
+    """The names of the image files in `folder` itself."""
+    names = (entry.name for entry in visible_entries(folder) if entry.is_file())
+    return [Path(name).stem for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def _usual_naming(folders: ModalityFolders, is_one: bool) -> Naming | None:
+    """The patterns by which file names differ, if they are in common use; None: the names are equal, or unknown."""
+    if NAME in folders.ir.name or not all(parse_folder(folder).root.is_dir() for folder in folders):
+        return None
+    if not is_one:
+        first = itertools.islice(_named_files(folders.ir), _TRIED)
+        if any(find_image(folders.vi, name) is not None for name, _ in first):
+            return None
+    ir = [name for name, _ in _named_files(folders.ir)]
+    vi = ir if is_one else [name for name, _ in _named_files(folders.vi)]
+    if not is_one and not {*ir}.isdisjoint(vi):
+        return None
+    naming = likely_naming(ir, vi, known=True)
+    if naming is not None:
+        log.info("pairs: files named %s and %s", *naming)
+    return naming
+
+
 def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
-    base, _ = split_pattern(folder)
-    if not base.is_dir():
-        kind = "is a file, not a folder" if base.exists() else "no such folder"
+    root, _, file_name = parse_folder(folder)
+    if not root.is_dir():
+        kind = "is a file, not a folder" if root.exists() else "no such folder"
         raise PairError(f"`{modality}_dir` {folder}: {kind}; check the path")
     images = list_images(folder)
     if not images:
+        fitting = "" if file_name == NAME else f" named {file_name}"
         raise PairError(
-            f"no image found in {folder} (`{modality}_dir`); accepted are {', '.join(IMAGE_SUFFIXES)}, nested too"
+            f"no image{fitting} found in {folder} (`{modality}_dir`); accepted are {', '.join(IMAGE_SUFFIXES)}, "
+            "nested too"
         )
     return images
 
 
 def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat."""
-    root, modality_folder = split_pattern(folder)
+    root, modality_folder, file_name = parse_folder(folder)
     for relative in _image_files(root, "", ()):
-        if modality_folder is None:
-            yield _name(relative), root / relative
-            continue
-        wanted = modality_folder.casefold()
-        parts = relative.split("/")
-        position = next((i for i, part in enumerate(parts[:-1]) if part.casefold() == wanted), None)
-        if position is not None:
-            yield _name("/".join([*parts[:position], *parts[position + 1 :]])), root / relative
+        name = relative
+        if modality_folder is not None:
+            parts = relative.split("/")
+            wanted = modality_folder.casefold()
+            position = next((i for i, part in enumerate(parts[:-1]) if part.casefold() == wanted), None)
+            if position is None:
+                continue
+            name = "/".join([*parts[:position], *parts[position + 1 :]])
+        name = _name(name)
+        if file_name != NAME:
+            above, slash, stem = name.rpartition("/")
+            own = name_in(stem, file_name)
+            if own is None:
+                continue
+            name = above + slash + own
+        yield name, root / relative
 
 
 def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterator[str]:

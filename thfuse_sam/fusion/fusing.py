@@ -17,7 +17,7 @@ from thfuse_sam.datasets.pairs import ImagePair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
 from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas, plan_batches
-from thfuse_sam.images import ImageArray, image_size, write_image
+from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, image_size, write_image
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.progress import progress_bar
@@ -65,8 +65,16 @@ class FuseReport:
 
 
 def output_path(pair: ImagePair, output_dir: Path) -> Path:
-    """Where the fused image of `pair` goes: its name below `output_dir`, the visible image's suffix."""
-    return output_dir / f"{pair.name}{pair.vi.suffix}"
+    """Where the fused image of `pair` goes: its name below `output_dir`, the visible image's suffix.
+
+    An `output_dir` with the suffix of an image is that file itself.
+    """
+    return output_dir if is_image_file(output_dir) else output_dir / f"{pair.name}{pair.vi.suffix}"
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a path for output means one image, not a folder."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
 def require_usable(pairs: Sequence[ImagePair]) -> None:

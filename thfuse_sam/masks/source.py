@@ -137,7 +137,7 @@ class PrecomputedMasks:
     def _require_own(self, modality: Modality, name: str, image_path: Path) -> None:
         if (modality, name) in self._own:
             return
-        foreign_image = self._foreign.find(modality, name)
+        foreign_image = self._foreign.find(modality, name, image_path)
         if foreign_image is not None:
             raise MaskReadError(
                 f"{self._store.location(modality, name)} was made from {foreign_image}, not from {image_path}; "

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from thfuse_sam.folder_patterns import NAME, parse_folder
 from thfuse_sam.images import IMAGE_SUFFIXES, Modality
 from thfuse_sam.masks.manifest import Manifest
 
@@ -18,7 +19,7 @@ class ForeignSources:
 
     Args:
         manifest: the manifest of the tree; None: nothing is known of its masks, so none counts as foreign.
-        folders: the present data set's folder (or pattern, see `find_image`) of each modality to check.
+        folders: the present data set's folder (or pattern, see `folder_patterns`) of each modality to check.
         recheck: check also a modality whose folder the manifest records. Who only reads masks need not: when they were
             made, foreign ones were ruled out.
     """
@@ -31,28 +32,31 @@ class ForeignSources:
             if recheck or own not in recorded:
                 self._others[modality] = [other for other in recorded if other != own]
 
-    def find(self, modality: Modality, name: str) -> Path | None:
+    def find(self, modality: Modality, name: str, image: Path | None = None) -> Path | None:
         """The image of another recorded data set that the existing mask called `name` may have been made from.
+
+        `image` is the present data set's; None: the one of that name in its folder.
 
         Recorded folders that are gone, and copies of the same image, do not count. None: the mask was made from the
         present data set's image.
         """
         for folder in self._others.get(modality, ()):
             other = find_image(folder, name)
-            if other is not None and not _same_image(other, find_image(self._folders[modality], name)):
+            if other is not None and not _same_image(other, image or find_image(self._folders[modality], name)):
                 return other
         return None
 
 
 def find_image(folder: Path, name: str) -> Path | None:
-    """The image called `name` in a plain folder, or in the folders of a pattern `root/**/modality`; None if gone."""
+    """The image called `name` in a folder or pattern (see `folder_patterns`); None if gone."""
     *above, last = name.split("/")
-    if "**" not in folder.parts:
-        return _with_image_suffix(folder.joinpath(*above), last)
-    root, modality_folder = folder.parent.parent, folder.name
+    root, modality_folder, file_name = parse_folder(folder)
+    stem = file_name.replace(NAME, last)
+    if modality_folder is None:
+        return _with_image_suffix(root.joinpath(*above), stem)
     # The name leaves out the modality folder, which may lie at any depth below `root`.
     for position in range(len(above) + 1):
-        image = _with_image_suffix(root.joinpath(*above[:position], modality_folder, *above[position:]), last)
+        image = _with_image_suffix(root.joinpath(*above[:position], modality_folder, *above[position:]), stem)
         if image is not None:
             return image
     return None

@@ -105,7 +105,7 @@ class _Checks:
             if reason is not None:
                 return "failures", f"{modality}/{name}: {reason}"
             return "missing", f"{location}, of {image}"
-        other = self.foreign.find(modality, name)
+        other = self.foreign.find(modality, name, image)
         if other is not None:
             return "foreign", f"{location} was made from {other}, not from {image}"
         try:

@@ -20,12 +20,31 @@ class InferenceSettings(Options, group="inference"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListedPairOptions(PairOptions, group=PairOptions.group):
+    """Which image pairs are used; they may be named one by one."""
+
+    ir: tuple[str, ...] = option((), "infrared files or globs, in place of a folder", metavar="FILE")
+    vi: tuple[str, ...] = option((), "their visible partners", metavar="FILE")
+    pairs: Path | None = option(
+        None, "CSV file of lines ir,vi or ir,vi,name; -: read them from standard input", metavar="FILE.csv"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FuseOptions(
-    ModelOptions, PairOptions, MaskOptions, DeviceOptions, InferenceSettings, MeasureOptions, group=MeasureOptions.group
+    ModelOptions,
+    ListedPairOptions,
+    MaskOptions,
+    DeviceOptions,
+    InferenceSettings,
+    MeasureOptions,
+    group=MeasureOptions.group,
 ):
     """Which pairs are fused by which network, and what is written."""
 
-    output_dir: Path = option(Path("results"), "folder of the fused images")
+    output_dir: Path = option(
+        Path("results"), "folder of the fused images; of a single pair also a file, such as fused.png", aliases=("-o",)
+    )
     gray: bool = option(False, "write the fused image in grey, without the visible image's colour")
     metrics: bool = option(False, "also write the fusion metrics to metrics.csv and metrics.json")
     compare: tuple[str, ...] = option(

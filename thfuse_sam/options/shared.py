@@ -67,6 +67,18 @@ class FolderOptions(InfraredOptions, group="image pairs"):
 
     ir_dir: Path | None = option(None, "folder of infrared images, in place of `dataset_path`")
     vi_dir: Path | None = option(None, "folder of visible images, in place of `dataset_path`")
+    pair_pattern: tuple[str, str] | None = option(
+        None,
+        "how the names of infrared and visible files differ, such as '{name}_ir' '{name}_vi'; one folder may be both",
+        metavar=("IR", "VI"),
+        default_text="equal names, or patterns in common use",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in self.pair_pattern or ():
+            if pattern.count("{name}") != 1 or "/" in pattern:
+                raise OptionError("pair_pattern", pattern, "must be a file name with {name} in it once, no suffix")
 
 
 @dataclass(frozen=True, kw_only=True)

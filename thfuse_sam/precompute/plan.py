@@ -152,7 +152,7 @@ def _require_own(manifest: Manifest, jobs: Sequence[Job], image_dirs: Mapping[Mo
     """Refuse files in the tree at `root` that were made from other images than those of `jobs`."""
     foreign = ForeignSources(manifest, image_dirs, recheck=True)
     for job in jobs:
-        other = foreign.find(job.modality, job.name)
+        other = foreign.find(job.modality, job.name, job.image)
         if other is not None:
             raise ManifestError(
                 f"`output_dir` {root} may hold the mask of {other} under the name of {job.image}, another image; "

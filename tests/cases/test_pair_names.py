@@ -1,0 +1,198 @@
+"""How files become pairs: names that differ, both modalities in one folder, pairs that are named one by one."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from thfuse_sam.commands.fuse import fuse
+from thfuse_sam.commands.inputs import find_command_pairs
+from thfuse_sam.commands.precompute import plan_masks
+from thfuse_sam.datasets.listed import STANDARD_INPUT, pairs_of_files, pairs_of_table
+from thfuse_sam.datasets.naming import Naming, likely_naming
+from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs, require_partners
+from thfuse_sam.errors import OptionError, PairError, UsageError
+from thfuse_sam.images import write_image
+from thfuse_sam.masks.source_images import find_image
+from thfuse_sam.options.fuse import FuseOptions
+from thfuse_sam.options.precompute import PrecomputeOptions
+from thfuse_sam.options.shared import PairOptions
+
+RANDOM = np.random.default_rng(0)
+
+
+def make(*paths: Path) -> None:
+    for path in paths:
+        write_image(path, RANDOM.integers(0, 255, (32, 48), dtype=np.uint8))
+
+
+def pair_names(pairs: list[ImagePair]) -> dict[str, tuple[str, str]]:
+    return {pair.name: (pair.ir.name, pair.vi.name) for pair in pairs}
+
+
+@pytest.mark.parametrize(
+    ("ir", "vi"),
+    [
+        ("IR{}", "VIS{}"),
+        ("IR_{}", "VIS_{}"),
+        ("{}_ir", "{}_vis"),
+        ("{}-thermal", "{}-rgb"),
+        ("FLIR_{}_PreviewData", "FLIR_{}_RGB"),
+        ("DJI_{}_T", "DJI_{}_W"),
+        ("{}_ir", "{}"),
+    ],
+)
+@pytest.mark.parametrize("in_one_folder", [False, True])
+def test_names_in_common_use(tmp_path: Path, ir: str, vi: str, in_one_folder: bool) -> None:
+    folders = (tmp_path / "all", tmp_path / "all") if in_one_folder else (tmp_path / "ir", tmp_path / "vi")
+    scenes = ["1", "2", "10"]
+    for scene in scenes:
+        make(folders[0] / f"{ir.format(scene)}.png", folders[1] / f"{vi.format(scene)}.png")
+    by_folders = find_pairs(ir_dir=folders[0], vi_dir=folders[1])
+    for found in (by_folders, find_pairs(tmp_path / "all" if in_one_folder else tmp_path)):
+        require_partners(found)
+        assert sorted((pair.ir.stem, pair.vi.stem) for pair in found.pairs) == sorted(
+            (ir.format(scene), vi.format(scene)) for scene in scenes
+        )
+    # Masks are made under the same names, and their images are found again.
+    for modality, folder in zip(("ir", "vi"), (by_folders.ir_dir, by_folders.vi_dir), strict=True):
+        images = find_images(ir_dir=folders[0], vi_dir=folders[1], modality=modality)  # type: ignore[arg-type]
+        assert sorted(images.images) == sorted(pair.name for pair in found.pairs) and images.folder == folder
+        for name, path in images.images.items():
+            assert find_image(folder.resolve(), name) == path.resolve()
+
+
+def test_equal_names_come_first(tmp_path: Path) -> None:
+    for folder in ("ir", "vi"):
+        make(tmp_path / folder / "scene_ir.png", tmp_path / folder / "a" / "scene_vis.png")
+    assert sorted(pair_names(find_pairs(tmp_path).pairs)) == ["a/scene_vis", "scene_ir"]
+
+
+def test_a_pattern_that_is_given(tmp_path: Path) -> None:
+    for scene in ("day/01", "day/02"):
+        make(tmp_path / "left" / f"{scene}x7.png", tmp_path / "right" / f"{scene}y8.png")
+    folders = {"ir_dir": tmp_path / "left", "vi_dir": tmp_path / "right"}
+    with pytest.raises(PairError, match=r"pair_pattern` '\{name\}x7' '\{name\}y8'"):
+        find_command_pairs(None, PairOptions(**folders))
+    found = find_command_pairs(None, PairOptions(pair_pattern=("{name}x7", "{name}y8"), **folders))
+    assert pair_names(found.pairs) == {"day/01": ("01x7.png", "01y8.png"), "day/02": ("02x7.png", "02y8.png")}
+    with pytest.raises(OptionError, match="pair_pattern"):
+        PairOptions(pair_pattern=("{name}_ir", "vi"))
+
+
+def test_unpaired_images_propose_a_pattern(tmp_path: Path) -> None:
+    make(tmp_path / "ir" / "same.png", tmp_path / "vi" / "same.png")
+    for scene in ("01", "02"):
+        make(tmp_path / "ir" / f"{scene}_ir.png", tmp_path / "vi" / f"{scene}_vi.png")
+    with pytest.raises(PairError, match=r"pair_pattern` '\{name\}_ir' '\{name\}_vi' 2 of them"):
+        require_partners(find_pairs(tmp_path))
+
+
+def test_a_partner_of_a_suffix_that_is_not_read_is_named(tmp_path: Path) -> None:
+    make(tmp_path / "ir" / "a.png", tmp_path / "vi" / "a.png", tmp_path / "ir" / "b.png")
+    Image.new("L", (48, 32)).save(tmp_path / "vi" / "b.gif")
+    with pytest.raises(PairError, match=r"b\.gif has a suffix that is not read"):
+        require_partners(find_pairs(tmp_path))
+
+
+def test_unrelated_names_propose_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "ir" / "cat.png", tmp_path / "ir" / "dog.png", tmp_path / "vi" / "sun.png")
+    with pytest.raises(PairError) as caught:
+        find_pairs(tmp_path)
+    assert "pair_pattern" not in str(caught.value)
+    with pytest.raises(PairError, match="same folder"):
+        find_pairs(ir_dir=tmp_path / "ir", vi_dir=tmp_path / "ir")
+
+
+@given(
+    st.lists(st.text("abcxyz0123456789_", min_size=1, max_size=8), min_size=2, max_size=8, unique=True),
+    st.sampled_from(["IR{name}", "{name}_ir", "thermal-{name}"]),
+    st.sampled_from(["VIS{name}", "{name}_vi", "rgb-{name}"]),
+)
+def test_any_scenes_are_paired_by_usual_words(scenes: list[str], ir: str, vi: str) -> None:
+    ir_names, vi_names = ([pattern.replace("{name}", scene) for scene in scenes] for pattern in (ir, vi))
+    naming = likely_naming(ir_names, vi_names)
+    if naming is not None:
+        assert naming.pairs(ir_names, vi_names) >= Naming(ir, vi).pairs(ir_names, vi_names) // 2
+
+
+# Pairs that are named one by one
+
+
+def test_one_pair_into_one_file(tmp_path: Path) -> None:
+    make(tmp_path / "a.png", tmp_path / "b.jpg")
+    output = tmp_path / "new" / "fused.png"
+    options = FuseOptions(
+        ir=(str(tmp_path / "a.png"),),
+        vi=(str(tmp_path / "b.jpg"),),
+        output_dir=output,
+        precomputed_masks_dir=Path("none"),
+        device="cpu",
+    )
+    assert fuse(options).report.fused == [output]
+    assert [path.name for path in output.parent.iterdir()] == ["fused.png"]
+    with Image.open(output) as image:
+        assert image.format == "PNG" and image.size == (48, 32)
+
+
+def test_globs(tmp_path: Path) -> None:
+    for scene in ("1", "2", "10"):
+        make(tmp_path / f"{scene}_ir.png", tmp_path / "other" / f"{scene}_vi.png")
+    found = pairs_of_files([str(tmp_path / "*_ir.png")], [str(tmp_path / "other" / "*.png")])
+    assert pair_names(found.pairs) == {scene: (f"{scene}_ir.png", f"{scene}_vi.png") for scene in ("1", "2", "10")}
+    with pytest.raises(PairError, match="no such file"):
+        pairs_of_files([str(tmp_path / "*.bmp")], [str(tmp_path / "other" / "*.png")])
+    with pytest.raises(PairError, match="names 1 files and `vi` 3"):
+        pairs_of_files([str(tmp_path / "1_ir.png")], [str(tmp_path / "other" / "*.png")])
+
+
+@pytest.mark.parametrize("header", ["", "ir,vi,name\n", "name,vi,ir\n"])
+def test_a_table(tmp_path: Path, header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "x.png", tmp_path / "y.png", tmp_path / "p_ir.png", tmp_path / "p_vi.png")
+    rows = [["x.png", "y.png", "night/1"], ["p_ir.png", "p_vi.png", ""]]
+    lines = [",".join(row[::-1] if header.startswith("name") else row) for row in rows]
+    (tmp_path / "pairs.csv").write_text("\ufeff" + header + "\n".join(lines) + "\n", encoding="utf-8")
+    expected = {"night/1": ("x.png", "y.png"), "p": ("p_ir.png", "p_vi.png")}
+    assert pair_names(pairs_of_table(tmp_path / "pairs.csv").pairs) == expected
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(header + "\n".join(lines)))
+    assert pair_names(pairs_of_table(STANDARD_INPUT).pairs) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x.png\n", "x.png,y.png,../up\n", "x.png,y.png,/abs\n", "x.png,gone.png\n", "x.png,y.png,a,b\n",
+     "x.png,y.png,a\nx.png,y.png,a\n"],
+)  # fmt: skip
+def test_wrong_tables(tmp_path: Path, text: str) -> None:
+    make(tmp_path / "x.png", tmp_path / "y.png")
+    path = tmp_path / "pairs.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(PairError) as caught:
+        pairs_of_table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_pairs_are_named_in_one_way(tmp_path: Path) -> None:
+    make(tmp_path / "x.png", tmp_path / "y.png")
+    named = {"ir": (str(tmp_path / "x.png"),), "vi": (str(tmp_path / "y.png"),)}
+    with pytest.raises(UsageError, match="named twice"):
+        fuse(FuseOptions(dataset_path=tmp_path, output_dir=tmp_path / "out", **named))  # type: ignore[arg-type]
+    make(tmp_path / "set" / "ir" / "1.png", tmp_path / "set" / "vi" / "1.png")
+    make(tmp_path / "set" / "ir" / "2.png", tmp_path / "set" / "vi" / "2.png")
+    with pytest.raises(OptionError, match="one file for 2 pairs"):
+        fuse(FuseOptions(dataset_path=tmp_path / "set", output_dir=tmp_path / "out.png"))
+
+
+def test_masks_of_one_folder(tmp_path: Path) -> None:
+    make(*(tmp_path / "tno" / f"{word}{number}.png" for word in ("IR", "VIS") for number in (1, 2)))
+    (facts,) = plan_masks(
+        PrecomputeOptions(dataset_path=tmp_path / "tno", sam_model_type="vit_nano", output_dir=tmp_path / "masks")
+    )
+    assert facts["images"] == "4 (2 ir, 2 vi)"
+    found = find_command_pairs(tmp_path / "tno", PairOptions(dataset_path=tmp_path / "tno"))
+    assert sorted(pair_names(found.pairs)) == ["1", "2"]

@@ -1,0 +1,89 @@
+"""Pairs that are named one by one: files or globs of both modalities, or a table."""
+
+import csv
+import glob
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from thfuse_sam.datasets.naming import likely_naming
+from thfuse_sam.datasets.pairs import ImagePair, PairSet
+from thfuse_sam.errors import PairError
+from thfuse_sam.folder_patterns import name_in
+
+STANDARD_INPUT = Path("-")
+_HEADERS = {"ir", "vi", "name"}
+
+
+def pairs_of_files(ir: Sequence[str], vi: Sequence[str]) -> PairSet:
+    """Pairs of the files that two lists of paths and globs name: by their names, else in their order.
+
+    Raises PairError: nothing found, or unequal numbers.
+    """
+    files = {"ir": _expand("ir", ir), "vi": _expand("vi", vi)}
+    numbers = {key: len(paths) for key, paths in files.items()}
+    if numbers["ir"] != numbers["vi"]:
+        raise PairError(f"`ir` names {numbers['ir']} files and `vi` {numbers['vi']}; give a partner to each")
+    by_name = {key: {path.stem: path for path in paths} for key, paths in files.items()}
+    are_unique = all(len(by_name[key]) == number for key, number in numbers.items())
+    naming = likely_naming(by_name["ir"].keys(), by_name["vi"].keys(), known=True)
+    if are_unique and by_name["ir"].keys() == by_name["vi"].keys():
+        rows = [(path, by_name["vi"][name], name) for name, path in by_name["ir"].items()]
+    elif are_unique and naming is not None and naming.pairs(by_name["ir"], by_name["vi"]) == numbers["ir"]:
+        partners = {name_in(name, naming.vi): path for name, path in by_name["vi"].items()}
+        names = [(path, str(name_in(name, naming.ir))) for name, path in by_name["ir"].items()]
+        rows = [(path, partners[name], name) for path, name in names]
+    else:
+        rows = [(one, other, one.stem) for one, other in zip(files["ir"], files["vi"], strict=True)]
+    return _pair_set(rows)
+
+
+def pairs_of_table(path: Path) -> PairSet:
+    """The pairs of a CSV file of lines `ir,vi` or `ir,vi,name`, with or without those words as its first line.
+
+    Paths in it are relative to its folder; of STANDARD_INPUT, to the present one. Raises PairError.
+    """
+    try:
+        if path == STANDARD_INPUT:
+            lines, base = sys.stdin.read().splitlines(), Path()
+        else:
+            lines, base = path.read_text(encoding="utf-8-sig").splitlines(), path.parent
+    except (OSError, ValueError) as error:
+        raise PairError(f"`pairs` {path}: cannot be read as text ({error}); give a CSV file of lines ir,vi") from error
+    table = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(row)]
+    columns = ["ir", "vi", "name"]
+    if table and {cell.casefold() for cell in table[0]} <= _HEADERS:
+        columns = [cell.casefold() for cell in table.pop(0)]
+    rows = []
+    for number, row in enumerate(table, 1):
+        cells = dict(zip(columns, row, strict=False))
+        if not cells.get("ir") or not cells.get("vi") or len(row) > len(columns):
+            raise PairError(f"`pairs` {path}: row {number} is {','.join(row)!r}; write ir,vi or ir,vi,name")
+        ir, vi = base / cells["ir"], base / cells["vi"]
+        rows.append((ir, vi, cells.get("name") or pairs_of_files([str(ir)], [str(vi)]).pairs[0].name))
+    if not rows:
+        raise PairError(f"`pairs` {path}: has no row; write a line ir,vi for each pair")
+    return _pair_set(rows)
+
+
+def _expand(option: str, texts: Sequence[str]) -> list[Path]:
+    """The files that paths and globs name; those of a glob in the order of their names. Raises PairError."""
+    paths = []
+    for text in texts:
+        found = [text] if Path(text).is_file() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207, for absolute ones too
+        if not found:
+            raise PairError(f"`{option}` {text}: no such file; check the path")
+        paths += [Path(path) for path in found]
+    return paths
+
+
+def _pair_set(rows: Iterable[tuple[Path, Path, str]]) -> PairSet:
+    pairs: dict[str, ImagePair] = {}
+    for ir, vi, name in rows:
+        if Path(name).is_absolute() or {"", ".", ".."} & {*name.split("/")}:
+            raise PairError(f"the name {name!r} of {ir} and {vi} leads out of a folder; give a relative one")
+        if name in pairs:
+            raise PairError(f"two pairs are named {name!r}: {pairs[name].ir} and {ir}; name them in a table, `pairs`")
+        pairs[name] = ImagePair(name, ir, vi)
+    first = next(iter(pairs.values()))
+    return PairSet(list(pairs.values()), first.ir.parent, first.vi.parent, {}, {})

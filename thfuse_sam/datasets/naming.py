@@ -1,0 +1,81 @@
+"""How the two images of a scene are told apart by their file names, where these are not equal: `1_ir` and `1_vis`."""
+
+import itertools
+from collections.abc import Collection, Iterator
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+from thfuse_sam.folder_patterns import NAME, name_in
+
+# What remains of a file name besides the name of the scene, in programs, data sets (TNO, FLIR ADAS) and cameras (DJI).
+_IR_WORDS = {"ir", "infrared", "thermal", "therm", "lwir", "tir", "t", "previewdata"}
+_VI_WORDS = {"vi", "vis", "visible", "rgb", "color", "colour", "w", "v", ""}
+
+_SEPARATORS = "_-. "
+_TRIED = 3  # names of which a pattern is looked for
+_MOST_COMPARED = 500  # names that each of them is compared with
+
+
+class Naming(NamedTuple):
+    """Patterns of the file names, without suffix, of the two images; {name} stands for the name of the scene."""
+
+    ir: str
+    vi: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the patterns differ by words that are used for the two modalities."""
+        return _word(self.ir) in _IR_WORDS and _word(self.vi) in _VI_WORDS
+
+    def pairs(self, ir: Collection[str], vi: Collection[str]) -> int:
+        """How many of the names are pairs by these patterns."""
+        return len(_names(ir, self.ir) & _names(vi, self.vi))
+
+
+def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = False) -> Naming | None:
+    """The patterns by which most of the names, relative paths without suffix, are pairs; None if there are none.
+
+    Args:
+        known: only patterns of words that are used for the two modalities. Others are found if at least two names and
+            half of all are pairs by them.
+    """
+    tried = list(itertools.islice(sorted(ir), _TRIED))
+    candidates = {naming for name in tried for naming in _candidates(name, vi)}
+    candidates = {naming for naming in candidates if naming.ir != naming.vi and (naming.is_known or not known)}
+    counts = {naming: naming.pairs(ir, vi) for naming in candidates}
+    best = max(counts, key=lambda naming: (counts[naming], naming.is_known, len(naming.ir)), default=None)
+    if best is None or not counts[best]:
+        return None
+    is_sure = best.is_known or (counts[best] >= 2 and 2 * counts[best] >= min(len(ir), len(vi)))
+    return best if is_sure else None
+
+
+def _candidates(name: str, others: Collection[str]) -> Iterator[Naming]:
+    """The patterns that make `name` a pair with one of `others`."""
+    stem = name.rpartition("/")[2]
+    for other in itertools.islice(sorted(others), _MOST_COMPARED):
+        other_stem = other.rpartition("/")[2]
+        for match in SequenceMatcher(None, stem, other_stem, autojunk=False).get_matching_blocks():
+            shared = stem[match.a : match.a + match.size]
+            core = shared.strip(_SEPARATORS)
+            if core:
+                start, size = shared.index(core), len(core)
+                yield Naming(_around(stem, match.a + start, size), _around(other_stem, match.b + start, size))
+
+
+def _around(stem: str, start: int, length: int) -> str:
+    return f"{stem[:start]}{NAME}{stem[start + length :]}"
+
+
+def _names(names: Collection[str], pattern: str) -> set[str]:
+    found = set()
+    for name in names:
+        above, slash, stem = name.rpartition("/")
+        own = name_in(stem, pattern)
+        if own is not None:
+            found.add(above + slash + own)
+    return found
+
+
+def _word(pattern: str) -> str:
+    return pattern.replace(NAME, "").strip(_SEPARATORS).casefold()
