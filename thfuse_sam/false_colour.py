@@ -52,11 +52,11 @@ def recognise(rgb: npt.NDArray[np.uint8]) -> str | None:
         return None
     shares = {name: float(np.mean(_nearest(coloured, name)[1] <= _NEAR)) for name in COLORMAPS}
     best = max(shares, key=lambda name: shares[name])
-    has_its_colours = shares[best] >= _LEAST_NEAR and best not in _LIKE_PHOTOS
+    has_its_colours = shares[best] >= _LEAST_NEAR
     cells = np.sort(np.unique(pixels // _CELL @ (1 << 16, 1 << 8, 1), return_counts=True)[1])[::-1]
     number = int(np.count_nonzero(np.cumsum(cells) < 0.9 * len(pixels))) + 1
     has_few = any(spread.mean() >= least and number <= min(most, len(pixels) // 8) for least, most in _FEW_COLOURS)
-    return best if has_its_colours or has_few else None
+    return best if (has_its_colours or has_few) and best not in _LIKE_PHOTOS else None
 
 
 def turn_back(rgb: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:

@@ -270,6 +270,13 @@ def test_greys_and_muted_colours_are_taken(tmp_path: Path, tint: tuple[int, int,
     assert read_infrared(path).shape == (240, 320)
 
 
+def test_a_bluish_road_is_taken(tmp_path: Path) -> None:
+    grey = 90 + cv2.resize(np.random.default_rng(2).random((6, 8)).astype(np.float32), (320, 240)) * 60
+    noise = np.random.default_rng(3).normal(0, 8, (240, 320))
+    road = np.stack([grey + noise - 18, grey + noise, grey + noise + 18], axis=2).clip(0, 255).astype(np.uint8)
+    read_infrared(save(tmp_path / "a.jpg", road))
+
+
 # Several bands
 
 
