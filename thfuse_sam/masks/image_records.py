@@ -51,7 +51,8 @@ class ImageRecords:
     def save(self, root: Path) -> None:
         """Write the records into the tree at `root` atomically. Raises OutputError."""
         content = {"version": _VERSION, "images": self._values}
-        write_text(root / RECORDS_NAME, json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n")
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+        write_text(root / RECORDS_NAME, text + "\n")
 
     def get(self, modality: Modality, name: str) -> ImageRecord | None:
         """The record of an image; None if there is none."""
