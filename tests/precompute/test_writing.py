@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from thfuse_sam.errors import ManifestError, OutputError
-from thfuse_sam.images import MODALITIES, Modality, read_for_sam, write_image
+from thfuse_sam.images import MODALITIES, Modality, read_for_sam, read_infrared_and_missing, write_image
 from thfuse_sam.masks.format import paint_label_map
 from thfuse_sam.masks.instances import read_instances
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
@@ -347,13 +347,13 @@ def test_reading_ahead_is_bounded_and_beside_the_generator(tmp_path: Path, monke
     ahead: list[int] = []
     threads: set[int] = set()
 
-    def counting_read(path: Path, modality: Modality, how: InfraredReading) -> tuple[npt.NDArray[np.uint8], None]:
+    def counting_read(path: Path, how: InfraredReading) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
         nonlocal read
         read += 1
         threads.add(threading.get_ident())
-        return read_for_sam(path, modality, how), None
+        return read_infrared_and_missing(path, how)
 
-    monkeypatch.setattr(mask_making, "read_for_sam_and_missing", counting_read)
+    monkeypatch.setattr(mask_making, "read_infrared_and_missing", counting_read)
     fill(
         make_plan(tmp_path / "tree", folders),
         StubGenerator(lambda number: ahead.append(read - number)),

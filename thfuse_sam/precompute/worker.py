@@ -16,10 +16,11 @@ from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
 from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError, WorkerError
 from thfuse_sam.images import (
     ImageArray,
+    as_rgb,
     image_size,
-    read_for_sam_and_missing,
     read_infrared,
     read_infrared_and_missing,
+    read_visible,
 )
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
@@ -192,20 +193,21 @@ def _read_ahead(
 def _read(job: Job, options: JobSettings) -> _Read:
     """The record of the image of `job`, the image, or its embedding if one is to be used and fits, and its infrared."""
     record = record_image(job.image)
-    infrared = None
-    if job.infrared is not None:
+    grey = missing = None
+    if job.modality == "ir":
+        grey, missing = read_infrared_and_missing(job.image, options.reading)
+    elif job.infrared is not None:
         with contextlib.suppress(ImageReadError):  # which is the failure of the infrared image itself
-            infrared = read_infrared(job.infrared, options.reading)
+            grey = read_infrared(job.infrared, options.reading)
+    infrared = None if job.infrared is None else grey
     if options.embeddings is not None and options.embeddings.is_of(job.modality, job.name, record):
         # An embedding that is missing or does not fit is computed again, which gives the same masks.
         with contextlib.suppress(MaskReadError):
             embedding = options.embeddings.read(job.modality, job.name)
             if embedding.image_size == image_size(job.image):
-                missing = None
-                if job.modality == "ir":
-                    missing = read_infrared_and_missing(job.image, options.reading)[1]
                 return _Read(record, embedding, missing, infrared)
-    return _Read(record, *read_for_sam_and_missing(job.image, job.modality, options.reading), infrared)
+    image = as_rgb(grey) if job.modality == "ir" and grey is not None else read_visible(job.image)
+    return _Read(record, image, missing, infrared)
 
 
 def _segment(
