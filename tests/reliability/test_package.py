@@ -10,7 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+
+import thfuse_sam
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,7 +68,9 @@ def test_the_wheel_holds_what_ships(built: Path) -> None:
         shipped = {f"thfuse_sam/shipped/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob(pattern)}
         assert shipped and shipped <= names
     scripts = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
-    assert {"thfuse-precompute", "thfuse-train", "thfuse-test"} <= set(re.findall(r"thfuse-\w+", scripts))
+    assert {"thfuse", "thfuse-precompute", "thfuse-train", "thfuse-test"} <= set(
+        re.findall(r"thfuse(?:-\w+)?", scripts)
+    )
 
 
 @pytest.mark.slow
@@ -92,6 +97,26 @@ def test_an_installed_wheel_finds_its_weights_and_samples(built: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert "images: 48 (24 ir, 24 vi)" in done.stdout and str(site) in done.stdout
     assert list(empty.iterdir()) == []
+    command = [sys.executable, "-m", "thfuse_sam", "fuse", "--device", "cpu", "--no-report"]
+    done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((empty / "results").iterdir())) == 8 and str(site) in done.stderr
+
+
+def test_the_recipe_for_conda_forge_is_of_this_version_and_needs_the_same() -> None:
+    recipe = yaml.safe_load((ROOT / "packaging" / "conda-forge" / "recipe.yaml").read_text("utf-8"))
+    assert recipe["context"]["version"] == thfuse_sam.__version__
+    there = {re.split(r"[ >]", text)[0]: text.partition(" ")[2] for text in recipe["requirements"]["run"]}
+    other_names = {
+        "torch": "pytorch", "opencv-python-headless": "py-opencv", "segment-anything-py": "segment-anything",
+        "lightning-fabric": "lightning",
+    }  # fmt: skip
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = [Requirement(text) for text in project["dependencies"]]
+    for requirement in needed:
+        found = there[other_names.get(requirement.name, requirement.name)]
+        assert found == str(requirement.specifier) or requirement.name == "segment-anything-py"
+    assert len(there) == len(needed) + 1  # Python
 
 
 def requirements() -> list[Requirement]:
