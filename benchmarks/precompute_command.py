@@ -98,11 +98,12 @@ def generator_alone(ir_dir: Path, vi_dir: Path, further: list[str]) -> None:
     from thfuse_sam.devices import resolve_device
     from thfuse_sam.images import read_for_sam
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
+    from thfuse_sam.sam.registry import own_settings
 
     arguments = ["--ir_dir", str(ir_dir), "--vi_dir", str(vi_dir), *further]
     options = precompute.build_parser().parse_command(arguments).options
-    sam, model_type = load_sam(options, resolve_device(options.device))
-    generator = AutomaticMaskGenerator(sam, options.generator_settings(model_type))
+    sam, _ = load_sam(options, resolve_device(options.device))
+    generator = AutomaticMaskGenerator(sam, options.generator_settings(own_settings(sam)))
     images = [read_for_sam(path, "ir") for path in sorted(ir_dir.iterdir())]
     images += [read_for_sam(path, "vi") for path in sorted(vi_dir.iterdir())]
     with timed() as spent:

@@ -18,8 +18,11 @@ from thfuse_sam.cli.commands import finetune, precompute, predict
 from thfuse_sam.commands import finetune as command
 from thfuse_sam.images import write_image
 from thfuse_sam.options.finetune import FinetuneOptions
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.options.training import FinetuneSettings
+from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
+from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +85,6 @@ def test_tunes_exports_and_the_export_makes_masks(
     full = tmp_path / "full.pth"
     with caplog.at_level(logging.INFO):
         assert run("--freeze_image_encoder", "--exp_name", "a", "--batch_size", "2", "--export", str(full)) == 0
-    assert "for automatic masks begin with `pred_iou_thresh`" in caplog.text
     table = capsys.readouterr().out
     assert "| box | IoU |" in table and "zero-shot | fine-tuned" in table
     folder = tmp_path / "runs" / "a"
@@ -103,6 +105,16 @@ def test_tunes_exports_and_the_export_makes_masks(
          "--points_per_side", "4", "--pred_iou_thresh", "0", "--stability_score_thresh", "0"]
     ) == 0  # fmt: skip
     assert np.load(tmp_path / "tree" / "ir" / "0001.npy").shape == (32, 48)
+    # What suits the tuned model's estimates of IoU is the default for whoever opens the file.
+    results = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    shift = results["fine_tuned"]["point"]["estimated_iou"] - results["zero_shot"]["point"]["estimated_iou"]
+    expected = round(GENERATOR_DEFAULTS["vit_nano"].pred_iou_thresh + shift, 2)
+    assert AutomaticMaskGenerator(build_sam("vit_nano", full)).settings.pred_iou_thresh == expected
+    assert f"{full} has its own defaults for masks: `pred_iou_thresh` {expected}" in caplog.text
+    assert precompute.main([
+        "--sam_checkpoint", str(full), "--dataset_path", str(tmp_path / "pairs"), "--output_dir", "t", "--dry_run"
+    ]) == 0  # fmt: skip
+    assert f"pred_iou_thresh: {expected}" in capsys.readouterr().out
     # And later, from the trained weights alone.
     again = tmp_path / "again.safetensors"
     trained = ["--checkpoint", str(folder / "best.safetensors"), "--base_checkpoint", str(tmp_path / "base.pth")]

@@ -376,7 +376,7 @@ def test_out_of_memory_for_one_point_is_one_line() -> None:
 def test_out_of_memory_in_the_encoder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = AutomaticMaskGenerator(build_vit_nano(64).eval())
 
-    def fail(encoder: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
+    def fail(*arguments: object, **options: object) -> Tensor:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(generator_module, "encode_images", fail)

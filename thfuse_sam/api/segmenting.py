@@ -25,6 +25,7 @@ from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.thermal import Mask
 
 
@@ -143,7 +144,7 @@ class Sam:
             path = resolve_sam(model).checkpoint if checkpoint is None else Path(checkpoint)
             with naming("checkpoint", path):
                 sam, model_type = load_any(model, path, base=base, device=resolve_device(device))
-        return cls(sam, model_type, path, options.generator_settings(model_type))
+        return cls(sam, model_type, path, options.generator_settings(own_settings(sam)))
 
     def generate(
         self,

@@ -1,6 +1,7 @@
 """Fine-tuning a Segment Anything model, and exporting a tuned one, according to `FinetuneOptions`."""
 
 import dataclasses
+import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,11 @@ from thfuse_sam.errors import OptionError, TrainingError, UsageError, naming
 from thfuse_sam.files import file_sha256, require_writable
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
-from thfuse_sam.finetune.training import FinetuneTask
+from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
 from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.finetune import DEFAULT_PROMPTS, OFF, FinetuneOptions, LoraSettings
-from thfuse_sam.options.generator import GENERATOR_DEFAULTS
+from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.page import require_replaceable
@@ -37,7 +38,7 @@ from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
 from thfuse_sam.sam.export import export_sam, load_any, require_export_name
-from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.sam.registry import build_sam, own_settings
 from thfuse_sam.training.distributed import own_device, run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
@@ -73,10 +74,14 @@ def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tun
             log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
         return tuning
     log.info("training done: %d steps, %d epochs; weights in %s", result.step, result.epoch, result.best_file)
-    _log_advice(run.base, tuning)
+    _log_advice(tuning)
     if options.export is not None:
         with naming("export", options.export):
-            export_sam(options.export, task.sam)
+            export_sam(
+                options.export,
+                task.sam,
+                _tuned_generator(own_settings(task.sam), tuning.zero_shot, tuning.fine_tuned),
+            )
         log.info("exported to %s, for precompute_masks.py `sam_checkpoint`", options.export)
     if options.report:
         log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
@@ -99,7 +104,7 @@ def export_trained(options: FinetuneOptions) -> None:
     require_export_name(options.export)
     with naming("sam_checkpoint", options.sam_checkpoint):
         sam, _ = load_any(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint)
-    export_sam(options.export, sam)
+    export_sam(options.export, sam, _evaluated_generator(options.sam_checkpoint, sam))
     log.info("exported to %s", options.export)
 
 
@@ -262,8 +267,8 @@ def _run(trainer: Trainer) -> RunResult:
         ) from error
 
 
-def _log_advice(base: ResolvedSam, tuning: Tuning) -> None:
-    """Log whether fine-tuning helped, and which `pred_iou_thresh` suits the tuned model."""
+def _log_advice(tuning: Tuning) -> None:
+    """Log if fine-tuning did not help."""
     if not tuning.fine_tuned:
         return
     before, after = mean_iou(tuning.zero_shot), mean_iou(tuning.fine_tuned)
@@ -274,14 +279,26 @@ def _log_advice(base: ResolvedSam, tuning: Tuning) -> None:
             after,
             before,
         )
-    if ESTIMATE in tuning.zero_shot.get("point", {}) and ESTIMATE in tuning.fine_tuned.get("point", {}):
-        usual = GENERATOR_DEFAULTS[base.model_type].pred_iou_thresh
-        log.info(
-            "for automatic masks begin with `pred_iou_thresh` %.2f: it suits the tuned model's IoU estimates as %.2f "
-            "suited the estimates before",
-            fitting_threshold(usual, tuning.zero_shot, tuning.fine_tuned),
-            usual,
-        )
+
+
+def _evaluated_generator(trained: Path, sam: Sam) -> dict[str, float]:
+    """`_tuned_generator` of the run that wrote the file `trained`, by the evaluation beside it."""
+    try:
+        results = json.loads((trained.parent / EVALUATION).read_text(encoding="utf-8"))
+        return _tuned_generator(own_settings(sam), results["zero_shot"], results["fine_tuned"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # weights of another origin, or of a run without validation images
+
+
+def _tuned_generator(defaults: GeneratorSettings, zero_shot: Results, fine_tuned: Results) -> dict[str, float]:
+    """Settings of the mask generator that suit the tuned model's own estimates of IoU; empty without an evaluation.
+
+    `defaults` are those of the model before tuning.
+    """
+    if not all(ESTIMATE in results.get("point", {}) for results in (zero_shot, fine_tuned)):
+        return {}
+    usual = defaults.pred_iou_thresh
+    return {"pred_iou_thresh": round(fitting_threshold(usual, zero_shot, fine_tuned), 2)}
 
 
 def _write_report(run: _PreparedTuning, task: FinetuneTask, tuning: Tuning, command: str) -> Path:

@@ -21,7 +21,6 @@ from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.store import has_masks
 from thfuse_sam.options.fields import AUTO
-from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.options.shared import DEFAULT_MASKS_DIR, SWITCHED_OFF, FolderOptions, LiveSamOptions, SamOptions
 from thfuse_sam.shipped import find_shipped
 
@@ -170,8 +169,8 @@ def build_generator(options: SamOptions, device: torch.device) -> "AutomaticMask
     """The mask generator that `options` ask for, with its model type's settings."""
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
-    sam, model_type = load_sam(options, device)
-    return AutomaticMaskGenerator(sam, GENERATOR_DEFAULTS[model_type])
+    sam, _ = load_sam(options, device)
+    return AutomaticMaskGenerator(sam)
 
 
 def load_sam(options: SamOptions, device: torch.device) -> "tuple[Sam, str]":

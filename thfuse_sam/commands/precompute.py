@@ -42,7 +42,7 @@ from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.sam.checkpoints import ResolvedSam, checkpoint_sha256, resolve_sam, type_with_weights
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.precision import resolve_precision
-from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.sam.registry import build_sam, generator_defaults
 from thfuse_sam.shipped import find_shipped
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
@@ -255,7 +255,9 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     if options.report:
         require_replaceable(options.output_dir / REPORT_FOLDER)
     sam = _resolve_sam(options, fetch)
-    settings = _with_precision(options.generator_settings(sam.model_type), options, devices)
+    settings = _with_precision(
+        options.generator_settings(generator_defaults(sam.model_type, sam.checkpoint)), options, devices
+    )
     with _no_garbage_collection():
         infrared = _find_infrared(options, images) if settings.max_warm_places else {}
         reading = _reading(options, list(images["ir"].images.values() if "ir" in images else infrared.values()))

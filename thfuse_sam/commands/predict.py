@@ -25,6 +25,7 @@ from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.registry import own_settings
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def _images(path: Path) -> dict[str, Path]:
 
 
 def _automatic(options: PredictOptions, sam: Sam, model_type: str) -> ImagePredictor:
-    return automatic_predictor(AutomaticMaskGenerator(sam, options.generator_settings(model_type)))
+    return automatic_predictor(AutomaticMaskGenerator(sam, options.generator_settings(own_settings(sam))))
 
 
 def _predict(

@@ -162,6 +162,6 @@ class GeneratorOptions(Options, group="mask generator"):
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(GeneratorSettings)}
         return {name: value for name, value in values.items() if value is not None}
 
-    def generator_settings(self, model_type: str) -> GeneratorSettings:
-        """The settings for a model of type `model_type`, with the given changes."""
-        return dataclasses.replace(GENERATOR_DEFAULTS[model_type], **self.changed_settings())
+    def generator_settings(self, defaults: GeneratorSettings) -> GeneratorSettings:
+        """A model's `defaults` with the given changes."""
+        return dataclasses.replace(defaults, **self.changed_settings())

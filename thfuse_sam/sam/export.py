@@ -7,6 +7,7 @@ checkpoint that was tuned, which parts were frozen, and the adapters' size. It i
 import dataclasses
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare
 from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, resolve_sam, shipped_checkpoint
 from thfuse_sam.sam.lora import merged_state_dict
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
-from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES, TRAINED_KEY, read_weights, trained_metadata
+from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES, GENERATOR_KEY, TRAINED_KEY, read_weights, trained_metadata
 
 FORMAT_VERSION = 1
 
@@ -121,17 +122,21 @@ def load_any(
     return load_trained(checkpoint, base, device), header.model_type
 
 
-def export_sam(path: Path, sam: Sam) -> None:
+def export_sam(path: Path, sam: Sam, generator: Mapping[str, float] | None = None) -> None:
     """Write the whole model, adapters merged, atomically, in the format of the published checkpoints.
 
+    `generator` are settings of the mask generator that suit the weights; whoever opens the file gets them as defaults.
     Raises UsageError: the suffix is none of CHECKPOINT_SUFFIXES; OutputError: the system refuses.
     """
     require_export_name(path)
     weights = {name: value.cpu().contiguous() for name, value in merged_state_dict(sam).items()}
+    metadata = {GENERATOR_KEY: json.dumps(dict(generator))} if generator else {}
     if path.suffix.lower() == ".safetensors":
-        write_atomically(path, lambda file: file.write(safetensors.torch.save(weights)))
+        write_atomically(path, lambda file: file.write(safetensors.torch.save(weights, metadata)))
     else:
-        write_atomically(path, lambda file: torch.save(weights, file))
+        content = OrderedDict(weights)
+        content._metadata = metadata  # type: ignore[attr-defined]  # where PyTorch's own state dicts keep theirs
+        write_atomically(path, lambda file: torch.save(content, file))
 
 
 def require_export_name(path: Path) -> None:

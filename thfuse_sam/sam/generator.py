@@ -34,16 +34,16 @@ from thfuse_sam.images import ImageArray
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.instances import Instance
-from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
+from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop, coarse_to_fine, crops_of
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.encoder import convert_encoder, encode_images, run_block
 from thfuse_sam.sam.filtering import FREE_MEMORY, MaskFilter
 from thfuse_sam.sam.geometry import Frame, resize_image
-from thfuse_sam.sam.nano import NanoEncoder
 from thfuse_sam.sam.postprocess import mask_boxes
 from thfuse_sam.sam.precision import resolve_precision
+from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, warm_boxes
 
 # Bytes of the image tokens of all points that are decoded together. glibc's malloc asks the system anew for each buffer
@@ -66,7 +66,7 @@ class AutomaticMaskGenerator:
 
     Args:
         sam: in eval mode, on the device to compute on. On a GPU later changes of its encoder's weights are not seen.
-        settings: None for the defaults of the model: `vit_nano`'s own, else segment_anything's.
+        settings: None for the model's own defaults (`build_sam` stores them in it), else segment_anything's.
         owns_sam: nobody else uses `sam`, so that its encoder may be converted in place.
 
     Attributes:
@@ -76,8 +76,7 @@ class AutomaticMaskGenerator:
 
     def __init__(self, sam: Sam, settings: GeneratorSettings | None = None, *, owns_sam: bool = False) -> None:
         self.sam = sam
-        is_nano = isinstance(sam.image_encoder, NanoEncoder)
-        self.settings = settings or (GENERATOR_DEFAULTS["vit_nano"] if is_nano else GeneratorSettings())
+        self.settings = settings or own_settings(sam)
         self.precision = resolve_precision(self.settings.precision, sam.device)
         dtype = DTYPES[self.precision]
         # Convolutional encoders cost little beside the decoder, and what they round away changes which masks pass.

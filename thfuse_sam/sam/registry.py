@@ -1,5 +1,7 @@
 """The Segment Anything model types: how each is built, where its weights are, and how they are loaded."""
 
+import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,14 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from thfuse_sam.devices import free_memory, unless_out_of_memory
-from thfuse_sam.errors import CheckpointError, DeviceError, UsageError
+from thfuse_sam.errors import CheckpointError, DeviceError, OptionError, UsageError
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import nano, tiny_vit
 from thfuse_sam.sam.state_dict_forms import described_family, is_part_of_sam
-from thfuse_sam.sam.weights import nano_image_size, read_weights, recognise_model_type
+from thfuse_sam.sam.weights import exported_settings, nano_image_size, read_weights, recognise_model_type
 from thfuse_sam.state_dicts import describe_differences
+
+log = logging.getLogger(__name__)
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
 
@@ -93,6 +98,7 @@ def build_sam(
     kind = find_model_type(model_type)
     weights = read_weights(checkpoint) if base is None else read_weights(base) | read_weights(checkpoint)
     sam = fitting_model(kind, weights, checkpoint)
+    settings = generator_defaults(kind.name, checkpoint)
 
     def load() -> Sam:
         for name, value in weights.items():
@@ -100,6 +106,7 @@ def build_sam(
             # A copy, so that the checkpoint file is not held open by a memory map.
             weights[name] = value.to(device=device, dtype=dtype, copy=True)
         sam.load_state_dict(weights, assign=True)
+        sam.generator_settings = settings  # for `own_settings`
         return sam.to(device).eval()
 
     device = torch.device(device)
@@ -126,6 +133,29 @@ def _needed_bytes(kind: ModelType) -> int:
     """Memory in which a model makes masks: its weights twice, in two number formats, and room to work."""
     with torch.device("meta"):
         return 8 * sum(parameter.numel() for parameter in kind.build().parameters()) + 2**29
+
+
+def own_settings(sam: Sam) -> GeneratorSettings:
+    """The defaults of the mask generator that `build_sam` gave a model; segment_anything's for any other."""
+    settings: GeneratorSettings = getattr(sam, "generator_settings", GeneratorSettings())
+    return settings
+
+
+def generator_defaults(model_type: str, checkpoint: Path | None = None) -> GeneratorSettings:
+    """The defaults of the mask generator: those of the model type, or those in the checkpoint where it has some.
+
+    Raises CheckpointError for settings that cannot be.
+    """
+    usual = GENERATOR_DEFAULTS[model_type]
+    own = {} if checkpoint is None else exported_settings(checkpoint)
+    if not own:
+        return usual
+    try:
+        settings = dataclasses.replace(usual, **own)
+    except (TypeError, OptionError) as error:
+        raise CheckpointError(f"{checkpoint}: its settings of the mask generator are refused ({error})") from None
+    log.info("%s has its own defaults for masks: %s", checkpoint, ", ".join(f"`{k}` {v}" for k, v in own.items()))
+    return settings
 
 
 def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Path) -> Sam:

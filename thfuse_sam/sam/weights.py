@@ -1,5 +1,6 @@
 """Files of Segment Anything weights: reading them safely and telling which model type they belong to."""
 
+import json
 import pickle
 import re
 import zipfile
@@ -19,6 +20,7 @@ from thfuse_sam.sam.geometry import PATCH_SIZE
 from thfuse_sam.sam.state_dict_forms import named_weights, plain_types
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+GENERATOR_KEY = "thfuse_sam_generator"  # in the metadata of exported weights: settings of the mask generator, JSON
 TRAINED_KEY = "thfuse_sam_trained"  # in the metadata of a .safetensors file of trained weights alone, see `export`
 
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -47,13 +49,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def trained_metadata(path: Path) -> str | None:
     """The description in a file of trained weights alone, as JSON; None if `path` is no such file or unreadable."""
-    if path.suffix.lower() != ".safetensors" or not path.is_file():
-        return None
+    return _metadata(path).get(TRAINED_KEY) if path.suffix.lower() == ".safetensors" else None
+
+
+def exported_settings(path: Path) -> dict[str, Any]:
+    """Settings of the mask generator, by name, that finetune.py stored with exported weights; empty if there are none.
+
+    Raises CheckpointError for a damaged entry.
+    """
+    text = _metadata(path).get(GENERATOR_KEY, "{}")
     try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError, RecursionError):
+        raise CheckpointError(f"{path}: damaged entry {GENERATOR_KEY}; export the weights again") from None
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    """The metadata of a file of weights; empty if it has none or cannot be read."""
+    try:
+        if path.suffix.lower() != ".safetensors":
+            # PyTorch keeps the attributes of a state dict; modules that load it ignore entries they do not know.
+            found = getattr(_read_torch(path, _first_bytes(path)), "_metadata", None)
+            return found if isinstance(found, Mapping) else {}
         with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get(TRAINED_KEY)
-    except (safetensors.SafetensorError, OSError, ValueError):
-        return None  # `read_weights` says what is wrong with it
+            return file.metadata() or {}
+    except (CheckpointError, safetensors.SafetensorError, OSError, ValueError):
+        return {}  # `read_weights` says what is wrong with it
 
 
 def recognise_model_type(weights: Mapping[str, Tensor]) -> str | None:
