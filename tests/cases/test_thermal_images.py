@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.commands.inputs import find_command_pairs
-from thfuse_sam.commands.precompute import precompute_masks
+from thfuse_sam.commands.precompute import precompute_masks, verify_masks
 from thfuse_sam.datasets.pairs import read_pair
 from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError, PairError
 from thfuse_sam.false_colour import COLORMAPS, colour_table
@@ -339,7 +339,7 @@ def test_bands_of_a_tiff(tmp_path: Path, separate: bool, bands: int, kind: type,
             assert np.abs(last.astype(int) - BANDS[:, :, bands - 1]).max() <= 1
 
 
-def test_four_channels_hold_a_pair(tmp_path: Path) -> None:
+def test_four_channels_hold_a_pair(tmp_path: Path, one_segment: None) -> None:
     for name in ("00001D", "00002N"):
         colour = RANDOM.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         save(tmp_path / "images" / f"{name}.png", np.dstack([colour, scene(40, 220, np.uint8)]))
@@ -353,6 +353,12 @@ def test_four_channels_hold_a_pair(tmp_path: Path) -> None:
         infrared, visible = read_pair(found.pairs[1])
         np.testing.assert_array_equal(infrared, scene(40, 220, np.uint8))
         np.testing.assert_array_equal(visible, colour)
+    options = PrecomputeOptions(
+        dataset_path=tmp_path, ir_channel=3, sam_model_type="vit_nano", output_dir=tmp_path / "masks"
+    )
+    assert precompute_masks(options)[0].written == 4
+    (checked,) = verify_masks(PrecomputeOptions(output_dir=tmp_path / "masks"))
+    assert checked.report.sound == 4 and not checked.report.problems()
     with pytest.raises(ImageKindError, match="channels 0 to 3"):
         find_command_pairs(images, PairOptions(ir_channel=4, dataset_path=images))
 

@@ -144,13 +144,15 @@ def _data_sets(options: PrecomputeOptions) -> Iterator[PrecomputeOptions]:
 def _of_tree(options: PrecomputeOptions) -> list[PrecomputeOptions]:
     """The options for each data set that the mask tree was made from. Raises ManifestError."""
     sets = []
-    for source in Manifest.load(options.output_dir).sources:
+    manifest = Manifest.load(options.output_dir)
+    kept = manifest.signature.generator.get("ir_channel")  # with it, one folder may be both
+    channel = kept if isinstance(kept, int) else options.ir_channel
+    for source in manifest.sources:
         folders = {modality: Path(source[modality]) for modality in _modalities(options) if modality in source}
         if folders:
             modality = next(iter(folders)) if len(folders) == 1 else "both"
-            sets.append(
-                dataclasses.replace(options, modality=modality, ir_dir=folders.get("ir"), vi_dir=folders.get("vi"))
-            )
+            ir, vi = folders.get("ir"), folders.get("vi")
+            sets.append(dataclasses.replace(options, modality=modality, ir_dir=ir, vi_dir=vi, ir_channel=channel))
     if not sets:
         raise ManifestError(
             f"`output_dir` {options.output_dir}: its manifest names no images; "
