@@ -13,7 +13,11 @@ def batch() -> tuple[Tensor, ...]:
     torch.manual_seed(0)
     ir, vi = torch.rand(2, 2, 1, 32, 32)
     labels = torch.randint(0, 4, (2, 4, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    return ir, vi, labels, labels.flip(0)
+    warm = (..., slice(10, 15), slice(10, 15))  # a small segment, which the part `contrast` asks for
+    vi_labels = labels.flip(0)
+    labels[warm] = 4
+    ir[warm] = 0.9 + ir[warm] / 10
+    return ir, vi, labels, vi_labels
 
 
 def test_total_is_the_weighted_sum_of_the_named_parts(batch: tuple[Tensor, ...]) -> None:

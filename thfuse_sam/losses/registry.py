@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from thfuse_sam.losses.colour import colour_loss
+from thfuse_sam.losses.contrast import contrast_loss
 from thfuse_sam.losses.perceptual import perceptual_loss
 from thfuse_sam.losses.pyramid import pyramid_loss
 from thfuse_sam.losses.regions import region_edges_loss, region_loss
@@ -61,6 +62,7 @@ LOSS_PARTS: dict[str, LossPart] = {
     "ssim": LossPart(ssim_loss, 0.75, _IMAGES),
     "region": LossPart(region_loss, 0.5, _SEGMENTS),
     "region_edges": LossPart(region_edges_loss, 2.0, _SEGMENTS),
+    "contrast": LossPart(contrast_loss, 1.0, (*_IMAGES, "ir_labels")),
     "perceptual": LossPart(perceptual_loss, 0.0, (*_IMAGES, "perceptual")),
     "colour": LossPart(colour_loss, 0.0, ("fused", "vi_rgb")),
 }

@@ -20,7 +20,8 @@ from thfuse_sam.options.training import DEFAULT_WORKERS, FusionSettings, SplitOp
 NETWORKS = ("thfuse", "thfuse_lite")
 LOSS_PARTS = {  # with their default weights
     "intensity": 0.0, "intensity_squared": 0.0, "intensity_average": 0.0, "intensity_salient": 0.0, "pyramid": 3.0,
-    "gradient": 16.0, "ssim": 0.75, "region": 0.5, "region_edges": 2.0, "perceptual": 0.0, "colour": 0.0,
+    "gradient": 16.0, "ssim": 0.75, "region": 0.5, "region_edges": 2.0, "contrast": 1.0, "perceptual": 0.0,
+    "colour": 0.0,
 }  # fmt: skip
 METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "MS_SSIM", "CC", "PSNR", "Nabf")
 
@@ -79,7 +80,7 @@ class TrainOptions(
         default_text="random weights",
     )
     contrast_gain: float = option(
-        1.05, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
+        1.1, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
     )
     loss_weights: Mapping[str, float] = option(
         {},

@@ -1,0 +1,72 @@
+"""What warm segments lack of their contrast in the infrared image: as a loss, and for the networks' last stage."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thfuse_sam.losses.filters import SOFT_END, zero_loss
+from thfuse_sam.masks.segments import Segments, find_segments, segment_levels
+
+# Below the first value a segment does not count, from the second on it counts in full; smooth between.
+CONTRAST = (2 / 255, 6 / 255)  # intensity; by how much the segment is warmer than its surroundings
+DOMINANCE = (-8 / 255, 8 / 255)  # intensity; by how much that exceeds its contrast in the visible image
+SMALLEST = (8, 24)  # pixels of the segment
+LARGEST = (0.04, 0.12)  # share of the image that the segment covers; here the other way round
+
+
+def missing_contrast(
+    fused: Tensor, ir: Tensor, vi: Tensor, segments: Segments, gain: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How far pixels of warm segments stay below what they exceed their surroundings by in the infrared image.
+
+    Args:
+        fused, ir, vi: float B1HW in [0, 1].
+        segments: of the infrared images.
+        gain: factor on the infrared contrast that is asked for.
+
+    Returns:
+        float B1HW of 0 or more, 0 outside of segments; the infrared contrast of each segment, and how far it counts,
+        from 0 to 1: float, count. Gradients lead back to `fused` from the first.
+    """
+    inside, around = segment_levels(segments, torch.stack([fused[:, 0], ir[:, 0], vi[:, 0]]))
+    _, in_ir, in_vi = inside - around
+    weights = _weights(segments, in_ir, in_vi, ir[0].numel())
+    # Above bright surroundings there is not room for all of it: what fits keeps its texture.
+    gains = torch.minimum((1 - SOFT_END - around[0]) / in_ir.clamp(min=CONTRAST[0]), torch.full_like(in_ir, gain))
+    least = (around[0] - gains * around[1])[segments.index] + gains[segments.index] * ir[:, 0]
+    return (weights[segments.index] * F.relu(least - fused[:, 0])).unsqueeze(1), in_ir, weights
+
+
+def contrast_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
+    """The share of their infrared contrast that warm segments lack. Small segments count like large ones.
+
+    Args:
+        fused, ir, vi: float B1HW in [0, 1].
+        ir_labels: int64 BHW, the segments of the infrared images, 0 where there is none; None for no segments.
+
+    Returns:
+        Scalar: mean over the warm segments of each image, averaged over images; 0 without warm segments.
+    """
+    if ir_labels is None:
+        return zero_loss(fused)
+    segments = find_segments(ir_labels, largest=LARGEST[1])
+    missing, in_ir, weights = missing_contrast(fused, ir, vi, segments, gain=1.0)
+    lacking = segments.sums(missing) / (segments.areas.clamp(min=1) * in_ir.clamp(min=CONTRAST[0]))
+    lacking, count = (values.reshape(len(fused), -1).sum(1) for values in (lacking, weights))
+    return (lacking / count.clamp(min=1)).mean()
+
+
+def _weights(segments: Segments, in_ir: Tensor, in_vi: Tensor, pixels: int) -> Tensor:
+    """How far each segment counts, from 0 to 1; `pixels` of the image, contrasts of each segment."""
+    return (
+        _smooth_step(in_ir, *CONTRAST)
+        * _smooth_step(in_ir - in_vi.abs(), *DOMINANCE)
+        * _smooth_step(segments.areas, *SMALLEST)
+        * (1 - _smooth_step(segments.areas / pixels, *LARGEST))
+    )
+
+
+def _smooth_step(values: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on, smooth between."""
+    position = ((values - low) / (high - low)).clamp(0, 1)
+    return position**2 * (3 - 2 * position)
