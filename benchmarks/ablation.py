@@ -26,7 +26,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import command_line, made_by, markdown_table
-from benchmarks.fusion_runs import BOTH, REGION_METRICS, Arm, add_training_options, evaluate, kept_figures, train
+from benchmarks.fusion_runs import (
+    BOTH,
+    REGION_METRICS,
+    TARGET_METRICS,
+    Arm,
+    add_training_options,
+    evaluate,
+    kept_figures,
+    train,
+)
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.files import write_text
@@ -48,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_training_options(parser, epochs=20, batch_size=8, crop_size=128, lr=1e-3, ema_decay=0.0)
     parser.add_argument("--test_path", type=Path, required=True, help="pairs to evaluate on")
     parser.add_argument("--test_masks", type=Path, required=True, help="their mask tree")
+    parser.add_argument("--targets", type=Path, help="labels of the test pairs, class 0 people (None: not measured)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--loss_weights", nargs="+", default=[], metavar="NAME=VALUE", help="change parts of the loss")
     parser.add_argument("--threads", type=int, help="of torch (None: its own choice)")
@@ -83,14 +93,14 @@ def run_arm(
 ) -> dict[str, float]:
     weights = {key: float(value) for key, _, value in (text.partition("=") for text in options.loss_weights)}
     network = train(options, train_sets, arm, seed, weights, device, folder)
-    return evaluate(network, arm, test_set, options.test_masks, device)
+    return evaluate(network, arm, test_set, options.test_masks, device, options.targets)
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Mean over the seeds, and the standard deviation between them where there are several."""
     columns = [
         name
-        for name in (*TEN_METRICS, *REGION_METRICS)
+        for name in (*TEN_METRICS, *REGION_METRICS, *TARGET_METRICS)
         if all(name in means for runs in results.values() for means in runs)
     ]
     header = ("masks", *(name.replace("_", " ") for name in columns))

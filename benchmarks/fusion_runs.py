@@ -1,6 +1,7 @@
 """Short trainings of the fusion network: evaluated for `ablation.py` and `loss_choice.py`, or timed."""
 
 import argparse
+import dataclasses
 import itertools
 import json
 import math
@@ -15,20 +16,25 @@ from torch import Tensor, nn
 
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs, to_uint8
 from thfuse_sam.datasets.pairs import PairSet
+from thfuse_sam.datasets.targets import read_targets
 from thfuse_sam.files import write_json
 from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.fusion.training import FusionTask, fuse_batch, fusion_loss
+from thfuse_sam.images import image_size
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.metrics import TEN_METRICS, fusion_metrics
 from thfuse_sam.metrics.regions import region_metrics
+from thfuse_sam.metrics.targets import TargetScore, measure_targets, target_rows
 from thfuse_sam.models import DEFAULT_NETWORK, build_network
+from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training.batches import EpochBatches, make_loader
 from thfuse_sam.training.random_state import set_seed
 from thfuse_sam.training.trainer import Trainer
 
 REGION_METRICS = ("contrast_kept", "boundary_kept")
+TARGET_METRICS = ("people's contrast kept", "people with 80 %", "people below 40 %")
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def train(
     }
     set_seed(seed)
     task = FusionTask(
-        build_network(options.network),
+        build_network(options.network, contrast_gain=TrainOptions.contrast_gain),
         options.network,
         FusionLoss({**DEFAULT_WEIGHTS, **weights}),
         Withheld(MixedPairs(parts), arm),
@@ -168,21 +174,35 @@ def masks_of(tree: Path, pairs: PairSet) -> MaskSource:
     return PrecomputedMasks(tree, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
 
 
-def evaluate(network: nn.Module, arm: Arm, test_set: PairSet, tree: Path, device: torch.device) -> dict[str, float]:
-    """Mean metrics over whole test pairs; the network sees what its arm was trained with."""
+def evaluate(
+    network: nn.Module, arm: Arm, test_set: PairSet, tree: Path, device: torch.device, targets: Path | None = None
+) -> dict[str, float]:
+    """Mean metrics over whole test pairs, and of their labelled people; the network sees what its arm was trained with.
+
+    `targets`: labels of the test pairs, see `read_targets`; class 0 is people.
+    """
     masked = FusionDataset(test_set.pairs, masks_of(tree, test_set))
-    seen = Withheld(masked, arm)
+    seen = Withheld(masked, dataclasses.replace(arm, region_losses=arm.guidance))  # segments for the last stage
+    sizes = {pair.name: image_size(pair.ir) for pair in test_set.pairs}
+    people = {} if targets is None else read_targets(targets, sizes).by_name
+    scores_of_people: list[TargetScore] = []
     values: dict[str, list[float]] = {name: [] for name in (*TEN_METRICS, *REGION_METRICS)}
     for index in range(len(test_set.pairs)):
         (fused,) = fuse_lumas(network, [seen[index]], device)
         sample = masked[index]
         ir, vi = to_uint8(sample["ir"][0]), to_uint8(sample["vi"][0])
+        labelled = [target for target in people.get(sample["name"], ()) if target.category == "0"]
+        scores_of_people += measure_targets(labelled, fused, ir)
         scores = fusion_metrics(fused, ir, vi, TEN_METRICS)
         scores |= region_metrics(fused, ir, vi, sample["ir_labels"].numpy(), sample["vi_labels"].numpy())
         for name, kept in values.items():
             if math.isfinite(scores[name]):
                 kept.append(scores[name])
-    return {name: statistics.fmean(kept) for name, kept in values.items() if kept}
+    means = {name: statistics.fmean(kept) for name, kept in values.items() if kept}
+    if scores_of_people:
+        row = target_rows(scores_of_people)[0]
+        means |= dict(zip(TARGET_METRICS, (row.contrast_kept, row.well_kept, row.badly_kept), strict=True))
+    return means
 
 
 def kept_figures(file: Path, make: Callable[[], Mapping[str, float]]) -> dict[str, float]:

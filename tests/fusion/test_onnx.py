@@ -11,7 +11,7 @@ from thfuse_sam.errors import OutputError, UsageError
 from thfuse_sam.fusion import onnx
 from thfuse_sam.models import build_network
 
-SIZE = (40, 44)  # not a multiple of 8: the file has to pad and to cut
+SIZE = (84, 92)  # not a multiple of 8: the file has to pad and to cut
 
 
 @pytest.mark.slow

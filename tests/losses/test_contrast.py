@@ -4,12 +4,12 @@ from torch import Tensor
 
 from thfuse_sam.losses.contrast import contrast_loss
 
-FLAT = torch.full((2, 1, 64, 64), 0.3)
+FLAT = torch.full((2, 1, 96, 96), 0.3)
 
 
 @pytest.fixture
 def labels() -> Tensor:
-    result = torch.zeros(2, 64, 64, dtype=torch.int64)
+    result = torch.zeros(2, 96, 96, dtype=torch.int64)
     result[0, 28:38, 20:30] = 1
     result[0, 8:13, 40:45] = 2
     return result

@@ -92,8 +92,8 @@ class NetworkTests:
     def test_labels_count_in_the_last_stage_only(self) -> None:
         ir, vi = images(2, 48, 48)
         labels = torch.zeros(2, 48, 48, dtype=torch.int64)
-        labels[0, 20:30, 20:30] = 1
-        ir[0, :, 20:30, 20:30] += 1
+        labels[0, 20:25, 20:25] = 1
+        ir[0, :, 20:25, 20:25] += 1
         network, without = build_network(self.name, **self.options, contrast_gain=1.5).eval(), self.build()
         network.load_state_dict(without.state_dict())
         with torch.no_grad():
