@@ -1,4 +1,7 @@
-"""Turn a checkpoint into a fusion network to ship: `python -m tools.shipped_network best.pth FILE.safetensors`."""
+"""Turn a checkpoint into a fusion network to ship: `python -m tools.shipped_network best.pth FILE.safetensors`.
+
+Of several checkpoints of one network, the mean of their weights is taken; the options are those of the last.
+"""
 
 import argparse
 import dataclasses
@@ -27,10 +30,14 @@ def export_network(path: Path, network: nn.Module, spec: NetworkSettings, dtype:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="shipped_network", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of train.py, for example best.pth")
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="checkpoints of train.py, for example best.pth")
     parser.add_argument("output", type=Path, help="file to write, *.safetensors")
     options = parser.parse_args(argv)
-    export_network(options.output, *load_network(options.checkpoint))
+    loaded = [load_network(path) for path in options.checkpoints]
+    network, spec = loaded[-1]
+    weights = [other.state_dict() for other, _ in loaded]
+    network.load_state_dict({key: torch.stack([each[key] for each in weights]).mean(0) for key in weights[0]})
+    export_network(options.output, network, spec)
     return 0
 
 
