@@ -20,7 +20,7 @@ LAYERS = (
     ("precompute", "fusion", "finetune"),
     ("training",),
     ("datasets", "sam"),
-    ("masks", "losses", "metrics", "models"),
+    ("align", "masks", "losses", "metrics", "models"),
     ("options",),
     ("",),  # the modules of the package itself: errors, files, images, devices
 )

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tests.align import scenes
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import fuse as command
 from thfuse_sam.images import image_size, read_visible
@@ -218,3 +220,57 @@ def test_inputs_are_not_replaced(dataset, capsys) -> None:
     assert run(dataset, "--output_dir", str(dataset / "vi")) == 2
     assert "--output_dir" in capsys.readouterr().err
     assert (dataset / "vi" / "b.jpg").read_bytes() == before
+
+
+@pytest.fixture
+def unequal(dataset) -> Path:
+    """The pairs of `dataset`, the infrared images of half the size."""
+    for path in (dataset / "ir").rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((24, 16)).save(path)
+    return dataset
+
+
+def test_images_of_unequal_sizes_are_fused_if_asked_for(unequal, capsys) -> None:
+    assert run(unequal) == 1
+    assert "--align similarity" in capsys.readouterr().err and not Path("results").exists()
+    mask = np.zeros((16, 24), np.uint8)
+    mask[4:8, 4:12] = 2
+    MaskTree(Path("masks")).write("ir", "b", mask)
+    argv = ["--align", "size", "--metrics", "--precomputed_masks_dir", "masks"]
+    assert run(unequal, *argv) == 0
+    assert image_size(Path("results/b.jpg")) == (32, 48) and "masks found 1" in capsys.readouterr().err
+    assert run(unequal, "--size", "infrared", "--batch_size", "2", "--output_dir", "small") == 0
+    assert image_size(Path("small/b.jpg")) == (16, 24)
+    assert run(unequal, "--size", "60x40", "--output_dir", "other") == 0
+    assert image_size(Path("other/a/1.x.jpg")) == (40, 60)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--align", "size", "--targets", "x"], ("--targets x", "leave --align")),
+        (["--size", "infrared", "--compare", "x"], ("--size infrared", "--compare")),
+        (["--rig", "absent.yaml"], ("--rig absent.yaml", "No such file")),
+    ],
+)
+def test_what_does_not_go_with_aligning(unequal, capsys, argv, words) -> None:
+    assert run(unequal, *argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words), line
+
+
+def test_pairs_out_of_register_are_noticed_and_mended(dataset, tmp_path, capsys) -> None:
+    for name, shift in (("good", 0), ("off", 20)):
+        infrared, visible = scenes.pair(6)
+        infrared = scenes.moved(infrared, 0, 1, (shift, 4 if shift else 0))[0]
+        for folder, image in (("ir", infrared), ("vi", visible)):
+            (tmp_path / "two" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "two" / folder / f"{name}.png")
+    assert run(tmp_path / "two", "--precomputed_masks_dir", "none") == 0
+    err = capsys.readouterr().err
+    assert "1 of 2 pairs are out of register" in err and "off by 6" in err and "--align similarity" in err
+    page = Path("results/report/data.js").read_text()
+    assert page.count('"offset":null') == 1 and '"offset":0.06' in page
+    assert run(tmp_path / "two", "--align", "similarity", "--metrics", "--output_dir", "mended") == 0
+    assert "out of register" not in capsys.readouterr().err

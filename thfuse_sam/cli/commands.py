@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from thfuse_sam.cli.parser import CommandLine
 from thfuse_sam.cli.run import command, report_stop
+from thfuse_sam.options.align import AlignOptions
 from thfuse_sam.options.app import AppOptions
 from thfuse_sam.options.compare import CompareOptions
 from thfuse_sam.options.figure import FigureOptions
@@ -90,6 +91,21 @@ def compare(line: CommandLine[CompareOptions]) -> int:
     comparison = compare(line.options, line.text)
     print(comparison_text(comparison))
     return 1 if comparison.left_out else 0
+
+
+@command(
+    "thfuse-align",
+    "Bring infrared images onto visible ones, pair by pair or by a rig file, or calibrate the rig of two cameras that "
+    "are fixed to each other. docs/alignment.md explains what it can and cannot do.",
+    AlignOptions,
+)
+def align(line: CommandLine[AlignOptions]) -> int:
+    from thfuse_sam.commands.align import align, calibrate_rig
+
+    if line.options.calibrate is not None:
+        calibrate_rig(line.options)
+        return 0
+    return 1 if align(line.options).failures else 0
 
 
 @command(

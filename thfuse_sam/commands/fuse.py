@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from thfuse_sam.align.placement import Placer
+from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.infrared import Range, as_range, infrared_reading, range_of_tree
 from thfuse_sam.commands.inputs import (
     MaskPlan,
@@ -32,9 +34,11 @@ from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, requ
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
 from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.fusion.metric_files import write_metrics
+from thfuse_sam.fusion.misalignment import MisalignmentWatch
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import count_parameters
+from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
 from thfuse_sam.report.compare import (
@@ -151,6 +155,7 @@ class _PreparedFusion:
     spec: NetworkSettings
     methods: list[Method]  # to compare with
     targets: TargetSet | None
+    placer: Placer | None  # None: pairs are fused as they are
 
     @property
     def folder_of_output(self) -> Path:
@@ -165,6 +170,8 @@ class _PreparedFusion:
 def _prepare(options: FuseOptions) -> _PreparedFusion:
     """Check the options, find pairs and masks, and open the network; write nothing. Raises ThFuseError."""
     device = resolve_device(options.device)
+    placer = build_placer(options)
+    _require_measurable(options)
     folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
     masks = plan_masks(options.precomputed_masks_dir, options)
     model_path, network, spec = open_network(options)
@@ -176,12 +183,12 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     output = options.output_dir
     require_writable("output_dir", output.parent if is_image_file(output) else output)
     require_outputs_apart(pairs.pairs, options.output_dir)
-    mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad)
+    mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad, any_size=placer is not None)
     warn_if_swapped(pairs.pairs)
     methods = find_methods(options.compare, pairs.pairs, [spec.name])
     targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)
     return _PreparedFusion(
-        options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods, targets
+        options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods, targets, placer
     )
 
 
@@ -200,9 +207,24 @@ def _find_pairs(options: FuseOptions, folder: Path | None, kept: Mapping[str, Ra
     return found
 
 
+def _require_measurable(options: FuseOptions) -> None:
+    """Raise OptionError where labels or other methods' images would not lie on placed images."""
+    if options.targets is not None and options.places_images:
+        raise OptionError(
+            "targets", options.targets, "labels lie on infrared images as they are stored; leave `align` and `rig` out"
+        )
+    if options.compare and options.size != VISIBLE:
+        raise OptionError(
+            "size", options.size, "`compare` needs fused images of the visible images' size; leave it out"
+        )
+
+
 def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseReport:
     options = run.options
     observers: list[Callable[[FusedPair], None]] = [comparison.add] if run.measures else []
+    watch = MisalignmentWatch()
+    if run.placer is None:
+        observers.append(watch.add)
     with contextlib.ExitStack() as stack:
         page = None
         if options.report:
@@ -219,9 +241,13 @@ def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseRep
             skip_bad=options.skip_bad,
             observers=observers,
             settings=options,
+            placer=run.placer,
         )
+        watch.warn(len(report.fused))
         if page is not None:
-            page.finish(run_facts(command, run.device, _details(run, report)), comparison, report.failures)
+            page.finish(
+                run_facts(command, run.device, _details(run, report)), comparison, report.failures, watch.offsets
+            )
     return report
 
 

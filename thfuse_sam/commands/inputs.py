@@ -117,15 +117,17 @@ def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
     return MaskPlan("precomputed", reason, root, made_by)
 
 
-def require_usable_pairs(pairs: PairSet, masks: MaskPlan, *, skip_bad: bool) -> dict[str, list[str]]:
+def require_usable_pairs(
+    pairs: PairSet, masks: MaskPlan, *, skip_bad: bool, any_size: bool = False
+) -> dict[str, list[str]]:
     """What is wrong with the masks of pairs, by the pair's name.
 
     Without `skip_bad`, raises MaskReadError for the first such mask, PairError for an image without a partner, and
-    ImageSizeError for a pair that cannot be fused.
+    ImageSizeError for a pair that cannot be fused; with `any_size` its images may differ in size.
     """
     if not skip_bad:
         require_partners(pairs)
-        require_usable(pairs.pairs)
+        require_usable(pairs.pairs, any_size=any_size)
     mismatches = {} if masks.root is None else mask_mismatches(pairs.pairs, masks.root)
     if mismatches and not skip_bad:
         raise MaskReadError(next(iter(mismatches.values()))[0])

@@ -171,7 +171,12 @@ def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:
 
 def check_headers(pair: ImagePair) -> None:
     """Raise the errors of `read_pair` that the headers of the two files already show."""
-    _require_one_size(pair, image_size(pair.ir), image_size(pair.vi))
+    _require_one_size(pair, *read_headers(pair))
+
+
+def read_headers(pair: ImagePair) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of the infrared and of the visible image. Raises ImageReadError."""
+    return image_size(pair.ir), image_size(pair.vi)
 
 
 def unusable_pairs(pairs: Iterable[ImagePair], check: Callable[[ImagePair], object] = check_headers) -> dict[str, str]:
@@ -248,7 +253,7 @@ def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> 
     if tuple(ir) != tuple(vi):
         raise ImageSizeError(
             f"pair {pair.name!r}: {pair.ir} is {size_text(ir)} and {pair.vi} is {size_text(vi)} (width x height); "
-            "bring both to one size"
+            "fuse with `align` similarity, or bring both to one size with thfuse-align"
         )
 
 

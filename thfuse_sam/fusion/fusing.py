@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.cores import usable_cores, with_results
+from thfuse_sam.datasets.aligned import AlignedPairs
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
-from thfuse_sam.datasets.pairs import ImagePair, unusable_pairs
+from thfuse_sam.datasets.pairs import ImagePair, check_headers, read_headers, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
 from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas, plan_batches
@@ -41,6 +43,11 @@ class FusedPair:
     ir_labels: NDArray[np.int64] | None  # HxW, 0 is no segment; None: the image has no mask
     vi_labels: NDArray[np.int64] | None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)  # empty where none are asked for
+    placement: Placement | None = None  # None: both images are as they were read
+
+    def common(self, image: ImageArray) -> ImageArray:
+        """The rectangle of one of the images that both cameras see, which is what metrics count."""
+        return image if self.placement is None else image[self.placement.common]
 
 
 @dataclasses.dataclass
@@ -77,9 +84,12 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
-def require_usable(pairs: Sequence[ImagePair]) -> None:
-    """Raise ImageSizeError naming the first pair that cannot be fused, and how many more there are. Reads headers."""
-    lines = list(unusable_pairs(pairs).values())
+def require_usable(pairs: Sequence[ImagePair], *, any_size: bool = False) -> None:
+    """Raise ImageSizeError naming the first pair that cannot be fused, and how many more there are. Reads headers.
+
+    `any_size`: the two images of a pair may differ in size.
+    """
+    lines = list(unusable_pairs(pairs, read_headers if any_size else check_headers).values())
     if lines:
         others = f" (and at least {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ImageSizeError(f"{lines[0]}{others}; `skip_bad` leaves such pairs out")
@@ -106,15 +116,17 @@ def fuse_pairs(
     skip_bad: bool = False,
     observers: Sequence[Callable[[FusedPair], None]] = (),
     settings: InferenceSettings = DEFAULT_INFERENCE,
+    placer: Placer | None = None,
 ) -> FuseReport:
     """Fuse `pairs` into `output_dir`, each at its own size under its own name.
 
+    `placer` places both images of a pair in one frame, whose size the fused image then has.
     `gray` writes the fused luma alone. `metrics` is called with fused luma, infrared and visible luma, in other
     processes if there are many pairs. An unusable pair raises its error, or with `skip_bad` is reported in `failures`
     while the rest is done. Each of `observers` is called after each fused pair; what it raises ends the run. With
     batches of several pairs, pairs of one size are fused together, and so not in the order given.
     """
-    dataset = FusionDataset(pairs, mask_source)
+    dataset = FusionDataset(pairs, mask_source) if placer is None else AlignedPairs(pairs, mask_source, placer)
     network = network.to(device).eval()
     report = FuseReport()
     started = time.perf_counter()
@@ -122,7 +134,7 @@ def fuse_pairs(
 
     def fuse_all() -> Iterator[FusedPair]:
         # No workers: decoding a pair takes a fraction of the time that the network takes.
-        for group in plan_batches([_size(pair, settings) for pair in pairs], settings.batch_size):
+        for group in plan_batches([_size(pair, settings, placer) for pair in pairs], settings.batch_size):
             try:
                 samples = _readable(dataset, [(index, pairs[index]) for index in group], skip_bad, report)
                 lumas = fuse_lumas(network, [sample for _, sample in samples], device, settings) if samples else []
@@ -133,10 +145,14 @@ def fuse_pairs(
                 continue
             for (pair, sample), luma in zip(samples, lumas, strict=True):
                 fused = _fused_pair(pair, sample, luma, output_path(pair, output_dir))
+                if isinstance(dataset, AlignedPairs):
+                    placement = dataset.placements.pop(pair.name)
+                    blended = placement.blend(luma, fused.visible_luma)
+                    fused = dataclasses.replace(fused, fused=blended, placement=placement)
                 if not gray:
-                    fused = dataclasses.replace(fused, fused=leave_room(luma, fused.visible))
+                    fused = dataclasses.replace(fused, fused=leave_room(fused.fused, fused.visible))
                 # An OutputError ends the run in any case: what hinders one file, such as a full disk, hinders the next.
-                write_image(fused.path, luma if gray else add_colour(fused.fused, fused.visible))
+                write_image(fused.path, fused.fused if gray else add_colour(fused.fused, fused.visible))
                 yield fused
             bar.update(len(group))
 
@@ -162,11 +178,11 @@ def _measured(fused_pairs: Iterable[FusedPair], metrics: Metrics | None, number:
 
 
 def _grey_images(fused: FusedPair) -> tuple[ImageArray, ImageArray, ImageArray]:
-    return fused.fused, fused.infrared, fused.visible_luma
+    return fused.common(fused.fused), fused.common(fused.infrared), fused.common(fused.visible_luma)
 
 
 def _readable(
-    dataset: FusionDataset, group: Sequence[tuple[int, ImagePair]], skip_bad: bool, report: FuseReport
+    dataset: FusionDataset | AlignedPairs, group: Sequence[tuple[int, ImagePair]], skip_bad: bool, report: FuseReport
 ) -> list[tuple[ImagePair, FusionSample]]:
     """The samples of a group; one that cannot be read raises, or with `skip_bad` goes into `report.failures`."""
     samples = []
@@ -193,11 +209,13 @@ def _fused_pair(pair: ImagePair, sample: FusionSample, luma: ImageArray, path: P
     )
 
 
-def _size(pair: ImagePair, settings: InferenceSettings) -> tuple[int, int]:
-    """(height, width) from the visible image's header; (0, 0) where that is unreadable, or no batches are planned."""
+def _size(pair: ImagePair, settings: InferenceSettings, placer: Placer | None) -> tuple[int, int]:
+    """(height, width) of the fused image from the headers; (0, 0) where those are unreadable, or no batches are
+    planned.
+    """
     if settings.batch_size == 1:
         return (0, 0)
     try:
-        return image_size(pair.vi)
+        return image_size(pair.vi) if placer is None else placer.frame_of(image_size(pair.ir), image_size(pair.vi))
     except ImageReadError:  # it is reported when the image is read
         return (0, 0)

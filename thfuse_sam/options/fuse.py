@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from thfuse_sam.options.align import AlignmentOptions
 from thfuse_sam.options.fields import Options, option
 from thfuse_sam.options.shared import DeviceOptions, MaskOptions, MeasureOptions, ModelOptions, PairOptions
 from thfuse_sam.precision import Precision
@@ -34,6 +35,7 @@ class ListedPairOptions(PairOptions, group=PairOptions.group):
 class FuseOptions(
     ModelOptions,
     ListedPairOptions,
+    AlignmentOptions,
     MaskOptions,
     DeviceOptions,
     InferenceSettings,

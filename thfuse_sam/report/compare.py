@@ -182,9 +182,10 @@ class Comparison:
     def _measure(
         self, grey: npt.NDArray[np.uint8], picture: npt.NDArray[np.uint8], result: FusedPair, is_own: bool
     ) -> dict[str, float]:
-        sources = result.infrared, result.visible_luma
-        values = result.metrics if is_own else self._metrics(grey, *sources)
-        return {**values, **natural_metrics(grey, picture, *sources, result.visible)}
+        cut = result.common
+        sources = cut(result.infrared), cut(result.visible_luma)
+        values = result.metrics if is_own else self._metrics(cut(grey), *sources)
+        return {**values, **natural_metrics(cut(grey), cut(picture), *sources, cut(result.visible))}
 
     def table(
         self, better: Mapping[str, str] = BETTER, ranked: Collection[str] | None = TEN_METRICS

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,20 @@ class FusionReport:
             }
         )
 
-    def finish(self, facts: Facts, comparison: Comparison, failures: Mapping[str, str]) -> Path:
-        """Write the page and return its path. Raises OutputError."""
+    def finish(
+        self,
+        facts: Facts,
+        comparison: Comparison,
+        failures: Mapping[str, str],
+        misaligned: Mapping[str, float] = MappingProxyType({}),
+    ) -> Path:
+        """Write the page and return its path. Raises OutputError.
+
+        `misaligned`: pairs that are out of register, and by what share of their width.
+        """
         for pair in self._pairs:
             rows = comparison.values[pair["name"]]
+            pair["offset"] = misaligned.get(pair["name"])
             pair["values"] = [None if row is None else [row[key] for key in ALL_METRICS] for row in rows]
         return write_page(
             self._folder,

@@ -154,6 +154,7 @@ function filterAndSort() {
   const kept = {
     all: () => true,
     worst: () => true,
+    misaligned: (pair) => report.pairs[pair].offset,
     unmasked: (pair) => !report.pairs[pair].irMask || !report.pairs[pair].viMask,
     beaten: (pair) => metric >= 0 && !bestOf(metric, methodNames.map((_, method) => valueOf(pair, metric, method))).includes(0),
   }[state.which];
@@ -168,9 +169,10 @@ function filterAndSort() {
 }
 
 function listItem(pair) {
-  const { name, thumbnail, width, height } = report.pairs[pair];
+  const { name, thumbnail, width, height, offset } = report.pairs[pair];
   const metric = report.metrics.findIndex((one) => one.key === state.sort);
-  const note = metric < 0 ? "" : `${state.sort} ${formatMetric(metric, valueOf(pair, metric, state.of))}`;
+  const value = metric < 0 ? "" : `${state.sort} ${formatMetric(metric, valueOf(pair, metric, state.of))}`;
+  const note = [value, offset ? `out of register by ${formatFixed(100 * offset, 1)} %` : ""].filter(Boolean).join("; ");
   const button = el("button", { type: "button", "data-pair": pair, "aria-current": pair === state.chosen ? "true" : null },
     el("img", { src: thumbnail, alt: "", loading: "lazy", decoding: "async", width: 84, height: Math.max(1, Math.round((84 * height) / width)) }),
     el("span", { class: "item-text" }, el("span", { class: "item-name" }, name), el("span", { class: "item-note" }, note)));
@@ -197,6 +199,7 @@ function showControls() {
   byId("of").closest("label").hidden = !compared;
   byId("which").append(el("option", { value: "all" }, "all pairs"), el("option", { value: "worst" }, "first ten only"),
     el("option", { value: "unmasked" }, "a mask is missing"));
+  if (report.pairs.some((pair) => pair.offset)) byId("which").append(el("option", { value: "misaligned" }, "out of register"));
   if (compared) byId("which").append(el("option", { value: "beaten" }, `${methodNames[0]} is not best`));
   const fields = { sort: "change", order: "change", of: "change", which: "change", find: "input" };
   for (const [key, event] of Object.entries(fields)) {

@@ -1,0 +1,120 @@
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.align.scenes import SIZE, moved, pair
+from thfuse_sam.align.rig import Rig
+from thfuse_sam.align.transform import corner_distance, fitted
+from thfuse_sam.cli import commands as cli_commands
+from thfuse_sam.images import read_infrared, read_infrared_and_missing, read_visible
+from thfuse_sam.masks.tree import MaskTree
+
+main = cli_commands.align.main
+MOVEMENT = (3, 1.05, (12, 6))
+
+
+@pytest.fixture(scope="session")
+def rig_pairs(tmp_path_factory) -> Path:
+    """Three pairs of one rig, whose infrared images have half the size of the visible ones."""
+    root = tmp_path_factory.mktemp("rig_pairs")
+    for index in range(3):
+        infrared, visible = pair(index)
+        half = cv2.resize(moved(infrared, *MOVEMENT)[0], (SIZE[1] // 2, SIZE[0] // 2), interpolation=cv2.INTER_AREA)
+        for folder, image in (("ir", half), ("vi", visible)):
+            (root / folder).mkdir(exist_ok=True)
+            Image.fromarray(image).save(root / folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path, monkeypatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+def rows() -> list[dict[str, str]]:
+    with Path("aligned/alignment.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_rig_is_calibrated_once_and_used_for_images_and_masks(rig_pairs, capsys) -> None:
+    assert main(["--calibrate", str(rig_pairs), "--output", "rig.yaml"]) == 0
+    assert "rig of 3 of 3 pairs (0 unsure, 0 outliers) written to rig.yaml" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["rig.yaml"]
+    truth = moved(np.zeros(SIZE, np.uint8), *MOVEMENT)[1] @ fitted((120, 160), SIZE)
+    assert corner_distance(Rig.load(Path("rig.yaml")).matrix, truth, (120, 160)) < 0.6
+
+    labels = np.zeros((120, 160), np.uint8)
+    labels[40:80, 60:100] = 7
+    MaskTree(Path("masks")).write("ir", "0", labels)
+    argv = ["--dataset_path", str(rig_pairs), "--rig", "rig.yaml", "--masks_dir", "masks"]
+    assert main(argv) == 0
+    assert [row["confident"] for row in rows()] == ["true"] * 3 and not Path("aligned/vi").exists()
+    aligned, missing = read_infrared_and_missing(Path("aligned/ir/0.png"))
+    assert aligned.shape == SIZE and missing is not None and 0.01 < missing.mean() < 0.2
+    inner = np.s_[60:180, 80:240]
+    assert np.abs(aligned[inner].astype(int) - pair(0)[0][inner]).mean() < 12
+    mask = MaskTree(Path("aligned/masks")).read("ir", "0", SIZE)
+    assert set(np.unique(mask)) == {0, 7} and 5000 < np.count_nonzero(mask) < 6400
+
+
+def test_pairs_are_aligned_one_by_one_and_doubtful_ones_left(rig_pairs, tmp_path, capsys) -> None:
+    data = tmp_path / "data"
+    for folder, images in (("ir", (pair(0)[0], moved(pair(1)[0], *MOVEMENT)[0])), ("vi", (pair(9)[1], pair(1)[1]))):
+        (data / folder).mkdir(parents=True)
+        for name, image in zip("ab", images, strict=True):
+            Image.fromarray(image).save(data / folder / f"{name}.png")
+    assert main(["--dataset_path", str(data)]) == 0
+    assert "1 of 2 pairs are left as they are, because too little structure agrees: a;" in capsys.readouterr().err
+    assert [row["confident"] for row in rows()] == ["false", "true"]
+    assert np.array_equal(read_infrared(Path("aligned/ir/a.png")), pair(0)[0])
+
+
+def test_numbers_of_16_bits_and_the_size_of_the_result(tmp_path) -> None:
+    data = tmp_path / "data"
+    kelvin = np.full((24, 32), 29_000, np.uint16)
+    kelvin[8:16, 8:16] = 31_000
+    for folder, image in (("ir", kelvin), ("vi", np.full((48, 64), 90, np.uint8))):
+        (data / folder).mkdir(parents=True)
+        Image.fromarray(image).save(data / folder / "a.png")
+    assert main(["--dataset_path", str(data), "--align", "size", "--size", "128x96"]) == 0
+    with Image.open("aligned/ir/a.png") as image:
+        numbers = np.array(image)
+    assert numbers.shape == (96, 128) and numbers[48, 48] == 31_000 and numbers[4, 4] == 29_000
+    assert read_visible(Path("aligned/vi/a.png")).shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--size", "big"], ("--size big", "WIDTHxHEIGHT")),
+        (["--size", "0x10"], ("--size 0x10", "WIDTHxHEIGHT")),
+        (["--rig", "absent.yaml"], ("--rig absent.yaml", "--calibrate")),
+        (["--rig", "r.yaml", "--align", "shift"], ("--rig r.yaml", "--align shift")),
+        (["--calibrate", "DATA", "--align", "size"], ("--align size", "leave it out")),
+        (["--calibrate", "absent"], ("absent", "no such folder")),
+        (["--output_dir", "DATA"], ("--output_dir", "would lie among its results")),
+    ],
+)
+def test_wrong_usage_is_one_line_and_writes_nothing(rig_pairs, capsys, argv, words) -> None:
+    argv = [str(rig_pairs) if word == "DATA" else word for word in argv]
+    assert main([*([] if "--calibrate" in argv else ["--dataset_path", str(rig_pairs)]), *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words), line
+    assert not list(Path().iterdir())
+
+
+def test_calibrating_on_images_without_structure_is_refused(make_pairs, capsys) -> None:
+    root = make_pairs(("a", "b", "c"), size=(64, 80))
+    for path in root.rglob("*.png"):
+        Image.new("L", (80, 64), 90).save(path)
+    assert main(["--calibrate", str(root)]) == 2
+    assert "only 0 of 3 pairs show enough structure" in capsys.readouterr().err
+    Image.new("L", (40, 32), 90).save(root / "ir" / "b.png")
+    assert main(["--calibrate", str(root)]) == 2
+    assert "b has images of 40x32 and 80x64" in capsys.readouterr().err
+    assert not list(Path().iterdir())

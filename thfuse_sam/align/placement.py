@@ -1,0 +1,161 @@
+"""Placing the two images of a pair in one frame: resampling them, their masks, and what only one camera sees."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from thfuse_sam.align.estimate import Alignment, by_size, estimate_alignment
+from thfuse_sam.align.rig import Rig
+from thfuse_sam.align.structure import Float
+from thfuse_sam.align.transform import Kind, Matrix, Size, inverse, scaling, transformed, warp
+from thfuse_sam.images import ImageArray, Modality, luma
+from thfuse_sam.options.align import FRAME_WORDS, INFRARED, VISIBLE
+
+_SOFT = 0.04  # of the frame's width: the border over which the fused picture becomes that of one camera
+_SHRINKING = 0.9  # a smaller scale averages pixels, a larger one interpolates
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the infrared and the visible image of a pair lie in a frame, in which they are fused."""
+
+    alignment: Alignment
+    size: Size  # of the frame
+    ir: Matrix  # from the image as it is stored to the frame
+    vi: Matrix
+
+    @classmethod
+    def of(cls, alignment: Alignment, frame: str) -> "Placement":
+        """`frame` is "visible", "infrared" or a size such as "640x480"."""
+        matrix = alignment.applied
+        if frame == INFRARED:
+            return cls(alignment, alignment.ir_size, np.eye(3), inverse(matrix))
+        size = frame_size(frame, alignment.ir_size, alignment.vi_size)
+        to_frame = scaling(alignment.vi_size, size)
+        return cls(alignment, size, to_frame @ matrix, to_frame)
+
+    def images(self, infrared: ImageArray, visible: ImageArray) -> tuple[ImageArray, ImageArray]:
+        """Both images in the frame, uint8 HxW and HxWx3. Where only one camera sees the scene, both show its
+        picture.
+        """
+        own_ir, own_vi = resample(infrared, self.ir, self.size), resample(visible, self.vi, self.size)
+        ir_weight, vi_weight = self._weights
+        return (
+            mix(own_ir, luma(own_vi), ir_weight),
+            mix(own_vi, np.repeat(own_ir[..., None], 3, axis=2), vi_weight[..., None]),
+        )
+
+    def mask(self, modality: Modality, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A mask HxW of one of the images in the frame: each pixel has the value of the nearest one, or 0 outside."""
+        matrix = self.ir if modality == "ir" else self.vi
+        y, x = np.mgrid[: self.size[0], : self.size[1]]
+        places = np.rint(transformed(np.column_stack([x.ravel(), y.ravel()]), inverse(matrix))).astype(np.int64)
+        column, row = places.T
+        inside = (column >= 0) & (row >= 0) & (column < mask.shape[1]) & (row < mask.shape[0])
+        placed = np.zeros(len(places), mask.dtype)
+        placed[inside] = mask[row[inside], column[inside]]
+        return placed.reshape(self.size)
+
+    def blend(self, fused: ImageArray, visible_luma: ImageArray) -> ImageArray:
+        """The fused luma HxW, with a soft border to what only one camera sees; `visible_luma` is that of `images`."""
+        return mix(fused, visible_luma, np.minimum(*self._weights))
+
+    def sees(self, modality: Modality) -> npt.NDArray[np.bool_]:
+        """Which pixels of the frame one of the cameras sees, HxW."""
+        ir = modality == "ir"
+        own, matrix = (self.alignment.ir_size, self.ir) if ir else (self.alignment.vi_size, self.vi)
+        return warp(np.ones(own, np.uint8), matrix, self.size, interpolation=cv2.INTER_NEAREST) > 0
+
+    @cached_property
+    def common(self) -> tuple[slice, slice]:
+        """Rows and columns of a rectangle that both cameras see, as large as cutting the worse side again and again
+        leaves it; empty slices where they share nothing.
+        """
+        seen = np.minimum(*self._weights) >= 1
+        top, left, bottom, right = 0, 0, *self.size
+        while top < bottom and left < right:
+            part = seen[top:bottom, left:right]
+            unseen = [1 - part[0].mean(), 1 - part[-1].mean(), 1 - part[:, 0].mean(), 1 - part[:, -1].mean()]
+            worst = int(np.argmax(unseen))
+            if unseen[worst] == 0:
+                break
+            top, bottom, left, right = (
+                top + (worst == 0),
+                bottom - (worst == 1),
+                left + (worst == 2),
+                right - (worst == 3),
+            )
+        return slice(top, bottom), slice(left, right)
+
+    @cached_property
+    def _weights(self) -> tuple[Float, Float]:
+        """How much each camera's picture counts, float32 HxW in [0, 1], with a soft border."""
+        soft = max(1.0, _SOFT * self.size[1])
+        return _soft(self.sees("ir"), soft), _soft(self.sees("vi"), soft)
+
+
+@dataclass(frozen=True)
+class Placer:
+    """Places pairs of images: by a rig, or by an estimate for each pair."""
+
+    kind: Kind
+    frame: str = VISIBLE
+    rig: Rig | None = None
+
+    def place(self, infrared: ImageArray, visible: ImageArray) -> Placement:
+        """Of a pair, uint8 HxW and HxWx3. Raises UsageError where the rig is of other sizes."""
+        ir_size, vi_size = (infrared.shape[0], infrared.shape[1]), (visible.shape[0], visible.shape[1])
+        if self.rig is not None:
+            return Placement.of(self.rig.alignment(ir_size, vi_size), self.frame)
+        if self.kind == "size":
+            return Placement.of(by_size(ir_size, vi_size), self.frame)
+        return Placement.of(estimate_alignment(infrared, luma(visible), self.kind), self.frame)
+
+    def frame_of(self, ir_size: Size, vi_size: Size) -> Size:
+        """(height, width) of the frame of a pair with images of these sizes."""
+        return frame_size(self.frame, ir_size, vi_size)
+
+
+def frame_size(frame: str, ir_size: Size, vi_size: Size) -> Size:
+    """(height, width) of a frame: "visible", "infrared" or a size such as "640x480"."""
+    if frame in FRAME_WORDS:
+        return vi_size if frame == VISIBLE else ir_size
+    width, height = frame.split("x")
+    return int(height), int(width)
+
+
+def resample(image: npt.NDArray[Any], matrix: Matrix, size: Size, *, border: int | None = None) -> npt.NDArray[Any]:
+    """An image HxW or HxWxC as `matrix` places it in a frame of `size`; pixels are averaged where it shrinks.
+
+    Outside of it its edge goes on, or all is `border`. The image itself where it fits already.
+    """
+    own = (image.shape[0], image.shape[1])
+    if own == size and np.array_equal(matrix, np.eye(3)):
+        return image
+    middle = np.array([[(own[1] - 1) / 2, (own[0] - 1) / 2]])
+    around = transformed(middle + np.array([[0, 0], [1, 0], [0, 1]]), matrix)
+    scale = math.sqrt(abs(float(np.linalg.det(around[1:] - around[0]))))
+    if scale < _SHRINKING:
+        smaller = (max(1, round(own[0] * scale)), max(1, round(own[1] * scale)))
+        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+        matrix = matrix @ scaling(smaller, own)
+    return warp(image, matrix, size, interpolation=cv2.INTER_CUBIC, border=border)
+
+
+def mix(one: ImageArray, other: ImageArray, weight: Float) -> ImageArray:
+    """`one` where the weight is 1 and `other` where it is 0, uint8; `one` itself if it is 1 everywhere."""
+    if weight.min() >= 1:
+        return one
+    return np.rint(weight * one + (1 - weight) * other).astype(np.uint8)
+
+
+def _soft(seen: npt.NDArray[np.bool_], width: float) -> Float:
+    if seen.all():
+        return np.ones(seen.shape, np.float32)
+    distance = cv2.distanceTransform(seen.astype(np.uint8), cv2.DIST_L2, 5)
+    return np.minimum(distance / np.float32(width), 1).astype(np.float32)

@@ -1,0 +1,209 @@
+"""Aligning infrared images with visible ones, and calibrating two cameras, according to `AlignOptions`."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from thfuse_sam.align.estimate import Alignment, estimate_alignment
+from thfuse_sam.align.placement import Placement, Placer, resample
+from thfuse_sam.align.rig import Calibration, Rig, calibrate
+from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, warn_if_swapped
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
+from thfuse_sam.errors import ImageReadError, OptionError, UsageError, first_of
+from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
+from thfuse_sam.images import (
+    ImageArray,
+    Modality,
+    luma,
+    read_infrared,
+    read_stored_pixels,
+    read_visible,
+    size_text,
+    write_image,
+)
+from thfuse_sam.masks.format import segment_labels
+from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
+from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.options.align import VISIBLE, AlignmentOptions, AlignOptions
+from thfuse_sam.options.shared import TEST_SAMPLE
+
+CSV = "alignment.csv"
+_SHOWN = 5  # names in a line
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class AlignedFolder:
+    """What `align` has done."""
+
+    alignments: dict[str, Alignment] = field(default_factory=dict)  # by the pair's name
+    failures: dict[str, str] = field(default_factory=dict)  # pair or file -> reason
+
+
+def build_placer(options: AlignmentOptions) -> Placer | None:
+    """What places the images of a pair; None: they are fused as they are. Raises UsageError."""
+    if not options.places_images:
+        return None
+    return Placer(options.align or "size", options.size, None if options.rig is None else Rig.load(options.rig))
+
+
+def align(options: AlignOptions) -> AlignedFolder:
+    """Write OUTPUT_DIR/ir (and vi, where `size` is not the visible image's), masks and alignment.csv.
+
+    Raises ThFuseError.
+    """
+    rig = None if options.rig is None else Rig.load(options.rig)
+    placer = Placer(options.kind, options.size, rig)
+    pairs = _find(options, options.dataset_path)
+    masks: MaskSource = NoMasks()
+    if options.masks_dir is not None:
+        masks = PrecomputedMasks(options.masks_dir, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
+    require_writable("output_dir", options.output_dir)
+    _require_apart(pairs, options.output_dir)
+    make_directory(options.output_dir)
+    remove_abandoned(options.output_dir)
+    done = AlignedFolder()
+    for pair, infrared, visible in _read(pairs, options.skip_bad, done.failures):
+        placement = placer.place(infrared, visible)
+        _write(pair, placement, infrared, visible, masks, options)
+        done.alignments[pair.name] = placement.alignment
+    write_csv(options.output_dir / CSV, _rows(done.alignments))
+    _log_result(done, options.output_dir)
+    return done
+
+
+def calibrate_rig(options: AlignOptions) -> Calibration:
+    """Write the rig file `output`. Raises ThFuseError."""
+    if options.rig is not None or options.kind == "size":
+        name, value = ("rig", options.rig) if options.rig is not None else ("align", options.align)
+        raise OptionError(name, value, "is given beside `calibrate`, which finds a transformation; leave it out")
+    require_writable("output", options.output.parent)
+    pairs = _find(options, options.calibrate)
+    failures: dict[str, str] = {}
+    estimates: dict[str, Alignment] = {}
+    for pair, infrared, visible in _read(pairs, options.skip_bad, failures):
+        estimate = estimate_alignment(infrared, luma(visible), options.kind)
+        first = next(iter(estimates.values()), estimate)
+        if (estimate.ir_size, estimate.vi_size) != (first.ir_size, first.vi_size):
+            raise UsageError(
+                f"`calibrate` {options.calibrate}: {pair.name} has images of {size_text(estimate.ir_size)} and "
+                f"{size_text(estimate.vi_size)}, the pairs before {size_text(first.ir_size)} and "
+                f"{size_text(first.vi_size)} (width x height); calibrate each rig alone"
+            )
+        estimates[pair.name] = estimate
+    result = calibrate(estimates, options.kind)
+    result.write(options.output)
+    for name, distance in result.outliers.items():
+        log.warning("%s: not used, %.1f pixels from the other pairs", name, distance)
+    log.info(
+        "rig of %d of %d pairs (%d unsure, %d outliers) written to %s; pairs differ from it by %.2f pixels (median)",
+        len(result.used), len(estimates), len(result.unsure), len(result.outliers), options.output, result.residual,
+    )  # fmt: skip
+    return result
+
+
+def _find(options: AlignOptions, folder: Path | None) -> PairSet:
+    pairs = find_command_pairs(pair_folder(folder, options, TEST_SAMPLE), options)
+    if not options.skip_bad:
+        require_partners(pairs)
+    warn_if_swapped(pairs.pairs)
+    return pairs
+
+
+def _read(
+    pairs: PairSet, skip_bad: bool, failures: dict[str, str]
+) -> Iterator[tuple[ImagePair, ImageArray, ImageArray]]:
+    """Each pair with its images; those that cannot be read raise, or with `skip_bad` are noted in `failures`."""
+    failures |= {str(path): "no partner" for path in pairs.unpaired}
+    for pair in tqdm(pairs.pairs, "aligning", unit=" pairs", leave=False, disable=None, file=sys.stderr):
+        try:
+            infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
+        except ImageReadError as error:
+            if not skip_bad:
+                raise
+            failures[pair.name] = str(error)
+            continue
+        yield pair, infrared, visible
+    for name, reason in failures.items():
+        log.warning("left out: %s: %s", name, reason)
+
+
+def _require_apart(pairs: PairSet, output_dir: Path) -> None:
+    folders = {(output_dir / modality).resolve() for modality in ("ir", "vi")}
+    for pair in pairs.pairs:
+        for path in (pair.ir, pair.vi):
+            if not folders.isdisjoint(path.resolve().parents):
+                raise UsageError(f"`output_dir` {output_dir}: {path} would lie among its results; give another folder")
+
+
+def _write(
+    pair: ImagePair,
+    placement: Placement,
+    infrared: ImageArray,
+    visible: ImageArray,
+    masks: MaskSource,
+    options: AlignOptions,
+) -> None:
+    folder = options.output_dir
+    _write_infrared(folder / "ir" / f"{pair.name}.png", pair, placement, infrared)
+    if options.size != VISIBLE:
+        write_image(folder / "vi" / f"{pair.name}.png", resample(visible, placement.vi, placement.size, border=0))
+    tree = MaskTree(folder / "masks")
+    images: tuple[tuple[Modality, Path, ImageArray], ...] = (("ir", pair.ir, infrared), ("vi", pair.vi, visible))
+    for modality, path, image in images:
+        mask = masks.get(modality, pair.name, path, (image.shape[0], image.shape[1]))
+        if mask is not None:
+            is_label_map = mask.dtype in (np.uint8, np.uint16)
+            labels = mask if is_label_map else segment_labels(mask).astype(np.uint8)
+            tree.write(modality, pair.name, placement.mask(modality, labels))
+
+
+def _write_infrared(path: Path, pair: ImagePair, placement: Placement, infrared: ImageArray) -> None:
+    """Grey images of 16 bits keep their numbers, others are written as they are read. What the camera does not see is
+    transparent, or 0 in 16 bits, which is read as "nothing measured".
+    """
+    stored: npt.NDArray[Any] = read_stored_pixels(pair.ir).values
+    has_numbers = stored.dtype == np.uint16 and stored.shape == infrared.shape
+    placed = resample(stored if has_numbers else infrared, placement.ir, placement.size)
+    seen = placement.sees("ir")
+    if has_numbers:
+        picture = Image.fromarray(np.where(seen, placed, np.uint16(0)))
+    elif seen.all():
+        picture = Image.fromarray(placed)
+    else:
+        layers = np.where(seen, placed, np.uint8(0)), np.where(seen, np.uint8(255), np.uint8(0))
+        picture = Image.merge("LA", [Image.fromarray(layer) for layer in layers])
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+
+
+def _rows(alignments: dict[str, Alignment]) -> Iterator[list[Any]]:
+    elements = [f"m{row}{column}" for row in (1, 2, 3) for column in (1, 2, 3)]
+    yield ["name", "kind", "confident", "offset_percent", "blocks", "blocks_share", *elements]
+    for name, one in alignments.items():
+        facts = [one.kind, str(one.confident).lower(), 100 * one.offset, one.blocks, one.share]
+        yield [name, *facts, *(float(value) for value in one.applied.ravel())]
+
+
+def _log_result(done: AlignedFolder, folder: Path) -> None:
+    sure = [one.offset for one in done.alignments.values() if one.confident]
+    unsure = [name for name, one in done.alignments.items() if not one.confident]
+    if sure:
+        moved = 100 * float(np.median(sure))
+        log.info(
+            "%d pairs aligned to %s, moved by %.1f %% of the width (median); see %s", len(sure), folder, moved, CSV
+        )
+    if unsure:
+        log.warning(
+            "%d of %d pairs are left as they are, because too little structure agrees: %s; "
+            "for cameras that are fixed to each other, calibrate a rig with other pairs",
+            len(unsure), len(done.alignments), first_of(unsure, _SHOWN),
+        )  # fmt: skip

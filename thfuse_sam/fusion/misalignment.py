@@ -1,0 +1,35 @@
+"""Noticing pairs that are out of register, which metrics do not show."""
+
+import logging
+
+from thfuse_sam.align.estimate import QUICK, estimate_alignment
+from thfuse_sam.errors import first_of
+from thfuse_sam.fusion.fusing import FusedPair
+
+NOTICED = 0.02  # share of the width, by which the corners of a pair that is out of register are off
+_SHOWN = 5  # pairs that a line names
+
+log = logging.getLogger(__name__)
+
+
+class MisalignmentWatch:
+    """Notices pairs that are out of register; an observer of `fuse_pairs`."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[str, float] = {}  # pair name -> mean distance of the corners, share of the width
+
+    def add(self, result: FusedPair) -> None:
+        """Look at one pair at a quarter of its size."""
+        estimate = estimate_alignment(result.infrared, result.visible_luma, search=QUICK)
+        if estimate.confident and estimate.offset > NOTICED:
+            self.offsets[result.pair.name] = estimate.offset
+
+    def warn(self, pairs: int) -> None:
+        """Name what was noticed among `pairs` pairs, and the remedy."""
+        if self.offsets:
+            log.warning(
+                "%d of %d pairs are out of register, people may appear twice: %s; `align` similarity mends it, and "
+                "thfuse-align `calibrate` finds one transformation for cameras that are fixed to each other",
+                len(self.offsets), pairs,
+                first_of([f"{name} by {100 * off:.1f} % of the width" for name, off in self.offsets.items()], _SHOWN),
+            )  # fmt: skip
