@@ -143,4 +143,4 @@ def test_boxes_are_decoded_as_segment_anything_does() -> None:
             for decoder in (PointDecoder(sam), ReferenceDecoder(sam))
         )
         torch.testing.assert_close(ours.predicted_ious, stock.predicted_ious, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(ours.logits(torch.arange(6)), stock.logits(torch.arange(6)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.logits(torch.arange(2)), stock.logits(torch.arange(2)), rtol=1e-4, atol=1e-4)

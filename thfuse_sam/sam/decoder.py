@@ -61,7 +61,7 @@ class Decoder(Protocol):
         """
 
     def decode(self, context: Any, prompts: Tensor) -> DecodedPoints:
-        """Decode N points or N boxes, each of them a prompt of its own.
+        """Decode N points or N boxes, each of them a prompt of its own. A point has three masks, a box has one.
 
         Args:
             context: what `prepare` returned.
@@ -93,7 +93,7 @@ class ReferenceDecoder:
                 image_pe=self._sam.prompt_encoder.get_dense_pe(),
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
-                multimask_output=True,
+                multimask_output=prompts.shape[1] == 2,
             )
         masks = logits.float().flatten(0, 1)
         return DecodedPoints(predicted_ious.float(), lambda indices: masks[upload(indices, masks.device)])
@@ -172,9 +172,11 @@ class PointDecoder:
 
     def decode(self, context: ImageContext, prompts: Tensor) -> DecodedPoints:
         predicted_ious, hyper_in, keys = self._decode(context, _sparse_embeddings(self._sam.prompt_encoder, prompts))
-        # The first mask is meant for unambiguous prompts; a single point is ambiguous and gets the three others. So
-        # does a box: which of them fits it is seen in the masks.
-        return DecodedPoints(predicted_ious[:, 1:].float(), functools.partial(_logits, context, keys, hyper_in[:, 1:]))
+        # The first mask is meant for unambiguous prompts, such as boxes; a single point is ambiguous and gets the three
+        # others.
+        masks = slice(1, None) if prompts.shape[1] == 2 else slice(1)
+        logits = functools.partial(_logits, context, keys, hyper_in[:, masks])
+        return DecodedPoints(predicted_ious[:, masks].float(), logits)
 
     def decode_all(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """All masks of N prompts, the single one and the three, with gradients.

@@ -18,9 +18,7 @@ from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop
 from thfuse_sam.sam.decoder import DecodedPoints
-from thfuse_sam.sam.geometry import LOGIT_STRIDE
 from thfuse_sam.sam.postprocess import above, count_pixels, mask_boxes, pack_bits, threshold_counts, upsample_logits
-from thfuse_sam.sam.thermal_points import Boxes, exclusive, paired_overlaps
 
 # SAM's default thresholds. With `adaptive_points`, points inside a mask that reaches both are skipped. A mask below
 # them is too rough for that, even if the settings accept it.
@@ -68,9 +66,8 @@ class MaskFilter:
         self._passed: list[Candidates] = []
 
     def add(self, decoded: DecodedPoints, predicted_ious: Download, points: npt.NDArray[np.float64]) -> None:
-        """Filter the masks of P decoded points (Px2: x, y in the crop), of which the CPU needs to know the IoUs.
-
-        Of P boxes (Px4: x0, y0, x1, y1 in the crop), the mask whose own box fits best is chosen, whatever its IoU.
+        """Filter the masks of P decoded points (Px2: x, y in the crop) or boxes (Px4: x0, y0, x1, y1), of which the CPU
+        needs to know the IoUs.
         """
         masks_per_point = decoded.predicted_ious.shape[1]
         ious = predicted_ious.wait().flatten()
@@ -78,10 +75,7 @@ class MaskFilter:
             kept = (ious > self._settings.pred_iou_thresh).nonzero()[:, 0]
         else:
             kept = torch.arange(len(ious))
-        if points.shape[1] == 4:
-            logits, kept = self._fitting(decoded, points)
-            smallest = torch.zeros(len(kept), dtype=torch.bool, device=logits.device)
-        elif self._settings.adaptive_points and bool((ious[kept] > _COVERING_IOU).any()):
+        if self._settings.adaptive_points and bool((ious[kept] > _COVERING_IOU).any()):
             logits, smallest = self._logits_and_smallest(decoded, kept)
         else:
             logits = self._logits(decoded, kept)
@@ -113,16 +107,6 @@ class MaskFilter:
             self._logit_chunks.map(lambda chunk: decoded.logits(indices[chunk]), count, count, self._no_memory)
         )
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _fitting(self, decoded: DecodedPoints, prompts: Boxes) -> tuple[Tensor, Tensor]:
-        """Logits of the masks whose boxes fit best, one for each prompt, and their indices, on the CPU."""
-        logits = self._logits(decoded, torch.arange(decoded.predicted_ious.numel()))
-        masks_per_prompt = decoded.predicted_ious.shape[1]
-        boxes = exclusive(mask_boxes(logits > self._mask_threshold))
-        places = self._crop.frame.coordinates(prompts) / LOGIT_STRIDE
-        fits = paired_overlaps(boxes, np.repeat(places, masks_per_prompt, axis=0)).reshape(-1, masks_per_prompt)
-        kept = torch.from_numpy(fits.argmax(axis=1) + np.arange(len(fits)) * masks_per_prompt)
-        return logits[upload(kept, logits.device)], kept
 
     def _logits_and_smallest(self, decoded: DecodedPoints, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the masks `kept`, and which of these are the smallest of their point's masks: bool."""

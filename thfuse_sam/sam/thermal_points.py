@@ -72,27 +72,18 @@ def for_warm_places(settings: GeneratorSettings) -> GeneratorSettings:
     """The settings of the filters for masks of warm places.
 
     A model's estimate of a mask's quality, and its stability, say little about things of a few pixels. Where the border
-    of a warm place and the mask agree, there are two witnesses; so the masks need not be as stable.
+    of a warm place and the mask agree, there are two witnesses; so `fitting_candidates` decides instead.
     """
     stability = min(settings.stability_score_thresh, _LEAST_STABILITY)
-    return dataclasses.replace(settings, stability_score_thresh=stability, adaptive_points=False)
+    return dataclasses.replace(settings, pred_iou_thresh=0.0, stability_score_thresh=stability, adaptive_points=False)
 
 
 def fitting_candidates(found: Candidates) -> tuple[Candidates, Tensor]:
     """The masks whose boxes fit the boxes that SAM was prompted with, and the IoU of the two: float32 N."""
-    fits = paired_overlaps(exclusive(found.boxes), found.prompts.numpy())
+    boxes = found.boxes.numpy() + np.array([0.0, 0.0, 1.0, 1.0])  # now with exclusive ends
+    fits = _overlaps(boxes[:, None], found.prompts.numpy()[:, None])[:, 0, 0]
     fitting = np.flatnonzero(fits >= _FIT_IOU)
     return found.take(torch.from_numpy(fitting)), torch.from_numpy(fits[fitting]).float()
-
-
-def exclusive(boxes: Tensor) -> Boxes:
-    """Boxes of pixels, whose ends are inclusive (int64 Nx4), with exclusive ends."""
-    return boxes.cpu().numpy() + np.array([0.0, 0.0, 1.0, 1.0])
-
-
-def paired_overlaps(boxes: Boxes, others: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """IoU of each of N boxes with the other of the same index: float64 N."""
-    return _overlaps(boxes[:, None], others[:, None])[:, 0, 0]
 
 
 def _component_boxes(infrared: ImageArray) -> Boxes:
