@@ -111,7 +111,7 @@ def test_masks_fit_the_place_that_they_were_prompted_with() -> None:
     for instance in of_places:
         x, y, width, height = instance.bbox
         own = boxes[(centres == instance.point).all(1)]
-        assert max(overlap((x, y, x + width + 1, y + height + 1), box) for box in own) >= 0.5
+        assert max(overlap((x, y, x + width + 1, y + height + 1), box) for box in own) >= 0.4
 
 
 def test_live_and_precomputed_masks_are_equal_byte_for_byte(tmp_path: Path) -> None:

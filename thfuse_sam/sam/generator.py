@@ -239,10 +239,8 @@ class AutomaticMaskGenerator:
         finish, finish_warm = masks.finish(), at_warm_places.finish()
 
         def suppressed() -> Candidates:
-            warm_masks, fits = fitting_candidates(finish_warm())
-            joined = Candidates.join([*parts, finish(), warm_masks])
-            scores = torch.cat([joined.predicted_ious[: len(joined.masks) - len(fits)], fits])
-            return joined.nms(scores, self.settings.box_nms_thresh)
+            joined = Candidates.join([*parts, finish(), fitting_candidates(finish_warm())])
+            return joined.nms(joined.predicted_ious, self.settings.box_nms_thresh)
 
         return suppressed
 

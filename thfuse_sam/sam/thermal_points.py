@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from thfuse_sam.images import ImageArray
 from thfuse_sam.options.generator import GeneratorSettings
@@ -28,7 +27,7 @@ _MAX_SHARE = 0.08  # of the image's pixels in a component; the grid finds what i
 _SAME_IOU = 0.7  # boxes of two thresholds that overlap by more are boxes of the same thing
 _OTHER_IOU = 0.6  # of two boxes that overlap by more, only that which stays over more thresholds is returned
 _BLOCK = 512  # boxes that are compared with all others at once
-_FIT_IOU = 0.5  # a mask whose box overlaps by less with the box that it was prompted with is of something else
+_FIT_IOU = 0.4  # a mask whose box overlaps by less with the box that it was prompted with is of something else
 
 _LEAST_STABILITY = 0.5  # of a mask of a warm place; SAM's own threshold is 0.95
 
@@ -78,12 +77,11 @@ def for_warm_places(settings: GeneratorSettings) -> GeneratorSettings:
     return dataclasses.replace(settings, pred_iou_thresh=0.0, stability_score_thresh=stability, adaptive_points=False)
 
 
-def fitting_candidates(found: Candidates) -> tuple[Candidates, Tensor]:
-    """The masks whose boxes fit the boxes that SAM was prompted with, and the IoU of the two: float32 N."""
+def fitting_candidates(found: Candidates) -> Candidates:
+    """The masks whose boxes fit the boxes that SAM was prompted with."""
     boxes = found.boxes.numpy() + np.array([0.0, 0.0, 1.0, 1.0])  # now with exclusive ends
     fits = _overlaps(boxes[:, None], found.prompts.numpy()[:, None])[:, 0, 0]
-    fitting = np.flatnonzero(fits >= _FIT_IOU)
-    return found.take(torch.from_numpy(fitting)), torch.from_numpy(fits[fitting]).float()
+    return found.take(torch.from_numpy(np.flatnonzero(fits >= _FIT_IOU)))
 
 
 def _component_boxes(infrared: ImageArray) -> Boxes:
