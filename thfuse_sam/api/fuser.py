@@ -2,9 +2,9 @@
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 import torch
@@ -17,16 +17,18 @@ from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageSizeError, UsageError, naming
 from thfuse_sam.fusion.colour import add_colour, leave_room
-from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.images import LUMA_WEIGHTS, ImageArray, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
-from thfuse_sam.options.fuse import InferenceSettings
+from thfuse_sam.options.fuse import Emphasis, InferenceSettings
 from thfuse_sam.options.shared import SHIPPED_MODEL
 from thfuse_sam.precision import Precision
 from thfuse_sam.progress import Progress, progress_bar
 from thfuse_sam.shipped import shipped_root
 
+_NAME = "ir, vi"  # what messages call a pair
+EmphasisInput = Emphasis | Choices | None
 MaskPair = tuple[MaskInput, MaskInput]  # of the infrared and of the visible image
 
 
@@ -37,6 +39,7 @@ def fuse(
     *,
     gray: bool = False,
     value_range: ValueRange | None = None,
+    emphasis: EmphasisInput = None,
     model: str | os.PathLike[str] = "thfuse_lite",
     device: str = "auto",
 ) -> ImageArray:
@@ -51,6 +54,8 @@ def fuse(
         gray: return the fused luma alone.
         value_range: the values that become black and white, of arrays of other types than uint8 and of infrared files
             of more than 8 bits.
+        emphasis: what segments show, "ir", "vi", "brighter" or "neutral" (nothing is lifted); or that of single
+            segments, such as {("ir", 3): "brighter"} for label 3 of the infrared mask. None: what is warm stands out.
         model: "thfuse_lite", which ships, or a checkpoint of `train`.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
@@ -69,7 +74,7 @@ def fuse(
         >>> th.fuse(ir / 255, vi / 255, value_range=(0, 1)).dtype
         dtype('uint8')
     """
-    return _kept_fuser(os.fspath(model), device)(ir, vi, masks, gray=gray, value_range=value_range)
+    return _kept_fuser(os.fspath(model), device)(ir, vi, masks, gray=gray, value_range=value_range, emphasis=emphasis)
 
 
 @functools.lru_cache(maxsize=1)
@@ -134,6 +139,7 @@ class Fuser:
         *,
         gray: bool = ...,
         value_range: ValueRange | None = ...,
+        emphasis: EmphasisInput = ...,
     ) -> ImageArray: ...
     def __call__(
         self,
@@ -143,6 +149,7 @@ class Fuser:
         *,
         gray: bool = False,
         value_range: ValueRange | None = None,
+        emphasis: EmphasisInput = None,
     ) -> ImageArray | Tensor:
         """Fuse one pair of images, see `fuse`; or a batch of tensors, with gradients.
 
@@ -158,7 +165,7 @@ class Fuser:
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
-        return self._fuse_samples([self._sample(ir, vi, masks, value_range)], gray)[0]
+        return self._fuse_samples([self._sample(ir, vi, masks, value_range)], gray, emphasis)[0]
 
     def many(
         self,
@@ -252,10 +259,13 @@ class Fuser:
         if len(masks) != 2:
             raise UsageError(f"`masks`: {len(masks)} given; give a pair, of `ir` and of `vi`")
         maps = [as_mask(mask, shape, f"masks of {name}") for mask, name in zip(masks, ("ir", "vi"), strict=True)]
-        return fusion_sample("ir, vi", infrared, visible, *maps), visible
+        return fusion_sample(_NAME, infrared, visible, *maps), visible
 
-    def _fuse_samples(self, group: Sequence[tuple[FusionSample, ImageArray]], gray: bool) -> list[ImageArray]:
-        lumas = fuse_lumas(self.network, [sample for sample, _ in group], self.device, self._settings)
+    def _fuse_samples(
+        self, group: Sequence[tuple[FusionSample, ImageArray]], gray: bool, emphasis: EmphasisInput = None
+    ) -> list[ImageArray]:
+        plan = _emphasis_plan(emphasis)
+        lumas = fuse_emphasised(self.network, [sample for sample, _ in group], self.device, self._settings, plan)
         if gray:
             return lumas
         return [add_colour(leave_room(luma, visible), visible) for luma, (_, visible) in zip(lumas, group, strict=True)]
@@ -288,3 +298,12 @@ class Fuser:
             raise UsageError(f"`{argument}`: {len(maps)} for a batch of {len(images)}; give one for each image")
         guidance, labels = (np.stack([make(mask) for mask in maps]) for make in (guidance_inputs, segment_labels))
         return torch.from_numpy(guidance).to(images), torch.from_numpy(labels).to(images.device)
+
+
+def _emphasis_plan(emphasis: EmphasisInput) -> EmphasisPlan:
+    """Raises UsageError for what is no emphasis."""
+    plan = EmphasisPlan(chosen={_NAME: emphasis}) if isinstance(emphasis, Mapping) else EmphasisPlan(emphasis)
+    for choice in (plan.usual, *plan.chosen.get(_NAME, {}).values()):
+        if choice not in (None, *get_args(Emphasis)):
+            raise UsageError(f"`emphasis` {choice!r}: unknown; use one of {', '.join(get_args(Emphasis))}")
+    return plan

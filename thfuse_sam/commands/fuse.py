@@ -31,6 +31,7 @@ from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, OptionError, UsageError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
+from thfuse_sam.fusion.emphasis import EmphasisPlan, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
 from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.fusion.metric_files import write_metrics
@@ -242,6 +243,7 @@ def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseRep
             observers=observers,
             settings=options,
             placer=run.placer,
+            emphasis=EmphasisPlan(options.emphasis, {} if run.masks.root is None else read_emphasis(run.masks.root)),
         )
         watch.warn(len(report.fused))
         if page is not None:

@@ -18,7 +18,8 @@ from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
 from thfuse_sam.datasets.pairs import ImagePair, check_headers, read_headers, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
 from thfuse_sam.fusion.colour import add_colour, leave_room
-from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas, plan_batches
+from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
+from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, plan_batches
 from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, image_size, write_image
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.fuse import InferenceSettings
@@ -117,6 +118,7 @@ def fuse_pairs(
     observers: Sequence[Callable[[FusedPair], None]] = (),
     settings: InferenceSettings = DEFAULT_INFERENCE,
     placer: Placer | None = None,
+    emphasis: EmphasisPlan | None = None,
 ) -> FuseReport:
     """Fuse `pairs` into `output_dir`, each at its own size under its own name.
 
@@ -137,7 +139,8 @@ def fuse_pairs(
         for group in plan_batches([_size(pair, settings, placer) for pair in pairs], settings.batch_size):
             try:
                 samples = _readable(dataset, [(index, pairs[index]) for index in group], skip_bad, report)
-                lumas = fuse_lumas(network, [sample for _, sample in samples], device, settings) if samples else []
+                shown = [sample for _, sample in samples]
+                lumas = fuse_emphasised(network, shown, device, settings, emphasis) if shown else []
             except ThFuseError as error:
                 if not skip_bad:
                     raise

@@ -15,8 +15,8 @@ from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair
 from thfuse_sam.devices import upload
 from thfuse_sam.errors import ImageReadError, ThFuseError
 from thfuse_sam.fusion.colour import add_colour, leave_room
+from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
-from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.images import ImageArray, as_rgb, image_size
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
@@ -143,7 +143,9 @@ class FusionSession:
         ir_decoder, vi_decoder = (self._decoder(generator, embedding) for embedding in (ir_embedding, vi_embedding))
         return OpenPair(vi.stem, infrared, visible, ir_embedding, vi_embedding, ir_decoder, vi_decoder)
 
-    def fuse(self, pair: OpenPair, thresholds: MaskThresholds, *, gray: bool = False) -> FusedView:
+    def fuse(
+        self, pair: OpenPair, thresholds: MaskThresholds, *, gray: bool = False, emphasis: EmphasisPlan | None = None
+    ) -> FusedView:
         """Segment an open pair anew from its embeddings and fuse it. `gray` leaves out the visible image's colour.
 
         Raises:
@@ -158,7 +160,7 @@ class FusionSession:
         vi_labels = generator.label_map_from(pair.vi_embedding, pair.infrared)
         masked = time.perf_counter()
         sample = fusion_sample(pair.name, pair.infrared, pair.visible, ir_labels, vi_labels)
-        (fused,) = fuse_lumas(self._network, [sample], self._device)
+        (fused,) = fuse_emphasised(self._network, [sample], self._device, plan=emphasis)
         if not gray:
             fused = add_colour(leave_room(fused, pair.visible), pair.visible)
         return FusedView(fused, ir_labels, vi_labels, masked - started, time.perf_counter() - masked)

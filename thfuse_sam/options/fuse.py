@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from thfuse_sam.options.align import AlignmentOptions
 from thfuse_sam.options.fields import Options, option
 from thfuse_sam.options.shared import DeviceOptions, MaskOptions, MeasureOptions, ModelOptions, PairOptions
 from thfuse_sam.precision import Precision
+
+# What is wanted of a segment: mostly infrared, mostly visible, brighter, or what the network makes of it unlifted.
+Emphasis = Literal["ir", "vi", "brighter", "neutral"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,12 @@ class FuseOptions(
 
     output_dir: Path = option(
         Path("results"), "folder of the fused images; of a single pair also a file, such as fused.png", aliases=("-o",)
+    )
+    emphasis: Literal["ir", "vi", "neutral"] | None = option(
+        None,
+        "what segments show: mostly infrared, mostly visible, or both without lifting what is warm; emphasis.json "
+        "beside the masks says it for single segments",
+        default_text="what is warm stands out",
     )
     gray: bool = option(False, "write the fused image in grey, without the visible image's colour")
     metrics: bool = option(False, "also write the fusion metrics to metrics.csv and metrics.json")
