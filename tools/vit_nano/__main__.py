@@ -75,7 +75,8 @@ def train(line: CommandLine[NanoOptions]) -> int:
     print(f"{len(photos)} photos, {len(scenes)} scenes")
     set_seed(options.seed)
     sam = build_vit_nano(options.image_size)
-    task = NanoTask(sam, scenes, [photos[path] for path in paths], options.part(NanoSettings), people)
+    former = None if options.former is None else safetensors.torch.load_file(options.former)
+    task = NanoTask(sam, scenes, [photos[path] for path in paths], options.part(NanoSettings), people, former)
     if options.init is not None:
         initialise(task.module, options.init)
     if options.epochs is None and options.max_steps is None:

@@ -40,6 +40,7 @@ class NanoSettings(RunSettings, group="training"):
     pasted: float = option(0.3, "fraction of the images into which people are pasted", low=0, high=1)
     entropy_weight: float = option(1.0, "weight of the cross entropy in the mask loss, beside the Dice loss", low=0)
     box_weight: float = option(0.5, "weight of the prompts that are boxes, beside those that are points", low=0)
+    former_share: float = option(0.15, "share of the weights `former` in the mixture", low=0, high=1)
     affinity_weight: float = option(1.0, "weight of the auxiliary loss on neighbouring pixels", low=0)
     identity_weight: float = option(1.0, "weight of the auxiliary loss on any two pixels", low=0)
     queries: int = option(64, "pixels per image that the identity loss compares with all others", low=1)
@@ -64,6 +65,9 @@ class NanoOptions(NanoSettings, DeviceOptions, group="images and files"):
     rendered: Path | None = option(None, "cache of the rendered scenes (.joblib), made where missing")
     image_size: int = option(IMAGE_SIZE, "longest side of the model's images, pixels, a multiple of 16", low=16)
     init: Path | None = option(None, "weights to begin with: a .safetensors file, or latest.pth of another training")
+    former: Path | None = option(
+        None, "a .safetensors file that is mixed into the weights that are saved, so that less is forgotten"
+    )
     resume: Path | None = option(None, "latest.pth of this training, to go on from")
     output_dir: Path = option(Path("runs/vit_nano"), "folder for vit_nano.safetensors, latest.pth and train_log.csv")
     threads: int = option(2, "number of threads that PyTorch uses", low=1)

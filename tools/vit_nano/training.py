@@ -61,8 +61,10 @@ class NanoTask(TrainingTask):
         photos: Sequence[Photo],
         settings: NanoSettings,
         people: Sequence[Sequence[Photo]] = (),
+        former: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """What it is trained on is as in `TargetDataset`."""
+        """What it is trained on is as in `TargetDataset`; `former` are weights to mix into those that are saved."""
+        self.former = former or {}
         size = int(sam.image_encoder.img_size)
         super().__init__(
             NanoModel(sam, RegionHead(), settings),
@@ -86,12 +88,19 @@ class NanoTask(TrainingTask):
         return f"epoch{epoch}.safetensors"
 
     def save(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write the model without its head as fp16 safetensors."""
-        weights = {
-            name.removeprefix(_SAM_PREFIX): (value.half() if value.is_floating_point() else value).cpu().contiguous()
-            for name, value in checkpoint.weights.items()
-            if name.startswith(_SAM_PREFIX)
-        }
+        """Write the model without its head as fp16 safetensors, mixed with the `former` weights if there are any.
+
+        A mixture of weights from before and after a fine-tuning keeps more of what both can do than either (Wortsman et
+        al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+        """
+        weights = {}
+        for name, value in checkpoint.weights.items():
+            if name.startswith(_SAM_PREFIX):
+                own, name = value.cpu(), name.removeprefix(_SAM_PREFIX)
+                if own.is_floating_point():
+                    former = self.former.get(name, own).float()
+                    own = own.float().lerp(former, self.settings.former_share).half()
+                weights[name] = own.contiguous()
         write_atomically(path, lambda file: file.write(safetensors.torch.save(weights)))
 
 

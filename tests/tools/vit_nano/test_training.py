@@ -20,10 +20,10 @@ SIZE = 64
 CPU = torch.device("cpu")
 
 
-def make_task(**settings: Any) -> NanoTask:
+def make_task(former: dict[str, torch.Tensor] | None = None, **settings: Any) -> NanoTask:
     set_seed(0)
     values = {"batch_size": 2, "epoch_images": 4, "prompts": 4, "crop_size": 32, "num_workers": 0, "max_steps": 3}
-    return NanoTask(build_vit_nano(SIZE), [], [], NanoSettings(**{**values, **settings}))
+    return NanoTask(build_vit_nano(SIZE), [], [], NanoSettings(**{**values, **settings}), former=former)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,17 @@ def test_a_short_training_saves_a_changed_model(
     with (tmp_path / "train_log.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 and ("train/iou" in rows[0]) == bool(prompts)
+
+
+def test_former_weights_are_mixed_into_what_is_saved(tmp_path: Path) -> None:
+    former = build_vit_nano(SIZE).state_dict()
+    Trainer(make_task(former, former_share=0.25), device=CPU, output_dir=tmp_path).run()
+    saved = load_file(tmp_path / "vit_nano.safetensors")
+    trained = load_checkpoint(tmp_path / "latest.pth").weights
+    for name, value in former.items():
+        if value.is_floating_point():
+            expected = (0.75 * trained[f"sam.{name}"] + 0.25 * value.float()).half()
+            torch.testing.assert_close(saved[name], expected, rtol=2e-3, atol=1e-5)
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
