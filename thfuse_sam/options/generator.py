@@ -116,7 +116,7 @@ GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
         points_per_side=16,
         points_per_batch="auto",
         pred_iou_thresh=0.35,
-        stability_score_thresh=0.75,
+        stability_score_thresh=0.65,
         box_nms_thresh=0.5,
         thermal_points="auto",
     ),
