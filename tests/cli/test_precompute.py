@@ -70,7 +70,7 @@ class StubGenerator:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubGenerator]:
-    monkeypatch.setattr(command, "build_sam", lambda *_: None)
+    monkeypatch.setattr(command, "load_sam", lambda *_: None)
     monkeypatch.setattr(command, "AutomaticMaskGenerator", StubGenerator)
     monkeypatch.setattr(StubGenerator, "on_image", staticmethod(lambda: None))
     return StubGenerator
@@ -563,7 +563,7 @@ def test_processes_where_none_are_asked_for(
     monkeypatch.setattr(command, "usable_cores", lambda: 8)
     monkeypatch.setattr(command, "free_memory", lambda: memory)
     asked = cli_commands.precompute.build_parser().parse_command(["--device", "cpu", *options]).options
-    devices = command._share_cores(asked, command._devices(asked), images, checkpoint)
+    devices = command._share_cores(asked, command._devices(asked), images, checkpoint.stat().st_size)
     assert devices == ["cpu"] * expected
 
 

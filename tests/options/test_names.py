@@ -14,7 +14,7 @@ from thfuse_sam.sam.registry import MODEL_TYPES
 
 
 def test_names_are_those_of_the_registries() -> None:
-    assert tuple(generator.GENERATOR_DEFAULTS) == tuple(MODEL_TYPES)
+    assert tuple(generator.GENERATOR_DEFAULTS) == (*MODEL_TYPES, generator.HUGGING_FACE)
     assert tuple(KNOWN_SETS) == prepare.KNOWN_SETS
     assert f"{REPORT_FOLDER}/{INDEX}" == shared.REPORT
     assert shared.COLORMAPS == COLORMAPS

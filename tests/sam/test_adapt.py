@@ -221,7 +221,7 @@ def test_damaged_descriptions_and_other_parts(tmp_path: Path, base: ResolvedSam)
 
 def test_export_needs_a_suffix_that_readers_know(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="`export`"):
-        export.export_sam(tmp_path / "model.ckpt", build_vit_nano(64))
+        export.export_sam(tmp_path / "model.onnx", build_vit_nano(64))
     assert not list(tmp_path.iterdir())
 
 

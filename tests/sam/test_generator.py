@@ -18,7 +18,7 @@ from benchmarks.oracle import RegionOracle, own_generator, stock_masks
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
-from thfuse_sam.sam import generator as generator_module
+from thfuse_sam.sam import mask_model as mask_model_module
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.crops import coarse_to_fine
@@ -379,7 +379,7 @@ def test_out_of_memory_in_the_encoder_is_one_line(monkeypatch: pytest.MonkeyPatc
     def fail(*arguments: object, **options: object) -> Tensor:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(generator_module, "encode_images", fail)
+    monkeypatch.setattr(mask_model_module, "encode_images", fail)
     with pytest.raises(DeviceError, match="`device` cpu: not enough memory for the image encoder"):
         generator.encode(scene(20, 30))
 

@@ -21,7 +21,7 @@ from thfuse_sam.masks.format import LabelMap, paint_label_map, paint_order
 from thfuse_sam.masks.instances import without
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.options.fields import AUTO
-from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
+from thfuse_sam.options.generator import HUGGING_FACE, GeneratorOptions, GeneratorSettings
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -127,8 +127,9 @@ class Sam:
 
         Args:
             model: the model type, or "auto": that of the checkpoint; without one `vit_t`, which is downloaded, or
-                `vit_nano`, which ships.
-            checkpoint: a file of weights, also one that `finetune` wrote; None: the published weights.
+                `vit_nano`, which ships. "hf": a model for Hugging Face's transformers.
+            checkpoint: a file of weights, also one that `finetune` wrote; None: the published weights. For "hf" a
+                folder, or owner/name.
             base_checkpoint: the weights from which `finetune` started, where they are not found by themselves.
             device: "auto", "cpu", "cuda" or "cuda:1".
             settings: changes to the mask generator, such as `points_per_side`, `pred_iou_thresh` or `precision`
@@ -141,7 +142,9 @@ class Sam:
         options = _generator_options(settings)
         base = None if base_checkpoint is None else Path(base_checkpoint)
         with renaming(sam_model_type="model", model_type="model", sam_checkpoint="checkpoint"):
-            path = resolve_sam(model).checkpoint if checkpoint is None else Path(checkpoint)
+            path = None if checkpoint is None else Path(checkpoint)
+            if path is None or model == HUGGING_FACE:
+                path, model = resolve_sam(model, path).checkpoint, AUTO
             with naming("checkpoint", path):
                 sam, model_type = load_any(model, path, base=base, device=resolve_device(device))
         return cls(sam, model_type, path, options.generator_settings(own_settings(sam)))

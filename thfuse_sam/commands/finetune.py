@@ -30,7 +30,7 @@ from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
 from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.finetune import DEFAULT_PROMPTS, OFF, FinetuneOptions, LoraSettings
-from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.generator import HUGGING_FACE, GeneratorSettings
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.page import require_replaceable
@@ -103,7 +103,8 @@ def export_trained(options: FinetuneOptions) -> None:
         )
     require_export_name(options.export)
     with naming("sam_checkpoint", options.sam_checkpoint):
-        sam, _ = load_any(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint)
+        sam, model_type = load_any(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint)
+    _require_tunable(model_type)
     export_sam(options.export, sam, _evaluated_generator(options.sam_checkpoint, sam))
     log.info("exported to %s", options.export)
 
@@ -163,6 +164,7 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Prepa
     require_own_folder(options.run_dir, resume, overwrite=options.overwrite)
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
+    _require_tunable(base.model_type)
     with naming("data_dir", data_dir):
         train_set, val_set = _open_data(options, data_dir)
     settings = finetune_settings(options, adaptation)
@@ -179,6 +181,14 @@ def finetune_settings(options: FinetuneOptions, adaptation: Adaptation) -> Finet
         flip = 0.0 if keeps_embeddings or options.debug_with_one_example else 0.5
         settings = dataclasses.replace(settings, flip=flip)
     return settings
+
+
+def _require_tunable(model_type: str) -> None:
+    if model_type == HUGGING_FACE:
+        raise UsageError(
+            "`sam_model_type` hf: finetune.py cannot train or export this model yet, only Segment Anything of 2023 and "
+            "MobileSAM; predict.py and precompute_masks.py use it as it is"
+        )
 
 
 def _adaptation(options: FinetuneOptions) -> Adaptation:

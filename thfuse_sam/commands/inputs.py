@@ -25,9 +25,8 @@ from thfuse_sam.options.shared import DEFAULT_MASKS_DIR, SWITCHED_OFF, FolderOpt
 from thfuse_sam.shipped import find_shipped
 
 if TYPE_CHECKING:  # segment_anything is imported in live mode only
-    from segment_anything.modeling import Sam
-
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
+    from thfuse_sam.sam.mask_model import AnySam
 
 log = logging.getLogger(__name__)
 
@@ -175,11 +174,10 @@ def build_generator(options: SamOptions, device: torch.device) -> "AutomaticMask
     return AutomaticMaskGenerator(sam)
 
 
-def load_sam(options: SamOptions, device: torch.device) -> "tuple[Sam, str]":
+def load_sam(options: SamOptions, device: torch.device) -> "tuple[AnySam, str]":
     """The model that `options` ask for, and its type."""
-    from thfuse_sam.sam.checkpoints import resolve_sam
-    from thfuse_sam.sam.registry import build_sam
+    from thfuse_sam.sam import checkpoints
 
     with naming("sam_checkpoint", options.sam_checkpoint):
-        resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
-        return build_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type
+        resolved = checkpoints.resolve_sam(options.sam_model_type, options.sam_checkpoint)
+        return checkpoints.load_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type

@@ -39,10 +39,10 @@ from thfuse_sam.report.contact_sheet import write_contact_sheets
 from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.sam.checkpoints import ResolvedSam, checkpoint_sha256, resolve_sam, type_with_weights
+from thfuse_sam.sam.checkpoints import ResolvedSam, checkpoint_sha256, load_sam, resolve_sam, type_with_weights
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.precision import resolve_precision
-from thfuse_sam.sam.registry import build_sam, generator_defaults
+from thfuse_sam.sam.registry import generator_defaults
 from thfuse_sam.shipped import find_shipped
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
@@ -268,7 +268,7 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
             jobs = take_part(jobs, options.shard.number, options.shard.total)
         plan = _plan(options, images, jobs, sam, settings, reading)
     _mention_unpaired(images)
-    devices = _share_cores(options, devices, len(plan.todo), sam.checkpoint)
+    devices = _share_cores(options, devices, len(plan.todo), sam.size)
     return _PreparedRun(options, images, reading, sam, settings, devices, plan)
 
 
@@ -299,14 +299,14 @@ def _devices(options: PrecomputeOptions) -> list[str]:
     return [str(resolve_device(name)) for name in options.devices]
 
 
-def _share_cores(options: PrecomputeOptions, devices: list[str], images: int, checkpoint: Path) -> list[str]:
+def _share_cores(options: PrecomputeOptions, devices: list[str], images: int, sam_bytes: int) -> list[str]:
     """With `n_jobs` auto on a CPU a process for each core, as far as there are images and memory for them: processes
     of one thread are faster than as many threads, which wait for each other.
     """
     is_free = options.n_jobs == AUTO and options.devices is None and devices == ["cpu"]
-    if not is_free or not checkpoint.is_file():
+    if not is_free or not sam_bytes:
         return devices
-    memory = _PROCESS_BYTES + 2 * checkpoint.stat().st_size
+    memory = _PROCESS_BYTES + 2 * sam_bytes
     return ["cpu"] * max(1, min(usable_cores(), images // _IMAGES_PER_PROCESS, int(free_memory() / memory)))
 
 
@@ -442,7 +442,7 @@ def _results(run: _PreparedRun, generator: AutomaticMaskGenerator | None) -> Ite
     many = len(plan.todo) >= _MANY_IMAGES * max(1, len(run.devices))
     compiled = options.compile == "on" or (options.compile == AUTO and many)
     build = functools.partial(
-        _build_generator, run.sam.model_type, run.sam.checkpoint.resolve(), run.settings, compiled
+        _build_generator, run.sam.model_type, run.sam.checkpoint.absolute(), run.settings, compiled
     )
     if options.engine == "ray":
         use_gpu = None if options.device == AUTO else options.device != "cpu"
@@ -459,7 +459,7 @@ def _build_generator(
     model_type: str, checkpoint: Path, settings: GeneratorSettings, compiled: bool, device: str
 ) -> AutomaticMaskGenerator:
     """The mask generator on `device`, compiled only if that is a GPU; worker processes call it too."""
-    sam = build_sam(model_type, checkpoint, torch.device(device))
+    sam = load_sam(model_type, checkpoint, device)
     generator = AutomaticMaskGenerator(sam, settings, owns_sam=True)
     if compiled and device != "cpu":
         generator.compile()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
@@ -25,6 +24,7 @@ from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import own_settings
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _images(path: Path) -> dict[str, Path]:
     return images
 
 
-def _automatic(options: PredictOptions, sam: Sam, model_type: str) -> ImagePredictor:
+def _automatic(options: PredictOptions, sam: AnySam, model_type: str) -> ImagePredictor:
     return automatic_predictor(AutomaticMaskGenerator(sam, options.generator_settings(own_settings(sam))))
 
 

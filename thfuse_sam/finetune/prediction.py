@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.datasets.segmentation.formats.coco import CocoAnnotations
@@ -20,8 +18,7 @@ from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.geometry import Frame, resize_image
-from thfuse_sam.sam.prompted import encode, predict
+from thfuse_sam.sam.mask_model import AnySam, mask_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +32,22 @@ class PredictedObject:
 ImagePredictor = Callable[[npt.NDArray[np.uint8]], list[PredictedObject]]
 
 
-def prompted_predictor(sam: Sam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
+def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
     """A function that gives one mask for each of `prompts`, in their order.
 
     It raises UsageError for a prompt that lies outside its image.
     """
 
+    model = mask_model(sam)
+
     def run(image: npt.NDArray[np.uint8]) -> list[PredictedObject]:
         shape = (image.shape[0], image.shape[1])
         require_inside(prompts, shape)
-        frame = Frame.of(shape, sam.image_encoder.img_size)
-        with torch.no_grad():
-            embedding = encode(sam, [resize_image(image, frame)])[0]
+        frame = model.frame(shape)
+        embedding = model.encode(image, frame)
         objects = []
         for prompt in prompts:
-            [mask], [score] = predict(sam, embedding, frame, prompt_tensors([prompt], frame))
+            [mask], [score] = model.predict(embedding, frame, prompt_tensors([prompt], frame))
             objects.append(PredictedObject(mask, float(score)))
         return objects
 

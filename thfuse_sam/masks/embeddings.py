@@ -6,7 +6,8 @@
       manifest.json               model type, checkpoint and precision that made them
       ir/a/0001.safetensors       the embedding of ir/a/0001.png
 
-A file holds `features` (float16 CxHxW), `input_size` (height and width that the encoder saw) and `image_size`.
+A file holds `features` (float16 CxHxW), `input_size` (height and width that the encoder saw) and `image_size`; of a
+model whose encoder has several outputs also `finer_0`, `finer_1` and so on (float16, of three dimensions each).
 """
 
 import dataclasses
@@ -38,16 +39,20 @@ class ImageEmbedding:
     features: npt.NDArray[np.floating]  # CxHxW; float32 from the encoder, float16 from a file
     input_size: tuple[int, int]  # height, width that the encoder saw, without its padding
     image_size: tuple[int, int]  # height, width of the image
+    finer: tuple[npt.NDArray[np.floating], ...] = ()  # further outputs of the encoder, of three dimensions each
 
     def rounded(self) -> "ImageEmbedding":
         """The embedding as a file keeps it: in half precision."""
-        return dataclasses.replace(self, features=np.ascontiguousarray(self.features, dtype=np.float16))
+        features, *finer = (np.ascontiguousarray(part, dtype=np.float16) for part in (self.features, *self.finer))
+        return dataclasses.replace(self, features=features, finer=tuple(finer))
 
     def to_bytes(self) -> bytes:
         """The content of the embedding's file, in half precision."""
+        rounded = self.rounded()
         return safetensors.numpy.save(
             {
-                "features": self.rounded().features,
+                "features": rounded.features,
+                **{f"finer_{index}": part for index, part in enumerate(rounded.finer)},
                 "input_size": np.array(self.input_size, dtype=np.int64),
                 "image_size": np.array(self.image_size, dtype=np.int64),
             }
@@ -59,16 +64,18 @@ class ImageEmbedding:
         try:
             arrays = safetensors.numpy.load(content)
             features, sizes = arrays["features"], [arrays[key] for key in ("input_size", "image_size")]
+            finer = tuple(arrays[f"finer_{index}"] for index in range(len(arrays) - 3))
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"not an embedding ({error})") from error
-        if features.dtype != np.float16 or features.ndim != 3 or 0 in features.shape:
-            raise ValueError(f"features are {features.dtype} {features.shape}")
-        if not np.isfinite(features).all():
-            raise ValueError("features are not all finite numbers")
+        for part in (features, *finer):
+            if part.dtype != np.float16 or part.ndim != 3 or 0 in part.shape:
+                raise ValueError(f"features are {part.dtype} {part.shape}")
+            if not np.isfinite(part).all():
+                raise ValueError("features are not all finite numbers")
         if any(size.shape != (2,) or size.dtype != np.int64 or size.min() < 1 for size in sizes):
             raise ValueError("sizes are not two positive whole numbers")
         (input_height, input_width), (height, width) = (size.tolist() for size in sizes)
-        return cls(features, (input_height, input_width), (height, width))
+        return cls(features, (input_height, input_width), (height, width), finer)
 
 
 class EmbeddingTree(FileTree):

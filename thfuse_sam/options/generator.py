@@ -106,6 +106,8 @@ def as_signed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 _PUBLISHED = GeneratorSettings(points_per_batch="auto")
 
+HUGGING_FACE = "hf"  # the model type of those that Hugging Face's `transformers` runs
+
 # The model types and their defaults; `sam.registry` says how each is built.
 GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
     "vit_h": _PUBLISHED,
@@ -120,6 +122,7 @@ GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
         box_nms_thresh=0.5,
         thermal_points="auto",
     ),
+    HUGGING_FACE: _PUBLISHED,
 }
 MODEL_TYPE_NAMES = (AUTO, *GENERATOR_DEFAULTS)  # the values that `sam_model_type` takes
 

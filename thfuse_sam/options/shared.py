@@ -93,9 +93,15 @@ class SamOptions(Options, group="SAM"):
     """Which Segment Anything model is used."""
 
     sam_checkpoint: Path | None = option(
-        None, "file of SAM weights", default_text="the usual file of the model type, see the README"
+        None,
+        "file of SAM weights; for the type hf a model's folder, or its owner/name on huggingface.co",
+        default_text="the usual file of the model type, see the README",
     )
-    sam_model_type: str = option(AUTO, "type of the SAM model; auto: as the checkpoint says", choices=MODEL_TYPE_NAMES)
+    sam_model_type: str = option(
+        AUTO,
+        "type of the SAM model; auto: as the checkpoint says; hf: a model of Hugging Face's transformers",
+        choices=MODEL_TYPE_NAMES,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +112,8 @@ class TunedSamOptions(SamOptions, group=SamOptions.group):
         SamOptions,
         "sam_checkpoint",
         None,
-        help="file of SAM weights, or of weights trained by finetune.py",
+        help="file of SAM weights, or of weights trained by finetune.py; for the type hf a model's folder, or its "
+        "owner/name on huggingface.co",
         aliases=("checkpoint", "checkpoint_path"),
     )
     sam_model_type: str = redefault(SamOptions, "sam_model_type", AUTO, aliases=("model_type", "-m"))

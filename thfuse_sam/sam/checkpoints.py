@@ -1,19 +1,41 @@
-"""Which Segment Anything checkpoint to use: the one given, a cached one, a download, or the one that ships."""
+"""Which Segment Anything checkpoint to use: the one given, a cached one, a download, or the one that ships.
 
+Also loads it: `load_sam` knows every model type.
+"""
+
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from thfuse_sam.downloads import cache_folder, download
-from thfuse_sam.errors import CheckpointError, DownloadError
+from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
 from thfuse_sam.files import file_sha256
-from thfuse_sam.sam.registry import MODEL_TYPES, ModelType, find_model_type, fitting_model, refuse_other_models
+from thfuse_sam.options.fields import AUTO
+from thfuse_sam.options.generator import HUGGING_FACE
+from thfuse_sam.sam.hugging_face import (
+    WEIGHTS,
+    find_folder,
+    load_hugging_face,
+    read_family,
+    weight_files,
+    weights_sha256,
+)
+from thfuse_sam.sam.mask_model import AnySam
+from thfuse_sam.sam.registry import (
+    MODEL_TYPES,
+    ModelType,
+    build_sam,
+    find_model_type,
+    fitting_model,
+    refuse_other_models,
+)
 from thfuse_sam.sam.weights import read_weights, recognise_model_type, trained_metadata
 from thfuse_sam.shipped import shipped_root
 
 log = logging.getLogger(__name__)
-
-AUTO = "auto"
 
 _SHIPPED_FOLDER = shipped_root() / "models"
 _PREFERRED = "vit_t"  # what "auto" downloads
@@ -22,11 +44,17 @@ _FALLBACK = "vit_nano"  # what "auto" uses where the download fails: it ships
 
 @dataclass(frozen=True)
 class ResolvedSam:
-    """A checkpoint file that exists and the model type it belongs to."""
+    """A checkpoint that exists and the model type it belongs to."""
 
     model_type: str
-    checkpoint: Path
-    sha256: str  # SHA-256 of the file's content, in hexadecimal
+    checkpoint: Path  # a file; with HUGGING_FACE a folder
+    sha256: str  # SHA-256 of the weights' file, in hexadecimal; of several files see `weights_sha256`
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights; 0 if they are not there yet."""
+        files = weight_files(self.checkpoint) if self.model_type == HUGGING_FACE else [self.checkpoint]
+        return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -55,19 +83,47 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
     """The checkpoint to use, downloaded where need be.
 
     Args:
-        model_type: a name in MODEL_TYPES, or "auto": the type of the given checkpoint. Without a checkpoint, "auto" is
-            `vit_t` from the cache or a download; if the download fails, the `vit_nano` that ships, with a warning.
-        checkpoint: a file; None for the published weights of the type.
+        model_type: a name in MODEL_TYPES, HUGGING_FACE, or "auto": the type of the given checkpoint. Without a
+            checkpoint, "auto" is `vit_t` from the cache or a download; if the download fails, the `vit_nano` that
+            ships, with a warning. A Hugging Face model that is one of MODEL_TYPES resolves to that.
+        checkpoint: a file; None for the published weights of the type. With HUGGING_FACE a folder, or owner/name.
         fetch: False downloads nothing. The file may then not exist yet, which is logged.
 
     Raises:
         UsageError: unknown model type.
         CheckpointError: the file is missing, damaged or of another type, or cannot be downloaded.
     """
+    if model_type == HUGGING_FACE or (model_type == AUTO and checkpoint is not None and checkpoint.is_dir()):
+        return _resolve_hugging_face(checkpoint, fetch)
     kind = None if model_type == AUTO else find_model_type(model_type)
     if checkpoint is not None:
         return _resolve_given(kind, checkpoint)
     return _resolve_auto(fetch) if kind is None else _resolve_published(kind, fetch)
+
+
+def load_sam(model_type: str, checkpoint: Path, device: torch.device | str = "cpu") -> AnySam:
+    """The model of a `ResolvedSam`, of any type; errors as for `build_sam` and `load_hugging_face`."""
+    if model_type == HUGGING_FACE:
+        return load_hugging_face(checkpoint, device)
+    return build_sam(model_type, checkpoint, device)
+
+
+def _resolve_hugging_face(checkpoint: Path | None, fetch: bool) -> ResolvedSam:
+    if checkpoint is None:
+        raise UsageError(
+            "`sam_model_type` hf: give `sam_checkpoint`, a model's folder or its owner/name on huggingface.co, such as "
+            "facebook/sam2.1-hiera-tiny"
+        )
+    folder = find_folder(checkpoint, fetch=fetch)
+    family = read_family(folder)
+    if family == "sam" and (folder / WEIGHTS).is_file():
+        weights = read_weights(folder / WEIGHTS)
+        recognised = recognise_model_type(weights)
+        if recognised is not None:
+            with contextlib.suppress(CheckpointError):  # of another size, such as a pruned one
+                fitting_model(MODEL_TYPES[recognised], weights, folder)
+                return ResolvedSam(recognised, folder / WEIGHTS, checkpoint_sha256(folder / WEIGHTS))
+    return ResolvedSam(HUGGING_FACE, folder, weights_sha256(folder))
 
 
 def _resolve_given(kind: ModelType | None, checkpoint: Path) -> ResolvedSam:

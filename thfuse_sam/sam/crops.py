@@ -1,7 +1,7 @@
 """The parts of an image that the mask generator looks at one by one, and the points that it tries in each."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +49,13 @@ class Crop:
         return (near_crop & ~near_image).any(1)
 
 
-def crops_of(image_size: tuple[int, int], padded_size: int, layers: int, overlap_ratio: float) -> Iterator[Crop]:
-    """The crops of an image of (height, width) in layers 0 to `layers`, for an encoder of input `padded_size`."""
+def crops_of(
+    image_size: tuple[int, int], frame_of: Callable[[tuple[int, int]], Frame], layers: int, overlap_ratio: float
+) -> Iterator[Crop]:
+    """The crops of an image of (height, width) in layers 0 to `layers`; `frame_of` a size is a model's frame of it."""
     for (x0, y0, x1, y1), layer in zip(*generate_crop_boxes(image_size, layers, overlap_ratio), strict=True):
         if x0 < x1 and y0 < y1:  # an image of few pixels has crops without any
-            yield Crop((x0, y0, x1, y1), layer, image_size, Frame.of((y1 - y0, x1 - x0), padded_size))
+            yield Crop((x0, y0, x1, y1), layer, image_size, frame_of((y1 - y0, x1 - x0)))
 
 
 def coarse_to_fine(count: int) -> list[npt.NDArray[np.intp]]:

@@ -52,11 +52,11 @@ class DecodedPoints:
 class Decoder(Protocol):
     """A mask decoder as the generator uses it: `prepare` once per image, then `decode` some points at a time."""
 
-    def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
+    def prepare(self, features: Any, input_size: tuple[int, int]) -> Any:
         """Compute what `decode` needs to know of an image: its context.
 
         Args:
-            features: image embedding, float32 1xCxhxw.
+            features: image embedding, as the model's `encode` returned it.
             input_size: height and width of the image within the encoder's square input, in pixels.
         """
 

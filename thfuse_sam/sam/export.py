@@ -22,8 +22,9 @@ from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.sam.adapt import Adaptation, load_trained_state, prepare
-from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, resolve_sam, shipped_checkpoint
+from thfuse_sam.sam.checkpoints import AUTO, ResolvedSam, checkpoint_sha256, load_sam, resolve_sam, shipped_checkpoint
 from thfuse_sam.sam.lora import merged_state_dict
+from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES, GENERATOR_KEY, TRAINED_KEY, read_weights, trained_metadata
 
@@ -105,7 +106,7 @@ def load_any(
     *,
     base: Path | None = None,
     device: torch.device | str = "cpu",
-) -> tuple[Sam, str]:
+) -> tuple[AnySam, str]:
     """A model and its type's name, in eval mode, from a whole checkpoint, or from `base` and a file of some weights.
 
     Those are trained weights of finetune.py or a part of a SAM, such as a decoder alone. Raises CheckpointError.
@@ -116,7 +117,7 @@ def load_any(
         return build_sam(whole.model_type, checkpoint, device, base=base), whole.model_type
     if header is None or checkpoint is None:
         resolved = resolve_sam(model_type, checkpoint)
-        return build_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type
+        return load_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type
     if model_type not in (AUTO, header.model_type):
         raise CheckpointError(f"{checkpoint}: holds {header.model_type}, not {model_type}; leave out `model_type`")
     return load_trained(checkpoint, base, device), header.model_type

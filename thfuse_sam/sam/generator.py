@@ -23,10 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from segment_anything.modeling import ImageEncoderViT, Sam
-from segment_anything.modeling.image_encoder import Block
 from segment_anything.utils.amg import build_all_layer_point_grids, remove_small_regions
-from torch import Tensor
 
 from thfuse_sam.devices import DTYPES, Chunks, Download, unless_out_of_memory, upload
 from thfuse_sam.errors import DeviceError, UsageError
@@ -37,10 +34,10 @@ from thfuse_sam.masks.instances import Instance
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop, coarse_to_fine, crops_of
-from thfuse_sam.sam.decoder import DecodedPoints, Decoder, PointDecoder, ReferenceDecoder
-from thfuse_sam.sam.encoder import convert_encoder, encode_images, run_block
+from thfuse_sam.sam.decoder import DecodedPoints
 from thfuse_sam.sam.filtering import FREE_MEMORY, MaskFilter
-from thfuse_sam.sam.geometry import Frame, resize_image
+from thfuse_sam.sam.geometry import Frame
+from thfuse_sam.sam.mask_model import AnySam, Embedding, embedding_parts, mask_model
 from thfuse_sam.sam.postprocess import mask_boxes
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import own_settings
@@ -71,24 +68,19 @@ class AutomaticMaskGenerator:
 
     Attributes:
         precision: the key of `DTYPES` chosen for this device.
-        decoder: the mask decoder.
+        model: `sam` as masks are made with it.
+        decoder: the mask decoder, the model's own unless another one is set.
     """
 
-    def __init__(self, sam: Sam, settings: GeneratorSettings | None = None, *, owns_sam: bool = False) -> None:
+    def __init__(self, sam: AnySam, settings: GeneratorSettings | None = None, *, owns_sam: bool = False) -> None:
         self.sam = sam
         self.settings = settings or own_settings(sam)
         self.precision = resolve_precision(self.settings.precision, sam.device)
-        dtype = DTYPES[self.precision]
-        # Convolutional encoders cost little beside the decoder, and what they round away changes which masks pass.
-        self._encoder_dtype = dtype if type(sam.image_encoder) is ImageEncoderViT else torch.float32
-        self._encoder = sam.image_encoder
-        if sam.device.type == "cuda" and type(sam.image_encoder) is ImageEncoderViT:
-            self._encoder = convert_encoder(sam.image_encoder, dtype, in_place=owns_sam)
-        self.decoder: Decoder = PointDecoder(sam, dtype) if PointDecoder.supports(sam) else ReferenceDecoder(sam, dtype)
+        self.model = mask_model(sam, DTYPES[self.precision], owns_sam=owns_sam)
+        self.decoder = self.model.decoder
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
         )
-        self._compiled_block: Callable[[Block, Tensor], Tensor] | None = None
         self._point_chunks = Chunks("points are decoded")
         self._logit_chunks, self._pixel_chunks = Chunks("masks are upsampled"), Chunks("masks are enlarged")
 
@@ -99,9 +91,7 @@ class AutomaticMaskGenerator:
         """
         torch._dynamo.config.suppress_errors = True
         started = time.monotonic()
-        self._compiled_block = torch.compile(run_block)
-        if isinstance(self.decoder, PointDecoder):
-            self.decoder.compile()
+        self.model.compile()
         self.generate(np.zeros((480, 640, 3), np.uint8))
         log.info("compiled SAM in %.0f s", time.monotonic() - started)
 
@@ -144,7 +134,8 @@ class AutomaticMaskGenerator:
         """Run the image encoder on an image (uint8 HxWx3, RGB). Raises DeviceError: out of memory."""
         _require_image(image)
         frame = self._frame(image.shape[:2])
-        return ImageEmbedding(self._encode(image, frame)[0].cpu().numpy(), frame.input_size, frame.image_size)
+        features, *finer = (part[0].cpu().numpy() for part in embedding_parts(self._encode(image, frame)))
+        return ImageEmbedding(features, frame.input_size, frame.image_size, tuple(finer))
 
     def generate_from(self, embedding: ImageEmbedding, infrared: ImageArray | None = None) -> list[Instance]:
         """As `generate`, from the embedding of a whole image, with this generator's settings.
@@ -166,7 +157,9 @@ class AutomaticMaskGenerator:
                 f"the image embedding was made by another kind of model (input {height}x{width}, expected "
                 f"{own_height}x{own_width}, height x width); make it again with this model"
             )
-        features = upload(torch.from_numpy(np.asarray(embedding.features, dtype=np.float32))[None], self.sam.device)
+        arrays = [np.asarray(part, dtype=np.float32)[None] for part in (embedding.features, *embedding.finer)]
+        parts = tuple(upload(torch.from_numpy(array), self.model.device) for array in arrays)
+        features = parts if embedding.finer else parts[0]
         warm = self._warm_boxes(infrared, embedding.image_size)
         segmented = SegmentedImage(embedding.image_size, self._segment(crop, features, warm), self._instances)
         return segmented.instances()
@@ -184,35 +177,25 @@ class AutomaticMaskGenerator:
         return warm_boxes(infrared if settings.ir_polarity == "white-hot" else 255 - infrared, settings.max_warm_places)
 
     def _frame(self, image_size: tuple[int, int]) -> Frame:
-        return Frame.of(image_size, self.sam.image_encoder.img_size)
+        return self.model.frame(image_size)
 
     def _crops(self, image_size: tuple[int, int]) -> list[Crop]:
         settings = self.settings
-        side = self.sam.image_encoder.img_size
-        return list(crops_of(image_size, side, settings.crop_n_layers, settings.crop_overlap_ratio))
+        return list(crops_of(image_size, self.model.frame, settings.crop_n_layers, settings.crop_overlap_ratio))
 
-    @torch.no_grad()
-    def _encode(self, image: npt.NDArray[np.uint8], frame: Frame) -> Tensor:
-        """The embedding of an image or crop (uint8 HxWx3, RGB): float32 1xCxhxw on the model's device."""
-        resized = resize_image(image, frame)
-        features = unless_out_of_memory(
-            lambda: encode_images(
-                self._encoder,
-                self.sam.preprocess(upload(resized, self.sam.device))[None],
-                self._encoder_dtype,
-                compiled_block=self._compiled_block,
-            )
-        )
+    def _encode(self, image: npt.NDArray[np.uint8], frame: Frame) -> Embedding:
+        """The embedding of an image or crop (uint8 HxWx3, RGB) on the model's device."""
+        features = unless_out_of_memory(lambda: self.model.encode(image, frame))
         if features is None:
             raise DeviceError(
-                f"`device` {self.sam.device}: not enough memory for the image encoder; free memory, "
+                f"`device` {self.model.device}: not enough memory for the image encoder; free memory, "
                 "use another device or a smaller model type"
             )
         return features
 
     @torch.no_grad()
-    def _segment(self, crop: Crop, features: Tensor, warm: Boxes | None = None) -> Callable[[], Candidates]:
-        """Try all points of one crop with the embedding `features` (float32 1xCxhxw), and boxes (Nx4) in it.
+    def _segment(self, crop: Crop, features: Embedding, warm: Boxes | None = None) -> Callable[[], Candidates]:
+        """Try all points of one crop with its embedding `features`, and boxes (Nx4) in it.
 
         The function that is returned waits for the GPU: the masks that stay after non-maximum suppression.
         """
@@ -245,19 +228,19 @@ class AutomaticMaskGenerator:
         return suppressed
 
     def _filter(self, crop: Crop, settings: GeneratorSettings) -> MaskFilter:
-        return MaskFilter(crop, settings, self.sam.mask_threshold, self._logit_chunks, self._pixel_chunks)
+        return MaskFilter(crop, settings, self.model.mask_threshold, self._logit_chunks, self._pixel_chunks)
 
-    def _points_at_once(self, features: Tensor) -> int:
+    def _points_at_once(self, features: Embedding) -> int:
         """How many points of an image with this embedding are decoded together, if memory allows."""
         asked = self.settings.points_per_batch
         if asked != "auto":
             return asked
-        embedding_bytes = features.numel() * DTYPES[self.precision].itemsize
-        if self.sam.device.type == "cpu":
+        embedding_bytes = embedding_parts(features)[0].numel() * DTYPES[self.precision].itemsize
+        if self.model.device.type == "cpu":
             return max(1, _BATCH_BYTES_CPU // embedding_bytes)
         if self._point_chunks.limit is None:
             # Decided once, because later this generator itself holds a part of the memory.
-            free, _ = torch.cuda.mem_get_info(self.sam.device)
+            free, _ = torch.cuda.mem_get_info(self.model.device)
             self._point_chunks.limit = max(1, min(_MAX_POINTS_GPU, free // 2 // (_BUFFERS_PER_POINT * embedding_bytes)))
         return self._point_chunks.limit
 
@@ -268,7 +251,9 @@ class AutomaticMaskGenerator:
 
         A GPU is one batch ahead of what is yielded, so that it has work while the CPU learns the predicted IoUs.
         """
-        coordinates = upload(torch.as_tensor(points * np.tile(crop.frame.scale, points.shape[1] // 2)), self.sam.device)
+        coordinates = upload(
+            torch.as_tensor(points * np.tile(crop.frame.scale, points.shape[1] // 2)), self.model.device
+        )
 
         def decode(batch: slice) -> tuple[DecodedPoints, Download, npt.NDArray[np.float64]]:
             decoded = self.decoder.decode(context, coordinates[batch])
@@ -276,11 +261,11 @@ class AutomaticMaskGenerator:
 
         height, width = crop.size
         no_memory = (
-            f"`points_per_batch` 1: not enough memory on {self.sam.device} to decode one point of a crop of "
+            f"`points_per_batch` 1: not enough memory on {self.model.device} to decode one point of a crop of "
             f"{height}x{width} pixels (height x width); {FREE_MEMORY}"
         )
         batches = self._point_chunks.map(decode, len(points), at_once, no_memory)
-        return batches if self.sam.device.type == "cpu" else _one_ahead(batches)
+        return batches if self.model.device.type == "cpu" else _one_ahead(batches)
 
     def _instances(self, candidates: Candidates, size: tuple[int, int]) -> list[Instance]:
         """The segments of an image of (height, width) `size`."""
@@ -315,7 +300,7 @@ class BegunImage:
 
     image: npt.NDArray[np.uint8]
     crops: list[Crop]
-    features: Tensor  # float32 1xCxhxw, the embedding of the first crop, which is the whole image
+    features: Embedding  # of the first crop, which is the whole image
     warm: Boxes | None  # Nx4, see `AutomaticMaskGenerator._warm_boxes`
 
 

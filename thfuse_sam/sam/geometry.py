@@ -7,6 +7,8 @@ Four grids lie over one another (Kirillov et al., "Segment Anything", ICCV 2023)
 - the image tokens of the embedding, one for each patch of PATCH_SIZE x PATCH_SIZE pixels of the input;
 - the logits of masks, LOGITS_PER_TOKEN along each side of a token: one for each LOGIT_STRIDE x LOGIT_STRIDE pixels of
   the input.
+
+Later models stretch the image over the whole square, without padding, and may have patches of another size.
 """
 
 import dataclasses
@@ -29,6 +31,8 @@ class Frame:
     image_size: tuple[int, int]  # height, width
     input_size: tuple[int, int]  # height, width, without the padding
     padded_size: int  # side of the padded square: the encoder's `img_size`
+    logit_stride: float = LOGIT_STRIDE  # pixels of the input along one side of a mask logit
+    at_once: bool = False  # logits are resized to the image in one step; else to the input's square first
 
     @classmethod
     def of(cls, image_size: tuple[int, int], padded_size: int) -> "Frame":
@@ -38,6 +42,11 @@ class Frame:
         height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
         return cls(image_size, (height, width), padded_size)
 
+    @classmethod
+    def stretched(cls, image_size: tuple[int, int], side: int, logit_stride: float) -> "Frame":
+        """The frame of an image that fills a square input of `side` pixels."""
+        return cls(image_size, (side, side), side, logit_stride, at_once=True)
+
     @property
     def scale(self) -> npt.NDArray[np.float64]:
         """Pixels of the input for one pixel of the image, along x and along y."""
@@ -46,7 +55,7 @@ class Frame:
     @property
     def logits_side(self) -> int:
         """Logits along one side of the padded square; mask prompts have as many."""
-        return self.padded_size // LOGIT_STRIDE
+        return round(self.padded_size / self.logit_stride)
 
     def coordinates(self, xy: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """(..., 2) or (..., 4) x, y pixels of the image -> pixels of the input."""

@@ -28,17 +28,19 @@ def threshold_counts(logits: Tensor, mask_threshold: float, offset: float) -> tu
 
 
 def upsample_logits(logits: Tensor, frame: Frame) -> Tensor:
-    """Resize the decoder's logits to the image, as `Sam.postprocess_masks` does in two steps.
+    """Resize the decoder's logits to the image as the model does: `Sam.postprocess_masks` in two steps, others at once.
 
     Args:
         logits: float32 Nxrxc; rows and columns at the end that hold nothing but padding may be missing.
         frame: where the image lies in the encoder's input.
 
     Returns:
-        float32 NxHxW; equal to the two steps but for rounding.
+        float32 NxHxW; equal but for rounding.
     """
-    sizes = zip(frame.input_size, frame.image_size, strict=True)
-    rows, columns = (_strips(frame.logits_side, frame.padded_size, *axis, logits.device) for axis in sizes)
+    low = frame.logits_side
+    padded, unpadded = (low, (low, low)) if frame.at_once else (frame.padded_size, frame.input_size)
+    sizes = zip(unpadded, frame.image_size, strict=True)
+    rows, columns = (_strips(low, padded, *axis, logits.device) for axis in sizes)
     wide = torch.cat([logits[:, :, a:b] @ weights.T for a, b, weights in columns], dim=2)
     return torch.cat([weights @ wide[:, a:b] for a, b, weights in rows], dim=1)
 

@@ -41,13 +41,15 @@ _FROM_HUGGING_FACE = (
     (r"(iou_prediction_head|output_hypernetworks_mlps\.\d+)\.proj_out\.", r"\1.layers.2."),
 )
 
+_HUGGING_FACE = "use its form for Hugging Face, with `sam_model_type` hf and `sam_checkpoint`"
 # Families that are not Segment Anything's of 2023: what their weights' names contain, and what to tell.
 _FAMILIES = (
-    ("mask_decoder.hf_token", "SAM-HQ; its decoder has a token more: use the SAM checkpoint that it was made from"),
-    ("mask_decoder.hf_mlp", "SAM-HQ; its decoder has a token more: use the SAM checkpoint that it was made from"),
-    ("maskmem_tpos_enc", "SAM 2, a later model; use a checkpoint of Segment Anything (2023)"),
-    ("sam_mask_decoder.", "SAM 2, a later model; use a checkpoint of Segment Anything (2023)"),
-    ("image_encoder.trunk.", "SAM 2, a later model; use a checkpoint of Segment Anything (2023)"),
+    ("mask_decoder.hf_token", f"SAM-HQ in its own form; {_HUGGING_FACE} syscv-community/sam-hq-vit-base"),
+    ("mask_decoder.hf_mlp", f"SAM-HQ in its own form; {_HUGGING_FACE} syscv-community/sam-hq-vit-base"),
+    ("spatial_perceiver.", f"EdgeTAM in its own form; {_HUGGING_FACE} yonigozlan/EdgeTAM-hf"),
+    ("maskmem_tpos_enc", f"SAM 2 in Meta's own form; {_HUGGING_FACE} facebook/sam2.1-hiera-tiny"),
+    ("sam_mask_decoder.", f"SAM 2 in Meta's own form; {_HUGGING_FACE} facebook/sam2.1-hiera-tiny"),
+    ("image_encoder.trunk.", f"SAM 2 in Meta's own form; {_HUGGING_FACE} facebook/sam2.1-hiera-tiny"),
     ("image_encoder.backbone.stages.", "EfficientViT-SAM; use a checkpoint of Segment Anything or MobileSAM"),
     ("image_encoder.patch_embed.seq.1.", "a MobileSAM variant; use mobile_sam.pt of the first MobileSAM"),
 )
