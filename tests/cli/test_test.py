@@ -274,3 +274,20 @@ def test_pairs_out_of_register_are_noticed_and_mended(dataset, tmp_path, capsys)
     assert page.count('"offset":null') == 1 and '"offset":0.06' in page
     assert run(tmp_path / "two", "--align", "similarity", "--metrics", "--output_dir", "mended") == 0
     assert "out of register" not in capsys.readouterr().err
+
+
+def test_the_report_shows_an_aligned_pair_before_and_after(dataset, tmp_path) -> None:
+    infrared, visible = scenes.pair(6)
+    for folder, image in (("ir", scenes.moved(infrared, 2, 1.03, (12, 5))[0]), ("vi", visible)):
+        (tmp_path / "one" / folder).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "one" / folder / "a.png")
+    assert run(tmp_path / "one", "--align", "similarity", "--metrics") == 0
+    before, after = (read_visible(Path(f"results/report/pictures/00001_{when}.jpg")) for when in ("before", "after"))
+    assert before.shape == after.shape == (240, 320, 3) and not np.array_equal(before, after)
+    page = Path("results/report/data.js").read_text()
+    assert "similarity, moved by 4" in page and '"before":"pictures/00001_before.jpg"' in page
+    # What lies in the report is the aligned infrared image, not the file.
+    shown = read_visible(Path("results/report/pictures/00001_ir.png"))[60:180, 80:240, 0].astype(int)
+    assert np.abs(shown - infrared[60:180, 80:240]).mean() < 8
+    assert run(tmp_path / "one", "--align", "size", "--output_dir", "plain") == 0
+    assert not Path("plain/report/pictures/00001_before.jpg").exists()

@@ -5,7 +5,9 @@ candidates; blocks of the image are matched for each, and the one on which most 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from thfuse_sam.align.transform import Kind, Matrix, Size, corner_distance, fitt
 from thfuse_sam.images import ImageArray
 
 _INSIDE = 1.5  # times the tolerance: a block that the transformation takes to its place
+_RIVAL = 0.5  # times the blocks of the best candidate: another one that is refined as well
+_DIFFERENT = 0.01  # share of the width, by which its corners lie elsewhere
 _FIRST = 8  # candidates that are tried in any case
 _LEAST_IN_QUARTER = 8  # blocks in each quarter of the image that support a homography
 _CLEARLY = 0.9  # times the misses of a similarity
@@ -56,9 +60,9 @@ QUICK = Search(
     candidates=4,
     enough_blocks=30,
     levels=(Level(240, 40, 8, 20, 2.0), Level(240, 48, 5, 16, 1.5)),
-    least_blocks=30,
+    least_blocks=20,
     least_share=0.5,
-    most_disagreement=0.015,
+    most_disagreement=0.02,
 )
 
 
@@ -82,15 +86,28 @@ class Alignment:
     target: Places = dataclasses.field(default_factory=_no_places, repr=False)  # and where they are in the visible one
 
     @property
+    def resampled(self) -> Matrix:
+        """The matrix that only resamples the infrared image."""
+        return fitted(self.ir_size, self.vi_size)
+
+    @property
     def applied(self) -> Matrix:
         """The matrix to use: where the estimate is not confident, the infrared image is only resampled."""
-        return self.matrix if self.confident else fitted(self.ir_size, self.vi_size)
+        return self.matrix if self.confident else self.resampled
 
     @property
     def offset(self) -> float:
         """Mean distance of the corners from where resampling alone would put them, share of the width."""
-        size_only = fitted(self.ir_size, self.vi_size)
-        return corner_distance(self.matrix, size_only, self.ir_size) / self.vi_size[1]
+        return corner_distance(self.matrix, self.resampled, self.ir_size) / self.vi_size[1]
+
+    def __str__(self) -> str:
+        """For people, in one line."""
+        if self.kind == "size":
+            return "resampled"
+        if not self.confident:
+            return "left as it is: too little structure agrees"
+        agreed = f"; {self.blocks} parts of the image agree" if self.blocks else ""
+        return f"{self.kind}, moved by {100 * self.offset:.1f} % of the width{agreed}"
 
 
 def by_size(ir_size: Size, vi_size: Size) -> Alignment:
@@ -111,9 +128,8 @@ def estimate_alignment(
     if kind == "size":
         return by_size(ir_size, pair.size)
     rigid: Kind = "shift" if kind == "shift" else "similarity"
-    fit = _best_candidate(pair, rigid, search)
-    for level in search.levels[1:]:
-        fit = None if fit is None else _fit_blocks(pair, fit.after, rigid, level)
+    fits = [_refined(pair, start, search.levels[1:]) for start in _starts(pair, rigid, search)]
+    fit = max((one for one in fits if one is not None), key=lambda one: one.blocks, default=None)
     if fit is not None and kind == "homography" and _is_bent(fit, pair.size):
         fit = _fit_blocks(pair, fit.after, kind, search.levels[-1])
     if fit is None:
@@ -136,22 +152,46 @@ class _Fit:
         return self.step @ self.before
 
     @property
+    def blocks(self) -> int:
+        """How many blocks agree."""
+        return int(self.inside.sum())
+
+    @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
         """Which blocks agree."""
         return distances(self.step, self.matches.source, self.matches.target) < _INSIDE * self.tolerance
 
 
-def _best_candidate(pair: Pair, kind: Kind, search: Search) -> _Fit | None:
-    """The first correction on which enough blocks agree, else that on which most do; None: blocks agree on none."""
+def _starts(pair: Pair, kind: Kind, search: Search) -> list[_Fit]:
+    """The first correction on which enough blocks agree, or that on which most do; and a quite different one, if about
+    as many agree on it, because near and far things of a scene lie differently. None where blocks agree on none.
+    """
     degrees, scales = ((0.0,), (1.0,)) if kind == "shift" else (search.degrees, search.scales)
-    best, most = None, 0
-    for number, candidate in enumerate(candidates(pair, degrees, scales)[: search.candidates]):
-        if number >= _FIRST and most >= search.enough_blocks:
+    fits: list[_Fit] = []
+    tried = [np.eye(3), *candidates(pair, degrees, scales)[: search.candidates]]
+    for number, candidate in enumerate(tried):
+        if number > _FIRST and fits and max(fit.blocks for fit in fits) >= search.enough_blocks:
             break
         fit = _fit_blocks(pair, candidate, kind, search.levels[0])
-        if fit is not None and (blocks := int(fit.inside.sum())) > most:
-            best, most = fit, blocks
-    return best
+        fits += [] if fit is None else [fit]
+    fits.sort(key=lambda fit: -fit.blocks)
+    others = [
+        fit
+        for fit in fits[1:]
+        if fit.blocks > _RIVAL * fits[0].blocks
+        and corner_distance(fit.after, fits[0].after, pair.size) > _DIFFERENT * pair.size[1]
+    ]
+    return fits[:1] + others[:1]
+
+
+def _refined(pair: Pair, fit: _Fit, levels: Sequence[Level]) -> _Fit | None:
+    """The fit of the last level; None: at one of them blocks agree on nothing."""
+    for level in levels:
+        finer = _fit_blocks(pair, fit.after, fit.kind, level)
+        if finer is None:
+            return None
+        fit = finer
+    return fit
 
 
 def _fit_blocks(pair: Pair, correction: Matrix, kind: Kind, level: Level) -> _Fit | None:

@@ -31,10 +31,13 @@ def orientations(image: Float) -> Float:
 
 def measured_area(image: ImageArray) -> Float:
     """1 where an image HxW shows something, 0 in the black border that it got when it was turned or moved."""
-    count, labels = cv2.connectedComponents((image == 0).astype(np.uint8), connectivity=8)
+    black = image == 0
+    if not (black[0].any() or black[-1].any() or black[:, 0].any() or black[:, -1].any()):
+        return np.ones(image.shape, np.float32)
+    labels = cv2.connectedComponents(black.astype(np.uint8), connectivity=8)[1]
     at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     black = np.isin(labels, at_border[at_border > 0])
-    if count == 1 or not _LEAST_SHARE < black.mean() < 1:
+    if not _LEAST_SHARE < black.mean() < 1:
         return np.ones(image.shape, np.float32)
     shown = (~black).astype(np.uint8)
     hull = cv2.convexHull(cv2.findNonZero(shown))

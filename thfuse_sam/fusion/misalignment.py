@@ -2,14 +2,24 @@
 
 import logging
 
-from thfuse_sam.align.estimate import QUICK, estimate_alignment
+from thfuse_sam.align.estimate import FULL, QUICK, estimate_alignment
 from thfuse_sam.errors import first_of
 from thfuse_sam.fusion.fusing import FusedPair
+from thfuse_sam.images import ImageArray
 
 NOTICED = 0.02  # share of the width, by which the corners of a pair that is out of register are off
 _SHOWN = 5  # pairs that a line names
 
 log = logging.getLogger(__name__)
+
+
+def noticed_offset(infrared: ImageArray, visible_luma: ImageArray) -> float | None:
+    """By what share of the width the corners of a pair, uint8 HxW both, are off; None: little, or that is not sure."""
+    for search in (QUICK, FULL):
+        estimate = estimate_alignment(infrared, visible_luma, search=search)
+        if not estimate.confident or estimate.offset <= NOTICED:
+            return None
+    return estimate.offset
 
 
 class MisalignmentWatch:
@@ -19,10 +29,10 @@ class MisalignmentWatch:
         self.offsets: dict[str, float] = {}  # pair name -> mean distance of the corners, share of the width
 
     def add(self, result: FusedPair) -> None:
-        """Look at one pair at a quarter of its size."""
-        estimate = estimate_alignment(result.infrared, result.visible_luma, search=QUICK)
-        if estimate.confident and estimate.offset > NOTICED:
-            self.offsets[result.pair.name] = estimate.offset
+        """Look at one pair at a small size, and once more at its full size if it seems off."""
+        offset = noticed_offset(result.infrared, result.visible_luma)
+        if offset is not None:
+            self.offsets[result.pair.name] = offset
 
     def warn(self, pairs: int) -> None:
         """Name what was noticed among `pairs` pairs, and the remedy."""

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from thfuse_sam.errors import ImageReadError
 from thfuse_sam.fusion.fusing import FusedPair
-from thfuse_sam.images import read_visible
+from thfuse_sam.images import ImageArray, read_visible
 from thfuse_sam.report.compare import ALL_METRICS, Comparison, Method, MethodScores
 from thfuse_sam.report.page import write_page
 from thfuse_sam.report.pictures import Pictures
+from thfuse_sam.report.register import register_pictures
 from thfuse_sam.report.run_facts import Facts
 
 THUMBNAIL_WIDTH = 192  # pixels
@@ -46,11 +47,12 @@ class FusionReport:
                 "width": width,
                 "height": height,
                 "thumbnail": pictures.thumbnail(f"{number}_small.jpg", fused, THUMBNAIL_WIDTH),
-                "ir": pictures.copy(f"{number}_ir", result.infrared, result.pair.ir),
-                "vi": pictures.copy(f"{number}_vi", result.visible, result.pair.vi),
+                "ir": self._source(f"{number}_ir", result.infrared, result.pair.ir, result),
+                "vi": self._source(f"{number}_vi", result.visible, result.pair.vi, result),
                 "fused": [pictures.copy(f"{number}_fused", fused, result.path), *others],
                 "irMask": self._mask(f"{number}_ir_mask.png", result.ir_labels),
                 "viMask": self._mask(f"{number}_vi_mask.png", result.vi_labels),
+                "alignment": self._alignment(number, result),
             }
         )
 
@@ -86,6 +88,23 @@ class FusionReport:
                 "leftOut": list(comparison.left_out.items()),
             },
         )
+
+    def _source(self, stem: str, image: ImageArray, source: Path, result: FusedPair) -> str:
+        """Address of a source image: its file, or the image itself where it was placed in another frame."""
+        if result.placement is None:
+            return self._pictures.copy(stem, image, source)
+        return self._pictures.write(f"{stem}.png", image)
+
+    def _alignment(self, number: str, result: FusedPair) -> dict[str, Any] | None:
+        """How the pair was aligned, with pictures before and after; None: it was not."""
+        placement = result.placement
+        if placement is None:
+            return None
+        alignment, pictures = placement.alignment, dict[str, str]()
+        if alignment.confident and alignment.kind != "size":
+            for name, picture in zip(("before", "after"), register_pictures(result.pair, placement), strict=True):
+                pictures[name] = self._pictures.write(f"{number}_{name}.jpg", picture)
+        return {"text": str(alignment), **pictures}
 
     def _copy_of_method(self, stem: str, name: str, method: Method) -> str | None:
         """Address of another method's picture; None if it has no readable one, about which `Comparison` warns."""

@@ -221,6 +221,7 @@ function choose(pair) {
   state.chosen = pair;
   viewer.show(report.pairs[pair]);
   showValues(pair);
+  showAlignment(pair);
   const at = state.shown.indexOf(pair);
   if (at >= 0 && !byId("list").querySelector(`[data-pair="${pair}"]`)) pages.goTo(at);
   for (const button of byId("list").querySelectorAll("button")) {
@@ -275,6 +276,17 @@ function showValues(pair) {
   byId("values").replaceChildren(el("caption", { class: "hidden" }, `Metrics of ${report.pairs[pair].name}`),
     el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
   byId("values-hint").textContent = several ? `Place: where ${compared ? methodNames[0] : "this value"} stands among all pairs, 1 is best.` : "";
+}
+
+/** How the pair was aligned, or that it should be. */
+function showAlignment(pair) {
+  const { alignment, offset, name } = report.pairs[pair];
+  const text = alignment ? alignment.text : offset ? `The pair is out of register by ${formatFixed(100 * offset, 1)} % of its width; --align similarity mends it.` : "";
+  byId("alignment").hidden = !text;
+  byId("alignment").replaceChildren(el("h3", {}, "Alignment"), el("p", { class: "hint" }, text),
+    ...["before", "after"].filter((when) => alignment && alignment[when]).map((when) => el("figure", {},
+      el("a", { href: alignment[when] }, el("img", { src: alignment[when], alt: `edges of the infrared image over the visible one, ${when} aligning ${name}`, loading: "lazy" })),
+      el("figcaption", { class: "hint" }, `${when}: infrared edges in orange`))));
 }
 
 document.addEventListener("keydown", (event) => {
