@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.errors import ImageReadError, ImageSizeError, UsageError
+from thfuse_sam.errors import ImageReadError, UsageError
 from thfuse_sam.fusion.fusing import fuse_pairs
 from thfuse_sam.fusion.session import FusionSession, RememberedPoints
 from thfuse_sam.images import read_visible
@@ -104,11 +104,14 @@ def test_bad_files_are_named_without_their_folder(session, files, tmp_path, cont
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_sizes_must_agree(session, files, tmp_path) -> None:
-    Image.new("RGB", (10, 20)).save(tmp_path / "other.png")
-    with pytest.raises(ImageSizeError, match="10x20") as caught:
-        session.open(files[0], tmp_path / "other.png")
-    assert str(tmp_path) not in str(caught.value)
+def test_images_that_do_not_lie_on_each_other_are_aligned(session, files, tmp_path) -> None:
+    opened = session.open(*files)
+    assert opened.placement is None
+    with Image.open(files[0]) as image:
+        image.resize((24, 16)).save(tmp_path / "half.png")
+    opened = session.open(tmp_path / "half.png", files[1])
+    assert opened.placement is not None and opened.infrared.shape == opened.visible.shape[:2] == (32, 48)
+    assert session.fuse(opened, session.thresholds).fused.shape == (32, 48, 3)
 
 
 def test_folder_is_fused_but_for_what_cannot_be(session, make_pairs, tmp_path) -> None:

@@ -20,9 +20,10 @@ from thfuse_sam.files import make_directory
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.fusing import FusedPair, require_outputs_apart
 from thfuse_sam.fusion.session import FusedView, FusionSession, MaskThresholds, OpenPair
-from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, as_rgb, read_visible, write_image
+from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, as_rgb, luma, read_visible, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.report.pictures import shrink
+from thfuse_sam.report.register import edges_over, register_pictures
 
 # Replacements for those colours of the theme on which text has a contrast below 4.5:1.
 _COLOURS = {
@@ -43,6 +44,7 @@ _COMPARISONS = {
     "Infrared | Fused": ("infrared", "fused"),
     "Visible | Fused": ("visible", "fused"),
     "Infrared | Visible": ("infrared", "visible"),
+    "Infrared edges before | after alignment": ("before", "after"),
 }
 _START = "Drop an infrared and a visible image, or pick a sample."
 _PREVIEW_PIXELS = 1600  # longer side of a picture on the page; the download has full size
@@ -125,7 +127,7 @@ class _PairTab:
                 for label, name in (("Infrared", "ir_file"), ("Visible", "vi_file"))
             )
         gr.Markdown(
-            f"PNG, JPEG, BMP or TIFF of equal size, up to {bounds.max_bytes / 2**20:g} MiB and "
+            f"PNG, JPEG, BMP or TIFF, up to {bounds.max_bytes / 2**20:g} MiB and "
             f"{bounds.max_pixels / 1e6:g} megapixels."
         )
         self._gallery = _samples_gallery(self._samples)
@@ -217,13 +219,16 @@ class _PairTab:
     def _show(self, pair: OpenPair, folder: Path, choice: str, colour: bool, values: Sequence[float]) -> list[Any]:
         """Fuse an open pair and write the file to download. Returns the values of `_results`."""
         view = self._session.fuse(pair, MaskThresholds(*values), gray=not colour)
-        path = folder / f"{pair.name}_fused.png"
+        path = folder / f"{pair.files.name}_fused.png"
         write_image(path, view.fused)
         images = {"infrared": pair.infrared, "visible": pair.visible, "fused": view.fused}
+        images["before"] = images["after"] = edges_over(pair.infrared, luma(pair.visible))
+        if pair.placement is not None:
+            images["before"], images["after"] = register_pictures(pair.files, pair.placement)
         pictures = {name: shrink(image, _PREVIEW_PIXELS, _PREVIEW_PIXELS) for name, image in images.items()}
         return [
             _Current(pair, pictures, folder),
-            _view_line(view),
+            _view_line(view, pair),
             _compared(pictures, choice),
             gr.update(value=str(path), interactive=True),
             _overlay(pair.infrared, view.ir_labels),
@@ -370,12 +375,13 @@ def _overlay(image: ImageArray, label_map: Any) -> ImageArray:
     return shrink(draw_overlay(as_rgb(image), label_map), _PREVIEW_PIXELS, _PREVIEW_PIXELS)
 
 
-def _view_line(view: FusedView) -> str:
+def _view_line(view: FusedView, pair: OpenPair) -> str:
     height, width = view.fused.shape[:2]
     counts = [np.count_nonzero(np.bincount(labels.ravel())[1:]) for labels in (view.ir_labels, view.vi_labels)]
     return _line(
         f"{width}×{height} pixels. Segments: {counts[0]} infrared, {counts[1]} visible, "
         f"made in {view.mask_seconds:.2f} s. Fused in {view.fuse_seconds:.2f} s."
+        + ("" if pair.placement is None else f" Alignment: {pair.placement.alignment}.")
     )
 
 

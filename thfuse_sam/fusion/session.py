@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.datasets.fusion import fusion_sample
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair
+from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.devices import upload
 from thfuse_sam.errors import ImageReadError, ThFuseError
 from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
-from thfuse_sam.images import ImageArray, as_rgb, image_size
+from thfuse_sam.fusion.misalignment import noticed_offset
+from thfuse_sam.images import ImageArray, as_rgb, image_size, luma, read_infrared, read_visible
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
@@ -43,7 +45,8 @@ class MaskThresholds:
 class OpenPair:
     """A pair that was read, and what SAM's image encoder made of it. The images share height and width."""
 
-    name: str
+    files: ImagePair
+    placement: Placement | None  # None: both images are as they were read
     infrared: ImageArray  # HxW
     visible: ImageArray  # HxWx3, RGB
     ir_embedding: ImageEmbedding
@@ -123,25 +126,30 @@ class FusionSession:
         return MaskThresholds(**values)
 
     def open(self, ir: Path, vi: Path) -> OpenPair:
-        """Read and embed a pair of image files.
+        """Read and embed a pair of image files, aligned if they differ in size or are out of register.
 
         Errors name the files without their folders, which mean nothing to somebody who has uploaded them.
 
         Raises:
             ImageReadError: a file is no readable image, or has more bytes or pixels than the limits allow.
-            ImageSizeError: the two differ in size.
             DeviceError: memory does not suffice.
         """
         for path in (ir, vi):
             self._require_within_limits(path)
         with _naming_files_only(ir, vi):
-            infrared, visible = read_pair(ImagePair(vi.stem, ir, vi))
+            infrared, visible = read_infrared(ir), read_visible(vi)
+        placement = None
+        # Noticing costs less than an embedding.
+        if infrared.shape != visible.shape[:2] or noticed_offset(infrared, luma(visible)) is not None:
+            placement = Placer("similarity").place(infrared, visible)
+            infrared, visible = placement.images(infrared, visible)
         generator = self._generator(self.thresholds)
         # As `images.read_for_sam` shows it to SAM, so that masks are equal to precomputed ones.
         ir_embedding = generator.encode(as_rgb(infrared))
         vi_embedding = generator.encode(visible)
         ir_decoder, vi_decoder = (self._decoder(generator, embedding) for embedding in (ir_embedding, vi_embedding))
-        return OpenPair(vi.stem, infrared, visible, ir_embedding, vi_embedding, ir_decoder, vi_decoder)
+        files = ImagePair(vi.stem, ir, vi)
+        return OpenPair(files, placement, infrared, visible, ir_embedding, vi_embedding, ir_decoder, vi_decoder)
 
     def fuse(
         self, pair: OpenPair, thresholds: MaskThresholds, *, gray: bool = False, emphasis: EmphasisPlan | None = None
@@ -159,8 +167,10 @@ class FusionSession:
         generator.decoder = pair.vi_decoder
         vi_labels = generator.label_map_from(pair.vi_embedding, pair.infrared)
         masked = time.perf_counter()
-        sample = fusion_sample(pair.name, pair.infrared, pair.visible, ir_labels, vi_labels)
+        sample = fusion_sample(pair.files.name, pair.infrared, pair.visible, ir_labels, vi_labels)
         (fused,) = fuse_emphasised(self._network, [sample], self._device, plan=emphasis)
+        if pair.placement is not None:
+            fused = pair.placement.blend(fused, luma(pair.visible))
         if not gray:
             fused = add_colour(leave_room(fused, pair.visible), pair.visible)
         return FusedView(fused, ir_labels, vi_labels, masked - started, time.perf_counter() - masked)

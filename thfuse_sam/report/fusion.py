@@ -19,6 +19,7 @@ from thfuse_sam.report.register import register_pictures
 from thfuse_sam.report.run_facts import Facts
 
 THUMBNAIL_WIDTH = 192  # pixels
+REGISTER_WIDTH = 480
 
 
 class FusionReport:
@@ -103,7 +104,7 @@ class FusionReport:
         alignment, pictures = placement.alignment, dict[str, str]()
         if alignment.confident and alignment.kind != "size":
             for name, picture in zip(("before", "after"), register_pictures(result.pair, placement), strict=True):
-                pictures[name] = self._pictures.write(f"{number}_{name}.jpg", picture)
+                pictures[name] = self._pictures.thumbnail(f"{number}_{name}.jpg", picture, REGISTER_WIDTH)
         return {"text": str(alignment), **pictures}
 
     def _copy_of_method(self, stem: str, name: str, method: Method) -> str | None:

@@ -6,9 +6,7 @@ import numpy as np
 from thfuse_sam.align.placement import Placement, resample
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.images import ImageArray, luma, read_infrared, read_visible
-from thfuse_sam.report.pictures import shrink
 
-WIDTH = 480  # pixels of a picture
 _STRONG = 97.0  # percentile of the edges that is drawn in full
 _COLOUR = (255, 140, 0)
 
@@ -21,7 +19,7 @@ def register_pictures(pair: ImagePair, placement: Placement) -> tuple[ImageArray
         edges_over(resample(infrared, matrix, placement.size), luma(placed))
         for matrix in (placement.vi @ placement.alignment.resampled, placement.ir)
     )
-    return shrink(before, WIDTH), shrink(after, WIDTH)
+    return before, after
 
 
 def edges_over(infrared: ImageArray, visible_luma: ImageArray) -> ImageArray:
