@@ -205,6 +205,21 @@ def test_half_precision_and_crops(sam: HuggingFaceSam) -> None:
     assert AutomaticMaskGenerator(sam, settings).generate(picture(), picture()[..., 0])
 
 
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (3, 3)])
+def test_images_of_few_rows_and_columns(sam: HuggingFaceSam, size: tuple[int, int]) -> None:
+    frame = sam.frame(size)
+    image = np.zeros((*size, 3), np.uint8)
+    image[..., 0] = 255
+    pixels = sam.processor(images=np.tile(image[:1, :1], (64, 64, 1)), return_tensors="pt")["pixel_values"]
+    seen: list[torch.Tensor] = []
+    encoder = sam.model.vision_encoder
+    encoder.register_forward_pre_hook(lambda _, *given: seen.extend([*given[0], *given[1].values()]), with_kwargs=True)
+    sam.encode(image, frame)
+    height, width = frame.input_size
+    torch.testing.assert_close(seen[0][..., :height, :width], pixels[..., :height, :width])
+    assert AutomaticMaskGenerator(sam, SETTINGS).label_map(image).shape == size
+
+
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -386,7 +401,7 @@ def test_folders_that_are_no_models(
     [
         (
             "facebook/sam2.1-hiera-tiny",
-            "no such folder, and the model cannot be downloaded .*'hf download facebook/sam2",
+            "no such folder, and the model cannot be downloaded .HF_HUB_OFFLINE is set.; .*'hf download facebook/sam2",
         ),
         ("no_such_folder", "is no folder; give"),
         ("a/b/c", "is no folder; give"),

@@ -26,7 +26,7 @@ from thfuse_sam.errors import CheckpointError, DeviceError, UsageError
 from thfuse_sam.files import file_sha256
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, HUGGING_FACE
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder
-from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN, Frame
+from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN, Frame, resize_image
 from thfuse_sam.sam.postprocess import above, upsample_logits
 from thfuse_sam.sam.prompted import PromptTensors, best_mask
 
@@ -82,7 +82,10 @@ class HuggingFaceSam:
 
     @torch.no_grad()
     def encode(self, image: npt.NDArray[np.uint8], frame: Frame) -> Tensor | tuple[Tensor, ...]:
-        pixels = self.processor(images=image, return_tensors="pt")["pixel_values"]
+        if self._is_padded and min(frame.input_size) == 1:  # the processor rounds such a side to 0
+            image = resize_image(image, frame).permute(1, 2, 0).numpy()
+        # Without its format, an image of one or three rows would be taken for one of three channels.
+        pixels = self.processor(images=image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
         with self._autocast():
             embeddings = self.model.get_image_embeddings(upload(pixels, self.device))
         if isinstance(embeddings, Tensor):
@@ -156,7 +159,7 @@ def find_folder(model: Path, *, fetch: bool = True) -> Path:
     if model.exists() or not _REPOSITORY.fullmatch(name):
         raise CheckpointError(f"{model}: is no folder; give the folder of a model, or its owner/name on huggingface.co")
     _require_transformers()
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
@@ -172,9 +175,10 @@ def find_folder(model: Path, *, fetch: bool = True) -> Path:
             "'hf auth login' if it is private"
         ) from None
     except Exception as error:  # whatever a network raises
-        reason = "cannot be downloaded" if fetch else "is not downloaded by a dry run"
+        reason = _first_line(error).removeprefix("Got: ") if fetch else "a dry run downloads nothing"
         raise CheckpointError(
-            f"{model}: no such folder, and the model {reason} ({_first_line(error)}); download it elsewhere with "
+            f"{model}: no such folder, and the model cannot be downloaded "
+            f"({'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else reason}); download it elsewhere with "
             f"'hf download {name} --local-dir FOLDER' and give the folder"
         ) from None
 
