@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from thfuse_sam.fusion.colour import KEPT_CHROMA, add_colour, leave_room
+from thfuse_sam.fusion.colour import KEPT_CHROMA, add_colour, fitted_colour, leave_room
 from thfuse_sam.images import as_rgb, luma
 from thfuse_sam.metrics.natural import chroma_kept
 
@@ -62,3 +62,10 @@ def test_luma_leaves_room_for_colour_and_stays_where_there_is_none() -> None:
     assert np.array_equal(leave_room(roomy, visible), roomy)
     assert np.array_equal(leave_room(fused, as_rgb(luma(visible))), fused)
     assert np.array_equal(leave_room(luma(visible), visible), luma(visible))
+
+
+def test_both_steps_at_once_are_one_after_the_other() -> None:
+    random = np.random.default_rng(1)
+    visible = random.integers(0, 256, (40, 50, 3), np.uint8)
+    fused = random.integers(0, 256, (40, 50), np.uint8)
+    assert np.array_equal(fitted_colour(fused, visible), add_colour(leave_room(fused, visible), visible))

@@ -13,6 +13,7 @@ its cost grows linearly with the image. Maps are limited to (0, 2), and there is
 an image depends on no other image.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -34,6 +35,8 @@ ACTIVE_SOURCE_LOGIT = 4.5  # how decidedly the more active source is taken befor
 class LiteConv(nn.Module):
     """3x3 convolution and leaky ReLU."""
 
+    conv: nn.Conv2d
+
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
@@ -41,6 +44,15 @@ class LiteConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """BCHW -> BC'H'W'."""
         return F.leaky_relu_(self.conv(x), SLOPE)
+
+
+def joined_conv(conv: nn.Conv2d, parts: Sequence[Tensor]) -> Tensor:
+    """`conv(torch.cat(parts, dim=1))`. Putting thin layers together would take longer than the convolution."""
+    kernels = conv.weight.split([part.shape[1] for part in parts], dim=1)
+    total = F.conv2d(parts[0], kernels[0], conv.bias, padding=conv.padding)
+    for part, kernel in zip(parts[1:], kernels[1:], strict=True):
+        total += F.conv2d(part, kernel, padding=conv.padding)
+    return total
 
 
 class LiteDenseBranch(nn.Module):
@@ -51,11 +63,13 @@ class LiteDenseBranch(nn.Module):
         self.layers = nn.ModuleList(LiteConv(channels + growth * i, growth) for i in range(layers))
         self.out_channels = channels + growth * layers
 
-    def forward(self, x: Tensor) -> Tensor:
-        """BCHW -> B x out_channels x H x W."""
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """BCHW -> itself and the result of each layer, together `out_channels` of the same size."""
+        results = [x]
         for layer in self.layers:
-            x = torch.cat([x, layer(x)], dim=1)
-        return x
+            assert isinstance(layer, LiteConv)
+            results.append(F.leaky_relu_(joined_conv(layer.conv, results), SLOPE))
+        return results
 
 
 class DetailMix(nn.Module):
@@ -64,23 +78,30 @@ class DetailMix(nn.Module):
     How much of the mixture is infrared, and how strong it is, depends on the features and on which source is more
     active around a pixel. Before training the more active source is taken, as in Burt and Adelson, "The Laplacian
     Pyramid as a Compact Image Code", 1983.
+
+    Args:
+        channels: channels of the features.
+        factor: by which the features are smaller than the details.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, factor: int = 1):
         super().__init__()
-        self.weigh = nn.Conv2d(channels + 1, 2, kernel_size=3, padding=1)
+        self.factor = factor
+        places = factor**2  # pixels for which one pixel of the features decides
+        self.weigh = nn.Conv2d(channels + places, 2 * places, kernel_size=3, padding=1)
         nn.init.normal_(self.weigh.weight, std=1e-3)
         nn.init.zeros_(self.weigh.get_parameter("bias"))
         with torch.no_grad():
-            self.weigh.weight[0, -1, 1, 1] = ACTIVE_SOURCE_LOGIT
+            for place in range(places):
+                self.weigh.weight[place, channels + place, 1, 1] = ACTIVE_SOURCE_LOGIT
 
     def forward(self, features: Tensor, details: Tensor) -> Tensor:
-        """Features BCHW and details B2HW (infrared, visible) -> mixed details B1HW."""
-        window = ACTIVITY_WINDOW
-        activity = F.avg_pool2d(details.abs(), window, stride=1, padding=window // 2, count_include_pad=False)
+        """Features BCH'W' and details B2HW (infrared, visible) -> mixed details B1HW; H = factor * H'."""
+        activity = box_mean(details.abs(), ACTIVITY_WINDOW)
         balance = (activity[:, :1] - activity[:, 1:]) / (activity.sum(1, keepdim=True) + ACTIVITY_EPS)
         # Only layers may run in half precision; what is computed from the sources' own values is in single precision.
-        ir_weight, strength = self.weigh(torch.cat([features, balance], dim=1)).to(details.dtype).chunk(2, dim=1)
+        weights = joined_conv(self.weigh, [features, F.pixel_unshuffle(balance, self.factor)])
+        ir_weight, strength = F.pixel_shuffle(weights, self.factor).to(details.dtype).chunk(2, dim=1)
         mixed = torch.lerp(details[:, 1:], details[:, :1], torch.sigmoid(ir_weight))
         return mixed * (2 * torch.sigmoid(strength))
 
@@ -101,6 +122,7 @@ class THFuseLite(FusionNetwork):
     name = "thfuse_lite"
     size_multiple = COARSEST
     tile_margin = 64
+    image_channels = 2  # of what `_features` gets
 
     def __init__(
         self,
@@ -116,7 +138,7 @@ class THFuseLite(FusionNetwork):
         super().__init__(contrast_gain)
         require_at_least(1, fine_width=fine_width, width=width, growth=growth, depth=depth, heads=heads)
         require_multiple(heads, "heads", dim=dim)
-        self.stem = LiteConv(2, growth)
+        self.stem = LiteConv(self.image_channels, growth)
         self.dense_branch = LiteDenseBranch(growth, growth)
         strided = (growth, width, width, 2 * width)
         self.strided_branch = nn.Sequential(*(LiteConv(low, high, stride=2) for low, high in pairwise(strided)))
@@ -147,12 +169,12 @@ class THFuseLite(FusionNetwork):
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
         """See `FusionNetwork.fuse`."""
-        features, coarse = self._features(ir, vi)
+        features, coarse = self._features(self._images(ir, vi))
         return self._reconstruct(ir, vi, guidance, features, self.attention_maps(coarse))
 
     def coarse_features(self, ir: Tensor, vi: Tensor) -> Tensor:
         """See `TiledNetwork.coarse_features`."""
-        return self._features(ir, vi)[1]
+        return self._features(self._images(ir, vi))[1]
 
     def attention_maps(self, coarse: Tensor) -> Tensor:
         """See `TiledNetwork.attention_maps`."""
@@ -161,14 +183,18 @@ class THFuseLite(FusionNetwork):
 
     def fuse_with_maps(self, ir: Tensor, vi: Tensor, guidance: Tensor | None, maps: Tensor) -> Tensor:
         """See `TiledNetwork.fuse_with_maps`."""
-        return self._reconstruct(ir, vi, guidance, self._features(ir, vi)[0], maps)
+        return self._reconstruct(ir, vi, guidance, self._features(self._images(ir, vi))[0], maps)
 
-    def _features(self, ir: Tensor, vi: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _images(self, ir: Tensor, vi: Tensor) -> Tensor:
+        """What the features are made of, BCHW with `image_channels`."""
+        return torch.cat([vi, ir], dim=1)
+
+    def _features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Features at 1, 1/2, 1/4, 1/8 of the size (BCHW each), and the input of the attention (BHWC at 1/8)."""
         # Thin layers on large images are a third faster on a CPU with the channels innermost.
-        x = self.stem(torch.cat([vi, ir], dim=1).contiguous(memory_format=torch.channels_last))
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
         strided = self.strided_branch(x)
-        joined = self.join_dense(self.dense_branch(x)) + upsample(self.join_strided(strided), COARSEST)
+        joined = joined_conv(self.join_dense, self.dense_branch(x)) + upsample(self.join_strided(strided), COARSEST)
         features = [F.leaky_relu_(joined, SLOPE)]
         for encoder in self.encoders:
             features.append(encoder(F.avg_pool2d(features[-1], 2)))
@@ -178,6 +204,12 @@ class THFuseLite(FusionNetwork):
         self, ir: Tensor, vi: Tensor, guidance: Tensor | None, features: list[Tensor], maps: Tensor
     ) -> Tensor:
         """The fused image B1HW from the features of `_features` and the attention maps (BHWC at 1/8 of the size)."""
+        return self._rebuilt(ir, vi, guidance, features, maps)[0]
+
+    def _rebuilt(
+        self, ir: Tensor, vi: Tensor, guidance: Tensor | None, features: list[Tensor], maps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The fused image, and the features that decided about its finest details (BCHW)."""
         weights = list(maps.permute(0, 3, 1, 2).split(self.map_channels, dim=1))
         for scale in (0, 1, 2):
             weights[scale] = upsample(weights[scale], COARSEST // 2**scale)
@@ -191,7 +223,24 @@ class THFuseLite(FusionNetwork):
             total = features[scale] * weights[scale] + upsample(total, 2)
             fused = upsample(fused, 2) + self.details[scale](total, details[scale])
         fine = self.merge(features[0] * weights[0] + upsample(self.to_fine(total), 2))
-        return upsample(fused, 2) + self.details[0](fine, details[0])
+        return upsample(fused, 2) + self.details[0](fine, details[0]), fine
+
+
+def box_mean(images: Tensor, window: int) -> Tensor:
+    """Mean of the pixels of BCHW images in a square window, an odd number of pixels wide, that lie in the image.
+
+    As sums of shifted images a tenth of the work of `avg_pool2d`.
+    """
+    for dim in (2, 3):
+        size, border = images.shape[dim], window // 2
+        padded = F.pad(images, (0, 0, border, border) if dim == 2 else (border, border))
+        total = padded.narrow(dim, 0, size)
+        for shift in range(1, window):
+            total = total + padded.narrow(dim, shift, size)
+        place = torch.arange(size, device=images.device)
+        count = (place + border).clamp(max=size - 1) - (place - border).clamp(min=0) + 1
+        images = total / count.view(-1, 1) if dim == 2 else total / count
+    return images
 
 
 def _laplacian_pyramid(images: Tensor) -> tuple[list[Tensor], Tensor]:
