@@ -6,10 +6,12 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError
 from thfuse_sam.losses import FusionLoss
 from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, count_parameters, thfuse_from_original
+from thfuse_sam.models.thfuse_lite import box_mean, joined_conv
 from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 
 CONSTANTS = [0.5, 0.0, 1.0, 0.3]
@@ -213,6 +215,34 @@ class TestTHFuse(NetworkTests):
         torch.testing.assert_close(vi_input, 255 * vi[0, 0])
         torch.testing.assert_close(ir_input, 255 * ir[0, 0])
         torch.testing.assert_close(fused, (outputs[0][..., 48:80, 48:80] / 255).clamp(0, 1))
+
+
+class TestTHFuseTiny(NetworkTests):
+    name = "thfuse_tiny"
+    options: ClassVar[dict[str, int | float]] = {"width": 8, "growth": 4, "fine_width": 6, "dim": 16, "heads": 2}
+
+    def test_every_pixel_counts(self) -> None:
+        ir, vi = images(1, 32, 32)
+        network = self.build()
+        with torch.no_grad():
+            fused = network(ir, vi)
+            for place in ((8, 8), (8, 9), (9, 8), (9, 9)):
+                changed = ir.clone()
+                changed[(..., *place)] = 1 - changed[(..., *place)]
+                difference = (network(changed, vi) - fused).abs()
+                assert difference[(..., *place)].item() > 1e-4
+
+
+@pytest.mark.parametrize("size", [(5, 4), (16, 23)])
+def test_box_means_are_those_of_a_pooling_that_leaves_the_border_out(size: tuple[int, int]) -> None:
+    values = torch.rand(2, 3, *size)
+    expected = F.avg_pool2d(values, 7, stride=1, padding=3, count_include_pad=False)
+    torch.testing.assert_close(box_mean(values, 7), expected)
+
+
+def test_a_joined_convolution_is_that_of_its_parts_put_together() -> None:
+    conv, parts = nn.Conv2d(5, 4, 3, padding=1), [torch.rand(2, 3, 8, 9), torch.rand(2, 2, 8, 9)]
+    torch.testing.assert_close(joined_conv(conv, parts), conv(torch.cat(parts, dim=1)))
 
 
 class TestTHFuseLite(NetworkTests):

@@ -7,10 +7,12 @@ from thfuse_sam.errors import UsageError
 from thfuse_sam.models.base import FusionNetwork
 from thfuse_sam.models.thfuse import THFuse
 from thfuse_sam.models.thfuse_lite import THFuseLite
+from thfuse_sam.models.thfuse_tiny import THFuseTiny
 
 NETWORKS: dict[str, type[FusionNetwork]] = {
     THFuse.name: THFuse,
     THFuseLite.name: THFuseLite,
+    THFuseTiny.name: THFuseTiny,
 }
 DEFAULT_NETWORK = THFuseLite.name
 

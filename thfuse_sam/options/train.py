@@ -17,7 +17,7 @@ from thfuse_sam.options.shared import (
 from thfuse_sam.options.training import DEFAULT_WORKERS, FusionSettings, SplitOptions
 
 # The names in the registries of `models`, `losses` and `metrics`, which need torch; a test holds them equal.
-NETWORKS = ("thfuse", "thfuse_lite")
+NETWORKS = ("thfuse", "thfuse_lite", "thfuse_tiny")
 LOSS_PARTS = {  # with their default weights
     "intensity": 0.0, "intensity_squared": 0.0, "intensity_average": 0.0, "intensity_salient": 0.0, "pyramid": 3.0,
     "gradient": 16.0, "ssim": 0.75, "region": 0.5, "region_edges": 2.0, "contrast": 1.0, "perceptual": 0.0,
