@@ -16,7 +16,7 @@ PACKAGE = ROOT / "thfuse_sam"
 LAYERS = (
     ("cli", "api"),
     ("commands",),
-    ("report",),
+    ("report", "video"),
     ("precompute", "fusion", "finetune"),
     ("training",),
     ("datasets", "sam"),

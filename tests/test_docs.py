@@ -25,6 +25,7 @@ SCRIPTS = {
     "finetune.py": "finetune", "predict.py": "predict", "thfuse-precompute": "precompute", "thfuse-train": "train",
     "thfuse-test": "test", "thfuse-prepare": "prepare", "thfuse-finetune": "finetune", "thfuse-predict": "predict",
     "thfuse-compare": "compare", "thfuse-figure": "figure", "thfuse-app": "app", "thfuse-align": "align",
+    "thfuse-video": "video",
 }  # fmt: skip
 COMMANDS = {name: getattr(cli_commands, command) for name, command in SCRIPTS.items()}
 COMMANDS["-m tools.vit_nano"] = vit_nano_command.train

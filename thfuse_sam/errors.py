@@ -91,6 +91,10 @@ class SampleError(ThFuseError):
     """An annotated image cannot be used: no partner, no object, a polygon outside the image, and so on."""
 
 
+class VideoError(ThFuseError):
+    """A video cannot be read or written, or two videos have nothing in common."""
+
+
 class DownloadError(ThFuseError):
     """A data set cannot be downloaded, or the downloaded file is refused."""
 

@@ -114,6 +114,13 @@ def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> npt.NDArra
 
 
 @within_read_seconds
+def infrared_values(path: Path, how: InfraredReading = AS_STORED) -> npt.NDArray[Any]:
+    """The numbers that an infrared image stores, HxW, missing ones among them. Raises ImageReadError."""
+    with reading(path):
+        return _infrared_values(decode(path), how)
+
+
+@within_read_seconds
 def read_visible(path: Path) -> ImageArray:
     """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
     with reading(path):
@@ -241,13 +248,7 @@ def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[
     if values.dtype != np.uint8:
         return np.asarray(values.astype(np.float64) @ np.array(LUMA_WEIGHTS))
     if how.colormap is not None:
-        numbers, share = false_colour.turn_back(values, how.colormap)
-        if share < 0.5:
-            raise Refusal(
-                f"has colours that are not those of {how.colormap}, but for {share:.0%} of the pixels; give "
-                "another `ir_colormap`, or `ir_gray`"
-            )
-        return numbers
+        return false_colour.turn_back(values, how.colormap)
     colormap = None if how.gray else false_colour.recognise(values)
     if colormap is not None:
         raise Refusal(

@@ -13,6 +13,11 @@ TARGET = Path(__file__).resolve().parents[1] / "docs" / "licences.md"
 # Packages whose metadata do not name the licence in a few words; these are from the licence files in them.
 BY_HAND = {"cuda-toolkit": "NVIDIA Proprietary Software", "faster-coco-eval": "Apache-2.0"}
 
+AV = """\
+av (the extra `video`) is a wrapper; its wheels bring FFmpeg, which is under the LGPL 3, and with it the encoders
+x264 and x265, which are under the GPL 2. Whoever must do without these builds av with an FFmpeg of their own:
+`pip install --no-binary av av`. `thfuse-video` then takes another encoder by itself.""".splitlines()
+
 
 def add_needed(name: str, extras: tuple[str, ...], versions: dict[str, str]) -> None:
     """Add the package `name`, and the packages that it needs on this system, to `versions` (name -> version)."""
@@ -56,6 +61,8 @@ def main() -> None:
         *(f"| {name} | {version} | {licence(name)} |" for name, version in sorted(versions.items())),
         "",
         "Nothing of them is part of this repository or of its wheel.",
+        "",
+        *AV,
     ]
     TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -156,11 +156,6 @@ def yolo(root: Path) -> None:
     text(root / "labels/a.txt", "\n".join(f"0 {' '.join(line)}" for line in lines))
 
 
-def yolo_with_names(root: Path) -> None:
-    yolo(root)
-    text(root / "classes.txt", "leak\npole\n")
-
-
 def colours(first: int, *others: int) -> np.ndarray:
     table = np.zeros((3, 3), np.uint8)
     table[1], table[2] = (first, 0, 0), others
@@ -235,10 +230,6 @@ CASES: dict[str, Case] = {
     "one mask for each object": Case(masks(("a_0.png", numbers(255, 0)), ("a_1.png", numbers(0, 255))), BOTH),
     "a folder of masks for each image": Case(masks(("a/x.png", numbers(1, 0)), ("a/y.png", numbers(0, 1))), BOTH),
     "yolo": Case(yolo, BOTH),
-    "yolo with a list of names": Case(yolo_with_names, BOTH, ("--labels", "leak")),
-    "grey classes as JPEG": Case(masks(("a.jpg", numbers(120, 255))), None),
-    "void of 16 bits": Case(masks(("a.png", numbers(1, 65535, np.uint16)), folder="instances"), {"a": [120]}),
-    "labelme of an image that was converted": Case(labelme(named="C:\\Users\\me\\a.jpg"), BOTH),
 }
 
 

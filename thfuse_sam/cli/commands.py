@@ -15,6 +15,7 @@ from thfuse_sam.options.precompute import PrecomputeOptions
 from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.options.prepare import PrepareOptions
 from thfuse_sam.options.train import TrainOptions
+from thfuse_sam.options.video import VideoOptions
 
 if TYPE_CHECKING:
     from thfuse_sam.commands.precompute import CheckedTree
@@ -76,6 +77,18 @@ def test(line: CommandLine[FuseOptions]) -> int:
         print(json.dumps(plan_fusion(options), indent=2))
         return 0
     return 0 if fuse(options, line.text).is_whole else 1
+
+
+@command(
+    "thfuse-video",
+    "Fuse an infrared and a visible video, or two live streams, into a video. docs/video.md explains the options.",
+    VideoOptions,
+)
+def video(line: CommandLine[VideoOptions]) -> None:
+    from thfuse_sam.commands.video import fuse_video
+
+    if fuse_video(line.options).interrupted:
+        raise KeyboardInterrupt(f"{line.options.output} holds what was fused up to here")
 
 
 @command(

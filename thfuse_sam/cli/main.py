@@ -10,6 +10,7 @@ from typing import Any
 import thfuse_sam
 from thfuse_sam.cli import commands
 from thfuse_sam.cli.run import Command
+from thfuse_sam.options.video import is_video
 
 _ONE_FOLDER = ("dataset_path",)
 _TWO_FOLDERS = ("ir_dir", "vi_dir")
@@ -28,6 +29,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "masks": _Entry(commands.precompute, (_ONE_FOLDER, _TWO_FOLDERS)),
     "train": _Entry(commands.train, (_ONE_FOLDER, _TWO_FOLDERS)),
     "fuse": _Entry(commands.test, (_ONE_FOLDER, _TWO_FOLDERS)),
+    "video": _Entry(commands.video, (("ir", "vi"),)),
     "prepare": _Entry(commands.prepare, (("data_dir",),)),
     "finetune": _Entry(commands.finetune, (("data_dir",),)),
     "predict": _Entry(commands.predict, (("input",),)),
@@ -54,6 +56,7 @@ To train on your own pairs, make their masks once, train, and fuse with the trai
 Also:
 
   thfuse verify TREE      check masks against their images
+  thfuse video IR VI      fuse two videos or live streams
   thfuse prepare DATA     check and convert annotated images
   thfuse finetune DATA    adapt Segment Anything to them
   thfuse predict IMAGE    masks of single images, by points, boxes or of everything
@@ -84,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
-    entry = ENTRIES[name]
     number = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    if name == "fuse" and any(map(is_video, words[:number])):
+        name = "video"
+    entry = ENTRIES[name]
     options = next((options for options in entry.places if len(options) == number), None)
     if number and options is None:
         known = " or ".join(" ".join(option.upper() for option in options) for options in entry.places) or "no word"

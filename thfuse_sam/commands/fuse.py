@@ -127,11 +127,11 @@ def export_network(options: FuseOptions, path: Path) -> None:
     )
 
 
-def open_network(options: ModelOptions) -> tuple[Path, nn.Module, NetworkSettings]:
+def open_network(options: ModelOptions, shipped: Path = SHIPPED_MODEL) -> tuple[Path, nn.Module, NetworkSettings]:
     """The network of `options`: its file, the network itself, and its name and options. Raises CheckpointError."""
     path = options.model_path
     if path is None:
-        path = shipped_root() / SHIPPED_MODEL
+        path = shipped_root() / shipped
         if not path.is_file():
             raise CheckpointError(
                 f"`model_path` is not given and {path} is missing; "

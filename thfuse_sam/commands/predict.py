@@ -1,14 +1,12 @@
 """Making masks of an image or of a folder of images, according to `PredictOptions`."""
 
 import contextlib
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
@@ -21,14 +19,13 @@ from thfuse_sam.finetune.prediction import (
     prompted_predictor,
     require_inside,
 )
-from thfuse_sam.images import image_size, read_for_sam_and_missing
+from thfuse_sam.images import image_size, read_for_sam
 from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import own_settings
-from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +47,6 @@ def predict_masks(options: PredictOptions) -> Prediction:
     for path in images.values() if prompts else ():
         with contextlib.suppress(ImageReadError):  # listed as a failure when its turn comes
             require_inside(prompts, image_size(path), f", {path}")
-    reading = infrared_reading(options, list(images.values())) if options.modality == "ir" else AS_STORED
     require_writable("output_dir", options.output_dir)
     device = resolve_device(options.device)
     with naming("sam_checkpoint", options.sam_checkpoint):
@@ -60,7 +56,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
     predictor = prompted_predictor(sam, prompts) if prompts else _automatic(options, sam, model_type)
     if options.output_dir.is_dir():
         remove_abandoned(options.output_dir)
-    prediction = _predict(options, images, reading, predictor, model_type)
+    prediction = _predict(options, images, predictor, model_type)
     log.info("%d masks of %d images by %s in %s", prediction.objects, prediction.images, model_type, options.output_dir)
     for failure in prediction.failures:
         log.error("failed: %s", failure)
@@ -94,11 +90,7 @@ def _automatic(options: PredictOptions, sam: AnySam, model_type: str) -> ImagePr
 
 
 def _predict(
-    options: PredictOptions,
-    images: dict[str, Path],
-    reading: InfraredReading,
-    predictor: ImagePredictor,
-    model_type: str,
+    options: PredictOptions, images: dict[str, Path], predictor: ImagePredictor, model_type: str
 ) -> Prediction:
     writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
     failures: list[str] = []
@@ -106,15 +98,13 @@ def _predict(
     for name, path in progress_bar(images.items(), unit=" images", disable=None, leave=False):
         try:
             with naming("input", options.input):
-                image, missing = read_for_sam_and_missing(path, options.modality, reading)
+                image = read_for_sam(path, options.modality)
         except ImageReadError as error:
             if len(images) == 1:
                 raise
             failures.append(str(error))
             continue
         masks = predictor(image)
-        if missing is not None:
-            masks = [dataclasses.replace(item, mask=item.mask & ~missing) for item in masks]
         objects += len(masks)
         writer.write(name, path.name if len(images) == 1 else f"{name}{path.suffix}", image, masks)
     writer.close()

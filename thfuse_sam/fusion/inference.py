@@ -46,23 +46,41 @@ def fuse_lumas(
     Values are clamped and rounded, never stretched: stretching inflates contrast metrics. `network` is on `device`, in
     evaluation mode. Raises ImageSizeError, which names the first pair.
     """
-    height, width = samples[0]["ir"].shape[-2:]
-    first = samples[0]["name"]
+    inputs = [torch.stack([sample[key] for sample in samples]) for key in INPUTS]  # type: ignore[literal-required]
+    try:
+        fused = fuse_batch(network, inputs, device, settings)
+    except ImageSizeError as error:  # the network does not know the name of the pair
+        raise ImageSizeError(f"pair {samples[0]['name']!r}: {error}") from None
+    return [to_uint8(image[0]) for image in fused]
+
+
+@torch.no_grad()
+def fuse_batch(
+    network: nn.Module,
+    inputs: Sequence[Tensor | None],
+    device: torch.device,
+    settings: InferenceSettings = DEFAULT_INFERENCE,
+) -> Tensor:
+    """The network's fused images, float B1HW in [0, 1] on the CPU, of its INPUTS, of which the last may be missing.
+
+    `network` is on `device`, in evaluation mode. Raises ImageSizeError.
+    """
+    ir = inputs[0]
+    assert ir is not None
+    height, width = ir.shape[-2:]
     try:
         with autocast(device, settings.precision):
             if isinstance(network, TiledNetwork) and height * width > 4 * settings.tile_size**2:
-                fused = [_tiled(network, sample, device, settings.tile_size) for sample in samples]
-            else:
-                inputs = (torch.stack([sample[key] for sample in samples]).to(device) for key in INPUTS)  # type: ignore[literal-required]
-                fused = list(network(*inputs).float())
-    except ImageSizeError as error:  # the network does not know the name of the pair
-        raise ImageSizeError(f"pair {first!r}: {error}") from None
+                parts = ([None if one is None else one[k : k + 1] for one in inputs] for k in range(len(ir)))
+                fused = [fuse_tiled(network, *part, tile_size=settings.tile_size, device=device) for part in parts]  # type: ignore[arg-type]
+                return torch.cat(fused).float()
+            fused = network(*(None if one is None else one.to(device) for one in inputs))
+            return fused.float().cpu()
     except torch.cuda.OutOfMemoryError:
         raise ImageSizeError(
-            f"pair {first!r}: {len(samples)} of {width}x{height} pixels do not fit into the GPU; "
+            f"{len(ir)} of {width}x{height} pixels do not fit into the GPU; "
             "use a smaller `batch_size` or `tile_size`, or `device` cpu"
         ) from None
-    return [to_uint8(image[0]) for image in fused]
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
@@ -73,8 +91,3 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
-
-
-def _tiled(network: TiledNetwork, sample: FusionSample, device: torch.device, tile_size: int) -> Tensor:
-    inputs = (sample[key][None] for key in INPUTS)  # type: ignore[literal-required]
-    return fuse_tiled(network, *inputs, tile_size=tile_size, device=device)[0].float()

@@ -1,14 +1,13 @@
 """Options of `predict.py`."""
 
 import math
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from thfuse_sam.errors import OptionError
 from thfuse_sam.options.fields import Options, option
 from thfuse_sam.options.generator import GeneratorOptions
-from thfuse_sam.options.shared import DeviceOptions, InfraredOptions, TunedSamOptions
+from thfuse_sam.options.shared import DeviceOptions, TunedSamOptions
 
 MaskFormat = Literal["npy", "png", "coco"]
 
@@ -79,21 +78,9 @@ class PredictionOptions(Options, group="output"):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(
-    TunedSamOptions,
-    DeviceOptions,
-    InfraredOptions,
-    PromptOptions,
-    GeneratorOptions,
-    PredictionOptions,
-    group=TunedSamOptions.group,
+    TunedSamOptions, DeviceOptions, PromptOptions, GeneratorOptions, PredictionOptions, group=TunedSamOptions.group
 ):
     """Which images get masks, and by which model."""
 
     input: Path = option(MISSING, "an image or a folder of images", aliases=("image", "image_path"))
     modality: Literal["ir", "vi"] = option("vi", "kind of the images; ir: thermal images, 16-bit or grey")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        given = [item.name for item in fields(InfraredOptions) if getattr(self, item.name) not in (None, False)]
-        if given and self.modality == "vi":
-            raise OptionError(given[0], getattr(self, given[0]), "is for infrared images; give `modality` ir with it")

@@ -2,7 +2,7 @@
 
     images/0001.jpg        labels/0001.txt           also in further folders, such as images/train/ + labels/train/
     0001.jpg               0001.txt                  or side by side
-    data.yaml              names of the classes, in this folder or the one above, or a line each in classes.txt
+    data.yaml              names of the classes, in this folder or the one above
 
 Each line is an object: its class number and the points x, y of its outline, as fractions of width and height. An image
 whose file is empty or missing has no object. (G. Jocher et al., "Ultralytics YOLO", docs.ultralytics.com/datasets.)
@@ -25,7 +25,6 @@ from thfuse_sam.plain_yaml import read_yaml
 
 _IMAGES, _LABELS, _SUFFIX = "images", "labels", ".txt"
 _NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml")
-_NAME_LIST = "classes.txt"
 _NO_LABELS = ("classes", "notes", "readme")  # text files that tools put beside the others
 _LARGEST = 2.0  # a coordinate beyond it is no fraction
 
@@ -62,7 +61,11 @@ def read(
     """An image and the objects of its text file. Raises ImageReadError, and SampleError: the file is no text."""
     objects = ImageObjects.on(image_path, None, file, ignore_exif=reading.ignore_exif)
     image = read_visible(image_path)
-    for number, line in enumerate(_lines(file), 1):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{file}: not readable as text ({error}); mend or remove it") from error
+    for number, line in enumerate(lines, 1):
         words = line.split()
         if words:
             category = names.get(int(words[0]), words[0]) if words[0].isdecimal() else words[0]
@@ -71,28 +74,18 @@ def read(
 
 
 def class_names(root: Path) -> dict[int, str]:
-    """Names by class number from the file in `root` or above it; empty if there is none."""
+    """Names by class number from the YAML file in `root` or above it; empty if there is none."""
     paths = [folder / name for folder in (root, root.parent) for name in _NAME_FILES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        lists = (folder / _NAME_LIST for folder in (root, root / _LABELS, root.parent))
-        lines = next((_lines(file) for file in lists if file.is_file()), [])
-        return {number: line.strip() for number, line in enumerate(lines)}
+        return {}
     try:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
         raise SampleError(f"{path}: not readable as YAML ({error}); mend or remove it") from error
     names = content.get("names") if isinstance(content, Mapping) else None
     numbered = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, Mapping) else ()
-    return {int(number): str(name) for number, name in numbered if str(number).isdecimal()}
-
-
-def _lines(file: Path) -> list[str]:
-    """The lines of a text file. Raises SampleError."""
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise SampleError(f"{file}: not readable as text ({error}); mend or remove it") from error
+    return {number: str(name) for number, name in numbered if isinstance(number, int)}
 
 
 def _mask(words: list[str], shape: tuple[int, int], reasons: list[str]) -> Mask:

@@ -1,0 +1,153 @@
+"""Two videos become one: sizes, sound, cuts, interrupts, bad input."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.video.clips import HEIGHT, WIDTH, av, read_clip, scene, write_clip
+from thfuse_sam.cli.commands import video
+from thfuse_sam.cli.main import main
+from thfuse_sam.models import build_network
+from thfuse_sam.options.video import is_video
+from thfuse_sam.thermal import AS_STORED
+from thfuse_sam.video.fusing import FrameFuser, fuse_streams
+from thfuse_sam.video.reading import Frame, open_stream
+from thfuse_sam.video.steadiness import ThermalLevels
+
+
+def clips(folder: Path, number: int = 10, ir_shape: tuple[int, int] = (HEIGHT, WIDTH)) -> tuple[str, str]:
+    ir = [scene(k, height=ir_shape[0], width=ir_shape[1])[..., 0].astype(np.uint16) * 20 + 7000 for k in range(number)]
+    return (
+        str(write_clip(folder / "ir.mkv", ir)),
+        str(write_clip(folder / "vi.mkv", [scene(k, seed=2) for k in range(number)], codec="mpeg4", sound=True)),
+    )
+
+
+def test_two_videos_become_one_with_sound(tmp_path: Path) -> None:
+    output = tmp_path / "fused.mp4"
+    assert main(["fuse", *clips(tmp_path, ir_shape=(24, 32)), "-o", str(output)]) == 0
+    times, frames = read_clip(output)
+    assert times == pytest.approx([k / 25 for k in range(10)], abs=1e-3)
+    assert frames[0].shape == (HEIGHT, WIDTH, 3)
+    with av.open(str(output)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+        assert sum(packet.duration for packet in container.demux(audio=0)) > 2000  # of 3200 samples
+    facts = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+    assert facts["frames"] == 10 and facts["cuts"] == [0] and facts["flicker"] <= 0.3
+    assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
+
+
+def test_odd_sizes_grey_and_the_shorter_video(tmp_path: Path) -> None:
+    ir = write_clip(tmp_path / "ir.mkv", [scene(k, height=47, width=63)[..., 0] for k in range(4)])
+    vi = write_clip(tmp_path / "vi.mkv", [scene(k, height=47, width=63) for k in range(9)])
+    options = ["--ir", str(ir), "--vi", str(vi), "-o", str(tmp_path / "x.mkv"), "--gray", "--codec", "mpeg4"]
+    assert video.main(options) == 0
+    times, frames = read_clip(tmp_path / "x.mkv")
+    assert len(times) == 4 and frames[0].shape == (48, 64, 3)
+    assert np.abs(frames[0].astype(int) - frames[0][..., :1]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "status"),
+    [
+        (["--codec", "nonesuch"], "no such video encoder", 2),
+        (["-o", "fused.gif"], "unknown suffix", 2),
+        (["--offset", "100"], "no two frames belong together", 1),
+        (["--mask_every", "5"], "add --use_sam", 2),
+        (["--ir", "none.mp4"], "no such file", 2),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str, status: int
+) -> None:
+    ir, vi = clips(tmp_path, 4)
+    before = {*tmp_path.iterdir()}
+    given = ["--ir", ir, "--vi", vi, "-o", str(tmp_path / "fused.mp4"), *words]
+    if words[0] == "-o":
+        given[-1] = str(tmp_path / words[1])
+    assert video.main(given) == status
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1 and message in lines[0]
+    assert {*tmp_path.iterdir()} == before
+
+
+def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "fused.mp4").write_text("mine")
+    words = ["fuse", *clips(tmp_path, 3), "-o", str(tmp_path / "fused.mp4")]
+    assert main(words) == 2 and (tmp_path / "fused.mp4").read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0 and len(read_clip(tmp_path / "fused.mp4")[0]) == 3
+
+
+def test_an_interrupt_leaves_a_playable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thfuse_sam.video.writing import VideoWriter
+
+    write = VideoWriter.write
+
+    def interrupted(self: VideoWriter, image: np.ndarray, time: float) -> None:
+        if self.frames == 4:
+            raise KeyboardInterrupt
+        write(self, image, time)
+
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    assert main(["fuse", *clips(tmp_path, 12), "-o", str(tmp_path / "fused.mp4")]) == 130
+    assert len(read_clip(tmp_path / "fused.mp4")[0]) == 4
+
+
+def test_masks_are_made_on_key_frames_and_carried_between(tmp_path: Path) -> None:
+    ir, vi = clips(tmp_path, 8)
+    made = []
+
+    def make(image: np.ndarray, infrared: np.ndarray | None) -> np.ndarray:
+        made.append(image.shape)
+        labels = np.zeros(image.shape[:2], np.uint8)
+        labels[10:30, 10:40] = 1
+        return labels
+
+    torch.manual_seed(0)
+    network = build_network("thfuse_tiny", contrast_gain=1.0).eval()
+    fuser = FrameFuser(network, torch.device("cpu"), make_label_map=make, mask_every=3)
+    streams = [open_stream(ir, "ir", fps=25, how=AS_STORED), open_stream(vi, "vi", fps=25, how=AS_STORED)]
+    written: list[np.ndarray] = []
+    report = fuse_streams(
+        *streams, fuser, lambda image, time: written.append(image), levels=ThermalLevels(None, None, 0.3)
+    )
+    assert report.key_frames == pytest.approx([0, 0.12, 0.24], abs=1e-3) and report.carried == 5
+    assert len(made) == 6 and len(written) == report.frames == 8
+
+
+class _Cut:
+    """A stream of two scenes."""
+
+    name, is_live, reopened = "cut", False, 0
+
+    def __init__(self, infrared: bool) -> None:
+        self._infrared = infrared
+
+    def frames(self) -> Iterator[Frame]:
+        for k in range(8):
+            image = scene(0) if k < 4 else 255 - scene(0, seed=9)[::-1]
+            yield Frame(k / 25, image[..., 0] if self._infrared else image)
+
+
+def test_nothing_of_the_former_scene_is_left_after_a_cut() -> None:
+    torch.manual_seed(0)
+    network = build_network("thfuse_tiny").eval()
+
+    def fused(smooth: float) -> list[np.ndarray]:
+        frames: list[np.ndarray] = []
+        fuser = FrameFuser(network, torch.device("cpu"), smooth=smooth)
+        levels = ThermalLevels(None, None, smooth)
+        report = fuse_streams(_Cut(True), _Cut(False), fuser, lambda image, time: frames.append(image), levels=levels)
+        assert report.cuts == pytest.approx([0, 4 / 25])
+        return frames
+
+    assert np.array_equal(fused(1.0)[4], fused(0.0)[4])
+
+
+def test_words_that_name_videos() -> None:
+    assert is_video("a.MP4") and is_video("rtsp://camera/1") and is_video("/dev/video0")
+    assert not is_video("a.png") and not is_video("folder") and not is_video("ir/%04d.png")

@@ -1,0 +1,114 @@
+"""Streams: what is read of a video, a stack or images, with which times, and what is refused."""
+
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.video.clips import HEIGHT, WIDTH, scene, write_clip
+from thfuse_sam.errors import OptionError, ThFuseError, UsageError
+from thfuse_sam.images import Modality
+from thfuse_sam.thermal import AS_STORED
+from thfuse_sam.video import reading
+from thfuse_sam.video.reading import Stream, open_stream
+
+
+def opened(place: Path | str, modality: Modality = "ir", fps: float = 25, reopen: int = 0) -> Stream:
+    return open_stream(str(place), modality, fps=fps, how=AS_STORED, reopen=reopen)
+
+
+def test_sixteen_bit_numbers_are_read_as_they_are(tmp_path: Path) -> None:
+    deep = [np.full((HEIGHT, WIDTH), 7000 + 1000 * k, np.uint16) for k in range(3)]
+    frames = list(opened(write_clip(tmp_path / "ir.mkv", deep)).frames())
+    assert [int(frame.values[0, 0]) for frame in frames] == [7000, 8000, 9000]
+    assert frames[0].values.dtype == np.uint16
+
+
+def test_frames_have_the_times_of_a_variable_rate(tmp_path: Path) -> None:
+    times = [0.0, 0.04, 0.3, 0.31, 1.0]
+    clip = write_clip(tmp_path / "vi.mkv", [scene(k) for k in range(5)], times=times)
+    frames = list(opened(clip, "vi").frames())
+    assert [frame.time for frame in frames] == pytest.approx(times)
+    assert np.array_equal(frames[2].values, scene(2))
+
+
+def test_stacks_are_read_page_by_page(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((HEIGHT, WIDTH), 500 * k, np.uint16)) for k in range(4)]
+    pages[0].save(tmp_path / "ir.tiff", save_all=True, append_images=pages[1:])
+    frames = list(opened(tmp_path / "ir.tiff", fps=10).frames())
+    assert [(frame.time, int(frame.values[3, 3])) for frame in frames] == [(0, 0), (0.1, 500), (0.2, 1000), (0.3, 1500)]
+
+
+@pytest.mark.parametrize("pattern", ["f%d.png", "f*.png", ""])
+def test_images_of_a_pattern_come_in_their_order(tmp_path: Path, pattern: str) -> None:
+    for number in (1, 2, 10) if pattern == "f%d.png" else (1, 2, 3):
+        Image.fromarray(np.full((HEIGHT, WIDTH), number, np.uint16)).save(tmp_path / f"f{number}.png")
+    frames = list(opened(f"{tmp_path}/{pattern}").frames())
+    assert [int(frame.values[0, 0]) for frame in frames] == ([1, 2, 10] if pattern == "f%d.png" else [1, 2, 3])
+
+
+def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with reading.import_av().open(str(tmp_path / "sound.mkv"), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = reading.import_av().AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 8000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    for name, words in (
+        ("none.mp4", "no such file"),
+        ("%03d.png", "no such file"),
+        ("text.mp4", "cannot be opened"),
+        ("sound.mkv", "has no video"),
+    ):
+        with pytest.raises(OptionError, match=f"`ir` .*{name}: {words}") as error:
+            opened(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(UsageError, match="pip install"):
+        opened("x.mp4")
+
+
+def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "vi.mkv", [scene(k) for k in range(8)])
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert 1 <= len(list(opened(clip, "vi").frames())) < 8
+
+
+class _Server:
+    """Sends a file to whoever connects, and hangs up: each time another connection of a camera that fails."""
+
+    def __init__(self, content: bytes, connections: int) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, args=(content, connections), daemon=True).start()
+
+    def _serve(self, content: bytes, connections: int) -> None:
+        with self._socket:
+            for _ in range(connections):
+                connection, _ = self._socket.accept()
+                with connection:
+                    connection.sendall(content)
+
+
+def test_a_stream_that_breaks_is_opened_again_and_its_times_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "WAIT_SECONDS", 0.05)
+    clip = write_clip(tmp_path / "ir.ts", [scene(k) for k in range(5)], codec="mpeg4")
+    server = _Server(clip.read_bytes(), 2)
+    stream = opened(server.address, reopen=1)
+    frames = list(stream.frames())
+    times = [frame.time for frame in frames]
+    assert stream.is_live and stream.reopened == 1
+    assert len(frames) == 10 and times == sorted(set(times))
+
+
+def test_an_address_that_nobody_answers_is_one_line() -> None:
+    with pytest.raises(ThFuseError, match="cannot be opened"):
+        opened("tcp://127.0.0.1:1")

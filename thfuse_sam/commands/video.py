@@ -1,0 +1,95 @@
+"""Fusing two videos or streams according to `VideoOptions`."""
+
+import dataclasses
+import logging
+
+from thfuse_sam.commands.align import build_placer
+from thfuse_sam.commands.fuse import open_network
+from thfuse_sam.commands.inputs import build_generator
+from thfuse_sam.devices import resolve_device
+from thfuse_sam.errors import OptionError
+from thfuse_sam.files import make_directory, require_writable, write_json
+from thfuse_sam.images import MODALITIES
+from thfuse_sam.options.fuse import InferenceSettings
+from thfuse_sam.options.shared import RANGE_WORDS
+from thfuse_sam.options.video import SHIPPED_VIDEO_MODEL, VideoOptions
+from thfuse_sam.thermal import InfraredReading
+from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams
+from thfuse_sam.video.reading import open_stream
+from thfuse_sam.video.steadiness import ThermalLevels
+from thfuse_sam.video.writing import VideoWriter, choose_codec
+
+log = logging.getLogger(__name__)
+
+
+def fuse_video(options: VideoOptions) -> VideoReport:
+    """Fuse the two streams into `output`, and write what is known about it beside it. Raises ThFuseError.
+
+    After an interrupt the output holds what was fused up to there, and the report says so.
+    """
+    device = resolve_device(options.device)
+    path, network, spec = open_network(options, SHIPPED_VIDEO_MODEL)
+    output = options.output
+    if output.exists() and not options.overwrite:
+        raise OptionError("output", output, "exists; choose another file, or add `overwrite`")
+    codec = choose_codec(output, options.codec)
+    require_writable("output", output.parent)
+    reading = InfraredReading(nodata=options.ir_nodata, colormap=options.ir_colormap, gray=options.ir_gray)
+    infrared, visible = (
+        open_stream(getattr(options, modality), modality, fps=options.fps, how=reading, reopen=options.reopen)
+        for modality in MODALITIES
+    )
+    make_label_map = build_generator(options, device).label_map if options.use_sam else None
+    fuser = FrameFuser(
+        network.to(device).eval(),
+        device,
+        make_label_map=make_label_map,
+        mask_every=options.mask_every,
+        smooth=options.smooth,
+        settings=options.part(InferenceSettings),
+    )
+    log.info("%s and %s; %s from %s on %s; encoder %s", options.ir, options.vi, spec.name, path, device, codec)
+    make_directory(output.parent)
+    writer = VideoWriter(output, codec, sound=options.vi)
+    keep = False
+    try:
+        report = fuse_streams(
+            infrared,
+            visible,
+            fuser,
+            writer.write,
+            levels=ThermalLevels(_fixed_range(options), options.ir_nodata, options.smooth),
+            placer=build_placer(options),
+            offset=options.offset,
+            gray=options.gray,
+            most_seconds=options.seconds,
+        )
+        keep = True
+    finally:
+        writer.close(keep=keep)
+    if report.frames:
+        write_json(output.with_suffix(".json"), {"options": options.plain(), **dataclasses.asdict(report)})
+    _log(options, report)
+    return report
+
+
+def _fixed_range(options: VideoOptions) -> tuple[float, float] | None:
+    given = options.ir_range
+    return None if given is None or given[0] in RANGE_WORDS else (float(given[0]), float(given[1]))
+
+
+def _log(options: VideoOptions, report: VideoReport) -> None:
+    rate = report.frames / report.seconds if report.seconds else 0.0
+    flicker = "not measured" if report.flicker is None else f"{report.flicker:.2f} grey levels"
+    masks = f"; {len(report.key_frames)} key frames, masks of {report.carried} carried" if options.use_sam else ""
+    log.info(
+        "%d frames fused to %s, %.1f a second; %d cuts, flicker %s%s",
+        report.frames, options.output, rate, max(0, len(report.cuts) - 1), flicker, masks,
+    )  # fmt: skip
+    for count, what in (
+        (report.unmatched, "visible frames left out: no infrared frame is near in time (see `offset`)"),
+        (report.dropped, "frames of live streams dropped: they came faster than they could be fused"),
+        (report.reopened, "times a stream was opened again"),
+    ):
+        if count:
+            log.warning("%d %s", count, what)

@@ -1,0 +1,1 @@
+"""Fusing videos: two streams matched by time, masks carried between key frames, a steady result."""

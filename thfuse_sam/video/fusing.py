@@ -1,0 +1,245 @@
+"""Fusing the matched frames of two streams one after the other; reading, fusing and encoding overlap."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thfuse_sam.align.placement import Placement, Placer
+from thfuse_sam.datasets.fusion import to_uint8
+from thfuse_sam.errors import VideoError
+from thfuse_sam.fusion.colour import fitted_colour
+from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_batch
+from thfuse_sam.images import ImageArray, as_rgb, luma
+from thfuse_sam.masks.format import LabelMap, guidance_inputs
+from thfuse_sam.models import FusionNetwork
+from thfuse_sam.options.fuse import InferenceSettings
+from thfuse_sam.video.masks import CarriedMasks, FrameMask, moved
+from thfuse_sam.video.matching import Ahead, Unmatched, matched, open_frames
+from thfuse_sam.video.reading import Frame, Stream
+from thfuse_sam.video.steadiness import Brightness, CutDetector, FlickerMeter, Smoothed, ThermalLevels
+
+MakeLabelMap = Callable[[ImageArray, ImageArray | None], LabelMap]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A matched pair of frames, ready for the network. The images share height and width."""
+
+    time: float  # of the visible frame, seconds
+    infrared: ImageArray  # HxW
+    visible: ImageArray  # HxWx3, RGB
+    visible_luma: ImageArray  # HxW
+    is_cut: bool
+
+
+@dataclass
+class VideoReport:
+    """What was fused."""
+
+    frames: int = 0
+    seconds: float = 0.0  # of work
+    unmatched: int = 0  # visible frames left out because no infrared frame is near in time
+    dropped: int = 0  # frames of live streams that came faster than they could be fused
+    reopened: int = 0  # how often a live stream broke and was opened again
+    cuts: list[float] = field(default_factory=list)  # times of the first frames of other scenes, seconds
+    key_frames: list[float] = field(default_factory=list)  # times of the frames whose masks SAM made
+    carried: int = 0  # frames whose masks were carried from a key frame by optical flow
+    flicker: float | None = None  # see `FlickerMeter`
+    interrupted: bool = False
+
+
+class FrameFuser:
+    """Fuses the frames of a video in their order.
+
+    Args:
+        network: a fusion network on `device`, in evaluation mode. Its last stage is taken over, to be steadied.
+        make_label_map: makes masks of key frames from an image and the infrared image; None: no masks.
+        mask_every: frames from one key frame to the next; 0: only at cuts.
+        smooth: seconds, see `steadiness.Smoothed`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        *,
+        make_label_map: MakeLabelMap | None = None,
+        mask_every: int = 0,
+        smooth: float = 0.3,
+        settings: InferenceSettings = DEFAULT_INFERENCE,
+    ) -> None:
+        self._network, self._device, self._settings = network, device, settings
+        self._every = mask_every
+        self._masks = None if make_label_map is None else [CarriedMasks(make_label_map) for _ in range(2)]
+        self._brightness = Brightness(smooth)
+        self._guidance = [Smoothed[Any](smooth) for _ in range(2)]
+        self._lift = Smoothed[Any](smooth)
+        self._since_key = 0
+        self._last = 0.0
+
+    def fuse(self, pair: Pair, report: VideoReport) -> ImageArray:
+        """The fused luma, uint8 HxW. Cuts and key frames are noted in `report`."""
+        step, self._last = pair.time - self._last, pair.time
+        if pair.is_cut:
+            report.cuts.append(pair.time)
+        ir, vi = (torch.from_numpy(image)[None, None].float() / 255 for image in (pair.infrared, pair.visible_luma))
+        masks = self._next_masks(pair, report)
+        guidance = [self._guided(stream, mask, step) for stream, mask in enumerate(masks)]
+        fused = fuse_batch(self._network, (ir, vi, *guidance), self._device, self._settings)
+        if masks and isinstance(self._network, FusionNetwork):
+            fused = fused + self._lifted(fused, ir, vi, masks[0], step)
+        return self._brightness.steadied(to_uint8(fused[0, 0]), (pair.infrared, pair.visible_luma), step, pair.is_cut)
+
+    def _next_masks(self, pair: Pair, report: VideoReport) -> list[FrameMask]:
+        if self._masks is None:
+            return []
+        self._since_key += 1
+        is_key = pair.is_cut or (self._every > 0 and self._since_key >= self._every)
+        if is_key:
+            self._since_key = 0
+        images = ((as_rgb(pair.infrared), pair.infrared), (pair.visible, pair.visible_luma))
+        masks = [
+            stream.mask(image, grey, pair.infrared, is_key=is_key, is_cut=pair.is_cut)
+            for stream, (image, grey) in zip(self._masks, images, strict=True)
+        ]
+        if masks[0].carried:
+            report.carried += 1
+        else:
+            report.key_frames.append(pair.time)
+        return masks
+
+    def _guided(self, stream: int, mask: FrameMask, step: float) -> Tensor:
+        """Guidance of a frame, float 1x2xHxW, averaged with that of the frames before where it has moved to."""
+        values = guidance_inputs(mask.labels).transpose(1, 2, 0)
+        return torch.from_numpy(_averaged(self._guidance[stream], values, mask, step)).permute(2, 0, 1)[None]
+
+    def _lifted(self, fused: Tensor, ir: Tensor, vi: Tensor, mask: FrameMask, step: float) -> Tensor:
+        """What the network's last stage adds, averaged in the same way: float 1x1xHxW."""
+        labels = torch.from_numpy(mask.labels.astype(np.int64))[None]
+        assert isinstance(self._network, FusionNetwork)
+        with torch.no_grad():
+            lift = self._network.keep_contrast(fused, ir, vi, labels) - fused
+        return torch.from_numpy(_averaged(self._lift, lift[0, 0].numpy(), mask, step))[None, None]
+
+
+def _averaged(average: Smoothed[Any], values: Any, mask: FrameMask, step: float) -> Any:
+    if mask.places is None:
+        average.restart()
+    elif average.value is not None:
+        average.value = moved(average.value, mask.places)
+    return average.add(values, step)
+
+
+def pairs_of(
+    infrared: Iterator[Frame],
+    visible: Iterator[Frame],
+    offset: float,
+    levels: ThermalLevels,
+    placing: "Placing",
+    unmatched: Unmatched,
+) -> Iterator[Pair]:
+    """Matched frames as images in one frame."""
+    cuts, last = (CutDetector(), CutDetector()), 0.0
+    for ir, vi in matched(infrared, visible, offset, unmatched):
+        grey = levels.grey(ir.values, max(0.0, vi.time - last))
+        last = vi.time
+        grey, colours = placing.images(grey, vi.values)
+        visible_luma = luma(colours)
+        is_cut = [detector.is_cut(image) for detector, image in zip(cuts, (grey, visible_luma), strict=True)]
+        yield Pair(vi.time, grey, colours, visible_luma, any(is_cut))
+
+
+class Placing:
+    """Brings both streams into one frame: as their first frames show, since cameras are fixed to each other.
+
+    Args:
+        placer: None: frames of equal size are taken as they are, and others resampled to the visible ones' size.
+    """
+
+    def __init__(self, placer: Placer | None) -> None:
+        self._placer = placer
+        self.placement: Placement | None = None
+
+    def images(self, infrared: ImageArray, visible: ImageArray) -> tuple[ImageArray, ImageArray]:
+        """Both images in the frame: uint8 HxW and HxWx3. Raises UsageError where a rig is of other sizes."""
+        sizes = (infrared.shape[0], infrared.shape[1]), (visible.shape[0], visible.shape[1])
+        if self._placer is None and sizes[0] == sizes[1]:
+            return infrared, visible
+        former = self.placement and (self.placement.alignment.ir_size, self.placement.alignment.vi_size)
+        if former != sizes:
+            self.placement = (self._placer or Placer("size")).place(infrared, visible)
+        assert self.placement is not None
+        return self.placement.images(infrared, visible)
+
+    def blend(self, fused: ImageArray, visible_luma: ImageArray) -> ImageArray:
+        """The fused luma, with a soft border to what only one camera sees."""
+        return fused if self.placement is None else self.placement.blend(fused, visible_luma)
+
+
+def fuse_streams(
+    infrared: Stream,
+    visible: Stream,
+    fuser: FrameFuser,
+    write: Callable[[ImageArray, float], None],
+    *,
+    levels: ThermalLevels,
+    placer: Placer | None = None,
+    offset: float = 0.0,
+    gray: bool = False,
+    most_seconds: float | None = None,
+) -> VideoReport:
+    """Fuse two streams until one of them ends.
+
+    Args:
+        placer: see `Placing`.
+        write: is given each fused frame, uint8 HxWx3 RGB (HxW with `gray`), and its time in seconds.
+        most_seconds: end after this time of the video; None: no limit.
+
+    After Ctrl-C or SIGTERM the report of what was fused is returned, with `interrupted` set.
+
+    Raises:
+        VideoError: no two frames belong together.
+        ThFuseError: a stream cannot be read, or a frame not be written.
+    """
+    report, unmatched, flicker, placing = VideoReport(), Unmatched(), FlickerMeter(), Placing(placer)
+    started = time.perf_counter()
+    sources = [open_frames(stream) for stream in (infrared, visible)]
+    pairs = Ahead(pairs_of(iter(sources[0]), iter(sources[1]), offset, levels, placing, unmatched))
+
+    def fused_frames() -> Iterator[tuple[Pair, ImageArray]]:
+        first: float | None = None
+        for pair in pairs:
+            first = pair.time if first is None else first
+            if most_seconds is not None and pair.time - first >= most_seconds:
+                return
+            yield pair, fuser.fuse(pair, report)
+
+    fused_ahead = Ahead(fused_frames())
+    try:
+        for pair, fused in fused_ahead:
+            flicker.add(pair.infrared, pair.visible_luma, fused, pair.is_cut)
+            fused = placing.blend(fused, pair.visible_luma)
+            write(fused if gray else fitted_colour(fused, pair.visible), pair.time)
+            report.frames += 1
+    except KeyboardInterrupt:
+        report.interrupted = True
+    finally:
+        for ahead in sources:
+            ahead.close()
+        pairs.close()
+        fused_ahead.close()
+    report.seconds = time.perf_counter() - started
+    report.unmatched, report.flicker = unmatched.frames, flicker.flicker
+    report.dropped = sum(source.dropped for source in sources)
+    report.reopened = infrared.reopened + visible.reopened
+    if not report.frames and not report.interrupted:
+        raise VideoError(
+            f"{infrared.name}, {visible.name}: no two frames belong together in time; "
+            "check `offset`, and that both hold frames"
+        )
+    return report

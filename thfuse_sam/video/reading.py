@@ -1,0 +1,225 @@
+"""Streams of frames with times: video files, cameras and addresses (through PyAV), stacks and sequences of images."""
+
+import glob
+import logging
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageSequence, UnidentifiedImageError
+
+from thfuse_sam.errors import OptionError, UsageError, VideoError
+from thfuse_sam.images import IMAGE_SUFFIXES, Modality, infrared_values, luma, read_visible
+from thfuse_sam.options.video import is_video
+from thfuse_sam.thermal import InfraredReading
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = (10.0, 5.0)  # seconds to open an address, and to wait for its next frame
+_LEAST_STEP = 0.01  # seconds between the last frame before a break and the next one
+WAIT_SECONDS = 1.0  # before a stream that broke is opened again
+_LIVE = re.compile(r"(?!https?:|file:)[a-z0-9+]+://|/dev/video")
+_STACKS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of a stream."""
+
+    time: float  # seconds since the stream began
+    values: npt.NDArray[Any]  # infrared: HxW, the numbers of the file; visible: uint8 HxWx3, RGB
+
+
+class Stream(Protocol):
+    """What is read: `frames` may be called once."""
+
+    name: str  # as it was given
+    is_live: bool  # whether frames come when they come, so that one that is not taken in time is lost
+    reopened: int  # how often it broke and was opened again
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames in the order of their times. Raises ThFuseError."""
+        ...
+
+
+def import_av() -> Any:
+    """The package av (PyAV). Raises UsageError where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        raise UsageError("video needs PyAV, which is not installed; run: pip install 'th-fuse-sam[video]'") from None
+    return av
+
+
+def open_stream(
+    place: str, modality: Modality, *, fps: float, how: InfraredReading, reopen: int = 3, option: str | None = None
+) -> Stream:
+    """The stream at `place`: a file, an address, a stack (TIFF), or a pattern of images such as "ir/%04d.png".
+
+    Args:
+        fps: frames a second of stacks and sequences, which do not say it.
+        how: how infrared images of a sequence are read.
+        reopen: how often a live stream that broke is opened again.
+        option: name of the option that gave `place`; None: that of the modality.
+
+    Raises:
+        OptionError: there is no such file, or it has no video.
+        UsageError: PyAV is missing.
+    """
+    option = option or modality
+    if not is_video(place):
+        paths = _files(place)
+        if not paths:
+            raise OptionError(option, place, "no such file; give a video, an address or a pattern such as ir/%04d.png")
+        if len(paths) == 1 and paths[0].suffix.lower() in _STACKS:
+            return _Stack(place, paths[0], modality, fps)
+        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
+            return _Sequence(place, paths, modality, fps, how)
+    return _Video(place, modality, reopen, option)
+
+
+def _files(place: str) -> list[Path]:
+    """The files that a path, a glob or a pattern with a number, such as %04d, names, in the order of their names."""
+    if Path(place).is_file():
+        return [Path(place)]
+    if Path(place).is_dir():
+        found = [path for path in Path(place).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    elif match := re.search(r"%0?\d*d", place):
+        before, after = place[: match.start()], place[match.end() :]
+        texts = glob.glob(f"{glob.escape(before)}*{glob.escape(after)}")  # noqa: PTH207, for absolute ones too
+        numbers = {text: text[len(before) : len(text) - len(after)] for text in texts}
+        texts = [text for text in texts if numbers[text].isdecimal()]
+        return [Path(text) for text in sorted(texts, key=lambda text: int(numbers[text]))]
+    else:
+        found = [Path(text) for text in glob.glob(place)]  # noqa: PTH207, for absolute ones too
+    return sorted(found)
+
+
+@dataclass
+class _Sequence:
+    """Images, each a frame."""
+
+    name: str
+    paths: list[Path]
+    modality: Modality
+    fps: float
+    how: InfraredReading
+    is_live = False
+    reopened = 0
+
+    def frames(self) -> Iterator[Frame]:
+        for index, path in enumerate(self.paths):
+            values = read_visible(path) if self.modality == "vi" else infrared_values(path, self.how)
+            yield Frame(index / self.fps, values)
+
+
+@dataclass
+class _Stack:
+    """The pages of a TIFF file."""
+
+    name: str
+    path: Path
+    modality: Modality
+    fps: float
+    is_live = False
+    reopened = 0
+
+    def frames(self) -> Iterator[Frame]:
+        try:
+            with Image.open(self.path) as image:
+                for index, page in enumerate(ImageSequence.Iterator(image)):
+                    is_grey = self.modality == "ir" and len(page.getbands()) == 1 and page.mode != "P"
+                    values = np.array(page if is_grey else page.convert("RGB"))
+                    yield Frame(index / self.fps, luma(values) if self.modality == "ir" and not is_grey else values)
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            raise VideoError(f"{self.name}: cannot be read ({error}); is the file whole?") from None
+
+
+class _Video:
+    """What PyAV opens. Errors of the first opening are those of the option that gave the name."""
+
+    def __init__(self, name: str, modality: Modality, reopen: int, option: str) -> None:
+        self.name, self.modality = name, modality
+        self.is_live = _LIVE.match(name) is not None
+        self.reopened = 0
+        self._reopen = reopen
+        self._last = -1.0  # time of the last frame, seconds
+        self._av = import_av()
+        if "://" not in name and not Path(name).exists():
+            raise OptionError(option, name, "no such file; check the path")
+        try:
+            self._container = self._open()
+        except (OSError, ValueError) as error:
+            raise OptionError(option, name, f"cannot be opened ({_reason(error)}); is it a video?") from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise OptionError(option, name, "has no video, perhaps only sound; give a file with video")
+        codec = self._container.streams.video[0].codec_context
+        if codec is None or not codec.codec.is_decoder:
+            self._container.close()
+            raise OptionError(option, name, "has a codec that this build of FFmpeg cannot decode; convert the video")
+
+    def frames(self) -> Iterator[Frame]:
+        started = time.monotonic()
+        tries = 0
+        while True:
+            begun = max(time.monotonic() - started, self._last + _LEAST_STEP) if self.is_live else 0.0
+            try:
+                for frame in self._decoded(begun):
+                    tries = 0
+                    yield frame
+                broken = "ended"
+            except (OSError, ValueError) as error:
+                broken = _reason(error)
+            if not self.is_live:
+                if broken != "ended":  # what was read is fused
+                    log.warning("%s: broken, read up to there (%s)", self.name, broken)
+                return
+            while True:
+                if tries == self._reopen:
+                    return
+                tries += 1
+                time.sleep(WAIT_SECONDS)
+                try:
+                    self._container = self._open()
+                except (OSError, ValueError) as error:
+                    log.warning("%s: cannot be opened again (%s), try %d", self.name, _reason(error), tries)
+                    continue
+                self.reopened += 1
+                log.warning("%s: %s; opened again", self.name, broken)
+                break
+
+    def _open(self) -> Any:
+        options = {"rtsp_transport": "tcp"} if self.name.startswith("rtsp") else {}
+        kind = "v4l2" if self.name.startswith("/dev/video") else None
+        return self._av.open(self.name, format=kind, options=options, timeout=TIMEOUT if "://" in self.name else None)
+
+    def _decoded(self, begun: float) -> Iterator[Frame]:
+        """Frames of the open container. A live stream's first one has the time `begun`."""
+        container, first = self._container, None
+        with container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            zero = (container.start_time or 0) / self._av.time_base
+            for frame in container.decode(stream):
+                stamp = frame.time if frame.time is not None else self._last + 1 / float(stream.average_rate or 25)
+                first = stamp if first is None else first
+                moment = begun + stamp - first if self.is_live else stamp - zero
+                if moment > self._last:  # a frame that goes back in time is one of a damaged file
+                    self._last = moment
+                    yield Frame(moment, self._values(frame))
+
+    def _values(self, frame: Any) -> npt.NDArray[Any]:
+        if self.modality == "vi":
+            return np.asarray(frame.to_ndarray(format="rgb24"))
+        is_deep = frame.format.components[0].bits > 8 and len(frame.format.components) == 1
+        return np.asarray(frame.to_ndarray(format="gray16le" if is_deep else "gray"))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
