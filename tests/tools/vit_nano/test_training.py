@@ -47,6 +47,14 @@ def test_a_short_training_saves_a_changed_model(
     assert len(rows) == 2 and ("train/iou" in rows[0]) == bool(prompts)
 
 
+def test_without_its_weights_the_auxiliary_head_is_left_out(tmp_path: Path) -> None:
+    task = make_task(affinity_weight=0, identity_weight=0, max_steps=1)
+    before = {name: value.clone() for name, value in task.module.head.state_dict().items()}
+    Trainer(task, device=CPU, output_dir=tmp_path).run()
+    assert all(torch.equal(value, before[name]) for name, value in task.module.head.state_dict().items())
+    assert "train/affinity" not in (tmp_path / "train_log.csv").read_text()
+
+
 def test_former_weights_are_mixed_into_what_is_saved(tmp_path: Path) -> None:
     former = build_vit_nano(SIZE).state_dict()
     Trainer(make_task(former, former_share=0.25), device=CPU, output_dir=tmp_path).run()
