@@ -12,6 +12,7 @@ import numpy as np
 from thfuse_sam.errors import OptionError, OutputError
 from thfuse_sam.files import partial_path
 from thfuse_sam.images import ImageArray
+from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.video.reading import import_av
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class VideoWriter:
 
     def write(self, image: ImageArray, time: float) -> None:
         """Add a frame, uint8 HxWx3 RGB or HxW, that is shown from `time` on, seconds. Raises OutputError."""
-        with self._output_errors():
+        with delay_interrupts(), self._output_errors():  # one between encoding and writing would lose a packet
             if self._stream is None:
                 self._begin(image, time)
             picture = np.pad(image, ((0, -image.shape[0] % 2), (0, -image.shape[1] % 2), (0, 0))[: image.ndim], "edge")
@@ -74,7 +75,7 @@ class VideoWriter:
     def close(self, *, keep: bool = True) -> None:
         """End the file and put it into its place; with `keep` False, or without a frame, leave nothing."""
         try:
-            with self._output_errors():
+            with delay_interrupts(), self._output_errors():
                 if self._stream is not None and keep:
                     self._container.mux(self._stream.encode())
                 self._sound.close()

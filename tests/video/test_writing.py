@@ -1,0 +1,36 @@
+"""What an interrupt leaves of a video is whole."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.video.clips import read_clip, scene
+from thfuse_sam.video.writing import VideoWriter
+
+
+class _Interrupted:
+    """A container at whose third packet Ctrl-C comes just before it is written."""
+
+    def __init__(self, container: Any) -> None:
+        self._container, self._calls = container, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def mux(self, packets: Any) -> None:
+        self._calls += 1
+        if self._calls == 3:
+            signal.raise_signal(signal.SIGINT)
+        self._container.mux(packets)
+
+
+def test_no_packet_is_lost_by_an_interrupt(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "fused.mp4", "mpeg4")
+    writer._container = _Interrupted(writer._container)
+    with pytest.raises(KeyboardInterrupt):
+        for index in range(9):
+            writer.write(scene(index), index / 25)
+    writer.close()
+    assert writer.frames == len(read_clip(tmp_path / "fused.mp4")[0]) == 3
