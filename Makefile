@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,5 +32,9 @@ lint: $(VENV)/installed-test  ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-clean:  ## remove .venv and demo
-	rm -rf $(VENV) demo
+docs: $(VENV)/installed  ## the documents as a site: site/index.html
+	$(PIP) install --quiet --editable ".[docs]"
+	$(RUN) -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs . site
+
+clean:  ## remove .venv, demo and site
+	rm -rf $(VENV) demo site

@@ -11,7 +11,11 @@ from packaging.requirements import Requirement
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "licences.md"
 # Packages whose metadata do not name the licence in a few words; these are from the licence files in them.
-BY_HAND = {"cuda-toolkit": "NVIDIA Proprietary Software", "faster-coco-eval": "Apache-2.0"}
+BY_HAND = {
+    "cuda-toolkit": "NVIDIA Proprietary Software",
+    "docutils": "Public Domain, BSD-2-Clause",  # its wheel lacks the one file under the GPL
+    "faster-coco-eval": "Apache-2.0",
+}
 
 AV = """\
 av (the extra `video`) is a wrapper; its wheels bring FFmpeg, which is under the LGPL 3, and with it the encoders
