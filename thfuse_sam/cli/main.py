@@ -29,6 +29,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "masks": _Entry(commands.precompute, (_ONE_FOLDER, _TWO_FOLDERS)),
     "train": _Entry(commands.train, (_ONE_FOLDER, _TWO_FOLDERS)),
     "fuse": _Entry(commands.test, (_ONE_FOLDER, _TWO_FOLDERS)),
+    "align": _Entry(commands.align, (_ONE_FOLDER, _TWO_FOLDERS)),
     "video": _Entry(commands.video, (("ir", "vi"),)),
     "prepare": _Entry(commands.prepare, (("data_dir",),)),
     "finetune": _Entry(commands.finetune, (("data_dir",),)),
@@ -56,6 +57,7 @@ To train on your own pairs, make their masks once, train, and fuse with the trai
 Also:
 
   thfuse verify TREE      check masks against their images
+  thfuse align A B        bring infrared images onto visible ones, or calibrate two cameras
   thfuse video IR VI      fuse two videos or live streams
   thfuse prepare DATA     check and convert annotated images
   thfuse finetune DATA    adapt Segment Anything to them
