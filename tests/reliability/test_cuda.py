@@ -328,8 +328,8 @@ def test_every_stage_goes_on_with_half_when_memory_ends(
         return work(*args)
 
     with pretended_cuda():
-        generator = AutomaticMaskGenerator(shipped().to("cuda"), NANO)
         monkeypatch.setattr(owner, name, small_only)
+        generator = AutomaticMaskGenerator(shipped().to("cuda"), NANO)
         found = generator.generate(street.visible)
     assert max(sizes) > 9 and sizes[-1] <= 9
     assert [one.bbox for one in found] == [one.bbox for one in expected]
