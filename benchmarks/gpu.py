@@ -190,7 +190,7 @@ def precompute_rate(options: argparse.Namespace, device: torch.device) -> str:
 
     argv = ["--dataset_path", str(data), "--sam_model_type", name, "--sam_checkpoint", str(checkpoint)]
     argv += ["--output_dir", "masks", "--device", str(device), "--precision", "auto"]
-    argv += ["--points_per_side", str(options.points_per_side), "--compile", "off"]
+    argv += ["--points_per_side", str(options.points_per_side), "--thermal_points", "0", "--compile", "off"]
     with mock.patch.object(precompute_command, "_build_generator", with_look_up), gpu_use() as used:
         started = time.perf_counter()
         said = _run(precompute.main, argv)

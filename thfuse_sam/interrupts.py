@@ -47,12 +47,17 @@ def stop_on_interrupts() -> Iterator[None]:
         interrupted = True
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
+    def send_again(number: int) -> None:
+        # Not at once, because the hook that calls this still runs inside the destructor.
+        timers.append(threading.Timer(0.05, _interrupt_main_thread, [number]))
+        try:
+            timers[-1].start()
+        except KeyboardInterrupt:  # on a busy machine it may come while the thread starts, and the hook would drop it
+            send_again(number)
+
     def handle_unraisable(error: "sys.UnraisableHookArgs") -> None:
         if isinstance(error.exc_value, KeyboardInterrupt):
-            number = signal.SIGTERM if isinstance(error.exc_value, Terminated) else signal.SIGINT
-            # Not at once, because this hook still runs inside the destructor.
-            timers.append(threading.Timer(0.01, _interrupt_main_thread, [number]))
-            timers[-1].start()
+            send_again(signal.SIGTERM if isinstance(error.exc_value, Terminated) else signal.SIGINT)
         elif not interrupted:
             former_hook(error)
 

@@ -1,6 +1,5 @@
 """Fitting a transformation to pairs of places of which some are wrong."""
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -9,15 +8,30 @@ from thfuse_sam.align.transform import Kind, Matrix, transformed
 Places = npt.NDArray[np.float64]  # Nx2, (x, y)
 
 LEAST_MATCHES = 6
+_DRAWS = 1000  # pairs of places of which a similarity is tried
 _ROUNDS = 8
 
 
 def first_fit(source: Places, target: Places, tolerance: float) -> Matrix | None:
-    """The similarity that takes most of `source` to `target` within `tolerance`; None: there is none."""
+    """The similarity that takes most of `source` to `target` within `tolerance`; None: there is none.
+
+    Each of many pairs of places gives a similarity; the one that most places agree with is taken (RANSAC, Fischler and
+    Bolles, 1981). OpenCV's own ends the process where memory is short.
+    """
     if len(source) < LEAST_MATCHES:
         return None
-    found, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=tolerance)
-    return None if found is None else np.vstack([found, [0, 0, 1]])
+    # A similarity of the plane is a product and a sum of complex numbers.
+    x, y = source @ (1, 1j), target @ (1, 1j)
+    first, second = np.random.default_rng(0).integers(len(x), size=(2, _DRAWS))
+    apart = np.abs(x[first] - x[second]) > tolerance
+    if not apart.any():
+        return None
+    first, second = first[apart], second[apart]
+    turn = (y[first] - y[second]) / (x[first] - x[second])
+    move = y[first] - turn * x[first]
+    agreeing = (np.abs(turn[:, None] * x + move[:, None] - y) <= tolerance).sum(axis=1)
+    a, t = turn[best := int(agreeing.argmax())], move[best]
+    return np.array([[a.real, -a.imag, t.real], [a.imag, a.real, t.imag], [0, 0, 1]])
 
 
 def robust_fit(kind: Kind, source: Places, target: Places, tolerance: float, start: Matrix) -> Matrix:

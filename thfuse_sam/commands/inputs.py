@@ -176,8 +176,9 @@ def build_generator(options: SamOptions, device: torch.device) -> "AutomaticMask
 
 def load_sam(options: SamOptions, device: torch.device) -> "tuple[AnySam, str]":
     """The model that `options` ask for, and its type."""
-    from thfuse_sam.sam import checkpoints
+    from thfuse_sam.sam.checkpoints import load_sam as load_resolved
+    from thfuse_sam.sam.checkpoints import resolve_sam
 
     with naming("sam_checkpoint", options.sam_checkpoint):
-        resolved = checkpoints.resolve_sam(options.sam_model_type, options.sam_checkpoint)
-        return checkpoints.load_sam(resolved.model_type, resolved.checkpoint, device), resolved.model_type
+        resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
+        return load_resolved(resolved.model_type, resolved.checkpoint, device), resolved.model_type
