@@ -148,3 +148,8 @@ class Download:
         if self._event is not None:
             self._event.synchronize()
         return self._copy
+
+
+def is_exporting() -> bool:
+    """Whether `torch.export` traces what runs; before PyTorch 2.7, which can tell them apart, also `torch.compile`."""
+    return bool(getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)())

@@ -13,6 +13,9 @@ TINY = ["--model_types", "vit_nano", "--tuned_model_type", "vit_nano", "--precis
 TINY += ["--size", "48", "64", "--points_per_side", "2", "--rounds", "1", "--compile", "off", "--parts"]
 
 
+@pytest.mark.skipif(
+    not hasattr(torch._C, "_ensureCUDADeviceGuardSet"), reason="needs a newer torch to pretend that there is a GPU"
+)
 def test_the_generator_on_the_pretended_device(capsys: pytest.CaptureFixture[str]) -> None:
     parts = ["The generator beside stock", "Parts of an image", "precompute_masks.py"]
     with pretended_cuda(), mock.patch.object(torch.cuda, "reset_peak_memory_stats"):

@@ -232,8 +232,8 @@ def masks(
         >>> import numpy as np
         >>> import thfuse_sam as th
         >>> found = th.masks(np.zeros((48, 64), np.uint8), sam="vit_nano", device="cpu", points_per_side=2)
-        >>> found.label_map.max(), found.instances
-        (np.uint8(0), [])
+        >>> int(found.label_map.max()), found.instances
+        (0, [])
     """
     if isinstance(sam, Sam):
         if settings or device != AUTO:

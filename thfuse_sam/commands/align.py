@@ -172,8 +172,10 @@ def _write_infrared(path: Path, pair: ImagePair, placement: Placement, infrared:
     transparent, or 0 in 16 bits, which is read as "nothing measured".
     """
     stored: npt.NDArray[Any] = read_stored_pixels(pair.ir).values
-    has_numbers = stored.dtype == np.uint16 and stored.shape == infrared.shape
-    placed = resample(stored if has_numbers else infrared, placement.ir, placement.size)
+    # Older versions of Pillow read 16 bits into 32.
+    is_wide = stored.dtype.kind in "iu" and stored.dtype.itemsize > 1 and 0 <= stored.min() and stored.max() < 2**16
+    has_numbers = is_wide and stored.shape == infrared.shape
+    placed = resample(stored.astype(np.uint16) if has_numbers else infrared, placement.ir, placement.size)
     seen = placement.sees("ir")
     if has_numbers:
         picture = Image.fromarray(np.where(seen, placed, np.uint16(0)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thfuse_sam.devices import is_exporting
 from thfuse_sam.masks.format import MAX_SEGMENTS
 
 REACH = 6  # pixels; what lies this far beyond a segment's outline counts as its surroundings
@@ -45,7 +46,7 @@ def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
     """
     labels = torch.cat(label_maps)
     # An exported program cannot have shapes that depend on values.
-    stride = 1 + (MAX_SEGMENTS if torch.compiler.is_exporting() else int(labels.max()))
+    stride = 1 + (MAX_SEGMENTS if is_exporting() else int(labels.max()))
     offsets = torch.arange(len(labels), device=labels.device).reshape(-1, 1, 1) * stride
     index = torch.where(labels > 0, labels + offsets, 0)
     count = len(labels) * stride

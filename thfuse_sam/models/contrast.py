@@ -6,10 +6,10 @@ too far, the infrared image does not, so that no border shows. All conditions ar
 little changes the result a little.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thfuse_sam.devices import is_exporting
 from thfuse_sam.losses.contrast import LARGEST, missing_contrast
 from thfuse_sam.losses.filters import gaussian_blur, soft_ends
 from thfuse_sam.masks.segments import find_segments
@@ -30,7 +30,7 @@ def keep_contrast(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor, gain
         `fused`.
     """
     segments = find_segments(ir_labels, largest=LARGEST[1])
-    if not torch.compiler.is_exporting() and not segments.areas.any():  # no segment: no work
+    if not is_exporting() and not segments.areas.any():  # no segment: no work
         return fused
     lift, _, _ = missing_contrast(fused, ir, vi, segments, gain)
     # One pixel wider, because a blurred border would take from thin segments.
