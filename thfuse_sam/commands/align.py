@@ -173,7 +173,7 @@ def _write_infrared(path: Path, pair: ImagePair, placement: Placement, infrared:
     """
     stored: npt.NDArray[Any] = read_stored_pixels(pair.ir).values
     # Older versions of Pillow read 16 bits into 32.
-    is_wide = stored.dtype.kind in "iu" and stored.dtype.itemsize > 1 and 0 <= stored.min() and stored.max() < 2**16
+    is_wide = stored.dtype.kind in "iu" and stored.dtype.itemsize > 1 and stored.min() >= 0 and stored.max() < 2**16
     has_numbers = is_wide and stored.shape == infrared.shape
     placed = resample(stored.astype(np.uint16) if has_numbers else infrared, placement.ir, placement.size)
     seen = placement.sees("ir")
