@@ -73,7 +73,7 @@ def child(task: str, folder: Path, store: "StoreKind") -> None:
     from thfuse_sam.precompute.writing import RunSummary, save_manifest, write_masks
 
     class Stub:
-        def generate(self, image: np.ndarray) -> list:
+        def generate(self, image: np.ndarray, infrared: np.ndarray | None) -> list:
             return []
 
     imported = peak_memory()
