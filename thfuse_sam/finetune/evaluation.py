@@ -1,6 +1,7 @@
 """How good a model's masks are, for each kind of prompt."""
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 import math
@@ -186,5 +187,10 @@ def _mean_scores(scores: Sequence[_ObjectScores], full: bool) -> dict[str, float
         if importlib.util.find_spec("faster_coco_eval") is not None:
             figures |= coco_average_precision([score.scored for score in scores if score.scored is not None])
         else:
-            log.info("no COCO AP: faster-coco-eval is not installed")
+            _log_missing_evaluator()
     return figures
+
+
+@functools.cache  # once a run, not for each kind of prompt
+def _log_missing_evaluator() -> None:
+    log.info("no COCO AP: faster-coco-eval is not installed")
