@@ -34,7 +34,7 @@ class Segments:
 
     def sums(self, values: Tensor) -> Tensor:
         """Sum N x H x W values over each segment: float, count."""
-        return values.new_zeros(self.count).index_add(0, self.index.flatten(), values.flatten())
+        return _add_at(values.new_zeros(self.count), self.index.flatten(), values.flatten())
 
 
 def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
@@ -81,8 +81,8 @@ def segment_levels(segments: Segments, images: Tensor) -> tuple[Tensor, Tensor]:
         # Each pair counts twice: either pixel lies in the surroundings of the other's segment.
         for inner, outer in ((here, here + step), (here + step, here)):
             count = count + _sizes(index[inner], segments.count)
-            around = around.index_add(1, index[inner], values[:, outer])
-    inside = values.new_zeros(around.shape).index_add(1, index, values) / segments.areas.clamp(min=1)
+            around = _add_at(around, index[inner], values[:, outer])
+    inside = _add_at(values.new_zeros(around.shape), index, values) / segments.areas.clamp(min=1)
     inside = torch.where(segments.areas > 0, inside, 0)
     return inside, torch.where((count > 0) & (segments.areas > 0), around / count.clamp(min=1), inside)
 
@@ -96,7 +96,14 @@ def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
 def _sizes(numbers: Tensor, count: int) -> Tensor:
     """How often each number below `count` occurs: float, count. (`bincount` cannot be exported.)"""
     ones = torch.ones((), device=numbers.device).expand(len(numbers))
-    return torch.zeros(count, device=numbers.device).index_add(0, numbers, ones)
+    return _add_at(torch.zeros(count, device=numbers.device), numbers, ones)
+
+
+def _add_at(sums: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Add `values` (...xN) to `sums` (...xM) at the N places `index` of the last axis."""
+    if is_exporting():  # `index_add` becomes an operation of ONNX in which onnxruntime's threads race
+        return sums.scatter_add(-1, index.expand(values.shape), values)
+    return sums.index_add(-1, index, values)
 
 
 def _shifted_pairs(height: int, width: int) -> list[tuple[Slices, Slices, int]]:
