@@ -224,11 +224,14 @@ def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(seed: int) -> None:
     found = [instance.mask for instance in AutomaticMaskGenerator(sam, settings).generate(image)]
     assert len(found) == len(expected) >= 3
     assert equal_pixels(expected, found) >= 0.999
-    half = AutomaticMaskGenerator(sam, replace(settings, precision="bf16")).generate(image)
-    ious = best_ious(found, [instance.mask for instance in half])
-    # Rounding moves a predicted IoU by less than 0.001: a mask just at the threshold may go, the others stay the same.
-    again = ious >= 0.8
-    assert (~again).sum() <= 1 and ious[again].mean() >= 0.99
+    # Without thresholds: a mask at one of them would come and go with the rounding, and another take its place.
+    every = replace(settings, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
+    whole, half = (
+        [found.mask for found in AutomaticMaskGenerator(sam, replace(every, precision=precision)).generate(image)]
+        for precision in ("fp32", "bf16")
+    )
+    ious = best_ious(whole, half)
+    assert len(half) == len(whole) and ious.min() >= 0.9 and ious.mean() >= 0.99
 
 
 def test_bf16_masks_are_nearly_those_of_fp32() -> None:
