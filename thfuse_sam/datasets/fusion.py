@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.pairs import ImagePair, read_pair
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma, size_text
@@ -103,14 +102,14 @@ class FusionDataset(Dataset[FusionSample]):
         self._masks = mask_source
         self._crop_size = crop_size
         self._augment = augment
-        self._random = EpochRandom(seed)
+        self._seed, self._epoch = seed, 0
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the random choices of another epoch (0, 1, ...)."""
-        self._random.set_epoch(epoch)
+        """Make the random choices of another epoch (0, 1, ...). Each process of a loader calls it for itself."""
+        self._epoch = epoch
 
     def __getitem__(self, index: int) -> FusionSample:
         pair = self._pairs[index]
@@ -118,7 +117,8 @@ class FusionDataset(Dataset[FusionSample]):
         shape = (infrared.shape[0], infrared.shape[1])
         ir_mask = self._masks.get("ir", pair.name, pair.ir, shape, infrared)
         vi_mask = self._masks.get("vi", pair.name, pair.vi, shape, infrared)
-        transform = _CropAndTurn(shape, self._crop_size, self._random.generator(index) if self._augment else None)
+        random = np.random.default_rng((self._seed, self._epoch, index)) if self._augment else None
+        transform = _CropAndTurn(shape, self._crop_size, random)
         return fusion_sample(
             pair.name,
             transform.apply(infrared),

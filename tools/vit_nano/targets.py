@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.prompts import interior_point
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, PATCH_SIZE
 from thfuse_sam.training.batches import Batch
@@ -70,17 +69,18 @@ class TargetDataset:
         self.people, self.pasted = people, settings.pasted
         self.cutouts = cut_out([photo for folder in people for photo in folder])
         shares = np.array(settings.shares) * (1, bool(scenes), bool(photos), bool(people))
-        self.shares, self._random = shares / shares.sum(), EpochRandom(settings.seed)
+        self.shares = shares / shares.sum()
+        self._seed, self._epoch = settings.seed, 0
 
     def __len__(self) -> int:
         return self.epoch_images
 
     def set_epoch(self, epoch: int) -> None:
         cv2.setNumThreads(1)  # here, because each process that makes samples calls it
-        self._random.set_epoch(epoch)
+        self._epoch = epoch
 
     def __getitem__(self, index: int) -> Batch:
-        rng = self._random.generator(index)
+        rng = np.random.default_rng((self._seed, self._epoch, index))
         sources: list[Callable[[], tuple[Image, Labels]]] = [
             lambda: textured_shapes(rng, self.size),
             lambda: random_scene(rng, self.scenes, self.whole),

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.epoch_random import EpochRandom
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.augment import crop_foreground
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
@@ -70,8 +69,7 @@ class Mixture(SegmentationDataset):
     def __init__(self, parts: Sequence[Part], test: SegmentationDataset | None, seed: int = 0) -> None:
         self.test = test
         self._parts = list(parts)
-        self._seed = seed
-        self._random = EpochRandom(seed)
+        self._seed, self._epoch = seed, 0
         self._drawn: tuple[int, list[tuple[int, int]]] | None = None  # an epoch, and the result of `_order` in it
 
     @property
@@ -91,7 +89,7 @@ class Mixture(SegmentationDataset):
         number, own_index = self._order()[index]
         part = self._parts[number]
         # The second number makes these choices independent of those that `_order` makes.
-        rng = self._random.generator(index, 1)
+        rng = np.random.default_rng((self._seed, self._epoch, index, 1))
         sample = part.dataset[own_index]
         sample = replace(sample, name=f"{part.name}/{sample.name}")
         if not part.backgrounds or float(rng.random()) >= part.paste:
@@ -100,7 +98,7 @@ class Mixture(SegmentationDataset):
         return crop_foreground(sample, read_visible(background), rng)
 
     def set_epoch(self, epoch: int) -> None:
-        self._random.set_epoch(epoch)
+        self._epoch = epoch
 
     def split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
         """Itself and the test set. Without one, each set is split; its validation part is used whole and unchanged."""
@@ -115,12 +113,12 @@ class Mixture(SegmentationDataset):
 
     def _order(self) -> list[tuple[int, int]]:
         """(number of the part, index in it) of each sample of this epoch."""
-        epoch = self._random.epoch
+        epoch = self._epoch
         if self._drawn is None or self._drawn[0] != epoch:
             order = [
                 (number, int(own_index))
                 for number, part in enumerate(self._parts)
-                for own_index in part.draw(self._random.generator(number))
+                for own_index in part.draw(np.random.default_rng((self._seed, epoch, number)))
             ]
             self._drawn = (epoch, order)
         return self._drawn[1]
