@@ -23,8 +23,8 @@ def test_names_are_those_of_the_registries() -> None:
 
 def test_names_of_training_are_those_of_networks_losses_metrics_and_prompts() -> None:
     assert tuple(NETWORKS) == train.NETWORKS and train.TrainOptions().network == DEFAULT_NETWORK
-    assert {name: part.weight for name, part in LOSS_PARTS.items()} == train.LOSS_PARTS
+    assert tuple(LOSS_PARTS) == tuple(train.LOSS_WEIGHTS)
     assert tuple(METRICS) == train.METRICS
-    assert {name: part.weight for name, part in SEGMENTATION_PARTS.items()} == finetune.LOSS_PARTS
+    assert tuple(SEGMENTATION_PARTS) == tuple(finetune.LOSS_WEIGHTS)
     assert tuple(PromptMix(box=1).weights()) == finetune.PROMPT_KINDS
     assert {f"freeze_{part}" for part in PARTS} <= set(finetune.FinetuneOptions.__dataclass_fields__)

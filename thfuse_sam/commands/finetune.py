@@ -27,9 +27,9 @@ from thfuse_sam.files import file_sha256, require_writable
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
 from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
-from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SegmentationLoss
+from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.options.fields import AUTO
-from thfuse_sam.options.finetune import DEFAULT_PROMPTS, OFF, FinetuneOptions, LoraSettings
+from thfuse_sam.options.finetune import DEFAULT_PROMPTS, LOSS_WEIGHTS, OFF, FinetuneOptions, LoraSettings
 from thfuse_sam.options.generator import HUGGING_FACE, GeneratorSettings
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
@@ -158,7 +158,7 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Prepa
     device = resolve_device(str(own_device(resolve_device(options.device))))
     require_precision(options.precision, device)
     adaptation = _adaptation(options)
-    loss = SegmentationLoss({**DEFAULT_SEGMENTATION_WEIGHTS, **options.loss}, options.alpha, options.gamma)
+    loss = SegmentationLoss({**LOSS_WEIGHTS, **options.loss}, options.alpha, options.gamma)
     mix = prompt_mix(options)
     resume = checkpoint_to_resume(options.resume, options.run_dir)
     require_own_folder(options.run_dir, resume, overwrite=options.overwrite)

@@ -3,10 +3,9 @@
 from thfuse_sam.losses.fusion import FusionLoss
 from thfuse_sam.losses.perceptual import PerceptualLoss, load_perceptual_loss
 from thfuse_sam.losses.registry import DEFAULT_WEIGHTS, LOSS_PARTS, TOTAL, LossPart
-from thfuse_sam.losses.segmentation import DEFAULT_SEGMENTATION_WEIGHTS, SEGMENTATION_PARTS, SegmentationLoss
+from thfuse_sam.losses.segmentation import SEGMENTATION_PARTS, SegmentationLoss
 
 __all__ = [
-    "DEFAULT_SEGMENTATION_WEIGHTS",
     "DEFAULT_WEIGHTS",
     "LOSS_PARTS",
     "SEGMENTATION_PARTS",

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from thfuse_sam.errors import UsageError
 from thfuse_sam.losses.registry import TOTAL, LossPart
+from thfuse_sam.options.finetune import LOSS_WEIGHTS
 
 
 def dice_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
@@ -70,23 +71,21 @@ def iou_head_loss(predicted_iou: Tensor, logits: Tensor, target: Tensor, valid: 
 _MASKS = ("logits", "target", "valid")
 IOU_HEAD = "iou_head"  # the only part that trains the estimate of the IoU and not the mask
 
-# Inputs are the arguments of the functions above by name. Focal to Dice 20:1 and the error of the IoU head at 1 are
-# those of Kirillov et al., "Segment Anything", ICCV 2023.
+# Inputs are the arguments of the functions above by name. `options/finetune.py` holds the default weights.
 SEGMENTATION_PARTS: dict[str, LossPart] = {
-    "dice": LossPart(dice_loss, 1.0, _MASKS),
-    "focal": LossPart(focal_loss, 20.0, (*_MASKS, "alpha", "gamma")),
-    "bce": LossPart(bce_loss, 0.0, _MASKS),
-    "iou": LossPart(soft_iou_loss, 0.0, _MASKS),
-    IOU_HEAD: LossPart(iou_head_loss, 1.0, ("predicted_iou", *_MASKS)),
+    "dice": LossPart(dice_loss, _MASKS),
+    "focal": LossPart(focal_loss, (*_MASKS, "alpha", "gamma")),
+    "bce": LossPart(bce_loss, _MASKS),
+    "iou": LossPart(soft_iou_loss, _MASKS),
+    IOU_HEAD: LossPart(iou_head_loss, ("predicted_iou", *_MASKS)),
 }
-DEFAULT_SEGMENTATION_WEIGHTS = {name: part.weight for name, part in SEGMENTATION_PARTS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationLoss:
     """The weighted sum of SEGMENTATION_PARTS. Raises UsageError for weights that cannot work."""
 
-    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(DEFAULT_SEGMENTATION_WEIGHTS))
+    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(LOSS_WEIGHTS))
     alpha: float = 0.25  # see `focal_loss`
     gamma: float = 2.0  # see `focal_loss`
 

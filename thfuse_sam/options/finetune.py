@@ -15,13 +15,9 @@ from thfuse_sam.options.shared import (
 )
 from thfuse_sam.options.training import DEFAULT_WORKERS, FinetuneSettings, SplitOptions
 
-LOSS_PARTS = {
-    "dice": 1.0,
-    "focal": 20.0,
-    "bce": 0.0,
-    "iou": 0.0,
-    "iou_head": 1.0,
-}  # in `losses.segmentation`, with default weights
+# Default weights of the parts in `losses.segmentation`. Focal to Dice 20:1 and the error of the IoU head at 1 are those
+# of Kirillov et al., "Segment Anything", ICCV 2023.
+LOSS_WEIGHTS = {"dice": 1.0, "focal": 20.0, "bce": 0.0, "iou": 0.0, "iou_head": 1.0}
 PROMPT_KINDS = ("box", "point", "random", "points", "negative", "mask")  # the fields of `datasets.prompts.PromptMix`
 DEFAULT_PROMPTS = {"box": 1.0, "point": 1.0}
 OFF = "off"  # value of `cache_embeddings`
@@ -80,10 +76,10 @@ class PromptLossOptions(PromptKindOptions, group="prompts and loss"):
     )
     loss: Mapping[str, float] = option(
         {},
-        f"weights of loss parts ({', '.join(LOSS_PARTS)}); 0 leaves a part out; the other parts keep their defaults",
+        f"weights of loss parts ({', '.join(LOSS_WEIGHTS)}); 0 leaves a part out; the other parts keep their defaults",
         low=0,
-        choices=tuple(LOSS_PARTS),
-        default_text=weights_text(LOSS_PARTS),
+        choices=tuple(LOSS_WEIGHTS),
+        default_text=weights_text(LOSS_WEIGHTS),
     )
     alpha: float = option(
         0.25, "focal loss: weight of pixels inside the object, 0 to 1; -1: no weighting", low=-1, high=1

@@ -18,7 +18,9 @@ from thfuse_sam.options.training import DEFAULT_WORKERS, FusionSettings, SplitOp
 
 # The names in the registries of `models`, `losses` and `metrics`, which need torch; a test holds them equal.
 NETWORKS = ("thfuse", "thfuse_lite", "thfuse_tiny")
-LOSS_PARTS = {  # with their default weights
+# Default weights; a part with 0 is computed only if it is asked for. That of the gradient decides how sharp the result
+# is, and those of the regions keep them below the parts that hold at every pixel.
+LOSS_WEIGHTS = {
     "intensity": 0.0, "intensity_squared": 0.0, "intensity_average": 0.0, "intensity_salient": 0.0, "pyramid": 3.0,
     "gradient": 16.0, "ssim": 0.75, "region": 0.5, "region_edges": 2.0, "contrast": 1.0, "perceptual": 0.0,
     "colour": 0.0,
@@ -84,10 +86,10 @@ class TrainOptions(
     )
     loss_weights: Mapping[str, float] = option(
         {},
-        f"weights of loss parts ({', '.join(LOSS_PARTS)}); 0 leaves a part out; the other parts keep their defaults",
+        f"weights of loss parts ({', '.join(LOSS_WEIGHTS)}); 0 leaves a part out; the other parts keep their defaults",
         low=0,
-        choices=tuple(LOSS_PARTS),
-        default_text=weights_text(LOSS_PARTS),
+        choices=tuple(LOSS_WEIGHTS),
+        default_text=weights_text(LOSS_WEIGHTS),
     )
     vgg_weights: Path | None = option(
         None, "torchvision's weights of VGG-16, which the loss part 'perceptual' needs", metavar="FILE"
