@@ -358,7 +358,7 @@ def test_four_channels_hold_a_pair(tmp_path: Path, one_segment: None) -> None:
     )
     assert precompute_masks(options)[0].written == 4
     (checked,) = verify_masks(PrecomputeOptions(output_dir=tmp_path / "masks"))
-    assert checked.report.sound == 4 and not checked.report.problems()
+    assert checked.sound == 4 and not checked.problems()
     with pytest.raises(ImageKindError, match="channels 0 to 3"):
         find_command_pairs(images, PairOptions(ir_channel=4, dataset_path=images))
 

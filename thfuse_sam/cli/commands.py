@@ -18,7 +18,7 @@ from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.video import VideoOptions
 
 if TYPE_CHECKING:
-    from thfuse_sam.commands.precompute import CheckedTree
+    from thfuse_sam.masks.verify import VerifyReport
 
 PLAN = "check everything, print the plan, write nothing"  # help of `--dry_run`
 SHOWN_PROBLEMS = 50  # lines of `--verify` before it only counts
@@ -35,7 +35,7 @@ def precompute(line: CommandLine[PrecomputeOptions]) -> int:
     from thfuse_sam.commands.precompute import plan_masks, precompute_masks, verify_masks
 
     if line.options.verify:
-        return max(_print_problems(tree) for tree in verify_masks(line.options))
+        return max(_print_problems(report) for report in verify_masks(line.options))
     if line.dry_run:
         for plan in plan_masks(line.options):
             print("dry run, nothing is written", *(f"  {name}: {value}" for name, value in plan.items()), sep="\n")
@@ -43,14 +43,14 @@ def precompute(line: CommandLine[PrecomputeOptions]) -> int:
     return 1 if precompute_masks(line.options, line.text)[-1].failures else 0
 
 
-def _print_problems(tree: "CheckedTree") -> int:
-    problems = tree.report.problems()
+def _print_problems(report: "VerifyReport") -> int:
+    problems = report.problems()
     for problem in problems[:SHOWN_PROBLEMS]:
         print(problem)
     if len(problems) > SHOWN_PROBLEMS:
         print(f"and {len(problems) - SHOWN_PROBLEMS} more")
     verdict = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "no problem"
-    print(f"{tree.root}: {tree.report.sound} of {tree.images} images have a sound mask; {verdict}")
+    print(f"{report.root}: {report.sound} of {report.images} images have a sound mask; {verdict}")
     return 1 if problems else 0
 
 

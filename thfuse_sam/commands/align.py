@@ -15,11 +15,12 @@ from tqdm import tqdm
 from thfuse_sam.align.estimate import Alignment, estimate_alignment
 from thfuse_sam.align.placement import Placement, Placer, resample
 from thfuse_sam.align.rig import Calibration, Rig, calibrate
-from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, warn_if_swapped
+from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_swapped
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, first_of
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
 from thfuse_sam.images import (
+    MODALITIES,
     ImageArray,
     Modality,
     luma,
@@ -68,7 +69,7 @@ def align(options: AlignOptions) -> AlignedFolder:
     if options.masks_dir is not None:
         masks = PrecomputedMasks(options.masks_dir, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
     require_writable("output_dir", options.output_dir)
-    _require_apart(pairs, options.output_dir)
+    require_no_input_in(options.output_dir, MODALITIES, pairs.pairs)
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
     done = AlignedFolder()
@@ -135,14 +136,6 @@ def _read(
         yield pair, infrared, visible
     for name, reason in failures.items():
         log.warning("left out: %s: %s", name, reason)
-
-
-def _require_apart(pairs: PairSet, output_dir: Path) -> None:
-    folders = {(output_dir / modality).resolve() for modality in ("ir", "vi")}
-    for pair in pairs.pairs:
-        for path in (pair.ir, pair.vi):
-            if not folders.isdisjoint(path.resolve().parents):
-                raise UsageError(f"`output_dir` {output_dir}: {path} would lie among its results; give another folder")
 
 
 def _write(

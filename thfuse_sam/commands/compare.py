@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, targets_of_pairs
+from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, targets_of_pairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, OptionError, UsageError
 from thfuse_sam.files import make_directory, require_writable
@@ -53,7 +53,8 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
     rules = tuple(RULES) if options.rules else ()
     names = _require_apart([program.name for program in programs], rules)
     methods = find_methods(options.methods, usable.pairs, names, option="`methods`")
-    _require_no_input_in(options.output_dir, names, usable, methods)
+    fused = [path for method in methods for path in method.images.values()]
+    require_no_input_in(options.output_dir, names, usable.pairs, fused)
     targets = None if options.targets is None else targets_of_pairs(options.targets, usable.pairs)
     require_writable("output_dir", options.output_dir)
     make_directory(options.output_dir)
@@ -79,16 +80,6 @@ def _require_apart(programs: Sequence[str], rules: Sequence[str]) -> list[str]:
         if names.count(name) > 1 or name == REPORT_FOLDER:
             raise OptionError("run", f"{name}=...", "the name is taken; give another one")
     return names
-
-
-def _require_no_input_in(output: Path, names: Sequence[str], pairs: PairSet, methods: Sequence[Method]) -> None:
-    """Raise UsageError if an image of the data or of a method lies in a folder that programs or rules write to."""
-    inputs = [path for pair in pairs.pairs for path in (pair.ir, pair.vi)]
-    inputs += [path for method in methods for path in method.images.values()]
-    folders = {(output / name).resolve() for name in names}
-    for path in inputs:
-        if not folders.isdisjoint(path.resolve().parents):
-            raise UsageError(f"`output_dir` {output}: {path} would lie among its results; give another folder")
 
 
 def _run(program: Program, pairs: PairSet, folder: Path) -> Method:

@@ -8,10 +8,10 @@ from thfuse_sam.commands.inputs import find_command_pairs, pair_folder
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import OptionError
 from thfuse_sam.images import read_infrared, read_visible
-from thfuse_sam.options.figure import FigureOptions
+from thfuse_sam.options.figure import FigureOptions, Zoom
 from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.report.compare import Method, find_methods
-from thfuse_sam.report.figure import MAX_ZOOMS, SUFFIXES, Scene, Zoom, draw_figure, save_figure
+from thfuse_sam.report.figure import MAX_ZOOMS, SUFFIXES, Scene, draw_figure, save_figure
 
 DEFAULT_PAIRS = 3  # rows where `pairs` is not given
 SOURCES = ("Infrared", "Visible")
@@ -48,9 +48,7 @@ def _chosen(options: FigureOptions, pairs: Sequence[ImagePair]) -> list[ImagePai
 
 
 def _zooms(options: FigureOptions, pair: ImagePair) -> list[Zoom]:
-    zooms = [
-        Zoom(zoom.left, zoom.top, zoom.width, zoom.height) for zoom in options.zoom if zoom.pair in ("", pair.name)
-    ]
+    zooms = [zoom for zoom in options.zoom if zoom.pair in ("", pair.name)]
     if len(zooms) > MAX_ZOOMS:
         raise OptionError("zoom", pair.name, f"has {len(zooms)} parts to enlarge; give at most {MAX_ZOOMS}")
     return zooms

@@ -14,7 +14,7 @@ from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
 from thfuse_sam.datasets.naming import Naming
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, looks_swapped, require_partners
 from thfuse_sam.datasets.targets import TargetSet, read_targets
-from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, command_text, first_of, naming
+from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, UsageError, command_text, first_of, naming
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.images import image_size
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
@@ -65,6 +65,16 @@ def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:
         log.warning(
             "%s has colours and %s has none: are the infrared and the visible folder swapped?", pairs[0].ir, pairs[0].vi
         )
+
+
+def require_no_input_in(
+    output_dir: Path, folders: Sequence[str], pairs: Sequence[ImagePair], others: Sequence[Path] = ()
+) -> None:
+    """Raise UsageError if an image of `pairs`, or one of `others`, lies in one of `folders` below `output_dir`."""
+    written = {(output_dir / name).resolve() for name in folders}
+    for path in (*(path for pair in pairs for path in (pair.ir, pair.vi)), *others):
+        if not written.isdisjoint(path.resolve().parents):
+            raise UsageError(f"`output_dir` {output_dir}: {path} would lie among its results; give another folder")
 
 
 def targets_of_pairs(path: Path, pairs: Sequence[ImagePair]) -> TargetSet:

@@ -85,17 +85,8 @@ def plan_masks(options: PrecomputeOptions) -> list[dict[str, Any]]:
     return [_plan_facts(_prepare(one, fetch=False)) for one in _data_sets(options)]
 
 
-@dataclass(frozen=True)
-class CheckedTree:
-    """The result of `verify_masks` for one data set."""
-
-    root: Path
-    images: int
-    report: VerifyReport
-
-
-def verify_masks(options: PrecomputeOptions) -> list[CheckedTree]:
-    """Compare a mask tree with the images of `options`, or, if they name none, with those that it was made from.
+def verify_masks(options: PrecomputeOptions) -> list[VerifyReport]:
+    """Compare a mask tree with the images of `options`, or, if they name none, with those of each data set in it.
 
     Raises PairError, and ManifestError if neither the options nor the manifest name images.
     """
@@ -113,16 +104,15 @@ def verify_masks(options: PrecomputeOptions) -> list[CheckedTree]:
     return [_verify(one, asked) for one in (_of_tree(options) if _names_no_images(options) else [options])]
 
 
-def _verify(options: PrecomputeOptions, asked: Mapping[str, Any]) -> CheckedTree:
+def _verify(options: PrecomputeOptions, asked: Mapping[str, Any]) -> VerifyReport:
     images = _find_images(options)
-    report = verify_tree(
+    return verify_tree(
         open_masks(options.output_dir),
         {modality: found.images for modality, found in images.items()},
         folders={modality: found.folder for modality, found in images.items()},
         asked=asked,
         require_instances=options.save_instances,
     )
-    return CheckedTree(options.output_dir, sum(len(found.images) for found in images.values()), report)
 
 
 # Images

@@ -32,7 +32,9 @@ Kind = Literal[
 class VerifyReport:
     """What is wrong with a tree."""
 
-    sound: int = 0  # images with a readable mask of their own size
+    root: Path
+    images: int  # that were asked for
+    sound: int = 0  # of these, with a readable mask of their own size
     lines: dict[Kind, list[str]] = field(default_factory=lambda: defaultdict(list))  # one line for each problem
 
     def problems(self) -> list[str]:
@@ -57,7 +59,7 @@ def verify_tree(
         asked: settings that the manifest must name, such as {"model_type": "vit_b", "points_per_side": 32}.
         require_instances: whether each image needs a readable instance file too.
     """
-    report = VerifyReport()
+    report = VerifyReport(store.root, sum(map(len, images_by_modality.values())))
     manifest: Manifest | None = None
     records = ImageRecords()
     try:

@@ -9,7 +9,7 @@ from thfuse_sam.options.shared import PairOptions
 
 
 @dataclass(frozen=True)
-class PairZoom:
+class Zoom:
     """A rectangle of a picture that is also shown enlarged, in pixels."""
 
     pair: str  # name of the pair; "": every pair
@@ -20,7 +20,7 @@ class PairZoom:
     WANTED: ClassVar = "[PAIR:]LEFT,TOP,WIDTH,HEIGHT in pixels, WIDTH and HEIGHT at least 1"
 
     @classmethod
-    def parse(cls, text: str) -> "PairZoom":
+    def parse(cls, text: str) -> "Zoom":
         """The rectangle that a text such as "a/0001:10,20,64,48" means. Raises ValueError."""
         name, _, numbers = text.rpartition(":")
         left, top, width, height = (int(number) for number in numbers.split(","))
@@ -39,7 +39,7 @@ class FigureOptions(PairOptions, group="figure"):
     pairs: tuple[str, ...] | None = option(
         None, "names of the pairs, each a row", metavar="NAME", default_text="the first 3"
     )
-    zoom: tuple[PairZoom, ...] = option(
+    zoom: tuple[Zoom, ...] = option(
         (),
         "rectangle in pixels that is also shown enlarged, of one pair or of all",
         metavar="[PAIR:]LEFT,TOP,WIDTH,HEIGHT",

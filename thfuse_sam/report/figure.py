@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.images import ImageArray, as_rgb
+from thfuse_sam.options.figure import Zoom
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,16 +21,6 @@ MAX_ZOOMS = len(ZOOM_COLOURS)  # per pair
 _GAP = 0.02  # inches between pictures
 _LABEL = 0.2  # inches, height of a line of text
 _FONT_SIZE = 8  # points
-
-
-@dataclasses.dataclass(frozen=True)
-class Zoom:
-    """A part of a picture that is also shown enlarged. All values are pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
 
 
 @dataclasses.dataclass(frozen=True)
