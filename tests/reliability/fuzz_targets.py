@@ -335,7 +335,7 @@ def config_seeds(folder: Path) -> list[bytes]:
         b"dataset_path: a\nsam_model_type: vit_b\npoints_per_side: 8\noverwrite: true\n",
         b"epochs: 3\nlr: 1e-4\nloss_weights: {ssim: 2}\nval_metrics: [EN, SD]\ncompile: false\n",
         b"data_dir: a\nprompts: {box: 1, point: 0.5}\nalpha: -1\nschedule: plateau\n",
-        b"output_dir: results\nreport: false\nonnx_size: [480, 640]\n",
+        b"output_dir: results\nreport: false\ntile_size: 512\n",
     ]
 
 
@@ -352,7 +352,7 @@ def option_seeds(folder: Path) -> list[bytes]:
         b"--dataset_path a --points_per_side 8 --shard 1/4 --devices cuda:0,cuda:1 --pred_iou_thresh 0.5",
         b"--epochs 3 --lr 1e-4 --loss_weights ssim=2 intensity=1 --val_metrics EN SD --resume auto",
         b"--data_dir a --num_epochs 4 --output_dir runs --prompts box=1 point=2 --alpha -1 --lora_rank 4",
-        b"--output_dir r --no-report --onnx_size 480 640 --compare A=b c --gray",
+        b"--output_dir r --no-report --tile_size 512 --compare A=b c --gray",
         b"--input a --boxes 1,2,3,4 --points 5,6",
     ]
 

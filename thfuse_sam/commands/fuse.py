@@ -114,17 +114,9 @@ def plan_fusion(options: FuseOptions) -> dict[str, Any]:
 def export_network(options: FuseOptions, path: Path) -> None:
     """Write the network as ONNX to `path`, and check it. Raises ThFuseError."""
     _, network, spec = open_network(options)
-    height, width = options.onnx_size
     with naming("export_onnx", path):
-        difference = export_onnx(network, path, height, width)
-    log.info(
-        "%s for %dx%d pixels written to %s; onnxruntime differs from it by %.1e at most",
-        spec.name,
-        width,
-        height,
-        path,
-        difference,
-    )
+        difference = export_onnx(network, path)
+    log.info("%s written to %s; onnxruntime differs from it by %.1e at most", spec.name, path, difference)
 
 
 def open_network(options: ModelOptions, shipped: Path = SHIPPED_MODEL) -> tuple[Path, nn.Module, NetworkSettings]:

@@ -1,37 +1,89 @@
-"""Writing a network as an ONNX file, checked against the network itself by onnxruntime."""
+"""Writing a network as an ONNX file for images of any size, checked against the network itself by onnxruntime."""
 
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.export import Dim
 
 from thfuse_sam.errors import OutputError, UsageError
 from thfuse_sam.files import write_atomically
+from thfuse_sam.fusion.colour import CLIPPED, DARK, KEPT_CHROMA
+from thfuse_sam.images import LUMA_WEIGHTS
+from thfuse_sam.losses.filters import smooth_step
 from thfuse_sam.masks.outlines import outlines
-from thfuse_sam.masks.placeholder import PLACEHOLDER_VALUE
-from thfuse_sam.models import INPUTS
+from thfuse_sam.models.base import MINIMUM_SIZE
 
-OUTPUT = "fused"  # float32 1x1xHxW in [0, 1]
-TOLERANCE = 1e-3  # largest difference to the network's result, a quarter of a grey level
+INPUTS = ("ir", "vi", "ir_labels", "vi_labels")  # the first two have to be given
+OUTPUTS = ("fused", "luma")
+TOLERANCE = 1e-3  # largest difference to the network's luma, a quarter of a grey level
+_DEFERRED = "prefer_deferred_runtime_asserts_over_guards"  # an argument that older versions of PyTorch lack
+_LARGEST = 2**14  # the exporter asks for bounds; the file has none
+_CHECKED = ((1, 141, 203), (2, 160, 136), (1, 240, 320))  # batch, height, width
 
 
-def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> float:
-    """Write `network` for one pair of one size; returns the largest difference of onnxruntime's result to its own.
+class ImageFusion(nn.Module):
+    """A fusion network for images as files hold them, its colour step included.
 
-    The size is part of the file: how features are pooled and padded depends on it. Its inputs are those of
-    `FusionNetwork.forward` by name with B = 1, float32, and int64 for labels, which a network without a last stage does
-    not take. It is written only after it has been checked, on images and masks that were not used in making it, and on
-    placeholders.
+    Args:
+        network: a fusion network in evaluation mode.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ir: Tensor, vi: Tensor, ir_labels: Tensor, vi_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse a batch of pairs.
+
+        Args:
+            ir: infrared, uint8 BxHxW.
+            vi: visible, uint8 BxHxWx3, RGB.
+            ir_labels, vi_labels: label maps of their segments, int64 BxHxW, or 1x1x1 of 0: none.
+
+        Returns:
+            The fused images, uint8 BxHxWx3, RGB; and the network's luma without colour, float32 BxHxW in [0, 1].
+        """
+        visible = vi.float()
+        luma = torch.floor(visible @ visible.new_tensor(LUMA_WEIGHTS) + 0.5)
+        maps = [labels + torch.zeros_like(ir, dtype=torch.int64) for labels in (ir_labels, vi_labels)]
+        guidance = [torch.stack([labels > 0, outlines(labels)], dim=1).float() for labels in maps]
+        fused = self.network(ir[:, None] / 255, luma[:, None] / 255, *guidance, maps[0])[:, 0]
+        return _fitted_colour((fused * 255).round(), visible).to(torch.uint8), fused
+
+
+def _fitted_colour(luma: Tensor, visible: Tensor) -> Tensor:
+    """`colour.fitted_colour` for an exported program: whole levels, float BxHxW and BxHxWx3 -> float BxHxWx3."""
+    trust = smooth_step(visible.amax(-1), *DARK) * (1 - smooth_step(visible.amin(-1), *CLIPPED))
+    offsets = (visible - (visible @ visible.new_tensor(LUMA_WEIGHTS))[..., None]) * trust[..., None]
+    lowest, highest = offsets.amin(-1), offsets.amax(-1)
+    least, most = torch.ceil(-KEPT_CHROMA * lowest - 0.01), torch.floor(255.01 - KEPT_CHROMA * highest)
+    y = torch.minimum(torch.maximum(luma, least), most)
+    above, below = (255 - y) / highest.clamp(min=1e-6), y / (-lowest).clamp(min=1e-6)
+    scale = torch.minimum(above, below).clamp(max=1)
+    return (y[..., None] + offsets * scale[..., None]).clamp(0, 255).round()
+
+
+def export_onnx(network: nn.Module, path: Path) -> float:
+    """Write `network` with its colour step, see `ImageFusion`, for batches of images of any size.
+
+    Label maps may be left out of what onnxruntime is given. The file is written only after it has been checked, at
+    several sizes, with masks and without, on other images than those that were used in making it.
 
     Args:
         network: a fusion network on the CPU, in evaluation mode.
         path: where to write the file; any suffix will do.
-        height, width: size of the images, pixels.
+
+    Returns:
+        the largest difference of onnxruntime's luma to the network's.
 
     Raises:
         UsageError: the packages that the export needs are not installed.
-        ImageSizeError: the size is too small for the network.
         OutputError: the file cannot be written, or computes something else.
     """
     try:
@@ -39,29 +91,22 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
         import onnxscript  # noqa: F401  # the exporter needs it
     except ImportError as error:
         raise UsageError(f"`export_onnx`: {error.name} is not installed; pip install 'th-fuse-sam[onnx]'") from None
-    names = INPUTS if getattr(network, "contrast_gain", 0) else INPUTS[:-1]  # labels are of use in the last stage only
-    example, *checks = (
-        inputs[: len(names)]
-        for inputs in (_inputs(height, width, 0), _inputs(height, width, 1), _placeholders(height, width))
-    )
-    with torch.no_grad():
-        expected = [network(*inputs).numpy() for inputs in checks]
-        program = torch.onnx.export(
-            network,
-            example,
-            dynamo=True,
-            input_names=list(names),
-            output_names=[OUTPUT],
-            verbose=False,
-        )
-    assert program is not None
-    content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    if _DEFERRED not in inspect.signature(torch.export.export).parameters:
+        raise UsageError(f"`export_onnx`: PyTorch {torch.__version__} cannot export for all sizes; install a newer one")
+    module = ImageFusion(network)
+    content = _program(module)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # errors; it warns that inputs with defaults are no constants
+    session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
     difference = 0.0
-    for inputs, own in zip(checks, expected, strict=True):
-        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-        (fused,) = session.run([OUTPUT], feed)
-        difference = max(difference, float(np.abs(fused - own).max()))
+    for seed, size in enumerate(_CHECKED, start=1):
+        inputs = example_inputs(*size, seed=seed)
+        for given in (inputs, inputs[:2]):
+            feed = {name: value.numpy() for name, value in zip(INPUTS, given, strict=False)}
+            found = session.run(list(OUTPUTS), feed)
+            with torch.no_grad():
+                own = module(*given, *[torch.zeros(1, 1, 1, dtype=torch.int64)] * (4 - len(given)))
+            difference = max(difference, _difference(found, [value.numpy() for value in own]))
     if not difference <= TOLERANCE:
         raise OutputError(
             f"`export_onnx` {path}: onnxruntime's result differs from the network's by {difference:.2g}, more than "
@@ -71,18 +116,60 @@ def export_onnx(network: nn.Module, path: Path, height: int, width: int) -> floa
     return difference
 
 
-def _inputs(height: int, width: int, seed: int) -> tuple[Tensor, ...]:
-    """Noise, and masks of squares of eight pixels a side, which are brighter in the infrared image."""
+def _difference(found: Sequence[NDArray[Any]], own: Sequence[NDArray[Any]]) -> float:
+    """The largest difference of lumas; 1 if colours differ by more than a level where lumas round to the same."""
+    (fused, luma), (own_fused, own_luma) = found, own
+    same = np.rint(255 * luma) == np.rint(255 * own_luma)
+    if np.abs(fused.astype(int) - own_fused)[same].max(initial=0) > 1:
+        return 1.0
+    return float(np.abs(luma - own_luma).max())
+
+
+def example_inputs(batch: int, height: int, width: int, *, seed: int) -> tuple[Tensor, ...]:
+    """Inputs of `ImageFusion`: noise, and masks of squares of eight pixels a side, brighter in the infrared image."""
     generator = torch.Generator().manual_seed(seed)
-    ir, vi = torch.rand(2, 1, 1, height, width, generator=generator)
-    squares = torch.randint(-60, 40, (2, 1, -(-height // 8), -(-width // 8)), generator=generator).clamp(min=0)
+    squares = torch.randint(-60, 40, (2, batch, -(-height // 8), -(-width // 8)), generator=generator).clamp(min=0)
     labels = squares.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width].contiguous()
-    ir_guidance, vi_guidance = torch.stack([labels > 0, outlines(labels)], dim=2).float()
-    return (ir + ir_guidance[:, :1]) / 2, vi, ir_guidance, vi_guidance, labels[0]
+    ir = torch.randint(0, 128, (batch, height, width), generator=generator) + 100 * (labels[0] > 0)
+    vi = torch.randint(0, 256, (batch, height, width, 3), generator=generator)
+    return ir.to(torch.uint8), vi.to(torch.uint8), labels[0], labels[1]
 
 
-def _placeholders(height: int, width: int) -> tuple[Tensor, ...]:
-    """Noise, and the placeholder in place of both masks."""
-    ir, vi, *_, labels = _inputs(height, width, seed=2)
-    guidance = torch.full((1, 2, height, width), PLACEHOLDER_VALUE)
-    return ir, vi, guidance, guidance, torch.zeros_like(labels)
+def _program(module: ImageFusion) -> bytes:
+    """The ONNX file's content: axes 0 to 2 of all inputs are free, label maps have a default."""
+    import onnx
+
+    least = max(MINIMUM_SIZE, getattr(module.network, "size_multiple", 1) // 2 + 1)  # what is mirrored has to fit
+    side = {"min": least, "max": _LARGEST}
+    free = {0: Dim("batch", min=1, max=_LARGEST), 1: Dim("height", **side), 2: Dim("width", **side)}
+    deferred: dict[str, Any] = {_DEFERRED: True}  # it cannot prove that 8 * (n // 8) // 2 = 4 * (n // 8)
+    with torch.no_grad():
+        exported = torch.export.export(
+            module,
+            example_inputs(2, 141, 203, seed=0),
+            dynamic_shapes=(free,) * len(INPUTS),
+            strict=False,
+            **deferred,
+        )
+        program = torch.onnx.export(
+            exported, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
+        )
+    assert program is not None
+    model = program.model_proto
+    none = onnx.numpy_helper.from_array(np.zeros((1, 1, 1), np.int64))
+    for name in INPUTS[2:]:
+        model.graph.initializer.add().CopyFrom(none)
+        model.graph.initializer[-1].name = name
+    _name_axes(model.graph)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _name_axes(graph: Any) -> None:
+    """Call the free axes by name; those of label maps have none, because their default has another size."""
+    del graph.value_info[:]  # these are in terms of the former names
+    for value in (*graph.input, *graph.output):
+        for axis, name in zip(value.type.tensor_type.shape.dim, ("batch", "height", "width"), strict=False):
+            axis.ClearField("value")
+            if value.name not in INPUTS[2:]:
+                axis.dim_param = name

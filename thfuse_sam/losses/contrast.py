@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thfuse_sam.losses.filters import SOFT_END, zero_loss
+from thfuse_sam.losses.filters import SOFT_END, smooth_step, zero_loss
 from thfuse_sam.masks.segments import Segments, find_segments, segment_levels
 
 # Below the first value a segment does not count, from the second on it counts in full; smooth between.
@@ -59,14 +59,8 @@ def contrast_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | Non
 def _weights(segments: Segments, in_ir: Tensor, in_vi: Tensor, pixels: int) -> Tensor:
     """How far each segment counts, from 0 to 1; `pixels` of the image, contrasts of each segment."""
     return (
-        _smooth_step(in_ir, *CONTRAST)
-        * _smooth_step(in_ir - in_vi.abs(), *DOMINANCE)
-        * _smooth_step(segments.areas, *SMALLEST)
-        * (1 - _smooth_step(segments.areas / pixels, *LARGEST))
+        smooth_step(in_ir, *CONTRAST)
+        * smooth_step(in_ir - in_vi.abs(), *DOMINANCE)
+        * smooth_step(segments.areas, *SMALLEST)
+        * (1 - smooth_step(segments.areas / pixels, *LARGEST))
     )
-
-
-def _smooth_step(values: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high` on, smooth between."""
-    position = ((values - low) / (high - low)).clamp(0, 1)
-    return position**2 * (3 - 2 * position)

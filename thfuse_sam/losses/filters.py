@@ -51,6 +51,12 @@ def soft_ends(values: Tensor) -> Tensor:
     return values.clamp(low, high) + SOFT_END * beyond
 
 
+def smooth_step(values: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on, smooth between."""
+    position = ((values - low) / (high - low)).clamp(0, 1)
+    return position**2 * (3 - 2 * position)
+
+
 def zero_loss(fused: Tensor) -> Tensor:
     """A scalar 0 from which a backward pass may start, for a loss that has nothing to compare `fused` with."""
     return (fused * 0).sum()

@@ -47,9 +47,9 @@ def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
     labels = torch.cat(label_maps)
     # An exported program cannot have shapes that depend on values.
     stride = 1 + (MAX_SEGMENTS if is_exporting() else int(labels.max()))
-    offsets = torch.arange(len(labels), device=labels.device).reshape(-1, 1, 1) * stride
+    offsets = torch.arange(labels.shape[0], device=labels.device).reshape(-1, 1, 1) * stride
     index = torch.where(labels > 0, labels + offsets, 0)
-    count = len(labels) * stride
+    count = labels.shape[0] * stride
     areas = _sizes(index.flatten(), count)
     areas[0] = 0
     if largest < 1:
@@ -95,7 +95,7 @@ def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
 
 def _sizes(numbers: Tensor, count: int) -> Tensor:
     """How often each number below `count` occurs: float, count. (`bincount` cannot be exported.)"""
-    ones = torch.ones((), device=numbers.device).expand(len(numbers))
+    ones = torch.ones((), device=numbers.device).expand(numbers.shape)
     return _add_at(torch.zeros(count, device=numbers.device), numbers, ones)
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.devices import is_exporting
+
 
 def pad_to_multiple(image: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
     """Pad both sides, split evenly, up to the next multiple.
@@ -20,12 +22,14 @@ def pad_to_multiple(image: Tensor, multiple: int) -> tuple[Tensor, tuple[int, in
         The padded image and (rows above, columns left of) the original.
     """
     height, width = image.shape[-2:]
-    rows, columns = -height % multiple, -width % multiple
-    if not rows and not columns:
+    # Not -height % multiple, which the exporter cannot bound.
+    rows, columns = ((multiple - size % multiple) % multiple for size in (height, width))
+    exporting = is_exporting()  # a program for all sizes: nothing may depend on this one
+    if not exporting and not rows and not columns:
         return image, (0, 0)
     top, left = rows // 2, columns // 2
     bottom, right = rows - top, columns - left
-    fits = bottom < height and right < width
+    fits = exporting or (bottom < height and right < width)
     return F.pad(image, (left, right, top, bottom), mode="reflect" if fits else "replicate"), (top, left)
 
 
@@ -166,14 +170,29 @@ class PooledSpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """BHWC -> BHWC."""
         batch, height, width, dim = x.shape
-        channels_first = x.permute(0, 3, 1, 2)
-        if max(height, width) > self.grid:
-            channels_first = F.adaptive_avg_pool2d(channels_first, (min(height, self.grid), min(width, self.grid)))
-        tokens = channels_first.flatten(2).transpose(1, 2)
+        tokens = self._pooled(x).flatten(1, 2)
         query = split_heads(self.query(x).reshape(batch, height * width, dim), self.heads)
         key, value = (split_heads(part, self.heads) for part in self.key_value(tokens).chunk(2, dim=-1))
         attended = join_heads(F.scaled_dot_product_attention(query, key, value))
         return self.proj(attended).reshape(batch, height, width, dim)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Means over the cells of the grid: BHWC -> B x rows x columns x C."""
+        _, height, width, _ = x.shape
+        if is_exporting():  # ONNX has no pooling to a grid of a size that depends on the image's
+            rows, columns = (_cell_weights(size, torch.sym_min(size, self.grid), x) for size in (height, width))
+            return torch.einsum("rh,bhwc,kw->brkc", rows, x, columns)
+        if max(height, width) <= self.grid:
+            return x
+        grid = (min(height, self.grid), min(width, self.grid))
+        return F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), grid).permute(0, 2, 3, 1)
+
+
+def _cell_weights(size: int, cells: Any, like: Tensor) -> Tensor:
+    """What each of `size` positions has of the mean of each cell of `F.adaptive_avg_pool1d`: cells x size."""
+    cell, position = torch.arange(cells, device=like.device)[:, None], torch.arange(size, device=like.device)
+    start, end = cell * size // cells, -(-(cell + 1) * size // cells)
+    return ((position >= start) & (position < end)).to(like.dtype) / (end - start)
 
 
 class ChannelAttention(nn.Module):

@@ -68,6 +68,3 @@ class FuseOptions(
     export_onnx: Path | None = option(
         None, "write the network as an ONNX file, check it and stop; no pair is fused", metavar="FILE"
     )
-    onnx_size: tuple[int, int] = option(
-        (480, 640), "size of the images that the ONNX file takes, pixels", low=1, metavar=("HEIGHT", "WIDTH")
-    )
