@@ -110,6 +110,8 @@ def test_from_upload_to_download(page, pair) -> None:
     wait_for_status(page, "48×32 pixels")
     for name in ("divider", "infrared_masks", "visible_masks"):
         page.locator(f"#{name} img").first.wait_for()
+    for name in ("ir", "vi"):
+        page.locator(f"#{name}_thumbnail img").wait_for()
     with page.expect_download() as download:
         page.locator("#download").click()
     assert download.value.suggested_filename.endswith("a_fused.png")
@@ -124,6 +126,29 @@ def test_thresholds_make_other_masks_of_a_sample(page) -> None:
     number.fill("1")
     number.press("Tab")
     wait_for_status(page, "Segments: 0 infrared, 0 visible")
+
+
+def test_a_click_on_a_segment_makes_it_brighter(page) -> None:
+    page.locator("#samples button").first.click()
+    wait_for_status(page, "48×32 pixels")
+    before = page.locator("#divider img").last.get_attribute("src")
+    page.locator("#infrared_masks img").click()
+    wait_for_status(page, "Emphasis chosen for 1.")
+    assert page.locator("#divider img").last.get_attribute("src") != before
+    page.locator("#emphasis").get_by_label("As it is").check()
+    page.locator("#infrared_masks img").click()
+    page.locator("#status", has_not_text="Emphasis").wait_for()
+
+
+def test_swapped_files_are_fused(page, pair) -> None:
+    drop(page, "ir", pair.vi)
+    wait_for_status(page, "Now drop a visible image")
+    drop(page, "vi", pair.ir)
+    wait_for_status(page, "48×32 pixels")
+    first = page.locator("#divider img").first.get_attribute("src")
+    page.locator("#swap").click()
+    page.wait_for_function("old => document.querySelector('#divider img').src != old", arg=first)
+    wait_for_status(page, "48×32 pixels")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

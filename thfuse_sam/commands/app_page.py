@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import html
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,21 @@ from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.files import make_directory
 from thfuse_sam.fusion.colour import add_colour
+from thfuse_sam.fusion.emphasis import EmphasisPlan
 from thfuse_sam.fusion.fusing import FusedPair, require_outputs_apart
 from thfuse_sam.fusion.session import FusedView, FusionSession, MaskThresholds, OpenPair
-from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, as_rgb, luma, read_visible, write_image
+from thfuse_sam.images import (
+    IMAGE_SUFFIXES,
+    MODALITIES,
+    ImageArray,
+    Modality,
+    as_rgb,
+    luma,
+    read_visible,
+    write_image,
+)
 from thfuse_sam.masks.overlay import draw_overlay
+from thfuse_sam.options.fuse import Emphasis
 from thfuse_sam.report.pictures import shrink
 from thfuse_sam.report.register import edges_over, register_pictures
 
@@ -44,7 +56,15 @@ _COMPARISONS = {
     "Infrared | Fused": ("infrared", "fused"),
     "Visible | Fused": ("visible", "fused"),
     "Infrared | Visible": ("infrared", "visible"),
+    "Fused alone": ("fused", "fused"),
     "Infrared edges before | after alignment": ("before", "after"),
+}
+_EMPHASES: dict[str, Emphasis | None] = {
+    "Prefer infrared": "ir",
+    "Prefer visible": "vi",
+    "Brighter": "brighter",
+    "No lift": "neutral",
+    "As it is": None,
 }
 _START = "Drop an infrared and a visible image, or pick a sample."
 _PREVIEW_PIXELS = 1600  # longer side of a picture on the page; the download has full size
@@ -60,6 +80,8 @@ class _Current:
     pair: OpenPair
     pictures: dict[str, ImageArray]
     folder: Path  # of the file to download
+    view: FusedView
+    choices: Mapping[tuple[Modality, int], Emphasis]  # (modality, label of the segment) -> what the visitor has chosen
 
 
 class _Stopped(Exception):
@@ -126,6 +148,22 @@ class _PairTab:
                 )
                 for label, name in (("Infrared", "ir_file"), ("Visible", "vi_file"))
             )
+        with gr.Row():
+            self._thumbnails = [
+                gr.Image(
+                    label=f"{name} image",
+                    show_label=False,
+                    container=False,
+                    format="jpeg",
+                    height=110,
+                    min_width=130,
+                    interactive=False,
+                    buttons=[],
+                    elem_id=f"{name}_thumbnail",
+                )
+                for name in ("ir", "vi")
+            ]
+        self._swap = gr.Button("Swap infrared and visible", size="sm", elem_id="swap")
         gr.Markdown(
             f"PNG, JPEG, BMP or TIFF, up to {bounds.max_bytes / 2**20:g} MiB and "
             f"{bounds.max_pixels / 1e6:g} megapixels."
@@ -145,8 +183,11 @@ class _PairTab:
         download = gr.DownloadButton(
             "Download the fused image (PNG, full size)", interactive=False, variant="primary", elem_id="download"
         )
+        self._emphasis = gr.Radio(
+            list(_EMPHASES), value="Brighter", label="What a click on a segment of a mask does", elem_id="emphasis"
+        )
         with gr.Row():
-            overlays = [
+            self._overlays = [
                 gr.Image(
                     label=f"Masks of the {name} image",
                     format="png",
@@ -157,7 +198,7 @@ class _PairTab:
                 )
                 for name in ("infrared", "visible")
             ]
-        self._results = [self._current, status, self._slider, download, *overlays]
+        self._results = [self._current, status, self._slider, download, *self._overlays]
 
     def _connect(self) -> None:
         """Connect each control with the function that it calls."""
@@ -173,7 +214,12 @@ class _PairTab:
         for control in (*self.thresholds, self.colour):
             # While a slider moves, only its last position matters.
             control.change(self._change, settings, self._results, trigger_mode="always_last", **one)
+        for overlay, click in zip(self._overlays, (self._click_infrared, self._click_visible), strict=True):
+            overlay.select(click, [*settings[:3], self._emphasis], self._results[:4], **one)
         quick: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        for file, thumbnail, modality in zip(files, self._thumbnails, MODALITIES, strict=True):
+            file.change(functools.partial(self._thumbnail, modality), file, thumbnail, **quick)
+        self._swap.click(lambda ir, vi: (vi, ir), files, files, **quick).then(self._open, inputs, self._results, **one)
         self._choice.change(
             lambda current, choice: gr.skip() if current is None else _compared(current.pictures, choice),
             [self._current, self._choice],
@@ -212,13 +258,74 @@ class _PairTab:
             return unchanged
         try:
             with _explained():
-                return self._show(current.pair, current.folder, choice, colour, values)
+                return self._show(current.pair, current.folder, choice, colour, values, current)
         except gr.Error as error:
             return [gr.skip(), _line(str(error.message), problem=True), *unchanged[2:]]
 
-    def _show(self, pair: OpenPair, folder: Path, choice: str, colour: bool, values: Sequence[float]) -> list[Any]:
-        """Fuse an open pair and write the file to download. Returns the values of `_results`."""
+    def _thumbnail(self, modality: Modality, path: str | None) -> ImageArray | None:
+        """A small picture of a dropped file; None where it cannot be read, which `_open` reports."""
+        if path is None:
+            return None
+        try:
+            return shrink(self._session.read(Path(path), modality), _THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS)
+        except (ThFuseError, OSError):
+            return None
+
+    def _click_infrared(self, event: gr.SelectData, *settings: Any) -> list[Any]:
+        return self._emphasise("ir", event.index, *settings)
+
+    def _click_visible(self, event: gr.SelectData, *settings: Any) -> list[Any]:
+        return self._emphasise("vi", event.index, *settings)
+
+    def _emphasise(
+        self, modality: Modality, at: Sequence[int], current: _Current | None, choice: str, colour: bool, wanted: str
+    ) -> list[Any]:
+        """Called after a click into a picture of masks: fuse again with what is wanted of the segment there.
+
+        Returns the values of `_results` but for the pictures of masks.
+        """
+        if current is None:
+            return [gr.skip()] * 4
+        labels = current.view.ir_labels if modality == "ir" else current.view.vi_labels
+        column, row = (int(position * max(1, max(labels.shape) / _PREVIEW_PIXELS)) for position in at)
+        label = int(labels[min(row, labels.shape[0] - 1), min(column, labels.shape[1] - 1)])
+        if not label:
+            return [gr.skip(), _line("There is no segment; click a coloured area."), gr.skip(), gr.skip()]
+        emphasis = _EMPHASES[wanted]
+        choices = {key: value for key, value in current.choices.items() if key != (modality, label)}
+        if emphasis is not None:
+            choices[modality, label] = emphasis
+        with _explained():
+            plan = EmphasisPlan(chosen={current.pair.files.name: choices})
+            view = self._session.emphasise(current.pair, current.view, plan, gray=not colour)
+            return self._shown(current.pair, current.folder, choice, view, choices)
+
+    def _show(
+        self,
+        pair: OpenPair,
+        folder: Path,
+        choice: str,
+        colour: bool,
+        values: Sequence[float],
+        former: _Current | None = None,
+    ) -> list[Any]:
+        """Fuse an open pair. Returns the values of `_results`. What was chosen for segments holds while they stay."""
         view = self._session.fuse(pair, MaskThresholds(*values), gray=not colour)
+        choices = former.choices if former is not None and _same_segments(former.view, view) else {}
+        if choices:
+            view = self._session.emphasise(pair, view, EmphasisPlan(chosen={pair.files.name: choices}), gray=not colour)
+        overlays = [_overlay(pair.infrared, view.ir_labels), _overlay(pair.visible, view.vi_labels)]
+        return [*self._shown(pair, folder, choice, view, choices), *overlays]
+
+    def _shown(
+        self,
+        pair: OpenPair,
+        folder: Path,
+        choice: str,
+        view: FusedView,
+        choices: Mapping[tuple[Modality, int], Emphasis],
+    ) -> list[Any]:
+        """Write the file to download. Returns the values of `_results` but for the pictures of masks."""
         path = folder / f"{pair.files.name}_fused.png"
         write_image(path, view.fused)
         images = {"infrared": pair.infrared, "visible": pair.visible, "fused": view.fused}
@@ -227,12 +334,10 @@ class _PairTab:
             images["before"], images["after"] = register_pictures(pair.files, pair.placement)
         pictures = {name: shrink(image, _PREVIEW_PIXELS, _PREVIEW_PIXELS) for name, image in images.items()}
         return [
-            _Current(pair, pictures, folder),
-            _view_line(view, pair),
+            _Current(pair, pictures, folder, view, choices),
+            _view_line(view, pair, len(choices)),
             _compared(pictures, choice),
             gr.update(value=str(path), interactive=True),
-            _overlay(pair.infrared, view.ir_labels),
-            _overlay(pair.visible, view.vi_labels),
         ]
 
 
@@ -375,12 +480,17 @@ def _overlay(image: ImageArray, label_map: Any) -> ImageArray:
     return shrink(draw_overlay(as_rgb(image), label_map), _PREVIEW_PIXELS, _PREVIEW_PIXELS)
 
 
-def _view_line(view: FusedView, pair: OpenPair) -> str:
+def _same_segments(one: FusedView, other: FusedView) -> bool:
+    return np.array_equal(one.ir_labels, other.ir_labels) and np.array_equal(one.vi_labels, other.vi_labels)
+
+
+def _view_line(view: FusedView, pair: OpenPair, chosen: int) -> str:
     height, width = view.fused.shape[:2]
     counts = [np.count_nonzero(np.bincount(labels.ravel())[1:]) for labels in (view.ir_labels, view.vi_labels)]
     return _line(
         f"{width}×{height} pixels. Segments: {counts[0]} infrared, {counts[1]} visible, "
         f"made in {view.mask_seconds:.2f} s. Fused in {view.fuse_seconds:.2f} s."
+        + (f" Emphasis chosen for {chosen}." if chosen else "")
         + ("" if pair.placement is None else f" Alignment: {pair.placement.alignment}.")
     )
 

@@ -19,7 +19,7 @@ from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
 from thfuse_sam.fusion.misalignment import noticed_offset
-from thfuse_sam.images import ImageArray, as_rgb, image_size, luma, read_infrared, read_visible
+from thfuse_sam.images import ImageArray, Modality, as_rgb, image_size, luma, read_infrared, read_visible
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
@@ -125,6 +125,12 @@ class FusionSession:
         values = {field.name: getattr(self._settings, field.name) for field in dataclasses.fields(MaskThresholds)}
         return MaskThresholds(**values)
 
+    def read(self, path: Path, modality: Modality) -> ImageArray:
+        """Read one image file: uint8 HxW (infrared), or HxWx3. Raises ImageReadError as `open`."""
+        self._require_within_limits(path)
+        with _naming_files_only(path):
+            return read_infrared(path) if modality == "ir" else read_visible(path)
+
     def open(self, ir: Path, vi: Path) -> OpenPair:
         """Read and embed a pair of image files, aligned if they differ in size or are out of register.
 
@@ -134,10 +140,7 @@ class FusionSession:
             ImageReadError: a file is no readable image, or has more bytes or pixels than the limits allow.
             DeviceError: memory does not suffice.
         """
-        for path in (ir, vi):
-            self._require_within_limits(path)
-        with _naming_files_only(ir, vi):
-            infrared, visible = read_infrared(ir), read_visible(vi)
+        infrared, visible = self.read(ir, "ir"), self.read(vi, "vi")
         placement = None
         # Noticing costs less than an embedding.
         if infrared.shape != visible.shape[:2] or noticed_offset(infrared, luma(visible)) is not None:
@@ -166,14 +169,30 @@ class FusionSession:
         ir_labels = generator.label_map_from(pair.ir_embedding, pair.infrared)
         generator.decoder = pair.vi_decoder
         vi_labels = generator.label_map_from(pair.vi_embedding, pair.infrared)
-        masked = time.perf_counter()
+        mask_seconds = time.perf_counter() - started
+        return self._fuse_segments(pair, ir_labels, vi_labels, mask_seconds, gray, emphasis)
+
+    def emphasise(self, pair: OpenPair, view: FusedView, emphasis: EmphasisPlan, *, gray: bool = False) -> FusedView:
+        """Fuse the segments of a `view` again, with another emphasis. Raises ImageSizeError, see `fuse`."""
+        return self._fuse_segments(pair, view.ir_labels, view.vi_labels, view.mask_seconds, gray, emphasis)
+
+    def _fuse_segments(
+        self,
+        pair: OpenPair,
+        ir_labels: LabelMap,
+        vi_labels: LabelMap,
+        mask_seconds: float,
+        gray: bool,
+        emphasis: EmphasisPlan | None,
+    ) -> FusedView:
+        started = time.perf_counter()
         sample = fusion_sample(pair.files.name, pair.infrared, pair.visible, ir_labels, vi_labels)
         (fused,) = fuse_emphasised(self._network, [sample], self._device, plan=emphasis)
         if pair.placement is not None:
             fused = pair.placement.blend(fused, luma(pair.visible))
         if not gray:
             fused = add_colour(leave_room(fused, pair.visible), pair.visible)
-        return FusedView(fused, ir_labels, vi_labels, masked - started, time.perf_counter() - masked)
+        return FusedView(fused, ir_labels, vi_labels, mask_seconds, time.perf_counter() - started)
 
     def fuse_folder(
         self,
