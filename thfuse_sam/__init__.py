@@ -15,6 +15,7 @@ from thfuse_sam.cores import prepare_openmp
 from thfuse_sam.errors import ThFuseError
 
 if TYPE_CHECKING:  # what type checkers and editors see; `__getattr__` does the same at run time
+    from thfuse_sam.api.aligning import Aligned, align
     from thfuse_sam.api.fuser import Fuser, fuse
     from thfuse_sam.api.measuring import metrics
     from thfuse_sam.api.runs import finetune, precompute, train
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "METRICS",
+    "Aligned",
     "Fuser",
     "MaskTree",
     "Masks",
@@ -33,6 +35,7 @@ __all__ = [
     "Segment",
     "ThFuseError",
     "__version__",
+    "align",
     "finetune",
     "fuse",
     "masks",
@@ -42,9 +45,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Aligned": "api.aligning",
     "Fuser": "api.fuser",
     "fuse": "api.fuser",
-    "finetune": "",  # these four are rooms, too, and can be called
+    "align": "",  # these five are rooms, too, and can be called
+    "finetune": "",
     "masks": "",
     "metrics": "",
     "precompute": "",

@@ -98,8 +98,8 @@ def read_infrared_and_missing(path: Path, how: InfraredReading = AS_STORED) -> t
 
 
 @within_read_seconds
-def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> npt.NDArray[Any] | None:
-    """The numbers that an infrared image measured, without those that mean nothing, in one row; None: it is 8-bit.
+def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> tuple[npt.NDArray[Any], Mask] | None:
+    """The numbers that an infrared image measured, HxW, and where they mean nothing, bool HxW; None: it is 8-bit.
 
     Raises ImageReadError.
     """
@@ -110,7 +110,7 @@ def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> npt.NDArra
             return None
         missing = missing_pixels(values, stored.nodata if how.nodata is None else (*stored.nodata, how.nodata))
         transparent = _transparent(stored, how)
-        return values[~(missing if transparent is None else missing | transparent)]
+        return values, missing if transparent is None else missing | transparent
 
 
 @within_read_seconds
@@ -233,6 +233,12 @@ def write_image(path: Path, image: ImageArray) -> None:
         raise OutputError(f"{path}: unknown image suffix; use one of {', '.join(IMAGE_SUFFIXES)}")
     picture = Image.fromarray(np.ascontiguousarray(image))
     write_atomically(path, lambda file: picture.save(file, **options))
+
+
+def write_numbers(path: Path, values: npt.NDArray[Any]) -> None:
+    """Write HxW numbers atomically, uint16 or float32, as TIFF or (uint16) PNG by the suffix. Raises OutputError."""
+    picture = Image.fromarray(np.ascontiguousarray(values))
+    write_atomically(path, lambda file: picture.save(file, **_WRITE_OPTIONS[path.suffix]))
 
 
 def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ _LEAST_SHARE, _MOST_SHARE = 0.001, 0.9  # of all pixels, such a block
 _LEAST_AT_BORDER = 0.5  # share of the pixels of that number that are connected with the border
 
 Mask = npt.NDArray[np.bool_]
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ def _lowest_at_border(values: npt.NDArray[Any], valid: npt.NDArray[Any]) -> Mask
     return lowest_pixels if connected >= _LEAST_AT_BORDER * np.count_nonzero(lowest_pixels) else nothing
 
 
-def fill(grey: npt.NDArray[np.uint8], missing: Mask) -> npt.NDArray[np.uint8]:
-    """uint8 HxW with each missing pixel replaced by the nearest other one; all zeros if every pixel is missing."""
+def fill(grey: npt.NDArray[_Number], missing: Mask) -> npt.NDArray[_Number]:
+    """HxW with each missing pixel replaced by the nearest other one; as it is if every pixel is missing."""
     if not missing.any() or missing.all():
         return grey
     zeros = missing.astype(np.uint8)
     labels = cv2.distanceTransformWithLabels(zeros, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
-    nearest = np.zeros(int(labels.max()) + 1, np.uint8)
+    nearest = np.zeros(int(labels.max()) + 1, grey.dtype)
     nearest[labels[~missing]] = grey[~missing]
     return np.where(missing, nearest[labels], grey)
 

@@ -260,6 +260,36 @@ def test_what_does_not_go_with_aligning(unequal, capsys, argv, words) -> None:
     assert all(word in line for word in words), line
 
 
+def test_temperatures_are_kept_as_they_lie_on_the_fused_image(dataset, tmp_path, capsys) -> None:
+    data = tmp_path / "data"
+    for folder in ("ir", "vi"):
+        (data / folder).mkdir(parents=True)
+    kelvin = np.full((24, 32), 29_000, np.uint16)
+    kelvin[8:16, 8:16], kelvin[:, :4] = 31_000, 0  # what was not measured
+    Image.fromarray(kelvin).save(data / "ir" / "a.b.tiff")
+    Image.fromarray(np.full((24, 32), 20, np.uint8)).save(data / "ir" / "c.png")
+    for name in ("a.b", "c"):
+        Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(data / "vi" / f"{name}.png")
+    assert run(data, "--align", "size", "--keep_temperature") == 0
+    assert "1 infrared images have 8 bits, and so no temperatures to keep: c" in capsys.readouterr().err
+    with Image.open("results/a.b_temperature.tiff") as image:
+        kept = np.array(image)
+    assert kept.dtype == np.uint16 and kept.shape == (48, 64) and not Path("results/c_temperature.tiff").exists()
+    assert (kept[:, :8] == 0).all() and (kept[:, 8:14] == 29_000).all() and (kept[20:28, 20:28] == 31_000).all()
+    assert run(data, "--keep_temperature", "--size", "infrared", "--output_dir", "small") == 0
+    with Image.open("small/a.b_temperature.tiff") as image:
+        assert np.array_equal(np.array(image), kelvin)
+
+
+def test_temperatures_replace_no_input(tmp_path, capsys) -> None:
+    infrared, visible = tmp_path / "x_temperature.tiff", tmp_path / "v.png"
+    Image.fromarray(np.full((24, 32), 29_000, np.uint16)).save(infrared)
+    Image.fromarray(np.full((24, 32), 90, np.uint8)).save(visible)
+    argv = ["--ir", str(infrared), "--vi", str(visible), "-o", str(tmp_path / "x.png"), "--keep_temperature"]
+    assert main(argv) == 2
+    assert "x_temperature.tiff is an input image" in capsys.readouterr().err
+
+
 def test_pairs_out_of_register_are_noticed_and_mended(dataset, tmp_path, capsys) -> None:
     for name, shift in (("good", 0), ("off", 20)):
         infrared, visible = scenes.pair(6)

@@ -15,6 +15,7 @@ from thfuse_sam.align.structure import Float
 from thfuse_sam.align.transform import Kind, Matrix, Size, inverse, scaling, transformed, warp
 from thfuse_sam.images import ImageArray, Modality, luma
 from thfuse_sam.options.align import FRAME_WORDS, INFRARED, VISIBLE
+from thfuse_sam.thermal import Mask, fill
 
 _SOFT = 0.04  # of the frame's width: the border over which the fused picture becomes that of one camera
 _SHRINKING = 0.9  # a smaller scale averages pixels, a larger one interpolates
@@ -60,6 +61,19 @@ class Placement:
         placed = np.zeros(len(places), mask.dtype)
         placed[inside] = mask[row[inside], column[inside]]
         return placed.reshape(self.size)
+
+    def numbers(self, values: npt.NDArray[Any], missing: Mask) -> npt.NDArray[Any]:
+        """Numbers HxW of the infrared image in the frame: uint16 stay so, with 0 where nothing was measured; others
+        become float32, with NaN there. None is outside of what was measured, as cubic interpolation would make them.
+        """
+        if not (values.dtype.kind in "iu" and values.min() >= 0 and values.max() < 2**16):
+            values = values.astype(np.float32)
+        elif values.dtype != np.uint8:  # older versions of Pillow read 16 bits into 32
+            values = values.astype(np.uint16)
+        seen = self.sees("ir") & ~self.mask("ir", missing)
+        nothing = np.array(np.nan if values.dtype == np.float32 else 0, values.dtype)
+        placed = resample(fill(values, missing), self.ir, self.size, interpolation=cv2.INTER_LINEAR)
+        return np.where(seen, placed, nothing)
 
     def blend(self, fused: ImageArray, visible_luma: ImageArray) -> ImageArray:
         """The fused luma HxW, with a soft border to what only one camera sees; `visible_luma` is that of `images`."""
@@ -129,7 +143,14 @@ def frame_size(frame: str, ir_size: Size, vi_size: Size) -> Size:
     return int(height), int(width)
 
 
-def resample(image: npt.NDArray[Any], matrix: Matrix, size: Size, *, border: int | None = None) -> npt.NDArray[Any]:
+def resample(
+    image: npt.NDArray[Any],
+    matrix: Matrix,
+    size: Size,
+    *,
+    border: int | None = None,
+    interpolation: int = cv2.INTER_CUBIC,
+) -> npt.NDArray[Any]:
     """An image HxW or HxWxC as `matrix` places it in a frame of `size`; pixels are averaged where it shrinks.
 
     Outside of it its edge goes on, or all is `border`. The image itself where it fits already.
@@ -144,7 +165,7 @@ def resample(image: npt.NDArray[Any], matrix: Matrix, size: Size, *, border: int
         smaller = (max(1, round(own[0] * scale)), max(1, round(own[1] * scale)))
         image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
         matrix = matrix @ scaling(smaller, own)
-    return warp(image, matrix, size, interpolation=cv2.INTER_CUBIC, border=border)
+    return warp(image, matrix, size, interpolation=interpolation, border=border)
 
 
 def mix(one: ImageArray, other: ImageArray, weight: Float) -> ImageArray:

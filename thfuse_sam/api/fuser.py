@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.api import hub
+from thfuse_sam.api.aligning import pair_placer
 from thfuse_sam.api.inputs import ImageInput, MaskInput, ValueRange, as_infrared, as_mask, as_visible, listening
 from thfuse_sam.commands.infrared import as_range
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
@@ -19,8 +21,9 @@ from thfuse_sam.errors import ImageSizeError, UsageError, naming
 from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.loading import load_network, trained_with
-from thfuse_sam.images import LUMA_WEIGHTS, ImageArray, size_text
+from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, luma, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
+from thfuse_sam.options.align import AlignKind
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
 from thfuse_sam.options.shared import SHIPPED_MODEL
 from thfuse_sam.precision import Precision
@@ -30,6 +33,7 @@ from thfuse_sam.shipped import shipped_root
 _NAME = "ir, vi"  # what messages call a pair
 EmphasisInput = Emphasis | Choices | None
 MaskPair = tuple[MaskInput, MaskInput]  # of the infrared and of the visible image
+_Sample = tuple[FusionSample, ImageArray, Placement | None]
 
 
 def fuse(
@@ -40,10 +44,12 @@ def fuse(
     gray: bool = False,
     value_range: ValueRange | None = None,
     emphasis: EmphasisInput = None,
+    align: AlignKind | None = None,
+    rig: str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] = "thfuse_lite",
     device: str = "auto",
 ) -> ImageArray:
-    """Fuse one infrared and one visible image of equal size, as `thfuse fuse` does.
+    """Fuse one infrared and one visible image, as `thfuse fuse` does.
 
     The network is kept for the next call with the same `model` and `device`.
 
@@ -56,6 +62,9 @@ def fuse(
             of more than 8 bits.
         emphasis: what segments show, "ir", "vi", "brighter" or "neutral" (nothing is lifted); or that of single
             segments, such as {("ir", 3): "brighter"} for label 3 of the infrared mask. None: what is warm stands out.
+        align: bring `ir` and its mask onto `vi` before: "size", "shift", "similarity" or "homography", see `align`.
+            None: both are of equal size, and in register.
+        rig: do so by this rig file.
         model: "thfuse_lite", which ships, or a checkpoint of `train`.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
@@ -74,7 +83,9 @@ def fuse(
         >>> th.fuse(ir / 255, vi / 255, value_range=(0, 1)).dtype
         dtype('uint8')
     """
-    return _kept_fuser(os.fspath(model), device)(ir, vi, masks, gray=gray, value_range=value_range, emphasis=emphasis)
+    return _kept_fuser(os.fspath(model), device)(
+        ir, vi, masks, gray=gray, value_range=value_range, emphasis=emphasis, align=align, rig=rig
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -140,6 +151,8 @@ class Fuser:
         gray: bool = ...,
         value_range: ValueRange | None = ...,
         emphasis: EmphasisInput = ...,
+        align: AlignKind | None = ...,
+        rig: str | os.PathLike[str] | None = ...,
     ) -> ImageArray: ...
     def __call__(
         self,
@@ -150,6 +163,8 @@ class Fuser:
         gray: bool = False,
         value_range: ValueRange | None = None,
         emphasis: EmphasisInput = None,
+        align: AlignKind | None = None,
+        rig: str | os.PathLike[str] | None = None,
     ) -> ImageArray | Tensor:
         """Fuse one pair of images, see `fuse`; or a batch of tensors, with gradients.
 
@@ -165,7 +180,8 @@ class Fuser:
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
-        return self._fuse_samples([self._sample(ir, vi, masks, value_range)], gray, emphasis)[0]
+        sample = self._sample(ir, vi, masks, value_range, pair_placer(align, rig))
+        return self._fuse_samples([sample], gray, emphasis)[0]
 
     def many(
         self,
@@ -193,7 +209,7 @@ class Fuser:
             [(48, 64, 3), (48, 64, 3)]
         """
         InferenceSettings(batch_size=batch_size)  # refuses what is no batch size
-        group: list[tuple[FusionSample, ImageArray]] = []
+        group: list[_Sample] = []
         total = len(pairs) if isinstance(pairs, Sized) else None
         with listening(progress):
             bar = progress_bar(total=total, unit=" pairs", leave=False, disable=None)
@@ -245,30 +261,45 @@ class Fuser:
         hub.save(Path(folder), self.network, self._spec)
 
     def _sample(
-        self, ir: ImageInput, vi: ImageInput, masks: MaskPair, value_range: ValueRange | None
-    ) -> tuple[FusionSample, ImageArray]:
-        """The sample of one pair, and its visible image."""
+        self,
+        ir: ImageInput,
+        vi: ImageInput,
+        masks: MaskPair,
+        value_range: ValueRange | None,
+        placer: Placer | None = None,
+    ) -> _Sample:
+        """The sample of one pair, its visible image, and how both images were placed."""
         is_file = isinstance(ir, (str, os.PathLike))
         infrared = as_infrared(ir, "ir", value_range or (self._range if is_file else None))
         visible = as_visible(vi, "vi", value_range)
-        shape = (infrared.shape[0], infrared.shape[1])
-        if shape != visible.shape[:2]:
+        if infrared.shape != visible.shape[:2] and placer is None:
             raise ImageSizeError(
-                f"`ir` is {size_text(shape)} and `vi` {size_text(visible.shape)} (width x height); align them"
+                f"`ir` is {size_text(infrared.shape)} and `vi` {size_text(visible.shape)} (width x height); "
+                "align them, with `align`"
             )
         if len(masks) != 2:
             raise UsageError(f"`masks`: {len(masks)} given; give a pair, of `ir` and of `vi`")
-        maps = [as_mask(mask, shape, f"masks of {name}") for mask, name in zip(masks, ("ir", "vi"), strict=True)]
-        return fusion_sample(_NAME, infrared, visible, *maps), visible
+        maps = [
+            as_mask(mask, (image.shape[0], image.shape[1]), f"masks of {name}")
+            for name, image, mask in zip(MODALITIES, (infrared, visible), masks, strict=True)
+        ]
+        placement = None if placer is None else placer.place(infrared, visible)
+        if placement is not None:
+            infrared, visible = placement.images(infrared, visible)
+            maps = [
+                None if mask is None else placement.mask(name, mask)
+                for name, mask in zip(MODALITIES, maps, strict=True)
+            ]
+        return fusion_sample(_NAME, infrared, visible, *maps), visible, placement
 
-    def _fuse_samples(
-        self, group: Sequence[tuple[FusionSample, ImageArray]], gray: bool, emphasis: EmphasisInput = None
-    ) -> list[ImageArray]:
+    def _fuse_samples(self, group: Sequence[_Sample], gray: bool, emphasis: EmphasisInput = None) -> list[ImageArray]:
         plan = _emphasis_plan(emphasis)
-        lumas = fuse_emphasised(self.network, [sample for sample, _ in group], self.device, self._settings, plan)
-        if gray:
-            return lumas
-        return [add_colour(leave_room(luma, visible), visible) for luma, (_, visible) in zip(lumas, group, strict=True)]
+        lumas = fuse_emphasised(self.network, [one[0] for one in group], self.device, self._settings, plan)
+        fused = []
+        for grey, (_, visible, placement) in zip(lumas, group, strict=True):
+            grey = grey if placement is None else placement.blend(grey, luma(visible))
+            fused.append(grey if gray else add_colour(leave_room(grey, visible), visible))
+        return fused
 
     def _fuse_tensors(self, ir: Tensor, vi: Tensor, masks: MaskPair) -> Tensor:
         if ir.ndim != 4 or ir.shape[1] != 1 or vi.ndim != 4 or vi.shape[1] not in (1, 3):

@@ -11,10 +11,18 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from thfuse_sam.errors import ImageSizeError, UsageError
-from thfuse_sam.images import ImageArray, as_rgb, luma, read_infrared_and_missing, read_visible, size_text
+from thfuse_sam.images import (
+    ImageArray,
+    as_rgb,
+    infrared_numbers,
+    luma,
+    read_infrared_and_missing,
+    read_visible,
+    size_text,
+)
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.progress import Progress, reporting_to
-from thfuse_sam.thermal import InfraredReading, Mask, stretch
+from thfuse_sam.thermal import InfraredReading, Mask, missing_pixels, stretch
 
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
@@ -35,6 +43,15 @@ def as_infrared_and_missing(
         return read_infrared_and_missing(Path(image), InfraredReading(value_range))
     values = _values(image, argument, value_range)
     return (luma(values) if values.ndim == 3 else values), None
+
+
+def as_numbers(image: ImageInput, value_range: ValueRange | None = None) -> tuple[npt.NDArray[Any], Mask] | None:
+    """The numbers HxW of an infrared image, and where they mean nothing (bool HxW); None: it has 8 bits or colours."""
+    if isinstance(image, (str, os.PathLike)):
+        return infrared_numbers(Path(image), InfraredReading(value_range))
+    values = _pixels(image) if isinstance(image, Image.Image) else np.asarray(image)
+    has_numbers = values.ndim == 2 and values.dtype.kind in "uif" and values.dtype != np.uint8
+    return (values, missing_pixels(values, ())) if has_numbers else None
 
 
 def as_visible(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:

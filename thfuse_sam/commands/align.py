@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
@@ -16,6 +15,7 @@ from thfuse_sam.align.estimate import Alignment, estimate_alignment
 from thfuse_sam.align.placement import Placement, Placer, resample
 from thfuse_sam.align.rig import Calibration, Rig, calibrate
 from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_swapped
+from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, first_of
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
@@ -25,10 +25,10 @@ from thfuse_sam.images import (
     Modality,
     luma,
     read_infrared,
-    read_stored_pixels,
     read_visible,
     size_text,
     write_image,
+    write_numbers,
 )
 from thfuse_sam.masks.format import segment_labels
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
@@ -147,7 +147,7 @@ def _write(
     options: AlignOptions,
 ) -> None:
     folder = options.output_dir
-    _write_infrared(folder / "ir" / f"{pair.name}.png", pair, placement, infrared)
+    _write_infrared(folder / "ir", pair, placement, infrared)
     if options.size != VISIBLE:
         write_image(folder / "vi" / f"{pair.name}.png", resample(visible, placement.vi, placement.size, border=0))
     tree = MaskTree(folder / "masks")
@@ -160,24 +160,20 @@ def _write(
             tree.write(modality, pair.name, placement.mask(modality, labels))
 
 
-def _write_infrared(path: Path, pair: ImagePair, placement: Placement, infrared: ImageArray) -> None:
-    """Grey images of 16 bits keep their numbers, others are written as they are read. What the camera does not see is
-    transparent, or 0 in 16 bits, which is read as "nothing measured".
+def _write_infrared(folder: Path, pair: ImagePair, placement: Placement, infrared: ImageArray) -> None:
+    """Images of more than 8 bits keep their numbers. What the camera does not see is transparent in 8 bits, 0 in 16 and
+    NaN in numbers with a point, which is read as "nothing measured".
     """
-    stored: npt.NDArray[Any] = read_stored_pixels(pair.ir).values
-    # Older versions of Pillow read 16 bits into 32.
-    is_wide = stored.dtype.kind in "iu" and stored.dtype.itemsize > 1 and stored.min() >= 0 and stored.max() < 2**16
-    has_numbers = is_wide and stored.shape == infrared.shape
-    placed = resample(stored.astype(np.uint16) if has_numbers else infrared, placement.ir, placement.size)
-    seen = placement.sees("ir")
-    if has_numbers:
-        picture = Image.fromarray(np.where(seen, placed, np.uint16(0)))
-    elif seen.all():
-        picture = Image.fromarray(placed)
-    else:
+    numbers = registered_numbers(pair, placement)
+    if numbers is not None:
+        write_numbers(folder / f"{pair.name}{'.png' if numbers.dtype == np.uint16 else '.tiff'}", numbers)
+        return
+    placed, seen = resample(infrared, placement.ir, placement.size), placement.sees("ir")
+    picture = Image.fromarray(placed)
+    if not seen.all():
         layers = np.where(seen, placed, np.uint8(0)), np.where(seen, np.uint8(255), np.uint8(0))
         picture = Image.merge("LA", [Image.fromarray(layer) for layer in layers])
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    write_atomically(folder / f"{pair.name}.png", lambda file: picture.save(file, format="PNG"))
 
 
 def _rows(alignments: dict[str, Alignment]) -> Iterator[list[Any]]:

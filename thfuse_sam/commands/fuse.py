@@ -37,6 +37,7 @@ from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
 from thfuse_sam.fusion.onnx import export_onnx
+from thfuse_sam.fusion.temperature import TemperatureKeeper, temperature_path
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import count_parameters
 from thfuse_sam.options.align import VISIBLE
@@ -175,7 +176,7 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     pairs = _find_pairs(options, folder, kept)
     output = options.output_dir
     require_writable("output_dir", output.parent if is_image_file(output) else output)
-    require_outputs_apart(pairs.pairs, options.output_dir)
+    require_outputs_apart(pairs.pairs, options.output_dir, temperature_path if options.keep_temperature else None)
     mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad, any_size=placer is not None)
     warn_if_swapped(pairs.pairs)
     methods = find_methods(options.compare, pairs.pairs, [spec.name])
@@ -215,9 +216,11 @@ def _require_measurable(options: FuseOptions) -> None:
 def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseReport:
     options = run.options
     observers: list[Callable[[FusedPair], None]] = [comparison.add] if run.measures else []
-    watch = MisalignmentWatch()
+    watch, keeper = MisalignmentWatch(), TemperatureKeeper()
     if run.placer is None:
         observers.append(watch.add)
+    if options.keep_temperature:
+        observers.append(keeper.add)
     with contextlib.ExitStack() as stack:
         page = None
         if options.report:
@@ -238,6 +241,7 @@ def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseRep
             emphasis=EmphasisPlan(options.emphasis, {} if run.masks.root is None else read_emphasis(run.masks.root)),
         )
         watch.warn(len(report.fused))
+        keeper.warn()
         if page is not None:
             page.finish(
                 run_facts(command, run.device, _details(run, report)), comparison, report.failures, watch.offsets

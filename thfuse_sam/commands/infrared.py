@@ -91,8 +91,9 @@ def _range_of(images: Sequence[Path], how: InfraredReading) -> Range:
     samples = []
     for path in images:
         with contextlib.suppress(ImageReadError):
-            numbers = infrared_numbers(path, how)
-            if numbers is not None:
+            found = infrared_numbers(path, how)
+            if found is not None:
+                numbers = found[0][~found[1]]
                 samples.append(numbers[:: max(1, numbers.size // share)])
     pooled = np.concatenate(samples) if samples else np.empty(0)
     if not pooled.size:

@@ -1,13 +1,16 @@
 """Pairs whose images are placed in one frame when they are read, and so may differ in size."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from thfuse_sam.align.estimate import by_size
 from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.images import read_infrared, read_visible
+from thfuse_sam.images import infrared_numbers, read_infrared, read_visible
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.align import VISIBLE
 
@@ -39,3 +42,15 @@ class AlignedPairs(Dataset[FusionSample]):
             None if ir_mask is None else placement.mask("ir", ir_mask),
             None if vi_mask is None else placement.mask("vi", vi_mask),
         )
+
+
+def registered_numbers(pair: ImagePair, placement: Placement | None) -> npt.NDArray[Any] | None:
+    """The numbers of the infrared image HxW in the frame, see `Placement.numbers`; None: it has only 8 bits.
+
+    `placement` None: the frame is the image itself. Raises ImageReadError.
+    """
+    found = infrared_numbers(pair.ir, pair.reading)
+    if found is None:
+        return None
+    size = (found[0].shape[0], found[0].shape[1])
+    return (placement or Placement.of(by_size(size, size), VISIBLE)).numbers(*found)

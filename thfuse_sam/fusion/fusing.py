@@ -96,13 +96,16 @@ def require_usable(pairs: Sequence[ImagePair], *, any_size: bool = False) -> Non
         raise ImageSizeError(f"{lines[0]}{others}; `skip_bad` leaves such pairs out")
 
 
-def require_outputs_apart(pairs: Sequence[ImagePair], output_dir: Path) -> None:
-    """Raise UsageError if a fused image would replace one of the input images."""
+def require_outputs_apart(
+    pairs: Sequence[ImagePair], output_dir: Path, beside: Callable[[Path], Path] | None = None
+) -> None:
+    """Raise UsageError if a fused image, or the file that goes `beside` it, would replace one of the input images."""
     inputs = {path.resolve() for pair in pairs for path in (pair.ir, pair.vi)}
     for pair in pairs:
-        path = output_path(pair, output_dir)
-        if path.resolve() in inputs:
-            raise UsageError(f"`output_dir` {output_dir}: {path} is an input image; give another folder")
+        fused = output_path(pair, output_dir)
+        for path in (fused,) if beside is None else (fused, beside(fused)):
+            if path.resolve() in inputs:
+                raise UsageError(f"`output_dir` {output_dir}: {path} is an input image; give another folder")
 
 
 def fuse_pairs(

@@ -58,6 +58,11 @@ class FuseOptions(
         default_text="what is warm stands out",
     )
     gray: bool = option(False, "write the fused image in grey, without the visible image's colour")
+    keep_temperature: bool = option(
+        False,
+        "also write the numbers of infrared images of more than 8 bits, as they lie on the fused image, to "
+        "NAME_temperature.tiff",
+    )
     metrics: bool = option(False, "also write the fusion metrics to metrics.csv and metrics.json")
     compare: tuple[str, ...] = option(
         (),
