@@ -1,10 +1,12 @@
 """What callers give as images and masks: paths, PIL images and arrays, as the arrays that the package works on."""
 
+import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +23,14 @@ from thfuse_sam.images import (
     size_text,
 )
 from thfuse_sam.masks.format import read_mask
+from thfuse_sam.options.fields import Options
 from thfuse_sam.progress import Progress, reporting_to
 from thfuse_sam.thermal import InfraredReading, Mask, missing_pixels, stretch
 
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
 ValueRange: TypeAlias = tuple[float, float]
+_Options = TypeVar("_Options", bound=Options)
 
 
 def as_infrared(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:
@@ -84,6 +88,15 @@ def as_mask(mask: MaskInput, shape: tuple[int, int], argument: str) -> npt.NDArr
     ):
         raise UsageError(f"`{argument}` has values that no mask has; give labels from 0, bool, or float in [0, 1]")
     return values.astype(np.float32) if values.dtype.kind == "f" else values
+
+
+def given_options(kind: type[_Options], given: Mapping[str, Any], noun: str = "option") -> _Options:
+    """Options of `kind` by name; messages call one a `noun`. Raises UsageError, also for an unknown name."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in given:
+        if name not in known:
+            raise UsageError(f"`{name}`: no such {noun}; the known ones are {', '.join(known)}")
+    return kind(**given)
 
 
 def listening(progress: Progress | None) -> AbstractContextManager[None]:

@@ -3,9 +3,9 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from thfuse_sam.api.inputs import listening
+from thfuse_sam.api.inputs import given_options, listening
 from thfuse_sam.api.segmenting import Sam
 from thfuse_sam.api.trees import MaskTree
 from thfuse_sam.commands.finetune import Tuning
@@ -13,7 +13,7 @@ from thfuse_sam.commands.finetune import finetune as run_finetuning
 from thfuse_sam.commands.precompute import precompute_masks
 from thfuse_sam.commands.train import train as run_training
 from thfuse_sam.errors import UsageError, renaming
-from thfuse_sam.options.fields import AUTO, Options
+from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.precompute import PrecomputeOptions
 from thfuse_sam.options.train import TrainOptions
@@ -22,7 +22,6 @@ from thfuse_sam.progress import Progress
 from thfuse_sam.training.trainer import RunResult
 
 PathInput: TypeAlias = str | os.PathLike[str]
-_Options = TypeVar("_Options", bound=Options)
 
 
 def precompute(
@@ -63,7 +62,9 @@ def precompute(
     options["sam_model_type"] = sam.model_type if isinstance(sam, Sam) else sam
     options["output_dir"] = tree.root if isinstance(tree, MaskTree) else tree
     with renaming(sam_model_type="sam", output_dir="tree", dataset_path="pairs"), listening(progress):
-        [summary] = precompute_masks(_options(PrecomputeOptions, {**_folders(pairs), **options}), generator=generator)
+        [summary] = precompute_masks(
+            given_options(PrecomputeOptions, {**_folders(pairs), **options}), generator=generator
+        )
     return summary
 
 
@@ -98,7 +99,7 @@ def train(
     tree = masks.root if isinstance(masks, MaskTree) else "none" if masks is None else masks
     given = {name: (value,) if name == "dataset_path" else value for name, value in _folders(pairs).items()}
     with renaming(dataset_path="pairs", precomputed_masks_dir="masks"), listening(progress):
-        return run_training(_options(TrainOptions, {**given, "precomputed_masks_dir": (tree,), **options}))
+        return run_training(given_options(TrainOptions, {**given, "precomputed_masks_dir": (tree,), **options}))
 
 
 def finetune(data_dir: PathInput, *, progress: Progress | None = None, **options: Any) -> Tuning:
@@ -122,7 +123,7 @@ def finetune(data_dir: PathInput, *, progress: Progress | None = None, **options
         thfuse_sam.errors.UsageError: ...
     """
     with listening(progress):
-        return run_finetuning(_options(FinetuneOptions, {"data_dir": data_dir, **options}), Path(data_dir))
+        return run_finetuning(given_options(FinetuneOptions, {"data_dir": data_dir, **options}), Path(data_dir))
 
 
 def _folders(pairs: PathInput | tuple[PathInput, PathInput]) -> dict[str, PathInput]:
@@ -131,11 +132,3 @@ def _folders(pairs: PathInput | tuple[PathInput, PathInput]) -> dict[str, PathIn
     if len(pairs) != 2:
         raise UsageError(f"`pairs` {pairs}: give a folder of pairs, or the folders of infrared and of visible images")
     return {"ir_dir": pairs[0], "vi_dir": pairs[1]}
-
-
-def _options(kind: type[_Options], given: dict[str, Any]) -> _Options:
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in given:
-        if name not in known:
-            raise UsageError(f"`{name}`: no such option; the known ones are {', '.join(sorted(known))}")
-    return kind(**given)

@@ -11,11 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from segment_anything.modeling import Sam as SamModel
 
-from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_infrared_and_missing, as_visible
+from thfuse_sam.api.inputs import (
+    ImageInput,
+    ValueRange,
+    as_infrared,
+    as_infrared_and_missing,
+    as_visible,
+    given_options,
+)
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageSizeError, UsageError, naming, renaming
-from thfuse_sam.finetune.prediction import prompted_predictor
+from thfuse_sam.finetune.prediction import Segment, prompted_predictor
 from thfuse_sam.images import ImageArray, Modality, as_rgb, size_text
 from thfuse_sam.masks.format import LabelMap, paint_label_map, paint_order
 from thfuse_sam.masks.instances import without
@@ -27,30 +34,6 @@ from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.thermal import Mask
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Segment:
-    """One mask of an image.
-
-    Attributes:
-        mask: bool HxW.
-        score: the model's own estimate of the mask's IoU.
-        area: pixels.
-
-    Example:
-        >>> import numpy as np
-        >>> import thfuse_sam as th
-        >>> th.Segment(np.ones((2, 3), bool), 0.9).area
-        6
-    """
-
-    mask: npt.NDArray[np.bool_]
-    score: float
-
-    @property
-    def area(self) -> int:
-        return int(np.count_nonzero(self.mask))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +122,7 @@ class Sam:
             UsageError: no such model type, device or setting.
             CheckpointError: the file is missing, damaged or of another type, or cannot be downloaded.
         """
-        options = _generator_options(settings)
+        options = given_options(GeneratorOptions, settings, "setting")
         base = None if base_checkpoint is None else Path(base_checkpoint)
         with renaming(sam_model_type="model", model_type="model", sam_checkpoint="checkpoint"):
             path = None if checkpoint is None else Path(checkpoint)
@@ -203,9 +186,8 @@ class Sam:
         if not prompts:
             raise UsageError("`points` and `boxes` are empty; give a prompt, or use `generate` for everything")
         pixels, *_ = _images(image, modality, None, value_range)
-        found = prompted_predictor(self.generator.sam, prompts)(pixels)
-        segments = [Segment(item.mask, item.score) for item in found]
-        labels = paint_label_map((item.mask for item in found), pixels.shape[:2], numbered_by_area=False)
+        segments = prompted_predictor(self.generator.sam, prompts)(pixels)
+        labels = paint_label_map((segment.mask for segment in segments), pixels.shape[:2], numbered_by_area=False)
         return Masks(pixels, labels, segments)
 
 
@@ -248,14 +230,6 @@ def masks(
 @functools.lru_cache(maxsize=1)
 def _kept_sam(model: str, device: str, settings: tuple[tuple[str, Any], ...]) -> Sam:
     return Sam.load(model, device=device, **dict(settings))
-
-
-def _generator_options(settings: dict[str, Any]) -> GeneratorOptions:
-    known = [field.name for field in dataclasses.fields(GeneratorOptions)]
-    for name in settings:
-        if name not in known:
-            raise UsageError(f"`{name}`: no such setting; the known ones are {', '.join(known)}")
-    return GeneratorOptions(**settings)
 
 
 def _images(

@@ -21,15 +21,31 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam, mask_model
 
 
-@dataclasses.dataclass(frozen=True)
-class PredictedObject:
-    """One predicted mask."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segment:
+    """One mask of an image.
 
-    mask: npt.NDArray[np.bool_]  # HxW
-    score: float  # the model's own estimate of the mask's IoU
+    Attributes:
+        mask: bool HxW.
+        score: the model's own estimate of the mask's IoU.
+        area: pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> import thfuse_sam as th
+        >>> th.Segment(np.ones((2, 3), bool), 0.9).area
+        6
+    """
+
+    mask: npt.NDArray[np.bool_]
+    score: float
+
+    @property
+    def area(self) -> int:
+        return int(np.count_nonzero(self.mask))
 
 
-ImagePredictor = Callable[[npt.NDArray[np.uint8]], list[PredictedObject]]
+ImagePredictor = Callable[[npt.NDArray[np.uint8]], list[Segment]]
 
 
 def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
@@ -40,7 +56,7 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
 
     model = mask_model(sam)
 
-    def run(image: npt.NDArray[np.uint8]) -> list[PredictedObject]:
+    def run(image: npt.NDArray[np.uint8]) -> list[Segment]:
         shape = (image.shape[0], image.shape[1])
         require_inside(prompts, shape)
         frame = model.frame(shape)
@@ -48,7 +64,7 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
         objects = []
         for prompt in prompts:
             [mask], [score] = model.predict(embedding, frame, prompt_tensors([prompt], frame))
-            objects.append(PredictedObject(mask, float(score)))
+            objects.append(Segment(mask, float(score)))
         return objects
 
     return run
@@ -57,10 +73,10 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
 def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
     """A function that gives the masks of all segments of an image, larger ones first."""
 
-    def run(image: npt.NDArray[np.uint8]) -> list[PredictedObject]:
+    def run(image: npt.NDArray[np.uint8]) -> list[Segment]:
         instances = generator.generate(image)
         order = paint_order([instance.area for instance in instances])
-        return [PredictedObject(instances[index].mask, instances[index].predicted_iou) for index in order]
+        return [Segment(instances[index].mask, instances[index].predicted_iou) for index in order]
 
     return run
 
@@ -72,9 +88,7 @@ class PredictionWriter:
         self.folder, self.formats, self.overlays = folder, tuple(formats), overlays
         self._annotations = CocoAnnotations("object")
 
-    def write(
-        self, name: str, file_name: str, image: npt.NDArray[np.uint8], objects: Sequence[PredictedObject]
-    ) -> None:
+    def write(self, name: str, file_name: str, image: npt.NDArray[np.uint8], objects: Sequence[Segment]) -> None:
         """Write the objects of one image (uint8 HxWx3); `name` is its path below its folder, without suffix.
 
         Raises OutputError.
