@@ -21,21 +21,19 @@ from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 log = logging.getLogger(__name__)
 
+_Size = tuple[int, int]
+_Infrared = ImageArray | None
+_Mask = npt.NDArray[Any] | None
+
 _MAX_WARNINGS = 20  # masks that cannot be used are named in the log, up to this many
 
 
 class MaskSource(Protocol):
     """Hands out the mask of an image, at the image's full size."""
 
-    def get(
-        self,
-        modality: Modality,
-        name: str,
-        image_path: Path,
-        shape: tuple[int, int],
-        infrared: ImageArray | None = None,
-    ) -> npt.NDArray[Any] | None:
-        """The mask of an image of (height, width) `shape`, as `format.read_mask` returns it; None: no usable mask.
+    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> _Mask:
+        """The mask of the image at `path` of (height, width) `shape`, as `format.read_mask` returns it; None: it has no
+        usable one.
 
         `infrared` is the infrared image HxW of the scene, at whose warm places live masks look more closely.
         """
@@ -44,14 +42,7 @@ class MaskSource(Protocol):
 class NoMasks:
     """No image has a mask."""
 
-    def get(
-        self,
-        modality: Modality,
-        name: str,
-        image_path: Path,
-        shape: tuple[int, int],
-        infrared: ImageArray | None = None,
-    ) -> None:
+    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> None:
         return None
 
 
@@ -72,15 +63,8 @@ class LiveMasks:
         self._make_label_map = make_label_map
         self._reading = reading
 
-    def get(
-        self,
-        modality: Modality,
-        name: str,
-        image_path: Path,
-        shape: tuple[int, int],
-        infrared: ImageArray | None = None,
-    ) -> LabelMap:
-        image, missing = read_for_sam_and_missing(image_path, modality, self._reading)
+    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> LabelMap:
+        image, missing = read_for_sam_and_missing(path, modality, self._reading)
         label_map = self._make_label_map(image, infrared)
         if label_map.shape != shape:
             raise ValueError(f"the generator made a label map of {label_map.shape} for an image of {shape}")
@@ -112,18 +96,11 @@ class PrecomputedMasks:
         self._broken: set[tuple[Modality, str]] = set()
         self._own: set[tuple[Modality, str]] = set()  # masks known to be made from this data set's images
 
-    def get(
-        self,
-        modality: Modality,
-        name: str,
-        image_path: Path,
-        shape: tuple[int, int],
-        infrared: ImageArray | None = None,
-    ) -> npt.NDArray[Any] | None:
+    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> _Mask:
         if not self._store.has(modality, name):
             return None
         try:
-            self._require_own(modality, name, image_path)
+            self._require_own(modality, name, path)
             return self._store.read(modality, name, shape)
         except MaskReadError as error:
             if (modality, name) not in self._broken:
@@ -134,13 +111,13 @@ class PrecomputedMasks:
                     log.warning("more masks are not used; they are not listed")
             return None
 
-    def _require_own(self, modality: Modality, name: str, image_path: Path) -> None:
+    def _require_own(self, modality: Modality, name: str, path: Path) -> None:
         if (modality, name) in self._own:
             return
-        foreign_image = self._foreign.find(modality, name, image_path)
+        foreign_image = self._foreign.find(modality, name, path)
         if foreign_image is not None:
             raise MaskReadError(
-                f"{self._store.location(modality, name)} was made from {foreign_image}, not from {image_path}; "
+                f"{self._store.location(modality, name)} was made from {foreign_image}, not from {path}; "
                 "run precompute_masks.py for this data set"
             )
         self._own.add((modality, name))
