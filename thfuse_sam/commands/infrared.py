@@ -1,6 +1,7 @@
 """How the infrared images of a command are read, according to `InfraredOptions`, told in one line."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,14 +34,12 @@ def infrared_reading(
     Raises:
         ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
     """
-    how = InfraredReading(
-        nodata=options.ir_nodata, colormap=options.ir_colormap, gray=options.ir_gray, channel=options.ir_channel
-    )
+    how = reading_of(options)
     is_deep = _is_deep(images, how)
     found = next(((source, range_) for source, range_ in (kept or {}).items() if range_ is not None), None)
-    given = options.ir_range
-    if given is not None and given[0] not in RANGE_WORDS:
-        source, range_ = "`ir_range`", (float(given[0]), float(given[1]))
+    given, fixed = options.ir_range, fixed_range(options)
+    if fixed is not None:
+        source, range_ = "`ir_range`", fixed
     elif found is not None and given in (None, (DATASET,)):
         source, range_ = found
     elif given == (DATASET,):
@@ -52,11 +51,24 @@ def infrared_reading(
                 *STRETCH_PERCENTILES,
             )
         return how
-    how = InfraredReading(range_, how.nodata, how.colormap, how.gray, how.channel)
+    how = dataclasses.replace(how, value_range=range_)
     log.info("infrared: %g becomes black and %g white (%s)", *range_, source)
     if not is_deep:
         log.info("infrared: images of 8 bits are taken as they are, such as %s", images[0])
     return how
+
+
+def reading_of(options: InfraredOptions) -> InfraredReading:
+    """How the infrared images are read, but for the range of their numbers."""
+    return InfraredReading(
+        nodata=options.ir_nodata, colormap=options.ir_colormap, gray=options.ir_gray, channel=options.ir_channel
+    )
+
+
+def fixed_range(options: InfraredOptions) -> Range | None:
+    """The numbers that `ir_range` gives; None: it gives a word, or nothing."""
+    given = options.ir_range
+    return None if given is None or given[0] in RANGE_WORDS else (float(given[0]), float(given[1]))
 
 
 def range_of_tree(root: Path | None) -> Range | None:

@@ -5,15 +5,14 @@ import logging
 
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.fuse import open_network
+from thfuse_sam.commands.infrared import fixed_range, reading_of
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError
 from thfuse_sam.files import make_directory, require_writable, write_json
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.options.fuse import InferenceSettings
-from thfuse_sam.options.shared import RANGE_WORDS
 from thfuse_sam.options.video import SHIPPED_VIDEO_MODEL, VideoOptions
-from thfuse_sam.thermal import InfraredReading
 from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams
 from thfuse_sam.video.reading import open_stream
 from thfuse_sam.video.steadiness import ThermalLevels
@@ -34,7 +33,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         raise OptionError("output", output, "exists; choose another file, or add `overwrite`")
     codec = choose_codec(output, options.codec)
     require_writable("output", output.parent)
-    reading = InfraredReading(nodata=options.ir_nodata, colormap=options.ir_colormap, gray=options.ir_gray)
+    reading = reading_of(options)
     infrared, visible = (
         open_stream(getattr(options, modality), modality, fps=options.fps, how=reading, reopen=options.reopen)
         for modality in MODALITIES
@@ -58,7 +57,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
             visible,
             fuser,
             writer.write,
-            levels=ThermalLevels(_fixed_range(options), options.ir_nodata, options.smooth),
+            levels=ThermalLevels(fixed_range(options), options.ir_nodata, options.smooth),
             placer=build_placer(options),
             offset=options.offset,
             gray=options.gray,
@@ -71,11 +70,6 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         write_json(output.with_suffix(".json"), {"options": options.plain(), **dataclasses.asdict(report)})
     _log(options, report)
     return report
-
-
-def _fixed_range(options: VideoOptions) -> tuple[float, float] | None:
-    given = options.ir_range
-    return None if given is None or given[0] in RANGE_WORDS else (float(given[0]), float(given[1]))
 
 
 def _log(options: VideoOptions, report: VideoReport) -> None:
