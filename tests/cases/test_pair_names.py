@@ -133,7 +133,7 @@ def test_one_pair_into_one_file(tmp_path: Path) -> None:
         precomputed_masks_dir=Path("none"),
         device="cpu",
     )
-    assert fuse(options).report.fused == [output]
+    assert fuse(options).fused == [output]
     assert [path.name for path in output.parent.iterdir()] == ["fused.png"]
     with Image.open(output) as image:
         assert image.format == "PNG" and image.size == (48, 32)

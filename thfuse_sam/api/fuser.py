@@ -18,7 +18,7 @@ from thfuse_sam.commands.infrared import as_range
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageSizeError, UsageError, naming
-from thfuse_sam.fusion.colour import add_colour, leave_room
+from thfuse_sam.fusion.colour import fitted_colour
 from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.loading import load_network, trained_with
 from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, luma, size_text
@@ -298,7 +298,7 @@ class Fuser:
         fused = []
         for grey, (_, visible, placement) in zip(lumas, group, strict=True):
             grey = grey if placement is None else placement.blend(grey, luma(visible))
-            fused.append(grey if gray else add_colour(leave_room(grey, visible), visible))
+            fused.append(grey if gray else fitted_colour(grey, visible))
         return fused
 
     def _fuse_tensors(self, ir: Tensor, vi: Tensor, masks: MaskPair) -> Tensor:

@@ -76,7 +76,8 @@ def test(line: CommandLine[FuseOptions]) -> int:
     if line.dry_run:
         print(json.dumps(plan_fusion(options), indent=2))
         return 0
-    return 0 if fuse(options, line.text).is_whole else 1
+    report = fuse(options, line.text)
+    return 1 if report.failures or report.unpaired else 0
 
 
 @command(
@@ -160,7 +161,7 @@ def prepare(line: CommandLine[PrepareOptions]) -> None:
 )
 def finetune(line: CommandLine[FinetuneOptions]) -> int:
     from thfuse_sam.commands.finetune import export_trained, finetune, plan_finetuning
-    from thfuse_sam.finetune.evaluation import result_table
+    from thfuse_sam.report.finetune import result_table
 
     options = line.options
     if options.data_dir is None:

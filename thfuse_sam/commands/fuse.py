@@ -62,20 +62,7 @@ from thfuse_sam.training.checkpoint import NetworkSettings
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Fusion:
-    """The result of `fuse`."""
-
-    report: FuseReport
-    unpaired: list[Path]  # images that were left out because they have no partner
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every image was fused."""
-        return not (self.report.failures or self.unpaired)
-
-
-def fuse(options: FuseOptions, command: str = "") -> Fusion:
+def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     """Fuse the pairs. `command` is the typed command line, for the report. Raises ThFuseError."""
     if is_image_file(options.output_dir):
         options = dataclasses.replace(options, report=False)
@@ -89,12 +76,12 @@ def fuse(options: FuseOptions, command: str = "") -> Fusion:
     comparison = Comparison(run.spec.name, run.methods, fusion_metrics, run.targets)
     report = _fuse(run, comparison, command)
     _write_tables(run, report, comparison)
-    unpaired = run.pairs.unpaired
-    for path in unpaired:
+    report.unpaired = run.pairs.unpaired
+    for path in report.unpaired:
         log.warning("skipped %s: no partner", path)
     for name, lines in run.mismatches.items():
         log.warning("%s: fused without mask: %s", name, "; ".join(lines))
-    return Fusion(report, unpaired)
+    return report
 
 
 def plan_fusion(options: FuseOptions) -> dict[str, Any]:

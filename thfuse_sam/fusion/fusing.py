@@ -57,6 +57,7 @@ class FuseReport:
 
     fused: list[Path] = dataclasses.field(default_factory=list)
     failures: dict[str, str] = dataclasses.field(default_factory=dict)  # pair name -> reason
+    unpaired: list[Path] = dataclasses.field(default_factory=list)  # images without a partner; the caller notes them
     masks_found: int = 0
     placeholders: int = 0
     seconds: float = 0.0

@@ -15,7 +15,7 @@ from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.devices import upload
 from thfuse_sam.errors import ImageReadError, ThFuseError
-from thfuse_sam.fusion.colour import add_colour, leave_room
+from thfuse_sam.fusion.colour import fitted_colour
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
 from thfuse_sam.fusion.misalignment import noticed_offset
@@ -191,7 +191,7 @@ class FusionSession:
         if pair.placement is not None:
             fused = pair.placement.blend(fused, luma(pair.visible))
         if not gray:
-            fused = add_colour(leave_room(fused, pair.visible), pair.visible)
+            fused = fitted_colour(fused, pair.visible)
         return FusedView(fused, ir_labels, vi_labels, mask_seconds, time.perf_counter() - started)
 
     def fuse_folder(
