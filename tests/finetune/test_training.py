@@ -29,7 +29,6 @@ from thfuse_sam.finetune.evaluation import (
     fitting_threshold,
     mean_iou,
     predict_objects,
-    result_table,
 )
 from thfuse_sam.finetune.model import PromptedSam
 from thfuse_sam.finetune.samples import PromptedSamples, collate, object_masks
@@ -37,6 +36,7 @@ from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.options.training import FinetuneSettings, Schedule
+from thfuse_sam.report.finetune import result_table
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import load_trained

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.errors import OutputError
 from thfuse_sam.masks.source import NoMasks
@@ -47,9 +48,7 @@ def test_samples_of_each_checkpoint(tmp_path, make_pairs) -> None:
         checkpoint(tmp_path / "e1.pth", 1, seed=1, age=5),
     ]
     pairs = find_pairs(make_pairs(("a/1", "b"))).pairs
-    page = write_training_report(
-        tmp_path / "report", tmp_path / "log.csv", [], checkpoints=files, pairs=pairs, masks=NoMasks()
-    )
+    page = write_training_report(tmp_path / "report", tmp_path / "log.csv", [], files, FusionDataset(pairs, NoMasks()))
     data = data_of(page)
     assert data["sampleEpochs"] == [1, 2]
     assert [sample["name"] for sample in data["samples"]] == ["a/1", "b"]

@@ -64,7 +64,7 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
     comparison.seconds[methods[0].name] = methods[0].seconds
     for name, reason in bad.items():
         log.warning("left out of every row: %s", reason)
-        comparison.leave_out(name, reason)
+        comparison.left_out[name] = reason
     _measure(options, usable.pairs, methods, comparison, command)
     table = comparison.table()
     write_comparison(options.output_dir / COMPARISON_CSV, table)
@@ -126,7 +126,7 @@ def _measure(
                 log.warning("left out of every row: %s", error)
                 lacking.append(str(error))
             if lacking or result is None:
-                comparison.leave_out(pair.name, "; ".join(lacking))
+                comparison.left_out[pair.name] = "; ".join(lacking)
                 continue
             comparison.add(result)
             if page is not None and pair.name not in comparison.left_out:

@@ -11,6 +11,7 @@ import torch
 
 from thfuse_sam.commands.inputs import log_mask_plan, warn_if_swapped
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
+from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError, naming
 from thfuse_sam.files import file_sha256, require_writable
@@ -188,8 +189,7 @@ def _write_report(run: _PreparedTraining, sources: MaskSources, result: RunResul
         run.options.report_dir.parent / LOG_NAME,
         run_facts(command, run.device, details),
         checkpoints=list(run.options.output_dir.glob("model_epoch*.pth")),
-        pairs=shown.pairs,
-        masks=sources.of(shown),
+        dataset=FusionDataset(shown.pairs, sources.of(shown)),
         device=run.device,
     )
     log.info("report: open %s in a browser", page)

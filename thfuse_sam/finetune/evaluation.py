@@ -25,6 +25,7 @@ from thfuse_sam.metrics.segmentation import (
 )
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import encode, predict
+from thfuse_sam.training.distributed import run_processes
 
 # Kinds of prompts for which results are given: an interior point, and a jittered box; equal in every evaluation.
 KINDS: Mapping[str, PromptMix] = {"point": PromptMix(point=1.0), "box": PromptMix(box=1.0)}
@@ -67,10 +68,10 @@ def evaluate_sam(
     seed: int = 0,
     cache: EmbeddingCache | None = None,
     full: bool = True,
-    rank: int = 0,
-    world_size: int = 1,
 ) -> Results:
     """Mean IoU and Dice over all objects of `dataset`, at the images' own size, for each of KINDS.
+
+    The processes of a run share the work, and each gets the whole result.
 
     Args:
         sam: in eval mode; its mode is left as it is.
@@ -79,12 +80,11 @@ def evaluate_sam(
         cache: keeps the model's embeddings; None: each is computed.
         full: compute ESTIMATE, boundary IoU and COCO AP too; the last two take longer than the model if there are many
             objects.
-        rank, world_size: number of this process (0, 1, ...), and number of processes that share the work; each
-            process gets the whole result.
     """
     dataset.set_epoch(0)
+    processes = run_processes()
     scores: list[_ObjectScores] = []
-    for index in range(rank, len(dataset), world_size):
+    for index in range(processes.rank, len(dataset), processes.count):
         sample, predictions = predict_objects(sam, dataset, index, n_objects=n_objects, seed=seed, cache=cache)
         truths = object_masks(sample, sample.object_ids)
         scores += [
@@ -92,8 +92,8 @@ def evaluate_sam(
             for kind, objects in predictions.items()
             for mask, truth, estimate in zip(objects.masks, truths, objects.scores, strict=True)
         ]
-    if world_size > 1:
-        scores_by_rank: list[list[_ObjectScores]] = [[] for _ in range(world_size)]
+    if processes.count > 1:
+        scores_by_rank: list[list[_ObjectScores]] = [[] for _ in range(processes.count)]
         torch.distributed.all_gather_object(scores_by_rank, scores)
         scores = [score for part in scores_by_rank for score in part]
     return {kind: _mean_scores([score for score in scores if score.kind == kind], full) for kind in KINDS}
@@ -112,25 +112,6 @@ def fitting_threshold(threshold: float, zero_shot: Results, fine_tuned: Results)
     """
     shift = fine_tuned["point"][ESTIMATE] - zero_shot["point"][ESTIMATE]
     return min(max(threshold + shift, 0.0), 0.99)
-
-
-def result_table(columns: Mapping[str, Results]) -> str:
-    """Results side by side as a Markdown table: one row for each kind of prompt and figure.
-
-    Args:
-        columns: for example "zero-shot" and "fine-tuned" -> their results.
-    """
-    first = next(iter(columns.values()))
-    lines = [
-        f"| prompt | figure | {' | '.join(columns)} |",
-        f"|---|---|{'---:|' * len(columns)}",
-    ]
-    for kind, figures in first.items():
-        for name in TITLES:
-            values = [results[kind].get(name, math.nan) for results in columns.values()]
-            if name in figures and not all(math.isnan(value) for value in values):
-                lines.append(f"| {kind} | {TITLES[name]} | {' | '.join(f'{value:.3f}' for value in values)} |")
-    return "\n".join(lines)
 
 
 @torch.no_grad()

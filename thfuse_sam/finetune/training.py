@@ -165,6 +165,4 @@ class FinetuneTask(TrainingTask):
                 seed=self.settings.seed,
                 cache=self._cache,
                 full=full,
-                rank=fabric.global_rank,
-                world_size=fabric.world_size,
             )

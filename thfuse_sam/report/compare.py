@@ -134,7 +134,7 @@ class Comparison:
     Attributes:
         names: of the methods.
         values: pair name -> metrics of each method; None: it has no image.
-        left_out: pair name -> why the pair does not count.
+        left_out: pair name -> why the pair does not count; may be added to.
     """
 
     def __init__(
@@ -168,16 +168,12 @@ class Comparison:
             for index, (grey, picture) in enumerate(zip(lumas, pictures, strict=True))
         ]
         if lacking:
-            self.leave_out(name, "; ".join(lacking))
+            self.left_out[name] = "; ".join(lacking)
         elif self.targets is not None:
             labelled, masks = self.targets.by_name.get(name, []), result.ir_labels
             self._scores[name] = [
                 measure_targets(labelled, grey, result.infrared, masks) for grey in lumas if grey is not None
             ]
-
-    def leave_out(self, name: str, reason: str) -> None:
-        """Leave a pair out of every row."""
-        self.left_out[name] = reason
 
     def _measure(
         self, grey: npt.NDArray[np.uint8], picture: npt.NDArray[np.uint8], result: FusedPair, is_own: bool

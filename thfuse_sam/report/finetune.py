@@ -1,6 +1,7 @@
 """The report of a fine-tuning run: metrics for each kind of prompt, curves, and masks before and after training."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from thfuse_sam.report.page import replacing, write_page
 from thfuse_sam.report.pictures import Pictures, resize_labels, shrink
 from thfuse_sam.report.prompts import draw_objects
 from thfuse_sam.report.run_facts import Facts
+from thfuse_sam.report.tables import markdown_table
 from thfuse_sam.report.training import spread
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
@@ -77,6 +79,20 @@ def write_finetune_report(
         }
         page = write_page(staging, "finetune", facts, data)
     return folder / page.name
+
+
+def result_table(columns: Mapping[str, Results]) -> str:
+    """Results side by side as a Markdown table: one row for each kind of prompt and figure.
+
+    `columns`: for example "zero-shot" and "fine-tuned" -> their results.
+    """
+    rows = []
+    for kind, figures in next(iter(columns.values())).items():
+        for name in (name for name in TITLES if name in figures):
+            values = [results[kind].get(name, math.nan) for results in columns.values()]
+            if not all(map(math.isnan, values)):
+                rows.append((kind, TITLES[name], *(f"{value:.3f}" for value in values)))
+    return markdown_table(("prompt", "figure", *columns), rows, text_columns=2)
 
 
 def _metric_rows(zero_shot: Results, fine_tuned: Results) -> list[dict[str, Any]]:

@@ -6,13 +6,10 @@ from typing import Any
 
 import torch
 
-from thfuse_sam.datasets.fusion import FusionDataset
-from thfuse_sam.datasets.pairs import ImagePair
+from thfuse_sam.datasets.fusion import FusionDataset, to_uint8
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.fusion.loading import restore_network
-from thfuse_sam.images import read_infrared, read_visible
-from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.report.page import replacing, write_page
 from thfuse_sam.report.pictures import Pictures
 from thfuse_sam.report.run_facts import Facts
@@ -36,30 +33,28 @@ def write_training_report(
     folder: Path,
     log: Path,
     facts: Facts,
-    *,
     checkpoints: Sequence[Path] = (),
-    pairs: Sequence[ImagePair] = (),
-    masks: MaskSource | None = None,
-    device: torch.device | None = None,
+    dataset: FusionDataset | None = None,
+    device: torch.device | str = "cpu",
 ) -> Path:
     """Write the report into `folder` and return the path of its page.
 
     Args:
         folder: an earlier report there is replaced.
         log: `train_log.csv`, one row per epoch.
-        checkpoints: those that the run kept, in any order. Some of them fuse some of `pairs`, with `masks`.
-        masks: None leaves out the fused pairs.
-        device: what fuses the pairs; None: the CPU.
+        checkpoints: those that the run kept, in any order. Some of them fuse the first samples of `dataset`.
+        dataset: whole pairs with their masks; None leaves out the fused pairs.
+        device: what fuses them.
 
     Raises OutputError, ImageReadError, and CheckpointError if a checkpoint is damaged.
     """
     columns, rows = read_log(log)
-    loaded = [(load_checkpoint(path), path) for path in checkpoints]
+    loaded = [(load_checkpoint(path), path) for path in checkpoints] if dataset is not None else []
+    kept = spread(sorted(loaded, key=lambda entry: entry[0].epoch), SAMPLE_EPOCHS)
     with replacing(folder) as staging:
-        kept = spread(sorted(loaded, key=lambda entry: entry[0].epoch), SAMPLE_EPOCHS) if masks is not None else []
         samples = []
-        if kept and masks is not None:
-            samples = _write_samples(staging, kept, pairs[:SAMPLE_PAIRS], masks, device or torch.device("cpu"))
+        if kept and dataset is not None:
+            samples = _write_samples(staging, kept, dataset, torch.device(device))
         data: dict[str, Any] = {
             "columns": columns,
             "titles": _TITLES,
@@ -72,25 +67,21 @@ def write_training_report(
 
 
 def _write_samples(
-    folder: Path,
-    checkpoints: Sequence[tuple[Checkpoint, Path]],
-    pairs: Sequence[ImagePair],
-    masks: MaskSource,
-    device: torch.device,
+    folder: Path, checkpoints: Sequence[tuple[Checkpoint, Path]], dataset: FusionDataset, device: torch.device
 ) -> list[dict[str, Any]]:
-    """Write the pairs, and each of them as every checkpoint fuses it; returns one entry per pair for the page."""
-    dataset = FusionDataset(pairs, masks)
-    samples = [dataset[index] for index in range(len(pairs))]  # read once for all checkpoints: live masks take long
-    images = [read_visible(pair.vi) for pair in pairs]
+    """Write some pairs, and each of them as every checkpoint fuses it; returns one entry per pair for the page."""
+    # Read once for all checkpoints: live masks take long.
+    samples = [dataset[index] for index in range(min(SAMPLE_PAIRS, len(dataset)))]
+    images = [to_uint8(sample["vi_rgb"]).transpose(1, 2, 0) for sample in samples]
     pictures = Pictures(folder)
     entries: list[dict[str, Any]] = [
         {
-            "name": pair.name,
-            "ir": pictures.thumbnail(f"{number:05d}_ir.jpg", read_infrared(pair.ir, pair.reading), SAMPLE_WIDTH),
+            "name": sample["name"],
+            "ir": pictures.thumbnail(f"{number:05d}_ir.jpg", to_uint8(sample["ir"][0]), SAMPLE_WIDTH),
             "vi": pictures.thumbnail(f"{number:05d}_vi.jpg", visible, SAMPLE_WIDTH),
             "fused": [],
         }
-        for number, (pair, visible) in enumerate(zip(pairs, images, strict=True), 1)
+        for number, (sample, visible) in enumerate(zip(samples, images, strict=True), 1)
     ]
     for checkpoint, path in checkpoints:
         network = restore_network(checkpoint.network, checkpoint.weights, path).to(device).eval()
