@@ -34,6 +34,13 @@ def parse_folder(folder: Path) -> FolderPattern:
     return FolderPattern(folder, None, file_name)
 
 
+def name_of_scene(path: str, pattern: str) -> str | None:
+    """As `name_in`, of a relative path without suffix; the folders stay."""
+    above, slash, stem = path.rpartition("/")
+    own = name_in(stem, pattern)
+    return None if own is None else above + slash + own
+
+
 def name_in(stem: str, pattern: str) -> str | None:
     """What stands for {name} if the file name `stem`, without its suffix, fits `pattern`; else None."""
     before, _, after = pattern.partition(NAME)

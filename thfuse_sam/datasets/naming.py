@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from thfuse_sam.folder_patterns import NAME, name_in
+from thfuse_sam.folder_patterns import NAME, name_of_scene
 
 # What remains of a file name besides the name of the scene, in programs, data sets (TNO, FLIR ADAS) and cameras (DJI).
 _IR_WORDS = {"ir", "infrared", "thermal", "therm", "lwir", "tir", "t", "previewdata"}
@@ -29,7 +29,8 @@ class Naming(NamedTuple):
 
     def pairs(self, ir: Collection[str], vi: Collection[str]) -> int:
         """How many of the names are pairs by these patterns."""
-        return len(_names(ir, self.ir) & _names(vi, self.vi))
+        scenes = [{name_of_scene(name, pattern) for name in names} for names, pattern in ((ir, self.ir), (vi, self.vi))]
+        return len((scenes[0] & scenes[1]) - {None})
 
 
 def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = False) -> Naming | None:
@@ -65,16 +66,6 @@ def _candidates(name: str, others: Collection[str]) -> Iterator[Naming]:
 
 def _around(stem: str, start: int, length: int) -> str:
     return f"{stem[:start]}{NAME}{stem[start + length :]}"
-
-
-def _names(names: Collection[str], pattern: str) -> set[str]:
-    found = set()
-    for name in names:
-        above, slash, stem = name.rpartition("/")
-        own = name_in(stem, pattern)
-        if own is not None:
-            found.add(above + slash + own)
-    return found
 
 
 def _word(pattern: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, visible_entries
 from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
-from thfuse_sam.folder_patterns import NAME, name_in, parse_folder
+from thfuse_sam.folder_patterns import NAME, name_of_scene, parse_folder
 from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible, size_text
 from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.thermal import AS_STORED, InfraredReading
@@ -346,14 +346,9 @@ def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
             if position is None:
                 continue
             name = "/".join([*parts[:position], *parts[position + 1 :]])
-        name = _name(name)
-        if file_name != NAME:
-            above, slash, stem = name.rpartition("/")
-            own = name_in(stem, file_name)
-            if own is None:
-                continue
-            name = above + slash + own
-        yield name, root / relative
+        scene = name_of_scene(_name(name), file_name)
+        if scene is not None:
+            yield scene, root / relative
 
 
 def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterator[str]:
