@@ -64,6 +64,16 @@ def test_words_stand_for_options(make_pairs, tmp_path: Path, monkeypatch: pytest
     assert main(["verify", "tree"]) == 1
 
 
+def test_two_images_are_fused(make_pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = make_pairs(("a",))
+    infrared = str(pair / "ir" / "a.png")
+    assert main(["fuse", infrared, str(pair / "vi" / "a.png"), "-o", "fused.png", "--device", "cpu"]) == 0
+    assert (tmp_path / "fused.png").is_file()
+    assert main(["fuse", infrared, "none.png", "--device", "cpu"]) == 2
+    assert "thfuse fuse: error: --vi none.png: no such file" in capsys.readouterr().err
+
+
 def test_help_and_errors_are_fast_and_load_no_torch() -> None:
     code = "import sys; from thfuse_sam.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     for words in ([], ["masks", "--help"], ["train", "--lrr", "3"], ["--version"]):

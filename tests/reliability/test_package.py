@@ -117,6 +117,8 @@ def test_the_recipe_for_conda_forge_is_of_this_version_and_needs_the_same() -> N
         found = there[other_names.get(requirement.name, requirement.name)]
         assert found == str(requirement.specifier) or requirement.name == "segment-anything-py"
     assert len(there) == len(needed) + 1  # Python
+    scripts = [f"{name} = {target}" for name, target in project["scripts"].items()]
+    assert recipe["build"]["python"]["entry_points"] == scripts
 
 
 def requirements() -> list[Requirement]:

@@ -5,6 +5,7 @@ import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import thfuse_sam
@@ -14,6 +15,7 @@ from thfuse_sam.options.video import is_video
 
 _ONE_FOLDER = ("dataset_path",)
 _TWO_FOLDERS = ("ir_dir", "vi_dir")
+_TWO_FILES = ("ir", "vi")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "train": _Entry(commands.train, (_ONE_FOLDER, _TWO_FOLDERS)),
     "fuse": _Entry(commands.test, (_ONE_FOLDER, _TWO_FOLDERS)),
     "align": _Entry(commands.align, (_ONE_FOLDER, _TWO_FOLDERS)),
-    "video": _Entry(commands.video, (("ir", "vi"),)),
+    "video": _Entry(commands.video, (_TWO_FILES,)),
     "prepare": _Entry(commands.prepare, (("data_dir",),)),
     "finetune": _Entry(commands.finetune, (("data_dir",),)),
     "predict": _Entry(commands.predict, (("input",),)),
@@ -44,7 +46,7 @@ SHELLS = ("bash", "zsh")
 FIRST_SCREEN = """\
 usage: thfuse COMMAND [options]
 
-Fuse two folders, A with infrared and B with visible images; that is all you need to begin with:
+Fuse two images or two folders, A infrared and B visible; that is all you need to begin with:
 
   thfuse fuse A B
 
@@ -97,6 +99,8 @@ def _run(name: str, words: Sequence[str]) -> int:
     if number and options is None:
         known = " or ".join(" ".join(option.upper() for option in options) for options in entry.places) or "no word"
         return _refuse(f"{name} {' '.join(words[:number])}: takes {known} before its options; see thfuse {name} --help")
+    if name == "fuse" and options == _TWO_FOLDERS and any(Path(word).is_file() for word in words[:number]):
+        options = _TWO_FILES
     placed = [word for pair in zip(options or (), words, strict=False) for word in (f"--{pair[0]}", pair[1])]
     return _named(name).main([*entry.always, *placed, *words[number:]])
 
