@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from tests.align import scenes
 from tests.video.clips import HEIGHT, WIDTH, av, read_clip, scene, write_clip
+from tests.video.servers import MjpegCamera, RtspCamera
+from thfuse_sam.align.placement import Placer
 from thfuse_sam.cli.commands import video
 from thfuse_sam.cli.main import main
 from thfuse_sam.models import build_network
 from thfuse_sam.options.video import is_video
 from thfuse_sam.thermal import AS_STORED
-from thfuse_sam.video.fusing import FrameFuser, fuse_streams
+from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams
 from thfuse_sam.video.reading import Frame, open_stream
 from thfuse_sam.video.steadiness import ThermalLevels
 
@@ -151,3 +154,41 @@ def test_nothing_of_the_former_scene_is_left_after_a_cut() -> None:
 def test_words_that_name_videos() -> None:
     assert is_video("a.MP4") and is_video("rtsp://camera/1") and is_video("/dev/video0")
     assert not is_video("a.png") and not is_video("folder") and not is_video("ir/%04d.png")
+
+
+class _Rig:
+    """The stream of one of two cameras that are not in register; what they see is dark at first."""
+
+    name, is_live, reopened = "rig", False, 0
+
+    def __init__(self, infrared: bool, dark: int) -> None:
+        self._infrared, self._dark = infrared, dark
+
+    def frames(self) -> Iterator[Frame]:
+        infrared, visible = scenes.pair(6)
+        infrared = scenes.moved(infrared, 2, 1.03, (12, 5))[0]
+        image = infrared if self._infrared else np.stack([visible] * 3, axis=2)
+        for k in range(self._dark + 3):
+            yield Frame(k / 25, image if k >= self._dark else np.zeros_like(image))
+
+
+def test_cameras_are_aligned_as_soon_as_frames_show_how(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    fuser = FrameFuser(build_network("thfuse_tiny").eval(), torch.device("cpu"))
+    caplog.set_level("INFO")
+
+    def fused(placer: Placer | None, dark: int) -> VideoReport:
+        streams = _Rig(True, dark), _Rig(False, dark)
+        return fuse_streams(*streams, fuser, lambda *_: None, levels=ThermalLevels(None, None, 0.3), placer=placer)
+
+    assert "moved by 4" in fused(Placer("similarity"), 3).alignment  # of the fourth frame
+    assert "left as it is" in caplog.text
+    assert fused(None, 0).alignment == "none" and "out of register by 4" in caplog.text
+
+
+def test_two_cameras_are_fused_and_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = write_clip(tmp_path / "ir.ts", [scene(k) for k in range(25)], codec="mpeg4").read_bytes()
+    ir, vi = RtspCamera(content), MjpegCamera([scene(k, seed=2) for k in range(25)])
+    words = ["--ir", ir.address, "--vi", vi.address, "-o", str(tmp_path / "fused.mp4"), "--reopen", "0"]
+    assert video.main([*words, "--preview", "0", "--offset", "0"]) == 0
+    assert len(read_clip(tmp_path / "fused.mp4")[0]) >= 1

@@ -1,14 +1,14 @@
 """Streams: what is read of a video, a stack or images, with which times, and what is refused."""
 
-import socket
-import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.video.clips import HEIGHT, WIDTH, scene, write_clip
+from tests.video.servers import MjpegCamera, RtspCamera, TcpCamera
 from thfuse_sam.errors import OptionError, ThFuseError, UsageError
 from thfuse_sam.images import Modality
 from thfuse_sam.thermal import AS_STORED
@@ -80,33 +80,33 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert 1 <= len(list(opened(clip, "vi").frames())) < 8
 
 
-class _Server:
-    """Sends a file to whoever connects, and hangs up: each time another connection of a camera that fails."""
-
-    def __init__(self, content: bytes, connections: int) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tcp://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, args=(content, connections), daemon=True).start()
-
-    def _serve(self, content: bytes, connections: int) -> None:
-        with self._socket:
-            for _ in range(connections):
-                connection, _ = self._socket.accept()
-                with connection:
-                    connection.sendall(content)
-
-
-def test_a_stream_that_breaks_is_opened_again_and_its_times_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [TcpCamera, RtspCamera, MjpegCamera])
+def test_a_camera_that_breaks_is_opened_again_and_its_times_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[TcpCamera]
 ) -> None:
     monkeypatch.setattr(reading, "WAIT_SECONDS", 0.05)
-    clip = write_clip(tmp_path / "ir.ts", [scene(k) for k in range(5)], codec="mpeg4")
-    server = _Server(clip.read_bytes(), 2)
-    stream = opened(server.address, reopen=1)
+    images = [scene(k) for k in range(8)]
+    content = images if kind is MjpegCamera else write_clip(tmp_path / "a.ts", images, codec="mpeg4").read_bytes()
+    stream = opened(kind(content, 2).address, "vi", reopen=1)
     frames = list(stream.frames())
     times = [frame.time for frame in frames]
     assert stream.is_live and stream.reopened == 1
-    assert len(frames) == 10 and times == sorted(set(times))
+    assert len(frames) >= 14 and times == sorted(set(times)) and times[8] > 0.05
+    assert np.abs(frames[3].values.astype(int) - images[3]).mean() < 6
+
+
+def test_the_times_of_a_camera_begin_when_its_frames_no_longer_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip(tmp_path / "vi.mkv", [scene(k) for k in range(10)])
+    stream = opened(clip, "vi")
+    stream.is_live = True
+    # Five frames had waited while another camera was opened; one comes late.
+    came = [0.2, 0.201, 0.202, 0.203, 0.204, 0.244, 0.33, 0.33, 0.364, 0.404]
+    clock = iter([0.0, *came])
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    times = [frame.time for frame in stream.frames()]
+    assert times == pytest.approx([0.2, 0.201, 0.202, 0.203, 0.204, 0.244, 0.284, 0.324, 0.364, 0.404], abs=2e-3)
 
 
 def test_an_address_that_nobody_answers_is_one_line() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.fuse import open_network
@@ -10,11 +11,12 @@ from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError
 from thfuse_sam.files import make_directory, require_writable, write_json
-from thfuse_sam.images import MODALITIES
+from thfuse_sam.images import MODALITIES, ImageArray, Modality
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.options.video import SHIPPED_VIDEO_MODEL, VideoOptions
 from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams
-from thfuse_sam.video.reading import open_stream
+from thfuse_sam.video.preview import Preview
+from thfuse_sam.video.reading import Stream, open_stream
 from thfuse_sam.video.steadiness import ThermalLevels
 from thfuse_sam.video.writing import VideoWriter, choose_codec
 
@@ -34,10 +36,12 @@ def fuse_video(options: VideoOptions) -> VideoReport:
     codec = choose_codec(output, options.codec)
     require_writable("output", output.parent)
     reading = reading_of(options)
-    infrared, visible = (
-        open_stream(getattr(options, modality), modality, fps=options.fps, how=reading, reopen=options.reopen)
-        for modality in MODALITIES
-    )
+
+    def opened(modality: Modality) -> Stream:
+        return open_stream(getattr(options, modality), modality, fps=options.fps, how=reading, reopen=options.reopen)
+
+    with ThreadPoolExecutor() as pool:  # a camera takes seconds; what the other one has shown since would be old
+        infrared, visible = pool.map(opened, MODALITIES)
     make_label_map = build_generator(options, device).label_map if options.use_sam else None
     fuser = FrameFuser(
         network.to(device).eval(),
@@ -48,15 +52,24 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         settings=options.part(InferenceSettings),
     )
     log.info("%s and %s; %s from %s on %s; encoder %s", options.ir, options.vi, spec.name, path, device, codec)
+    preview = None if options.preview is None else Preview(options.preview)
+    if preview is not None:
+        log.info("preview: open %s in a browser", preview.address)
     make_directory(output.parent)
     writer = VideoWriter(output, codec, sound=options.vi)
     keep = False
+
+    def write(image: ImageArray, time: float) -> None:
+        writer.write(image, time)
+        if preview is not None:
+            preview.show(image)
+
     try:
         report = fuse_streams(
             infrared,
             visible,
             fuser,
-            writer.write,
+            write,
             levels=ThermalLevels(fixed_range(options), options.ir_nodata, options.smooth),
             placer=build_placer(options),
             offset=options.offset,
@@ -66,6 +79,8 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         keep = True
     finally:
         writer.close(keep=keep)
+        if preview is not None:
+            preview.close()
     if report.frames:
         write_json(output.with_suffix(".json"), {"options": options.plain(), **dataclasses.asdict(report)})
     _log(options, report)

@@ -66,6 +66,9 @@ class VideoOptions(
     codec: str = option(
         AUTO, "video encoder, by its name in FFmpeg; auto: H.264 where there is an encoder, else MPEG-4"
     )
+    preview: int | None = option(
+        None, "port of this machine at which a browser shows the fused frames as they come", low=0, high=65_535
+    )
     gray: bool = option(False, "write the fused video in grey, without the visible stream's colour")
     overwrite: bool = option(False, "replace the file if it exists")
 

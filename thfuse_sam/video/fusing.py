@@ -1,5 +1,6 @@
 """Fusing the matched frames of two streams one after the other; reading, fusing and encoding overlap."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.errors import VideoError
 from thfuse_sam.fusion.colour import fitted_colour
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_batch
+from thfuse_sam.fusion.misalignment import noticed_offset
 from thfuse_sam.images import ImageArray, as_rgb, luma
 from thfuse_sam.masks.format import LabelMap, guidance_inputs
 from thfuse_sam.models import FusionNetwork
@@ -22,6 +24,8 @@ from thfuse_sam.video.masks import CarriedMasks, FrameMask, moved
 from thfuse_sam.video.matching import Ahead, Unmatched, matched, open_frames
 from thfuse_sam.video.reading import Frame, Stream
 from thfuse_sam.video.steadiness import Brightness, CutDetector, FlickerMeter, Smoothed, ThermalLevels
+
+log = logging.getLogger(__name__)
 
 MakeLabelMap = Callable[[ImageArray, ImageArray | None], LabelMap]
 
@@ -35,6 +39,7 @@ class Pair:
     visible: ImageArray  # HxWx3, RGB
     visible_luma: ImageArray  # HxW
     is_cut: bool
+    placement: Placement | None = None  # None: both frames are as they were read
 
 
 @dataclass
@@ -50,6 +55,7 @@ class VideoReport:
     key_frames: list[float] = field(default_factory=list)  # times of the frames whose masks SAM made
     carried: int = 0  # frames whose masks were carried from a key frame by optical flow
     flicker: float | None = None  # see `FlickerMeter`
+    alignment: str = "none"  # in words
     interrupted: bool = False
 
 
@@ -151,34 +157,50 @@ def pairs_of(
         grey, colours = placing.images(grey, vi.values)
         visible_luma = luma(colours)
         is_cut = [detector.is_cut(image) for detector, image in zip(cuts, (grey, visible_luma), strict=True)]
-        yield Pair(vi.time, grey, colours, visible_luma, any(is_cut))
+        yield Pair(vi.time, grey, colours, visible_luma, any(is_cut), placing.placement)
 
 
 class Placing:
     """Brings both streams into one frame: as their first frames show, since cameras are fixed to each other.
 
+    While they do not show it for sure, others are tried: the second, the fourth, the eighth and so on.
+
     Args:
-        placer: None: frames of equal size are taken as they are, and others resampled to the visible ones' size.
+        placer: None: frames of equal size are taken as they are, and others resampled to the visible ones' size; a
+            line says if they seem to be out of register.
     """
 
     def __init__(self, placer: Placer | None) -> None:
         self._placer = placer
+        self._frames = 0
         self.placement: Placement | None = None
 
     def images(self, infrared: ImageArray, visible: ImageArray) -> tuple[ImageArray, ImageArray]:
         """Both images in the frame: uint8 HxW and HxWx3. Raises UsageError where a rig is of other sizes."""
         sizes = (infrared.shape[0], infrared.shape[1]), (visible.shape[0], visible.shape[1])
+        former = None if self.placement is None else self.placement.alignment
+        self._frames += 1
+        if self._placer is None and self._frames == 1:
+            self._notice(infrared, visible)
         if self._placer is None and sizes[0] == sizes[1]:
             return infrared, visible
-        former = self.placement and (self.placement.alignment.ir_size, self.placement.alignment.vi_size)
-        if former != sizes:
+        is_new = former is None or (former.ir_size, former.vi_size) != sizes
+        is_unsure = former is not None and not former.confident
+        if is_new or (is_unsure and self._frames & (self._frames - 1) == 0):
             self.placement = (self._placer or Placer("size")).place(infrared, visible)
+            if is_new or self.placement.alignment.confident:
+                log.info("infrared frames: %s", self.placement.alignment)
         assert self.placement is not None
         return self.placement.images(infrared, visible)
 
-    def blend(self, fused: ImageArray, visible_luma: ImageArray) -> ImageArray:
-        """The fused luma, with a soft border to what only one camera sees."""
-        return fused if self.placement is None else self.placement.blend(fused, visible_luma)
+    def _notice(self, infrared: ImageArray, visible: ImageArray) -> None:
+        offset = noticed_offset(infrared, luma(visible))
+        if offset is not None:
+            log.warning(
+                "the streams are out of register by %.1f %% of the width, people may appear twice; `align` similarity "
+                "or a `rig` mends it",
+                100 * offset,
+            )
 
 
 def fuse_streams(
@@ -223,7 +245,7 @@ def fuse_streams(
     try:
         for pair, fused in fused_ahead:
             flicker.add(pair.infrared, pair.visible_luma, fused, pair.is_cut)
-            fused = placing.blend(fused, pair.visible_luma)
+            fused = fused if pair.placement is None else pair.placement.blend(fused, pair.visible_luma)
             write(fused if gray else fitted_colour(fused, pair.visible), pair.time)
             report.frames += 1
     except KeyboardInterrupt:
@@ -235,6 +257,7 @@ def fuse_streams(
         fused_ahead.close()
     report.seconds = time.perf_counter() - started
     report.unmatched, report.flicker = unmatched.frames, flicker.flicker
+    report.alignment = "none" if placing.placement is None else str(placing.placement.alignment)
     report.dropped = sum(source.dropped for source in sources)
     report.reopened = infrared.reopened + visible.reopened
     if not report.frames and not report.interrupted:

@@ -21,7 +21,7 @@ from thfuse_sam.thermal import InfraredReading
 log = logging.getLogger(__name__)
 
 TIMEOUT = (10.0, 5.0)  # seconds to open an address, and to wait for its next frame
-_LEAST_STEP = 0.01  # seconds between the last frame before a break and the next one
+_UNTIMED = ("mpjpeg", "mjpeg")  # formats of FFmpeg whose frames have no times of their own
 WAIT_SECONDS = 1.0  # before a stream that broke is opened again
 _LIVE = re.compile(r"(?!https?:|file:)[a-z0-9+]+://|/dev/video")
 _STACKS = (".tif", ".tiff")
@@ -163,14 +163,15 @@ class _Video:
         if codec is None or not codec.codec.is_decoder:
             self._container.close()
             raise OptionError(option, name, "has a codec that this build of FFmpeg cannot decode; convert the video")
+        # What comes by HTTP is a file with an end, or a camera (MJPEG).
+        self.is_live |= "://" in name and not name.startswith("file:") and self._container.duration is None
 
     def frames(self) -> Iterator[Frame]:
         started = time.monotonic()
         tries = 0
         while True:
-            begun = max(time.monotonic() - started, self._last + _LEAST_STEP) if self.is_live else 0.0
             try:
-                for frame in self._decoded(begun):
+                for frame in self._decoded(started):
                     tries = 0
                     yield frame
                 broken = "ended"
@@ -199,17 +200,24 @@ class _Video:
         kind = "v4l2" if self.name.startswith("/dev/video") else None
         return self._av.open(self.name, format=kind, options=options, timeout=TIMEOUT if "://" in self.name else None)
 
-    def _decoded(self, begun: float) -> Iterator[Frame]:
-        """Frames of the open container. A live stream's first one has the time `begun`."""
-        container, first = self._container, None
+    def _decoded(self, started: float) -> Iterator[Frame]:
+        """Frames of the open container.
+
+        The clocks of live streams have nothing in common. So a frame's time is when it would have come without delay:
+        its own time, and the least that frames came later by, since `started`. That of what had waited is when it came.
+        """
+        container = self._container
         with container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            zero = (container.start_time or 0) / self._av.time_base
+            stream.thread_type = "SLICE" if self.is_live else "AUTO"  # AUTO: frames come later
+            is_untimed = self.is_live and container.format.name in _UNTIMED
+            zero = -float("inf") if self.is_live else (container.start_time or 0) / self._av.time_base
             for frame in container.decode(stream):
+                came = time.monotonic() - started
                 stamp = frame.time if frame.time is not None else self._last + 1 / float(stream.average_rate or 25)
-                first = stamp if first is None else first
-                moment = begun + stamp - first if self.is_live else stamp - zero
+                stamp = came if is_untimed else stamp
+                zero = max(zero, stamp - came) if self.is_live else zero
+                moment = stamp - zero
                 if moment > self._last:  # a frame that goes back in time is one of a damaged file
                     self._last = moment
                     yield Frame(moment, self._values(frame))
