@@ -2,7 +2,7 @@
 
 import filecmp
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from thfuse_sam.folder_patterns import NAME, parse_folder
@@ -53,22 +53,20 @@ def find_image(folder: Path, name: str) -> Path | None:
     root, modality_folder, file_name = parse_folder(folder)
     stem = file_name.replace(NAME, last)
     if modality_folder is None:
-        return _with_image_suffix(root.joinpath(*above), stem)
+        return next(images_named(root.joinpath(*above), stem), None)
     # The name leaves out the modality folder, which may lie at any depth below `root`.
     for position in range(len(above) + 1):
-        image = _with_image_suffix(root.joinpath(*above[:position], modality_folder, *above[position:]), stem)
-        if image is not None:
+        for image in images_named(root.joinpath(*above[:position], modality_folder, *above[position:]), stem):
             return image
     return None
 
 
-def _with_image_suffix(folder: Path, stem: str) -> Path | None:
-    """The image file in `folder` that is called `stem` and a suffix of images; None if there is none."""
+def images_named(folder: Path, stem: str) -> Iterator[Path]:
+    """The image files in `folder` that are called `stem` and a suffix of images."""
     above = str(folder)
-    if not os.path.isdir(above):  # noqa: PTH112, asked for every image of a data set
-        return None
-    candidates = (os.path.join(above, stem + suffix) for suffix in _SUFFIXES)  # noqa: PTH118
-    return next((Path(path) for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
+    if os.path.isdir(above):  # noqa: PTH112, asked for every image of a data set
+        candidates = (os.path.join(above, stem + suffix) for suffix in _SUFFIXES)  # noqa: PTH118
+        yield from (Path(path) for path in candidates if os.path.isfile(path))  # noqa: PTH113
 
 
 def _same_image(one: Path, other: Path | None) -> bool:

@@ -103,18 +103,14 @@ def open_train_and_val(
     val_folder = next((path / name for name in _VAL if (path / name).is_dir()), None)
     files = coco.annotation_files(path) if path.is_dir() else []
     if len(files) > 1:
-        train, val = (_only([file for file in files if word in file.stem]) for word in (_TRAIN, _VAL[0]))
-        if train is not None and val is not None:
-            return open_set(train), open_set(val)
+        train, val = ([file for file in files if word in file.stem] for word in (_TRAIN, _VAL[0]))
+        if len(train) == len(val) == 1:
+            return open_set(train[0]), open_set(val[0])
     has_parts = val_folder is not None and (path / _TRAIN).is_dir()
     # An annotation file above `train/` and `val/` describes images in them; it is one set.
     if val_folder is not None and has_parts and not any(find(path, AS_THEY_SHOW) for find in FORMATS.values()):
         return open_set(path / _TRAIN), open_set(val_folder)
     return _parts_by_name(open_set(path), val_ratio, seed)
-
-
-def _only(files: Sequence[Path]) -> Path | None:
-    return files[0] if len(files) == 1 else None
 
 
 def _parts_by_name(

@@ -29,7 +29,6 @@ from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
 from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Mask, Point, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
-from thfuse_sam.images import read_visible
 from thfuse_sam.masks.rle import decode_rle, encode_rle
 from thfuse_sam.options.shared import AnnotationReading
 
@@ -127,8 +126,7 @@ def read(
     `size` is as annotated, None if the file does not say; `annotations` are those of this image. Raises ImageReadError,
     and SampleError: an image of another size.
     """
-    objects = ImageObjects.on(image_path, size, json_path, ignore_exif=meaning.reading.ignore_exif)
-    image = read_visible(image_path)
+    objects = ImageObjects.on(name, image_path, size, json_path, meaning.reading)
     for annotation in annotations:
         where = f"{json_path}: annotation {quote(annotation.get('id'))} of {image_path.name}"
         draw = partial(segmentation_mask, annotation.get("segmentation"))
@@ -141,7 +139,7 @@ def read(
         if category is None and meaning.categories:
             objects.note(UNKNOWN_CATEGORY, where)
         objects.add(where, draw, category)
-    return objects.sample(name, image)
+    return objects.sample()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, pair_with_masks
+from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, no_image, no_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam
@@ -28,12 +29,16 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of either layout, None if a folder has neither. Raises ManifestError or PairError."""
     if (root / MANIFEST_NAME).is_file():
         return _find_in_tree(root)
-    folder = root / _MASKS
-    files = sorted(path for path in folder.rglob(f"*{MASK_SUFFIX}") if not path.name.startswith("."))
-    if not files or not (root / _IMAGES).is_dir():
+    images_folder, masks_folder = root / _IMAGES, root / _MASKS
+    files = sorted(path for path in masks_folder.rglob(f"*{MASK_SUFFIX}") if not path.name.startswith("."))
+    if not files or not images_folder.is_dir():
         return None
-    masks = {path.relative_to(folder).as_posix()[: -len(MASK_SUFFIX)]: path for path in files}
-    return pair_with_masks(root / _IMAGES, folder, masks, read)
+    masks = {path.relative_to(masks_folder).as_posix()[: -len(MASK_SUFFIX)]: path for path in files}
+    images = list_images(images_folder)
+    pairs = [(name, image, masks[name]) for name, image in images.items() if name in masks]
+    problems = [no_mask(image, masks_folder) for name, image in images.items() if name not in masks]
+    problems += [no_image(path, images_folder) for name, path in masks.items() if name not in images]
+    return Listing([Entry(name, image, partial(read, name, image, mask)) for name, image, mask in pairs], problems)
 
 
 def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi") -> SegmentationSample:

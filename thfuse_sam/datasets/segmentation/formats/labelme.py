@@ -36,7 +36,8 @@ from thfuse_sam.datasets.segmentation.formats.outlines import (
 )
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
-from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, read_visible, size_text
+from thfuse_sam.images import IMAGE_SUFFIXES, decode_visible, size_text
+from thfuse_sam.masks.source_images import images_named
 from thfuse_sam.options.shared import AnnotationReading
 
 _ANNOTATIONS, _IMAGES = "annotations", "images"
@@ -73,7 +74,7 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
             name = path.relative_to(base).as_posix().removesuffix(path.suffix)
             entries.append(Entry(name, image, partial(read, name, image, path, size, content["shapes"], reading)))
         # The image of a bad file does not count as unannotated, nor does one beside the file that embeds it.
-        annotated.update(_same_stem(path, apart or path.parent) if image == path else [image])
+        annotated.update(images_named(apart or path.parent, path.stem) if image == path else [image])
     problems += _images_without_annotation(apart, {path.parent for path in files}, annotated)
     return Listing(entries, problems)
 
@@ -94,10 +95,9 @@ def read(
     if image_path == json_path:
         image = _embedded_image(json_path)
         require_size(json_path, image.shape[:2], size, json_path)
-        objects = ImageObjects((image.shape[0], image.shape[1]))
+        objects = ImageObjects(name, image, (image.shape[0], image.shape[1]))
     else:
-        objects = ImageObjects.on(image_path, size, json_path, ignore_exif=reading.ignore_exif)
-        image = read_visible(image_path)
+        objects = ImageObjects.on(name, image_path, size, json_path, reading)
     for index, outline in enumerate(shapes):
         label = outline.get("label") if isinstance(outline, dict) else outline
         where = f"{json_path}: shape {index} '{quote(label)}'"
@@ -107,7 +107,7 @@ def read(
         elif label != _NO_OBJECT:
             group = outline.get("group_id") if isinstance(outline, dict) else None
             objects.add(where, draw, label, key=None if group is None else (label, quote(group)))
-    return objects.sample(name, image)
+    return objects.sample()
 
 
 def embedded_bytes(path: Path) -> bytes:
@@ -157,16 +157,10 @@ def _image_file(finder: ImageFinder, path: Path, content: dict[str, Any], apart:
         image = finder.find(named, [path.parent] if apart is None else [path.parent, apart], path)
     if image is not None and image.suffix.lower() != ".json":
         return image
-    candidates = _same_stem(path, apart or path.parent)
-    if not candidates:
+    image = next(images_named(apart or path.parent, path.stem), None)
+    if image is None:
         raise SampleError(f"{path}: its image {named!r} is missing; put it there")
-    return candidates[0]
-
-
-def _same_stem(json_path: Path, folder: Path) -> list[Path]:
-    """The images in `folder` that have the name of the JSON file but for the suffix."""
-    candidates = (folder / (json_path.stem + suffix) for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
-    return [path for path in candidates if path.is_file()]
+    return image
 
 
 def _images_without_annotation(apart: Path | None, folders: set[Path], annotated: set[Path]) -> list[str]:

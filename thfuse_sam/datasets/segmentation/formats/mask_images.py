@@ -86,11 +86,8 @@ def find_voc(root: Path, reading: AnnotationReading) -> Listing | None:
     folder = next((name for name in _VOC_FOLDERS if (root / name).is_dir()), None)
     if folder is None or not (root / _VOC_IMAGES).is_dir():
         return None
-    listing = _pair(root / _VOC_IMAGES, root / folder, _VOC_FOLDERS[folder], reading, _class_names(root))
-    lines = {no_mask(image, root / folder) for image in list_images(root / _VOC_IMAGES).values()}
-    problems = [line for line in listing.problems if line not in lines]
-    notes = Counter({_NOT_SEGMENTED: len(listing.problems) - len(problems)})
-    return Listing(listing.entries, problems, listing.notes + notes)
+    kind, names = _VOC_FOLDERS[folder], _class_names(root)
+    return _pair(root / _VOC_IMAGES, root / folder, kind, reading, names, needs_masks=False)
 
 
 def read(
@@ -158,10 +155,13 @@ def _pair(
     kind: Kind | None,
     reading: AnnotationReading,
     names: Mapping[str, str] = MappingProxyType({}),
+    *,
+    needs_masks: bool = True,
 ) -> Listing:
     """Entries of the images in one folder and their masks in the other.
 
-    `kind` is what the folder's name says; `names` are class names by number or colour.
+    `kind` is what the folder's name says; `names` are class names by number or colour; `needs_masks`: an image without
+    a mask is a mistake.
     """
     images, masks = list_images(images_folder), list_images(masks_folder)
     groups, strangers, others = group_masks(images, masks)
@@ -174,9 +174,10 @@ def _pair(
             entries.append(
                 Entry(name, images[name], partial(read, name, images[name], paths, own_kind, reading, names))
             )
-    problems = [no_mask(images[name], masks_folder) for name, own in groups.items() if not own]
+    problems = [no_mask(images[name], masks_folder) for name, own in groups.items() if not own and needs_masks]
     problems += [f"{no_image(masks[name], images_folder)}; {_NAMES}" for name in strangers]
-    return Listing(entries, problems, Counter({_OTHER_FILES: others}))
+    bare = 0 if needs_masks else len(groups) - len(entries)
+    return Listing(entries, problems, Counter({_OTHER_FILES: others, _NOT_SEGMENTED: bare}))
 
 
 def group_masks(images: Iterable[str], masks: Iterable[str]) -> tuple[dict[str, list[str]], list[str], int]:

@@ -1,7 +1,6 @@
 """The objects of one image while its annotations are read: what all formats of outlines share."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,73 +11,87 @@ from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY, NO_OUTLINE,
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, NOTE, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.image_files import upright
-from thfuse_sam.images import image_frame, size_text
+from thfuse_sam.images import image_frame, read_visible, size_text
+from thfuse_sam.options.shared import AnnotationReading
 
 UNUSABLE = "unusable, left out"
 _STORED = "drawn on an image as stored, turned upright with it as its EXIF data say"
 _EITHER_WAY = "on an image with an EXIF rotation, taken as drawn on the upright image (if not: `ignore_exif`)"
 
-Draw = Callable[
-    [tuple[int, int], list[str]], Mask
-]  # (shape, reasons) -> mask, which may be empty; may raise ValueError
+# (shape, reasons) -> mask, which may be empty; may raise ValueError
+Draw = Callable[[tuple[int, int], list[str]], Mask]
 
 
-@dataclass
 class ImageObjects:
-    """Collects the objects of one image. Outlines are drawn at `shape` and then turned as `orientation` says."""
+    """Collects the objects of one image. Outlines are drawn at `shape` and then turned as `orientation` says.
 
-    shape: tuple[int, int]  # (height, width) of the image that the outlines were drawn on
-    orientation: int = 1  # EXIF orientation that makes their masks upright
-    masks: dict[int, Mask] = field(default_factory=dict)
-    categories: dict[int, str] = field(default_factory=dict)
-    flaws: list[Flaw] = field(default_factory=list)
-    ignored: Mask | None = None
-    _numbers: dict[Any, int] = field(default_factory=dict)
+    Args:
+        name: of the sample.
+        image: uint8 HxWx3, RGB, upright.
+        shape: (height, width) of the image that the outlines were drawn on.
+        orientation: EXIF orientation that makes their masks upright.
+        flaws: what is known to be wrong.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image: npt.NDArray[np.uint8],
+        shape: tuple[int, int],
+        orientation: int = 1,
+        flaws: Sequence[Flaw] = (),
+    ) -> None:
+        self._name, self._image, self._shape, self._orientation = name, image, shape, orientation
+        self._flaws = list(flaws)
+        self._masks: dict[int, Mask] = {}
+        self._categories: dict[int, str] = {}
+        self._ignored: Mask | None = None
+        self._numbers: dict[Any, int] = {}
 
     @classmethod
     def on(
-        cls, image_path: Path, size: tuple[int, int] | None, source: Path, *, ignore_exif: bool = False
+        cls, name: str, image_path: Path, size: tuple[int, int] | None, source: Path, reading: AnnotationReading
     ) -> "ImageObjects":
-        """For an image that `source` annotates at (height, width) `size`; None: it does not say.
+        """For an image file that `source` annotates at (height, width) `size`; None: it does not say.
 
         Raises ImageReadError, and SampleError if the image has another size.
         """
-        shape, orientation, flaws = drawn_frame(image_path, size, ignore_exif=ignore_exif)
+        shape, orientation, flaws = drawn_frame(image_path, size, ignore_exif=reading.ignore_exif)
         require_size(image_path, shape, size, source)
-        return cls(shape, orientation, flaws=flaws)
+        return cls(name, read_visible(image_path), shape, orientation, flaws)
 
     def add(self, where: str, draw: Draw, category: str | None = None, key: Any = None) -> None:
         """Draw an object, or a further part of the object that was added with the same `key`."""
         mask = self._drawn(where, draw)
         if mask is None:
             return
-        number = self._numbers.setdefault(len(self._numbers) if key is None else key, len(self.masks) + 1)
-        self.masks[number] = self.masks[number] | mask if number in self.masks else mask
+        number = self._numbers.setdefault(len(self._numbers) if key is None else key, len(self._masks) + 1)
+        self._masks[number] = self._masks[number] | mask if number in self._masks else mask
         if category is not None:
-            self.categories[number] = category
+            self._categories[number] = category
 
     def ignore(self, where: str, draw: Draw, reason: str) -> None:
         """Draw a region that is neither object nor background; `reason` says why."""
         self.note(reason, where)
         mask = self._drawn(where, draw)
         if mask is not None:
-            self.ignored = mask if self.ignored is None else self.ignored | mask
+            self._ignored = mask if self._ignored is None else self._ignored | mask
 
     def note(self, reason: str, where: str, severity: int = NOTE, details: str = "") -> None:
         """Remember a flaw."""
-        self.flaws.append(Flaw(reason, where, severity, details))
+        self._flaws.append(Flaw(reason, where, severity, details))
 
-    def sample(self, name: str, image: npt.NDArray[np.uint8]) -> SegmentationSample:
-        """The sample of the upright `image`, with the objects that were added; it may have none."""
+    def sample(self) -> SegmentationSample:
+        """The sample with the objects that were added; it may have none."""
         return SegmentationSample.from_masks(
-            name, image, self.masks, self.categories, ignored=self.ignored, flaws=self.flaws
+            self._name, self._image, self._masks, self._categories, ignored=self._ignored, flaws=self._flaws
         )
 
     def _drawn(self, where: str, draw: Draw) -> Mask | None:
         """The upright mask; None if it cannot be drawn or is empty, which is noted."""
         reasons: list[str] = []
         try:
-            mask = draw(self.shape, reasons)
+            mask = draw(self._shape, reasons)
         except (ValueError, TypeError, OverflowError) as error:
             self.note(UNUSABLE, where, BAD, str(error))
             return None
@@ -87,7 +100,7 @@ class ImageObjects:
             reasons = [NO_OUTLINE] if NO_OUTLINE in reasons else [EMPTY]
         for reason in dict.fromkeys(reasons):
             self.note(reason, where, MENDED)
-        return None if empty else upright(mask, self.orientation)
+        return None if empty else upright(mask, self._orientation)
 
 
 def drawn_frame(

@@ -19,7 +19,7 @@ from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
 from thfuse_sam.datasets.segmentation.formats.outlines import Mask, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
-from thfuse_sam.images import IMAGE_SUFFIXES, read_visible
+from thfuse_sam.images import IMAGE_SUFFIXES
 from thfuse_sam.options.shared import AnnotationReading
 from thfuse_sam.plain_yaml import read_yaml
 
@@ -59,8 +59,7 @@ def read(
     name: str, image_path: Path, file: Path, names: Mapping[int, str], reading: AnnotationReading
 ) -> SegmentationSample:
     """An image and the objects of its text file. Raises ImageReadError, and SampleError: the file is no text."""
-    objects = ImageObjects.on(image_path, None, file, ignore_exif=reading.ignore_exif)
-    image = read_visible(image_path)
+    objects = ImageObjects.on(name, image_path, None, file, reading)
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -70,7 +69,7 @@ def read(
         if words:
             category = names.get(int(words[0]), words[0]) if words[0].isdecimal() else words[0]
             objects.add(f"{file}: line {number}", partial(_mask, words[1:]), category)
-    return objects.sample(name, image)
+    return objects.sample()
 
 
 def class_names(root: Path) -> dict[int, str]:
