@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.region_metrics import region_metrics
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs, to_uint8
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import read_targets
@@ -24,7 +25,6 @@ from thfuse_sam.images import image_size
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.metrics import TEN_METRICS, fusion_metrics
-from thfuse_sam.metrics.regions import region_metrics
 from thfuse_sam.metrics.targets import TargetScore, measure_targets, target_rows
 from thfuse_sam.models import DEFAULT_NETWORK, build_network
 from thfuse_sam.options.train import TrainOptions

@@ -1,6 +1,6 @@
 """Metrics of segments: whether what stands out in a source still stands out in the fused image.
 
-Not part of `METRICS`, because they need label maps.
+They need label maps.
 """
 
 import numpy as np

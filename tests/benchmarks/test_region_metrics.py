@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from thfuse_sam.metrics.regions import region_metrics
+from benchmarks.region_metrics import region_metrics
 
 SQUARE = np.s_[20:40, 20:40]
 
