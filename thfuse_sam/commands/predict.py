@@ -24,7 +24,6 @@ from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import own_settings
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,11 @@ def predict_masks(options: PredictOptions) -> Prediction:
         sam, model_type = load_any(
             options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint, device=device
         )
-    predictor = prompted_predictor(sam, prompts) if prompts else _automatic(options, sam, model_type)
+    if prompts:
+        predictor = prompted_predictor(sam, prompts)
+    else:
+        settings = options.generator_settings(own_settings(sam))
+        predictor = automatic_predictor(AutomaticMaskGenerator(sam, settings))
     if options.output_dir.is_dir():
         remove_abandoned(options.output_dir)
     prediction = _predict(options, images, predictor, model_type)
@@ -83,10 +86,6 @@ def _images(path: Path) -> dict[str, Path]:
     if not images:
         raise OptionError("input", path, "holds no image; give a folder of PNG, JPEG, BMP or TIFF files")
     return images
-
-
-def _automatic(options: PredictOptions, sam: AnySam, model_type: str) -> ImagePredictor:
-    return automatic_predictor(AutomaticMaskGenerator(sam, options.generator_settings(own_settings(sam))))
 
 
 def _predict(

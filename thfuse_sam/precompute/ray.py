@@ -172,14 +172,10 @@ def _make_with_actors(jobs: Sequence[Job], settings: WorkerSettings, cluster: Ra
         num_gpus=1 if use_gpu else 0,
         num_cpus=1,
         # By default Ray Data retries for ever, also with an image that no worker survives.
-        ray_remote_args_fn=_retries,
+        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": _RETRIES},
     )
     for row in rows.iter_rows():
         yield row["result"]
-
-
-def _retries() -> dict[str, Any]:
-    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 class _Actor:

@@ -251,7 +251,7 @@ def mean_ranks(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return _weighted_mean_ranks(scores, np.ones((1, len(scores))))[0]
 
 
-def rank_intervals(scores: npt.NDArray[np.float64], *, seed: int = 0) -> npt.NDArray[np.float64]:
+def rank_intervals(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """95 % interval of each method's mean rank over all metrics: scores as of `mean_ranks` -> methods x 2 (low, high).
 
     A bootstrap over pairs (B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979):
@@ -260,7 +260,7 @@ def rank_intervals(scores: npt.NDArray[np.float64], *, seed: int = 0) -> npt.NDA
     undefined = np.full((scores.shape[1], 2), math.nan)
     if not len(scores):
         return undefined
-    draws = np.random.default_rng(seed).multinomial(len(scores), [1 / len(scores)] * len(scores), DRAWS)
+    draws = np.random.default_rng(0).multinomial(len(scores), [1 / len(scores)] * len(scores), DRAWS)
     ranks = _weighted_mean_ranks(scores, draws.astype(float))  # draws x methods x metrics
     defined = np.isfinite(ranks)
     means = np.where(defined, ranks, 0).sum(axis=2) / np.maximum(defined.sum(axis=2), 1)

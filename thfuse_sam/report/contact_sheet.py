@@ -25,6 +25,7 @@ _MARGIN = 20  # pixels around the sheet and between cards
 _GAP = 4  # pixels between an image and its overlay
 _CAPTION = 26  # pixels for the line above a card
 _FONT_SIZE = 15  # pixels
+_COLUMNS = 2  # cards in a row
 PER_SHEET = 40  # cards; a longer sheet is hard to look at
 
 Entry = tuple[Modality, str, Path]  # (modality, name, image path)
@@ -40,12 +41,11 @@ class Card:
     label_map: npt.NDArray[np.integer]  # HxW, 0 is "no segment"
 
 
-def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 320) -> ImageArray:
+def contact_sheet(cards: Sequence[Card], *, cell_width: int = 320) -> ImageArray:
     """Lay out cards row by row; each shows its image at the left and the overlay at the right.
 
     Args:
         cards: at least one.
-        columns: cards in a row; fewer where there are fewer cards.
         cell_width: width of one picture, pixels. Pictures keep their aspect ratio; an upright one is narrower.
 
     Returns:
@@ -53,10 +53,11 @@ def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 
     """
     if not cards:
         raise ValueError("a contact sheet needs at least one card")
-    columns = min(columns, len(cards))
+    columns = min(_COLUMNS, len(cards))
     rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
     card_width = 2 * cell_width + _GAP
-    sizes = [[_size_in_cell(card.image, cell_width) for card in row] for row in rows]
+    # Each picture fills its square cell in one direction.
+    sizes = [[scaled_size(card.image.shape, cell_width / max(card.image.shape[:2])) for card in row] for row in rows]
     heights = [max(height for height, _ in row) for row in sizes]
 
     width = columns * card_width + (columns + 1) * _MARGIN
@@ -79,16 +80,16 @@ def contact_sheet(cards: Sequence[Card], *, columns: int = 2, cell_width: int = 
     return np.asarray(sheet)
 
 
-def contact_sheets(cards: Iterable[Card], *, per_sheet: int = PER_SHEET, columns: int = 2) -> Iterator[ImageArray]:
+def contact_sheets(cards: Iterable[Card], *, per_sheet: int = PER_SHEET) -> Iterator[ImageArray]:
     """`contact_sheet` for any number of cards: as many sheets as they need, made one at a time."""
     page: list[Card] = []
     for card in cards:
         page.append(card)
         if len(page) == per_sheet:
-            yield contact_sheet(page, columns=columns)
+            yield contact_sheet(page)
             page = []
     if page:
-        yield contact_sheet(page, columns=columns)
+        yield contact_sheet(page)
 
 
 def write_contact_sheets(
@@ -113,8 +114,7 @@ def write_contact_sheets(
         OutputError: a file cannot be written.
     """
     sheets = contact_sheets(itertools.islice(_cards(spread_entries(entries, count), store, reading), max(0, count)))
-    several = count > PER_SHEET
-    written = []
+    several, written = count > PER_SHEET, []
     for number, sheet in enumerate(sheets, 1):
         path = folder / (f"contact_sheet_{number:03d}.png" if several else "contact_sheet.png")
         write_image(path, sheet)
@@ -139,11 +139,6 @@ def _cards(entries: Sequence[Entry], store: MaskStore, reading: InfraredReading)
             yield Card(f"{modality}  {name}", image, store.read(modality, name, image.shape[:2]))
         except (ImageReadError, MaskReadError):
             continue
-
-
-def _size_in_cell(image: ImageArray, cell_width: int) -> tuple[int, int]:
-    """(height, width) of an image in a square cell, which it fills in one direction."""
-    return scaled_size(image.shape, min(cell_width / image.shape[1], cell_width / image.shape[0]))
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, font: _Font, card: Card, left: int, top: int, width: int) -> None:

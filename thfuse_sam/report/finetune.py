@@ -17,11 +17,10 @@ from thfuse_sam.finetune.samples import object_masks
 from thfuse_sam.images import ImageArray
 from thfuse_sam.metrics.segmentation import mask_iou
 from thfuse_sam.report.page import replacing, write_page
-from thfuse_sam.report.pictures import Pictures, resize_labels, shrink
+from thfuse_sam.report.pictures import Pictures, resize_labels, shrink, spread
 from thfuse_sam.report.prompts import draw_objects
 from thfuse_sam.report.run_facts import Facts
 from thfuse_sam.report.tables import markdown_table
-from thfuse_sam.report.training import spread
 from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.epoch_log import read_log

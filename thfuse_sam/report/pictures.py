@@ -71,6 +71,13 @@ class Pictures:
         return f"{self._folder.name}/{name}"
 
 
+def spread(values: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of `values` at even distances, from the first to the last."""
+    if len(values) <= count:
+        return list(values)
+    return [values[round(index * (len(values) - 1) / max(1, count - 1))] for index in range(count)]
+
+
 def shrink(image: ImageArray, width: int, height: int | None = None) -> ImageArray:
     """The image, scaled down to at most `width` x `height` pixels (None: any height); the aspect ratio is kept."""
     full_height, full_width = image.shape[:2]

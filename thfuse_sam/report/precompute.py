@@ -39,18 +39,15 @@ def write_precompute_report(
     root: Path,
     images: Mapping[Modality, Mapping[str, Path]],
     facts: Facts,
-    *,
-    folder: Path | None = None,
     reading: InfraredReading = AS_STORED,
 ) -> Path:
     """Write the report of the mask tree at `root` on `images` (name -> file) and return the path of its page.
 
-    Reads every mask once. `folder` None stands for `root`/report, where no reader of masks looks. `reading`: how
-    infrared images are read.
+    Reads every mask once. `reading`: how infrared images are read.
 
     Raises OutputError, and ManifestError if the manifest is unreadable.
     """
-    folder = folder or root / REPORT_FOLDER
+    folder = root / REPORT_FOLDER  # where no reader of masks looks
     store = open_masks(root)
     tallies = {modality: _Tally() for modality in images}
     problems: dict[str, list[str]] = {"failed": [], "missing": [], "unreadable": [], "empty": []}

@@ -11,7 +11,7 @@ from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.fusion.loading import restore_network
 from thfuse_sam.report.page import replacing, write_page
-from thfuse_sam.report.pictures import Pictures
+from thfuse_sam.report.pictures import Pictures, spread
 from thfuse_sam.report.run_facts import Facts
 from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint
 from thfuse_sam.training.epoch_log import read_log
@@ -90,10 +90,3 @@ def _write_samples(
             name = f"{number:05d}_epoch{checkpoint.epoch}.jpg"
             entry["fused"].append(pictures.thumbnail(name, add_colour(luma, visible), SAMPLE_WIDTH))
     return entries
-
-
-def spread(values: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of `values` at even distances, the first and the last among them."""
-    if len(values) <= count:
-        return list(values)
-    return [values[round(index * (len(values) - 1) / (count - 1))] for index in range(count)]

@@ -24,8 +24,9 @@ class EpochLog:
         Raises OutputError where a log is there that is damaged.
         """
         self.path = folder / LOG_NAME
+        finished = {str(epoch) for epoch in range(1, finished_epochs + 1)}
         rows = _read_cells(self.path) if self.path.is_file() else []
-        self._rows = [row for row in rows if _is_finished(row.get("epoch", ""), finished_epochs)]
+        self._rows = [row for row in rows if row.get("epoch") in finished]
         self._board = _tensorboard_writer(folder / "tensorboard")
 
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -73,10 +74,6 @@ def _read_cells(path: Path) -> list[dict[str, str]]:
             return [{key: text for key, text in row.items() if key and text} for row in csv.DictReader(file)]
     except (ValueError, csv.Error) as error:
         raise OutputError(f"{path}: no log that can be read ({error}); repair or remove it") from None
-
-
-def _is_finished(text: str, finished_epochs: int) -> bool:
-    return text.isdecimal() and len(text) < 10 and int(text) <= finished_epochs
 
 
 def _number(text: str) -> float | None:
