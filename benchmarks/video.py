@@ -1,4 +1,5 @@
-"""A clip of ten seconds with moving people and cars, shake and a cut: speed, and flicker on its static second.
+"""A clip of ten seconds with moving people and cars, shake and a cut: speed, flicker on its static second, and how
+exactly an infrared camera of half the size that is turned, moved and nearer is brought onto the visible one.
 
     python -m benchmarks.video --threads 2 --sheet sheet.jpg
 
@@ -12,11 +13,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from benchmarks.common import command_line, made_by, markdown_table, timed
+from thfuse_sam.align.placement import Placer
+from thfuse_sam.align.transform import corner_distance, inverse, scaling, similarity, warp
 from thfuse_sam.fusion.inference import fuse_batch
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import MODALITIES, ImageArray, write_image
@@ -34,6 +38,7 @@ HEIGHT, WIDTH, FPS, SECONDS = 480, 640, 25, 10
 STILL, CUT = 1.0, 7.0  # seconds: how long nothing moves, and when the scene changes
 MARGIN = 24  # pixels; room for the shake
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+MOVEMENT = (2.0, 1.08, (10.0, -6.0))  # degrees, scale and shift of the infrared camera, pixels of the visible one
 NOISE = 2.0  # grey levels, standard deviation
 MOVING = ("person", "car", "cyclist")
 
@@ -74,14 +79,30 @@ def noisy(image: ImageArray, random: np.random.Generator) -> ImageArray:
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-def fuse_files(folder: Path, smooth: float) -> tuple[VideoReport, float, float]:
+def moved(infrared: ImageArray) -> ImageArray:
+    """What the infrared camera of half the size sees, which is not in register."""
+    seen = warp(infrared, similarity(*MOVEMENT, (HEIGHT, WIDTH)), (HEIGHT, WIDTH))
+    return np.asarray(cv2.resize(seen, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def alignment_error(report: VideoReport) -> float:
+    """Mean distance of the corners of the infrared frames from where they belong, pixels of the visible ones."""
+    size = (HEIGHT // 2, WIDTH // 2)
+    truth = inverse(similarity(*MOVEMENT, (HEIGHT, WIDTH))) @ scaling(size, (HEIGHT, WIDTH))
+    return corner_distance(np.array(report.matrix), truth, size)
+
+
+def fuse_files(
+    folder: Path, smooth: float, infrared: str = "ir", placer: Placer | None = None
+) -> tuple[VideoReport, float, float]:
     """Fuse both files of `folder`; the report, CPU milliseconds a frame of all threads, and frames a second."""
     network = load_network(shipped_root() / "models/thfuse_tiny.safetensors")[0]
     fuser = FrameFuser(network, torch.device("cpu"), smooth=smooth)
-    ir, vi = (open_stream(str(folder / f"{name}.mp4"), name, fps=FPS, how=AS_STORED) for name in MODALITIES)
-    writer = VideoWriter(folder / f"fused_{smooth:g}.mp4", choose_codec(Path("x.mp4"), "auto"))
+    names = zip((infrared, "vi"), MODALITIES, strict=True)
+    ir, vi = (open_stream(str(folder / f"{name}.mp4"), modality, fps=FPS, how=AS_STORED) for name, modality in names)
+    writer = VideoWriter(folder / f"fused_{infrared}.mp4", choose_codec(Path("x.mp4"), "auto"))
     with timed() as spent:
-        report = fuse_streams(ir, vi, fuser, writer.write, levels=ThermalLevels(None, None, smooth))
+        report = fuse_streams(ir, vi, fuser, writer.write, levels=ThermalLevels(None, None, smooth), placer=placer)
         writer.close()
     return report, 1000 * spent.cpu / report.frames, report.frames / spent.wall
 
@@ -142,17 +163,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--frames", type=int, default=FPS * SECONDS)
-    parser.add_argument("--sheet", type=Path, help="write a picture of frames: infrared, visible, fused")
+    parser.add_argument(
+        "--sheet", type=Path, help="write a picture of frames: infrared, visible, fused, aligned and fused"
+    )
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     print(f"{options.threads} threads; {made_by()}\n\n{network_table(options.rounds)}\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         codec = choose_codec(Path("x.mp4"), "auto")
-        writers = [VideoWriter(folder / f"{stream}.mp4", codec) for stream in ("ir", "vi")]
+        writers = [VideoWriter(folder / f"{stream}.mp4", codec) for stream in ("ir", "vi", "moved")]
         still = []
         for index, pair in enumerate(clip(options.frames)):
-            for writer, image in zip(writers, pair, strict=True):
+            for writer, image in zip(writers, (*pair, moved(pair[0])), strict=True):
                 writer.write(image, index / FPS)
             if index < STILL * FPS:
                 still.append(pair)
@@ -163,6 +186,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"Clip of {report.frames} frames, decoding, fusing and encoding: {rate:.1f} frames a second, {cpu:.0f} ms "
             f"of CPU a frame; scenes begin at {', '.join(f'{moment:.2f} s' for moment in report.cuts)}; "
             f"flicker {report.flicker:.3f} grey levels\n"
+        )
+        aligned = fuse_files(folder, 0.3, "moved", Placer("similarity"))[0]
+        print(
+            f"Infrared of half the size, not in register: {aligned.alignment}; error {alignment_error(aligned):.2f} "
+            f"pixels; flicker {aligned.flicker:.3f} grey levels\n"
         )
         rows = [
             (model.split(".")[0], f"{smooth:g}", *(f"{value:.3f}" for value in still_flicker(still, model, smooth)))
@@ -177,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_sheet(folder: Path, path: Path, rows: int = 8) -> None:
-    """Frames of the clip, one a row: infrared, visible, fused; two of the rows are around the cut."""
-    streams = [folder / "ir.mp4", folder / "vi.mp4", folder / "fused_0.3.mp4"]
+    """Frames of the clip, one a row: infrared, visible, fused, fused after aligning; two rows are around the cut."""
+    streams = [folder / f"{name}.mp4" for name in ("ir", "vi", "fused_ir", "fused_moved")]
     videos = [list(open_stream(str(place), "vi", fps=FPS, how=AS_STORED).frames()) for place in streams]
     number = len(videos[-1])
     cut = min(round(CUT * FPS), number - 1)

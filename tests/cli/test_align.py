@@ -95,6 +95,7 @@ def test_numbers_of_16_bits_and_the_size_of_the_result(tmp_path) -> None:
         (["--size", "0x10"], ("--size 0x10", "WIDTHxHEIGHT")),
         (["--rig", "absent.yaml"], ("--rig absent.yaml", "--calibrate")),
         (["--rig", "r.yaml", "--align", "shift"], ("--rig r.yaml", "--align shift")),
+        (["--rig", "../other.yaml"], ("--rig ../other.yaml", "not for 160x120 and 320x240")),
         (["--calibrate", "DATA", "--align", "size"], ("--align size", "leave it out")),
         (["--calibrate", "absent"], ("absent", "no such folder")),
         (["--output_dir", "DATA"], ("--output_dir", "would lie among its results")),
@@ -102,6 +103,8 @@ def test_numbers_of_16_bits_and_the_size_of_the_result(tmp_path) -> None:
 )
 def test_wrong_usage_is_one_line_and_writes_nothing(rig_pairs, capsys, argv, words) -> None:
     argv = [str(rig_pairs) if word == "DATA" else word for word in argv]
+    sizes = "kind: shift\ninfrared: 80x60\nvisible: 320x240\n"
+    Path("../other.yaml").write_text(f"{sizes}matrix: [[1, 0, 0], [0, 1, 0], [0, 0, 1]]")
     assert main([*([] if "--calibrate" in argv else ["--dataset_path", str(rig_pairs)]), *argv]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words), line

@@ -62,6 +62,7 @@ def test_odd_sizes_grey_and_the_shorter_video(tmp_path: Path) -> None:
         (["--offset", "100"], "no two frames belong together", 1),
         (["--mask_every", "5"], "add --use_sam", 2),
         (["--ir", "none.mp4"], "no such file", 2),
+        (["-o", "vi.mkv", "--overwrite"], "is one of the streams", 2),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -69,9 +70,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 ) -> None:
     ir, vi = clips(tmp_path, 4)
     before = {*tmp_path.iterdir()}
-    given = ["--ir", ir, "--vi", vi, "-o", str(tmp_path / "fused.mp4"), *words]
     if words[0] == "-o":
-        given[-1] = str(tmp_path / words[1])
+        words = ["-o", str(tmp_path / words[1]), *words[2:]]
+    given = ["--ir", ir, "--vi", vi, "-o", str(tmp_path / "fused.mp4"), *words]
     assert video.main(given) == status
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1 and message in lines[0]

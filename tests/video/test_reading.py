@@ -109,6 +109,7 @@ def test_the_times_of_a_camera_begin_when_its_frames_no_longer_wait(
     assert times == pytest.approx([0.2, 0.201, 0.202, 0.203, 0.204, 0.244, 0.284, 0.324, 0.364, 0.404], abs=2e-3)
 
 
-def test_an_address_that_nobody_answers_is_one_line() -> None:
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonesuch://a"])
+def test_an_address_that_nobody_answers_is_one_line(address: str) -> None:
     with pytest.raises(ThFuseError, match="cannot be opened"):
-        opened("tcp://127.0.0.1:1")
+        opened(address)

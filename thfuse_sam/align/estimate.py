@@ -20,6 +20,7 @@ from thfuse_sam.images import ImageArray
 _INSIDE = 1.5  # times the tolerance: a block that the transformation takes to its place
 _RIVAL = 0.5  # times the blocks of the best candidate: another one that is refined as well
 _DIFFERENT = 0.01  # share of the width, by which its corners lie elsewhere
+_EQUAL, _ELSEWHERE = 0.8, 0.006  # the same, when both are refined: neither is sure
 _FIRST = 8  # candidates that are tried in any case
 _LEAST_IN_QUARTER = 8  # blocks in each quarter of the image that support a homography
 _CLEARLY = 0.9  # times the misses of a similarity
@@ -128,13 +129,15 @@ def estimate_alignment(
     if kind == "size":
         return by_size(ir_size, pair.size)
     rigid: Kind = "shift" if kind == "shift" else "similarity"
-    fits = [_refined(pair, start, search.levels[1:]) for start in _starts(pair, rigid, search)]
-    fit = max((one for one in fits if one is not None), key=lambda one: one.blocks, default=None)
-    if fit is not None and kind == "homography" and _is_bent(fit, pair.size):
-        fit = _fit_blocks(pair, fit.after, kind, search.levels[-1])
-    if fit is None:
+    refined = [_refined(pair, start, search.levels[1:]) for start in _starts(pair, rigid, search)]
+    fits = sorted((fit for fit in refined if fit is not None), key=lambda fit: -fit.blocks)
+    if not fits:
         return Alignment(pair.start, ir_size, pair.size, rigid, False)
-    return _judged(fit, pair, ir_size, search)
+    fit = fits[0]
+    if kind == "homography" and _is_bent(fit, pair.size):
+        fit = _fit_blocks(pair, fit.after, kind, search.levels[-1]) or fit
+    found = _judged(fit, pair, ir_size, search)
+    return dataclasses.replace(found, confident=found.confident and not _is_rivalled(fits, pair.size))
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,17 @@ def _starts(pair: Pair, kind: Kind, search: Search) -> list[_Fit]:
         and corner_distance(fit.after, fits[0].after, pair.size) > _DIFFERENT * pair.size[1]
     ]
     return fits[:1] + others[:1]
+
+
+def _is_rivalled(fits: Sequence[_Fit], size: Size) -> bool:
+    """Whether nearly as many blocks as on the first fit agree on another one that lies elsewhere: a scene with near and
+    far things shows several, and which of them comes first is chance.
+    """
+    first = fits[0]
+    return any(
+        fit.blocks >= _EQUAL * first.blocks and corner_distance(fit.after, first.after, size) > _ELSEWHERE * size[1]
+        for fit in fits[1:]
+    )
 
 
 def _refined(pair: Pair, fit: _Fit, levels: Sequence[Level]) -> _Fit | None:

@@ -131,7 +131,9 @@ class Placer:
         return Placement.of(estimate_alignment(infrared, luma(visible), self.kind), self.frame)
 
     def frame_of(self, ir_size: Size, vi_size: Size) -> Size:
-        """(height, width) of the frame of a pair with images of these sizes."""
+        """(height, width) of the frame of a pair with images of these sizes. Raises UsageError as `place` does."""
+        if self.rig is not None:
+            self.rig.alignment(ir_size, vi_size)
         return frame_size(self.frame, ir_size, vi_size)
 
 

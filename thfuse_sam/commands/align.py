@@ -19,6 +19,7 @@ from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, first_of
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
+from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.images import (
     MODALITIES,
     ImageArray,
@@ -68,6 +69,8 @@ def align(options: AlignOptions) -> AlignedFolder:
     masks: MaskSource = NoMasks()
     if options.masks_dir is not None:
         masks = PrecomputedMasks(options.masks_dir, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
+    if not options.skip_bad:
+        require_usable(pairs.pairs, placer)
     require_writable("output_dir", options.output_dir)
     require_no_input_in(options.output_dir, MODALITIES, pairs.pairs)
     make_directory(options.output_dir)

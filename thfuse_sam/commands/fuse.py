@@ -164,7 +164,7 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     output = options.output_dir
     require_writable("output_dir", output.parent if is_image_file(output) else output)
     require_outputs_apart(pairs.pairs, options.output_dir, temperature_path if options.keep_temperature else None)
-    mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad, any_size=placer is not None)
+    mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad, placer=placer)
     warn_if_swapped(pairs.pairs)
     methods = find_methods(options.compare, pairs.pairs, [spec.name])
     targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)

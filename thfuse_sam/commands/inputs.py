@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.infrared import Range, infrared_reading
 from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
 from thfuse_sam.datasets.naming import Naming
@@ -127,16 +128,16 @@ def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
 
 
 def require_usable_pairs(
-    pairs: PairSet, masks: MaskPlan, *, skip_bad: bool, any_size: bool = False
+    pairs: PairSet, masks: MaskPlan, *, skip_bad: bool, placer: Placer | None = None
 ) -> dict[str, list[str]]:
     """What is wrong with the masks of pairs, by the pair's name.
 
     Without `skip_bad`, raises MaskReadError for the first such mask, PairError for an image without a partner, and
-    ImageSizeError for a pair that cannot be fused; with `any_size` its images may differ in size.
+    ImageSizeError for a pair that cannot be fused; with a `placer` see `require_usable`.
     """
     if not skip_bad:
         require_partners(pairs)
-        require_usable(pairs.pairs, any_size=any_size)
+        require_usable(pairs.pairs, placer)
     mismatches = {} if masks.root is None else mask_mismatches(pairs.pairs, masks.root)
     if mismatches and not skip_bad:
         raise MaskReadError(next(iter(mismatches.values()))[0])

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.fuse import open_network
@@ -33,6 +34,9 @@ def fuse_video(options: VideoOptions) -> VideoReport:
     output = options.output
     if output.exists() and not options.overwrite:
         raise OptionError("output", output, "exists; choose another file, or add `overwrite`")
+    for place in (options.ir, options.vi):
+        if Path(place).resolve() == output.resolve():
+            raise OptionError("output", output, "is one of the streams that are read; choose another file")
     codec = choose_codec(output, options.codec)
     require_writable("output", output.parent)
     reading = reading_of(options)

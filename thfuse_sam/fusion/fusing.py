@@ -86,12 +86,13 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
-def require_usable(pairs: Sequence[ImagePair], *, any_size: bool = False) -> None:
+def require_usable(pairs: Sequence[ImagePair], placer: Placer | None = None) -> None:
     """Raise ImageSizeError naming the first pair that cannot be fused, and how many more there are. Reads headers.
 
-    `any_size`: the two images of a pair may differ in size.
+    With a `placer` the two images of a pair may differ in size; raises UsageError where its rig is of other sizes.
     """
-    lines = list(unusable_pairs(pairs, read_headers if any_size else check_headers).values())
+    check = check_headers if placer is None else lambda pair: placer.frame_of(*read_headers(pair))
+    lines = list(unusable_pairs(pairs, check).values())
     if lines:
         others = f" (and at least {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ImageSizeError(f"{lines[0]}{others}; `skip_bad` leaves such pairs out")

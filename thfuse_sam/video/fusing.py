@@ -56,6 +56,7 @@ class VideoReport:
     carried: int = 0  # frames whose masks were carried from a key frame by optical flow
     flicker: float | None = None  # see `FlickerMeter`
     alignment: str = "none"  # in words
+    matrix: list[list[float]] | None = None  # 3x3, from pixels of the infrared stream to those of the visible one
     interrupted: bool = False
 
 
@@ -257,7 +258,9 @@ def fuse_streams(
         fused_ahead.close()
     report.seconds = time.perf_counter() - started
     report.unmatched, report.flicker = unmatched.frames, flicker.flicker
-    report.alignment = "none" if placing.placement is None else str(placing.placement.alignment)
+    if placing.placement is not None:
+        alignment = placing.placement.alignment
+        report.alignment, report.matrix = str(alignment), alignment.applied.tolist()
     report.dropped = sum(source.dropped for source in sources)
     report.reopened = infrared.reopened + visible.reopened
     if not report.frames and not report.interrupted:

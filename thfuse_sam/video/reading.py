@@ -150,11 +150,12 @@ class _Video:
         self._reopen = reopen
         self._last = -1.0  # time of the last frame, seconds
         self._av = import_av()
+        self._errors = (OSError, ValueError, self._av.FFmpegError)
         if "://" not in name and not Path(name).exists():
             raise OptionError(option, name, "no such file; check the path")
         try:
             self._container = self._open()
-        except (OSError, ValueError) as error:
+        except self._errors as error:
             raise OptionError(option, name, f"cannot be opened ({_reason(error)}); is it a video?") from None
         if not self._container.streams.video:
             self._container.close()
@@ -175,7 +176,7 @@ class _Video:
                     tries = 0
                     yield frame
                 broken = "ended"
-            except (OSError, ValueError) as error:
+            except self._errors as error:
                 broken = _reason(error)
             if not self.is_live:
                 if broken != "ended":  # what was read is fused
@@ -188,7 +189,7 @@ class _Video:
                 time.sleep(WAIT_SECONDS)
                 try:
                     self._container = self._open()
-                except (OSError, ValueError) as error:
+                except self._errors as error:
                     log.warning("%s: cannot be opened again (%s), try %d", self.name, _reason(error), tries)
                     continue
                 self.reopened += 1
