@@ -110,7 +110,6 @@ def train(
     set_seed(seed)
     task = FusionTask(
         build_network(options.network, contrast_gain=TrainOptions.contrast_gain),
-        options.network,
         FusionLoss({**DEFAULT_WEIGHTS, **weights}),
         Withheld(MixedPairs(parts), arm),
         None,

@@ -57,6 +57,8 @@ class Noise:
 class Tiny(nn.Module):
     """Draws from torch's generator in training, so that a resumed run has to restore it."""
 
+    name = "tiny"
+
     def __init__(self) -> None:
         super().__init__()
         self.options: dict[str, object] = {}
@@ -96,9 +98,7 @@ def make_trainer(
 ) -> Trainer:
     set_seed(7)
     values = {"epochs": 3, "batch_size": 2, "save_interval": 2, "seed": 7, **settings}
-    task = FusionTask(
-        Tiny(), "tiny", loss or Distance(), Noise(size), Noise(2) if val else None, FusionSettings(**values)
-    )
+    task = FusionTask(Tiny(), loss or Distance(), Noise(size), Noise(2) if val else None, FusionSettings(**values))
     return Trainer(
         task,
         device=torch.device(device),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from segment_anything.modeling import Sam
 
+from thfuse_sam.commands.runs import build_trainer, find_checkpoint
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import (
     OneSample,
@@ -23,7 +24,7 @@ from thfuse_sam.datasets.segmentation.annotated import counts_text
 from thfuse_sam.devices import is_out_of_memory, resolve_device
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import OptionError, TrainingError, UsageError, naming
-from thfuse_sam.files import file_sha256, require_writable
+from thfuse_sam.files import file_sha256
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
 from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
@@ -33,7 +34,6 @@ from thfuse_sam.options.finetune import DEFAULT_PROMPTS, LOSS_WEIGHTS, OFF, Fine
 from thfuse_sam.options.generator import HUGGING_FACE, GeneratorSettings
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
-from thfuse_sam.report.page import require_replaceable
 from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
@@ -42,7 +42,7 @@ from thfuse_sam.sam.registry import build_sam, own_settings
 from thfuse_sam.training.distributed import own_device, run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.resuming import checkpoint_to_resume, open_run_folder, require_own_folder
+from thfuse_sam.training.resuming import open_run_folder
 from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
 
 SPARE_BYTES = 2**30  # left free on the disk by an embedding cache that was not asked for by name
@@ -152,16 +152,12 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Prepa
     """Check the options and open model file and data; `fetch`: weights may be downloaded. Raises ThFuseError."""
     if options.export is not None:
         require_export_name(options.export)
-    require_writable("output_dir", options.run_dir)
-    if options.report:
-        require_replaceable(options.report_dir)
+    resume = find_checkpoint(options)
     device = resolve_device(str(own_device(resolve_device(options.device))))
     require_precision(options.precision, device)
     adaptation = _adaptation(options)
     loss = SegmentationLoss({**LOSS_WEIGHTS, **options.loss}, options.alpha, options.gamma)
     mix = prompt_mix(options)
-    resume = checkpoint_to_resume(options.resume, options.run_dir)
-    require_own_folder(options.run_dir, resume, overwrite=options.overwrite)
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
     _require_tunable(base.model_type)
@@ -226,12 +222,7 @@ def _trainer(run: _PreparedTuning) -> tuple[Trainer, FinetuneTask]:
     task = FinetuneTask(
         sam, run.base, run.adaptation, run.loss, run.mix, run.train_set, run.val_set, run.settings, cache=cache
     )
-    trainer = Trainer(
-        task, device=run.device, output_dir=run.options.run_dir, log_dir=run.options.log_dir, options=run.record
-    )
-    if run.resume is not None:
-        trainer.resume(run.resume)
-    return trainer, task
+    return build_trainer(task, run.device, run.options, run.record, run.resume), task
 
 
 def _cache(run: _PreparedTuning, sam: Sam) -> EmbeddingCache | None:

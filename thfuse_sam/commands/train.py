@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from thfuse_sam.commands.inputs import log_mask_plan, warn_if_swapped
+from thfuse_sam.commands.runs import build_trainer, find_checkpoint
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError, naming
-from thfuse_sam.files import file_sha256, require_writable
+from thfuse_sam.files import file_sha256
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.training import FusionTask
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss, load_perceptual_loss
@@ -22,14 +23,13 @@ from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import FusionNetwork, build_network, count_parameters
 from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.training import FusionSettings
-from thfuse_sam.report.page import require_replaceable
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.report.training import write_training_report
 from thfuse_sam.shipped import find_shipped
 from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.resuming import checkpoint_to_resume, open_run_folder, require_own_folder
+from thfuse_sam.training.resuming import open_run_folder
 from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
 
 ENOUGH_STEPS = 1000  # optimiser steps after which a network that started from random weights fuses well
@@ -47,8 +47,6 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)
     _log_if_short(run)
-    if options.report:
-        require_replaceable(options.report_dir)
     open_run_folder(options.output_dir, overwrite=options.overwrite)
     result = trainer.run()
     if options.report and run_processes().is_main and result.epoch > 0:
@@ -105,10 +103,8 @@ class _PreparedTraining:
 def _prepare(options: TrainOptions) -> _PreparedTraining:
     """Check the options, seed the random generators, build network and loss; write nothing. Raises ThFuseError."""
     device = resolve_device(options.device)
-    require_writable("output_dir", options.output_dir)
     data = find_train_pairs(options)
-    resume = checkpoint_to_resume(options.resume, options.output_dir)
-    require_own_folder(options.output_dir, resume, overwrite=options.overwrite)
+    resume = find_checkpoint(options)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
     if "live" in data.mask_modes:
         settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
@@ -144,18 +140,12 @@ def _trainer(run: _PreparedTraining, sources: MaskSources) -> Trainer:
     options, seed = run.options, run.settings.seed
     task = FusionTask(
         run.network,
-        options.network,
         run.loss,
         fusion_dataset(run.data.train, sources, crop_size=options.crop_size, augment=True, seed=seed),
         fusion_dataset(run.data.val, sources, crop_size=options.crop_size) if run.data.val else None,
         run.settings,
     )
-    trainer = Trainer(
-        task, device=run.device, output_dir=options.output_dir, log_dir=options.log_dir, options=run.record
-    )
-    if run.resume is not None:
-        trainer.resume(run.resume)
-    return trainer
+    return build_trainer(task, run.device, options, run.record, run.resume)
 
 
 def _log_if_short(run: _PreparedTraining) -> None:

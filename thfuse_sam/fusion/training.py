@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.metrics import fusion_metrics
-from thfuse_sam.models import INPUTS
+from thfuse_sam.models import INPUTS, FusionNetwork
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training.batches import Batch, EpochBatches, EpochDataset, make_loader, next_batch
 from thfuse_sam.training.checkpoint import NetworkSettings
@@ -33,16 +33,13 @@ class FusionTask(TrainingTask):
 
     def __init__(
         self,
-        network: nn.Module,
-        network_name: str,
+        network: FusionNetwork,
         loss: nn.Module,
         train_set: EpochDataset,
         val_set: EpochDataset | None,
         settings: FusionSettings,
     ) -> None:
-        """`network_name` is its key in `models.NETWORKS`."""
-        spec = NetworkSettings(network_name, dict(network.options))  # type: ignore[arg-type]
-        super().__init__(network, spec, train_set, val_set, settings)
+        super().__init__(network, NetworkSettings(network.name, dict(network.options)), train_set, val_set, settings)
         self._loss = loss
         self._val_loader: DataLoader[Any] | None = None
 

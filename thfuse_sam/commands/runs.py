@@ -1,0 +1,34 @@
+"""What the commands that train have in common."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thfuse_sam.files import require_writable
+from thfuse_sam.options.shared import RunOutputOptions
+from thfuse_sam.report.page import require_replaceable
+from thfuse_sam.training.resuming import checkpoint_to_resume, require_own_folder
+from thfuse_sam.training.task import TrainingTask
+from thfuse_sam.training.trainer import Trainer
+
+
+def find_checkpoint(options: RunOutputOptions) -> Path | None:
+    """The checkpoint that a run goes on from, if any. Raises OutputError and OptionError where it cannot write."""
+    require_writable("output_dir", options.run_dir)
+    if options.report:
+        require_replaceable(options.report_dir)
+    resume = checkpoint_to_resume(options.resume, options.run_dir)
+    require_own_folder(options.run_dir, resume, overwrite=options.overwrite)
+    return resume
+
+
+def build_trainer(
+    task: TrainingTask, device: torch.device, options: RunOutputOptions, record: Mapping[str, Any], resume: Path | None
+) -> Trainer:
+    """The trainer of a task, which goes on from the checkpoint `resume`; `record` is kept in checkpoints."""
+    trainer = Trainer(task, device=device, output_dir=options.run_dir, log_dir=options.log_dir, options=record)
+    if resume is not None:
+        trainer.resume(resume)
+    return trainer
