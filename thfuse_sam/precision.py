@@ -3,7 +3,6 @@
 `devices.DTYPES` maps them to torch's; this module does not import torch, so that options can be checked without it.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 Precision = Literal["fp32", "bf16", "fp16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -86,8 +86,8 @@ def test_table_is_over_the_pairs_that_all_have(pairs, tmp_path, caplog) -> None:
     assert (own.images, better.images, better.name) == (2, 1, "Better")
     assert own.mean == {"up": 5.0, "down": 5.0} and better.mean == {"up": 7.0, "down": 7.0}
     assert own.ranks == {"up": 2.0, "down": 1.0} and own.mean_rank == 1.5
-    write_comparison(tmp_path / "table.csv", [own, better])
-    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+    write_comparison(tmp_path, [own, better])
+    with (tmp_path / "comparison.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     head = ["method", "images", "mean_rank", "rank_low", "rank_high", "seconds"]
     assert rows[0] == [*head, "up", "down", "rank_up", "rank_down"]
@@ -159,7 +159,7 @@ def test_targets_are_measured_on_the_pairs_that_count(pairs, tmp_path) -> None:
     own, other = (method.targets[0] for method in comparison.table({"up": "higher"}, None))
     assert (own.category, own.size) == ("person", "all") and own.targets <= 1 and other == own
     assert "1 label left out of every row: x.txt, line 1: bad." in comparison.caption()
-    write_targets(tmp_path / "targets.csv", {"own": [own]})
+    write_targets(tmp_path, {"own": [own]})
     rows = (tmp_path / "targets.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0].startswith("method,category,size,targets,contrast_kept") and rows[1].startswith("own,person,all,")
     assert "| own | person | all |" in targets_text({"own": [own]})

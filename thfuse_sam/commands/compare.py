@@ -24,8 +24,6 @@ from thfuse_sam.options.compare import CompareOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.report.compare import (
-    COMPARISON_CSV,
-    TARGETS_CSV,
     Comparison,
     Method,
     find_methods,
@@ -67,9 +65,9 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
         comparison.left_out[name] = reason
     _measure(options, usable.pairs, methods, comparison, command)
     table = comparison.table()
-    write_comparison(options.output_dir / COMPARISON_CSV, table)
+    write_comparison(options.output_dir, table)
     if targets is not None:
-        write_targets(options.output_dir / TARGETS_CSV, {row.name: row.targets for row in table})
+        write_targets(options.output_dir, {row.name: row.targets for row in table})
     return comparison
 
 

@@ -44,8 +44,6 @@ from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
 from thfuse_sam.report.compare import (
-    COMPARISON_CSV,
-    TARGETS_CSV,
     Comparison,
     Method,
     comparison_text,
@@ -274,9 +272,9 @@ def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
         own = {name: values[0] for name, values in comparison.values.items() if values[0] is not None}
         write_metrics(run.folder_of_output, own, str(run.model_path), comparison.target_rows() if run.targets else None)
     if options.compare:
-        write_comparison(run.folder_of_output / COMPARISON_CSV, table)
+        write_comparison(run.folder_of_output, table)
     if run.targets:
-        write_targets(run.folder_of_output / TARGETS_CSV, {row.name: row.targets for row in table})
+        write_targets(run.folder_of_output, {row.name: row.targets for row in table})
     if options.compare or run.targets:
         log.info("%s", comparison_text(comparison))
     else:

@@ -19,8 +19,6 @@ from thfuse_sam.metrics import METRICS, NATURAL_METRICS, TEN_METRICS, natural_me
 from thfuse_sam.metrics.targets import ALL, TargetRow, TargetScore, measure_targets, target_rows
 from thfuse_sam.report.tables import figure_text, markdown_table
 
-COMPARISON_CSV = "comparison.csv"
-TARGETS_CSV = "targets.csv"
 ALL_METRICS = {**METRICS, **NATURAL_METRICS}  # the columns of a table
 BETTER = {key: metric.better for key, metric in ALL_METRICS.items()}
 DRAWS = 1000  # bootstrap samples of the pairs
@@ -329,15 +327,15 @@ def targets_text(rows: Mapping[str, Sequence[TargetRow]]) -> str:
     return markdown_table(("method", "class", "size", *_TARGET_HEADS), cells, text_columns=3)
 
 
-def write_targets(path: Path, rows: Mapping[str, Sequence[TargetRow]]) -> None:
-    """Write target measures by method, class and size as CSV. Raises OutputError."""
+def write_targets(folder: Path, rows: Mapping[str, Sequence[TargetRow]]) -> None:
+    """Write target measures by method, class and size to targets.csv. Raises OutputError."""
     names = [field.name for field in dataclasses.fields(TargetRow)]
     cells = [[name, *dataclasses.astuple(row)] for name, own in rows.items() for row in own]
-    write_csv(path, [["method", *names], *cells])
+    write_csv(folder / "targets.csv", [["method", *names], *cells])
 
 
-def write_comparison(path: Path, table: Sequence[MethodScores]) -> None:
-    """Write the table as CSV: one row per method, the best mean rank first. Raises OutputError."""
+def write_comparison(folder: Path, table: Sequence[MethodScores]) -> None:
+    """Write the table to comparison.csv: one row per method, the best mean rank first. Raises OutputError."""
     metrics, ranked = list(table[0].mean), list(table[0].ranks)
     head = ["method", "images", "mean_rank", "rank_low", "rank_high", "seconds", *metrics]
     rows: list[list[str | float]] = [[*head, *(f"rank_{key}" for key in ranked)]]
@@ -346,7 +344,7 @@ def write_comparison(path: Path, table: Sequence[MethodScores]) -> None:
         rows.append(
             [row.name, row.images, row.mean_rank, *row.interval, seconds, *row.mean.values(), *row.ranks.values()]
         )
-    write_csv(path, rows)
+    write_csv(folder / "comparison.csv", rows)
 
 
 def _name_and_folder(text: str) -> tuple[str, Path]:

@@ -19,7 +19,6 @@ import os
 import shutil
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,28 +33,12 @@ INDEX = "index.html"
 DATA = "data.js"
 
 
-@dataclass(frozen=True)
-class _Page:
-    """What the page of one kind of report adds to the frame that all pages share (`frame.html`)."""
-
-    title: str
-    heading: str
-    scripts: tuple[str, ...]  # file names in static/
-    parts: tuple[str, ...]  # file names in static/ of the parts of the page's content, in order
-
-
-_PAGES: dict[ReportKind, _Page] = {
-    "fusion": _Page(
-        "Fused images",
-        "Infrared + visible → fused",
-        ("ui.js", "charts.js", "viewer.js", "fusion.js"),
-        ("fusion.html",),
-    ),
-    "training": _Page("Training", "Training", ("ui.js", "charts.js", "training.js"), ("training.html", "curves.html")),
-    "precompute": _Page("Masks", "Masks", ("ui.js", "charts.js", "precompute.js"), ("precompute.html",)),
-    "finetune": _Page(
-        "Fine-tuning", "Fine-tuning", ("ui.js", "charts.js", "finetune.js"), ("finetune.html", "curves.html")
-    ),
+# Of each kind of page: its title, its heading, and what it has besides `KIND.html` and `KIND.js` of `static/`.
+_PAGES: dict[ReportKind, tuple[str, str, str]] = {
+    "fusion": ("Fused images", "Infrared + visible → fused", "viewer.js"),
+    "training": ("Training", "Training", "curves.html"),
+    "precompute": ("Masks", "Masks", ""),
+    "finetune": ("Fine-tuning", "Fine-tuning", "curves.html"),
 }
 
 
@@ -111,15 +94,17 @@ def write_page(folder: Path, kind: ReportKind, facts: Facts, data: Mapping[str, 
     def content(name: str) -> str:
         return (static / name).read_text(encoding="utf-8")
 
-    page = _PAGES[kind]
+    title, heading, other = _PAGES[kind]
+    scripts = [name for name in ("ui.js", "charts.js", other, f"{kind}.js") if name.endswith(".js")]
+    parts = [name for name in (f"{kind}.html", other) if name.endswith(".html")]
     write_text(folder / DATA, data_script({"kind": kind, "facts": facts, "headline": headline(facts), **data}))
-    for name in ("report.css", *page.scripts):
+    for name in ("report.css", *scripts):
         write_text(folder / name, content(name))
     html = string.Template(content("frame.html")).substitute(
-        title=page.title,
-        heading=page.heading,
-        main="".join(content(name) for name in page.parts),
-        scripts="\n".join(f'<script src="{name}"></script>' for name in (DATA, *page.scripts)),
+        title=title,
+        heading=heading,
+        main="".join(content(name) for name in parts),
+        scripts="\n".join(f'<script src="{name}"></script>' for name in (DATA, *scripts)),
     )
     write_text(folder / INDEX, html)  # last, so that whoever finds the page finds everything that it shows
     return folder / INDEX
