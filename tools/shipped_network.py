@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="file to write, *.safetensors")
     options = parser.parse_args(argv)
     loaded = [load_network(path) for path in options.checkpoints]
-    network, spec = loaded[-1]
+    network, _ = loaded[-1]
     weights = [other.state_dict() for other, _ in loaded]
     network.load_state_dict({key: torch.stack([each[key] for each in weights]).mean(0) for key in weights[0]})
-    export_network(options.output, network, spec)
+    export_network(options.output, network, NetworkSettings(network.name, network.options))
     return 0
 
 

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
-    teacher, spec = load_network(options.teacher)
-    student = student_of(teacher, spec.options)
+    teacher, _ = load_network(options.teacher)
+    student = student_of(teacher, teacher.options)
     if options.start is not None:
         student.load_state_dict(load_network(options.start)[0].state_dict())
     averaged = torch.optim.swa_utils.AveragedModel(
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean += (loss.item() - mean) / min(step, 100)
         if step % 100 == 0:
             log.info("step %d: %.5f", step, mean)
-            export_network(options.output, averaged.module, NetworkSettings(THFuseTiny.name, spec.options))
+            export_network(options.output, averaged.module, NetworkSettings(THFuseTiny.name, teacher.options))
     return 0
 
 

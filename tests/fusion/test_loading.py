@@ -36,8 +36,8 @@ def save(path: Path, network: nn.Module) -> None:
 def test_network_is_rebuilt_from_the_file_alone(tmp_path) -> None:
     network = Tiny(width=5)
     save(tmp_path / "model.pth", network)
-    loaded, spec = load_network(tmp_path / "model.pth")
-    assert spec == checkpoints.NetworkSettings("tiny", {"width": 5})
+    loaded, training = load_network(tmp_path / "model.pth")
+    assert loaded.options == {"width": 5} and training == {}
     assert not loaded.training
     assert torch.equal(loaded.layer.weight, network.layer.weight)
 
@@ -47,8 +47,8 @@ def test_exported_network_is_rebuilt_in_single_precision(tmp_path, dtype) -> Non
     network = Tiny(width=5)
     path = tmp_path / "model.safetensors"
     export_network(path, network, checkpoints.NetworkSettings("tiny", network.options), dtype)
-    loaded, spec = load_network(path)
-    assert spec.options == {"width": 5}
+    loaded, _ = load_network(path)
+    assert loaded.options == {"width": 5}
     assert loaded.layer.weight.dtype == torch.float32
     assert torch.equal(loaded.layer.weight, network.layer.weight.to(dtype).float())
     assert int(loaded.count) == 7
@@ -130,8 +130,8 @@ def test_a_state_dict_of_the_original_thfuse_is_a_model(tmp_path) -> None:
             original[prefix + key[len(ORIGINAL_NAMES[prefix]) :]] = value
     path = tmp_path / "Final_epoch.model"
     torch.save(original, path)
-    loaded, spec = load_network(path)
-    assert (spec.name, spec.options["pixel_range"]) == ("thfuse", 255.0)
+    loaded, _ = load_network(path)
+    assert (loaded.name, loaded.options["pixel_range"]) == ("thfuse", 255.0)
     images = torch.rand(2, 1, 1, 20, 30)
     with torch.no_grad():
         assert torch.equal(loaded(*images), network(*images))

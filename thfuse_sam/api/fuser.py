@@ -20,7 +20,7 @@ from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageSizeError, UsageError, naming
 from thfuse_sam.fusion.colour import fitted_colour
 from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
-from thfuse_sam.fusion.loading import load_network, trained_with
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, luma, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.options.align import AlignKind
@@ -135,8 +135,8 @@ class Fuser:
         self.device = resolve_device(device)
         path = shipped_root() / SHIPPED_MODEL if model == SHIPPED_MODEL.stem else Path(model)
         with naming("model", path):
-            network, self._spec = load_network(path)
-            self._range = as_range(trained_with(path).get("ir_range"))
+            network, training = load_network(path)
+        self._range = as_range(training.get("ir_range"))
         self.network = network.to(self.device)
 
     @overload
@@ -258,7 +258,7 @@ class Fuser:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `config.json`, `model.safetensors` and, where there is none, a card `README.md`. Raises OutputError."""
-        hub.save(Path(folder), self.network, self._spec)
+        hub.save(Path(folder), self.network)
 
     def _sample(
         self,

@@ -1,18 +1,16 @@
 """Fusion networks in folders of the form that the Hugging Face Hub has, safetensors only."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 
 import safetensors.torch
-from torch import nn
 
 import thfuse_sam
 from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
 from thfuse_sam.files import make_directory, write_atomically, write_json, write_text
 from thfuse_sam.fusion.loading import METADATA_KEY
-from thfuse_sam.training.checkpoint import NetworkSettings
+from thfuse_sam.models import FusionNetwork
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -40,16 +38,16 @@ Data and licence of these weights: to be filled in by who trained them.
 """
 
 
-def save(folder: Path, network: nn.Module, spec: NetworkSettings) -> None:
+def save(folder: Path, network: FusionNetwork) -> None:
     """Write the network's description, its weights and, where there is none, a card. Raises OutputError."""
     make_directory(folder)
-    entry = dataclasses.asdict(spec)
+    entry = {"name": network.name, "options": network.options}
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     content = safetensors.torch.save(weights, {METADATA_KEY: json.dumps(entry)})
     write_atomically(folder / WEIGHTS, lambda file: file.write(content))
     write_json(folder / CONFIG, {"network": entry, "thfuse_sam": thfuse_sam.__version__})
     if not (folder / CARD).exists():
-        write_text(folder / CARD, _CARD_TEXT.format(name=spec.name))
+        write_text(folder / CARD, _CARD_TEXT.format(name=network.name))
 
 
 def find_weights(folder: str | os.PathLike[str], revision: str | None, local_files_only: bool) -> Path:

@@ -30,14 +30,14 @@ def serve(options: AppOptions) -> None:
     _require_gradio()
     device = resolve_device(options.device)
     with _listening(options.host, options.port) as listener, _own_files() as files:
-        _, network, spec = open_network(options)
+        _, network, _ = open_network(options)
         app = build_app(
             FusionSession(network, build_generator(options, device), device, options),
             find_samples(options.sample_path),
             files,
             host=options.host,
             folders=options.allow_folders or is_loopback(options.host),
-            facts=f"Network {spec.name}, masks by {options.sam_model_type}, on {device}",
+            facts=f"Network {network.name}, masks by {options.sam_model_type}, on {device}",
         )
         address = listener.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]

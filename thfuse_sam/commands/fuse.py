@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.align import build_placer
@@ -33,13 +32,13 @@ from thfuse_sam.errors import CheckpointError, OptionError, UsageError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
 from thfuse_sam.fusion.emphasis import EmphasisPlan, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
-from thfuse_sam.fusion.loading import load_network, trained_with
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.fusion.temperature import TemperatureKeeper, temperature_path
 from thfuse_sam.metrics import fusion_metrics
-from thfuse_sam.models import count_parameters
+from thfuse_sam.models import FusionNetwork, count_parameters
 from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
@@ -55,7 +54,6 @@ from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.shipped import shipped_root
-from thfuse_sam.training.checkpoint import NetworkSettings
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +67,9 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     make_directory(run.folder_of_output)
     if not is_image_file(options.output_dir):
         remove_abandoned(options.output_dir)
-    log.info("%d pairs; %s from %s on %s", len(pairs), run.spec.name, run.model_path, run.device)
+    log.info("%d pairs; %s from %s on %s", len(pairs), run.network.name, run.model_path, run.device)
     log_mask_plan(run.masks, pairs, run.folder, options)
-    comparison = Comparison(run.spec.name, run.methods, fusion_metrics, run.targets)
+    comparison = Comparison(run.network.name, run.methods, fusion_metrics, run.targets)
     report = _fuse(run, comparison, command)
     _write_tables(run, report, comparison)
     report.unpaired = run.pairs.unpaired
@@ -90,7 +88,7 @@ def plan_fusion(options: FuseOptions) -> dict[str, Any]:
         "ir_dir": str(run.pairs.ir_dir),
         "vi_dir": str(run.pairs.vi_dir),
         "model_path": str(run.model_path),
-        "network": run.spec.name,
+        "network": run.network.name,
         "device": str(run.device),
         "masks": run.masks.mode,
         "plan": f"{len(run.pairs.pairs)} pairs to fuse",
@@ -99,14 +97,14 @@ def plan_fusion(options: FuseOptions) -> dict[str, Any]:
 
 def export_network(options: FuseOptions, path: Path) -> None:
     """Write the network as ONNX to `path`, and check it. Raises ThFuseError."""
-    _, network, spec = open_network(options)
+    _, network, _ = open_network(options)
     with naming("export_onnx", path):
         difference = export_onnx(network, path)
-    log.info("%s written to %s; onnxruntime differs from it by %.1e at most", spec.name, path, difference)
+    log.info("%s written to %s; onnxruntime differs from it by %.1e at most", network.name, path, difference)
 
 
-def open_network(options: ModelOptions, shipped: Path = SHIPPED_MODEL) -> tuple[Path, nn.Module, NetworkSettings]:
-    """The network of `options`: its file, the network itself, and its name and options. Raises CheckpointError."""
+def open_network(options: ModelOptions, shipped: Path = SHIPPED_MODEL) -> tuple[Path, FusionNetwork, dict[str, Any]]:
+    """The network of `options`: its file, the network, and the options of its training. Raises CheckpointError."""
     path = options.model_path
     if path is None:
         path = shipped_root() / shipped
@@ -130,8 +128,7 @@ class _PreparedFusion:
     masks: MaskPlan
     mismatches: Mapping[str, list[str]]  # pair -> what is wrong with its masks
     model_path: Path
-    network: nn.Module
-    spec: NetworkSettings
+    network: FusionNetwork
     methods: list[Method]  # to compare with
     targets: TargetSet | None
     placer: Placer | None  # None: pairs are fused as they are
@@ -153,9 +150,9 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     _require_measurable(options)
     folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
     masks = plan_masks(options.precomputed_masks_dir, options)
-    model_path, network, spec = open_network(options)
+    model_path, network, training = open_network(options)
     kept = {
-        f"as {model_path} was trained": as_range(trained_with(model_path).get("ir_range")),
+        f"as {model_path} was trained": as_range(training.get("ir_range")),
         f"as the masks in {masks.root} were made": range_of_tree(masks.root),
     }
     pairs = _find_pairs(options, folder, kept)
@@ -164,10 +161,10 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     require_outputs_apart(pairs.pairs, options.output_dir, temperature_path if options.keep_temperature else None)
     mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad, placer=placer)
     warn_if_swapped(pairs.pairs)
-    methods = find_methods(options.compare, pairs.pairs, [spec.name])
+    methods = find_methods(options.compare, pairs.pairs, [network.name])
     targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)
     return _PreparedFusion(
-        options, device, folder, pairs, masks, mismatches, model_path, network, spec, methods, targets, placer
+        options, device, folder, pairs, masks, mismatches, model_path, network, methods, targets, placer
     )
 
 
@@ -238,7 +235,7 @@ def _details(run: _PreparedFusion, report: FuseReport) -> dict[str, str]:
     counts = f"{report.masks_found} found, {report.placeholders} missing"
     made_by = mask_signature(run.masks.root) if run.masks.root is not None else run.masks.reason
     return {
-        "network": f"{run.spec.name}, {count_parameters(run.network):,} parameters",
+        "network": f"{run.network.name}, {count_parameters(run.network):,} parameters",
         "weights": f"{run.model_path}, SHA-256 {file_sha256(run.model_path)}",
         "masks": f"{run.masks.mode} ({counts}); {made_by}",
         "pairs": f"{len(report.fused)} of {run.pairs.ir_dir} and {run.pairs.vi_dir}, fused in {report.seconds:.1f} s",

@@ -119,10 +119,10 @@ def _network(options: TrainOptions) -> FusionNetwork:
     if options.init is None:
         return build_network(options.network, contrast_gain=options.contrast_gain)
     with naming("init", options.init):
-        initial, spec = load_network(find_shipped(options.init))
-    if spec.name != options.network:
-        raise OptionError("init", options.init, f"holds {spec.name}; give `network` {spec.name} or other weights")
-    network = build_network(spec.name, **{**spec.options, "contrast_gain": options.contrast_gain})
+        initial, _ = load_network(find_shipped(options.init))
+    if initial.name != options.network:
+        raise OptionError("init", options.init, f"holds {initial.name}; give `network` {initial.name} or other weights")
+    network = build_network(initial.name, **{**initial.options, "contrast_gain": options.contrast_gain})
     network.load_state_dict(initial.state_dict())
     return network
 

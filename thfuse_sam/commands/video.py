@@ -30,7 +30,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
     After an interrupt the output holds what was fused up to there, and the report says so.
     """
     device = resolve_device(options.device)
-    path, network, spec = open_network(options, SHIPPED_VIDEO_MODEL)
+    path, network, _ = open_network(options, SHIPPED_VIDEO_MODEL)
     output = options.output
     if output.exists() and not options.overwrite:
         raise OptionError("output", output, "exists; choose another file, or add `overwrite`")
@@ -55,7 +55,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         smooth=options.smooth,
         settings=options.part(InferenceSettings),
     )
-    log.info("%s and %s; %s from %s on %s; encoder %s", options.ir, options.vi, spec.name, path, device, codec)
+    log.info("%s and %s; %s from %s on %s; encoder %s", options.ir, options.vi, network.name, path, device, codec)
     preview = None if options.preview is None else Preview(options.preview)
     if preview is not None:
         log.info("preview: open %s in a browser", preview.address)

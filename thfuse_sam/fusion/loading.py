@@ -10,11 +10,11 @@ from typing import Any
 
 import safetensors
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.interrupts import delay_interrupts
-from thfuse_sam.models import NETWORKS, build_network, is_original_thfuse, thfuse_from_original
+from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, is_original_thfuse, thfuse_from_original
 from thfuse_sam.training.checkpoint import (
     NetworkSettings,
     as_checkpoint,
@@ -29,37 +29,25 @@ METADATA_KEY = "network"
 _LARGEST_OPTION = 4096  # largest value of an option of a network; no fusion network is that deep or wide
 
 
-def load_network(path: Path) -> tuple[nn.Module, NetworkSettings]:
-    """Rebuild the network in a training checkpoint or a shipped `.safetensors` file, on the CPU, in eval mode.
+def load_network(path: Path) -> tuple[FusionNetwork, dict[str, Any]]:
+    """The network in a training checkpoint or a shipped `.safetensors` file, on the CPU, in eval mode; and the options
+    of its training by name, none where the file does not say.
 
     A state dict saved by the authors' TH-Fuse code is taken too, see docs/reproduction.md. Raises CheckpointError.
     """
     if path.suffix == SAFETENSORS_SUFFIX:
-        spec, weights = _read_safetensors(path)
-    else:
-        content = read_torch_file(path)
-        if is_original_thfuse(content):
-            try:
-                original = thfuse_from_original(content)
-            except CheckpointError as error:
-                raise CheckpointError(f"{path}: {error}") from None
-            return original.eval(), NetworkSettings(original.name, dict(original.options))
-        checkpoint = as_checkpoint(content, path)
-        spec, weights = checkpoint.network, checkpoint.weights
-    return restore_network(spec, weights, path).eval(), spec
+        return restore_network(*_read_safetensors(path), path).eval(), {}
+    content = read_torch_file(path)
+    if is_original_thfuse(content):
+        try:
+            return thfuse_from_original(content).eval(), {}
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+    checkpoint = as_checkpoint(content, path)
+    return restore_network(checkpoint.network, checkpoint.weights, path).eval(), checkpoint.training
 
 
-def trained_with(path: Path) -> dict[str, Any]:
-    """The options of the training of which the checkpoint at `path` is, by name; none where it does not say.
-
-    Raises CheckpointError.
-    """
-    if path.suffix == SAFETENSORS_SUFFIX or is_original_thfuse(content := read_torch_file(path)):
-        return {}
-    return as_checkpoint(content, path).training
-
-
-def restore_network(spec: NetworkSettings, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+def restore_network(spec: NetworkSettings, weights: Mapping[str, Tensor], path: Path) -> FusionNetwork:
     """The network that `spec` describes with `weights`; `path` is named in a CheckpointError."""
     if spec.name not in NETWORKS:
         known = ", ".join(sorted(NETWORKS))
