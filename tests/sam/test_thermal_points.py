@@ -15,10 +15,11 @@ from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.precompute.jobs import JobSettings, list_jobs
 from thfuse_sam.precompute.worker import make_masks
+from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.decoder import PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.thermal_points import warm_boxes
+from thfuse_sam.sam.thermal_points import warm_boxes, without_parts
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, ends exclusive
 HOUSE, WINDOW, PERSON = (60, 20, 180, 150), (90, 50, 114, 78), (250, 100, 270, 150)
@@ -53,6 +54,14 @@ def test_boxes_are_few_distinct_and_inside_the_image() -> None:
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= [320, 240]).all() and (boxes[:, 2:] > boxes[:, :2]).all()
     assert max(overlap(boxes[i], boxes[j]) for i in range(20) for j in range(i)) <= 0.6
     np.testing.assert_array_equal(warm_boxes(night(noise=12.0), 5), boxes[:5])
+
+
+def test_a_warm_head_above_warm_legs_is_one_thing_as_well() -> None:
+    image, legs = night(), (250, 130, 270, 150)
+    image[112:130, 250:270] = image[112:130, 280:300]  # a cold coat
+    boxes = warm_boxes(image, 16)
+    for thing in (PERSON, legs):
+        assert max(overlap(box, thing) for box in boxes) > 0.7
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (5, 3), (64, 64)])
@@ -112,6 +121,42 @@ def test_masks_fit_the_place_that_they_were_prompted_with() -> None:
         x, y, width, height = instance.bbox
         own = boxes[(centres == instance.point).all(1)]
         assert max(overlap((x, y, x + width + 1, y + height + 1), box) for box in own) >= 0.4
+
+
+def candidates(*things: tuple[Box, float], prompted: bool = True) -> Candidates:
+    """Masks that fill boxes, with their predicted IoUs; the first is that of a warm place or of a point."""
+    masks = np.zeros((len(things), 120, 160), bool)
+    for mask, ((x0, y0, x1, y1), _) in zip(masks, things, strict=True):
+        mask[y0:y1, x0:x1] = True
+    boxes = torch.tensor([box for box, _ in things]) - torch.tensor([0, 0, 1, 1])
+    prompts = torch.zeros(len(things), 4, dtype=torch.float64)
+    prompts[0, 2:] = 9.0 * prompted
+    packed = [PackedMask.pack(mask, box.tolist()) for mask, box in zip(masks, boxes, strict=True)]
+    ious = torch.tensor([iou for _, iou in things])
+    return Candidates(packed, boxes, ious, ious, prompts, ious > 2, torch.full((len(things),), 19200))
+
+
+WHOLE, HEAD, LEGS, BELT = (10, 10, 22, 50), (10, 10, 22, 30), (10, 28, 22, 50), (12, 28, 20, 31)
+
+
+@pytest.mark.parametrize(
+    ("legs", "prompted", "kept"),
+    [
+        (0.5, True, [WHOLE]),
+        (0.7, True, [WHOLE, HEAD, LEGS]),  # better than the whole, which stands upright
+        (0.5, False, [WHOLE, HEAD, LEGS]),  # without warm places all is as it was
+    ],
+)
+def test_parts_that_would_hide_a_better_mask_go(legs: float, prompted: bool, kept: list[Box]) -> None:
+    found = candidates((WHOLE, 0.6), (HEAD, 0.55), (LEGS, legs), prompted=prompted)
+    assert (without_parts(found, (120, 160)).boxes + torch.tensor([0, 0, 1, 1])).tolist() == [list(box) for box in kept]
+
+
+def test_small_things_inside_and_large_masks_stay() -> None:
+    small = candidates((WHOLE, 0.6), (BELT, 0.3))
+    assert len(without_parts(small, (120, 160)).masks) == 2
+    large = candidates(((0, 0, 40, 60), 0.6), ((0, 0, 40, 40), 0.3))
+    assert len(without_parts(large, (120, 160)).masks) == 2
 
 
 def test_live_and_precomputed_masks_are_equal_byte_for_byte(tmp_path: Path) -> None:

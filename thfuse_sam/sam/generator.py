@@ -41,7 +41,7 @@ from thfuse_sam.sam.mask_model import AnySam, Embedding, embedding_parts, mask_m
 from thfuse_sam.sam.postprocess import mask_boxes
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import own_settings
-from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, warm_boxes
+from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, ratings, warm_boxes, without_parts
 
 # Bytes of the image tokens of all points that are decoded together. glibc's malloc asks the system anew for each buffer
 # above its mmap threshold (32 MiB at most) and returns it when it is freed, which slows a CPU down. With 12 MiB, one
@@ -223,7 +223,8 @@ class AutomaticMaskGenerator:
 
         def suppressed() -> Candidates:
             joined = Candidates.join([*parts, finish(), fitting_candidates(finish_warm())])
-            return joined.nms(joined.predicted_ious, self.settings.box_nms_thresh)
+            scores = joined.predicted_ious if warm is None else ratings(joined)
+            return joined.nms(scores, self.settings.box_nms_thresh)
 
         return suppressed
 
@@ -271,7 +272,7 @@ class AutomaticMaskGenerator:
         """The segments of an image of (height, width) `size`."""
         if self.settings.min_mask_region_area > 0:
             candidates = self._without_small_regions(candidates, size)
-        return list(_instances(candidates, size))
+        return list(_instances(without_parts(candidates, size), size))
 
     def _without_small_regions(self, candidates: Candidates, size: tuple[int, int]) -> Candidates:
         """Fill small holes, remove small islands, then suppress masks whose boxes now overlap too much."""
