@@ -12,6 +12,7 @@ CONTRAST = (8 / 255, 20 / 255)  # intensity; by how much the segment is warmer t
 DOMINANCE = (-8 / 255, 8 / 255)  # intensity; by how much that exceeds its contrast in the visible image
 SMALLEST = (8, 24)  # pixels of the segment
 LARGEST = (0.015, 0.04)  # share of the image that the segment covers; here the other way round
+FLATTEST = (3.0, 5.0)  # width of the segment in heights; likewise: strips of warm ground are no targets
 
 
 def missing_contrast(
@@ -63,4 +64,15 @@ def _weights(segments: Segments, in_ir: Tensor, in_vi: Tensor, pixels: int) -> T
         * smooth_step(in_ir - in_vi.abs(), *DOMINANCE)
         * smooth_step(segments.areas, *SMALLEST)
         * (1 - smooth_step(segments.areas / pixels, *LARGEST))
+        * (1 - smooth_step(_flatness(segments), *FLATTEST))
     )
+
+
+def _flatness(segments: Segments) -> Tensor:
+    """The width of each segment in heights, both measured by the standard deviation of its pixels: float, count."""
+    index, areas, deviations = segments.index, segments.areas.clamp(min=1), []
+    for axis, shape in ((1, (-1, 1)), (2, (1, -1))):
+        positions = torch.arange(index.shape[axis], dtype=areas.dtype, device=areas.device).view(shape).expand_as(index)
+        from_middle = positions - (segments.sums(positions) / areas)[index]
+        deviations.append((segments.sums(from_middle**2) / areas + 1 / 12).sqrt())  # 1 / 12: of a single pixel
+    return deviations[1] / deviations[0]
