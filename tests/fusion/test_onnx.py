@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from thfuse_sam import onnx_files
 from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.datasets.pairs import find_pairs, read_pair
 from thfuse_sam.errors import OutputError, UsageError
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def require_exporter() -> Any:
     """onnxruntime, where this PyTorch can export; else the test is skipped."""
     pytest.importorskip("onnxscript")
-    if onnx._DEFERRED not in inspect.signature(torch.export.export).parameters:
+    if onnx_files._DEFERRED not in inspect.signature(torch.export.export).parameters:
         pytest.skip("this PyTorch cannot export for all sizes")
     return pytest.importorskip("onnxruntime")
 
@@ -99,7 +100,7 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path, monk
         def run(self, _: object, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
             return [np.zeros_like(feed["vi"]), np.zeros(feed["ir"].shape, np.float32)]
 
-    monkeypatch.setattr(onnx, "_DEFERRED", "mod")  # an argument that every version has
+    monkeypatch.setattr(onnx_files, "_DEFERRED", "mod")  # an argument that every version has
     monkeypatch.setattr(onnx, "_program", lambda _: b"something else")
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     with pytest.raises(OutputError, match=r"differs from the network's by (0\.\d|1)"):

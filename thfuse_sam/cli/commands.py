@@ -185,6 +185,9 @@ def finetune(line: CommandLine[FinetuneOptions]) -> int:
     PredictOptions,
 )
 def predict(line: CommandLine[PredictOptions]) -> int:
-    from thfuse_sam.commands.predict import predict_masks
+    from thfuse_sam.commands.predict import export_model, predict_masks
 
+    if line.options.export_onnx is not None:
+        export_model(line.options, line.options.export_onnx)
+        return 0
     return 1 if predict_masks(line.options).failures else 0

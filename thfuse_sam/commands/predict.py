@@ -1,4 +1,4 @@
-"""Making masks of an image or of a folder of images, according to `PredictOptions`."""
+"""Making masks of images, and writing the model that makes them as ONNX, according to `PredictOptions`."""
 
 import contextlib
 import logging
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
@@ -24,6 +25,9 @@ from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.hugging_face import HuggingFaceSam
+from thfuse_sam.sam.mask_model import AnySam
+from thfuse_sam.sam.onnx import export_sam_onnx
 from thfuse_sam.sam.registry import own_settings
 
 log = logging.getLogger(__name__)
@@ -39,8 +43,20 @@ class Prediction:
     failures: list[str]  # one line for each image that could not be read
 
 
+def export_model(options: PredictOptions, folder: Path) -> None:
+    """Write the model as ONNX to `folder`, and check it. Raises ThFuseError."""
+    require_writable("export_onnx", folder)
+    sam, model_type = _load(options, torch.device("cpu"))
+    if isinstance(sam, HuggingFaceSam):
+        raise UsageError("`export_onnx`: a model of Hugging Face's transformers cannot be written; name another type")
+    difference = export_sam_onnx(sam, folder)
+    log.info("%s written to %s; onnxruntime differs from it by %.1e at most", model_type, folder, difference)
+
+
 def predict_masks(options: PredictOptions) -> Prediction:
     """Write the masks of each image: one for each prompt, or, without prompts, of everything. Raises ThFuseError."""
+    if options.input is None:
+        raise UsageError("`input` is not given; name an image or a folder of images")
     prompts = _prompts(options)
     images = _images(options.input)
     for path in images.values() if prompts else ():
@@ -48,10 +64,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
             require_inside(prompts, image_size(path), f", {path}")
     require_writable("output_dir", options.output_dir)
     device = resolve_device(options.device)
-    with naming("sam_checkpoint", options.sam_checkpoint):
-        sam, model_type = load_any(
-            options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint, device=device
-        )
+    sam, model_type = _load(options, device)
     if prompts:
         predictor = prompted_predictor(sam, prompts)
     else:
@@ -64,6 +77,11 @@ def predict_masks(options: PredictOptions) -> Prediction:
     for failure in prediction.failures:
         log.error("failed: %s", failure)
     return prediction
+
+
+def _load(options: PredictOptions, device: torch.device) -> tuple[AnySam, str]:
+    with naming("sam_checkpoint", options.sam_checkpoint):
+        return load_any(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint, device=device)
 
 
 def _prompts(options: PredictOptions) -> list[ObjectPrompt]:

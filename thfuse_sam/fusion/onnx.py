@@ -1,6 +1,5 @@
 """Writing a network as an ONNX file for images of any size, checked against the network itself by onnxruntime."""
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from thfuse_sam.errors import OutputError, UsageError
+from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.fusion.colour import CLIPPED, DARK, KEPT_CHROMA
 from thfuse_sam.images import LUMA_WEIGHTS
 from thfuse_sam.losses.filters import smooth_step
 from thfuse_sam.masks.outlines import outlines
 from thfuse_sam.models.base import MINIMUM_SIZE
+from thfuse_sam.onnx_files import LARGEST_SIDE, onnx_program, open_session, require_exporter
 
 INPUTS = ("ir", "vi", "ir_labels", "vi_labels")  # the first two have to be given
 OUTPUTS = ("fused", "luma")
 TOLERANCE = 1e-3  # largest difference to the network's luma, a quarter of a grey level
-_DEFERRED = "prefer_deferred_runtime_asserts_over_guards"  # an argument that older versions of PyTorch lack
-_LARGEST = 2**14  # the exporter asks for bounds; the file has none
 _CHECKED = ((1, 141, 203), (2, 160, 136), (1, 240, 320))  # batch, height, width
 
 
@@ -86,18 +84,10 @@ def export_onnx(network: nn.Module, path: Path) -> float:
         UsageError: the packages that the export needs are not installed.
         OutputError: the file cannot be written, or computes something else.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  # the exporter needs it
-    except ImportError as error:
-        raise UsageError(f"`export_onnx`: {error.name} is not installed; pip install 'th-fuse-sam[onnx]'") from None
-    if _DEFERRED not in inspect.signature(torch.export.export).parameters:
-        raise UsageError(f"`export_onnx`: PyTorch {torch.__version__} cannot export for all sizes; install a newer one")
+    require_exporter()
     module = ImageFusion(network)
     content = _program(module)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # errors; it warns that inputs with defaults are no constants
-    session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+    session = open_session(content)
     difference = 0.0
     for seed, size in enumerate(_CHECKED, start=1):
         inputs = example_inputs(*size, seed=seed)
@@ -140,22 +130,10 @@ def _program(module: ImageFusion) -> bytes:
     import onnx
 
     least = max(MINIMUM_SIZE, getattr(module.network, "size_multiple", 1) // 2 + 1)  # what is mirrored has to fit
-    side = {"min": least, "max": _LARGEST}
-    free = {0: Dim("batch", min=1, max=_LARGEST), 1: Dim("height", **side), 2: Dim("width", **side)}
-    deferred: dict[str, Any] = {_DEFERRED: True}  # it cannot prove that 8 * (n // 8) // 2 = 4 * (n // 8)
-    with torch.no_grad():
-        exported = torch.export.export(
-            module,
-            example_inputs(2, 141, 203, seed=0),
-            dynamic_shapes=(free,) * len(INPUTS),
-            strict=False,
-            **deferred,
-        )
-        program = torch.onnx.export(
-            exported, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
-        )
-    assert program is not None
-    model = program.model_proto
+    side = {"min": least, "max": LARGEST_SIDE}
+    free = {0: Dim("batch", min=1, max=LARGEST_SIDE), 1: Dim("height", **side), 2: Dim("width", **side)}
+    example = example_inputs(2, 141, 203, seed=0)
+    model = onnx_program(module, example, (free,) * len(INPUTS), INPUTS, OUTPUTS).model_proto
     none = onnx.numpy_helper.from_array(np.zeros((1, 1, 1), np.int64))
     for name in INPUTS[2:]:
         model.graph.initializer.add().CopyFrom(none)

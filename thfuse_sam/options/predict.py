@@ -1,7 +1,7 @@
 """Options of `predict.py`."""
 
 import math
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -82,5 +82,8 @@ class PredictOptions(
 ):
     """Which images get masks, and by which model."""
 
-    input: Path = option(MISSING, "an image or a folder of images", aliases=("image", "image_path"))
+    input: Path | None = option(None, "an image or a folder of images", aliases=("image", "image_path"))
     modality: Literal["ir", "vi"] = option("vi", "kind of the images; ir: thermal images, 16-bit or grey")
+    export_onnx: Path | None = option(
+        None, "write the model as encoder.onnx and decoder.onnx to a folder, check them and stop", metavar="FOLDER"
+    )
