@@ -1,5 +1,6 @@
 """The app in a real browser, from upload to download, with a small untrained SAM."""
 
+import functools
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from PIL import Image
 
 from thfuse_sam.commands import app
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
+from thfuse_sam.errors import CheckpointError
 from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.models import build_network
 from thfuse_sam.options.app import LimitSettings
@@ -55,12 +57,23 @@ def address(browser, pair, tmp_path_factory) -> Iterator[str]:
     settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=0, stability_score_thresh=0)
     generator = AutomaticMaskGenerator(build_vit_nano(64).eval(), settings)
     limits = LimitSettings(max_upload_mb=0.02)
-    session = FusionSession(build_network("thfuse_lite"), generator, torch.device("cpu"), limits)
+    network = build_network("thfuse_lite")
+    session = FusionSession(network, generator, torch.device("cpu"), limits)
+
+    def other() -> FusionSession:
+        settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=1, stability_score_thresh=0.99)
+        other_generator = AutomaticMaskGenerator(build_vit_nano(32).eval(), settings)
+        return FusionSession(network, other_generator, torch.device("cpu"), limits)
+
+    def broken() -> FusionSession:
+        raise CheckpointError("net.pth: cannot be read")
+
+    sams = {"vit_nano": lambda: session, "other": functools.cache(other), "broken": broken}
     samples = find_pairs(pair.ir.parents[1]).pairs
     with pytest.MonkeyPatch.context() as patch, app._listening("127.0.0.1", 0) as listener:
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         patch.setenv("GRADIO_TEMP_DIR", str(files))
-        server = uvicorn.Server(uvicorn.Config(app.build_app(session, samples, files), log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(app.build_app(sams, samples, files), log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         while not server.started:
@@ -138,6 +151,23 @@ def test_a_click_on_a_segment_makes_it_brighter(page) -> None:
     page.locator("#emphasis").get_by_label("As it is").check()
     page.locator("#infrared_masks img").click()
     page.locator("#status", has_not_text="Emphasis").wait_for()
+
+
+def choose_sam(page: Any, name: str) -> None:
+    page.locator("#sam input").click()
+    page.get_by_role("option", name=name).click()
+
+
+def test_another_sam_makes_other_masks(page) -> None:
+    page.locator("#samples button").first.click()
+    wait_for_status(page, "48×32 pixels")
+    choose_sam(page, "other")
+    wait_for_status(page, "Segments: 0 infrared, 0 visible")
+    assert page.locator("#pred_iou_thresh input[type=number]").input_value() == "1"
+    choose_sam(page, "vit_nano")
+    page.locator("#status", has_not_text="Segments: 0 infrared").wait_for()
+    choose_sam(page, "broken")
+    page.get_by_text("net.pth: cannot be read").first.wait_for()
 
 
 def test_swapped_files_are_fused(page, pair) -> None:

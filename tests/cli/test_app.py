@@ -11,12 +11,15 @@ import torch
 
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import app
+from thfuse_sam.errors import CheckpointError
 from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.models import build_network
 from thfuse_sam.options.app import LimitSettings
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
+
+ROOT = Path(__file__).resolve().parents[2]
 
 main = cli_commands.app.main
 
@@ -47,7 +50,7 @@ def client(session: FusionSession, files: Path, monkeypatch, *, host: str = "127
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(files))
 
     async def build():
-        return app.build_app(session, [], files, host=host, folders=app.is_loopback(host))
+        return app.build_app({"vit_nano": lambda: session}, [], files, host=host, folders=app.is_loopback(host))
 
     # Where no event loop runs, Gradio makes some and closes none. In a thread of its own, as the browser tests leave
     # Playwright's loop running in this one.
@@ -73,6 +76,23 @@ def test_taken_port_is_an_error_in_one_line(monkeypatch, capsys) -> None:
 def test_listens_on_this_machine_alone_by_default() -> None:
     options = cli_commands.app.build_parser().parse_command([]).options
     assert app.is_loopback(options.host) and not options.allow_folders
+
+
+def test_models_to_choose_from(tmp_path) -> None:
+    def found(*argv: str) -> dict[str, tuple[str, Path | None]]:
+        sams = app.find_sams(cli_commands.app.build_parser().parse_command(list(argv)).options)
+        return {name: (sam.sam_model_type, sam.sam_checkpoint) for name, sam in sams.items()}
+
+    file = ROOT / "models" / "vit_nano.safetensors"
+    assert found() == {"vit_nano": ("vit_nano", None)}
+    assert found("--sam_checkpoint", str(file)) == {str(file): ("auto", file)}
+    more = found("--sam_model_type", "vit_t", "--more_sams", "vit_nano", str(file))
+    assert more == {"vit_t": ("vit_t", None), "vit_nano": ("vit_nano", None), str(file): ("auto", file)}
+    (tmp_path / "empty").mkdir()
+    for text, message in ((tmp_path / "empty", "without config.json"), (tmp_path / "none", "is no folder")):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            found("--more_sams", str(text))
+        assert caught.value.field == "more_sams"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.2", "example.org"])

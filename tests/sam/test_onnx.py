@@ -108,7 +108,7 @@ def test_the_example_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monke
     exec(code, names)  # noqa: S102
     assert names["masks"].shape == (2, *picture.size[::-1])
     own = thfuse_sam.Sam.load("vit_nano").predict("vi.png", points=[[(120, 150)]], boxes=[(10, 20, 200, 180)])
-    for mask, segment in zip(names["masks"], own, strict=True):
+    for mask, segment in zip(names["masks"], own.instances, strict=True):
         assert (mask == segment.mask).mean() > 0.999
 
 

@@ -1,23 +1,31 @@
 """Serving the page on which pairs are fused in a browser, according to `AppOptions`; `app_page.py` builds it."""
 
 import contextlib
+import dataclasses
+import functools
 import importlib.resources
 import ipaddress
 import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from thfuse_sam.commands.fuse import open_network
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import PairError, UsageError
+from thfuse_sam.errors import PairError, UsageError, naming
 from thfuse_sam.fusion.session import FusionSession
 from thfuse_sam.options.app import AppOptions
+from thfuse_sam.options.fields import AUTO
+from thfuse_sam.options.generator import HUGGING_FACE, MODEL_TYPE_NAMES
+from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.shipped import find_shipped
 
 _CACHE_SECONDS = 3600  # age at which the page's pictures are removed
@@ -31,13 +39,17 @@ def serve(options: AppOptions) -> None:
     device = resolve_device(options.device)
     with _listening(options.host, options.port) as listener, _own_files() as files:
         _, network, _ = open_network(options)
+        sams = {
+            name: functools.cache(functools.partial(_session, network, sam, device))
+            for name, sam in find_sams(options).items()
+        }
         app = build_app(
-            FusionSession(network, build_generator(options, device), device, options),
+            sams,
             find_samples(options.sample_path),
             files,
             host=options.host,
             folders=options.allow_folders or is_loopback(options.host),
-            facts=f"Network {network.name}, masks by {options.sam_model_type}, on {device}",
+            facts=f"Network {network.name}, masks by {' or '.join(sams)}, on {device}",
         )
         address = listener.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
@@ -45,8 +57,34 @@ def serve(options: AppOptions) -> None:
         _run_server(app, listener)
 
 
+def find_sams(options: AppOptions) -> dict[str, AppOptions]:
+    """The models by their names on the page, each as the options that load it; the first is the page's own.
+
+    Raises ThFuseError where one of `more_sams` cannot be had.
+    """
+    checkpoint = options.sam_checkpoint
+    if checkpoint is None:
+        sams = {options.sam_model_type: options}
+    else:  # its type is known from itself
+        is_default = options.sam_model_type == AppOptions.sam_model_type
+        sams = {str(checkpoint): dataclasses.replace(options, sam_model_type=AUTO) if is_default else options}
+    for text in options.more_sams:
+        kind, path = text, None
+        if text not in MODEL_TYPE_NAMES:
+            path = Path(text)
+            kind = AUTO if path.exists() else HUGGING_FACE
+        with naming("more_sams", path):
+            resolve_sam(kind, path)
+        sams[text] = dataclasses.replace(options, sam_model_type=kind, sam_checkpoint=path)
+    return sams
+
+
+def _session(network: nn.Module, sam: AppOptions, device: torch.device) -> FusionSession:
+    return FusionSession(network, build_generator(sam, device), device, sam)
+
+
 def build_app(
-    session: FusionSession,
+    sams: Mapping[str, Callable[[], FusionSession]],
     samples: Sequence[ImagePair],
     files: Path,
     *,
@@ -57,7 +95,8 @@ def build_app(
     """The ASGI application: the page, and the checks of what reaches it.
 
     Args:
-        session: fuses the pairs; its limits apply to uploads.
+        sams: name of a Segment Anything model on the page -> the session that fuses with it, loaded when it is first
+            called; the page begins with the first, whose limits apply to uploads.
         samples: pairs to pick from.
         files: folder for uploads and results, private to this app; `GRADIO_TEMP_DIR` must name it.
         host: address of the server. If it is a loopback address, only requests that name a local host are answered;
@@ -71,7 +110,7 @@ def build_app(
 
     from thfuse_sam.commands import app_page
 
-    page = app_page.build_page(session, samples, files, folders=folders, facts=facts, cache_seconds=_CACHE_SECONDS)
+    page = app_page.build_page(sams, samples, files, folders=folders, facts=facts, cache_seconds=_CACHE_SECONDS)
     app = fastapi.FastAPI(openapi_url=None)
     if is_loopback(host):
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
@@ -82,7 +121,7 @@ def build_app(
         server_name=host,
         allowed_paths=sorted({str(path.parent.resolve()) for pair in samples for path in (pair.ir, pair.vi)}),
         show_error=False,
-        max_file_size=session.limits.max_bytes,
+        max_file_size=next(iter(sams.values()))().limits.max_bytes,
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,

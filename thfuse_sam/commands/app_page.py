@@ -7,7 +7,7 @@ import html
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,14 @@ _THUMBNAIL_PIXELS = 320
 _FOLDER_PICTURES = 12  # how many of a folder's fused images are shown
 _QUEUE = "fusing"  # name of the queue; one job at a time, because all share the network
 
+Sams = Mapping[str, Callable[[], FusionSession]]  # name of a Segment Anything model -> loads it, or has it already
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Current:
     """The pair that a visitor looks at. Its pictures are reduced to `_PREVIEW_PIXELS`."""
 
+    session: FusionSession
     pair: OpenPair
     pictures: dict[str, ImageArray]
     folder: Path  # of the file to download
@@ -99,18 +102,18 @@ def theme() -> Any:
 
 
 def build_page(
-    session: FusionSession, samples: Sequence[ImagePair], files: Path, *, folders: bool, facts: str, cache_seconds: int
+    sams: Sams, samples: Sequence[ImagePair], files: Path, *, folders: bool, facts: str, cache_seconds: int
 ) -> gr.Blocks:
     """The page; arguments as for `app.build_app`. Gradio removes files older than `cache_seconds`."""
     with gr.Blocks(title="TH-Fuse-SAM", analytics_enabled=False, delete_cache=(cache_seconds, cache_seconds)) as page:
         gr.Markdown(f"# TH-Fuse-SAM\nFuse an infrared and a visible image of the same scene. {facts}.")
         if not folders:
-            _PairTab(session, samples, files)
+            _PairTab(sams, samples, files)
             return page
         with gr.Tab("One pair"):
-            pair = _PairTab(session, samples, files)
+            pair = _PairTab(sams, samples, files)
         with gr.Tab("A folder"):
-            _FolderTab(session, pair.thresholds, pair.colour)
+            _FolderTab(sams, [pair.colour, pair.sam, *pair.thresholds])
     return page
 
 
@@ -120,10 +123,12 @@ class _PairTab:
     Attributes:
         thresholds: the sliders, in the order of the fields of `MaskThresholds`.
         colour: the checkbox that keeps the visible image's colour.
+        sam: the list of models.
     """
 
-    def __init__(self, session: FusionSession, samples: Sequence[ImagePair], files: Path) -> None:
-        self._session = session
+    def __init__(self, sams: Sams, samples: Sequence[ImagePair], files: Path) -> None:
+        self._sams = sams
+        self._session = next(iter(sams.values()))()
         self._samples = samples
         self._files = files
         self._current = gr.State(None, delete_callback=_forget)
@@ -169,6 +174,10 @@ class _PairTab:
             f"{bounds.max_pixels / 1e6:g} megapixels."
         )
         self._gallery = _samples_gallery(self._samples)
+        names = list(self._sams)
+        self.sam = gr.Dropdown(
+            names, value=names[0], label="Segment Anything model", visible=len(names) > 1, elem_id="sam"
+        )
         with gr.Accordion("Mask thresholds", open=True):
             self.thresholds = _sliders(self._session.thresholds)
             self._defaults = gr.Button("Defaults", size="sm")
@@ -203,7 +212,7 @@ class _PairTab:
     def _connect(self) -> None:
         """Connect each control with the function that it calls."""
         one: dict[str, Any] = {"concurrency_id": _QUEUE, "concurrency_limit": 1, "api_visibility": "private"}
-        settings = [self._current, self._choice, self.colour, *self.thresholds]
+        settings = [self._current, self._choice, self.colour, self.sam, *self.thresholds]
         files = [self._ir_file, self._vi_file]
         inputs = [self._current, *files, *settings[1:]]
         for file in files:
@@ -211,6 +220,8 @@ class _PairTab:
             file.clear(self._open, inputs, self._results, **one)
         if self._gallery is not None:
             self._gallery.select(self._open_sample, settings, [*files, *self._results], **one)
+        chosen = self.sam.change(self._choose, [self._current, self.sam], [self._current, *self.thresholds], **one)
+        chosen.success(self._open, inputs, self._results, **one)
         for control in (*self.thresholds, self.colour):
             # While a slider moves, only its last position matters.
             control.change(self._change, settings, self._results, trigger_mode="always_last", **one)
@@ -226,11 +237,20 @@ class _PairTab:
             self._slider,
             **quick,
         )
-        default_values = dataclasses.astuple(self._session.thresholds)
-        self._defaults.click(lambda: default_values, None, self.thresholds, **quick)
+        self._defaults.click(self._default_values, self.sam, self.thresholds, **one)
+
+    def _default_values(self, sam: str) -> tuple[float, ...]:
+        with _explained():
+            return dataclasses.astuple(self._sams[sam]().thresholds)
+
+    def _choose(self, old: _Current | None, sam: str) -> list[Any]:
+        """Called after a model was chosen: load it. Returns no pair, until `_open` has one, and the model's sliders."""
+        values = self._default_values(sam)
+        _forget(old)
+        return [None, *values]
 
     def _open(
-        self, old: _Current | None, ir: str | None, vi: str | None, choice: str, colour: bool, *values: float
+        self, old: _Current | None, ir: str | None, vi: str | None, choice: str, colour: bool, sam: str, *values: float
     ) -> list[Any]:
         """Called after a file was dropped or removed: fuse if both are there. Returns the values of `_results`."""
         _forget(old)
@@ -241,8 +261,9 @@ class _PairTab:
             return _nothing(f"Now drop {missing} image of the same scene.")
         try:
             with _explained():
-                pair = self._session.open(Path(ir), Path(vi))
-                return self._show(pair, self._files / uuid.uuid4().hex, choice, colour, values)
+                session = self._sams[sam]()
+                pair = session.open(Path(ir), Path(vi))
+                return self._show(session, pair, self._files / uuid.uuid4().hex, choice, colour, values)
         except gr.Error as error:
             return _nothing(str(error.message), problem=True)
 
@@ -251,14 +272,14 @@ class _PairTab:
         pair = self._samples[event.index]
         return [str(pair.ir), str(pair.vi), *self._open(old, str(pair.ir), str(pair.vi), *settings)]
 
-    def _change(self, current: _Current | None, choice: str, colour: bool, *values: float) -> list[Any]:
+    def _change(self, current: _Current | None, choice: str, colour: bool, _: str, *values: float) -> list[Any]:
         """Called after a threshold or the colour changed: fuse the pair again. Returns the values of `_results`."""
         unchanged = [gr.skip() for _ in self._results]
         if current is None:
             return unchanged
         try:
             with _explained():
-                return self._show(current.pair, current.folder, choice, colour, values, current)
+                return self._show(current.session, current.pair, current.folder, choice, colour, values, current)
         except gr.Error as error:
             return [gr.skip(), _line(str(error.message), problem=True), *unchanged[2:]]
 
@@ -297,11 +318,12 @@ class _PairTab:
             choices[modality, label] = emphasis
         with _explained():
             plan = EmphasisPlan(chosen={current.pair.files.name: choices})
-            view = self._session.emphasise(current.pair, current.view, plan, gray=not colour)
-            return self._shown(current.pair, current.folder, choice, view, choices)
+            view = current.session.emphasise(current.pair, current.view, plan, gray=not colour)
+            return self._shown(current.session, current.pair, current.folder, choice, view, choices)
 
     def _show(
         self,
+        session: FusionSession,
         pair: OpenPair,
         folder: Path,
         choice: str,
@@ -310,15 +332,16 @@ class _PairTab:
         former: _Current | None = None,
     ) -> list[Any]:
         """Fuse an open pair. Returns the values of `_results`. What was chosen for segments holds while they stay."""
-        view = self._session.fuse(pair, MaskThresholds(*values), gray=not colour)
+        view = session.fuse(pair, MaskThresholds(*values), gray=not colour)
         choices = former.choices if former is not None and _same_segments(former.view, view) else {}
         if choices:
-            view = self._session.emphasise(pair, view, EmphasisPlan(chosen={pair.files.name: choices}), gray=not colour)
+            view = session.emphasise(pair, view, EmphasisPlan(chosen={pair.files.name: choices}), gray=not colour)
         overlays = [_overlay(pair.infrared, view.ir_labels), _overlay(pair.visible, view.vi_labels)]
-        return [*self._shown(pair, folder, choice, view, choices), *overlays]
+        return [*self._shown(session, pair, folder, choice, view, choices), *overlays]
 
     def _shown(
         self,
+        session: FusionSession,
         pair: OpenPair,
         folder: Path,
         choice: str,
@@ -334,7 +357,7 @@ class _PairTab:
             images["before"], images["after"] = register_pictures(pair.files, pair.placement)
         pictures = {name: shrink(image, _PREVIEW_PIXELS, _PREVIEW_PIXELS) for name, image in images.items()}
         return [
-            _Current(pair, pictures, folder, view, choices),
+            _Current(session, pair, pictures, folder, view, choices),
             _view_line(view, pair, len(choices)),
             _compared(pictures, choice),
             gr.update(value=str(path), interactive=True),
@@ -342,13 +365,17 @@ class _PairTab:
 
 
 class _FolderTab:
-    """The tab that fuses all pairs of a folder of this machine, with the sliders of the other tab."""
+    """The tab that fuses all pairs of a folder of this machine.
 
-    def __init__(self, session: FusionSession, thresholds: Sequence[Any], colour: Any) -> None:
-        self._session = session
+    Args:
+        settings: controls of the other tab: colour, model, thresholds.
+    """
+
+    def __init__(self, sams: Sams, settings: Sequence[Any]) -> None:
+        self._sams = sams
         self._stopping = threading.Event()
         gr.Markdown(
-            "Paths are on the machine that runs this app. Masks are made with the thresholds of the other tab; "
+            "Paths are on the machine that runs this app. Masks are made with model and thresholds of the other tab; "
             "existing files of the same names in the output folder are replaced."
         )
         source = gr.Textbox(
@@ -370,7 +397,7 @@ class _FolderTab:
         )
         start.click(
             self._run,
-            [source, target, colour, *thresholds],
+            [source, target, *settings],
             [status, pictures],
             show_progress_on=[pictures],
             concurrency_id=_QUEUE,
@@ -379,7 +406,15 @@ class _FolderTab:
         )
         stop.click(self._stopping.set, None, None, queue=False, api_visibility="private")
 
-    def _run(self, source: str, target: str, colour: bool, *values: float, progress: Any = gr.Progress()) -> Any:  # noqa: B008
+    def _run(
+        self,
+        source: str,
+        target: str,
+        colour: bool,
+        sam: str,
+        *values: float,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> Any:
         """Fuse a folder. Returns the text of the status and the pictures of the gallery."""
         self._stopping.clear()
         shown: list[tuple[ImageArray, str]] = []
@@ -401,7 +436,8 @@ class _FolderTab:
                     if self._stopping.is_set():
                         raise _Stopped
 
-                report = self._session.fuse_folder(pairs, output, MaskThresholds(*values), observe, gray=not colour)
+                session = self._sams[sam]()
+                report = session.fuse_folder(pairs, output, MaskThresholds(*values), observe, gray=not colour)
         except _Stopped:
             return _line(f"Stopped after {done} of {len(pairs.pairs)} pairs; they are in {output}."), shown
         except gr.Error as error:

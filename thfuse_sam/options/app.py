@@ -28,6 +28,11 @@ class AppOptions(ModelOptions, SamOptions, DeviceOptions, LimitSettings, group=L
     """Which network and SAM fuse, and where the page is served."""
 
     sam_model_type: str = redefault(SamOptions, "sam_model_type", "vit_nano")
+    more_sams: tuple[str, ...] = option(
+        (),
+        "further SAMs to choose on the page: types, files of weights, folders or owner/name of Hugging Face models",
+        metavar="SAM",
+    )
     sample_path: Path = option(TEST_SAMPLE, "folder of sample pairs to pick from")
     host: str = option("127.0.0.1", "address to listen on; with 0.0.0.0 other machines reach the page")
     port: int = option(7860, "port to listen on; 0: any free one", low=0)
