@@ -19,6 +19,8 @@ def test_the_first_screen_shows_what_one_needs(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert shown.count("thfuse fuse A B\n") == 4 and "thfuse masks A B" in shown and "thfuse train A B" in shown
     assert set(re.findall(r"^  thfuse (\w+)", shown, re.MULTILINE)) == {*ENTRIES, "completion"}
+    assert main(["fuse", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: thfuse fuse [DATASET_PATH | IR_DIR VI_DIR] [options]\n")
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"thfuse {thfuse_sam.__version__}\n"
 

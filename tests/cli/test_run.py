@@ -1,4 +1,5 @@
 import contextlib
+import logging
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from thfuse_sam.cli import run as command_run
-from thfuse_sam.cli.parser import CommandLine
+from thfuse_sam.cli.parser import CommandLine, spell_options
+from thfuse_sam.cli.run import report_stop
 from thfuse_sam.errors import ThFuseError, TrainingError, UsageError, naming
 from thfuse_sam.interrupts import Terminated
 from thfuse_sam.options.fields import Options, option
@@ -164,6 +166,41 @@ def test_an_error_names_options_as_they_are_typed(capsys) -> None:
 
     assert run([], fail) == 1
     assert one_line(capsys) == "demo.py: error: --folder a.png: is damaged; give another --kind"
+
+
+@pytest.mark.parametrize(
+    ("called", "program", "processes", "typed"),
+    [
+        ("train.py", "train.py", "1", "python train.py"),
+        ("../code/train.py", "train.py", "1", "python ../code/train.py"),
+        ("../code/train.py", "train.py", "2", "torchrun --nproc_per_node=2 ../code/train.py"),
+        ("/bin/thfuse-train", "train.py", "1", "thfuse-train"),
+        ("/bin/thfuse", "thfuse train", "1", "thfuse train"),
+        ("/lib/thfuse_sam/__main__.py", "thfuse train", "2", "torchrun --nproc_per_node=2 -m thfuse_sam train"),
+    ],
+)
+def test_the_command_that_goes_on_starts_as_this_one_did(
+    monkeypatch, caplog, called: str, program: str, processes: str, typed: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    caplog.set_level(logging.INFO)
+    arguments = ("--resume", "old.pth", "--output_dir", "a b")
+    assert report_stop(CommandLine(None, program, arguments), 3, Path("a b/latest.pth")) == 130
+    assert f"to go on: {typed} --output_dir 'a b' `resume` 'a b/latest.pth'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("called", "shown"),
+    [
+        ("train.py", "x/train.py: python precompute_masks.py --lr, then test.py"),
+        ("/bin/thfuse", "x/train.py: thfuse masks --lr, then thfuse fuse"),
+        ("/lib/thfuse_sam/__main__.py", "x/train.py: thfuse masks --lr, then thfuse fuse"),
+    ],
+)
+def test_scripts_are_named_as_commands_of_thfuse_where_that_was_called(monkeypatch, called: str, shown: str) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    assert spell_options("x/train.py: python precompute_masks.py `lr`, then test.py") == shown
 
 
 def test_a_misspelt_option_is_corrected(capsys) -> None:

@@ -107,7 +107,7 @@ def test_a_finished_run_is_neither_lost_nor_mixed_with_another(dataset, tmp_path
         assert train.main([*argv, *others]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "--output_dir models: holds an earlier run (best.pth, latest.pth, model_epoch1.pth and 1 more)" in line
-        assert "--resume" in line and "--overwrite" in line
+        assert "--resume" in line and "--overwrite" in line and ("other/latest.pth" in line) == bool(others)
     assert train.main([*argv, "--resume", "--overwrite"]) == 2
     assert {path.name: path.read_bytes() for path in Path("models").iterdir() if path.is_file()} == finished
     assert train.main([*argv, "--overwrite"]) == 0

@@ -49,6 +49,8 @@ class Masks:
         >>> import numpy as np
         >>> import thfuse_sam as th
         >>> found = th.masks(np.zeros((48, 64), np.uint8), sam="vit_nano", device="cpu", points_per_side=2)
+        >>> found
+        <Masks: ... segments, 64x48>
         >>> np.asarray(found).shape, found.overlay().shape
         ((48, 64), (48, 64, 3))
     """
@@ -62,6 +64,10 @@ class Masks:
 
     def __len__(self) -> int:
         return len(self.instances)
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        return f"<Masks: {len(self)} segments, {width}x{height}>"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -17,6 +17,8 @@ class MaskTree:
     Example:
         >>> import thfuse_sam as th
         >>> tree = th.MaskTree("precomputed_masks")
+        >>> tree
+        MaskTree('precomputed_masks')
         >>> ("ir", "a/0001") in tree
         False
         >>> tree["ir", "a/0001"]
@@ -26,6 +28,9 @@ class MaskTree:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+
+    def __repr__(self) -> str:
+        return f"MaskTree({str(self.root)!r})"
 
     def __getitem__(self, key: tuple[Modality, str]) -> npt.NDArray[Any]:
         """The label map HxW of the image of ("ir" or "vi", name without suffix). Raises MaskReadError."""

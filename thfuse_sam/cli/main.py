@@ -37,7 +37,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "finetune": _Entry(commands.finetune, (("data_dir",),)),
     "predict": _Entry(commands.predict, (("input",),)),
     "verify": _Entry(commands.precompute, (("output_dir",),), always=("--verify",)),
-    "compare": _Entry(commands.compare),
+    "compare": _Entry(commands.compare, (_ONE_FOLDER, _TWO_FOLDERS)),
     "figure": _Entry(commands.figure),
     "app": _Entry(commands.app),
 }
@@ -64,7 +64,7 @@ Also:
   thfuse prepare DATA     check and convert annotated images
   thfuse finetune DATA    adapt Segment Anything to them
   thfuse predict IMAGE    masks of single images, by points, boxes or of everything
-  thfuse compare          measures and ranks of several methods
+  thfuse compare A B      measures and ranks of several methods
   thfuse figure           a figure for a paper
   thfuse app              fuse in the browser
   thfuse completion bash  what your shell needs to complete commands (or zsh)
@@ -106,7 +106,10 @@ def _run(name: str, words: Sequence[str]) -> int:
 
 
 def _named(name: str) -> Command[Any]:
-    return replace(ENTRIES[name].command, program=f"thfuse {name}")
+    entry = ENTRIES[name]
+    words = " | ".join(" ".join(options).upper() for options in entry.places)
+    usage = f"thfuse {name} [{words}] [options]" if words else None
+    return replace(entry.command, program=f"thfuse {name}", usage=usage)
 
 
 def _print_completion(words: Sequence[str]) -> int:

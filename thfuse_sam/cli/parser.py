@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import re
 import shlex
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,20 @@ _T = TypeVar("_T", bound=Options)
 _Field = dataclasses.Field[Any]
 
 _OPTION_NAME = re.compile(r"`([a-z][a-z0-9_]*(?:\.\.\.)?)`")
+_SCRIPTS = {
+    "precompute_masks": "masks", "train": "train", "test": "fuse", "prepare_data": "prepare", "finetune": "finetune",
+    "predict": "predict",
+}  # fmt: skip
+_SCRIPT_NAME = re.compile(rf"(?:python )?(?<![\w/.'])({'|'.join(_SCRIPTS)})\.py\b")
 
 
 def spell_options(message: str) -> str:
-    """`message` with the options that it names in backticks spelled as they are typed: `lr` becomes --lr."""
+    """`message` as the user can type what it names: `lr` in backticks becomes --lr, and where `thfuse` was called,
+    the scripts, which an installed package lacks, become its commands.
+    """
+    called = Path(sys.argv[0])
+    if called.stem == "thfuse" or called.parent.name == "thfuse_sam":  # as `thfuse` or `python -m thfuse_sam`
+        message = _SCRIPT_NAME.sub(lambda found: f"thfuse {_SCRIPTS[found[1]]}", message)
     return _OPTION_NAME.sub(r"--\1", message)
 
 
@@ -51,12 +62,21 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         description: what it does.
         options: the class of its options.
         dry_run: help of `--dry_run`; None: the command has none.
+        usage: first line of the help; None: `prog` and its options.
     """
 
-    def __init__(self, prog: str, description: str, options: type[_T], *, dry_run: str | None = None) -> None:
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        options: type[_T],
+        *,
+        dry_run: str | None = None,
+        usage: str | None = None,
+    ) -> None:
         super().__init__(
             prog=prog,
-            usage=f"{prog} [options]",
+            usage=usage or f"{prog} [options]",
             description=description,
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,

@@ -35,9 +35,10 @@ class Command(Generic[_T]):
     options: type[_T]
     dry_run: str | None  # help of `--dry_run`; None: the command has none
     work: _Work[_T]  # returns the exit status; None means 0
+    usage: str | None = None  # the first line of its help; None: the program and its options
 
     def build_parser(self) -> CommandParser[_T]:
-        return CommandParser(self.program, self.description, self.options, dry_run=self.dry_run)
+        return CommandParser(self.program, self.description, self.options, dry_run=self.dry_run, usage=self.usage)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Parse `argv` (None: the process's own), do the work, and return the exit status.
@@ -93,11 +94,22 @@ def command(
 
 def report_stop(command: CommandLine[_T], step: int, latest: Path) -> int:
     """Log the command that resumes an interrupted training from the checkpoint `latest`; returns the exit status."""
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    launcher = "python" if processes == "1" else f"torchrun --nproc_per_node={processes}"
-    typed = shlex.join([command.program, *_to_repeat(command.arguments)])
-    log.info("stopped after step %d; to go on: %s %s `resume` %s", step, launcher, typed, latest)
+    typed = shlex.join([*_start_of_command(command.program), *_to_repeat(command.arguments)])
+    log.info("stopped after step %d; to go on: %s `resume` %s", step, typed, shlex.quote(str(latest)))
     return INTERRUPTED
+
+
+def _start_of_command(program: str) -> list[str]:
+    """How the command `program` of this process is started: as a script, by its own name, or as part of `thfuse`."""
+    called = Path(sys.argv[0])
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    launcher = ["python"] if processes == "1" else ["torchrun", f"--nproc_per_node={processes}"]
+    if program.startswith("thfuse "):
+        words = program.split()
+        return words if processes == "1" else [*launcher, "-m", "thfuse_sam", *words[1:]]
+    if called.name.startswith("thfuse-"):
+        return [called.name]
+    return [*launcher, str(called) if called.name == program else program]
 
 
 def _to_repeat(arguments: Sequence[str]) -> list[str]:

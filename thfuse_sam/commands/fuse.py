@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,5 +276,5 @@ def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
     if options.compare or run.targets:
         log.info("%s", comparison_text(comparison))
     else:
-        values = ", ".join(f"{key} {value:.3f}" for key, value in table[0].mean.items())
+        values = ", ".join(f"{key} {value:.3f}" for key, value in table[0].mean.items() if math.isfinite(value))
         log.info("mean of %d: %s", comparison.shared_pairs, values)

@@ -153,7 +153,8 @@ def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], folder: Path | Non
     missing = count_missing_masks(pairs, plan.root)
     if missing and has_masks(plan.root):
         log.warning(
-            "%d of %d images have no mask in %s and go without guidance; to make them: python %s",
+            "%d of %d images have no mask in %s and get no help of masks; to make them, with the `sam_checkpoint` of "
+            "the tree if it was one of your own: python %s",
             missing,
             2 * len(pairs),
             plan.root,

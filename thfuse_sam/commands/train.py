@@ -156,10 +156,11 @@ def _log_if_short(run: _PreparedTraining) -> None:
     steps = min(per_epoch * (settings.epochs or per_epoch), settings.max_steps or math.inf)
     if run.options.init is None and run.resume is None and steps < ENOUGH_STEPS:
         log.info(
-            "%d steps are few for random weights, which need about %d: raise `epochs`, or start from `init` "
+            "%d steps are few for random weights, which need about %d: raise `%s`, or start from `init` "
             "models/thfuse_lite.safetensors",
             steps,
             ENOUGH_STEPS,
+            "epochs" if settings.max_steps is None or settings.max_steps > steps else "max_steps",
         )
 
 

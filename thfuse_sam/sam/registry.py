@@ -99,6 +99,8 @@ def build_sam(
     weights = read_weights(checkpoint) if base is None else read_weights(base) | read_weights(checkpoint)
     sam = fitting_model(kind, weights, checkpoint)
     settings = generator_defaults(kind.name, checkpoint)
+    if own := exported_settings(checkpoint) if checkpoint is not None else {}:
+        log.info("%s has its own defaults for masks: %s", checkpoint, ", ".join(f"`{k}` {v}" for k, v in own.items()))
 
     def load() -> Sam:
         for name, value in weights.items():
@@ -146,16 +148,11 @@ def generator_defaults(model_type: str, checkpoint: Path | None = None) -> Gener
 
     Raises CheckpointError for settings that cannot be.
     """
-    usual = GENERATOR_DEFAULTS[model_type]
     own = {} if checkpoint is None else exported_settings(checkpoint)
-    if not own:
-        return usual
     try:
-        settings = dataclasses.replace(usual, **own)
+        return dataclasses.replace(GENERATOR_DEFAULTS[model_type], **own)
     except (TypeError, OptionError) as error:
         raise CheckpointError(f"{checkpoint}: its settings of the mask generator are refused ({error})") from None
-    log.info("%s has its own defaults for masks: %s", checkpoint, ", ".join(f"`{k}` {v}" for k, v in own.items()))
-    return settings
 
 
 def fitting_model(kind: ModelType, weights: Mapping[str, Tensor], checkpoint: Path) -> Sam:
