@@ -32,6 +32,14 @@ class PackedMask(NamedTuple):
         inside = mask[top : bottom + 1, left : right + 1]
         return cls(np.packbits(inside), top + offset[0], left + offset[1], (inside.shape[0], inside.shape[1]))
 
+    def cut(self, first: int, last: int) -> "PackedMask":
+        """The rows of the image from `first` or a little earlier to `last`; outside of them the mask must be empty."""
+        width = self.shape[1]
+        skipped = (first - self.top) // 8 * 8  # eight rows end with a whole byte, however wide they are
+        rows = last + 1 - self.top - skipped
+        bits = self.bits[skipped * width // 8 :][: -(-rows * width // 8)]
+        return PackedMask(bits, self.top + skipped, self.left, (rows, width))
+
     def unpack(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
         """The mask, whose bits must lie on the CPU, in an image of `shape` = (height, width)."""
         height, width = self.shape
@@ -71,18 +79,26 @@ class Candidates:
         return Candidates([self.masks[index] for index in indices.tolist()], *(own[indices] for own in self._columns))
 
     def fetch(self) -> Callable[[], "Candidates"]:
-        """Begin to copy bits from the GPU to the CPU, all at once; the function that is returned ends it."""
-        waiting = [mask.bits for mask in self.masks if isinstance(mask.bits, Tensor)]
+        """Begin to copy bits from the GPU to the CPU, all at once; the function that is returned ends it.
+
+        Of a mask that lies on the GPU, the rows of its box are copied.
+        """
+        rows = self.boxes[:, 1::2].tolist()
+        masks = [
+            mask.cut(*ends) if isinstance(mask.bits, Tensor) else mask
+            for mask, ends in zip(self.masks, rows, strict=True)
+        ]
+        waiting = [mask.bits for mask in masks if isinstance(mask.bits, Tensor)]
         download = Download(torch.cat(waiting)) if waiting else None
 
-        def fetched() -> Candidates:
+        def wait() -> Candidates:
             if download is None:
                 return self
             parts = iter(np.split(download.wait().numpy(), np.cumsum([len(bits) for bits in waiting])))
-            masks = [mask._replace(bits=next(parts)) if isinstance(mask.bits, Tensor) else mask for mask in self.masks]
-            return dataclasses.replace(self, masks=masks)
+            fetched = [mask._replace(bits=next(parts)) if isinstance(mask.bits, Tensor) else mask for mask in masks]
+            return dataclasses.replace(self, masks=fetched)
 
-        return fetched
+        return wait
 
     @staticmethod
     def join(parts: Sequence["Candidates"]) -> "Candidates":

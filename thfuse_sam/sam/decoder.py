@@ -124,13 +124,13 @@ class PointDecoder:
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
         self._sam = sam
         self._dtype = dtype
-        self._run_transformer = self._transform
-        self._run_upsampling = _Upsampling.__call__
+        self._run_transformer: Callable[[Any, Tensor], Any] = self._transform
+        self._run_upsampling: Callable[[Any, Tensor], Any] = _Upsampling.__call__
 
     def compile(self) -> None:
-        """Compile what takes the time, for a GPU. It happens when batches of new shapes are decoded."""
-        self._run_transformer = torch.compile(self._transform)
-        self._run_upsampling = torch.compile(_Upsampling.__call__, dynamic=True)
+        """Compile what takes the time, for a GPU. It happens when it is used first."""
+        self._run_transformer = _for_any_number(torch.compile(self._transform))
+        self._run_upsampling = _for_any_number(torch.compile(_Upsampling.__call__))
 
     @staticmethod
     def supports(sam: Sam) -> bool:
@@ -227,13 +227,23 @@ class PointDecoder:
             to_token = layer.cross_attn_image_to_token
             k = _heads(to_token.k_proj(queries + tokens), to_token)
             weights = _weights_of_context(context, k) if first else _weights_of_image(to_token, keys_with_pe, k)
-            keys = _attend_to_tokens(to_token, context.keys if first else keys, weights, queries)
+            keys = _attend_to_tokens(to_token, context.keys if first else keys, weights, queries, keeps_keys=first)
             keys = _layer_norm(keys, layer.norm4)
             reused = None if first or keys.requires_grad else keys_with_pe
             keys_with_pe = torch.add(keys, context.image_pe, out=reused)
         final = transformer.final_attn_token_to_image
         attended = _attend_to_image(final, queries + tokens, keys, keys_with_pe)
         return transformer.norm_final_attn(queries + attended), keys
+
+
+def _for_any_number(compiled: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor], Any]:
+    """A compiled function that is not compiled again when the first dimension of its second argument changes."""
+
+    def run(of: Any, batch: Tensor) -> Any:
+        torch._dynamo.maybe_mark_dynamic(batch, 0)
+        return compiled(of, batch)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -289,8 +299,13 @@ def _logits(context: ImageContext, keys: Tensor, hyper_in: Tensor, indices: Tens
             chosen, position = upload(chosen, keys.device), upload(position, keys.device)
             tokens, weights = unpadded[chosen], hyper_in[chosen]
         upsampled = context.upsample(tokens.flatten(1, 2))
-        shuffled = _pixel_shuffle(upsampled @ weights.to(upsampled.dtype).mT, rows, columns)
-        logits[of_group] = shuffled.flatten(0, 1)[position]
+        weights = weights.to(upsampled.dtype)
+        if on_cpu:
+            logits[of_group] = _pixel_shuffle(upsampled @ weights.mT, rows, columns).flatten(0, 1)[position]
+        else:
+            # The same product with long rows: a GPU has no fast kernel for rows of three numbers.
+            chosen_masks = (weights @ upsampled.mT).flatten(0, 1)[position]
+            logits[of_group] = _pixel_shuffle(chosen_masks.unsqueeze(-1), rows, columns).flatten(0, 1)
     return logits
 
 
@@ -338,14 +353,24 @@ def _weights_of_image(attention: Attention, keys_with_pe: Tensor, k: Tensor) -> 
     return torch.softmax(scores, dim=2).flatten(1, 2)
 
 
-def _attend_to_tokens(attention: Attention, keys: Tensor, weights: Tensor, queries: Tensor) -> Tensor:
-    """Image tokens (TxC or NxTxC) plus their attention to the prompts' tokens by `weights` NxHLxT: NxTxC."""
+def _attend_to_tokens(
+    attention: Attention, keys: Tensor, weights: Tensor, queries: Tensor, *, keeps_keys: bool
+) -> Tensor:
+    """Image tokens (TxC or NxTxC) plus their attention to the prompts' tokens by `weights` NxHLxT: NxTxC.
+
+    Unless it `keeps_keys`, or gradients are computed, the result takes the place of `keys`.
+    """
     heads = attention.num_heads
     v = _heads(attention.v_proj(queries), attention)
     folded = _per_head(v, attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0))
     # For each image token the weights of a head sum to one, so the bias can be added to the values of any one head.
     folded[:, 0] += attention.out_proj.bias
-    return torch.baddbmm(keys, weights.mT, folded.flatten(1, 2).to(weights.dtype))
+    values = folded.flatten(1, 2).to(weights.dtype)
+    if torch.compiler.is_compiling():  # the sum becomes a part of the layer norm that follows, and costs nothing
+        return keys + weights.mT @ values
+    if keeps_keys or torch.is_grad_enabled():
+        return torch.baddbmm(keys, weights.mT, values)
+    return keys.baddbmm_(weights.mT, values)
 
 
 def _sparse_embeddings(encoder: PromptEncoder, prompts: Tensor) -> Tensor:

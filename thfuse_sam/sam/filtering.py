@@ -171,11 +171,8 @@ class MaskFilter:
         return Candidates(packed, boxes[kept], ious, scores[kept], prompts, covers_points, areas)
 
     def _pack(self, mask: Tensor, box: Tensor) -> PackedMask:
-        """A row of `_Measured.masks`: on the CPU the bits of its own box, on a GPU those of the box's rows."""
+        """A row of `_Measured.masks`: on the CPU the bits of its own box, on a GPU all its bits, which `fetch` cuts."""
         x, y = self._crop.box[:2]
         if mask.device.type == "cpu":
             return PackedMask.pack(mask.numpy(), box.tolist(), (y, x))
-        _, top, _, bottom = box.tolist()
-        top -= top % 8  # eight rows end with a whole byte, however wide they are
-        rows, width = bottom + 1 - top, self._crop.size[1]
-        return PackedMask(mask[top * width // 8 :][: -(-rows * width // 8)], y + top, x, (rows, width))
+        return PackedMask(mask, y, x, self._crop.size)

@@ -14,6 +14,7 @@ and loses a few masks. This generator is faster for four reasons:
   that stay are copied, all at once (`filtering.py`).
 """
 
+import copy
 import dataclasses
 import logging
 import time
@@ -25,7 +26,7 @@ import numpy.typing as npt
 import torch
 from segment_anything.utils.amg import build_all_layer_point_grids, remove_small_regions
 
-from thfuse_sam.devices import DTYPES, Chunks, Download, unless_out_of_memory, upload
+from thfuse_sam.devices import DTYPES, Chunks, Download, free_memory, unless_out_of_memory, upload
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.images import ImageArray
 from thfuse_sam.masks.embeddings import ImageEmbedding
@@ -92,7 +93,9 @@ class AutomaticMaskGenerator:
         torch._dynamo.config.suppress_errors = True
         started = time.monotonic()
         self.model.compile()
-        self.generate(np.zeros((480, 640, 3), np.uint8))
+        all_masks = copy.copy(self)  # else nothing might be upsampled, and so compiled, before the first real image
+        all_masks.settings = dataclasses.replace(self.settings, pred_iou_thresh=0.0)
+        all_masks.generate(np.zeros((480, 640, 3), np.uint8))
         log.info("compiled SAM in %.0f s", time.monotonic() - started)
 
     def generate(self, image: npt.NDArray[np.uint8], infrared: ImageArray | None = None) -> list[Instance]:
@@ -241,7 +244,7 @@ class AutomaticMaskGenerator:
             return max(1, _BATCH_BYTES_CPU // embedding_bytes)
         if self._point_chunks.limit is None:
             # Decided once, because later this generator itself holds a part of the memory.
-            free, _ = torch.cuda.mem_get_info(self.model.device)
+            free, _ = free_memory(self.model.device)
             self._point_chunks.limit = max(1, min(_MAX_POINTS_GPU, free // 2 // (_BUFFERS_PER_POINT * embedding_bytes)))
         return self._point_chunks.limit
 
