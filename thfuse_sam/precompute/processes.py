@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +169,8 @@ def _make_block(
     num_workers = 0 if len(block) == 1 else 1
     ahead = _worker.device != "cpu"
     results = make_masks(block, _worker.generator, settings.options, num_workers, ahead=ahead)
-    return [result.finish() for result in results]
+    with ThreadPoolExecutor(1, thread_name_prefix="finish") as finisher:  # while the next image is segmented
+        return [future.result() for future in [finisher.submit(result.finish) for result in results]]
 
 
 def _end_after(parent: int) -> None:
