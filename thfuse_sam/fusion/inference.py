@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from thfuse_sam.datasets.fusion import FusionSample, to_uint8
 from thfuse_sam.devices import DTYPES
 from thfuse_sam.errors import ImageSizeError
+from thfuse_sam.fusion.replay import MOST_PIXELS, replayed
 from thfuse_sam.fusion.tiles import fuse_tiled
 from thfuse_sam.images import ImageArray
-from thfuse_sam.models import INPUTS, TiledNetwork
+from thfuse_sam.models import INPUTS, FusionNetwork, TiledNetwork
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.precision import Precision
 
@@ -74,13 +75,33 @@ def fuse_batch(
                 parts = ([None if one is None else one[k : k + 1] for one in inputs] for k in range(len(ir)))
                 fused = [fuse_tiled(network, *part, tile_size=settings.tile_size, device=device) for part in parts]  # type: ignore[arg-type]
                 return torch.cat(fused).float()
-            fused = network(*(None if one is None else one.to(device) for one in inputs))
-            return fused.float().cpu()
+            return _fuse_whole(network, inputs, device, settings.precision).float().cpu()
     except torch.cuda.OutOfMemoryError:
         raise ImageSizeError(
             f"{len(ir)} of {width}x{height} pixels do not fit into the GPU; "
             "use a smaller `batch_size` or `tile_size`, or `device` cpu"
         ) from None
+
+
+def _fuse_whole(
+    network: nn.Module, inputs: Sequence[Tensor | None], device: torch.device, precision: Precision
+) -> Tensor:
+    given = [None if one is None else one.to(device) for one in inputs]
+    ir, vi, *guidance = given[:4]
+    assert ir is not None and vi is not None
+    if device.type != "cuda" or not isinstance(network, FusionNetwork) or ir.numel() > MOST_PIXELS:
+        fused: Tensor = network(*given)
+        return fused
+
+    def run(*images: Tensor | None) -> Tensor:
+        # Its cache would free the weights in half precision that a graph must hold.
+        half = precision != "fp32"
+        with torch.autocast(device.type, dtype=DTYPES[precision], enabled=half, cache_enabled=False):
+            return network(*images)
+
+    fused = replayed(network, run, [ir, vi, *guidance], precision)
+    # The last stage waits for the GPU: what it does depends on the segments.
+    return network.keep_contrast(fused, ir, vi, given[4] if len(given) > 4 else None)
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

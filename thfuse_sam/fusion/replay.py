@@ -1,0 +1,94 @@
+"""A fusion network on a GPU as a CUDA graph: launching its many short kernels one by one takes longer than they run."""
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+MOST_PIXELS = 2**20  # of a batch; kernels for more run longer than it takes to launch them
+_TOLERANCE = 1e-2  # by which a replay's image may differ from that of the network; in 16 bits sums round otherwise
+
+Inputs = Sequence[Tensor | None]
+Run = Callable[..., Tensor]
+
+
+@dataclass
+class _Kept:
+    """What is kept of a network: what its last inputs were like, and what runs it on such inputs."""
+
+    key: Any = None
+    run: Run | None = None
+
+
+class _Networks(threading.local):
+    """Each thread has its own: a graph reads and writes the same memory at each replay."""
+
+    def __init__(self) -> None:
+        self.kept: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
+
+
+_networks = _Networks()
+
+
+def replayed(network: nn.Module, run: Run, inputs: Inputs, kind: object) -> Tensor:
+    """What `run` makes of the network's inputs on a GPU; from the second batch of one shape on by a CUDA graph.
+
+    The result is overwritten by the next call.
+
+    Args:
+        run: computes with `network`; must neither wait for the GPU nor depend on anything but the inputs.
+        kind: whatever else the result depends on, such as the precision.
+    """
+    kept = _networks.kept.setdefault(network, _Kept())
+    # A graph holds the addresses of the weights, and memory that was made in inference mode stays in it.
+    weights = [tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())]
+    key = kind, [None if one is None else one.shape for one in inputs], weights, torch.is_inference_mode_enabled()
+    if kept.key != key:
+        kept.key, kept.run = key, None
+        return run(*inputs)
+    if kept.run is None:
+        kept.run = capture(run, inputs)
+    return kept.run(*inputs)
+
+
+def capture(run: Run, inputs: Inputs) -> Run:
+    """`run` as a CUDA graph for inputs of these shapes; `run` itself where it cannot be one."""
+    own = [None if one is None else one.clone() for one in inputs]
+    try:
+        replay, expected = _captured(run, own)
+        difference = float((replay(*inputs) - expected).abs().max())
+        if not difference <= _TOLERANCE:
+            raise RuntimeError(f"its values differ by {difference:.2g}")
+    except RuntimeError as error:
+        log.info("fusing without a CUDA graph: %s", str(error).partition("\n")[0])
+        return run
+    return replay
+
+
+def _captured(run: Run, own: Inputs) -> tuple[Run, Tensor]:
+    """A function that replays `run`, and what `run` itself makes of `own`, the memory that the graph reads."""
+    device = next(one.device for one in own if one is not None)
+    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    side.wait_stream(current)
+    with torch.cuda.stream(side):  # the libraries allocate what they need, which they may not while a graph is captured
+        expected = run(*own)
+    current.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = run(*own)
+
+    def replay(*inputs: Tensor | None) -> Tensor:
+        for place, one in zip(own, inputs, strict=True):
+            if place is not None and one is not None:
+                place.copy_(one)
+        graph.replay()
+        return result
+
+    return replay, expected
