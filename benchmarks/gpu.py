@@ -8,6 +8,7 @@ by a look-up that does not wait for the CPU (`oracle.LookUp`). A part that fails
 
 import argparse
 import contextlib
+import copy
 import csv
 import functools
 import gc
@@ -23,17 +24,19 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from unittest import mock
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
+from segment_anything.modeling import Sam
 
 from benchmarks import train_modes
 from benchmarks.agreement import Masks, equal_pixels
 from benchmarks.common import ROOT, command_line, made_by, markdown_table
+from benchmarks.fusion_speed import OTHER, SeAFusionLayers, gpu_table
 from benchmarks.oracle import LookUp, OracleDecoder, stock_masks
 from benchmarks.precompute import SAMPLE
 from benchmarks.precompute_command import busy, gpu_use
@@ -42,6 +45,7 @@ from thfuse_sam.cli.commands import finetune, precompute, predict, test
 from thfuse_sam.commands import precompute as precompute_command
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.images import ImageArray, read_for_sam, write_image
+from thfuse_sam.models import build_network
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES
@@ -89,7 +93,7 @@ def generator_table(options: argparse.Namespace, device: torch.device) -> str:
     for model_type in options.model_types:
         rows += _beside_stock(_Model(model_type, options, device), options, device)
         _forget(device)
-    header = "model", "generator", "ms an image", "times stock", "peak MiB", "masks", "label map equal"
+    header = "model", "generator", "ms an image", "times stock", "peak MiB, weights apart", "masks", "label map equal"
     return markdown_table(header, rows, text_columns=2)
 
 
@@ -177,7 +181,7 @@ def precompute_rate(options: argparse.Namespace, device: torch.device) -> str:
     """`precompute_masks.py` with a file of random weights of the first model: its rate beside the generator's own."""
     model = _Model(options.model_types[0], options, device)
     name, lookup = model.name, model.lookup
-    data, checkpoint = _pairs(options.images // 2, model.image), _random_weights(name)
+    data, checkpoint = _pairs(options.images // 2, model.image), _random_weights(name, device)
     own = 1000 / _milliseconds(functools.partial(model.generator("auto").generate, model.image), device)
     del model
     _forget(device)
@@ -195,13 +199,14 @@ def precompute_rate(options: argparse.Namespace, device: torch.device) -> str:
         started = time.perf_counter()
         said = _run(precompute.main, argv)
         whole = time.perf_counter() - started
+    peak = _peak(device) - lookup.nbytes
     found = re.search(r"masks made: (\d+) in ([\d.]+) s", said)
     assert found is not None, said
     count, seconds = int(found[1]), float(found[2])
     rates = f"{own:.2f}", f"{count / seconds:.2f}", f"{count / seconds / own:.2f}"
     header = "model", "images", "generator alone, images/s", "command, images/s", "share", "start and end, s"
-    row = name, count, *rates, f"{whole - seconds:.1f}", busy(used)
-    return markdown_table((*header, "GPU busy"), [row])
+    row = name, count, *rates, f"{whole - seconds:.1f}", busy(used), f"{peak / 2**20:.0f}"
+    return markdown_table((*header, "GPU busy", "peak MiB"), [row])
 
 
 def training(options: argparse.Namespace, device: torch.device) -> str:
@@ -222,7 +227,7 @@ def training(options: argparse.Namespace, device: torch.device) -> str:
 
 def tuning(options: argparse.Namespace, device: torch.device) -> str:
     """`finetune.py` on a model of random weights: the second epoch's speed."""
-    data, checkpoint = _annotated(options), _random_weights(options.tuned_model_type)
+    data, checkpoint = _annotated(options), _random_weights(options.tuned_model_type, device)
     rows = []
     precisions = [name for name in options.precisions if name != "fp32" or device.type == "cpu"]
     for (name, flags), precision in itertools.product(TUNINGS.items(), precisions):
@@ -239,7 +244,7 @@ def tuning(options: argparse.Namespace, device: torch.device) -> str:
 
 def prediction(options: argparse.Namespace, device: torch.device) -> str:
     """`predict.py` with a point on every image of a folder, start included."""
-    data, checkpoint = _annotated(options), _random_weights(options.tuned_model_type)
+    data, checkpoint = _annotated(options), _random_weights(options.tuned_model_type, device)
     argv = ["--input", str(data / "PNGImages"), "--checkpoint", str(checkpoint), "--points", "15,10"]
     started = time.perf_counter()
     _run(predict.main, [*argv, "--output_dir", "predicted", "--device", str(device)])
@@ -262,12 +267,24 @@ def fusing(options: argparse.Namespace, device: torch.device) -> str:
     return markdown_table(("size", "pairs", "s, start included", "peak MiB"), rows)
 
 
+def fusion_networks(options: argparse.Namespace, device: torch.device) -> str:
+    """The network alone beside the layers of another one, of random weights."""
+    networks = {"thfuse_lite": build_network().eval(), OTHER: SeAFusionLayers().eval()}
+    with torch.no_grad():
+        return gpu_table(networks, (options.size[0], options.size[1]), device)
+
+
 def test_suite(options: argparse.Namespace, device: torch.device) -> str:
     """The tests of all commands on a GPU, on this one in place of the pretended one."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/reliability/test_cuda.py"]
+    # What a driver warns of is no failure.
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
+    command.append("tests/reliability/test_cuda.py")
     environment = {**os.environ, "THFUSE_REAL_CUDA": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    return "```\n" + "\n".join(done.stdout.splitlines()[-15:]) + "\n```"
+    text = "\n".join((done.stdout or done.stderr).splitlines()[-15:])
+    if done.returncode:
+        raise RuntimeError(text)
+    return f"```\n{text}\n```"
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, torch.device], str]] = {
@@ -279,6 +296,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, torch.device], str]] = {
     "finetune.py": tuning,
     "predict.py": prediction,
     "test.py": fusing,
+    "Fusion networks": fusion_networks,
     "Tests": test_suite,
 }
 
@@ -289,14 +307,17 @@ PARTS: dict[str, Callable[[argparse.Namespace, torch.device], str]] = {
 class _Model:
     """A model of random weights and the look-up for its decoder, on `device`."""
 
+    _lookups: ClassVar[dict[tuple[int, ...], LookUp]] = {}  # on the CPU; making one takes seconds
+
     def __init__(self, name: str, options: argparse.Namespace, device: torch.device) -> None:
         self.name = name
         self.image = _image(options)
         self._points_per_side = options.points_per_side
-        torch.manual_seed(0)
-        sam = MODEL_TYPES[name].build().eval()
-        self.lookup = LookUp(self.image, sam, self.settings("fp32")).to(device)
-        self.sam = sam.to(device)
+        self.sam = _build(name, device)
+        kind = self.sam.image_encoder.img_size, options.points_per_side, *options.size
+        if kind not in self._lookups:
+            self._lookups[kind] = LookUp(self.image, self.sam, self.settings("fp32"))
+        self.lookup = copy.copy(self._lookups[kind]).to(device)
 
     def settings(self, precision: Any) -> GeneratorSettings:
         return GeneratorSettings(points_per_side=self._points_per_side, points_per_batch="auto", precision=precision)
@@ -305,11 +326,17 @@ class _Model:
         return self.lookup.generator(self.sam, self.settings(precision))
 
 
-def _random_weights(model_type: str) -> Path:
+def _build(model_type: str, device: torch.device) -> Sam:
+    torch.manual_seed(0)
+    with device:  # a CPU would take many seconds for random weights
+        sam = MODEL_TYPES[model_type].build()
+    return sam.eval().to(device)  # also what it makes on the CPU in any case
+
+
+def _random_weights(model_type: str, device: torch.device) -> Path:
     path = Path(f"{model_type}.pth")
     if not path.exists():
-        torch.manual_seed(0)
-        torch.save(MODEL_TYPES[model_type].build().state_dict(), path)
+        torch.save({name: value.cpu() for name, value in _build(model_type, device).state_dict().items()}, path)
     return path
 
 
@@ -347,7 +374,7 @@ def _masks(generator: AutomaticMaskGenerator, image: ImageArray) -> Masks:
 
 class _Result(NamedTuple):
     seconds: float
-    peak: int  # bytes
+    peak: int  # bytes, without what lay there before, such as weights
     masks: Masks
 
 
@@ -356,11 +383,12 @@ def _interleaved(runs: dict[str, Callable[[], Masks]], rounds: int, device: torc
     measured: dict[str, list[_Result]] = {name: [] for name in runs}
     for number, (name, run) in itertools.product(range(rounds + 1), runs.items()):
         _forget(device)
+        before = _peak(device)
         started = time.perf_counter()
         masks = run()
         _synchronize(device)
         if number:
-            measured[name].append(_Result(time.perf_counter() - started, _peak(device), masks))
+            measured[name].append(_Result(time.perf_counter() - started, _peak(device) - before, masks))
     return measured
 
 

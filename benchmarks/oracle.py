@@ -122,6 +122,10 @@ class LookUp:
         self._asked = batch.stop % len(self.logits)
         return self.logits[batch].float(), self.predicted_ious[batch]
 
+    @property
+    def nbytes(self) -> int:
+        return self.logits.nbytes + self.predicted_ious.nbytes
+
     def to(self, device: torch.device | str) -> "LookUp":
         """This look-up, moved to `device`."""
         self.logits, self.predicted_ious = self.logits.to(device), self.predicted_ious.to(device)

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from benchmarks.agreement import Masks, recall
 from benchmarks.traffic import COPIES, INDEXING, Traffic, counted
+from thfuse_sam.masks.format import LabelMap
 
 REAL = os.environ.get("THFUSE_REAL_CUDA") == "1"
 
@@ -115,6 +118,24 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map(moved, result)
 
 
+def assert_same_masks(expected: Masks, found: Masks) -> None:
+    """Masks from the CPU and from the GPU are equal; those of a real GPU, whose sums round otherwise, nearly so."""
+    if REAL:
+        assert abs(len(found) - len(expected)) <= 1 + len(expected) // 10
+        assert recall(expected, found, iou=0.9) >= 0.85
+    else:
+        assert len(found) == len(expected)
+        assert all(np.array_equal(*masks) for masks in zip(expected, found, strict=True))
+
+
+def assert_same_labels(expected: LabelMap, found: LabelMap) -> None:
+    """As `assert_same_masks`, of label maps."""
+    if REAL:  # one mask more, and all numbers after it are others
+        assert ((expected > 0) == (found > 0)).mean() > 0.95
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
 @contextlib.contextmanager
 def pretended_cuda() -> Iterator[PretendedTraffic]:
     """Within it this thread has the device `cuda:0`. Yields what is counted."""
@@ -127,7 +148,8 @@ def pretended_cuda() -> Iterator[PretendedTraffic]:
             traffic.backward.append(tensor.device)
             backward(tensor, *arguments, **options)
 
-        with mock.patch("torch.Tensor.backward", noted), counted(traffic):
+        # Its convolutions would round to 10 bits; the CPU's do not.
+        with mock.patch("torch.Tensor.backward", noted), counted(traffic), torch.backends.cudnn.flags(allow_tf32=False):
             yield traffic
         return
     answers: dict[str, Any] = {
