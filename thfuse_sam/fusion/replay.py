@@ -13,6 +13,7 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 MOST_PIXELS = 2**20  # of a batch; kernels for more run longer than it takes to launch them
+_BEFORE = 4  # batches of one shape in a row that the network runs on as usual; a capture costs as much time as some
 _TOLERANCE = 1e-2  # by which a replay's image may differ from that of the network; in 16 bits sums round otherwise
 
 Inputs = Sequence[Tensor | None]
@@ -21,9 +22,10 @@ Run = Callable[..., Tensor]
 
 @dataclass
 class _Kept:
-    """What is kept of a network: what its last inputs were like, and what runs it on such inputs."""
+    """What is kept of a network: what its last inputs were like, how many were, and what runs it on such inputs."""
 
     key: Any = None
+    count: int = 0
     run: Run | None = None
 
 
@@ -38,7 +40,7 @@ _networks = _Networks()
 
 
 def replayed(network: nn.Module, run: Run, inputs: Inputs, kind: object) -> Tensor:
-    """What `run` makes of the network's inputs on a GPU; from the second batch of one shape on by a CUDA graph.
+    """What `run` makes of the network's inputs on a GPU; after a few batches of one shape by a CUDA graph.
 
     The result is overwritten by the next call.
 
@@ -51,11 +53,11 @@ def replayed(network: nn.Module, run: Run, inputs: Inputs, kind: object) -> Tens
     weights = [tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())]
     key = kind, [None if one is None else one.shape for one in inputs], weights, torch.is_inference_mode_enabled()
     if kept.key != key:
-        kept.key, kept.run = key, None
-        return run(*inputs)
-    if kept.run is None:
+        kept.key, kept.count, kept.run = key, 0, None
+    kept.count += 1
+    if kept.count > _BEFORE and kept.run is None:
         kept.run = capture(run, inputs)
-    return kept.run(*inputs)
+    return (kept.run or run)(*inputs)
 
 
 def capture(run: Run, inputs: Inputs) -> Run:
