@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from thfuse_sam.devices import upload
+
 PATCH_SIZE = 16  # pixels of the encoder's input along one side of an image token
 LOGITS_PER_TOKEN = 4  # mask logits along one side of an image token
 LOGIT_STRIDE = PATCH_SIZE // LOGITS_PER_TOKEN  # pixels of the encoder's input along one side of a mask logit
@@ -62,8 +64,8 @@ class Frame:
         return np.asarray(xy * np.tile(self.scale, xy.shape[-1] // 2), dtype=np.float32)
 
 
-def resize_image(image: npt.NDArray[np.uint8], frame: Frame) -> Tensor:
-    """An image uint8 HxWx3 RGB -> uint8 3xhxw at the input's size, by SAM's own resampling."""
+def resize_image(image: npt.NDArray[np.uint8], frame: Frame, device: torch.device | str = "cpu") -> Tensor:
+    """An image uint8 HxWx3 RGB -> uint8 3xhxw at the input's size, by SAM's own resampling, on `device`."""
     height, width = frame.input_size
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+    return upload(torch.from_numpy(np.array(resized)), torch.device(device)).permute(2, 0, 1).contiguous()

@@ -12,7 +12,6 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor
 
-from thfuse_sam.devices import upload
 from thfuse_sam.sam.decoder import Decoder, PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.encoder import convert_encoder, encode_images, run_block
 from thfuse_sam.sam.geometry import Frame, resize_image
@@ -86,7 +85,7 @@ class FastSam:
 
     @torch.no_grad()
     def encode(self, image: npt.NDArray[np.uint8], frame: Frame) -> Tensor:
-        pixels = self._sam.preprocess(upload(resize_image(image, frame), self.device))[None]
+        pixels = self._sam.preprocess(resize_image(image, frame, self.device))[None]
         return encode_images(self._encoder, pixels, self._encoder_dtype, compiled_block=self._compiled_block)
 
     def predict(

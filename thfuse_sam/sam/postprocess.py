@@ -42,7 +42,10 @@ def upsample_logits(logits: Tensor, frame: Frame) -> Tensor:
     sizes = zip(unpadded, frame.image_size, strict=True)
     rows, columns = (_strips(low, padded, *axis, logits.device) for axis in sizes)
     wide = torch.cat([logits[:, :, a:b] @ weights.T for a, b, weights in columns], dim=2)
-    return torch.cat([weights @ wide[:, a:b] for a, b, weights in rows], dim=1)
+    upsampled = logits.new_empty((len(logits), *frame.image_size))
+    for (a, b, weights), strip in zip(rows, upsampled.split(_STRIP, dim=1), strict=True):
+        torch.bmm(weights.expand(len(logits), -1, -1), wide[:, a:b], out=strip)
+    return upsampled
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -62,7 +65,9 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 def pack_bits(masks: Tensor) -> Tensor:
     """Masks bool NxHxW -> uint8 NxB, eight pixels a byte, each mask as `np.packbits` packs it."""
-    pixels = F.pad(masks.flatten(1), (0, -masks[0].numel() % 8)) if len(masks) else masks.new_zeros((0, 8))
+    pixels = masks.flatten(1)
+    if missing := -pixels.shape[1] % 8:
+        pixels = F.pad(pixels, (0, missing))
     # Eight bytes of 0 or 1 times this number have their sum of powers of two, the first byte's the greatest, on top.
     return (pixels.view(torch.int64) * -0x7FBFDFEFF7FBFDFF >> 56).to(torch.uint8)
 
