@@ -425,6 +425,16 @@ def test_signature_holds_what_decides_about_masks() -> None:
     assert hash(plain) == hash(GeneratorSettings())
 
 
+def test_live_masks_in_a_training_in_half_precision_are_the_precomputed_ones() -> None:
+    generator, image = AutomaticMaskGenerator(build_vit_nano(128).eval(), OPEN), scene(60, 80)
+    expected = generator.generate(image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = generator.generate(image)
+    for one, other in zip(expected, found, strict=True):
+        assert (one.predicted_iou, one.stability_score) == (other.predicted_iou, other.stability_score)
+        np.testing.assert_array_equal(one.mask, other.mask)
+
+
 def test_two_runs_are_equal() -> None:
     image, settings = scene(100, 130), replace(SETTINGS, crop_n_layers=1)
     first, second = (AutomaticMaskGenerator(oracle_sam(), settings).generate(image) for _ in range(2))

@@ -196,12 +196,16 @@ class AutomaticMaskGenerator:
             )
         return features
 
-    @torch.no_grad()
     def _segment(self, crop: Crop, features: Embedding, warm: Boxes | None = None) -> Callable[[], Candidates]:
         """Try all points of one crop with its embedding `features`, and boxes (Nx4) in it.
 
         The function that is returned waits for the GPU: the masks that stay after non-maximum suppression.
         """
+        # Live masks may be asked for by a training in half precision, and must be those that are precomputed.
+        with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
+            return self._try_points(crop, features, warm)
+
+    def _try_points(self, crop: Crop, features: Embedding, warm: Boxes | None) -> Callable[[], Candidates]:
         context = self.decoder.prepare(features, crop.frame.input_size)
         masks, at_warm_places = self._filter(crop, self.settings), self._filter(crop, for_warm_places(self.settings))
         grid = self._point_grids[crop.layer] * np.array(crop.size[::-1])
