@@ -142,6 +142,17 @@ def test_a_report_replaces_no_other_files(
     assert other.read_text() == "mine" and not (work / "precomputed_masks" / "ir").exists()
 
 
+def test_a_line_says_if_what_is_warm_seems_to_be_dark(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(command, "dark_segments", lambda images: looked.append(len(list(images))) or (17, 20))
+    assert run(checkpoint) == 0
+    assert "17 of 20 upright things" in capsys.readouterr().err and looked == [2]
+    assert run(checkpoint) == 0 and looked == [2]  # nothing new
+    assert run(checkpoint, "--overwrite", "--ir_polarity", "black-hot") == 0 and looked == [2]
+
+
 def test_a_rerun_keeps_what_is_there(
     work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,10 +19,20 @@ from thfuse_sam.commands.inputs import pairing
 from thfuse_sam.cores import free_memory, usable_cores
 from thfuse_sam.datasets.pairs import ImageSet, find_images
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import ManifestError, OptionError, OutputError, UsageError, WorkerError, naming
+from thfuse_sam.errors import (
+    ImageReadError,
+    ManifestError,
+    MaskReadError,
+    OptionError,
+    OutputError,
+    UsageError,
+    WorkerError,
+    naming,
+)
 from thfuse_sam.files import require_writable
-from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.images import MODALITIES, ImageArray, Modality, read_infrared
 from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.verify import VerifyReport, verify_tree
@@ -31,6 +41,7 @@ from thfuse_sam.options.generator import GeneratorSettings, as_signed
 from thfuse_sam.options.precompute import SAMPLES, PrecomputeOptions
 from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
+from thfuse_sam.precompute.polarity import dark_segments
 from thfuse_sam.precompute.processes import WorkerSettings, make_in_processes
 from thfuse_sam.precompute.ray import RaySettings, make_on_ray, require_ray
 from thfuse_sam.precompute.worker import Result, make_masks
@@ -49,6 +60,7 @@ from thfuse_sam.thermal import AS_STORED, InfraredReading
 _PROCESS_BYTES = 2**30  # of memory that a process takes beside twice its model
 _IMAGES_PER_PROCESS = 16  # that make up for the time in which another process starts
 
+_IMAGES_FOR_POLARITY = 40  # at most, that are looked at for what is warm but dark
 _MANY_IMAGES = 300  # for a GPU: from here on compiling takes less time than it saves
 
 log = logging.getLogger(__name__)
@@ -418,6 +430,8 @@ def _run(run: _PreparedRun, command: str, generator: AutomaticMaskGenerator | No
         else:
             save_manifest(run.plan, summary)
         _write_pictures(run, command)
+        if summary.written:
+            _hint_polarity(run)
     except KeyboardInterrupt as stop:
         raise type(stop)(run.progress(summary)) from stop
     except (OutputError, WorkerError) as error:
@@ -472,6 +486,26 @@ def _write_pictures(run: _PreparedRun, command: str) -> None:
         images = {modality: found.images for modality, found in run.images.items()}
         page = write_precompute_report(options.output_dir, images, facts, reading=run.reading)
         log.info("report: open %s in a browser", page)
+
+
+def _hint_polarity(run: _PreparedRun) -> None:
+    """Say so if warm things seem to be dark, which SAM is then not prompted at."""
+    if run.settings.max_warm_places == 0 or run.settings.ir_polarity != "white-hot":
+        return
+    jobs, store = [job for job in run.plan.jobs if job.modality == "ir"], open_masks(run.plan.root)
+
+    def images() -> Iterator[tuple[LabelMap, ImageArray]]:
+        for job in jobs[:: 1 + len(jobs) // _IMAGES_FOR_POLARITY]:
+            with contextlib.suppress(ImageReadError, MaskReadError):
+                yield store.read("ir", job.name, None), read_infrared(job.image, run.reading)
+
+    found = dark_segments(images())
+    if found is not None:
+        log.warning(
+            "%d of %d upright things in infrared images are darker than what is around them; if what is warm is dark "
+            "there, make the masks anew with `ir_polarity` black-hot",
+            *found,
+        )
 
 
 def _log_summary(plan: Plan, summary: RunSummary, seconds: float) -> None:
