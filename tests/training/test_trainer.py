@@ -16,6 +16,7 @@ from thfuse_sam.options.training import RunSettings
 from thfuse_sam.training import trainer as trainer_module
 from thfuse_sam.training.batches import Batch
 from thfuse_sam.training.checkpoint import NetworkSettings, load_checkpoint, save_checkpoint
+from thfuse_sam.training.resuming import changed_options
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
 from thfuse_sam.training.trainer import Trainer, run_length
 
@@ -111,6 +112,7 @@ def test_options_that_may_differ_and_those_that_may_not(tmp_path: Path, caplog: 
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     changes = [line.partition(": ")[2].partition("; training goes on with the new value")[0] for line in warnings]
     assert changes == ["`what` was 1, now it is 2", "`lr` was 0.001, now it is 1.0"]
+    assert changed_options({"what": "a" * 300}, {"what": "b" * 300}, ()) == ["`what` is another"]
     for changed in ({"seed": 1}, {"options": {"slope": 2}}):
         with pytest.raises(UsageError, match=f"the run had `{next(iter(changed.get('options', changed)))}`"):
             make_trainer(tmp_path, **changed).resume(trainer.latest)

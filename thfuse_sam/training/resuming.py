@@ -124,11 +124,17 @@ def check_resumable(path: Path, saved: Checkpoint, task: TrainingTask, options: 
 def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], may_differ: Iterable[str]) -> list[str]:
     """One line for each option that has changed and is not named in `may_differ`: '`lr` was 0.001, now it is 0.01'."""
     plain_former, plain_now = (json.loads(json.dumps(options, default=str)) for options in (dict(former), dict(now)))
-    return [
-        f"{_shown(name)} was {plain_former[name]}, now it is {value}"
+    changed = [
+        name
         for name, value in plain_now.items()
         if name in plain_former and name not in may_differ and plain_former[name] != value
     ]
+    return [_described(name, plain_former[name], plain_now[name]) for name in changed]
+
+
+def _described(name: str, former: Any, now: Any) -> str:
+    change = f"{_shown(name)} was {former}, now it is {now}"
+    return change if len(change) <= 400 else f"{_shown(name)} is another"  # such as the signatures of mask trees
 
 
 def _shown(name: str) -> str:
