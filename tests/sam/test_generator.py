@@ -546,7 +546,7 @@ def test_compiled_masks_are_equal_and_nothing_is_compiled_twice(monkeypatch: pyt
     generator = AutomaticMaskGenerator(sam, replace(OPEN, points_per_batch=16))
     expected = [generator.label_map(scene(40, 60, seed)) for seed in range(2)]
     generator.compile()
-    assert len(graphs) == 4, "a windowed block, a global block, the decoder's transformer, its upsampling"
+    assert len(graphs) == 4, "a windowed block, a global block, the decoder, its upsampling"
     for seed in range(2):
         np.testing.assert_array_equal(generator.label_map(scene(40, 60, seed)), expected[seed])
     assert len(graphs) <= 5, "upsampling may be compiled once more, for an image of other proportions"

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from thfuse_sam.devices import upload
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
 
-_GROUP_GPU = 64  # prompts that are upsampled together; on a CPU one, because its cache holds no more
+_GROUP_GPU = 128  # prompts that are upsampled together; on a CPU one, because its cache holds no more
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ class PointDecoder:
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
         self._sam = sam
         self._dtype = dtype
-        self._run_transformer: Callable[[Any, Tensor], Any] = self._transform
+        self._run: Callable[[Any, Tensor], Any] = self._decode
         self._run_upsampling: Callable[[Any, Tensor], Any] = _Upsampling.__call__
 
     def compile(self) -> None:
         """Compile what takes the time, for a GPU. It happens when it is used first."""
-        self._run_transformer = _for_any_number(torch.compile(self._transform))
+        self._run = _for_any_number(torch.compile(self._decode))
         self._run_upsampling = _for_any_number(torch.compile(_Upsampling.__call__))
 
     @staticmethod
@@ -171,7 +171,7 @@ class PointDecoder:
         )
 
     def decode(self, context: ImageContext, prompts: Tensor) -> DecodedPoints:
-        predicted_ious, hyper_in, keys = self._decode(context, _sparse_embeddings(self._sam.prompt_encoder, prompts))
+        predicted_ious, hyper_in, keys = self._run(context, _sparse_embeddings(self._sam.prompt_encoder, prompts))
         # The first mask is meant for unambiguous prompts, such as boxes; a single point is ambiguous and gets the three
         # others.
         masks = slice(1, None) if prompts.shape[1] == 2 else slice(1)
@@ -188,7 +188,7 @@ class PointDecoder:
         Returns:
             logits float32 NxMx4hx4w and predicted IoUs float32 NxM.
         """
-        predicted_ious, hyper_in, keys = self._decode(context, sparse)
+        predicted_ious, hyper_in, keys = self._run(context, sparse)
         upsampled = context.upsample(keys)
         return _pixel_shuffle(upsampled @ hyper_in.to(upsampled.dtype).mT, *context.grid), predicted_ious
 
@@ -197,7 +197,7 @@ class PointDecoder:
         decoder = self._sam.mask_decoder
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse.float()], dim=1)
-        queries, keys = self._run_transformer(context, tokens)
+        queries, keys = self._transform(context, tokens)
         networks = enumerate(decoder.output_hypernetworks_mlps, start=1)
         hyper_in = torch.stack([network(queries[:, index]) for index, network in networks], dim=1)
         return decoder.iou_prediction_head(queries[:, 0]), hyper_in, keys

@@ -28,7 +28,7 @@ _COVERING_STABILITY = 0.95
 FREE_MEMORY = "free memory, use another `device` or smaller images"
 
 _CHUNK_PIXELS_CPU = 2**21  # upsampled logits that exist at once: few enough to stay in the processor's cache
-_CHUNK_PIXELS_GPU = 2**25
+_CHUNK_PIXELS_GPU = 2**26  # and so many that the masks of one batch of points are usually one chunk
 _WAITING_BYTES = 2**28  # packed masks that wait on a GPU before those that have passed are brought to the CPU
 
 
