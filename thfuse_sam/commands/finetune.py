@@ -212,7 +212,7 @@ def _open_data(options: FinetuneOptions, data_dir: Path) -> tuple[SegmentationDa
         return one, one
     if options.val_dir is None and options.val_fraction == 0:
         return open_segmentation_dataset(data_dir, **choices), None
-    return open_train_and_val(data_dir, val_path=options.val_dir, val_ratio=options.val_fraction, **choices)
+    return open_train_and_val(data_dir, val_path=options.val_dir, val_fraction=options.val_fraction, **choices)
 
 
 def _trainer(run: _PreparedTuning) -> tuple[Trainer, FinetuneTask]:

@@ -70,8 +70,6 @@ def test_split_keeps_a_sample_on_both_sides(mask_pairs: Write) -> None:
     dataset = open_segmentation_dataset(mask_pairs({"a": box_mask(), "b": box_mask()}))
     for ratio in (0.01, 0.99):
         assert [len(part) for part in dataset.split(ratio, 0)] == [1, 1]
-    with pytest.raises(UsageError, match="`val_ratio` 1"):
-        dataset.split(1.0, 0)
     with pytest.raises(UsageError, match="at least 2"):
         Subset(dataset, [0]).split(0.5, 0)
     dataset.set_epoch(3)  # a set without chance takes it too
@@ -83,7 +81,7 @@ def test_parts_by_folders(mask_pairs: Write, tmp_path: Path) -> None:
     other = mask_pairs({"c": box_mask(), "d": box_mask()}, root="other")
     assert [part.names for part in open_train_and_val(tmp_path / "set")] == [["a"], ["b"]]
     assert [part.names for part in open_train_and_val(tmp_path / "set/train", val_path=other)] == [["a"], ["c", "d"]]
-    assert [len(part) for part in open_train_and_val(other, val_ratio=0.5)] == [1, 1]
+    assert [len(part) for part in open_train_and_val(other, val_fraction=0.5)] == [1, 1]
 
 
 def test_parts_below_a_common_folder(mask_pairs: Write) -> None:

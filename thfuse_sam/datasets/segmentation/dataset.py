@@ -32,19 +32,16 @@ class SegmentationDataset(ABC):
     def set_epoch(self, epoch: int) -> None:  # noqa: B027 - for most there is nothing to do
         """Make the random choices of epoch 0, 1, ...; most data sets make none."""
 
-    def split(self, val_ratio: float, seed: int) -> tuple["SegmentationDataset", "SegmentationDataset"]:
-        """Samples for training and for validation: `val_ratio` in (0, 1) of them, but at least one on each side.
+    def split(self, val_fraction: float, seed: int) -> tuple["SegmentationDataset", "SegmentationDataset"]:
+        """Samples for training and for validation: `val_fraction` in (0, 1) of them, but at least one on each side.
 
-        The names and the seed decide, not the order of the samples. Raises UsageError: a ratio outside (0, 1), or fewer
-        than 2 samples.
+        The names and the seed decide, not the order of the samples. Raises UsageError: fewer than 2 samples.
         """
-        if not 0 < val_ratio < 1:
-            raise UsageError(f"`val_ratio` {val_ratio}: give a number between 0 and 1")
         count = len(self)
         if count < 2:
             raise UsageError(f"{count} sample cannot be split into training and validation; give at least 2")
         by_name = sorted(range(count), key=self.names.__getitem__)
-        validation = {by_name[position] for position in held_out(count, val_ratio, seed)}
+        validation = {by_name[position] for position in held_out(count, val_fraction, seed)}
         return Subset(self, sorted(set(by_name) - validation)), Subset(self, sorted(validation))
 
 

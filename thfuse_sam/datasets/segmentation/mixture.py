@@ -100,13 +100,13 @@ class Mixture(SegmentationDataset):
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
-    def split(self, val_ratio: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
+    def split(self, val_fraction: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
         """Itself and the test set. Without one, each set is split; its validation part is used whole and unchanged."""
         if self.test is not None:
             return self, self.test
         train, val = [], []
         for part in self._parts:
-            for_training, for_validation = part.dataset.split(val_ratio, seed)
+            for_training, for_validation = part.dataset.split(val_fraction, seed)
             train.append(replace(part, dataset=for_training))
             val.append(Part(part.name, for_validation))
         return Mixture(train, None, self._seed), Mixture(val, None)

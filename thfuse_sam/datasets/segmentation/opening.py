@@ -86,13 +86,13 @@ def _open_folder(path: Path, *, reading: AnnotationReading, choices: Mapping[str
 
 
 def open_train_and_val(
-    path: Path, *, val_path: Path | None = None, val_ratio: float = 0.2, seed: int = 0, **choices: Any
+    path: Path, *, val_path: Path | None = None, val_fraction: float = 0.2, seed: int = 0, **choices: Any
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Training and validation samples; `choices` and errors are those of `open_segmentation_dataset`.
 
     With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (or `valid/`,
     `test/`) in `path`, which may also be folders of images below a common one, or two COCO files with these words in
-    their names; if there is no such part, the samples are split by `val_ratio` and `seed`.
+    their names; if there is no such part, the samples are split by `val_fraction` and `seed`.
     """
 
     def open_set(path: Path) -> SegmentationDataset:
@@ -110,17 +110,17 @@ def open_train_and_val(
     # An annotation file above `train/` and `val/` describes images in them; it is one set.
     if val_folder is not None and has_parts and not any(find(path, AS_THEY_SHOW) for find in FORMATS.values()):
         return open_set(path / _TRAIN), open_set(val_folder)
-    return _parts_by_name(open_set(path), val_ratio, seed)
+    return _parts_by_name(open_set(path), val_fraction, seed)
 
 
 def _parts_by_name(
-    dataset: SegmentationDataset, val_ratio: float, seed: int
+    dataset: SegmentationDataset, val_fraction: float, seed: int
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The samples of a folder `train/` and those of `val/`, if there are both; else a random split."""
     folders = [name.partition("/")[0] for name in dataset.names]
     val_folder = next((name for name in _VAL if name in folders), None)
     if isinstance(dataset, Mixture) or val_folder is None or _TRAIN not in folders:
-        return dataset.split(val_ratio, seed)
+        return dataset.split(val_fraction, seed)
     train, val = ([index for index, name in enumerate(folders) if name == part] for part in (_TRAIN, val_folder))
     log.info(
         "the %d samples in %s/ are for training, the %d in %s/ for validation; the other %d are left out",

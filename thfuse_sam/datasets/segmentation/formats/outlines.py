@@ -72,9 +72,8 @@ def line_mask(points: Sequence[Point], width: int, shape: tuple[int, int], reaso
         (left, top), (right, bottom) = near
         x, y = np.arange(left, right) + 0.5 - start[0], np.arange(top, bottom)[:, None] + 0.5 - start[1]
         along = (end - start) / max(float(np.sum((end - start) ** 2)), 1e-12)
-        place = np.clip(
-            x * along[0] + y * along[1], 0, 1
-        )  # of the nearest point of the line, from its start to its end
+        # Of the nearest point of the line, from its start to its end.
+        place = np.clip(x * along[0] + y * along[1], 0, 1)
         distances = np.hypot(x - place * (end - start)[0], y - place * (end - start)[1])
         mask[top:bottom, left:right] |= distances <= width / 2
     return mask
