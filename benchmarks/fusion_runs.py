@@ -20,7 +20,7 @@ from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import read_targets
 from thfuse_sam.files import write_json
 from thfuse_sam.fusion.inference import fuse_lumas
-from thfuse_sam.fusion.training import FusionTask, fuse_batch, fusion_loss
+from thfuse_sam.fusion.training import FusionTask, forward_batch, fusion_loss
 from thfuse_sam.images import image_size
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
@@ -161,7 +161,7 @@ def training_steps(
             wait = time.perf_counter() - started
             on_device = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
             optimizer.zero_grad(set_to_none=True)
-            total = fusion_loss(loss, fuse_batch(model, on_device), on_device)["total"]
+            total = fusion_loss(loss, forward_batch(model, on_device), on_device)["total"]
             total.backward()
             optimizer.step()
             total.item()  # waits for a GPU

@@ -15,10 +15,10 @@ from torch import nn
 
 from thfuse_sam.files import write_atomically
 from thfuse_sam.fusion.loading import METADATA_KEY, load_network
-from thfuse_sam.training.checkpoint import NetworkSettings
+from thfuse_sam.training.checkpoint import NetworkSpec
 
 
-def export_network(path: Path, network: nn.Module, spec: NetworkSettings, dtype: torch.dtype = torch.float32) -> None:
+def export_network(path: Path, network: nn.Module, spec: NetworkSpec, dtype: torch.dtype = torch.float32) -> None:
     """Write `network` as a `.safetensors` file for `load_network`, floating-point weights as `dtype`, atomically."""
     weights = {
         key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     network, _ = loaded[-1]
     weights = [other.state_dict() for other, _ in loaded]
     network.load_state_dict({key: torch.stack([each[key] for each in weights]).mean(0) for key in weights[0]})
-    export_network(options.output, network, NetworkSettings(network.name, network.options))
+    export_network(options.output, network, NetworkSpec(network.name, network.options))
     return 0
 
 

@@ -22,7 +22,7 @@ from thfuse_sam.masks.source import NoMasks
 from thfuse_sam.models import INPUTS, build_network
 from thfuse_sam.models.thfuse_tiny import STEP, THFuseTiny
 from thfuse_sam.options.shared import SWITCHED_OFF
-from thfuse_sam.training.checkpoint import NetworkSettings
+from thfuse_sam.training.checkpoint import NetworkSpec
 from tools.shipped_network import export_network
 
 log = logging.getLogger("tiny_network")
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean += (loss.item() - mean) / min(step, 100)
         if step % 100 == 0:
             log.info("step %d: %.5f", step, mean)
-            export_network(options.output, averaged.module, NetworkSettings(THFuseTiny.name, teacher.options))
+            export_network(options.output, averaged.module, NetworkSpec(THFuseTiny.name, teacher.options))
     return 0
 
 

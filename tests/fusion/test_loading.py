@@ -29,7 +29,7 @@ def tiny_network(monkeypatch) -> None:
 
 
 def save(path: Path, network: nn.Module) -> None:
-    spec = checkpoints.NetworkSettings("tiny", network.options)
+    spec = checkpoints.NetworkSpec("tiny", network.options)
     checkpoints.save_checkpoint(path, checkpoints.Checkpoint(spec, network.state_dict(), {}, 2, 9, {}, {}, {}, {}))
 
 
@@ -46,7 +46,7 @@ def test_network_is_rebuilt_from_the_file_alone(tmp_path) -> None:
 def test_exported_network_is_rebuilt_in_single_precision(tmp_path, dtype) -> None:
     network = Tiny(width=5)
     path = tmp_path / "model.safetensors"
-    export_network(path, network, checkpoints.NetworkSettings("tiny", network.options), dtype)
+    export_network(path, network, checkpoints.NetworkSpec("tiny", network.options), dtype)
     loaded, _ = load_network(path)
     assert loaded.options == {"width": 5}
     assert loaded.layer.weight.dtype == torch.float32
@@ -76,16 +76,16 @@ def break_file(name: str, tmp_path):
     elif name == "incomplete":
         torch.save({"format_version": 1, "weights": {}}, path)
     elif name == "truncated safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSettings("tiny", {"width": 3}))
+        export_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"width": 3}))
         path.write_bytes(path.read_bytes()[:-10])
     elif name == "sam safetensors":
         safetensors.torch.save_file({"image_encoder.pos_embed": torch.zeros(2)}, path)
     elif name == "unknown network safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSettings("huge", {}))
+        export_network(path, Tiny(), checkpoints.NetworkSpec("huge", {}))
     elif name == "other options safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSettings("tiny", {"depth": 3}))
+        export_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"depth": 3}))
     elif name == "other shapes safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSettings("tiny", {"width": 4}))
+        export_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"width": 4}))
     return path
 
 

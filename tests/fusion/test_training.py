@@ -199,7 +199,7 @@ def test_resume_refuses_another_run(tmp_path) -> None:
     with pytest.raises(UsageError, match="5 pairs to train on, this command has 6"):
         make_trainer(tmp_path, size=6).resume(tmp_path / "latest.pth")
     trainer = make_trainer(tmp_path)
-    trainer.task.spec = checkpoints.NetworkSettings("other", {})
+    trainer.task.spec = checkpoints.NetworkSpec("other", {})
     with pytest.raises(UsageError, match="`network`"):
         trainer.resume(tmp_path / "latest.pth")
 
@@ -332,7 +332,7 @@ def test_validation_metrics_are_logged_and_are_those_of_the_fused_crops(tmp_path
     for index in range(2):
         sample = {key: value[None] for key, value in Noise(2)[index].items() if isinstance(value, Tensor)}
         with torch.no_grad():
-            fused = train_fusion.fuse_batch(trainer.task.module.eval(), sample)
+            fused = train_fusion.forward_batch(trainer.task.module.eval(), sample)
         expected.append(float((fused * 255).round().std(correction=0)))
     assert float(row["val/SD"]) == pytest.approx(sum(expected) / 2, rel=1e-4)
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.training.checkpoint import NetworkSettings, load_checkpoint
+from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
 from tools.shipped_network import export_network
 
 HERE = Path(__file__).parent
@@ -84,7 +84,7 @@ def small_data(root: Path) -> Path:
     torch.manual_seed(0)
     torch.save(build_vit_nano(64).state_dict(), root / "nano.pth")
     network = build_network("thfuse_lite")
-    export_network(root / "net.safetensors", network, NetworkSettings("thfuse_lite", network.options))
+    export_network(root / "net.safetensors", network, NetworkSpec("thfuse_lite", network.options))
     return root
 
 

@@ -45,7 +45,7 @@ from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.export import load_trained, read_trained_header, save_trained
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
-from thfuse_sam.training.checkpoint import NetworkSettings, load_checkpoint
+from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
 from thfuse_sam.training.epoch_log import EpochLog, read_log
 from tools.shipped_network import export_network
 
@@ -373,7 +373,7 @@ def checkpoint_seeds(folder: Path) -> list[bytes]:
     torch.manual_seed(0)
     network = build_network("thfuse_lite", channels=4) if "channels" in build_network("thfuse_lite").options else None
     network = network or build_network("thfuse_lite")
-    spec = NetworkSettings("thfuse_lite", network.options)
+    spec = NetworkSpec("thfuse_lite", network.options)
     export_network(folder / "net.safetensors", network, spec)
     content = {
         "format_version": 1, "network": asdict(spec), "weights": network.state_dict(), "training": {"lr": 0.1},

@@ -22,7 +22,7 @@ from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.export import load_trained
-from thfuse_sam.training.checkpoint import NetworkSettings
+from thfuse_sam.training.checkpoint import NetworkSpec
 from tools.shipped_network import export_network
 
 from .fuzz_targets import trained_seeds
@@ -149,7 +149,7 @@ def test_a_checkpoint_that_claims_a_huge_network(tmp_path: Path, number: float) 
     network = build_network("thfuse_lite")
     for option, value in network.options.items():
         if isinstance(value, int) and not isinstance(value, bool):
-            spec = NetworkSettings("thfuse_lite", {**network.options, option: number})
+            spec = NetworkSpec("thfuse_lite", {**network.options, option: number})
             export_network(tmp_path / "net.safetensors", network, spec)
             with pytest.raises(ThFuseError, match=r"net\.safetensors"):
                 load_network(tmp_path / "net.safetensors")

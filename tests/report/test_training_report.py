@@ -13,7 +13,7 @@ from thfuse_sam.errors import OutputError
 from thfuse_sam.masks.source import NoMasks
 from thfuse_sam.models import build_network
 from thfuse_sam.report.training import write_training_report
-from thfuse_sam.training.checkpoint import Checkpoint, NetworkSettings, save_checkpoint
+from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec, save_checkpoint
 
 LOG = "epoch,step,lr,train/total,val/total\n1,3,0.001,0.5,\n2,6,1e-05,0.25,0.75\n"
 
@@ -24,7 +24,7 @@ def data_of(page: Path) -> dict:
 
 def checkpoint(path: Path, epoch: int, seed: int, age: int) -> Path:
     network = build_network("thfuse_lite")
-    spec = NetworkSettings("thfuse_lite", network.options)
+    spec = NetworkSpec("thfuse_lite", network.options)
     save_checkpoint(path, Checkpoint(spec, network.state_dict(), {"seed": seed}, epoch, 1, {}, {}, {}, {}))
     os.utime(path, (1_000_000 - age, 1_000_000 - age))
     return path

@@ -15,7 +15,7 @@ from thfuse_sam.training.random_state import capture_random_states, restore_rand
 def make_checkpoint() -> checkpoints.Checkpoint:
     network = nn.Conv2d(2, 3, 3)
     return checkpoints.Checkpoint(
-        network=checkpoints.NetworkSettings("tiny", {"width": 3}),
+        network=checkpoints.NetworkSpec("tiny", {"width": 3}),
         weights=network.state_dict(),
         training={"lr": 0.1, "masks": None},
         epoch=2,

@@ -15,7 +15,7 @@ from thfuse_sam.errors import UsageError
 from thfuse_sam.options.training import RunSettings
 from thfuse_sam.training import trainer as trainer_module
 from thfuse_sam.training.batches import Batch
-from thfuse_sam.training.checkpoint import NetworkSettings, load_checkpoint, save_checkpoint
+from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 from thfuse_sam.training.resuming import changed_options
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
 from thfuse_sam.training.trainer import Trainer, run_length
@@ -32,7 +32,7 @@ class LineTask(TrainingTask):
 
     def __init__(self, settings: RunSettings, scores: list[float] | None = None) -> None:
         torch.manual_seed(0)
-        super().__init__(nn.Linear(1, 1), NetworkSettings("line", {}), Numbers(4), scores, settings)
+        super().__init__(nn.Linear(1, 1), NetworkSpec("line", {}), Numbers(4), scores, settings)
         self.evaluated = 0
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
@@ -200,7 +200,7 @@ def test_the_last_epoch_is_kept_besides_those_of_the_interval(tmp_path: Path) ->
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     latest = make_trainer(tmp_path, max_steps=1).run().latest
     saved = load_checkpoint(latest)
-    saved.network = NetworkSettings("curve", {})
+    saved.network = NetworkSpec("curve", {})
     save_checkpoint(latest, saved)
     with pytest.raises(UsageError, match=r"the network curve \{\}, but `network` is line"):
         make_trainer(tmp_path).resume(latest)

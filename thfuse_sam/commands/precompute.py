@@ -479,9 +479,8 @@ def _write_pictures(run: _PreparedRun, command: str) -> None:
         for path in write_contact_sheets(_preview_dir(options), entries, store, options.preview, run.reading):
             log.info("preview: %s", path)
     if options.report:
-        device = torch.device(
-            run.devices[0] if run.devices else "cpu"
-        )  # for a cluster, the facts are those of this machine
+        # For a cluster, the facts are those of this machine.
+        device = torch.device(run.devices[0] if run.devices else "cpu")
         facts = run_facts(command, device, {"masks": mask_signature(options.output_dir)})
         images = {modality: found.images for modality, found in run.images.items()}
         page = write_precompute_report(options.output_dir, images, facts, reading=run.reading)

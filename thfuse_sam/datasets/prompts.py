@@ -51,7 +51,7 @@ class ObjectPrompt:
 
 @dataclass(frozen=True)
 class PromptMix:
-    """How often an object is given each kind of prompt: weights of 0 or more. Raises UsageError if all of them are 0."""
+    """How often an object is given each kind of prompt: weights of 0 or more. Raises UsageError if all are 0."""
 
     box: float = 0.0  # a jittered box
     point: float = 0.0  # the interior point, and `num_points` - 1 points anywhere inside

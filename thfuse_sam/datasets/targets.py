@@ -47,13 +47,8 @@ class TargetSet:
     left_out: list[str] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Label:
-    """What stands somewhere about one image; `read` makes targets of it, or says by an error why it cannot."""
-
-    name: str  # of the pair
-    where: str
-    read: Callable[[Size], list[Target]]
+# What stands somewhere about one image: the pair's name, the place, and what makes targets of it or raises an error.
+_Label = tuple[str, str, Callable[[Size], list[Target]]]
 
 
 def read_targets(path: Path, sizes: Mapping[str, Size]) -> TargetSet:
@@ -65,14 +60,14 @@ def read_targets(path: Path, sizes: Mapping[str, Size]) -> TargetSet:
         raise UsageError(f"`targets` {path}: no such file or folder; give YOLO text files, a COCO .json or label maps")
     targets = TargetSet()
     foreign: dict[str, str] = {}  # one line for each image that is no pair, however many labels it has
-    for label in _labels(path):
-        if label.name not in sizes:
-            foreign.setdefault(label.name, f"{label.where}: there is no pair '{label.name}'")
+    for name, where, read in _labels(path):
+        if name not in sizes:
+            foreign.setdefault(name, f"{where}: there is no pair '{name}'")
             continue
         try:
-            targets.by_name.setdefault(label.name, []).extend(label.read(sizes[label.name]))
+            targets.by_name.setdefault(name, []).extend(read(sizes[name]))
         except (ThFuseError, ValueError, TypeError, OverflowError) as error:
-            targets.left_out.append(f"{label.where}: {str(error).removeprefix(f'{label.where}: ')}")
+            targets.left_out.append(f"{where}: {str(error).removeprefix(f'{where}: ')}")
     targets.left_out += foreign.values()
     if not any(targets.by_name.values()):
         reason = first_of(targets.left_out, _SHOWN, "; ") or "neither text files nor COCO nor label maps are there"
@@ -90,17 +85,17 @@ def _labels(path: Path) -> Iterator[_Label]:
             yield from _yolo_labels(file, _name(file.relative_to(folder)), classes)
     elif path.is_file() or coco.annotation_file(folder) is not None:
         for item in coco.objects_by_image(folder):
-            yield _Label(_name(Path(item.file_name)), item.where, partial(_coco_targets, item))
+            yield (_name(Path(item.file_name)), item.where, partial(_coco_targets, item))
     else:
         for file in _files(folder, MASK_SUFFIX):
-            yield _Label(_name(file.relative_to(folder)), str(file), partial(_map_targets, file))
+            yield (_name(file.relative_to(folder)), str(file), partial(_map_targets, file))
 
 
 def _yolo_labels(file: Path, name: str, classes: Sequence[str] | None) -> Iterator[_Label]:
     for number, line in enumerate(_lines(file), 1):
         if words := line.split():
             where = f"{file}, line {number}"
-            yield _Label(name, where, partial(_yolo_targets, words, classes))
+            yield (name, where, partial(_yolo_targets, words, classes))
 
 
 def _yolo_targets(words: Sequence[str], classes: Sequence[str] | None, size: Size) -> list[Target]:

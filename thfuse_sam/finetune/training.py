@@ -25,7 +25,7 @@ from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.export import save_trained
 from thfuse_sam.sam.weights import read_weights
 from thfuse_sam.training.batches import Batch
-from thfuse_sam.training.checkpoint import Checkpoint, NetworkSettings
+from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
 
 EVALUATION = "evaluation.json"
@@ -79,7 +79,7 @@ class FinetuneTask(TrainingTask):
             cache=cache,
         )
         lora = None if adaptation.lora is None else asdict(adaptation.lora)
-        spec = NetworkSettings(
+        spec = NetworkSpec(
             base.model_type, {"base_sha256": base.sha256, "frozen": list(adaptation.frozen), "lora": lora}
         )
         model = PromptedSam(sam, adaptation, loss, sub_iterations=settings.sub_iterations, cache=cache)
@@ -149,7 +149,7 @@ class FinetuneTask(TrainingTask):
     def save(self, path: Path, checkpoint: Checkpoint) -> None:
         save_trained(path, checkpoint.weights, self.adaptation, self.base)
 
-    def describe_other(self, spec: NetworkSettings) -> str:
+    def describe_other(self, spec: NetworkSpec) -> str:
         return (
             f"tunes another checkpoint or other parts of it ({spec.options}); "
             "give the same `sam_checkpoint`, `freeze_...` and `lora_rank`, or start without `resume`"

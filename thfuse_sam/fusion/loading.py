@@ -1,6 +1,6 @@
 """Loading a trained fusion network for use: from a training checkpoint, or from a shipped `.safetensors` file.
 
-A shipped file holds the weights, and in its metadata, under "network", the `NetworkSettings` as JSON.
+A shipped file holds the weights, and in its metadata, under "network", the `NetworkSpec` as JSON.
 """
 
 import json
@@ -16,7 +16,7 @@ from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, is_original_thfuse, thfuse_from_original
 from thfuse_sam.training.checkpoint import (
-    NetworkSettings,
+    NetworkSpec,
     as_checkpoint,
     load_weights,
     read_torch_file,
@@ -47,7 +47,7 @@ def load_network(path: Path) -> tuple[FusionNetwork, dict[str, Any]]:
     return restore_network(checkpoint.network, checkpoint.weights, path).eval(), checkpoint.training
 
 
-def restore_network(spec: NetworkSettings, weights: Mapping[str, Tensor], path: Path) -> FusionNetwork:
+def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path) -> FusionNetwork:
     """The network that `spec` describes with `weights`; `path` is named in a CheckpointError."""
     if spec.name not in NETWORKS:
         known = ", ".join(sorted(NETWORKS))
@@ -69,13 +69,13 @@ def restore_network(spec: NetworkSettings, weights: Mapping[str, Tensor], path: 
     return network
 
 
-def _read_safetensors(path: Path) -> tuple[NetworkSettings, dict[str, Tensor]]:
+def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
     with reading_errors(path), delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         entry = json.loads(metadata[METADATA_KEY])
-        return NetworkSettings(name=str(entry["name"]), options=dict(entry["options"])), weights
+        return NetworkSpec(name=str(entry["name"]), options=dict(entry["options"])), weights
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{path}: has no description of a fusion network; give a file that train.py wrote or that ships with "

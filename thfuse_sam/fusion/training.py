@@ -17,7 +17,7 @@ from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import INPUTS, FusionNetwork
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.training.batches import Batch, EpochBatches, EpochDataset, make_loader, next_batch
-from thfuse_sam.training.checkpoint import NetworkSettings
+from thfuse_sam.training.checkpoint import NetworkSpec
 from thfuse_sam.training.loop import TOTAL
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
 
@@ -39,7 +39,7 @@ class FusionTask(TrainingTask):
         val_set: EpochDataset | None,
         settings: FusionSettings,
     ) -> None:
-        super().__init__(network, NetworkSettings(network.name, dict(network.options)), train_set, val_set, settings)
+        super().__init__(network, NetworkSpec(network.name, dict(network.options)), train_set, val_set, settings)
         self._loss = loss
         self._val_loader: DataLoader[Any] | None = None
 
@@ -48,7 +48,7 @@ class FusionTask(TrainingTask):
         self._loss.to(device)
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return fusion_loss(self._loss, fuse_batch(network, batch), batch)
+        return fusion_loss(self._loss, forward_batch(network, batch), batch)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many of the batch's images have a mask, and how many the placeholder instead."""
@@ -69,7 +69,7 @@ class FusionTask(TrainingTask):
         remaining = iter(self._val_loader)
         while (batch := next_batch(remaining)) is not None:
             batch = fabric.to_device(batch)
-            fused = fuse_batch(self.module, batch)
+            fused = forward_batch(self.module, batch)
             for key, loss_value in fusion_loss(self._loss, fused, batch).items():
                 values.setdefault(key, []).extend([float(loss_value)] * len(batch["name"]))
             for key, measured in batch_metrics(fused, batch, self.settings.val_metrics).items():
@@ -81,7 +81,7 @@ class FusionTask(TrainingTask):
         return {key: sum(numbers) / len(numbers) for key, numbers in values.items() if numbers}
 
 
-def fuse_batch(network: nn.Module, batch: Batch) -> Tensor:
+def forward_batch(network: nn.Module, batch: Batch) -> Tensor:
     """Fused images of a batch of `FusionDataset` samples: float B1HW in [0, 1]."""
     fused: Tensor = network(*(batch[key] for key in INPUTS))
     return fused

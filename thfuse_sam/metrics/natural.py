@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.images import LUMA_WEIGHTS
 from thfuse_sam.metrics.arrays import Grey, Values, grey_values
 
 Colour = npt.NDArray[np.uint8]
@@ -20,7 +21,6 @@ BRIGHT = 180  # luma above which flat visible areas count as sky
 _SMOOTHING = 2.0  # pixels; sigma of the Gaussian before the gradient that decides what is flat
 _SMALLEST_SHARE = 0.005  # of the image's pixels; a metric of less is undefined
 _ROUNDING_NOISE = 1 / math.sqrt(12)  # levels; standard deviation of what rounding to 8 bits adds
-_LUMA = (0.299, 0.587, 0.114)
 # Differences of two discrete Laplacians: 0 on planes and straight edges.
 _NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float64)
 
@@ -35,7 +35,7 @@ def chroma_kept(fused_rgb: Colour, visible_rgb: Colour) -> float:
         fused_rgb, visible_rgb: uint8 HxWx3.
     """
     fused, visible = fused_rgb.astype(np.float64), visible_rgb.astype(np.float64)
-    luma, highest = visible @ np.array(_LUMA), visible.max(axis=2)
+    luma, highest = visible @ np.array(LUMA_WEIGHTS), visible.max(axis=2)
     chosen = (highest - visible.min(axis=2) > COLOURFUL * highest) & (luma >= EXPOSED[0]) & (luma <= EXPOSED[1])
     if not _is_enough(chosen):
         return math.nan
@@ -82,7 +82,7 @@ def _is_enough(chosen: npt.NDArray[np.bool_]) -> bool:
 
 def _chroma(rgb: Values) -> Values:
     """Cb and Cr of BT.601, Nx2, of Nx3 values."""
-    luma = rgb @ np.array(_LUMA)
+    luma = rgb @ np.array(LUMA_WEIGHTS)
     return np.stack([(rgb[:, 2] - luma) / 1.772, (rgb[:, 0] - luma) / 1.402], axis=1)
 
 

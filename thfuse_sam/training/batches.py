@@ -28,9 +28,8 @@ class PlannedBatch:
     """One batch of one process, and its place in the optimiser step that it is a part of."""
 
     positions: tuple[int, ...] = ()  # of the batch's samples in the epoch's order
-    loss_scale: float = (
-        1.0  # factor on the batch's mean loss, such that a step's gradient is that of the mean over all its samples
-    )
+    # Factor on the batch's mean loss, such that a step's gradient is that of the mean over all its samples.
+    loss_scale: float = 1.0
     ends_step: bool = True
 
 

@@ -37,7 +37,7 @@ _FORMER_OPTIONS = {"virtual_batch_size": "accumulate", "patience": "plateau_pati
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
+class NetworkSpec:
     """What rebuilds a network without its weights."""
 
     name: str  # of a fusion network: key of models.NETWORKS; of a Segment Anything model: its type
@@ -48,7 +48,7 @@ class NetworkSettings:
 class Checkpoint:
     """The content of a checkpoint; see the module's text."""
 
-    network: NetworkSettings
+    network: NetworkSpec
     weights: dict[str, Tensor]
     training: dict[str, Any]
     epoch: int  # finished epochs
@@ -97,7 +97,7 @@ def as_checkpoint(content: Any, path: Path) -> Checkpoint:
             for field in fields(Checkpoint)
             if field.name in content or field.default_factory is MISSING
         }
-        network = NetworkSettings(name=values["network"]["name"], options=dict(values["network"]["options"]))
+        network = NetworkSpec(name=values["network"]["name"], options=dict(values["network"]["options"]))
         scheduler = dict(values["scheduler"])
         if "zero_shot" in scheduler:  # earlier versions kept it there
             values["task"] = {"zero_shot": scheduler.pop("zero_shot")}

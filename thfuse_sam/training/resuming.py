@@ -21,18 +21,10 @@ from thfuse_sam.training.task import TrainingTask
 
 LATEST = "latest.pth"  # the checkpoint that `resume` auto continues from
 MUST_MATCH = ("processes", "seed")
-MAY_DIFFER = frozenset(
-    (
-        "device",
-        "log_dir",
-        "num_workers",
-        "output_dir",
-        "overwrite",
-        "report",
-        "resume",
-        "skip_bad",
-    )  # where, and what is written
-) | frozenset(("compile", "early_stopping", "log_every", "max_steps", "save_interval"))  # how fast and how long
+MAY_DIFFER = frozenset((
+    "device", "log_dir", "num_workers", "output_dir", "overwrite", "report", "resume", "skip_bad",  # where, and what
+    "compile", "early_stopping", "log_every", "max_steps", "save_interval",  # how fast and how long
+))  # fmt: skip
 # The weights that runs write, of every task, by their suffix. What ships in `models/` has other names.
 _RUN_FILES = {".pth": ("best", "latest", "model_epoch*"), ".safetensors": ("best", "latest", "epoch*")}
 # Facts that are recorded beside the options; no option has such a name, so messages must not show them as options.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from thfuse_sam.options.training import RunSettings
 from thfuse_sam.training.batches import Batch, EpochDataset
-from thfuse_sam.training.checkpoint import Checkpoint, NetworkSettings, load_weights, save_checkpoint
+from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec, load_weights, save_checkpoint
 
 # (name, uint8 HxWx3 RGB): shows a picture beside the log
 ShowPicture = Callable[[str, NDArray[np.uint8]], None]
@@ -51,7 +51,7 @@ class TrainingTask(ABC):
     may_differ: frozenset[str] = frozenset()
 
     def __init__(
-        self, module: nn.Module, spec: NetworkSettings, train_set: EpochDataset, val_set: Any, settings: RunSettings
+        self, module: nn.Module, spec: NetworkSpec, train_set: EpochDataset, val_set: Any, settings: RunSettings
     ) -> None:
         self.module, self.spec, self.settings = module, spec, settings
         self.train_set, self.val_set = train_set, val_set
@@ -114,7 +114,7 @@ class TrainingTask(ABC):
         """Write the weights in `checkpoint` to a file for inference. Raises OutputError."""
         save_checkpoint(path, checkpoint)
 
-    def describe_other(self, spec: NetworkSettings) -> str:
+    def describe_other(self, spec: NetworkSpec) -> str:
         """Why this run cannot be resumed from a checkpoint whose network is `spec`, and what to do."""
         return (
             f"was trained with the network {spec.name} {spec.options}, "

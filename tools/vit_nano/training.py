@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from thfuse_sam.files import write_atomically
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.training.batches import Batch, EpochBatches, make_loader
-from thfuse_sam.training.checkpoint import Checkpoint, NetworkSettings
+from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec
 from thfuse_sam.training.distributed import make_fabric
 from thfuse_sam.training.loop import Progress, StepSettings, train_epoch
 from thfuse_sam.training.task import TrainingTask
@@ -68,7 +68,7 @@ class NanoTask(TrainingTask):
         size = int(sam.image_encoder.img_size)
         super().__init__(
             NanoModel(sam, RegionHead(), settings),
-            NetworkSettings("vit_nano", {"image_size": size}),
+            NetworkSpec("vit_nano", {"image_size": size}),
             TargetDataset(size, scenes, photos, settings, people),
             None,
             settings,
