@@ -8,7 +8,7 @@ from thfuse_sam.losses.filters import SOFT_END, smooth_step, zero_loss
 from thfuse_sam.masks.segments import Segments, find_segments, segment_levels
 
 # Below the first value a segment does not count, from the second on it counts in full; smooth between.
-CONTRAST = (8 / 255, 20 / 255)  # intensity; by how much the segment is warmer than its surroundings
+CONTRAST = (12 / 255, 26 / 255)  # intensity; by how much the segment is warmer than its surroundings
 DOMINANCE = (-8 / 255, 8 / 255)  # intensity; by how much that exceeds its contrast in the visible image
 SMALLEST = (8, 24)  # pixels of the segment
 LARGEST = (0.015, 0.04)  # share of the image that the segment covers; here the other way round

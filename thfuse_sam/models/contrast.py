@@ -14,7 +14,7 @@ from thfuse_sam.losses.contrast import LARGEST, missing_contrast
 from thfuse_sam.losses.filters import gaussian_blur, soft_ends
 from thfuse_sam.masks.segments import find_segments
 
-FEATHER = 1.0  # pixels, sigma of the Gaussian that softens borders
+FEATHER = 1.15  # pixels, sigma of the Gaussian that softens borders
 
 
 def keep_contrast(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor, gain: float) -> Tensor:
