@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from thfuse_sam.devices import is_out_of_memory, resolve_device
+from thfuse_sam.devices import is_gpu_failure, is_out_of_memory, resolve_device
 from thfuse_sam.errors import DeviceError
 
 
@@ -40,6 +40,9 @@ def test_unknown_names(name: str) -> None:
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might ..."), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("could not create a primitive"), True),
         (RuntimeError("can't start new thread"), True),
         (OSError(12, "Cannot allocate memory"), True),
@@ -50,3 +53,19 @@ def test_unknown_names(name: str) -> None:
 )
 def test_lack_of_memory(error: Exception, is_lack: bool) -> None:
     assert is_out_of_memory(error) is is_lack
+
+
+@pytest.mark.parametrize(
+    ("error", "has_failed"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might ..."), True),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), False),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), False),
+        (RuntimeError("shapes do not fit"), False),
+    ],
+)
+def test_failed_gpu(error: Exception, has_failed: bool) -> None:
+    assert is_gpu_failure(error) is has_failed
