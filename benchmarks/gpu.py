@@ -108,9 +108,12 @@ def _beside_stock(model: "_Model", options: argparse.Namespace, device: torch.de
         runs[precision] = functools.partial(_masks, model.generator(precision), model.image)
     if options.compile == "on":
         compiled = AutomaticMaskGenerator(model.sam, model.settings("auto"))
+        started, frames = time.perf_counter(), torch._dynamo.utils.counters["frames"]
+        frames.clear()
         compiled.compile()
+        took = f"{frames['ok']} of {frames['total']} functions in {time.perf_counter() - started:.0f} s"
         compiled.decoder = OracleDecoder(compiled.decoder, model.lookup)
-        runs[f"{compiled.precision}, compiled"] = functools.partial(_masks, compiled, model.image)
+        runs[f"{compiled.precision}, compiled: {took}"] = functools.partial(_masks, compiled, model.image)
     measured = _interleaved(runs, options.rounds, device)
     stock = statistics.median(run.seconds for run in measured["stock"])
     rows: list[Sequence[object]] = []
