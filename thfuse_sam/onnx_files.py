@@ -1,6 +1,7 @@
 """ONNX files: translating a PyTorch module for free sizes, and opening what was made with onnxruntime."""
 
 import inspect
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def onnx_program(
         free: for each input the axes whose length is free, as `torch.export.Dim`.
         inputs, outputs: names.
     """
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells of every part that it does not simplify
     deferred: dict[str, Any] = {_DEFERRED: True}  # it cannot prove that 8 * (n // 8) // 2 = 4 * (n // 8)
     exported = torch.export.export(module, example, dynamic_shapes=tuple(free), strict=False, **deferred)
     return torch.onnx.export(exported, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False)
