@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from segment_anything.modeling import Sam
 
+from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import SegmentationSample
 from thfuse_sam.errors import OutputError
-from thfuse_sam.finetune.evaluation import evaluate_sam
+from thfuse_sam.finetune.evaluation import Results, evaluate_sam
+from thfuse_sam.finetune.training import FinetuneTask
+from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
+from thfuse_sam.sam.adapt import Adaptation
+from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
 
 sys.path.append(str(Path(__file__).parents[1] / "finetune"))  # fake images and a small model that those tests have too
@@ -23,6 +30,14 @@ LOG = (
     "epoch,step,lr,train/total,train/mask_iou,val/point_iou,val/box_iou,images_per_second\n"
     "1,3,0.001,0.5,0.3,,,2\n2,6,1e-05,0.25,0.4,0.6,0.7,2\n"
 )
+
+
+def finished(base: ResolvedSam, tuned: Sam, images: FakeObjects, seed: int = 0, *results: Results) -> FinetuneTask:
+    """A task that has been run, with the results before and after it."""
+    settings = FinetuneSettings(n_objects=2, seed=seed)
+    task = FinetuneTask(tuned, base, Adaptation(), SegmentationLoss(), PromptMix(box=1), images, images, settings)
+    task.zero_shot, task.fine_tuned = results or ({}, {})
+    return task
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +53,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, dict, 
             value.mul_(1.3)
     before, after = (evaluate_sam(sam, images, n_objects=2, seed=5) for sam in (untuned, tuned))
     page = write_finetune_report(
-        root / "report", root / "train_log.csv", [("command", "x")], base, tuned, images,
-        zero_shot=before, fine_tuned=after, n_objects=2, seed=5,
-    )  # fmt: skip
+        root / "report", root / "train_log.csv", [("command", "x")], finished(base, tuned, images, 5, before, after)
+    )
     data = json.loads((page.parent / "data.js").read_text(encoding="utf-8")[len("window.REPORT = ") : -2])
     return page.parent, data, before, after
 
@@ -94,9 +108,8 @@ def test_large_images_are_shrunk_with_their_prompts(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(LOG, encoding="utf-8")
     base = write_base(tmp_path / "base.pth")
     page = write_finetune_report(
-        tmp_path / "report", tmp_path / "log.csv", [], base, build_sam("vit_nano", base.checkpoint), Large(1),
-        zero_shot={}, fine_tuned={}, n_objects=1, seed=0,
-    )  # fmt: skip
+        tmp_path / "report", tmp_path / "log.csv", [], finished(base, build_sam("vit_nano", base.checkpoint), Large(1))
+    )
     pictures = {path.stem[6:]: np.asarray(Image.open(path), int) for path in page.parent.rglob("*.jpg")}
     assert {picture.shape for picture in pictures.values()} == {(160, 640, 3)}
     truth, box = pictures["truth"], pictures["box_before"]
@@ -113,8 +126,5 @@ def test_no_log_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base.pth")
     sam = build_sam("vit_nano", base.checkpoint)
     with pytest.raises(OutputError, match="no log"):
-        write_finetune_report(
-            tmp_path / "report", tmp_path / "absent.csv", [], base, sam, FakeObjects(1),
-            zero_shot={}, fine_tuned={}, n_objects=1, seed=0,
-        )  # fmt: skip
+        write_finetune_report(tmp_path / "report", tmp_path / "absent.csv", [], finished(base, sam, FakeObjects(1)))
     assert not (tmp_path / "report").exists()

@@ -318,18 +318,7 @@ def _write_report(run: _PreparedTuning, task: FinetuneTask, tuning: Tuning, comm
         "loss": _weights_text(run.loss.weights),
     }
     folder = run.options.report_dir
-    return write_finetune_report(
-        folder,
-        folder.parent / LOG_NAME,
-        run_facts(command, run.device, details),
-        run.base,
-        task.sam,
-        run.val_set or run.train_set,
-        zero_shot=tuning.zero_shot,
-        fine_tuned=tuning.fine_tuned,
-        n_objects=run.settings.n_objects,
-        seed=run.settings.seed,
-    )
+    return write_finetune_report(folder, folder.parent / LOG_NAME, run_facts(command, run.device, details), task)
 
 
 def _weights_text(weights: Mapping[str, float]) -> str:

@@ -50,6 +50,7 @@ class FinetuneTask(TrainingTask):
         ("base_checkpoint", "cache_embeddings", "data_dir", "dist", "exp_name", "export", "port", "sam_checkpoint")
     ) | {"sam_model_type", "val_dir"}
     module: PromptedSam
+    train_set: PromptedSamples
     settings: FinetuneSettings
 
     def __init__(

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from segment_anything.modeling import Sam
 
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.datasets.segmentation import SegmentationDataset
 from thfuse_sam.finetune.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
 from thfuse_sam.finetune.samples import object_masks
+from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.images import ImageArray
 from thfuse_sam.metrics.segmentation import mask_iou
 from thfuse_sam.report.page import replacing, write_page
@@ -21,7 +21,6 @@ from thfuse_sam.report.pictures import Pictures, resize_labels, shrink, spread
 from thfuse_sam.report.prompts import draw_objects
 from thfuse_sam.report.run_facts import Facts
 from thfuse_sam.report.tables import markdown_table
-from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.epoch_log import read_log
 
@@ -40,41 +39,26 @@ _CURVES = ("iou", "dice")  # metrics of every evaluation that are drawn as curve
 Masks = npt.NDArray[np.bool_]  # NxHxW
 
 
-def write_finetune_report(
-    folder: Path,
-    log: Path,
-    facts: Facts,
-    base: ResolvedSam,
-    tuned: Sam,
-    dataset: SegmentationDataset,
-    *,
-    zero_shot: Results,
-    fine_tuned: Results,
-    n_objects: int,
-    seed: int,
-) -> Path:
+def write_finetune_report(folder: Path, log: Path, facts: Facts, task: FinetuneTask) -> Path:
     """Write the report into `folder` and return the path of its page.
 
     Args:
         folder: an earlier report there is replaced.
         log: `train_log.csv`, one row per epoch.
-        base: the SAM before fine-tuning; it is loaded beside `tuned`, on the same device.
-        tuned: the SAM after fine-tuning, in evaluation mode.
-        dataset: some of its images are shown. If it is the one of the evaluation, and `n_objects` and `seed` are those
-            of the evaluation too, the masks shown are the ones that were scored.
-        zero_shot, fine_tuned: results of the evaluation before and after training; empty if there was none.
+        task: one that has been run. Its SAM from before is loaded beside the tuned one, on the same device. Images of
+            its evaluation, or without one of training, are shown with the masks that were scored.
 
     Raises OutputError, and SampleError or ImageReadError where an image cannot be read any more.
     """
     columns, rows = read_log(log)
     with replacing(folder) as staging:
         data: dict[str, Any] = {
-            "figures": _metric_rows(zero_shot, fine_tuned),
+            "figures": _metric_rows(task.zero_shot, task.fine_tuned),
             "kinds": list(KINDS),
-            "charts": _charts(columns, rows, zero_shot),
+            "charts": _charts(columns, rows, task.zero_shot),
             "columns": columns,
             "rows": rows,
-            "samples": _write_samples(staging, base, tuned, dataset, n_objects, seed),
+            "samples": _write_samples(staging, task),
         }
         page = write_page(staging, "finetune", facts, data)
     return folder / page.name
@@ -136,16 +120,16 @@ def _points(rows: Sequence[dict[str, float]], column: str) -> list[list[float]]:
     return [[row["epoch"], row[column]] for row in rows if column in row]
 
 
-def _write_samples(
-    folder: Path, base: ResolvedSam, tuned: Sam, dataset: SegmentationDataset, n_objects: int, seed: int
-) -> list[dict[str, Any]]:
+def _write_samples(folder: Path, task: FinetuneTask) -> list[dict[str, Any]]:
     """Write pictures of some images with their objects and both models' masks; one entry per image for the page."""
+    dataset: SegmentationDataset = task.val_set or task.train_set.dataset
     dataset.set_epoch(0)
-    untuned = build_sam(base.model_type, base.checkpoint, tuned.device)
+    untuned = build_sam(task.base.model_type, task.base.checkpoint, task.sam.device)
+    n_objects, seed = task.settings.n_objects, task.settings.seed
     pictures = Pictures(folder)
     entries = []
     for number, index in enumerate(spread(range(len(dataset)), SAMPLES), 1):
-        sample, after = predict_objects(tuned, dataset, index, n_objects=n_objects, seed=seed)
+        sample, after = predict_objects(task.sam, dataset, index, n_objects=n_objects, seed=seed)
         _, before = predict_objects(untuned, dataset, index, n_objects=n_objects, seed=seed)
         truth = object_masks(sample, sample.object_ids)
         drawing = _Drawing(pictures, f"{number:05d}", sample.image)
