@@ -149,7 +149,8 @@ def pretended_cuda() -> Iterator[PretendedTraffic]:
             backward(tensor, *arguments, **options)
 
         # Its convolutions would round to 10 bits; the CPU's do not.
-        with mock.patch("torch.Tensor.backward", noted), counted(traffic), torch.backends.cudnn.flags(allow_tf32=False):
+        precise = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with mock.patch("torch.Tensor.backward", noted), counted(traffic), precise:
             yield traffic
         return
     answers: dict[str, Any] = {
