@@ -49,7 +49,7 @@ def serve(options: AppOptions) -> None:
             files,
             host=options.host,
             folders=options.allow_folders or is_loopback(options.host),
-            facts=f"Network {network.name}, masks by {' or '.join(sams)}, on {device}",
+            facts=f"Network {network.name}, on {device}",
         )
         address = listener.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
@@ -67,7 +67,7 @@ def find_sams(options: AppOptions) -> dict[str, AppOptions]:
         sams = {options.sam_model_type: options}
     else:  # its type is known from itself
         is_default = options.sam_model_type == AppOptions.sam_model_type
-        sams = {str(checkpoint): dataclasses.replace(options, sam_model_type=AUTO) if is_default else options}
+        sams = {checkpoint.name: dataclasses.replace(options, sam_model_type=AUTO) if is_default else options}
     for text in options.more_sams:
         kind, path = text, None
         if text not in MODEL_TYPE_NAMES:
@@ -75,7 +75,9 @@ def find_sams(options: AppOptions) -> dict[str, AppOptions]:
             kind = AUTO if path.exists() else HUGGING_FACE
         with naming("more_sams", path):
             resolve_sam(kind, path)
-        sams[text] = dataclasses.replace(options, sam_model_type=kind, sam_checkpoint=path)
+        # Visitors need not know the folders of this machine.
+        name = path.name if path is not None and path.exists() and path.name not in sams else text
+        sams[name] = dataclasses.replace(options, sam_model_type=kind, sam_checkpoint=path)
     return sams
 
 
@@ -102,7 +104,7 @@ def build_app(
         host: address of the server. If it is a loopback address, only requests that name a local host are answered;
             this keeps out web pages whose own host name resolves to this machine (DNS rebinding).
         folders: whether the page can read and write folders of this machine.
-        facts: one line about network, SAM and device, for the head of the page.
+        facts: one line about network and device, for the head of the page.
     """
     import fastapi
     import gradio

@@ -81,10 +81,12 @@ class _Current:
 
     session: FusionSession
     pair: OpenPair
-    pictures: dict[str, ImageArray]
     folder: Path  # of the file to download
+    settings: tuple[bool, tuple[float, ...]]  # colour and thresholds
     view: FusedView
-    choices: Mapping[tuple[Modality, int], Emphasis]  # (modality, label of the segment) -> what the visitor has chosen
+    # What the visitor has chosen for segments, by modality and label.
+    choices: Mapping[tuple[Modality, int], Emphasis] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, ImageArray] = dataclasses.field(default_factory=dict)
 
 
 class _Stopped(Exception):
@@ -175,9 +177,7 @@ class _PairTab:
         )
         self._gallery = _samples_gallery(self._samples)
         names = list(self._sams)
-        self.sam = gr.Dropdown(
-            names, value=names[0], label="Segment Anything model", visible=len(names) > 1, elem_id="sam"
-        )
+        self.sam = gr.Dropdown(names, value=names[0], label="Segment Anything model", elem_id="sam")
         with gr.Accordion("Mask thresholds", open=True):
             self.thresholds = _sliders(self._session.thresholds)
             self._defaults = gr.Button("Defaults", size="sm")
@@ -226,7 +226,7 @@ class _PairTab:
             # While a slider moves, only its last position matters.
             control.change(self._change, settings, self._results, trigger_mode="always_last", **one)
         for overlay, click in zip(self._overlays, (self._click_infrared, self._click_visible), strict=True):
-            overlay.select(click, [*settings[:3], self._emphasis], self._results[:4], **one)
+            overlay.select(click, [*settings[:2], self._emphasis], self._results[:4], **one)
         quick: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         for file, thumbnail, modality in zip(files, self._thumbnails, MODALITIES, strict=True):
             file.change(functools.partial(self._thumbnail, modality), file, thumbnail, **quick)
@@ -263,7 +263,9 @@ class _PairTab:
             with _explained():
                 session = self._sams[sam]()
                 pair = session.open(Path(ir), Path(vi))
-                return self._show(session, pair, self._files / uuid.uuid4().hex, choice, colour, values)
+                view = session.fuse(pair, MaskThresholds(*values), gray=not colour)
+                folder = self._files / uuid.uuid4().hex
+                return self._show(_Current(session, pair, folder, (colour, values), view), choice)
         except gr.Error as error:
             return _nothing(str(error.message), problem=True)
 
@@ -275,11 +277,14 @@ class _PairTab:
     def _change(self, current: _Current | None, choice: str, colour: bool, _: str, *values: float) -> list[Any]:
         """Called after a threshold or the colour changed: fuse the pair again. Returns the values of `_results`."""
         unchanged = [gr.skip() for _ in self._results]
-        if current is None:
+        if current is None or current.settings == (colour, values):
             return unchanged
         try:
             with _explained():
-                return self._show(current.session, current.pair, current.folder, choice, colour, values, current)
+                view = current.session.fuse(current.pair, MaskThresholds(*values), gray=not colour)
+                choices = current.choices if _same_segments(current.view, view) else {}
+                changed = dataclasses.replace(current, settings=(colour, values), view=view, choices=choices)
+                return self._show(_emphasised(changed, choices) if choices else changed, choice)
         except gr.Error as error:
             return [gr.skip(), _line(str(error.message), problem=True), *unchanged[2:]]
 
@@ -299,7 +304,7 @@ class _PairTab:
         return self._emphasise("vi", event.index, *settings)
 
     def _emphasise(
-        self, modality: Modality, at: Sequence[int], current: _Current | None, choice: str, colour: bool, wanted: str
+        self, modality: Modality, at: Sequence[int], current: _Current | None, choice: str, wanted: str
     ) -> list[Any]:
         """Called after a click into a picture of masks: fuse again with what is wanted of the segment there.
 
@@ -317,39 +322,20 @@ class _PairTab:
         if emphasis is not None:
             choices[modality, label] = emphasis
         with _explained():
-            plan = EmphasisPlan(chosen={current.pair.files.name: choices})
-            view = current.session.emphasise(current.pair, current.view, plan, gray=not colour)
-            return self._shown(current.session, current.pair, current.folder, choice, view, choices)
+            return self._shown(_emphasised(current, choices), choice)
 
-    def _show(
-        self,
-        session: FusionSession,
-        pair: OpenPair,
-        folder: Path,
-        choice: str,
-        colour: bool,
-        values: Sequence[float],
-        former: _Current | None = None,
-    ) -> list[Any]:
-        """Fuse an open pair. Returns the values of `_results`. What was chosen for segments holds while they stay."""
-        view = session.fuse(pair, MaskThresholds(*values), gray=not colour)
-        choices = former.choices if former is not None and _same_segments(former.view, view) else {}
-        if choices:
-            view = session.emphasise(pair, view, EmphasisPlan(chosen={pair.files.name: choices}), gray=not colour)
-        overlays = [_overlay(pair.infrared, view.ir_labels), _overlay(pair.visible, view.vi_labels)]
-        return [*self._shown(session, pair, folder, choice, view, choices), *overlays]
+    def _show(self, current: _Current, choice: str) -> list[Any]:
+        """Write the file to download. Returns the values of `_results`."""
+        overlays = [
+            _overlay(current.pair.infrared, current.view.ir_labels),
+            _overlay(current.pair.visible, current.view.vi_labels),
+        ]
+        return [*self._shown(current, choice), *overlays]
 
-    def _shown(
-        self,
-        session: FusionSession,
-        pair: OpenPair,
-        folder: Path,
-        choice: str,
-        view: FusedView,
-        choices: Mapping[tuple[Modality, int], Emphasis],
-    ) -> list[Any]:
-        """Write the file to download. Returns the values of `_results` but for the pictures of masks."""
-        path = folder / f"{pair.files.name}_fused.png"
+    def _shown(self, current: _Current, choice: str) -> list[Any]:
+        """As `_show`, without the pictures of masks."""
+        pair, view = current.pair, current.view
+        path = current.folder / f"{pair.files.name}_fused.png"
         write_image(path, view.fused)
         images = {"infrared": pair.infrared, "visible": pair.visible, "fused": view.fused}
         images["before"] = images["after"] = edges_over(pair.infrared, luma(pair.visible))
@@ -357,8 +343,8 @@ class _PairTab:
             images["before"], images["after"] = register_pictures(pair.files, pair.placement)
         pictures = {name: shrink(image, _PREVIEW_PIXELS, _PREVIEW_PIXELS) for name, image in images.items()}
         return [
-            _Current(session, pair, pictures, folder, view, choices),
-            _view_line(view, pair, len(choices)),
+            dataclasses.replace(current, pictures=pictures),
+            _view_line(view, pair, len(current.choices)),
             _compared(pictures, choice),
             gr.update(value=str(path), interactive=True),
         ]
@@ -507,13 +493,20 @@ def _nothing(message: str, *, problem: bool = False) -> list[Any]:
     return [None, _line(message, problem=problem), None, gr.update(value=None, interactive=False), None, None]
 
 
-def _compared(pictures: dict[str, ImageArray], choice: str) -> tuple[ImageArray, ImageArray]:
+def _compared(pictures: Mapping[str, ImageArray], choice: str) -> tuple[ImageArray, ImageArray]:
     left, right = _COMPARISONS[choice]
     return pictures[left], pictures[right]
 
 
 def _overlay(image: ImageArray, label_map: Any) -> ImageArray:
     return shrink(draw_overlay(as_rgb(image), label_map), _PREVIEW_PIXELS, _PREVIEW_PIXELS)
+
+
+def _emphasised(current: _Current, choices: Mapping[tuple[Modality, int], Emphasis]) -> _Current:
+    """The pair, fused again with what was chosen for its segments."""
+    plan = EmphasisPlan(chosen={current.pair.files.name: choices})
+    view = current.session.emphasise(current.pair, current.view, plan, gray=not current.settings[0])
+    return dataclasses.replace(current, view=view, choices=choices)
 
 
 def _same_segments(one: FusedView, other: FusedView) -> bool:
