@@ -12,7 +12,7 @@ CONTRAST = (12 / 255, 26 / 255)  # intensity; by how much the segment is warmer 
 DOMINANCE = (-8 / 255, 8 / 255)  # intensity; by how much that exceeds its contrast in the visible image
 SMALLEST = (8, 24)  # pixels of the segment
 LARGEST = (0.015, 0.04)  # share of the image that the segment covers; here the other way round
-FLATTEST = (3.0, 5.0)  # width of the segment in heights; likewise: strips of warm ground are no targets
+FLAT = 2.0  # width of the segment in heights; what is flatter must be warmer in proportion: strips of ground are not
 
 
 def missing_contrast(
@@ -60,11 +60,10 @@ def contrast_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | Non
 def _weights(segments: Segments, in_ir: Tensor, in_vi: Tensor, pixels: int) -> Tensor:
     """How far each segment counts, from 0 to 1; `pixels` of the image, contrasts of each segment."""
     return (
-        smooth_step(in_ir, *CONTRAST)
+        smooth_step(in_ir * (FLAT / _flatness(segments)).clamp(max=1), *CONTRAST)
         * smooth_step(in_ir - in_vi.abs(), *DOMINANCE)
         * smooth_step(segments.areas, *SMALLEST)
         * (1 - smooth_step(segments.areas / pixels, *LARGEST))
-        * (1 - smooth_step(_flatness(segments), *FLATTEST))
     )
 
 
