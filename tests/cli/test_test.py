@@ -306,6 +306,14 @@ def test_pairs_out_of_register_are_noticed_and_mended(dataset, tmp_path, capsys)
     assert "out of register" not in capsys.readouterr().err
 
 
+def test_a_pair_that_cannot_be_aligned_is_named(dataset, tmp_path, capsys) -> None:
+    for folder, image in (("ir", scenes.pair(4)[0]), ("vi", scenes.pair(5)[1])):
+        (tmp_path / "one" / folder).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "one" / folder / "a.png")
+    assert run(tmp_path / "one", "--align", "similarity", "--no-report") == 0
+    assert "1 of 1 pairs are left as they are, because too little structure agrees: a;" in capsys.readouterr().err
+
+
 def test_the_report_shows_an_aligned_pair_before_and_after(dataset, tmp_path) -> None:
     infrared, visible = scenes.pair(6)
     for folder, image in (("ir", scenes.moved(infrared, 2, 1.03, (12, 5))[0]), ("vi", visible)):

@@ -17,9 +17,10 @@ from thfuse_sam.align.rig import Calibration, Rig, calibrate
 from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_swapped
 from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
-from thfuse_sam.errors import ImageReadError, OptionError, UsageError, first_of
+from thfuse_sam.errors import ImageReadError, OptionError, UsageError
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
 from thfuse_sam.fusion.fusing import require_usable
+from thfuse_sam.fusion.misalignment import warn_unsure
 from thfuse_sam.images import (
     MODALITIES,
     ImageArray,
@@ -38,7 +39,6 @@ from thfuse_sam.options.align import VISIBLE, AlignmentOptions, AlignOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
 
 CSV = "alignment.csv"
-_SHOWN = 5  # names in a line
 
 log = logging.getLogger(__name__)
 
@@ -195,9 +195,4 @@ def _log_result(done: AlignedFolder, folder: Path) -> None:
         log.info(
             "%d pairs aligned to %s, moved by %.1f %% of the width (median); see %s", len(sure), folder, moved, CSV
         )
-    if unsure:
-        log.warning(
-            "%d of %d pairs are left as they are, because too little structure agrees: %s; "
-            "for cameras that are fixed to each other, calibrate a rig with other pairs",
-            len(unsure), len(done.alignments), first_of(unsure, _SHOWN),
-        )  # fmt: skip
+    warn_unsure(unsure, len(done.alignments))

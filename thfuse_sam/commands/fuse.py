@@ -200,8 +200,7 @@ def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseRep
     options = run.options
     observers: list[Callable[[FusedPair], None]] = [comparison.add] if run.measures else []
     watch, keeper = MisalignmentWatch(), TemperatureKeeper()
-    if run.placer is None:
-        observers.append(watch.add)
+    observers.append(watch.add)
     if options.keep_temperature:
         observers.append(keeper.add)
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,7 @@
 """Noticing pairs that are out of register, which metrics do not show."""
 
 import logging
+from collections.abc import Sequence
 
 from thfuse_sam.align.estimate import FULL, QUICK, estimate_alignment
 from thfuse_sam.errors import first_of
@@ -22,20 +23,35 @@ def noticed_offset(infrared: ImageArray, visible_luma: ImageArray) -> float | No
     return estimate.offset
 
 
+def warn_unsure(names: Sequence[str], pairs: int) -> None:
+    """Name those of `pairs` pairs that could not be aligned, and the remedy."""
+    if names:
+        log.warning(
+            "%d of %d pairs are left as they are, because too little structure agrees: %s; "
+            "for cameras that are fixed to each other, calibrate a rig with other pairs",
+            len(names), pairs, first_of(names, _SHOWN),
+        )  # fmt: skip
+
+
 class MisalignmentWatch:
-    """Notices pairs that are out of register; an observer of `fuse_pairs`."""
+    """Notices pairs that are out of register, or could not be aligned; an observer of `fuse_pairs`."""
 
     def __init__(self) -> None:
         self.offsets: dict[str, float] = {}  # pair name -> mean distance of the corners, share of the width
+        self._unsure: list[str] = []
 
     def add(self, result: FusedPair) -> None:
         """Look at one pair at a small size, and once more at its full size if it seems off."""
+        if result.placement is not None:
+            self._unsure += [] if result.placement.alignment.confident else [result.pair.name]
+            return
         offset = noticed_offset(result.infrared, result.visible_luma)
         if offset is not None:
             self.offsets[result.pair.name] = offset
 
     def warn(self, pairs: int) -> None:
         """Name what was noticed among `pairs` pairs, and the remedy."""
+        warn_unsure(self._unsure, pairs)
         if self.offsets:
             log.warning(
                 "%d of %d pairs are out of register, people may appear twice: %s; `align` similarity mends it, and "
