@@ -45,10 +45,10 @@ def test_names_of_rooms_are_functions_and_modules() -> None:
     code = (
         "import thfuse_sam.masks.tree as tree, thfuse_sam.metrics, thfuse_sam as th; from thfuse_sam import finetune\n"
         "import inspect; assert tree.MaskTree and th.metrics.METRICS is th.METRICS\n"
-        "print([str(inspect.signature(one))[:6] for one in (th.masks, th.metrics, th.precompute, finetune)])"
+        "print([str(inspect.signature(one))[:6] for one in (th.align, th.masks, th.metrics, th.precompute, finetune)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "['(image', '(fused', '(pairs', '(data_']\n"
+    assert done.stdout == "['(ir: s', '(image', '(fused', '(pairs', '(data_']\n"
 
 
 @pytest.mark.parametrize("name", PUBLIC)

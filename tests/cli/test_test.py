@@ -61,7 +61,8 @@ def test_images_without_a_mask_or_a_partner_are_named(dataset, capsys) -> None:
     assert run(dataset, "--precomputed_masks_dir", "masks", "--skip_bad") == 1
     err = capsys.readouterr().err
     assert "3 of 4 images have no mask in masks and get no help of masks" in err
-    assert f"to make them: python precompute_masks.py --dataset_path {dataset} --output_dir masks" in err
+    assert "to make them, with the --sam_checkpoint of the tree if it was one of your own: python" in err
+    assert f"python precompute_masks.py --dataset_path {dataset} --output_dir masks" in err
     assert "masks found 1, placeholders 3" in err and "lonely.png: no partner" in err
 
 
