@@ -7,7 +7,7 @@ import pytest
 
 from thfuse_sam.images import Modality, read_visible, write_image
 from thfuse_sam.masks.tree import MaskTree
-from thfuse_sam.report.contact_sheet import Card, contact_sheet, contact_sheets, write_contact_sheets
+from thfuse_sam.report.contact_sheet import Card, contact_sheet, write_contact_sheets
 
 
 def card(title: str = "vi  a", shape: tuple[int, int] = (24, 32), color: tuple[int, ...] = (10, 200, 30)) -> Card:
@@ -49,9 +49,16 @@ def test_no_card_is_refused() -> None:
         contact_sheet([])
 
 
-def test_many_cards_are_split_over_sheets() -> None:
-    assert len(list(contact_sheets([card()] * 5, per_sheet=2))) == 3
-    assert list(contact_sheets([])) == []
+def test_many_cards_are_split_over_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thfuse_sam.report.contact_sheet._PER_SHEET", 2)
+    tree = MaskTree(tmp_path / "tree")
+    image = tmp_path / "a.png"
+    write_image(image, card().image)
+    entries: list[tuple[Modality, str, Path]] = [("vi", f"{index}", image) for index in range(5)]
+    for modality, name, _ in entries:
+        tree.write(modality, name, card().label_map)
+    written = write_contact_sheets(tmp_path / "preview", entries, tree, 5)
+    assert [path.name for path in written] == [f"contact_sheet_{number:03d}.png" for number in (1, 2, 3)]
 
 
 def test_preview_shows_whole_scenes(tmp_path: Path) -> None:

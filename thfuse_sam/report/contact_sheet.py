@@ -2,7 +2,7 @@
 
 import itertools
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _GAP = 4  # pixels between an image and its overlay
 _CAPTION = 26  # pixels for the line above a card
 _FONT_SIZE = 15  # pixels
 _COLUMNS = 2  # cards in a row
-PER_SHEET = 40  # cards; a longer sheet is hard to look at
+_PER_SHEET = 40  # cards; a longer sheet is hard to look at
 
 Entry = tuple[Modality, str, Path]  # (modality, name, image path)
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -80,18 +80,6 @@ def contact_sheet(cards: Sequence[Card], *, cell_width: int = 320) -> ImageArray
     return np.asarray(sheet)
 
 
-def contact_sheets(cards: Iterable[Card], *, per_sheet: int = PER_SHEET) -> Iterator[ImageArray]:
-    """`contact_sheet` for any number of cards: as many sheets as they need, made one at a time."""
-    page: list[Card] = []
-    for card in cards:
-        page.append(card)
-        if len(page) == per_sheet:
-            yield contact_sheet(page)
-            page = []
-    if page:
-        yield contact_sheet(page)
-
-
 def write_contact_sheets(
     folder: Path,
     entries: Sequence[Entry],
@@ -113,11 +101,12 @@ def write_contact_sheets(
     Raises:
         OutputError: a file cannot be written.
     """
-    sheets = contact_sheets(itertools.islice(_cards(spread_entries(entries, count), store, reading), max(0, count)))
-    several, written = count > PER_SHEET, []
-    for number, sheet in enumerate(sheets, 1):
-        path = folder / (f"contact_sheet_{number:03d}.png" if several else "contact_sheet.png")
-        write_image(path, sheet)
+    cards = itertools.islice(_cards(spread_entries(entries, count), store, reading), max(0, count))
+    several = count > _PER_SHEET
+    written: list[Path] = []
+    while page := list(itertools.islice(cards, _PER_SHEET)):
+        path = folder / (f"contact_sheet_{len(written) + 1:03d}.png" if several else "contact_sheet.png")
+        write_image(path, contact_sheet(page))
         written.append(path)
     return written
 

@@ -93,10 +93,6 @@ class Camera:
         """Pixels per metre at distance `z`."""
         return self.focal / z
 
-    def x_at(self, column: float, z: float) -> float:
-        """World X seen in a column at distance `z`."""
-        return (column - self.centre_x) * z / self.focal
-
     def facing(self, z: float) -> Plane:
         """The upright plane at distance `z` that faces the camera."""
         return (0.0, 0.0, 1.0 / z)
