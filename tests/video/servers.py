@@ -63,6 +63,16 @@ class MjpegCamera(_Camera):
             connection.sendall(head.encode() + file.getvalue() + b"\r\n")
 
 
+class HttpFile(TcpCamera):
+    """Sends a file, and says how long it is."""
+
+    scheme = "http"
+
+    def answer(self, connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {len(self.content)}\r\n\r\n".encode() + self.content)
+
+
 class RtspCamera(TcpCamera):
     """Sends a transport stream by RTP within the connection of RTSP (RFC 2326 and 2250)."""
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.video.clips import HEIGHT, WIDTH, scene, write_clip
-from tests.video.servers import MjpegCamera, RtspCamera, TcpCamera
+from tests.video.servers import HttpFile, MjpegCamera, RtspCamera, TcpCamera
 from thfuse_sam.errors import OptionError, ThFuseError, UsageError
 from thfuse_sam.images import Modality
 from thfuse_sam.thermal import AS_STORED
@@ -93,6 +93,14 @@ def test_a_camera_that_breaks_is_opened_again_and_its_times_go_on(
     assert stream.is_live and stream.reopened == 1
     assert len(frames) >= 14 and times == sorted(set(times)) and times[8] > 0.05
     assert np.abs(frames[3].values.astype(int) - images[3]).mean() < 6
+
+
+def test_a_file_by_http_is_no_camera_and_is_read_once(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.ts", [scene(k) for k in range(8)], codec="mpeg4")
+    stream = opened(HttpFile(clip.read_bytes(), 2).address, "vi", reopen=1)
+    frames = list(stream.frames())
+    assert not stream.is_live and stream.reopened == 0
+    assert [frame.time for frame in frames] == pytest.approx([k / 25 for k in range(8)], abs=1e-3)
 
 
 def test_the_times_of_a_camera_begin_when_its_frames_no_longer_wait(

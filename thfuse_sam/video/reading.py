@@ -164,8 +164,7 @@ class _Video:
         if codec is None or not codec.codec.is_decoder:
             self._container.close()
             raise OptionError(option, name, "has a codec that this build of FFmpeg cannot decode; convert the video")
-        # What comes by HTTP is a file with an end, or a camera (MJPEG).
-        self.is_live |= "://" in name and not name.startswith("file:") and self._container.duration is None
+        self.is_live = self.is_live or self._has_no_end()
 
     def frames(self) -> Iterator[Frame]:
         started = time.monotonic()
@@ -195,6 +194,12 @@ class _Video:
                 self.reopened += 1
                 log.warning("%s: %s; opened again", self.name, broken)
                 break
+
+    def _has_no_end(self) -> bool:
+        """Whether what comes by HTTP is a camera, and no file."""
+        container = self._container
+        is_endless = container.duration is None and (container.size <= 0 or "hls" in container.format.name)
+        return is_endless and self.name.startswith(("http:", "https:"))
 
     def _open(self) -> Any:
         options = {"rtsp_transport": "tcp"} if self.name.startswith("rtsp") else {}
