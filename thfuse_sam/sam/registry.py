@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thfuse_sam.devices import free_memory, unless_out_of_memory
 from thfuse_sam.errors import CheckpointError, DeviceError, OptionError, UsageError
-from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS, MODEL_TYPE_NAMES, GeneratorSettings
 from thfuse_sam.sam import nano, tiny_vit
 from thfuse_sam.sam.state_dict_forms import described_family, is_part_of_sam
 from thfuse_sam.sam.weights import exported_settings, nano_image_size, read_weights, recognise_model_type
@@ -79,7 +79,7 @@ MODEL_TYPES: dict[str, ModelType] = {
 def find_model_type(name: str) -> ModelType:
     """The model type of that name. Raises UsageError for an unknown one."""
     if name not in MODEL_TYPES:
-        raise UsageError(f"`sam_model_type` {name}: unknown model type; use auto, {', '.join(MODEL_TYPES)}")
+        raise UsageError(f"`sam_model_type` {name}: unknown model type; use {', '.join(MODEL_TYPE_NAMES)}")
     return MODEL_TYPES[name]
 
 
