@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         schedule.step()
         averaged.update_parameters(student)
         mean += (loss.item() - mean) / min(step, 100)
-        if step % 100 == 0:
+        if step % 100 == 0 or step == options.steps:
             log.info("step %d: %.5f", step, mean)
             export_network(options.output, averaged.module, NetworkSpec(THFuseTiny.name, teacher.options))
     return 0
