@@ -27,7 +27,7 @@ def test_a_browser_sees_frames_as_they_come() -> None:
             assert page.readline() == b"--frame\r\n"
             head = dict(line.decode().strip().split(": ") for line in iter(page.readline, b"\r\n"))
             jpeg = np.frombuffer(page.read(int(head["Content-Length"]) + 2), np.uint8)
-            assert np.abs(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB).astype(int) - scene()).mean() < 6
+            assert np.abs(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1].astype(int) - scene()).mean() < 6
         preview.close()
         assert page.read() is not None  # the answer ends
     done.set()
