@@ -109,7 +109,7 @@ def train(
     }
     set_seed(seed)
     task = FusionTask(
-        build_network(options.network, contrast_gain=TrainOptions.contrast_gain),
+        build_network(options.network, contrast_gain=TrainOptions.contrast_gain, calming=TrainOptions.calming),
         FusionLoss({**DEFAULT_WEIGHTS, **weights}),
         Withheld(MixedPairs(parts), arm),
         None,

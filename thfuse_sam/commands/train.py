@@ -116,13 +116,14 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
 
 
 def _network(options: TrainOptions) -> FusionNetwork:
+    stages = {"contrast_gain": options.contrast_gain, "calming": options.calming}
     if options.init is None:
-        return build_network(options.network, contrast_gain=options.contrast_gain)
+        return build_network(options.network, **stages)
     with naming("init", options.init):
         initial, _ = load_network(find_shipped(options.init))
     if initial.name != options.network:
         raise OptionError("init", options.init, f"holds {initial.name}; give `network` {initial.name} or other weights")
-    network = build_network(initial.name, **{**initial.options, "contrast_gain": options.contrast_gain})
+    network = build_network(initial.name, **{**initial.options, **stages})
     network.load_state_dict(initial.state_dict())
     return network
 

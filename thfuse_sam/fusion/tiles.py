@@ -3,6 +3,7 @@
     pass 1   tiles with a margin -> coarse features, margin cut off -> coarse features of the whole image
              -> attention over the whole image -> maps (one coarse pixel for each 8 x 8 pixels of the image)
     pass 2   tiles with a margin, their parts of the maps -> fused tiles, margin cut off -> fused image
+    pass 3   tiles with a margin -> calmed tiles, margin cut off
 
 If each tile ran through the whole network, each would have its own attention and so its own brightness: seams.
 """
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from thfuse_sam.models.base import MINIMUM_SIZE, PaddedBatch, TiledNetwork, padded_batch
+from thfuse_sam.models.calm import REACH
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,12 @@ def fuse_tiled(
             maps[_coarse(tile.outer, multiple)],
         )
         fused[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(fused)
-    return network.keep_contrast(fused[(..., *batch.window)].clamp(0, 1), ir, vi, ir_labels)
+    fused = fused[(..., *batch.window)].clamp(0, 1)
+    calmed = torch.empty_like(fused)
+    for tile in tiles(fused.shape[-2], fused.shape[-1], size, REACH):
+        result = network.calm(*(_part(image, tile, device) for image in (fused, ir, vi)))
+        calmed[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(calmed)
+    return network.keep_contrast(calmed, ir, vi, ir_labels)
 
 
 def _coarse_features(network: TiledNetwork, batch: PaddedBatch, grid: Sequence[Tile], device: torch.device) -> Tensor:

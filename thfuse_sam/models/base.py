@@ -1,4 +1,4 @@
-"""What all fusion networks have in common: checks of the inputs, padding, guidance, the last stage, the output range.
+"""What all fusion networks have in common: checks of the inputs, padding, guidance, the last stages, the output range.
 
 A network is a subclass that declares its `name`, which sizes it can take (`size_multiple`), the `guidance` branch that
 its gates come from, and how it fuses one padded batch (`fuse`). The base class ensures what every caller relies on: any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import ImageSizeError, UsageError
 from thfuse_sam.models.blocks import clamp_keeping_gradients, pad_to_multiple
+from thfuse_sam.models.calm import calm
 from thfuse_sam.models.contrast import keep_contrast
 from thfuse_sam.models.guidance import GuidanceBranch, relative_guidance
 
@@ -23,6 +24,7 @@ class FusionNetwork(nn.Module):
 
     Args:
         contrast_gain: factor on the infrared contrast that warm segments get in the last stage; 0: there is none.
+        calming: how far skies and grain are calmed in the stage before it, 0 to 1; 0: there is none.
     """
 
     name: ClassVar[str]  # the network's name in the registry
@@ -30,10 +32,10 @@ class FusionNetwork(nn.Module):
     guidance: GuidanceBranch  # turns the guidance that `fuse` gets into gates on the network's features
     options: dict[str, Any]  # every keyword that rebuilds this network, JSON-able; set by `build_network`
 
-    def __init__(self, contrast_gain: float = 0.0) -> None:
+    def __init__(self, contrast_gain: float = 0.0, calming: float = 0.0) -> None:
         super().__init__()
-        require_at_least(0, contrast_gain=contrast_gain)
-        self.contrast_gain = contrast_gain
+        require_at_least(0, contrast_gain=contrast_gain, calming=calming)
+        self.contrast_gain, self.calming = contrast_gain, calming
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
         """Fuse one padded batch.
@@ -75,7 +77,11 @@ class FusionNetwork(nn.Module):
         """
         batch = padded_batch(ir, vi, ir_guidance, vi_guidance, self.size_multiple)
         fused = clamp_keeping_gradients(self.fuse(batch.ir, batch.vi, batch.guidance)[(..., *batch.window)])
-        return fused if self.training else self.keep_contrast(fused, ir, vi, ir_labels)
+        return fused if self.training else self.keep_contrast(self.calm(fused, ir, vi), ir, vi, ir_labels)
+
+    def calm(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+        """Skies and flat areas calmed, in images of any size; left out in training. Returns float B1HW in [0, 1]."""
+        return calm(fused, ir, vi, self.calming) if self.calming else fused
 
     def keep_contrast(self, fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
         """The last stage, on images of any size; see `forward`. Returns float B1HW in [0, 1]."""
@@ -104,6 +110,9 @@ class TiledNetwork(Protocol):
 
     def fuse_with_maps(self, ir: Tensor, vi: Tensor, guidance: Tensor | None, maps: Tensor) -> Tensor:
         """`FusionNetwork.fuse` of a part of the image, with that part of the attention maps."""
+
+    def calm(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+        """See `FusionNetwork.calm`."""
 
     def keep_contrast(self, fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
         """See `FusionNetwork.keep_contrast`."""

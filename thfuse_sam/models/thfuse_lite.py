@@ -116,7 +116,7 @@ class THFuseLite(FusionNetwork):
         dim: channels of the attention blocks, a multiple of `heads`.
         depth: pairs of channel and spatial attention blocks.
         heads: attention heads.
-        contrast_gain: see `FusionNetwork`.
+        contrast_gain, calming: see `FusionNetwork`.
     """
 
     name = "thfuse_lite"
@@ -134,8 +134,9 @@ class THFuseLite(FusionNetwork):
         depth: int = 1,
         heads: int = 4,
         contrast_gain: float = 0.0,
+        calming: float = 0.0,
     ):
-        super().__init__(contrast_gain)
+        super().__init__(contrast_gain, calming)
         require_at_least(1, fine_width=fine_width, width=width, growth=growth, depth=depth, heads=heads)
         require_multiple(heads, "heads", dim=dim)
         self.stem = LiteConv(self.image_channels, growth)

@@ -21,7 +21,7 @@ class THFuseTiny(THFuseLite):
     """TH-Fuse for video. Arguments are those of `THFuseLite`, at half the resolution.
 
     Args:
-        fine_width, width, growth, dim, depth, heads, contrast_gain: see `THFuseLite`.
+        fine_width, width, growth, dim, depth, heads, contrast_gain, calming: see `THFuseLite`.
     """
 
     name = "thfuse_tiny"
@@ -39,6 +39,7 @@ class THFuseTiny(THFuseLite):
         depth: int = 1,
         heads: int = 4,
         contrast_gain: float = 0.0,
+        calming: float = 0.0,
     ):
         super().__init__(
             fine_width=fine_width,
@@ -48,6 +49,7 @@ class THFuseTiny(THFuseLite):
             depth=depth,
             heads=heads,
             contrast_gain=contrast_gain,
+            calming=calming,
         )
         self.finest = DetailMix(fine_width, STEP)
 

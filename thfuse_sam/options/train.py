@@ -84,6 +84,9 @@ class TrainOptions(
     contrast_gain: float = option(
         1.1, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
     )
+    calming: float = option(
+        1.0, "how far bright skies and grain are calmed when pairs are fused; 0: not at all", low=0, high=1
+    )
     loss_weights: Mapping[str, float] = option(
         {},
         f"weights of loss parts ({', '.join(LOSS_WEIGHTS)}); 0 leaves a part out; the other parts keep their defaults",

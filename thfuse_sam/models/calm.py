@@ -1,0 +1,106 @@
+"""A stage of a fusion network after its layers: skies look as they are seen, and flat areas are free of grain.
+
+The layers take the details of the more active source. In a bright sky that is what the infrared camera sees of clouds
+and of its own noise, on the mean of a white and a black sky; in flat areas it is the grain of the noisier source. Both
+are damped here, with weights that are smooth in the images, so that no border shows and nothing flickers. What stands
+out of the grain stays, and so does what is warm before a sky.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thfuse_sam.devices import is_exporting
+from thfuse_sam.losses.filters import smooth_step
+from thfuse_sam.models.blocks import upsample
+
+REACH = 64  # pixels; what lies farther away has no influence
+COARSE = 4  # pixels, side of the squares on which means over larger areas are computed
+VISIBLE = 0.9  # share of the visible image in a sky; the rest is the fused image
+# Below the first value a condition does not hold, from the second on it does; smooth between.
+BRIGHT = (130 / 255, 200 / 255)  # intensity of a visible sky; wide, for skies that darken towards the corners
+FLAT = (2.6 / 255, 1.3 / 255)  # intensity per pixel; gradient, once smoothed
+CLEAR = (90 / 255, 130 / 255)  # intensity from which on visible pixels may be sky
+COLDER = (30 / 255, 80 / 255)  # intensity by which a sky is darker in infrared than in the visible image
+SKY_AROUND = (0.05, 0.5)  # share of sky around a pixel that belongs to it
+LIKE_SKY = (-45 / 255, -15 / 255)  # by how much such a pixel may be brighter than the sky around it
+STRUCTURE = (1.5, 3.0)  # details are structure, no grain, if they are so many times stronger than those around them
+ROUNDING = 0.1 / 255  # intensity; noise that does not count
+NOISE_OF_CROSSED = 1.25  # standard deviation of white noise, times the mean size of `_crossed`
+
+
+def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
+    """Damp what infrared adds to bright flat visible skies, and the grain where both sources are flat.
+
+    Args:
+        fused, ir, vi: float B1HW in [0, 1].
+        amount: 0: nothing changes, 1: all of it.
+
+    Returns:
+        float B1HW in [0, 1]. Gradients lead back to `fused`.
+    """
+    height, width = fused.shape[-2:]
+    rows, columns = ((COARSE - size % COARSE) % COARSE for size in (height, width))
+    fused, ir, vi = (F.pad(image, (0, columns, 0, rows), mode="replicate") for image in (fused, ir, vi))
+    halved = _halved(torch.cat([ir, vi], dim=1))
+    flat_ir, flat_vi = smooth_step(_gradient(_mean(halved, 3, passes=2)) / 2, *FLAT).split(1, dim=1)
+    sky = flat_vi * smooth_step(halved[:, 1:] - halved[:, :1], *COLDER) * smooth_step(halved[:, 1:], *CLEAR)
+    if is_exporting() or sky.any():  # no sky: no work
+        fused = torch.lerp(fused, vi, amount * VISIBLE * _sky_weight(ir, vi, sky))
+    fused = fused - _excess_grain(torch.cat([fused, ir, vi], dim=1), amount * flat_ir * flat_vi)
+    return fused[..., :height, :width].clamp(0, 1)
+
+
+def _sky_weight(ir: Tensor, vi: Tensor, sky: Tensor) -> Tensor:
+    """How far each pixel belongs to a sky, from 0 to 1; `sky` says at half the size where one surely is."""
+    # The mean over the sky alone reaches up to the roofs before it, so that no fringe is left there.
+    around, vi_mean = _mean(_halved(torch.cat([sky, sky * _halved(vi)], dim=1)), 5, passes=2).split(1, dim=1)
+    vi_mean = vi_mean / around.clamp(min=1e-4)
+    coarse = torch.cat([smooth_step(around, *SKY_AROUND) * smooth_step(vi_mean, *BRIGHT), vi_mean], dim=1)
+    weight, vi_mean = upsample(coarse, COARSE).split(1, dim=1)
+    return weight * smooth_step(vi - vi_mean, *LIKE_SKY) * smooth_step(vi - ir, *COLDER)
+
+
+def _excess_grain(images: Tensor, weight: Tensor) -> Tensor:
+    """By what the finest details of the first image exceed those of the quieter one of the others, where that is grain.
+
+    Args:
+        images: float B3HW: fused, infrared, visible.
+        weight: float B1H'W' at half the size, where to look.
+    """
+    noise = upsample(_mean(_halved(_crossed(images).abs()), 5), 2) * NOISE_OF_CROSSED
+    fused_noise, ir_noise, vi_noise = (noise + ROUNDING).split(1, dim=1)
+    details = images[:, :1] - _mean(images[:, :1], 3)
+    is_grain = 1 - smooth_step(_halved(details.abs()) / fused_noise, *STRUCTURE)
+    excess = (1 - torch.minimum(ir_noise, vi_noise) / fused_noise).clamp(min=0)
+    return details * upsample(weight * is_grain * excess, 2)
+
+
+def _crossed(images: Tensor) -> Tensor:
+    """Differences of differences within 2 x 2 pixels, with the noise of a pixel; 0 on planes and straight edges."""
+    rows = images[..., ::2, :] - images[..., 1::2, :]
+    return (rows[..., ::2] - rows[..., 1::2]) / 2
+
+
+def _mean(images: Tensor, window: int, passes: int = 1) -> Tensor:
+    """Mean over a square window, an odd number of pixels wide, border pixels repeated; several times if asked for."""
+    images = F.pad(images, (window // 2 * passes,) * 4, mode="replicate")
+    for dim in passes * (2, 3):
+        size = images.shape[dim] - window + 1
+        shifted = [images.narrow(dim, shift, size) for shift in range(window)]
+        images = sum(shifted[1:], start=shifted[0])
+    return images / window ** (2 * passes)
+
+
+def _halved(images: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels; both sides even. In an eighth of the time of `avg_pool2d`."""
+    rows = images[..., ::2, :] + images[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
+
+
+def _gradient(images: Tensor) -> Tensor:
+    """Mean length of the gradient around a pixel, per pixel; a crest is no flat area."""
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    return _mean((across**2 + down**2 + 1e-9).sqrt() / 2, 3)
