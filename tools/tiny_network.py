@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
     teacher, _ = load_network(options.teacher)
+    teacher.train()  # its layers teach, without the stages after them
     student = student_of(teacher, teacher.options)
     if options.start is not None:
         student.load_state_dict(load_network(options.start)[0].state_dict())
