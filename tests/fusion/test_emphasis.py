@@ -10,7 +10,7 @@ import thfuse_sam as th
 from thfuse_sam.cli.commands import test as fuse_command
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.errors import UsageError
-from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised, read_emphasis, save_emphasis
+from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised, read_emphasis
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import read_visible
 from thfuse_sam.masks.tree import MaskTree
@@ -71,13 +71,11 @@ def test_borders_are_soft(network: torch.nn.Module, sample: FusionSample) -> Non
     assert np.abs(np.diff(added[28])).max() <= 8
 
 
-def test_choices_are_kept_beside_the_masks(tmp_path: Path) -> None:
+def test_choices_are_read_beside_the_masks(tmp_path: Path) -> None:
     assert read_emphasis(tmp_path) == {}
-    save_emphasis(tmp_path, "a/1", {("ir", 3): "brighter", ("vi", 12): "vi"})
-    save_emphasis(tmp_path, "b", {("ir", 1): "ir"})
+    text = '{"a/1": {"ir": {"3": "brighter"}, "vi": {"12": "vi"}}, "b": {"ir": {"1": "ir"}}}'
+    (tmp_path / "emphasis.json").write_text(text, encoding="utf-8")
     assert read_emphasis(tmp_path) == {"a/1": {("ir", 3): "brighter", ("vi", 12): "vi"}, "b": {("ir", 1): "ir"}}
-    save_emphasis(tmp_path, "b", {})
-    assert list(read_emphasis(tmp_path)) == ["a/1"]
 
 
 @pytest.mark.parametrize("text", ["[", "[1]", '{"a": {"ir": {"3": "loud"}}}', '{"a": {"uv": {"3": "ir"}}}', '{"a": 1}'])
@@ -94,7 +92,7 @@ def test_commands_and_python_agree(make_pairs, tmp_path: Path) -> None:
     tree = MaskTree(tmp_path / "masks")
     for modality in ("ir", "vi"):
         tree.write(modality, "1", labels)  # type: ignore[arg-type]
-    save_emphasis(tmp_path / "masks", "1", {("ir", 2): "brighter"})
+    (tmp_path / "masks" / "emphasis.json").write_text('{"1": {"ir": {"2": "brighter"}}}', encoding="utf-8")
     argv = ["--dataset_path", str(dataset), "--precomputed_masks_dir", str(tmp_path / "masks"), "--no-report"]
     for name, further in (("chosen", []), ("vi", ["--emphasis", "vi"])):
         assert fuse_command.main([*argv, *further, "--output_dir", str(tmp_path / name)]) == 0

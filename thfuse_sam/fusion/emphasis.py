@@ -19,7 +19,6 @@ from torch import nn
 
 from thfuse_sam.datasets.fusion import FusionSample, to_uint8
 from thfuse_sam.errors import UsageError
-from thfuse_sam.files import write_json
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas
 from thfuse_sam.images import MODALITIES, ImageArray, Modality
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
@@ -65,22 +64,6 @@ def read_emphasis(root: Path) -> dict[str, Choices]:
         return {str(name): dict(map(_choice, _flat(entry))) for name, entry in content.items()}
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: no choices of emphasis ({error}); correct or remove the file") from None
-
-
-def save_emphasis(root: Path, name: str, choices: Choices) -> None:
-    """Keep the choices for the pair `name` beside the masks of the tree at `root`. Raises UsageError, OutputError."""
-    kept = {**read_emphasis(root), name: choices}
-    write_json(
-        root / EMPHASIS_FILE,
-        {
-            pair: {
-                modality: {str(label): choice for (of, label), choice in sorted(values.items()) if of == modality}
-                for modality in MODALITIES
-            }
-            for pair, values in kept.items()
-            if values
-        },
-    )
 
 
 def _flat(entry: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str, str]]:
