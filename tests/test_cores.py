@@ -126,7 +126,6 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch, name: str)
         ("script", "test.py"),
         ("script", "finetune.py", "--data_dir", "."),
         ("script", "predict.py", "--image", "."),
-        ("script", "prepare_data.py", "--data_dir", "."),
     ],
     ids=lambda entry: entry[1],
 )

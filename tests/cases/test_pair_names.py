@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -108,6 +108,7 @@ def test_unrelated_names_propose_nothing(tmp_path: Path) -> None:
         find_pairs(ir_dir=tmp_path / "ir", vi_dir=tmp_path / "ir")
 
 
+@example(["2", "3", "4", "5", "0_", "1_", "20", "00_"], "IR{name}", "VIS{name}")
 @given(
     st.lists(st.text("abcxyz0123456789_", min_size=1, max_size=8), min_size=2, max_size=8, unique=True),
     st.sampled_from(["IR{name}", "{name}_ir", "thermal-{name}"]),

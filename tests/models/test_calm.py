@@ -51,17 +51,6 @@ def test_other_areas_keep_their_infrared_details(stripes: Tensor, infrared: floa
     assert change[..., 8:-8, 8:-8].abs().max() < 2 / 255
 
 
-def test_grain_goes_where_both_sources_are_flat_and_structure_stays() -> None:
-    fused, ir, vi = flat(0.4) + 3 * GRAIN, flat(0.4) + 3 * GRAIN, flat(0.4) + GRAIN
-    fused[..., 48, :] += 0.2
-    ir[..., 48, :] += 0.2
-    result = calm(fused, ir, vi, 1.0)
-    assert result[..., 4:40, :].std() < 0.5 * fused[..., 4:40, :].std()
-    assert float(result[..., 48, :].mean() - result[..., 30, :].mean()) > 0.17
-    sloping = torch.arange(96.0).expand(1, 1, 96, 96) / 60
-    assert torch.equal(calm(fused, ir, sloping, 1.0)[..., 32:-32], fused[..., 32:-32])
-
-
 def test_it_comes_and_goes_smoothly(stripes: Tensor) -> None:
     """Half a grey level of the visible image never makes more than a twentieth of the whole change."""
     levels = [calm(stripes, stripes, flat(0.5 + step / 510), 1.0) for step in range(120)]
@@ -83,5 +72,5 @@ def test_half_of_it_and_gradients(stripes: Tensor) -> None:
     fused, vi = (stripes + 0.3).requires_grad_(), flat(0.95)
     half, whole = (calm(fused, stripes, vi, amount) for amount in (0.5, 1.0))
     assert fused.mean() < half.mean() < whole.mean()
-    whole.sum().backward()
+    half.sum().backward()
     assert fused.grad is not None and fused.grad.isfinite().all() and fused.grad.min() > 0.1

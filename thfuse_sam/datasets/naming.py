@@ -58,8 +58,7 @@ def _candidates(name: str, others: Collection[str]) -> Iterator[Naming]:
         other_stem = other.rpartition("/")[2]
         for match in SequenceMatcher(None, stem, other_stem, autojunk=False).get_matching_blocks():
             shared = stem[match.a : match.a + match.size]
-            core = shared.strip(_SEPARATORS)
-            if core:
+            for core in {shared, shared.strip(_SEPARATORS)} - {""}:  # a scene's name may end with a separator itself
                 start, size = shared.index(core), len(core)
                 yield Naming(_around(stem, match.a + start, size), _around(other_stem, match.b + start, size))
 

@@ -24,7 +24,7 @@ class FusionNetwork(nn.Module):
 
     Args:
         contrast_gain: factor on the infrared contrast that warm segments get in the last stage; 0: there is none.
-        calming: how far skies and grain are calmed in the stage before it, 0 to 1; 0: there is none.
+        calming: how far bright skies are calmed in the stage before it, 0 to 1; 0: there is none.
     """
 
     name: ClassVar[str]  # the network's name in the registry

@@ -1,9 +1,8 @@
-"""A stage of a fusion network after its layers: skies look as they are seen, and flat areas are free of grain.
+"""A stage of a fusion network after its layers: bright skies look as they are seen.
 
 The layers take the details of the more active source. In a bright sky that is what the infrared camera sees of clouds
-and of its own noise, on the mean of a white and a black sky; in flat areas it is the grain of the noisier source. Both
-are damped here, with weights that are smooth in the images, so that no border shows and nothing flickers. What stands
-out of the grain stays, and so does what is warm before a sky.
+and of its own noise, on the mean of a white and a black sky. The visible image takes their place, with weights that are
+smooth in the images, so that no border shows and nothing flickers; what is warm before a sky stays.
 """
 
 import torch
@@ -16,25 +15,21 @@ from thfuse_sam.models.blocks import upsample
 
 REACH = 64  # pixels; what lies farther away has no influence
 COARSE = 4  # pixels, side of the squares on which means over larger areas are computed
-VISIBLE = 0.9  # share of the visible image in a sky; the rest is the fused image
 # Below the first value a condition does not hold, from the second on it does; smooth between.
-BRIGHT = (130 / 255, 200 / 255)  # intensity of a visible sky; wide, for skies that darken towards the corners
+BRIGHT = (165 / 255, 205 / 255)  # intensity of a visible sky
 FLAT = (2.6 / 255, 1.3 / 255)  # intensity per pixel; gradient, once smoothed
 CLEAR = (90 / 255, 130 / 255)  # intensity from which on visible pixels may be sky
 COLDER = (30 / 255, 80 / 255)  # intensity by which a sky is darker in infrared than in the visible image
 SKY_AROUND = (0.05, 0.5)  # share of sky around a pixel that belongs to it
 LIKE_SKY = (-45 / 255, -15 / 255)  # by how much such a pixel may be brighter than the sky around it
-STRUCTURE = (1.5, 3.0)  # details are structure, no grain, if they are so many times stronger than those around them
-ROUNDING = 0.1 / 255  # intensity; noise that does not count
-NOISE_OF_CROSSED = 1.25  # standard deviation of white noise, times the mean size of `_crossed`
 
 
 def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
-    """Damp what infrared adds to bright flat visible skies, and the grain where both sources are flat.
+    """Take away what infrared adds to bright flat visible skies.
 
     Args:
         fused, ir, vi: float B1HW in [0, 1].
-        amount: 0: nothing changes, 1: all of it.
+        amount: 0: nothing changes, 1: skies are those of the visible image.
 
     Returns:
         float B1HW in [0, 1]. Gradients lead back to `fused`.
@@ -42,12 +37,11 @@ def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
     height, width = fused.shape[-2:]
     rows, columns = ((COARSE - size % COARSE) % COARSE for size in (height, width))
     fused, ir, vi = (F.pad(image, (0, columns, 0, rows), mode="replicate") for image in (fused, ir, vi))
-    halved = _halved(torch.cat([ir, vi], dim=1))
-    flat_ir, flat_vi = smooth_step(_gradient(_mean(halved, 3, passes=2)) / 2, *FLAT).split(1, dim=1)
-    sky = flat_vi * smooth_step(halved[:, 1:] - halved[:, :1], *COLDER) * smooth_step(halved[:, 1:], *CLEAR)
+    ir_halved, vi_halved = _halved(torch.cat([ir, vi], dim=1)).split(1, dim=1)
+    sky = smooth_step(_gradient(_mean(vi_halved, 3, passes=2)) / 2, *FLAT)
+    sky = sky * smooth_step(vi_halved - ir_halved, *COLDER) * smooth_step(vi_halved, *CLEAR)
     if is_exporting() or sky.any():  # no sky: no work
-        fused = torch.lerp(fused, vi, amount * VISIBLE * _sky_weight(ir, vi, sky))
-    fused = fused - _excess_grain(torch.cat([fused, ir, vi], dim=1), amount * flat_ir * flat_vi)
+        fused = torch.lerp(fused, vi, amount * _sky_weight(ir, vi, sky))
     return fused[..., :height, :width].clamp(0, 1)
 
 
@@ -59,27 +53,6 @@ def _sky_weight(ir: Tensor, vi: Tensor, sky: Tensor) -> Tensor:
     coarse = torch.cat([smooth_step(around, *SKY_AROUND) * smooth_step(vi_mean, *BRIGHT), vi_mean], dim=1)
     weight, vi_mean = upsample(coarse, COARSE).split(1, dim=1)
     return weight * smooth_step(vi - vi_mean, *LIKE_SKY) * smooth_step(vi - ir, *COLDER)
-
-
-def _excess_grain(images: Tensor, weight: Tensor) -> Tensor:
-    """By what the finest details of the first image exceed those of the quieter one of the others, where that is grain.
-
-    Args:
-        images: float B3HW: fused, infrared, visible.
-        weight: float B1H'W' at half the size, where to look.
-    """
-    noise = upsample(_mean(_halved(_crossed(images).abs()), 5), 2) * NOISE_OF_CROSSED
-    fused_noise, ir_noise, vi_noise = (noise + ROUNDING).split(1, dim=1)
-    details = images[:, :1] - _mean(images[:, :1], 3)
-    is_grain = 1 - smooth_step(_halved(details.abs()) / fused_noise, *STRUCTURE)
-    excess = (1 - torch.minimum(ir_noise, vi_noise) / fused_noise).clamp(min=0)
-    return details * upsample(weight * is_grain * excess, 2)
-
-
-def _crossed(images: Tensor) -> Tensor:
-    """Differences of differences within 2 x 2 pixels, with the noise of a pixel; 0 on planes and straight edges."""
-    rows = images[..., ::2, :] - images[..., 1::2, :]
-    return (rows[..., ::2] - rows[..., 1::2]) / 2
 
 
 def _mean(images: Tensor, window: int, passes: int = 1) -> Tensor:

@@ -85,7 +85,7 @@ class TrainOptions(
         1.1, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
     )
     calming: float = option(
-        1.0, "how far bright skies and grain are calmed when pairs are fused; 0: not at all", low=0, high=1
+        1.0, "how far bright skies look as in the visible image when pairs are fused; 0: not at all", low=0, high=1
     )
     loss_weights: Mapping[str, float] = option(
         {},
