@@ -31,12 +31,17 @@ def export_network(path: Path, network: nn.Module, spec: NetworkSpec, dtype: tor
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="shipped_network", description=__doc__)
     parser.add_argument("checkpoints", type=Path, nargs="+", help="checkpoints of train.py, for example best.pth")
+    parser.add_argument("--neutral_guidance", action="store_true", help="set the gates of the guidance branch to zero")
     parser.add_argument("output", type=Path, help="file to write, *.safetensors")
     options = parser.parse_args(argv)
     loaded = [load_network(path) for path in options.checkpoints]
     network, _ = loaded[-1]
     weights = [other.state_dict() for other, _ in loaded]
     network.load_state_dict({key: torch.stack([each[key] for each in weights]).mean(0) for key in weights[0]})
+    if options.neutral_guidance:
+        network.load_state_dict(
+            {k: 0 * v if k.startswith("guidance.gates") else v for k, v in network.state_dict().items()}
+        )
     export_network(options.output, network, NetworkSpec(network.name, network.options))
     return 0
 
