@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report, cpu, rate = fuse_files(folder, 0.3)
         print(
             f"Clip of {report.frames} frames, decoding, fusing and encoding: {rate:.1f} frames a second, {cpu:.0f} ms "
-            f"of CPU a frame; scenes begin at {', '.join(f'{moment:.2f} s' for moment in report.cuts)}; "
+            f"of CPU a frame; scenes begin at {', '.join(f'{moment:.2f} s' for moment in report.scenes)}; "
             f"flicker {report.flicker:.3f} grey levels\n"
         )
         aligned = fuse_files(folder, 0.3, "moved", Placer("similarity"))[0]

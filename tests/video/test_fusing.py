@@ -40,7 +40,7 @@ def test_two_videos_become_one_with_sound(tmp_path: Path) -> None:
         assert [stream.type for stream in container.streams] == ["video", "audio"]
         assert sum(packet.duration for packet in container.demux(audio=0)) > 2000  # of 3200 samples
     facts = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
-    assert facts["frames"] == 10 and facts["cuts"] == [0] and facts["flicker"] <= 0.3
+    assert facts["frames"] == 10 and facts["scenes"] == [0] and facts["flicker"] <= 0.3
     assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
 
 
@@ -146,7 +146,7 @@ def test_nothing_of_the_former_scene_is_left_after_a_cut() -> None:
         fuser = FrameFuser(network, torch.device("cpu"), smooth=smooth)
         levels = ThermalLevels(None, None, smooth)
         report = fuse_streams(_Cut(True), _Cut(False), fuser, lambda image, time: frames.append(image), levels=levels)
-        assert report.cuts == pytest.approx([0, 4 / 25])
+        assert report.scenes == pytest.approx([0, 4 / 25])
         return frames
 
     assert np.array_equal(fused(1.0)[4], fused(0.0)[4])

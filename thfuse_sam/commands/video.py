@@ -97,7 +97,7 @@ def _log(options: VideoOptions, report: VideoReport) -> None:
     masks = f"; {len(report.key_frames)} key frames, masks of {report.carried} carried" if options.use_sam else ""
     log.info(
         "%d frames fused to %s, %.1f a second; %d cuts, flicker %s%s",
-        report.frames, options.output, rate, max(0, len(report.cuts) - 1), flicker, masks,
+        report.frames, options.output, rate, max(0, len(report.scenes) - 1), flicker, masks,
     )  # fmt: skip
     for count, what in (
         (report.unmatched, "visible frames left out: no infrared frame is near in time (see `offset`)"),

@@ -51,7 +51,7 @@ class VideoReport:
     unmatched: int = 0  # visible frames left out because no infrared frame is near in time
     dropped: int = 0  # frames of live streams that came faster than they could be fused
     reopened: int = 0  # how often a live stream broke and was opened again
-    cuts: list[float] = field(default_factory=list)  # times of the first frames of other scenes, seconds
+    scenes: list[float] = field(default_factory=list)  # when each begins, seconds
     key_frames: list[float] = field(default_factory=list)  # times of the frames whose masks SAM made
     carried: int = 0  # frames whose masks were carried from a key frame by optical flow
     flicker: float | None = None  # see `FlickerMeter`
@@ -93,7 +93,7 @@ class FrameFuser:
         """The fused luma, uint8 HxW. Cuts and key frames are noted in `report`."""
         step, self._last = pair.time - self._last, pair.time
         if pair.is_cut:
-            report.cuts.append(pair.time)
+            report.scenes.append(pair.time)
         ir, vi = (torch.from_numpy(image)[None, None].float() / 255 for image in (pair.infrared, pair.visible_luma))
         masks = self._next_masks(pair, report)
         guidance = [self._guided(stream, mask, step) for stream, mask in enumerate(masks)]
