@@ -138,6 +138,7 @@ def test_pair_without_masks_says_so(fusion_page, open_page) -> None:
 
 def test_zoom_and_pan_keep_all_panes_in_step(fusion_page, open_page) -> None:
     page = open_page(fusion_page)
+    page.locator(".stage").scroll_into_view_if_needed()
     box = page.locator(".stage").bounding_box()
     page.mouse.dblclick(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.75)
 
