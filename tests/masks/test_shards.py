@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
 from thfuse_sam.masks.verify import verify_tree
 
 SHAPE = (5, 7)
+TAR_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.3 lacks it
 LONG = "/".join(["ein sehr langer Ordnername mit Umlauten äöü"] * 5) + "/0001"
 
 
@@ -64,7 +66,7 @@ def test_members_are_the_files_of_a_tree(tmp_path: Path) -> None:
     fill(tmp_path, images=100)
     (shard,) = (tmp_path / "shards").glob("*.tar")
     with tarfile.open(shard) as tar:
-        tar.extractall(tmp_path / "tree", filter="data")
+        tar.extractall(tmp_path / "tree", **TAR_FILTER)
     tree = MaskTree(tmp_path / "tree")
     tree.write("ir", "again", mask(1))
     assert tree.path("ir", "again").read_bytes() == tree.path("ir", "a/0001").read_bytes()

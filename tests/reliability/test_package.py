@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ else:
     import tomli as tomllib  # pytest needs it there
 
 ROOT = Path(__file__).resolve().parents[2]
+TAR_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.3 lacks it
 PARTS = (
     "thfuse_sam", "tools", "models", "datasets/sample", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md",
     "LICENSE",
@@ -77,7 +79,7 @@ def test_the_wheel_holds_what_ships(built: Path) -> None:
 def test_the_source_archive_makes_the_same_wheel(built: Path, tmp_path: Path) -> None:
     (archive,), (wheel,) = built.glob("*.tar.gz"), built.glob("*.whl")
     with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path, **TAR_FILTER)
     (unpacked,) = tmp_path.iterdir()
     assert (unpacked / "tools" / "scenes" / "scene.py").is_file()
     build("wheel", unpacked, tmp_path)
