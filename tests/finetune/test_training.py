@@ -39,8 +39,8 @@ from thfuse_sam.options.training import FinetuneSettings, Schedule
 from thfuse_sam.report.finetune import result_table
 from thfuse_sam.sam.adapt import Adaptation, prepare
 from thfuse_sam.sam.checkpoints import ResolvedSam
-from thfuse_sam.sam.export import load_trained
 from thfuse_sam.sam.geometry import Frame, resize_image
+from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.sam.prompted import low_resolution_targets
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training import checkpoint as checkpoints
@@ -277,7 +277,7 @@ def test_run_writes_its_files_and_learns(base: ResolvedSam, tmp_path: Path) -> N
     assert figures["fine_tuned"] == task.fine_tuned and figures["zero_shot"] == task.zero_shot
     assert mean_iou(task.fine_tuned) == pytest.approx(1 - result.best, abs=1e-6)
     assert json.loads((tmp_path / "finetune_options.json").read_text(encoding="utf-8"))["note"] == "kept"
-    loaded = load_trained(result.best_file, base.checkpoint)
+    loaded = load_sam(resolve_tuned("auto", result.best_file, base=base.checkpoint))
     reloaded = evaluate_sam(loaded, FakeObjects(3), n_objects=16, seed=7)
     assert reloaded == task.fine_tuned
 

@@ -42,7 +42,8 @@ from thfuse_sam.options.shared import AnnotationReading
 from thfuse_sam.sam.adapt import Adaptation, trained_state
 from thfuse_sam.sam.adapt import prepare as prepare_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
-from thfuse_sam.sam.export import load_trained, read_trained_header, save_trained
+from thfuse_sam.sam.export import read_trained_header, save_trained
+from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
@@ -390,15 +391,14 @@ def checkpoint_seeds(folder: Path) -> list[bytes]:
 def read_sam(content: bytes, folder: Path) -> None:
     is_zip = content.startswith(b"PK") or content.startswith(b"\x80")
     path = write(folder, "sam.pth" if is_zip else "sam.safetensors", content)
-    found = resolve_sam("auto", path)
-    build_sam(found.model_type, path)
+    load_sam(resolve_sam("auto", path))
 
 
 def read_trained(content: bytes, folder: Path) -> None:
     path = write(folder, "trained.safetensors", content)
     if read_trained_header(path) is None:
         raise CheckpointError("no trained weights")
-    load_trained(path, folder / "base.pth")
+    load_sam(resolve_tuned("auto", path, base=folder / "base.pth"))
 
 
 def trained_seeds(folder: Path) -> list[bytes]:

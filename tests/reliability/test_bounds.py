@@ -21,7 +21,7 @@ from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.models import build_network
-from thfuse_sam.sam.export import load_trained
+from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.training.checkpoint import NetworkSpec
 from tools.shipped_network import export_network
 
@@ -162,7 +162,7 @@ def test_trained_weights_that_claim_huge_adapters(tmp_path: Path, adapters: Path
     length = int.from_bytes(seed[:8], "little") + len(content) - len(seed)
     (tmp_path / "trained.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
     with pytest.raises(ThFuseError, match="claims adapters of rank 99999999 and holds"):
-        load_trained(tmp_path / "trained.safetensors", adapters / "base.pth")
+        load_sam(resolve_tuned("auto", tmp_path / "trained.safetensors", base=adapters / "base.pth"))
 
 
 def parse(path: Path) -> object:

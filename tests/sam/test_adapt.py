@@ -16,6 +16,7 @@ from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.sam import export
 from thfuse_sam.sam.adapt import PARTS, Adaptation, load_trained_state, prepare, set_mode, trained_state
 from thfuse_sam.sam.checkpoints import ResolvedSam
+from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.sam.lora import adapted_layers, lora_layers, merged_state_dict
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -167,9 +168,11 @@ def test_trained_and_exported_files_compute_the_same(tmp_path: Path, base: Resol
     assert stored.keys() == trained_state(sam, adaptation).keys()
     if "image_encoder" in adaptation.frozen:
         assert not any(name.startswith("image_encoder") for name in stored)
-    loaded = export.load_trained(tmp_path / "tuned.safetensors")  # the base lies beside it
-    again, kind = export.load_any(checkpoint=tmp_path / "tuned.safetensors", base=base.checkpoint)
-    assert kind == "vit_nano" and not again.training
+    resolved = resolve_tuned("auto", tmp_path / "tuned.safetensors")
+    assert resolved.base == base.checkpoint  # it lies beside the trained weights
+    assert resolve_tuned("auto", tmp_path / "tuned.safetensors", base=base.checkpoint) == resolved
+    loaded = load_sam(resolved)
+    assert resolved.model_type == "vit_nano" and not loaded.training
     for suffix in (".pth", ".safetensors"):
         export.export_sam(tmp_path / f"full{suffix}", sam)
         whole = build_sam("vit_nano", tmp_path / f"full{suffix}")
@@ -190,15 +193,13 @@ def test_wrong_base_is_named(tmp_path: Path, base: ResolvedSam, monkeypatch: pyt
     path = tmp_path / "elsewhere" / "tuned.safetensors"
     export.save_trained(path, trained_state(sam, adaptation), adaptation, base)
     with pytest.raises(CheckpointError, match=r"was tuned from base\.pth .* give it by `base_checkpoint`"):
-        export.load_trained(path)
+        resolve_tuned("auto", path)
     other = tmp_path / "other.pth"
     torch.save(build_vit_nano(64).state_dict(), other)
     with pytest.raises(CheckpointError, match="give the file that was tuned"):
-        export.load_trained(path, other)
+        resolve_tuned("auto", path, base=other)
     with pytest.raises(CheckpointError, match="holds vit_nano, not vit_b"):
-        export.load_any("vit_b", path)
-    with pytest.raises(CheckpointError, match="no trained weights"):
-        export.load_trained(base.checkpoint)
+        resolve_tuned("vit_b", path)
 
 
 def test_damaged_descriptions_and_other_parts(tmp_path: Path, base: ResolvedSam) -> None:

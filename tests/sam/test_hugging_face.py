@@ -28,9 +28,10 @@ from thfuse_sam.models import build_network
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam import hugging_face, registry
 from thfuse_sam.sam.assembly import assemble_sam
-from thfuse_sam.sam.checkpoints import load_sam, resolve_sam
+from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.hugging_face import HuggingFaceSam, load_hugging_face
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.prompted import PromptTensors
 
 transformers = pytest.importorskip("transformers")
@@ -315,7 +316,7 @@ def test_segment_anything_of_2023_takes_the_fast_path(tmp_path: Path, monkeypatc
     resolved = resolve_sam("hf", folder)
     assert (resolved.model_type, resolved.checkpoint) == ("vit_b", folder / "model.safetensors")
     settings = dataclasses.replace(SETTINGS, pred_iou_thresh=0, stability_score_thresh=0)
-    fast = AutomaticMaskGenerator(load_sam(resolved.model_type, resolved.checkpoint), settings)
+    fast = AutomaticMaskGenerator(load_sam(resolved), settings)
     slow = AutomaticMaskGenerator(load_hugging_face(folder), settings)
     image = picture(64, 64)  # the two resize images by different libraries
     first, second = fast.generate(image), slow.generate(image)
@@ -392,7 +393,7 @@ def test_folders_that_are_no_models(
     damage(folder)
     with pytest.raises(CheckpointError, match=words) as caught:
         resolved = resolve_sam("auto", folder)
-        load_sam(resolved.model_type, resolved.checkpoint)
+        load_sam(resolved)
     assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
 
 

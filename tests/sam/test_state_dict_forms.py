@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from thfuse_sam.errors import CheckpointError
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
-from thfuse_sam.sam.export import load_any
+from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.state_dict_forms import named_weights
 from thfuse_sam.sam.weights import read_weights
@@ -128,8 +128,9 @@ def test_a_decoder_alone_is_completed_by_its_base(tmp_path: Path, weights: dict[
     decoder = {name: value + 1 for name, value in weights.items() if name.startswith("mask_decoder.")}
     torch.save(weights, tmp_path / "base.pth")
     torch.save(decoder, tmp_path / "decoder.pth")
-    sam, model_type = load_any("auto", tmp_path / "decoder.pth", base=tmp_path / "base.pth")
-    assert model_type == "vit_nano"
+    resolved = resolve_tuned("auto", tmp_path / "decoder.pth", base=tmp_path / "base.pth")
+    sam = load_sam(resolved)
+    assert resolved.model_type == "vit_nano"
     assert all(torch.equal(value, (weights | decoder)[name]) for name, value in sam.state_dict().items())
 
 

@@ -28,10 +28,9 @@ from thfuse_sam.masks.format import LabelMap, paint_label_map, paint_order
 from thfuse_sam.masks.instances import without
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.options.fields import AUTO
-from thfuse_sam.options.generator import HUGGING_FACE, GeneratorOptions, GeneratorSettings
-from thfuse_sam.sam.checkpoints import resolve_sam
-from thfuse_sam.sam.export import load_any
+from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.thermal import Mask
 
@@ -129,14 +128,15 @@ class Sam:
             CheckpointError: the file is missing, damaged or of another type, or cannot be downloaded.
         """
         options = given_options(GeneratorOptions, settings, "setting")
+        path = None if checkpoint is None else Path(checkpoint)
         base = None if base_checkpoint is None else Path(base_checkpoint)
-        with renaming(sam_model_type="model", model_type="model", sam_checkpoint="checkpoint"):
-            path = None if checkpoint is None else Path(checkpoint)
-            if path is None or model == HUGGING_FACE:
-                path, model = resolve_sam(model, path).checkpoint, AUTO
-            with naming("checkpoint", path):
-                sam, model_type = load_any(model, path, base=base, device=resolve_device(device))
-        return cls(sam, model_type, path, options.generator_settings(own_settings(sam)))
+        with (
+            renaming(sam_model_type="model", model_type="model", sam_checkpoint="checkpoint"),
+            naming("checkpoint", path),
+        ):
+            resolved = resolve_tuned(model, path, base=base)
+            sam = load_sam(resolved, resolve_device(device))
+        return cls(sam, resolved.model_type, resolved.checkpoint, options.generator_settings(own_settings(sam)))
 
     def generate(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from segment_anything.modeling import Sam
 
+from thfuse_sam.commands.inputs import load_sam
 from thfuse_sam.commands.runs import build_trainer, find_checkpoint
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import (
@@ -37,7 +38,7 @@ from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
-from thfuse_sam.sam.export import export_sam, load_any, require_export_name
+from thfuse_sam.sam.export import export_sam, require_export_name
 from thfuse_sam.sam.registry import build_sam, own_settings
 from thfuse_sam.training.distributed import own_device, run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
@@ -102,8 +103,7 @@ def export_trained(options: FinetuneOptions) -> None:
             "and `export`"
         )
     require_export_name(options.export)
-    with naming("sam_checkpoint", options.sam_checkpoint):
-        sam, model_type = load_any(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint)
+    sam, model_type = load_sam(options, torch.device("cpu"))
     _require_tunable(model_type)
     export_sam(options.export, sam, _evaluated_generator(options.sam_checkpoint, sam))
     log.info("exported to %s", options.export)

@@ -22,7 +22,14 @@ from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.store import has_masks
 from thfuse_sam.options.fields import AUTO
-from thfuse_sam.options.shared import DEFAULT_MASKS_DIR, SWITCHED_OFF, FolderOptions, LiveSamOptions, SamOptions
+from thfuse_sam.options.shared import (
+    DEFAULT_MASKS_DIR,
+    SWITCHED_OFF,
+    FolderOptions,
+    LiveSamOptions,
+    SamOptions,
+    TunedSamOptions,
+)
 from thfuse_sam.shipped import find_shipped
 
 if TYPE_CHECKING:  # segment_anything is imported in live mode only
@@ -187,10 +194,14 @@ def build_generator(options: SamOptions, device: torch.device) -> "AutomaticMask
 
 
 def load_sam(options: SamOptions, device: torch.device) -> "tuple[AnySam, str]":
-    """The model that `options` ask for, and its type."""
-    from thfuse_sam.sam.checkpoints import load_sam as load_resolved
+    """The model that `options` ask for, and its type; with TunedSamOptions it may be one that finetune.py trained."""
+    from thfuse_sam.sam import loading
     from thfuse_sam.sam.checkpoints import resolve_sam
 
-    with naming("sam_checkpoint", options.sam_checkpoint):
-        resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
-        return load_resolved(resolved.model_type, resolved.checkpoint, device), resolved.model_type
+    model_type, checkpoint = options.sam_model_type, options.sam_checkpoint
+    with naming("sam_checkpoint", checkpoint):
+        if isinstance(options, TunedSamOptions):
+            resolved = loading.resolve_tuned(model_type, checkpoint, base=options.base_checkpoint)
+        else:
+            resolved = resolve_sam(model_type, checkpoint)
+        return loading.load_sam(resolved, device), resolved.model_type

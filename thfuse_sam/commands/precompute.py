@@ -50,8 +50,9 @@ from thfuse_sam.report.contact_sheet import write_contact_sheets
 from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.sam.checkpoints import ResolvedSam, checkpoint_sha256, load_sam, resolve_sam, type_with_weights
+from thfuse_sam.sam.checkpoints import ResolvedSam, checkpoint_sha256, resolve_sam, type_with_weights
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import generator_defaults
 from thfuse_sam.shipped import find_shipped
@@ -445,9 +446,8 @@ def _results(run: _PreparedRun, generator: AutomaticMaskGenerator | None) -> Ite
     options, plan = run.options, run.plan
     many = len(plan.todo) >= _MANY_IMAGES * max(1, len(run.devices))
     compiled = options.compile == "on" or (options.compile == AUTO and many)
-    build = functools.partial(
-        _build_generator, run.sam.model_type, run.sam.checkpoint.absolute(), run.settings, compiled
-    )
+    sam = dataclasses.replace(run.sam, checkpoint=run.sam.checkpoint.absolute())
+    build = functools.partial(_build_generator, sam, run.settings, compiled)
     if options.engine == "ray":
         use_gpu = None if options.device == AUTO else options.device != "cpu"
         workers = options.n_jobs if isinstance(options.n_jobs, int) else None
@@ -460,11 +460,10 @@ def _results(run: _PreparedRun, generator: AutomaticMaskGenerator | None) -> Ite
 
 
 def _build_generator(
-    model_type: str, checkpoint: Path, settings: GeneratorSettings, compiled: bool, device: str
+    sam: ResolvedSam, settings: GeneratorSettings, compiled: bool, device: str
 ) -> AutomaticMaskGenerator:
     """The mask generator on `device`, compiled only if that is a GPU; worker processes call it too."""
-    sam = load_sam(model_type, checkpoint, device)
-    generator = AutomaticMaskGenerator(sam, settings, owns_sam=True)
+    generator = AutomaticMaskGenerator(load_sam(sam, device), settings, owns_sam=True)
     if compiled and device != "cpu":
         generator.compile()
     return generator

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from thfuse_sam.commands.inputs import load_sam
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
@@ -23,10 +24,8 @@ from thfuse_sam.finetune.prediction import (
 from thfuse_sam.images import image_size, read_for_sam
 from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
-from thfuse_sam.sam.export import load_any
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.hugging_face import HuggingFaceSam
-from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.onnx import export_sam_onnx
 from thfuse_sam.sam.registry import own_settings
 
@@ -46,7 +45,7 @@ class Prediction:
 def export_model(options: PredictOptions, folder: Path) -> None:
     """Write the model as ONNX to `folder`, and check it. Raises ThFuseError."""
     require_writable("export_onnx", folder)
-    sam, model_type = _load(options, torch.device("cpu"))
+    sam, model_type = load_sam(options, torch.device("cpu"))
     if isinstance(sam, HuggingFaceSam):
         raise UsageError("`export_onnx`: a model of Hugging Face's transformers cannot be written; name another type")
     difference = export_sam_onnx(sam, folder)
@@ -64,7 +63,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
             require_inside(prompts, image_size(path), f", {path}")
     require_writable("output_dir", options.output_dir)
     device = resolve_device(options.device)
-    sam, model_type = _load(options, device)
+    sam, model_type = load_sam(options, device)
     if prompts:
         predictor = prompted_predictor(sam, prompts)
     else:
@@ -77,11 +76,6 @@ def predict_masks(options: PredictOptions) -> Prediction:
     for failure in prediction.failures:
         log.error("failed: %s", failure)
     return prediction
-
-
-def _load(options: PredictOptions, device: torch.device) -> tuple[AnySam, str]:
-    with naming("sam_checkpoint", options.sam_checkpoint):
-        return load_any(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint, device=device)
 
 
 def _prompts(options: PredictOptions) -> list[ObjectPrompt]:

@@ -1,14 +1,9 @@
-"""Which Segment Anything checkpoint to use: the one given, a cached one, a download, or the one that ships.
-
-Also loads it: `load_sam` knows every model type.
-"""
+"""Which Segment Anything checkpoint to use: the one given, a cached one, a download, or the one that ships."""
 
 import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from thfuse_sam.downloads import cache_folder, download
 from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
@@ -18,16 +13,13 @@ from thfuse_sam.options.generator import HUGGING_FACE
 from thfuse_sam.sam.hugging_face import (
     WEIGHTS,
     find_folder,
-    load_hugging_face,
     read_family,
     weight_files,
     weights_sha256,
 )
-from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import (
     MODEL_TYPES,
     ModelType,
-    build_sam,
     find_model_type,
     fitting_model,
     refuse_other_models,
@@ -44,11 +36,12 @@ _FALLBACK = "vit_nano"  # what "auto" uses where the download fails: it ships
 
 @dataclass(frozen=True)
 class ResolvedSam:
-    """A checkpoint that exists and the model type it belongs to."""
+    """A checkpoint and the model type it belongs to; `loading.load_sam` makes the model of it."""
 
     model_type: str
     checkpoint: Path  # a file; with HUGGING_FACE a folder
     sha256: str  # SHA-256 of the weights' file, in hexadecimal; of several files see `weights_sha256`
+    base: Path | None = None  # a whole checkpoint with the weights that `checkpoint` lacks; None: it lacks none
 
     @property
     def size(self) -> int:
@@ -99,13 +92,6 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
     if checkpoint is not None:
         return _resolve_given(kind, checkpoint)
     return _resolve_auto(fetch) if kind is None else _resolve_published(kind, fetch)
-
-
-def load_sam(model_type: str, checkpoint: Path, device: torch.device | str = "cpu") -> AnySam:
-    """The model of a `ResolvedSam`, of any type; errors as for `build_sam` and `load_hugging_face`."""
-    if model_type == HUGGING_FACE:
-        return load_hugging_face(checkpoint, device)
-    return build_sam(model_type, checkpoint, device)
 
 
 def _resolve_hugging_face(checkpoint: Path | None, fetch: bool) -> ResolvedSam:
