@@ -102,7 +102,7 @@ def fuse_files(
     ir, vi = (open_stream(str(folder / f"{name}.mp4"), modality, fps=FPS, how=AS_STORED) for name, modality in names)
     writer = VideoWriter(folder / f"fused_{infrared}.mp4", choose_codec(Path("x.mp4"), "auto"))
     with timed() as spent:
-        report = fuse_streams(ir, vi, fuser, writer.write, levels=ThermalLevels(None, None, smooth), placer=placer)
+        report = fuse_streams(ir, vi, fuser, writer.write, levels=ThermalLevels(AS_STORED, smooth), placer=placer)
         writer.close()
     return report, 1000 * spent.cpu / report.frames, report.frames / spent.wall
 
@@ -128,7 +128,7 @@ def still_flicker(pairs: Sequence[tuple[ImageArray, ImageArray]], model: str, sm
         Still([vi for _, vi in pairs]),
         fuser,
         lambda image, time: means.append(float(image.mean())),
-        levels=ThermalLevels(None, None, smooth),
+        levels=ThermalLevels(AS_STORED, smooth),
         gray=True,
     )
     return report.flicker or 0.0, statistics.pstdev(means)

@@ -55,7 +55,16 @@ from thfuse_sam.image_files import (
     upright,
     within_read_seconds,
 )
-from thfuse_sam.thermal import AS_STORED, InfraredReading, Mask, fill, limits, missing_pixels, stretch
+from thfuse_sam.thermal import (
+    AS_STORED,
+    InfraredReading,
+    Mask,
+    as_white_hot,
+    fill,
+    limits,
+    missing_pixels,
+    stretch,
+)
 
 Modality = Literal["ir", "vi"]
 MODALITIES: tuple[Modality, Modality] = ("ir", "vi")
@@ -94,7 +103,8 @@ def read_infrared_and_missing(path: Path, how: InfraredReading = AS_STORED) -> t
         missing = _transparent(stored, how)
         if values.dtype != np.uint8 or nodata:
             missing = missing_pixels(values, nodata) | (False if missing is None else missing)
-        return _grey(values, missing, how.value_range)
+        grey, missing = _grey(values, missing, how.value_range)
+        return as_white_hot(grey, how.polarity), missing
 
 
 @within_read_seconds

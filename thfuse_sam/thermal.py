@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 # Percentiles that become 0 and 255 unless a range is given.
 STRETCH_PERCENTILES = (0.5, 99.5)
+WHITE_HOT, BLACK_HOT = "white-hot", "black-hot"
 # The lowest number is "nothing measured" if it stands in one block at the border and is farther from the next one than
 # this share of the range of all others; for the smallest number of an integer type less is enough.
 _GAP, _GAP_OF_TYPE = 1.0, 0.05
@@ -29,6 +30,7 @@ class InfraredReading:
     colormap: str | None = None  # the file is drawn in this one of `false_colour.COLORMAPS`
     gray: bool = False  # take the luma of a file in colours, whatever they mean
     channel: int | None = None  # number of the channel with the infrared, from 0; None: it is alone
+    polarity: str = WHITE_HOT  # BLACK_HOT: what is warm is dark in the file; it becomes bright
 
     def settings(self) -> dict[str, Any]:
         """What differs from the defaults, by the name of its option; a range as "LOW HIGH"."""
@@ -81,6 +83,11 @@ def fill(grey: npt.NDArray[_Number], missing: Mask) -> npt.NDArray[_Number]:
     nearest = np.zeros(int(labels.max()) + 1, grey.dtype)
     nearest[labels[~missing]] = grey[~missing]
     return np.where(missing, nearest[labels], grey)
+
+
+def as_white_hot(grey: npt.NDArray[np.uint8], polarity: str) -> npt.NDArray[np.uint8]:
+    """Grey values, uint8 of any shape, in which what is warm is bright."""
+    return 255 - grey if polarity == BLACK_HOT else grey
 
 
 def limits(valid: npt.NDArray[Any]) -> tuple[float, float]:

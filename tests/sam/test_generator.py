@@ -103,7 +103,7 @@ def scene(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def stock_settings(settings: GeneratorSettings) -> dict[str, Any]:
-    ours_alone = {"precision", "adaptive_points", "thermal_points", "ir_polarity"}
+    ours_alone = {"precision", "adaptive_points", "thermal_points"}
     return {name: getattr(settings, name) for name in GeneratorSettings.__dataclass_fields__ if name not in ours_alone}
 
 
@@ -414,14 +414,13 @@ def test_signature_holds_what_decides_about_masks() -> None:
     assert "adaptive_points" not in plain.signature(), "trees from before the setting stay valid"
     assert replace(plain, adaptive_points=True).signature()["adaptive_points"] is True
     assert replace(plain, points_per_batch="auto").signature() == plain.signature()
-    assert not {"thermal_points", "ir_polarity"} & set(replace(plain, ir_polarity="black-hot").signature())
+    assert "thermal_points" not in plain.signature()
     warm = replace(plain, points_per_side=16, thermal_points="auto")
     assert (
         warm.signature()
         == replace(warm, thermal_points=64).signature()
         == {**replace(plain, points_per_side=16).signature(), "thermal_points": 64}
     )
-    assert replace(warm, ir_polarity="black-hot").signature()["ir_polarity"] == "black-hot"
     assert hash(plain) == hash(GeneratorSettings())
 
 

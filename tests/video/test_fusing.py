@@ -117,7 +117,7 @@ def test_masks_are_made_on_key_frames_and_carried_between(tmp_path: Path) -> Non
     streams = [open_stream(ir, "ir", fps=25, how=AS_STORED), open_stream(vi, "vi", fps=25, how=AS_STORED)]
     written: list[np.ndarray] = []
     report = fuse_streams(
-        *streams, fuser, lambda image, time: written.append(image), levels=ThermalLevels(None, None, 0.3)
+        *streams, fuser, lambda image, time: written.append(image), levels=ThermalLevels(AS_STORED, 0.3)
     )
     assert report.key_frames == pytest.approx([0, 0.12, 0.24], abs=1e-3) and report.carried == 5
     assert len(made) == 6 and len(written) == report.frames == 8
@@ -144,7 +144,7 @@ def test_nothing_of_the_former_scene_is_left_after_a_cut() -> None:
     def fused(smooth: float) -> list[np.ndarray]:
         frames: list[np.ndarray] = []
         fuser = FrameFuser(network, torch.device("cpu"), smooth=smooth)
-        levels = ThermalLevels(None, None, smooth)
+        levels = ThermalLevels(AS_STORED, smooth)
         report = fuse_streams(_Cut(True), _Cut(False), fuser, lambda image, time: frames.append(image), levels=levels)
         assert report.scenes == pytest.approx([0, 4 / 25])
         return frames
@@ -180,7 +180,7 @@ def test_cameras_are_aligned_as_soon_as_frames_show_how(caplog: pytest.LogCaptur
 
     def fused(placer: Placer | None, dark: int) -> VideoReport:
         streams = _Rig(True, dark), _Rig(False, dark)
-        return fuse_streams(*streams, fuser, lambda *_: None, levels=ThermalLevels(None, None, 0.3), placer=placer)
+        return fuse_streams(*streams, fuser, lambda *_: None, levels=ThermalLevels(AS_STORED, 0.3), placer=placer)
 
     assert "moved by 4" in fused(Placer("similarity"), 3).alignment  # of the fourth frame
     assert "left as it is" in caplog.text

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.video.clips import scene
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 from thfuse_sam.video.steadiness import Brightness, CutDetector, FlickerMeter, Smoothed, ThermalLevels
 
 Grey = npt.NDArray[np.uint8]
@@ -24,24 +25,24 @@ def test_averages_follow_with_their_decay_and_start_anew() -> None:
 
 
 def test_a_hot_spot_does_not_darken_the_next_frame_at_once() -> None:
-    levels = ThermalLevels(None, None, seconds=1.0)
+    levels = ThermalLevels(AS_STORED, seconds=1.0)
     values = np.random.default_rng(0).integers(1000, 2000, (48, 64)).astype(np.uint16)
     before = levels.grey(values, 0.04)
     hot = values.copy()
     hot[:10, :10] = 9000
     after = levels.grey(hot, 0.04)
-    alone = ThermalLevels(None, None, seconds=1.0).grey(hot, 0.04)
+    alone = ThermalLevels(AS_STORED, seconds=1.0).grey(hot, 0.04)
     change = [abs(float(image[20:].mean()) - float(before[20:].mean())) for image in (after, alone)]
     assert change[0] < 0.4 * change[1]
     assert levels.grey(before, 0.04) is before  # 8 bits stay as they are
 
 
 def test_another_range_begins_anew() -> None:
-    levels = ThermalLevels(None, None, seconds=10.0)
+    levels = ThermalLevels(AS_STORED, seconds=10.0)
     values = np.random.default_rng(0).integers(1000, 2000, (48, 64)).astype(np.uint16)
     levels.grey(values, 0.04)
-    assert np.array_equal(levels.grey(values + 5000, 0.04), ThermalLevels(None, None, 0).grey(values + 5000, 0.04))
-    fixed = ThermalLevels((0, 2550), None, 1.0).grey(np.full((4, 4), 1000, np.uint16), 0.04)
+    assert np.array_equal(levels.grey(values + 5000, 0.04), ThermalLevels(AS_STORED, 0).grey(values + 5000, 0.04))
+    fixed = ThermalLevels(InfraredReading((0, 2550)), 1.0).grey(np.full((4, 4), 1000, np.uint16), 0.04)
     assert fixed.max() == fixed.min() == 100
 
 

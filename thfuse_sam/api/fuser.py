@@ -25,7 +25,7 @@ from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, luma, size_t
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.options.align import AlignKind
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
-from thfuse_sam.options.shared import SHIPPED_MODEL
+from thfuse_sam.options.shared import SHIPPED_MODEL, Polarity
 from thfuse_sam.precision import Precision
 from thfuse_sam.progress import Progress, progress_bar
 from thfuse_sam.shipped import shipped_root
@@ -43,6 +43,7 @@ def fuse(
     *,
     gray: bool = False,
     value_range: ValueRange | None = None,
+    ir_polarity: Polarity = "white-hot",
     emphasis: EmphasisInput = None,
     align: AlignKind | None = None,
     rig: str | os.PathLike[str] | None = None,
@@ -60,6 +61,7 @@ def fuse(
         gray: return the fused luma alone.
         value_range: the values that become black and white, of arrays of other types than uint8 and of infrared files
             of more than 8 bits.
+        ir_polarity: "black-hot" where what is warm is dark in `ir`.
         emphasis: what segments show, "ir", "vi", "brighter" or "neutral" (nothing is lifted); or that of single
             segments, such as {("ir", 3): "brighter"} for label 3 of the infrared mask. None: what is warm stands out.
         align: bring `ir` and its mask onto `vi` before: "size", "shift", "similarity" or "homography", see `align`.
@@ -84,7 +86,15 @@ def fuse(
         dtype('uint8')
     """
     return _kept_fuser(os.fspath(model), device)(
-        ir, vi, masks, gray=gray, value_range=value_range, emphasis=emphasis, align=align, rig=rig
+        ir,
+        vi,
+        masks,
+        gray=gray,
+        value_range=value_range,
+        ir_polarity=ir_polarity,
+        emphasis=emphasis,
+        align=align,
+        rig=rig,
     )
 
 
@@ -150,6 +160,7 @@ class Fuser:
         *,
         gray: bool = ...,
         value_range: ValueRange | None = ...,
+        ir_polarity: Polarity = ...,
         emphasis: EmphasisInput = ...,
         align: AlignKind | None = ...,
         rig: str | os.PathLike[str] | None = ...,
@@ -162,6 +173,7 @@ class Fuser:
         *,
         gray: bool = False,
         value_range: ValueRange | None = None,
+        ir_polarity: Polarity = "white-hot",
         emphasis: EmphasisInput = None,
         align: AlignKind | None = None,
         rig: str | os.PathLike[str] | None = None,
@@ -180,7 +192,7 @@ class Fuser:
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
-        sample = self._sample(ir, vi, masks, value_range, pair_placer(align, rig))
+        sample = self._sample(ir, vi, masks, value_range, ir_polarity, pair_placer(align, rig))
         return self._fuse_samples([sample], gray, emphasis)[0]
 
     def many(
@@ -190,6 +202,7 @@ class Fuser:
         batch_size: int = 1,
         gray: bool = False,
         value_range: ValueRange | None = None,
+        ir_polarity: Polarity = "white-hot",
         progress: Progress | None = None,
     ) -> Iterator[ImageArray]:
         """Fuse many pairs, in their order; at most `batch_size` neighbours of equal size are fused together.
@@ -215,7 +228,8 @@ class Fuser:
             bar = progress_bar(total=total, unit=" pairs", leave=False, disable=None)
         with bar:
             for pair in pairs:
-                sample = self._sample(pair[0], pair[1], pair[2] if len(pair) > 2 else (None, None), value_range)
+                masks = pair[2] if len(pair) > 2 else (None, None)
+                sample = self._sample(pair[0], pair[1], masks, value_range, ir_polarity)
                 if group and (len(group) == batch_size or sample[1].shape != group[0][1].shape):
                     yield from self._fuse_samples(group, gray)
                     bar.update(len(group))
@@ -266,11 +280,12 @@ class Fuser:
         vi: ImageInput,
         masks: MaskPair,
         value_range: ValueRange | None,
+        ir_polarity: Polarity,
         placer: Placer | None = None,
     ) -> _Sample:
         """The sample of one pair, its visible image, and how both images were placed."""
         is_file = isinstance(ir, (str, os.PathLike))
-        infrared = as_infrared(ir, "ir", value_range or (self._range if is_file else None))
+        infrared = as_infrared(ir, "ir", value_range or (self._range if is_file else None), ir_polarity)
         visible = as_visible(vi, "vi", value_range)
         if infrared.shape != visible.shape[:2] and placer is None:
             raise ImageSizeError(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,9 @@ from thfuse_sam.images import (
 )
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.options.fields import Options
+from thfuse_sam.options.shared import Polarity
 from thfuse_sam.progress import Progress, reporting_to
-from thfuse_sam.thermal import InfraredReading, Mask, missing_pixels, stretch
+from thfuse_sam.thermal import InfraredReading, Mask, as_white_hot, missing_pixels, stretch
 
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
@@ -33,20 +34,27 @@ ValueRange: TypeAlias = tuple[float, float]
 _Options = TypeVar("_Options", bound=Options)
 
 
-def as_infrared(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:
-    """An infrared image as uint8 HxW; `argument` names it in errors. Raises UsageError and ImageReadError."""
-    return as_infrared_and_missing(image, argument, value_range)[0]
+def as_infrared(
+    image: ImageInput, argument: str, value_range: ValueRange | None = None, ir_polarity: Polarity = "white-hot"
+) -> ImageArray:
+    """An infrared image as uint8 HxW, in which what is warm is bright; `argument` names it in errors.
+
+    Raises UsageError and ImageReadError.
+    """
+    return as_infrared_and_missing(image, argument, value_range, ir_polarity)[0]
 
 
 def as_infrared_and_missing(
-    image: ImageInput, argument: str, value_range: ValueRange | None = None
+    image: ImageInput, argument: str, value_range: ValueRange | None = None, ir_polarity: Polarity = "white-hot"
 ) -> tuple[ImageArray, Mask | None]:
     """As `as_infrared`, and which pixels of a file have no data (bool HxW; None: all have)."""
     _require_range(value_range)
+    if ir_polarity not in get_args(Polarity):
+        raise UsageError(f"`ir_polarity` {ir_polarity!r}: give one of {', '.join(get_args(Polarity))}")
     if isinstance(image, (str, os.PathLike)):
-        return read_infrared_and_missing(Path(image), InfraredReading(value_range))
+        return read_infrared_and_missing(Path(image), InfraredReading(value_range, polarity=ir_polarity))
     values = _values(image, argument, value_range)
-    return (luma(values) if values.ndim == 3 else values), None
+    return as_white_hot(luma(values) if values.ndim == 3 else values, ir_polarity), None
 
 
 def as_numbers(image: ImageInput, value_range: ValueRange | None = None) -> tuple[npt.NDArray[Any], Mask] | None:

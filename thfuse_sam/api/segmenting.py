@@ -29,6 +29,7 @@ from thfuse_sam.masks.instances import without
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
+from thfuse_sam.options.shared import Polarity
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.sam.registry import own_settings
@@ -145,6 +146,7 @@ class Sam:
         modality: Modality = "vi",
         infrared: ImageInput | None = None,
         value_range: ValueRange | None = None,
+        ir_polarity: Polarity = "white-hot",
     ) -> Masks:
         """Masks of everything in an image, as `thfuse masks` makes them.
 
@@ -155,13 +157,14 @@ class Sam:
                 places, as `vit_nano` does, then finds more of them.
             value_range: the values that become black and white, of arrays of other types than uint8 and of infrared
                 files of more than 8 bits.
+            ir_polarity: "black-hot" where what is warm is dark in infrared images.
 
         Raises:
             ImageReadError: the file cannot be read.
             UsageError: the array is no image.
             DeviceError: memory does not suffice.
         """
-        pixels, missing, warm = _images(image, modality, infrared, value_range)
+        pixels, missing, warm = _images(image, modality, infrared, value_range, ir_polarity)
         instances = self.generator.generate(pixels, warm)
         if missing is not None:
             instances = without(instances, missing)
@@ -191,7 +194,7 @@ class Sam:
         prompts = [_point_prompt(given) for given in points] + [_box_prompt(box) for box in boxes]
         if not prompts:
             raise UsageError("`points` and `boxes` are empty; give a prompt, or use `generate` for everything")
-        pixels, *_ = _images(image, modality, None, value_range)
+        pixels, *_ = _images(image, modality, None, value_range, "white-hot")
         segments = prompted_predictor(self.generator.sam, prompts)(pixels)
         labels = paint_label_map((segment.mask for segment in segments), pixels.shape[:2], numbered_by_area=False)
         return Masks(pixels, labels, segments)
@@ -204,6 +207,7 @@ def masks(
     modality: Modality = "vi",
     infrared: ImageInput | None = None,
     value_range: ValueRange | None = None,
+    ir_polarity: Polarity = "white-hot",
     device: str = AUTO,
     **settings: Any,
 ) -> Masks:
@@ -212,7 +216,7 @@ def masks(
     A model that is named by its type is kept for the next call with the same `sam`, `device` and settings.
 
     Args:
-        image, modality, infrared, value_range: see `Sam.generate`.
+        image, modality, infrared, value_range, ir_polarity: see `Sam.generate`.
         sam: a model type, or a `Sam`, which has its own device and settings.
         device, settings: see `Sam.load`.
 
@@ -227,10 +231,12 @@ def masks(
         if settings or device != AUTO:
             names = ", ".join(f"`{name}`" for name in (*settings, *(["device"] if device != AUTO else [])))
             raise UsageError(f"{names}: `sam` is a loaded model and has its own; give them to `Sam.load`")
-        return sam.generate(image, modality=modality, infrared=infrared, value_range=value_range)
+        return sam.generate(
+            image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity
+        )
     with renaming(model="sam"):
         kept = _kept_sam(sam, device, tuple(sorted(settings.items())))
-    return kept.generate(image, modality=modality, infrared=infrared, value_range=value_range)
+    return kept.generate(image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity)
 
 
 @functools.lru_cache(maxsize=1)
@@ -239,15 +245,19 @@ def _kept_sam(model: str, device: str, settings: tuple[tuple[str, Any], ...]) ->
 
 
 def _images(
-    image: ImageInput, modality: str, infrared: ImageInput | None, value_range: ValueRange | None
+    image: ImageInput,
+    modality: str,
+    infrared: ImageInput | None,
+    value_range: ValueRange | None,
+    ir_polarity: Polarity,
 ) -> tuple[ImageArray, Mask | None, ImageArray | None]:
     """What the model sees, uint8 HxWx3; where it has no data; and the infrared image, uint8 HxW, if there is one."""
     if modality not in ("ir", "vi"):
         raise UsageError(f"`modality` {modality}: give ir or vi")
     if modality == "ir":
-        own, missing = as_infrared_and_missing(image, "image", value_range)
+        own, missing = as_infrared_and_missing(image, "image", value_range, ir_polarity)
         return as_rgb(own), missing, own
-    warm = None if infrared is None else as_infrared(infrared, "infrared", value_range)
+    warm = None if infrared is None else as_infrared(infrared, "infrared", value_range, ir_polarity)
     visible = as_visible(image, "image", value_range)
     if warm is not None and warm.shape != visible.shape[:2]:
         raise ImageSizeError(

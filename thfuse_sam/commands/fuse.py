@@ -13,11 +13,11 @@ import torch
 
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.align import build_placer
-from thfuse_sam.commands.infrared import Range, as_range, infrared_reading, range_of_tree
+from thfuse_sam.commands.infrared import as_range, infrared_reading, range_of_tree
 from thfuse_sam.commands.inputs import (
     MaskPlan,
     build_mask_source,
-    find_command_pairs,
+    find_folder_pairs,
     log_mask_plan,
     pair_folder,
     plan_masks,
@@ -156,7 +156,8 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
         f"as {model_path} was trained": as_range(training.get("ir_range")),
         f"as the masks in {masks.root} were made": range_of_tree(masks.root),
     }
-    pairs = _find_pairs(options, folder, kept)
+    pairs = _find_pairs(options, folder)
+    pairs = pairs.read_as(infrared_reading(options, [pair.ir for pair in pairs.pairs], kept, masks.root))
     output = options.output_dir
     require_writable("output_dir", output.parent if is_image_file(output) else output)
     require_outputs_apart(pairs.pairs, options.output_dir, temperature_path if options.keep_temperature else None)
@@ -169,16 +170,15 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     )
 
 
-def _find_pairs(options: FuseOptions, folder: Path | None, kept: Mapping[str, Range | None]) -> PairSet:
+def _find_pairs(options: FuseOptions, folder: Path | None) -> PairSet:
     """The pairs that are named one by one, else those of folders. Raises PairError and OptionError."""
     is_listed = bool(options.ir or options.vi or options.pairs)
     if not is_listed:
-        found = find_command_pairs(folder, options, kept)
+        found = find_folder_pairs(folder, options)
     elif options.dataset_path or options.ir_dir or options.vi_dir or (options.pairs and (options.ir or options.vi)):
         raise UsageError("pairs are named twice; give `ir` and `vi`, or `pairs`, or folders")
     else:
         found = pairs_of_files(options.ir, options.vi) if options.pairs is None else pairs_of_table(options.pairs)
-        found = found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs], kept))
     if is_image_file(options.output_dir) and len(found.pairs) != 1:
         raise OptionError("output_dir", options.output_dir, f"is one file for {len(found.pairs)} pairs; give a folder")
     return found

@@ -11,9 +11,9 @@ import numpy as np
 
 from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError
 from thfuse_sam.images import infrared_numbers
-from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
+from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
-from thfuse_sam.thermal import STRETCH_PERCENTILES, InfraredReading, limits
+from thfuse_sam.thermal import BLACK_HOT, STRETCH_PERCENTILES, WHITE_HOT, InfraredReading, limits
 
 Range = tuple[float, float]
 
@@ -24,22 +24,28 @@ log = logging.getLogger(__name__)
 
 
 def infrared_reading(
-    options: InfraredOptions, images: Sequence[Path], kept: Mapping[str, Range | None] | None = None
+    options: InfraredOptions,
+    images: Sequence[Path],
+    kept: Mapping[str, Range | None] | None = None,
+    tree: Path | None = None,
 ) -> InfraredReading:
     """How the infrared `images` are read. Logs the range of their numbers, and where it is from.
 
     Args:
         kept: ranges that were kept earlier, by what keeps them; the first one counts where `ir_range` gives none.
+        tree: masks of the images, see `polarity`.
 
     Raises:
         ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
     """
-    how = reading_of(options)
+    how = dataclasses.replace(reading_of(options), polarity=polarity(options, tree))
+    if how.polarity == BLACK_HOT:
+        log.info("infrared: black-hot, so black and white are exchanged (`ir_polarity`)")
     is_deep = _is_deep(images, how)
     found = next(((source, range_) for source, range_ in (kept or {}).items() if range_ is not None), None)
-    given, fixed = options.ir_range, fixed_range(options)
-    if fixed is not None:
-        source, range_ = "`ir_range`", fixed
+    given = options.ir_range
+    if how.value_range is not None:
+        source, range_ = "`ir_range`", how.value_range
     elif found is not None and given in (None, (DATASET,)):
         source, range_ = found
     elif given == (DATASET,):
@@ -48,34 +54,47 @@ def infrared_reading(
         if is_deep:
             log.info(
                 "infrared: the %g and %g percentiles of each image become black and white (see `ir_range`)",
-                *STRETCH_PERCENTILES,
+                *_black_and_white(STRETCH_PERCENTILES, how),
             )
         return how
     how = dataclasses.replace(how, value_range=range_)
-    log.info("infrared: %g becomes black and %g white (%s)", *range_, source)
+    log.info("infrared: %g becomes black and %g white (%s)", *_black_and_white(range_, how), source)
     if not is_deep:
         log.info("infrared: images of 8 bits are taken as they are, such as %s", images[0])
     return how
 
 
+def _black_and_white(range_: Range, how: InfraredReading) -> Range:
+    return range_[::-1] if how.polarity == BLACK_HOT else range_
+
+
 def reading_of(options: InfraredOptions) -> InfraredReading:
-    """How the infrared images are read, but for the range of their numbers."""
-    return InfraredReading(
-        nodata=options.ir_nodata, colormap=options.ir_colormap, gray=options.ir_gray, channel=options.ir_channel
-    )
-
-
-def fixed_range(options: InfraredOptions) -> Range | None:
-    """The numbers that `ir_range` gives; None: it gives a word, or nothing."""
+    """How the infrared images are read, as far as the options alone say it."""
     given = options.ir_range
-    return None if given is None or given[0] in RANGE_WORDS else (float(given[0]), float(given[1]))
+    return InfraredReading(
+        value_range=None if given is None or given[0] in RANGE_WORDS else (float(given[0]), float(given[1])),
+        nodata=options.ir_nodata,
+        colormap=options.ir_colormap,
+        gray=options.ir_gray,
+        channel=options.ir_channel,
+        polarity=options.ir_polarity or WHITE_HOT,
+    )
 
 
 def range_of_tree(root: Path | None) -> Range | None:
     """The range of the infrared images of which the masks at `root` were made; None: none is noted."""
-    if root is None or not (root / MANIFEST_NAME).is_file():
-        return None
-    return as_range(str(Manifest.load(root).signature.generator.get("ir_range", "")).split())
+    return as_range(str(_noted(root, "ir_range")).split())
+
+
+def polarity(options: InfraredOptions, tree: Path | None) -> str:
+    """What `ir_polarity` says, else that of the infrared images of which the masks at `tree` were made."""
+    return options.ir_polarity or str(_noted(tree, "ir_polarity") or WHITE_HOT)
+
+
+def _noted(root: Path | None, name: str) -> Any:
+    """What the manifest of the mask tree at `root` notes of its infrared images; None: nothing."""
+    manifest = None if root is None else Manifest.find(root)
+    return None if manifest is None else manifest.signature.generator.get(name)
 
 
 def as_range(value: Any) -> Range | None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from thfuse_sam.align.placement import Placer
-from thfuse_sam.commands.infrared import Range, infrared_reading
+from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
 from thfuse_sam.datasets.naming import Naming
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, looks_swapped, require_partners
@@ -46,14 +46,12 @@ def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Pat
     return None if folders.ir_dir or folders.vi_dir else find_shipped(sample)
 
 
-def find_command_pairs(
-    folder: Path | None, options: FolderOptions, kept: Mapping[str, Range | None] | None = None
-) -> PairSet:
+def find_command_pairs(folder: Path | None, options: FolderOptions) -> PairSet:
     """The pairs of a command, `folder` from `pair_folder`, and how their infrared images are read; see
     `infrared_reading`. Raises PairError and ImageKindError.
     """
     found = find_folder_pairs(folder, options)
-    return found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs], kept))
+    return found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs]))
 
 
 def find_folder_pairs(folder: Path | None, options: FolderOptions) -> PairSet:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import thfuse_sam
-from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
+from thfuse_sam.commands.infrared import infrared_reading, range_of_tree, reading_of
 from thfuse_sam.commands.inputs import pairing
 from thfuse_sam.cores import free_memory, usable_cores
 from thfuse_sam.datasets.pairs import ImageSet, find_images
@@ -56,7 +56,7 @@ from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import generator_defaults
 from thfuse_sam.shipped import find_shipped
-from thfuse_sam.thermal import AS_STORED, InfraredReading
+from thfuse_sam.thermal import AS_STORED, BLACK_HOT, InfraredReading
 
 _PROCESS_BYTES = 2**30  # of memory that a process takes beside twice its model
 _IMAGES_PER_PROCESS = 16  # that make up for the time in which another process starts
@@ -105,7 +105,7 @@ def verify_masks(options: PrecomputeOptions) -> list[VerifyReport]:
     """
     if options.shard is not None:
         raise UsageError("`verify` looks at the whole tree; leave `shard` out")
-    asked = as_signed(options.changed_settings())
+    asked = {**as_signed(options.changed_settings()), **reading_of(options).settings()}
     asked.pop("points_per_batch", None)
     for name in ("precision", "thermal_points"):
         if asked.get(name) == AUTO:
@@ -339,11 +339,14 @@ def _with_precision(
 
 
 def _reading(options: PrecomputeOptions, infrared: Sequence[Path]) -> InfraredReading:
-    """How infrared images are read; a tree goes on with the range that it was begun with. Raises ImageKindError."""
+    """How infrared images are read; a tree goes on with the range and polarity that it was begun with.
+
+    Raises ImageKindError.
+    """
     if not infrared:
         return AS_STORED
-    kept = None if options.overwrite else range_of_tree(options.output_dir)
-    return infrared_reading(options, infrared, {f"as in {options.output_dir}": kept})
+    tree = None if options.overwrite else options.output_dir
+    return infrared_reading(options, infrared, {f"as in {tree}": range_of_tree(tree)}, tree)
 
 
 def _plan(
@@ -487,8 +490,8 @@ def _write_pictures(run: _PreparedRun, command: str) -> None:
 
 
 def _hint_polarity(run: _PreparedRun) -> None:
-    """Say so if warm things seem to be dark, which SAM is then not prompted at."""
-    if run.settings.max_warm_places == 0 or run.settings.ir_polarity != "white-hot":
+    """Say so if warm things seem to be dark."""
+    if run.reading.polarity == BLACK_HOT:
         return
     jobs, store = [job for job in run.plan.jobs if job.modality == "ir"], open_masks(run.plan.root)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
+from thfuse_sam.commands.infrared import infrared_reading, polarity, range_of_tree
 from thfuse_sam.commands.inputs import (
     MaskPlan,
     build_mask_source,
@@ -24,6 +24,7 @@ from thfuse_sam.errors import PairError, UsageError, naming
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
+from thfuse_sam.thermal import InfraredReading
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,9 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
     if options.val_dataset_path is not None:
         with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
             found = find_pairs(options.val_dataset_path, **pairing(options))
-            found = found.read_as(parts[0].found.reading)
         tree = options.val_precomputed_masks_dir
         masks = parts[0].masks if tree is None else plan_masks(tree, options)
+        found = _read_as(found, parts[0].found.reading, masks, options)
         pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
         val = [Part("val", options.val_dataset_path, found, masks, pairs)]
     return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
@@ -105,8 +106,13 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
     images = [pair.ir for part in parts for pair in part.found.pairs]
     kept = {f"as the masks in {part.masks.root} were made": range_of_tree(part.masks.root) for part in parts}
     reading = infrared_reading(options, images, kept)
-    parts = [replace(part, found=part.found.read_as(reading)) for part in parts]
+    parts = [replace(part, found=_read_as(part.found, reading, part.masks, options)) for part in parts]
     return [replace(part, pairs=_usable_pairs(part.found, part.masks, options.skip_bad, skipped)) for part in parts]
+
+
+def _read_as(found: PairSet, reading: InfraredReading, masks: MaskPlan, options: TrainOptions) -> PairSet:
+    """The pairs, read as `reading` says; what is warm is bright or dark by folder, as its masks were made."""
+    return found.read_as(replace(reading, polarity=polarity(options, masks.root)))
 
 
 def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:

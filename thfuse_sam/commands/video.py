@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.fuse import open_network
-from thfuse_sam.commands.infrared import fixed_range, reading_of
+from thfuse_sam.commands.infrared import reading_of
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError
@@ -74,7 +74,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
             visible,
             fuser,
             write,
-            levels=ThermalLevels(fixed_range(options), options.ir_nodata, options.smooth),
+            levels=ThermalLevels(reading, options.smooth),
             placer=build_placer(options),
             offset=options.offset,
             gray=options.gray,

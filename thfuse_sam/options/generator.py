@@ -62,9 +62,6 @@ class GeneratorSettings(Options, group="mask generator"):
         low=0,
         high=65536,
     )
-    ir_polarity: Literal["white-hot", "black-hot"] = option(
-        "white-hot", "whether what is warm is bright or dark in infrared images, for `thermal_points`"
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,13 +87,11 @@ class GeneratorSettings(Options, group="mask generator"):
         """
         settings = {**dataclasses.asdict(self), "thermal_points": self.max_warm_places}
         del settings["points_per_batch"], settings["precision"]
-        if not self.max_warm_places:
-            del settings["ir_polarity"]
         return {name: value for name, value in as_signed(settings).items() if value is not None}
 
 
 # Settings that were added after the first mask trees, and the values that those trees were made with.
-_ADDED_LATER = {"adaptive_points": False, "thermal_points": 0, "ir_polarity": "white-hot"}
+_ADDED_LATER = {"adaptive_points": False, "thermal_points": 0}
 
 
 def as_signed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +149,6 @@ class GeneratorOptions(Options, group="mask generator"):
     precision: Literal["auto", "fp32", "bf16", "fp16"] | None = _by_type("precision")
     adaptive_points: bool | None = _by_type("adaptive_points")
     thermal_points: int | Literal["auto"] | None = _by_type("thermal_points")
-    ir_polarity: Literal["white-hot", "black-hot"] | None = _by_type("ir_polarity")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ TRAIN_SAMPLE = Path("datasets/sample/train")
 REPORT = "report/index.html"  # below the output folder
 SHIPPED_MODEL = Path("models/thfuse_lite.safetensors")
 
-
+Polarity = Literal["white-hot", "black-hot"]
 RANGE_WORDS = DATASET, EACH_IMAGE = "dataset", "image"  # values of `ir_range` in place of two numbers
 # Those of `false_colour`, which needs OpenCV; a test holds them equal.
 COLORMAPS = (
@@ -34,6 +34,11 @@ class InfraredOptions(Options, group="infrared images: see datasets/README.md"):
         "images; image: of each image its own",
         metavar="LOW HIGH|dataset|image",
         default_text="as the network or the mask tree was made, else image",
+    )
+    ir_polarity: Polarity | None = option(
+        None,
+        "whether what is warm is bright or dark; black-hot images are turned round when they are read",
+        default_text="as the mask tree was made, else white-hot",
     )
     ir_nodata: float | None = option(
         None, "number that means 'nothing measured', besides those that are recognised", metavar="VALUE"

@@ -177,7 +177,7 @@ class AutomaticMaskGenerator:
         settings = self.settings
         if settings.max_warm_places == 0 or infrared is None or infrared.shape != image_size:
             return None
-        return warm_boxes(infrared if settings.ir_polarity == "white-hot" else 255 - infrared, settings.max_warm_places)
+        return warm_boxes(infrared, settings.max_warm_places)
 
     def _frame(self, image_size: tuple[int, int]) -> Frame:
         return self.model.frame(image_size)

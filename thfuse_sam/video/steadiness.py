@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.images import ImageArray
-from thfuse_sam.thermal import fill, limits, missing_pixels, stretch
+from thfuse_sam.thermal import InfraredReading, as_white_hot, fill, limits, missing_pixels, stretch
 
 _Value = TypeVar("_Value", float, npt.NDArray[np.float32])
 
@@ -64,22 +64,23 @@ class CutDetector:
 
 
 class ThermalLevels:
-    """Grey values of infrared frames of more than 8 bits, whose range follows the scene slowly.
+    """Grey values of infrared frames; of those of more than 8 bits the range follows the scene slowly.
 
     Args:
-        value_range: numbers that become 0 and 255; None: percentiles of the frames.
-        nodata: a number that means "nothing measured", besides those that are recognised.
+        how: the range may be fixed.
         seconds: see `Smoothed`.
     """
 
-    def __init__(self, value_range: tuple[float, float] | None, nodata: float | None, seconds: float) -> None:
-        self._fixed, self._nodata = value_range, [] if nodata is None else [nodata]
+    def __init__(self, how: InfraredReading, seconds: float) -> None:
+        self._how, self._nodata = how, [] if how.nodata is None else [how.nodata]
         self._range = Smoothed[npt.NDArray[np.float32]](seconds)
 
     def grey(self, values: npt.NDArray[Any], step: float) -> ImageArray:
-        """Numbers HxW as uint8 HxW. 8-bit frames stay as they are."""
-        if values.dtype == np.uint8:
-            return values
+        """Numbers HxW as uint8 HxW, in which what is warm is bright. 8-bit frames are not stretched."""
+        grey = values if values.dtype == np.uint8 else self._stretched(values, step)
+        return as_white_hot(grey, self._how.polarity)
+
+    def _stretched(self, values: npt.NDArray[Any], step: float) -> ImageArray:
         missing = missing_pixels(values, self._nodata)
         if missing.all():
             return np.zeros(values.shape, np.uint8)
@@ -87,7 +88,7 @@ class ThermalLevels:
         former = self._range.value
         if former is not None and (own[1] < former[0] or own[0] > former[1]):  # another scene
             self._range.restart()
-        low, high = self._fixed or (float(number) for number in self._range.add(own, step))
+        low, high = self._how.value_range or (float(number) for number in self._range.add(own, step))
         return fill(stretch(values, low, high), missing)
 
 
