@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
+from thfuse_sam.sam.geometry import Frame
 from thfuse_sam.sam.nano import build_vit_nano
+
+FRAME = Frame.of((480, 640), 1024)
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def files(cache: EmbeddingCache) -> list[Path]:
 def test_what_is_stored_is_what_is_loaded(cache: EmbeddingCache) -> None:
     embedding = torch.randn(256, 64, 64)
     assert cache.load("ab" * 20) is None
-    rounded = cache.store("ab" * 20, embedding)
+    rounded = cache.store("ab" * 20, embedding, FRAME)
     loaded = cache.load("ab" * 20)
     assert loaded is not None and torch.equal(loaded, rounded) and loaded.dtype == torch.float16
     assert torch.allclose(rounded.float(), embedding, rtol=1e-3, atol=1e-4)
@@ -62,7 +65,7 @@ def test_signature_is_of_weights_preprocessing_and_precision() -> None:
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text"])
 def test_damaged_entries_are_made_again(cache: EmbeddingCache, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     embedding = torch.randn(4, 8, 8)
-    cache.store("cd" * 20, embedding)
+    cache.store("cd" * 20, embedding, FRAME)
     (file,) = files(cache)
     content = bytearray(file.read_bytes())
     if damage == "flip":
@@ -71,7 +74,7 @@ def test_damaged_entries_are_made_again(cache: EmbeddingCache, damage: str, capl
     with caplog.at_level(logging.WARNING):
         assert cache.load("cd" * 20) is None
     assert "made again" in caplog.text
-    assert torch.equal(cache.load("cd" * 20) or cache.store("cd" * 20, embedding), embedding.half())
+    assert torch.equal(cache.load("cd" * 20) or cache.store("cd" * 20, embedding, FRAME), embedding.half())
     assert cache.load("cd" * 20) is not None
 
 
@@ -84,6 +87,6 @@ def test_full_disk_is_reported_once_and_work_goes_on(
     monkeypatch.setattr(os, "fsync", refuse)
     with caplog.at_level(logging.WARNING):
         for key in ("ab" * 20, "cd" * 20):
-            assert cache.store(key, torch.ones(1, 2, 2)).tolist() == [[[1, 1], [1, 1]]]
+            assert cache.store(key, torch.ones(1, 2, 2), FRAME).tolist() == [[[1, 1], [1, 1]]]
     assert caplog.text.count("No space left") == 1
     assert not files(cache)

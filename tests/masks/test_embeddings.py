@@ -34,6 +34,7 @@ def changed(**arrays: np.ndarray) -> bytes:
         b"broken",
         EMBEDDING.to_bytes()[:-1],
         safetensors.numpy.save({"features": EMBEDDING.features}),
+        changed(features=EMBEDDING.features + np.float16(1)),
         changed(features=np.zeros((2, 3, 4), np.float32)),
         changed(features=np.zeros((3, 4), np.float16)),
         changed(features=np.full((2, 3, 4), np.nan, np.float16)),
@@ -48,6 +49,13 @@ def test_a_damaged_embedding(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(MaskReadError, match=r"a\.safetensors: .*`save_embeddings` again") as caught:
         tree.read("vi", "a")
     assert "\n" not in str(caught.value)
+
+
+def test_older_files_have_no_checksum() -> None:
+    arrays = safetensors.numpy.load(EMBEDDING.to_bytes())
+    del arrays["crc32"]
+    read = ImageEmbedding.from_bytes(safetensors.numpy.save(arrays))
+    np.testing.assert_array_equal(read.features, EMBEDDING.features)
 
 
 def test_a_missing_embedding_and_a_name_outside(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from thfuse_sam.sam.adapt import Adaptation, trained_state
 from thfuse_sam.sam.adapt import prepare as prepare_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.export import read_trained_header, save_trained
+from thfuse_sam.sam.geometry import Frame
 from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
@@ -439,7 +440,7 @@ def read_kept_embedding(content: bytes, folder: Path) -> None:
 
 def kept_embedding_seeds(folder: Path) -> list[bytes]:
     cache = EmbeddingCache(folder, "signature")
-    cache.store("abc", torch.ones(2, 3, 3))
+    cache.store("abc", torch.ones(2, 3, 3), Frame.of(SHAPE, 64))
     return [cache._path("abc").read_bytes()]
 
 

@@ -1,31 +1,27 @@
 """Image embeddings on disk, so that a frozen image encoder runs once per image and not once per image and epoch.
 
-An embedding is stored in half precision (2 MiB for SAM's 256x64x64). Its file is named after the image's pixels, and
-the folder after the encoder's weights, preprocessing and precision: a changed image, another checkpoint or another
-input size has another entry, so that no entry can be stale. Entries hold a checksum; a damaged one is made again.
+The files are those of `masks.embeddings` (2 MiB for SAM's 256x64x64), but a file is named after the image's pixels,
+and the folder after the encoder's weights, preprocessing and precision: a changed image, another checkpoint or another
+input size has another entry, so that no entry can be stale. A damaged entry is made again.
 """
 
 import hashlib
 import json
 import logging
-import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.interrupts import delay_interrupts
+from thfuse_sam.masks.embeddings import EMBEDDING_SUFFIX, ImageEmbedding
+from thfuse_sam.sam.geometry import Frame
 
-FORMAT_VERSION = 1
-_SUFFIX = ".safetensors"
-_TENSOR, _CHECKSUM = "embedding", "crc32"
+FORMAT_VERSION = 2
 
 log = logging.getLogger(__name__)
 
@@ -70,20 +66,14 @@ class EmbeddingCache:
         """The embedding (float16 CxExE) of `key`; None if there is none or it is damaged."""
         path = self._path(key)
         try:
-            with delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
-                checksum = (file.metadata() or {}).get(_CHECKSUM)
-                embedding: Tensor = file.get_tensor(_TENSOR)
+            return torch.from_numpy(ImageEmbedding.from_bytes(path.read_bytes()).features)
         except FileNotFoundError:
             return None
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             log.warning("%s: damaged (%s); it is made again", path, " ".join(str(error).split()))
             return None
-        if embedding.dtype != torch.float16 or checksum != _checksum(embedding):
-            log.warning("%s: damaged (wrong checksum); it is made again", path)
-            return None
-        return embedding
 
-    def store(self, key: str, embedding: Tensor) -> Tensor:
+    def store(self, key: str, embedding: Tensor, frame: Frame) -> Tensor:
         """Keep an embedding CxExE; returns it as `load` will, in float16 on the CPU.
 
         A full disk is reported once, and training goes on without the entry.
@@ -91,7 +81,7 @@ class EmbeddingCache:
         rounded = embedding.detach().to(device="cpu", dtype=torch.float16).contiguous()
         if self._full:
             return rounded
-        content = safetensors.torch.save({_TENSOR: rounded}, {_CHECKSUM: _checksum(rounded)})
+        content = ImageEmbedding(rounded.numpy(), frame.input_size, frame.image_size).to_bytes()
         try:
             write_atomically(self._path(key), lambda file: file.write(content))
         except OutputError as error:
@@ -101,8 +91,4 @@ class EmbeddingCache:
 
     def _path(self, key: str) -> Path:
         # Two levels, so that no folder holds hundreds of thousands of files.
-        return self.folder / key[:2] / (key + _SUFFIX)
-
-
-def _checksum(embedding: Tensor) -> str:
-    return f"{zlib.crc32(embedding.numpy().data):08x}"
+        return self.folder / key[:2] / (key + EMBEDDING_SUFFIX)

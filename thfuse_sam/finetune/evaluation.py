@@ -132,7 +132,7 @@ def predict_objects(
     if embedding is None:
         embedding = encode(sam, [resize_image(sample.image, frame)])[0]
         if cache is not None and key is not None:
-            embedding = cache.store(key, embedding)
+            embedding = cache.store(key, embedding, frame)
     embedding = embedding.to(sam.device).float()
     predictions = {}
     for kind, mix in KINDS.items():

@@ -70,7 +70,7 @@ class PromptedSam(nn.Module):
         if sample.image is not None and sample.key is not None and self._cache is not None:
             # One by one: what is kept must not depend on the images beside it.
             with torch.no_grad():
-                embedding = self._cache.store(sample.key, encode(self.sam, [sample.image])[0])
+                embedding = self._cache.store(sample.key, encode(self.sam, [sample.image])[0], sample.frame)
         return None if embedding is None else embedding.to(self.sam.device).float()
 
     def _image_parts(self, embedding: Tensor, sample: TrainingSample) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ class TrainingSample:
     image: Tensor | None  # uint8 3xhxw, resized; None if the embedding is known
     embedding: Tensor | None  # float16 CxExE; None if it has to be computed
     key: str | None  # names the embedding in the cache; None: it is not kept there
+    frame: Frame
     targets: Tensor  # float32 NxLxL in [0, 1]
     valid: Tensor  # float32 LxL, 0 on padding
     groups: list[tuple[Tensor, PromptTensors]]  # objects (int64 indices) with prompts of one kind
@@ -84,6 +85,7 @@ class PromptedSamples:
             image=resize_image(sample.image, frame) if embedding is None else None,
             embedding=embedding,
             key=key,
+            frame=frame,
             targets=targets,
             valid=valid,
             groups=group_prompts(prompts, frame),

@@ -1,4 +1,4 @@
-"""Image embeddings kept beside the masks, so that masks with other thresholds need no image encoder.
+"""Image embeddings on disk: their files, and those kept beside masks, so that other thresholds need no image encoder.
 
 ::
 
@@ -7,11 +7,13 @@
       ir/a/0001.safetensors       the embedding of ir/a/0001.png
 
 A file holds `features` (float16 CxHxW), `input_size` (height and width that the encoder saw) and `image_size`; of a
-model whose encoder has several outputs also `finer_0`, `finer_1` and so on (float16, of three dimensions each).
+model whose encoder has several outputs also `finer_0`, `finer_1` and so on (float16, of three dimensions each); and
+`crc32`, a checksum of these outputs, which older files lack. `finetune.embedding_cache` keeps such files, too.
 """
 
 import dataclasses
 import functools
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +57,7 @@ class ImageEmbedding:
                 **{f"finer_{index}": part for index, part in enumerate(rounded.finer)},
                 "input_size": np.array(self.input_size, dtype=np.int64),
                 "image_size": np.array(self.image_size, dtype=np.int64),
+                "crc32": _checksum(rounded.features, *rounded.finer),
             }
         )
 
@@ -63,6 +66,7 @@ class ImageEmbedding:
         """The embedding in a file's content, in half precision. Raises ValueError, which says what is wrong."""
         try:
             arrays = safetensors.numpy.load(content)
+            checksum = arrays.pop("crc32", None)
             features, sizes = arrays["features"], [arrays[key] for key in ("input_size", "image_size")]
             finer = tuple(arrays[f"finer_{index}"] for index in range(len(arrays) - 3))
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -72,10 +76,16 @@ class ImageEmbedding:
                 raise ValueError(f"features are {part.dtype} {part.shape}")
             if not np.isfinite(part).all():
                 raise ValueError("features are not all finite numbers")
+        if checksum is not None and not np.array_equal(checksum, _checksum(features, *finer)):
+            raise ValueError("wrong checksum")
         if any(size.shape != (2,) or size.dtype != np.int64 or size.min() < 1 for size in sizes):
             raise ValueError("sizes are not two positive whole numbers")
         (input_height, input_width), (height, width) = (size.tolist() for size in sizes)
         return cls(features, (input_height, input_width), (height, width), finer)
+
+
+def _checksum(*parts: npt.NDArray[np.float16]) -> npt.NDArray[np.uint32]:
+    return np.array([zlib.crc32(part.data) for part in parts], dtype=np.uint32)
 
 
 class EmbeddingTree(FileTree):
