@@ -122,33 +122,22 @@ GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
 MODEL_TYPE_NAMES = (AUTO, *GENERATOR_DEFAULTS)  # the values that `sam_model_type` takes
 
 
-def _by_type(name: str) -> Any:
-    """The setting `name` as an option that defaults to the model type's value; help lists the types that differ."""
-    usual = getattr(_PUBLISHED, name)
-    others = [f"{key} {getattr(own, name)}" for key, own in GENERATOR_DEFAULTS.items() if getattr(own, name) != usual]
-    shown = f"{usual:.4g}" if isinstance(usual, float) else str(usual)
-    text = None if usual is False else "; ".join([shown, *others])
-    return redefault(GeneratorSettings, name, None, default_text=text)
+def _as_changes(owner: type["GeneratorOptions"]) -> type["GeneratorOptions"]:
+    """Add each setting to `owner` as an option that defaults to None, the model type's value, which help lists."""
+    for field in dataclasses.fields(GeneratorSettings):
+        usual = getattr(_PUBLISHED, field.name)
+        own = {model: getattr(settings, field.name) for model, settings in GENERATOR_DEFAULTS.items()}
+        shown = f"{usual:.4g}" if isinstance(usual, float) else str(usual)
+        text = "; ".join([shown, *(f"{model} {value}" for model, value in own.items() if value != usual)])
+        owner.__annotations__[field.name] = field.type | None  # type: ignore[operator]
+        default_text = None if usual is False else text
+        setattr(owner, field.name, redefault(GeneratorSettings, field.name, None, default_text=default_text))
+    return dataclass(frozen=True, kw_only=True)(owner)
 
 
-@dataclass(frozen=True, kw_only=True)
+@_as_changes
 class GeneratorOptions(Options, group="mask generator"):
-    """Changes to the generator's settings; None: the default of the model type."""
-
-    points_per_side: int | None = _by_type("points_per_side")
-    points_per_batch: int | Literal["auto"] | None = _by_type("points_per_batch")
-    pred_iou_thresh: float | None = _by_type("pred_iou_thresh")
-    stability_score_thresh: float | None = _by_type("stability_score_thresh")
-    stability_score_offset: float | None = _by_type("stability_score_offset")
-    box_nms_thresh: float | None = _by_type("box_nms_thresh")
-    crop_n_layers: int | None = _by_type("crop_n_layers")
-    crop_nms_thresh: float | None = _by_type("crop_nms_thresh")
-    crop_overlap_ratio: float | None = _by_type("crop_overlap_ratio")
-    crop_n_points_downscale_factor: int | None = _by_type("crop_n_points_downscale_factor")
-    min_mask_region_area: int | None = _by_type("min_mask_region_area")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = _by_type("precision")
-    adaptive_points: bool | None = _by_type("adaptive_points")
-    thermal_points: int | Literal["auto"] | None = _by_type("thermal_points")
+    """Changes to the generator's settings: an option for each field of GeneratorSettings, None where it stays."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
