@@ -133,12 +133,12 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         return CommandLine(self._options(**values), self.prog, tuple(argv), **flags)
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Convert the texts collected for each option into its value. Raises OptionError."""
+        """Convert what was given for each option, by its name, into its value. Raises OptionError."""
         fields = [(self._fields[name], raw) for name, raw in given.items()]
         return {field.name: _value(field.name, _without_none(field.type), raw, info_of(field)) for field, raw in fields}
 
     def _read(self, path: Path) -> dict[str, Any]:
-        """The options in a YAML file, each as the texts that argparse would collect. Raises UsageError."""
+        """The options in a YAML file by name, in the form in which argparse collects them. Raises UsageError."""
         try:
             content = read_yaml(path) or {}
         except OSError as error:
@@ -159,7 +159,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
                 advice = f"{nearest}{'The' if nearest else 'the'} known options are {', '.join(names)}"
                 raise UsageError(f"unknown option '{key}'; {advice}")
             if value is not None:
-                raw[actions[key].dest] = _texts(actions[key], value)
+                raw[actions[key].dest] = _collected(actions[key], value)
         return raw
 
 
@@ -218,8 +218,8 @@ def _without_none(kind: Any) -> Any:
     return arms[0] if len(arms) == 1 else Union[arms]  # noqa: UP007  # made at run time
 
 
-def _texts(action: argparse.Action, value: Any) -> Any:
-    """The value of an option in a file as the texts that argparse would collect for it. Raises OptionError."""
+def _collected(action: argparse.Action, value: Any) -> Any:
+    """The value of an option in a file in the form in which argparse collects texts for it. Raises OptionError."""
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise OptionError(action.dest, value, "must be true or false")
@@ -233,46 +233,49 @@ def _texts(action: argparse.Action, value: Any) -> Any:
             return action.const
         if isinstance(value, bool):
             raise OptionError(action.dest, str(value).lower(), "means true or false in YAML; put it in quotes")
-        return str(value)
+        return value
     if isinstance(value, Mapping):
         return [f"{name}={item}" for name, item in value.items()]
     items = value if isinstance(value, list) else [value]
     if isinstance(action, argparse._AppendAction) and not isinstance(action, argparse._ExtendAction):
-        return [[str(part) for part in item] if isinstance(item, list) else [str(item)] for item in items]
-    return [str(item) for item in items]
+        return [item if isinstance(item, list) else [item] for item in items]
+    return items
 
 
 def _value(name: str, kind: Any, raw: Any, info: OptionInfo) -> Any:
-    """Convert the texts collected for an option into its value. Raises OptionError."""
+    """Convert what was collected for an option, texts or the values of a file, into its value. Raises OptionError."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Mapping:
-        return {key: value for text in raw for key, value in _value_of(name, kind, text, info).items()}
+        return {key: value for item in raw for key, value in _value_of(name, kind, item, info).items()}
     if origin is not tuple:
         return _value_of(name, kind, raw, info)
-    texts = raw.split(info.separator) if isinstance(raw, str) else raw
-    kinds = arguments[:1] * len(texts) if arguments[-1] is Ellipsis else arguments
-    if len(texts) != len(kinds) or "" in texts:
+    items = raw if info.separator is None else str(raw).split(info.separator)
+    kinds = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
+    if len(items) != len(kinds) or "" in items:
         raise OptionError(name, raw, f"must be {wanted(kind, info)}")
-    return tuple(_value(name, one, text, info) for one, text in zip(kinds, texts, strict=True))
+    return tuple(_value(name, one, item, info) for one, item in zip(kinds, items, strict=True))
 
 
-def _value_of(name: str, kind: Any, text: Any, info: OptionInfo) -> Any:
-    """Convert one text into its value. Raises OptionError."""
+def _value_of(name: str, kind: Any, given: Any, info: OptionInfo) -> Any:
+    """Convert one text, or one value of a file, into its value. Raises OptionError."""
     for arm in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,):
         with contextlib.suppress(*REFUSALS):
-            return accept(arm, _parse(arm, text), info)
-    raise OptionError(name, text, f"must be {wanted(kind, info)}")
+            return accept(arm, _parse(arm, given), info)
+    raise OptionError(name, given, f"must be {wanted(kind, info)}")
 
 
-def _parse(kind: Any, text: Any) -> Any:
-    """Convert a text to the type `kind` without checking its range. Raises one of REFUSALS."""
+def _parse(kind: Any, given: Any) -> Any:
+    """Convert a text to the type `kind` without checking its range; a file's numbers stay as they are.
+
+    Raises one of REFUSALS.
+    """
     if get_origin(kind) is Mapping:
-        name, _, value = text.partition("=")
+        name, _, value = str(given).partition("=")
         value_type = get_args(kind)[1]
         return {name: _parse(value_type, value)}
-    if kind in (int, float):
-        return kind(text)
-    return kind.parse(text) if hasattr(kind, "parse") else text
+    if kind in (bool, int, float):
+        return kind(given) if isinstance(given, str) else given
+    return kind.parse(str(given)) if hasattr(kind, "parse") else str(given)
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
