@@ -69,13 +69,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from thfuse_sam.devices import resolve_device
     from thfuse_sam.images import read_for_sam
     from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks
-    from thfuse_sam.masks.tree import MaskTree
+    from thfuse_sam.masks.tree import MaskFiles
 
     device = resolve_device(options.device)
     pairs = find_pairs(options.dataset_path)
     used = pairs.pairs[: options.batch_size * (options.steps + 1)]
     if options.measure == "prepare":
-        generator, tree = mask_generator(options, device), MaskTree(options.masks)
+        generator, tree = mask_generator(options, device), MaskFiles(options.masks)
         for pair in used:
             tree.write("ir", pair.name, generator.label_map(read_for_sam(pair.ir, "ir")))
             tree.write("vi", pair.name, generator.label_map(read_for_sam(pair.vi, "vi")))

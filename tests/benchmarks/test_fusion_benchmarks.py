@@ -11,7 +11,7 @@ import torch
 from benchmarks import ablation, fusion_peers, fusion_results, fusion_speed, loss_choice
 from benchmarks.fusion_runs import Withheld
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import METRICS, TEN_METRICS
 from thfuse_sam.models import count_parameters
 
@@ -73,9 +73,9 @@ def test_peers_refuses_unknown_data_and_incomplete_rows(tmp_path: Path, capsys) 
     assert "this network lacks SD" in capsys.readouterr().err
 
 
-def box_masks(root: Path, pairs: Path) -> MaskTree:
+def box_masks(root: Path, pairs: Path) -> MaskFiles:
     """A tree with one segment in each image of 48x56 pixels."""
-    tree = MaskTree(root)
+    tree = MaskFiles(root)
     labels = np.zeros((48, 56), np.uint8)
     labels[10:30, 10:40] = 1
     for pair in find_pairs(pairs).pairs:

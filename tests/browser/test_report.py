@@ -11,7 +11,7 @@ from PIL import Image
 from thfuse_sam.datasets.pairs import find_images, find_pairs
 from thfuse_sam.fusion.fusing import FusedPair
 from thfuse_sam.images import MODALITIES, luma, read_infrared, read_visible
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS
 from thfuse_sam.report.compare import Comparison, find_methods
 from thfuse_sam.report.fusion import FusionReport
@@ -250,7 +250,7 @@ def other_pages(tmp_path_factory) -> list[Path]:
     (root / "log.csv").write_text("epoch,lr,train/total,val/total\n1,0.1,3,4\n2,0.05,2,3\n", encoding="utf-8")
     training = write_training_report(root / "training", root / "log.csv", FACTS)
     random = np.random.default_rng(0)
-    tree = MaskTree(root / "masks")
+    tree = MaskFiles(root / "masks")
     for modality in MODALITIES:
         (root / modality).mkdir()
         for name in ("a", "b", EVIL):

@@ -11,7 +11,7 @@ from thfuse_sam.align.rig import Rig
 from thfuse_sam.align.transform import corner_distance, fitted
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.images import read_infrared, read_infrared_and_missing, read_visible
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 
 main = cli_commands.align.main
 MOVEMENT = (3, 1.05, (12, 6))
@@ -50,7 +50,7 @@ def test_a_rig_is_calibrated_once_and_used_for_images_and_masks(rig_pairs, capsy
 
     labels = np.zeros((120, 160), np.uint8)
     labels[40:80, 60:100] = 7
-    MaskTree(Path("masks")).write("ir", "0", labels)
+    MaskFiles(Path("masks")).write("ir", "0", labels)
     argv = ["--dataset_path", str(rig_pairs), "--rig", "rig.yaml", "--masks_dir", "masks"]
     assert main(argv) == 0
     assert [row["confident"] for row in rows()] == ["true"] * 3 and not Path("aligned/vi").exists()
@@ -58,7 +58,7 @@ def test_a_rig_is_calibrated_once_and_used_for_images_and_masks(rig_pairs, capsy
     assert aligned.shape == SIZE and missing is not None and 0.01 < missing.mean() < 0.2
     inner = np.s_[60:180, 80:240]
     assert np.abs(aligned[inner].astype(int) - pair(0)[0][inner]).mean() < 12
-    mask = MaskTree(Path("aligned/masks")).read("ir", "0", SIZE)
+    mask = MaskFiles(Path("aligned/masks")).read("ir", "0", SIZE)
     assert set(np.unique(mask)) == {0, 7} and 5000 < np.count_nonzero(mask) < 6400
 
 

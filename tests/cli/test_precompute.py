@@ -19,7 +19,7 @@ from thfuse_sam.errors import DownloadError
 from thfuse_sam.files import file_sha256
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import checkpoints
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, Instance
@@ -90,7 +90,7 @@ def error_line(captured: pytest.CaptureFixture[str]) -> str:
 def test_end_to_end(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(checkpoint, "--save_instances", "--preview", "4") == 0
 
-    tree = MaskTree(Path("precomputed_masks"))
+    tree = MaskFiles(Path("precomputed_masks"))
     assert tree.names("ir") == tree.names("vi") == tree.names("vi", INSTANCES_SUFFIX) == ["0001", "夜/scène"]
     manifest = Manifest.load(tree.root)
     assert manifest.signature.model_type == "vit_nano"
@@ -185,7 +185,7 @@ def test_the_sample_set_below_the_current_folder_is_the_default(
         image = Path("datasets/sample/test", modality, "0002.png")
         write_image(image, np.full((8, 8, 3), 90, np.uint8))
     assert main(["--sam_checkpoint", str(checkpoint)]) == 0
-    assert MaskTree(Path("precomputed_masks")).names("vi") == ["0001", "0002", "夜/scène"]
+    assert MaskFiles(Path("precomputed_masks")).names("vi") == ["0001", "0002", "夜/scène"]
     assert main(["--verify"]) == 0
 
 
@@ -230,7 +230,7 @@ def test_auto_goes_on_with_the_model_of_the_tree(
 def test_one_modality_needs_one_folder(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
     options = ["--modality", "ir", "--ir_dir", "data/ir", "--sam_checkpoint", str(checkpoint)]
     assert main(options) == 0
-    tree = MaskTree(Path("precomputed_masks"))
+    tree = MaskFiles(Path("precomputed_masks"))
     assert (tree.names("ir"), tree.names("vi")) == (["0001", "夜/scène"], [])
     assert main(["--modality", "ir", "--ir_dir", "data/ir", "--verify"]) == 0
     assert main(["--dataset_path", "data", "--verify"]) == 1
@@ -243,7 +243,7 @@ def test_images_without_a_partner_get_masks(
     assert run(checkpoint) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "without a partner" in line]
     assert len(lines) == 1 and ": 1, such as" in lines[0] and "0001.png" in lines[0]
-    assert MaskTree(Path("precomputed_masks")).names("vi") == ["0001", "夜/scène"]
+    assert MaskFiles(Path("precomputed_masks")).names("vi") == ["0001", "夜/scène"]
 
 
 def test_a_dry_run_writes_nothing(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,7 +265,7 @@ def test_a_truncated_jpeg_among_good_images(
     failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed:")]
     assert len(failed) == 1
     assert str(bad) in failed[0]
-    tree = MaskTree(Path("precomputed_masks"))
+    tree = MaskFiles(Path("precomputed_masks"))
     assert tree.names("vi") == ["0001", "夜/scène"]
     assert [failure["name"] for failure in Manifest.load(tree.root).failures] == ["bad"]
     assert main(["--dataset_path", "data", "--verify"]) == 1

@@ -13,7 +13,7 @@ from tests.align import scenes
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import fuse as command
 from thfuse_sam.images import image_size, read_visible
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS
 from thfuse_sam.models import build_network
 from thfuse_sam.training.checkpoint import NetworkSpec
@@ -56,7 +56,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(dataset, capsys) -> None:
 
 def test_images_without_a_mask_or_a_partner_are_named(dataset, capsys) -> None:
     mask = np.zeros((32, 48), np.uint8)
-    MaskTree(Path("masks")).write("ir", "b", mask)
+    MaskFiles(Path("masks")).write("ir", "b", mask)
     shutil.copy(dataset / "ir" / "b.png", dataset / "ir" / "lonely.png")
     assert run(dataset, "--precomputed_masks_dir", "masks", "--skip_bad") == 1
     err = capsys.readouterr().err
@@ -237,7 +237,7 @@ def test_images_of_unequal_sizes_are_fused_if_asked_for(unequal, capsys) -> None
     assert "--align similarity" in capsys.readouterr().err and not Path("results").exists()
     mask = np.zeros((16, 24), np.uint8)
     mask[4:8, 4:12] = 2
-    MaskTree(Path("masks")).write("ir", "b", mask)
+    MaskFiles(Path("masks")).write("ir", "b", mask)
     argv = ["--align", "size", "--metrics", "--precomputed_masks_dir", "masks"]
     assert run(unequal, *argv) == 0
     assert image_size(Path("results/b.jpg")) == (32, 48) and "masks found 1" in capsys.readouterr().err

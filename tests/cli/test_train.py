@@ -17,7 +17,7 @@ from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.shipped import shipped_root
 from thfuse_sam.training.checkpoint import load_checkpoint
 from thfuse_sam.training.trainer import RunResult, Trainer
@@ -29,7 +29,7 @@ FAST = ["--epochs", "1", "--batch_size", "2", "--crop_size", "32", "--device", "
 def write_masks(root: Path, dataset: Path) -> None:
     """One box as the only segment of every image but the last visible one."""
     pairs = find_pairs(dataset)
-    tree = MaskTree(root)
+    tree = MaskFiles(root)
     label_map = np.zeros((32, 48), np.uint8)
     label_map[8:20, 10:30] = 1
     for pair in pairs.pairs:
@@ -182,7 +182,7 @@ def test_folders_in_an_option_file_are_replaced_by_given_ones(dataset, make_pair
 
 def test_skip_bad_leaves_out_what_cannot_be_used_and_lists_it(dataset, make_pairs, tmp_path, capsys) -> None:
     write_masks(tmp_path / "masks", dataset)
-    MaskTree(tmp_path / "masks").write("vi", "a/1", np.ones((8, 8), np.uint8))
+    MaskFiles(tmp_path / "masks").write("vi", "a/1", np.ones((8, 8), np.uint8))
     broken = dataset / "ir" / "b" / "1.png"
     broken.write_bytes(broken.read_bytes()[:-60])
     (dataset / "vi" / "b" / "2.png").unlink()
@@ -197,7 +197,7 @@ def test_skip_bad_leaves_out_what_cannot_be_used_and_lists_it(dataset, make_pair
 
 def test_mask_of_another_size_is_one_line(dataset, tmp_path, capsys) -> None:
     write_masks(tmp_path / "masks", dataset)
-    MaskTree(tmp_path / "masks").write("vi", "a/1", np.ones((8, 8), np.uint8))
+    MaskFiles(tmp_path / "masks").write("vi", "a/1", np.ones((8, 8), np.uint8))
     line = failure(capsys, ["--dataset_path", str(dataset), "--precomputed_masks_dir", str(tmp_path / "masks")], 1)
     assert "8x8" in line and "48x32" in line and "precompute_masks.py" in line
 

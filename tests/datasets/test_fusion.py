@@ -13,7 +13,7 @@ from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError
 from thfuse_sam.images import luma, read_for_sam, read_infrared, read_visible
 from thfuse_sam.masks.source import LiveMasks, NoMasks, PrecomputedMasks
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 
 MakePairs = Callable[..., Path]
 
@@ -144,7 +144,7 @@ def test_one_pixel_wide(make_pairs: MakePairs, size: tuple[int, int], tmp_path: 
 
 def test_placeholders_for_missing_and_broken_masks(make_pairs: MakePairs, tmp_path: Path) -> None:
     pairs = find_pairs(make_pairs(("0", "1"), size=(20, 30))).pairs
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     tree.write("vi", "0", np.ones((20, 30), np.uint8))
     tree.write("ir", "0", np.ones((3, 3), np.uint8))
     tree.write("vi", "1", np.zeros((20, 30), np.uint8))
@@ -164,7 +164,7 @@ def test_no_masks(make_pairs: MakePairs) -> None:
 
 def test_live_and_precomputed_samples_are_equal(make_pairs: MakePairs, tmp_path: Path) -> None:
     pairs = find_pairs(make_pairs(("0", "1"), size=(40, 30))).pairs
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     for pair in pairs:
         for modality, path in (("ir", pair.ir), ("vi", pair.vi)):
             tree.write(modality, pair.name, label_by_brightness(read_for_sam(path, modality)))
@@ -203,7 +203,7 @@ def test_batches(make_pairs: MakePairs) -> None:
 
 def test_pickling(make_pairs: MakePairs, tmp_path: Path) -> None:
     pairs = find_pairs(make_pairs()).pairs
-    MaskTree(tmp_path / "tree").write("ir", "0001", np.ones((32, 48), np.uint8))
+    MaskFiles(tmp_path / "tree").write("ir", "0001", np.ones((32, 48), np.uint8))
     dataset = FusionDataset(pairs, PrecomputedMasks(tmp_path / "tree", {}), crop_size=8, augment=True)
     dataset.set_epoch(7)
     assert_same(pickle.loads(pickle.dumps(dataset))[1], dataset[1])  # noqa: S301
@@ -211,7 +211,7 @@ def test_pickling(make_pairs: MakePairs, tmp_path: Path) -> None:
 
 def test_masks_of_another_size_are_found(make_pairs: MakePairs, tmp_path: Path) -> None:
     pairs = find_pairs(make_pairs(("a", "b", "c"))).pairs
-    tree = MaskTree(tmp_path / "masks")
+    tree = MaskFiles(tmp_path / "masks")
     tree.write("ir", "a", np.ones((32, 48), np.uint8))
     tree.write("vi", "b", np.ones((30, 48), np.uint8))
     tree.path("ir", "c").write_bytes(b"broken")

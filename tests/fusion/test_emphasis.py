@@ -13,7 +13,7 @@ from thfuse_sam.errors import UsageError
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised, read_emphasis
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import read_visible
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.shipped import shipped_root
 
 CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, text: str) -> None:
 def test_commands_and_python_agree(make_pairs, tmp_path: Path) -> None:
     dataset, labels = make_pairs(("1",)), np.zeros((32, 48), np.uint8)
     labels[8:20, 10:30] = 2
-    tree = MaskTree(tmp_path / "masks")
+    tree = MaskFiles(tmp_path / "masks")
     for modality in ("ir", "vi"):
         tree.write(modality, "1", labels)  # type: ignore[arg-type]
     (tmp_path / "masks" / "emphasis.json").write_text('{"1": {"ir": {"2": "brighter"}}}', encoding="utf-8")

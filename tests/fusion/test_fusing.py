@@ -12,7 +12,7 @@ from thfuse_sam.fusion import fusing as fuse
 from thfuse_sam.fusion.colour import leave_room
 from thfuse_sam.images import luma, read_visible, write_image
 from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import fusion_metrics
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_masks_reach_the_network_and_are_counted(tmp_path) -> None:
     write_pair(tmp_path, "a")
     label_map = np.zeros((12, 20), np.uint8)
     label_map[3:9, 4:12] = 1
-    MaskTree(tmp_path / "masks").write("ir", "a", label_map)
+    MaskFiles(tmp_path / "masks").write("ir", "a", label_map)
     masks = PrecomputedMasks(tmp_path / "masks", {"ir": tmp_path / "ir", "vi": tmp_path / "vi"})
     report = run(tmp_path, tmp_path / "out", gray=True, masks=masks)
     assert (report.masks_found, report.placeholders) == (1, 1)

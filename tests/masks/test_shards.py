@@ -16,7 +16,7 @@ from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.shards import MaskShards, ShardWriter
 from thfuse_sam.masks.source import PrecomputedMasks
 from thfuse_sam.masks.store import open_masks
-from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles, partial_files
 from thfuse_sam.masks.verify import verify_tree
 
 SHAPE = (5, 7)
@@ -67,7 +67,7 @@ def test_members_are_the_files_of_a_tree(tmp_path: Path) -> None:
     (shard,) = (tmp_path / "shards").glob("*.tar")
     with tarfile.open(shard) as tar:
         tar.extractall(tmp_path / "tree", **TAR_FILTER)
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     tree.write("ir", "again", mask(1))
     assert tree.path("ir", "again").read_bytes() == tree.path("ir", "a/0001").read_bytes()
     assert tree.names("ir", INSTANCES_SUFFIX) == sorted(["a/0001", "scene.v2", LONG])

@@ -12,7 +12,7 @@ from thfuse_sam.errors import ImageReadError, ManifestError, UsageError
 from thfuse_sam.images import MODALITIES, Modality, image_size, read_for_sam
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source import LiveMasks, NoMasks, PrecomputedMasks
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 
 SIGNATURE = Signature("fake", "00", {}, "1.0")
 
@@ -38,7 +38,7 @@ def write_images(root: Path) -> dict[Modality, dict[str, Path]]:
     return {modality: {path.stem: path for path in folder.iterdir()} for modality, folder in folders.items()}
 
 
-def precompute(images: dict[Modality, dict[str, Path]], tree: MaskTree) -> None:
+def precompute(images: dict[Modality, dict[str, Path]], tree: MaskFiles) -> None:
     for modality, files in images.items():
         for name, path in files.items():
             tree.write(modality, name, fake_label_map(read_for_sam(path, modality)))
@@ -46,7 +46,7 @@ def precompute(images: dict[Modality, dict[str, Path]], tree: MaskTree) -> None:
 
 def test_live_and_precomputed_masks_are_equal_byte_for_byte(tmp_path: Path) -> None:
     images = write_images(tmp_path)
-    ahead = MaskTree(tmp_path / "ahead")
+    ahead = MaskFiles(tmp_path / "ahead")
     precompute(images, ahead)
     precomputed = PrecomputedMasks(ahead.root, {modality: tmp_path / modality for modality in MODALITIES})
     live = LiveMasks(fake_label_map)
@@ -74,7 +74,7 @@ def test_live_masks_of_a_wrong_shape_are_refused(tmp_path: Path) -> None:
 
 def test_missing_and_broken_masks_give_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = write_images(tmp_path)
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     precompute(images, tree)
     tree.path("ir", "deep").unlink()
     tree.path("vi", "deep").write_bytes(b"broken")
@@ -91,7 +91,7 @@ def test_missing_and_broken_masks_give_none(tmp_path: Path, caplog: pytest.LogCa
 
 def test_mask_of_another_size_is_broken(tmp_path: Path) -> None:
     images = write_images(tmp_path)
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     tree.write("ir", "plain", np.ones((30, 20), np.uint8))
     source = PrecomputedMasks(tree.root, {})
     assert source.get("ir", "plain", images["ir"]["plain"], (20, 30)) is None
@@ -102,7 +102,7 @@ def test_masks_of_another_data_set_are_not_used(tmp_path: Path, caplog: pytest.L
     write_images(tmp_path / "copy")
     other = write_images(tmp_path / "other")
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(other["ir"]["plain"])
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     precompute(own, tree)
     folders = {modality: str(tmp_path / "own" / modality) for modality in MODALITIES}
     Manifest(SIGNATURE, sources=[folders]).save(tree.root)
@@ -131,7 +131,7 @@ def test_folder_without_masks(tmp_path: Path, exists: bool) -> None:
 
 
 def test_unreadable_manifest(tmp_path: Path) -> None:
-    MaskTree(tmp_path).write("ir", "a", np.ones((2, 2), np.uint8))
+    MaskFiles(tmp_path).write("ir", "a", np.ones((2, 2), np.uint8))
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(ManifestError):
         PrecomputedMasks(tmp_path, {})
@@ -143,7 +143,7 @@ def test_no_masks() -> None:
 
 
 def test_sources_can_be_pickled(tmp_path: Path) -> None:
-    MaskTree(tmp_path).write("ir", "a", np.ones((2, 2), np.uint8))
+    MaskFiles(tmp_path).write("ir", "a", np.ones((2, 2), np.uint8))
     Image.new("L", (2, 2)).save(tmp_path / "a.png")
     for source in (NoMasks(), PrecomputedMasks(tmp_path, {}), LiveMasks(fake_label_map)):
         copy = pickle.loads(pickle.dumps(source))  # noqa: S301

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from thfuse_sam.errors import UsageError
-from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles, partial_files
 
 MASK = np.ones((2, 3), dtype=np.uint8)
 
 
 def test_paths_mirror_the_names(tmp_path: Path) -> None:
-    tree = MaskTree(tmp_path)
+    tree = MaskFiles(tmp_path)
     assert tree.path("ir", "a/0001") == tmp_path / "ir" / "a" / "0001.npy"
     assert tree.path("vi", "a/0001", INSTANCES_SUFFIX) == tmp_path / "vi" / "a" / "0001.json"
 
 
 def test_dots_in_names_are_kept(tmp_path: Path) -> None:
-    tree = MaskTree(tmp_path)
+    tree = MaskFiles(tmp_path)
     names = ["night/scene.v2", "scene.v2", "scene.v3", "夜.a"]
     for name in names:
         tree.write("ir", name, MASK)
@@ -29,7 +29,7 @@ def test_dots_in_names_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/a", "", ".", "..", "a//b", "a/", "a/./b", "a\0b"])
 def test_names_cannot_leave_the_tree(tmp_path: Path, name: str) -> None:
-    tree = MaskTree(tmp_path)
+    tree = MaskFiles(tmp_path)
     for path in (tree.path, tree.location, tree.has):
         with pytest.raises(UsageError, match="would leave the mask tree"):
             path("ir", name)
@@ -42,11 +42,11 @@ def test_names_cannot_leave_the_tree(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["..\\a", "C:a", "C:\\a"])
 def test_windows_names_cannot_leave_the_tree(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
-        MaskTree(tmp_path).path("ir", name)
+        MaskFiles(tmp_path).path("ir", name)
 
 
 def test_partial_and_hidden_files_are_no_masks(tmp_path: Path) -> None:
-    tree = MaskTree(tmp_path)
+    tree = MaskFiles(tmp_path)
     tree.write("ir", "a/0001", MASK)
     partial = tmp_path / "ir" / "a" / ".0002.npy.123.partial"
     partial.write_bytes(b"half")
@@ -57,7 +57,7 @@ def test_partial_and_hidden_files_are_no_masks(tmp_path: Path) -> None:
 
 
 def test_has_and_read(tmp_path: Path) -> None:
-    tree = pickle.loads(pickle.dumps(MaskTree(tmp_path)))  # noqa: S301
+    tree = pickle.loads(pickle.dumps(MaskFiles(tmp_path)))  # noqa: S301
     assert not tree.has("vi", "a")
     tree.write("vi", "a", MASK)
     assert tree.has("vi", "a")
@@ -65,7 +65,7 @@ def test_has_and_read(tmp_path: Path) -> None:
 
 
 def test_instance_files_are_listed_apart(tmp_path: Path) -> None:
-    tree = MaskTree(tmp_path)
+    tree = MaskFiles(tmp_path)
     tree.write("ir", "a", MASK)
     tree.path("ir", "b", INSTANCES_SUFFIX).write_text("{}", encoding="utf-8")
     assert tree.names("ir") == ["a"]

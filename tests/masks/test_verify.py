@@ -8,7 +8,7 @@ import pytest
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.instances import encode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles
 from thfuse_sam.masks.verify import Kind, VerifyReport, verify_tree
 
 SHAPE = (16, 24)
@@ -17,7 +17,7 @@ SIGNATURE = Signature("vit_b", "00", {"points_per_side": 32}, "1.0")
 
 @dataclass
 class Case:
-    tree: MaskTree
+    tree: MaskFiles
     images: dict[Modality, dict[str, Path]]
     manifest: Manifest
 
@@ -32,7 +32,7 @@ def case(tmp_path: Path, make_pairs: Callable[..., Path]) -> Case:
     images: dict[Modality, dict[str, Path]] = {
         modality: {name: root / modality / f"{name}.png" for name in ("0002", "a/0001")} for modality in MODALITIES
     }
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     for modality in MODALITIES:
         for name in images[modality]:
             tree.write(modality, name, np.ones(SHAPE, np.uint8))

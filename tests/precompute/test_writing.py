@@ -17,7 +17,7 @@ from thfuse_sam.images import MODALITIES, Modality, read_for_sam, read_infrared_
 from thfuse_sam.masks.format import paint_label_map
 from thfuse_sam.masks.instances import read_instances
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
-from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree, partial_files
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles, partial_files
 from thfuse_sam.precompute import worker as mask_making
 from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs
 from thfuse_sam.precompute.plan import Plan, plan_precompute
@@ -88,7 +88,7 @@ def test_every_image_gets_the_generators_label_map(
         image = read_for_sam(job.image, job.modality)
         segments = StubGenerator().generate(image)
         expected = paint_label_map([segment.mask for segment in segments], image.shape[:2])
-        np.testing.assert_array_equal(MaskTree(plan.root).read(job.modality, job.name, image.shape[:2]), expected)
+        np.testing.assert_array_equal(MaskFiles(plan.root).read(job.modality, job.name, image.shape[:2]), expected)
     manifest = Manifest.load(tmp_path / "tree")
     assert manifest.signature == SIGNATURE
     assert manifest.counts == {"ir": 3, "vi": 3}
@@ -147,7 +147,7 @@ def test_overwriting_with_other_settings(tmp_path: Path, images: dict[Modality, 
     fill(plan)
     assert Manifest.load(root).signature == other
     # Instances of the old settings would belong to no mask.
-    assert MaskTree(plan.root).names("ir", INSTANCES_SUFFIX) == []
+    assert MaskFiles(plan.root).names("ir", INSTANCES_SUFFIX) == []
 
 
 def test_overwriting_a_part_with_other_settings_is_refused(tmp_path: Path, images: dict[Modality, Path]) -> None:
@@ -264,7 +264,7 @@ def test_no_segment_found_gives_zeros(tmp_path: Path) -> None:
 
     summary = fill(make_plan(tmp_path / "tree", folders, save_instances=True), Nothing())
     assert (summary.written, summary.empty) == (1, 1)
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     np.testing.assert_array_equal(tree.read("ir", "black", (3, 1)), np.zeros((3, 1), np.uint8))
     assert read_instances(tree.path("ir", "black", INSTANCES_SUFFIX), (3, 1)) == []
 
@@ -280,7 +280,7 @@ def test_instances_are_written_beside_and_asked_for_later(tmp_path: Path, images
     assert make_plan(root, images, save_instances=True).todo == []
     job = plan.jobs[0]
     image = read_for_sam(job.image, job.modality)
-    records = read_instances(MaskTree(plan.root).path(job.modality, job.name, INSTANCES_SUFFIX), image.shape[:2])
+    records = read_instances(MaskFiles(plan.root).path(job.modality, job.name, INSTANCES_SUFFIX), image.shape[:2])
     masks = [record["mask"] for record in records]
     expected = sorted((image[..., 0] > level for level in (100, 200)), key=np.sum, reverse=True)
     np.testing.assert_array_equal(masks, expected)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thfuse_sam.images import Modality, read_visible, write_image
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.report.contact_sheet import Card, contact_sheet, write_contact_sheets
 
 
@@ -51,7 +51,7 @@ def test_no_card_is_refused() -> None:
 
 def test_many_cards_are_split_over_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thfuse_sam.report.contact_sheet._PER_SHEET", 2)
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     image = tmp_path / "a.png"
     write_image(image, card().image)
     entries: list[tuple[Modality, str, Path]] = [("vi", f"{index}", image) for index in range(5)]
@@ -62,7 +62,7 @@ def test_many_cards_are_split_over_sheets(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_preview_shows_whole_scenes(tmp_path: Path) -> None:
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     entries: list[tuple[Modality, str, Path]] = []
     for index in range(4):
         for modality, color in (("ir", (40 * index + 9,) * 3), ("vi", (40 * index + 9, 0, 0))):
@@ -80,7 +80,7 @@ def test_preview_shows_whole_scenes(tmp_path: Path) -> None:
 
 
 def test_preview_leaves_out_what_cannot_be_shown(tmp_path: Path) -> None:
-    tree = MaskTree(tmp_path / "tree")
+    tree = MaskFiles(tmp_path / "tree")
     image = tmp_path / "a.png"
     write_image(image, card().image)
     assert write_contact_sheets(tmp_path / "preview", [("vi", "a", image)], tree, 3) == []

@@ -7,7 +7,7 @@ import numpy as np
 from thfuse_sam.datasets.pairs import find_images
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.report.precompute import write_precompute_report
 
 
@@ -15,7 +15,7 @@ def test_counts_problems_and_cards(make_pairs, tmp_path) -> None:
     root = tmp_path / "masks"
     dataset = make_pairs(("a/1", "b", "c"))
     images = {modality: find_images(dataset, modality=modality).images for modality in MODALITIES}
-    tree = MaskTree(root)
+    tree = MaskFiles(root)
     labels = np.zeros((32, 48), np.uint8)
     labels[:16] = 1
     labels[:8, :24] = 3  # no pixel is left of segment 2

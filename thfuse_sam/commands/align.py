@@ -34,7 +34,7 @@ from thfuse_sam.images import (
 )
 from thfuse_sam.masks.format import segment_labels
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.options.align import VISIBLE, AlignmentOptions, AlignOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
 
@@ -153,7 +153,7 @@ def _write(
     _write_infrared(folder / "ir", pair, placement, infrared)
     if options.size != VISIBLE:
         write_image(folder / "vi" / f"{pair.name}.png", resample(visible, placement.vi, placement.size, border=0))
-    tree = MaskTree(folder / "masks")
+    tree = MaskFiles(folder / "masks")
     images: tuple[tuple[Modality, Path, ImageArray], ...] = (("ir", pair.ir, infrared), ("vi", pair.vi, visible))
     for modality, path, image in images:
         mask = masks.get(modality, pair.name, path, (image.shape[0], image.shape[1]))

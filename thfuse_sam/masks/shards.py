@@ -50,7 +50,7 @@ class _Member(NamedTuple):
 class MaskShards:
     """The shards below `root` at the time of construction; those that are finished later are not seen.
 
-    Its methods are those of a `MaskTree`.
+    Its methods are those of a `MaskFiles`.
     """
 
     def __init__(self, root: Path) -> None:

@@ -1,12 +1,12 @@
-"""Both ways in which masks are stored: one file for each (`MaskTree`), or many in a tar file (`MaskShards`)."""
+"""Both ways in which masks are stored: one file for each (`MaskFiles`), or many in a tar file (`MaskShards`)."""
 
 from pathlib import Path
 
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 
-MaskStore = MaskTree | MaskShards
+MaskStore = MaskFiles | MaskShards
 
 
 def has_masks(root: Path) -> bool:
@@ -16,4 +16,4 @@ def has_masks(root: Path) -> bool:
 
 def open_masks(root: Path) -> MaskStore:
     """The masks at `root`: shards if it has a folder of them, else the tree."""
-    return MaskShards(root) if (root / SHARDS_FOLDER).is_dir() else MaskTree(root)
+    return MaskShards(root) if (root / SHARDS_FOLDER).is_dir() else MaskFiles(root)

@@ -69,8 +69,8 @@ class FileTree:
         return f"{self.root}/{modality}/{name}{suffix or self.suffix}"
 
 
-class MaskTree(FileTree):
-    """A mask tree on disk.
+class MaskFiles(FileTree):
+    """The masks of a tree as one file each; `store.open_masks` opens a tree whichever way it is stored.
 
     With the suffix INSTANCES_SUFFIX, a method is about the instance masks of an image instead of its label map.
     """

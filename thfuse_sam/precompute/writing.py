@@ -21,7 +21,7 @@ from thfuse_sam.masks.image_records import RECORDS_NAME, ImageRecords
 from thfuse_sam.masks.manifest import Manifest, Signature, manifest_lock, require_same_signature
 from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards, ShardWriter
 from thfuse_sam.masks.store import MaskStore, open_masks
-from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskTree
+from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.plan import Plan, store_kind
 from thfuse_sam.precompute.worker import MaskResult, PendingMask
@@ -60,7 +60,7 @@ def write_masks(
     """
     _begin(plan)
     shards = ShardWriter(plan.root, plan.shard_size) if plan.store == "shards" else None
-    writer = _ResultWriter(plan, shards or MaskTree(plan.root), summary, num_workers)
+    writer = _ResultWriter(plan, shards or MaskFiles(plan.root), summary, num_workers)
     try:
         for result in results:
             writer.add(result)
@@ -88,7 +88,7 @@ def write_masks(
 class _ResultWriter:
     """Writes results in `num_workers` threads (0: in the calling thread) and counts them."""
 
-    def __init__(self, plan: Plan, masks: MaskTree | ShardWriter, summary: RunSummary, num_workers: int) -> None:
+    def __init__(self, plan: Plan, masks: MaskFiles | ShardWriter, summary: RunSummary, num_workers: int) -> None:
         self._masks = masks
         self._embeddings = EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
         self._summary = summary
@@ -192,7 +192,7 @@ def _current_manifest(plan: Plan, folder: Path, signature: Signature) -> Manifes
 
 def _remove(plan: Plan) -> None:
     """Remove the files of the images to do, and all shards: a plan overwrites shards only as a whole."""
-    masks, embeddings = MaskTree(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+    masks, embeddings = MaskFiles(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
     for job in plan.todo:
         masks.remove(job.modality, job.name)
         masks.remove(job.modality, job.name, INSTANCES_SUFFIX)

@@ -10,7 +10,7 @@ from thfuse_sam.errors import SampleError
 from thfuse_sam.images import read_for_sam
 from thfuse_sam.masks.format import write_mask
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.tree import MaskTree
+from thfuse_sam.masks.tree import MaskFiles
 
 from ..conftest import box_mask, picture, save
 
@@ -41,7 +41,7 @@ def test_a_precomputed_tree_knows_its_images(tmp_path: Path) -> None:
     save(tmp_path / "data/ir/a.png", picture()[..., 0])
     save(tmp_path / "data/vi/a.png", picture(1))
     root = tmp_path / "tree"
-    tree = MaskTree(root)
+    tree = MaskFiles(root)
     for modality in ("ir", "vi"):
         write_mask(tree.path(modality, "a"), box_mask(value=1))  # type: ignore[arg-type]
     signature = Signature("vit_nano", "0" * 64, {}, "0")

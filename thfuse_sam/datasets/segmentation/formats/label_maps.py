@@ -19,7 +19,7 @@ from thfuse_sam.images import MODALITIES, Modality, read_for_sam
 from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source_images import find_image
-from thfuse_sam.masks.tree import MASK_SUFFIX, MaskTree
+from thfuse_sam.masks.tree import MASK_SUFFIX, MaskFiles
 from thfuse_sam.options.shared import AnnotationReading
 
 _IMAGES, _MASKS = "images", "masks"
@@ -52,7 +52,7 @@ def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi"
 
 def _find_in_tree(root: Path) -> Listing:
     manifest = Manifest.load(root)
-    tree = MaskTree(root)
+    tree = MaskFiles(root)
     entries, problems = [], []
     for modality in MODALITIES:
         folders = manifest.folders(modality)
