@@ -8,7 +8,9 @@ The names in `__all__` are the package's interface; docs/python.md shows them at
 used, so that importing the package is fast.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from thfuse_sam.cores import prepare_openmp
@@ -48,12 +50,12 @@ _MODULES = {
     "Aligned": "api.aligning",
     "Fuser": "api.fuser",
     "fuse": "api.fuser",
-    "align": "",  # these five are rooms, too, and can be called
-    "finetune": "",
-    "masks": "",
-    "metrics": "",
-    "precompute": "",
+    "align": "api.aligning",
+    "metrics": "api.measuring",
+    "finetune": "api.runs",
+    "precompute": "api.runs",
     "train": "api.runs",
+    "masks": "api.segmenting",
     "Masks": "api.segmenting",
     "Sam": "api.segmenting",
     "Segment": "api.segmenting",
@@ -67,11 +69,20 @@ prepare_openmp()  # here, because whatever is used of the package, this module r
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_MODULES[name] or name}")
-    value = getattr(module, name) if _MODULES[name] else module
-    globals()[name] = value
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """This module. `masks` and others are rooms, too; importing one leaves the name to the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -3,14 +3,12 @@
 `fusion_metrics` computes those of METRICS, on grey images: what the field reports. `natural_metrics` adds those of
 NATURAL_METRICS, which need colour or are this project's own. Both tables say which direction is better. Values of
 different implementations are comparable only where their conventions agree: each function's docstring states its own.
-Called, `thfuse_sam.metrics(...)` measures one fused image.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from thfuse_sam.callable_module import make_callable
 from thfuse_sam.metrics.arrays import Grey, grey_values
 from thfuse_sam.metrics.gradient import average_gradient, edge_preservation, fusion_artefacts, spatial_frequency
 from thfuse_sam.metrics.information import entropy, mutual_information, visual_information_fidelity
@@ -24,8 +22,6 @@ from thfuse_sam.metrics.natural import Colour, chroma_kept, flat_noise, sky_grad
 from thfuse_sam.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 __all__ = ["METRICS", "NATURAL_METRICS", "TEN_METRICS", "Metric", "fusion_metrics", "natural_metrics"]
-
-make_callable(__name__, "thfuse_sam.api.measuring")
 
 _ALL_IMAGES = ("fused", "infrared", "visible")
 
