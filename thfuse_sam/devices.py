@@ -34,15 +34,16 @@ _OUT_OF_MEMORY_PHRASES = (
 _GPU_FAILURES = ("cuda error", "triton error [cuda]", "cudnn error", "cublas_status", "nccl error")
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str | torch.device) -> torch.device:
     """The device that `name` asks for.
 
     Args:
-        name: "auto" (the first CUDA device where there is one, else the CPU), "cpu", "cuda" or "cuda:i".
+        name: "auto" (the first CUDA device where there is one, else the CPU), "cpu", "cuda" or "cuda:i"; or a device.
 
     Raises:
         DeviceError: the name is none of these, or this machine has no such device.
     """
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":

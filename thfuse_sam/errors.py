@@ -40,7 +40,7 @@ class OptionError(UsageError):
         self.name, self.value, self.reason = name, value, reason
 
     def __str__(self) -> str:
-        return f"`{self.name}` {repr(self.value) if self.value == '' else self.value}: {self.reason}"
+        return f"`{self.name}` {shown(self.value)}: {self.reason}"
 
 
 class PairError(UsageError):
@@ -135,6 +135,12 @@ def renaming(**names: str) -> Iterator[None]:
     except ThFuseError as error:
         error.args, error.field = (renamed(str(error)),), None
         raise
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, in one line of bounded length."""
+    text = " ".join(str(value).split()) or repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:

@@ -16,7 +16,7 @@ Pair = tuple[Path, Path]
 
 @pytest.fixture(scope="module")
 def fuser() -> th.Fuser:
-    return th.Fuser("thfuse_lite", device="cpu")
+    return th.Fuser("thfuse_lite", device=torch.device("cpu"))
 
 
 def fused_by_command(pair: Pair, work: Path, *options: str) -> np.ndarray:
@@ -73,6 +73,7 @@ def test_tensors_keep_their_gradients(fuser: th.Fuser, pair: Pair) -> None:
     torch.testing.assert_close(fuser(tensors[0], colour), fused, atol=0.02, rtol=0)
     labels = np.zeros((1, *ir.shape), np.uint8)
     labels[0, 40:90, 60:160] = 1
+    assert torch.equal(fuser(*(tensor.double() for tensor in tensors)), fused)
     masked = fuser(*tensors, masks=(torch.tensor(labels), labels))
     grey = fuser(ir, vi, masks=(labels[0], labels[0]), gray=True)
     assert np.array_equal((masked[0, 0].detach() * 255).round().byte().numpy(), grey)
@@ -87,6 +88,12 @@ def test_many_pairs_in_batches_and_their_progress(fuser: th.Fuser, pair: Pair) -
         assert np.abs(one.astype(int) - fuser(first, second)).max() <= 1  # batches round otherwise
     assert seen == [(1, 4), (3, 4), (4, 4)]
     assert list(fuser.many(iter([]))) == []
+    shrunk = ir[::2, ::2]
+    [one] = fuser.many([[shrunk, vi]], align="size", emphasis="ir")
+    assert np.array_equal(one, fuser(shrunk, vi, align="size", emphasis="ir"))
+    for none in (["ab"], [(ir,)], [5]):
+        with pytest.raises(UsageError, match=r"`pairs` has .*; each is \(ir, vi\)"):
+            list(fuser.many(none))  # type: ignore[arg-type]
 
 
 def test_a_folder_of_the_hubs_form(
@@ -124,7 +131,27 @@ def test_a_folder_of_the_hubs_form(
         ((None, None), {"masks": (None, np.full((32, 32), -1))}, UsageError, "`masks of vi` has values that no mask"),
         ((None, None), {"masks": (None, np.full((32, 32), np.nan))}, UsageError, "values that no mask has"),
         ((None, None), {"masks": (None, np.zeros((2, 32, 32)))}, UsageError, "`masks of vi` is float64"),
-        ((None, None), {"masks": (None,)}, UsageError, "`masks`: 1 given; give a pair"),
+        ((None, None), {"masks": (None,)}, UsageError, r"`masks` \(None,\): give two"),
+        ((None, None), {"masks": np.zeros((32, 32), int)}, UsageError, "`masks` .*: give two"),
+        ((None, None), {"value_range": 5}, UsageError, "`value_range` 5: give two numbers"),
+        ((None, None), {"value_range": (0, np.inf)}, UsageError, "`value_range`.*: give two numbers"),
+        ((None, None), {"emphasis": {3: "ir"}}, UsageError, "`emphasis` of 3: no such segment"),
+        ((None, None), {"emphasis": {("ir", 3): "ir"}}, UsageError, r"`emphasis` of \('ir', 3\): no such segment"),
+        ((5, None), {}, UsageError, "`ir` is int; give an image"),
+        (
+            (torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32) * 255),
+            {},
+            UsageError,
+            r"`vi` is .* to 255; give a float",
+        ),
+        ((torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, dtype=int)), {}, UsageError, "`vi` is torch.int64 from"),
+        ((torch.zeros(1, 1, 32, 32) / 0, torch.zeros(1, 1, 32, 32)), {}, UsageError, "`ir` is torch.float32 from nan"),
+        (
+            (torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)),
+            {"gray": True},
+            UsageError,
+            "for images, not for tensors",
+        ),
         ((torch.zeros(1, 1, 32, 32), None), {}, UsageError, "is a tensor and the other is none"),
         ((torch.zeros(1, 32, 32), torch.zeros(1, 32, 32)), {}, UsageError, "give tensors Bx1xHxW"),
         ((torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 30)), {}, ImageSizeError, "differ in size"),
@@ -140,8 +167,12 @@ def test_bad_input_is_one_sentence(
 
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"`model` .*missing\.pth"):
+    with pytest.raises(CheckpointError, match=r"`model` .*missing\.pth: no such file; give thfuse_lite or thfuse_tiny"):
         th.Fuser(tmp_path / "missing.pth")
+    with pytest.raises(CheckpointError, match=r"a folder; open it with `Fuser.from_pretrained`"):
+        th.Fuser(tmp_path)
+    with pytest.raises(UsageError, match="`model` None: give a path"):
+        th.Fuser(None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="`device` gpu"):
         th.fuse(np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8), device="gpu")
     with pytest.raises(UsageError, match="`precision`"):

@@ -39,6 +39,7 @@ def test_equal_to_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_path: Pa
         for mine, stored in zip(found.instances, instances, strict=True):
             assert np.array_equal(mine.mask, stored["mask"]) and mine.score == stored["predicted_iou"]
             assert mine.area == stored["area"]
+    assert len(made) == 2 and list(made) == [("ir", pair[0].stem), ("vi", pair[1].stem)]
     assert made.names("ir") == [pair[0].stem] and ("vi", pair[1].stem) in made and ("vi", "other") not in made
     again = th.precompute(folder, tmp_path / "again", sam)
     assert (again.written, again.failures) == (2, {})
@@ -92,11 +93,20 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (lambda: sam.predict(image), UsageError, "`points` and `boxes` are empty"),
         (lambda: sam.predict(image, points=[[(40, 2)]]), UsageError, "`points` 40,2: lies outside"),
         (lambda: sam.predict(image, points=[[(4, 2, 0)]]), UsageError, "at least one inside"),
+        (lambda: sam.predict(image, points=[(4, 2)]), UsageError, r"`points` \(4, 2\): give for each object \["),  # type: ignore[list-item]
+        (lambda: sam.predict(image, points=[[(4, 2, 1, 9)]]), UsageError, "give for each object"),
+        (lambda: sam.predict(image, boxes=(1, 2, 3, 4)), UsageError, "`boxes` 1: give"),  # type: ignore[arg-type]
         (lambda: sam.predict(image, boxes=[(1, 2, 3)]), UsageError, r"`boxes` \(1, 2, 3\): give"),
         (lambda: th.precompute(tmp_path, tmp_path, "vit_x"), UsageError, "^`sam` vit_x"),
         (lambda: th.precompute(tmp_path, n_job=2), UsageError, "`n_job`: no such option; the known ones are"),
         (lambda: th.precompute(("a", "b", "c")), UsageError, "`pairs`"),
-        (lambda: th.MaskTree(tmp_path)["it", "a"], th.ThFuseError, "the first is 'ir' or 'vi'"),
+        (lambda: th.precompute([(image, image)]), UsageError, r"`pairs` \[.*\.\.\.: give a folder"),  # type: ignore[arg-type]
+        (lambda: th.Sam.load("vit_nano", points_per_side=image), OptionError, "`points_per_side` .*: must be a wh"),
+        (lambda: th.MaskTree(tmp_path)["it", "a"], th.ThFuseError, r"it.*give \('ir' or 'vi', the"),
+        (lambda: th.MaskTree(tmp_path)["ir"], th.ThFuseError, r"^ir: no such mask; give \('ir' or 'vi', the"),  # type: ignore[index]
+        (lambda: th.MaskTree(tmp_path).names("it"), th.ThFuseError, "no such mask"),  # type: ignore[arg-type]
+        (lambda: th.MaskTree(None), UsageError, "`root` None: give a path"),  # type: ignore[arg-type]
+        (lambda: th.Sam.load(checkpoint=5), UsageError, "`checkpoint` 5: give a path"),  # type: ignore[arg-type]
     ]
     for call, error, message in cases:
         with pytest.raises(error, match=message) as caught:

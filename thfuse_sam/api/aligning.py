@@ -1,7 +1,7 @@
 """Aligning in Python."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ class Aligned:
         (False, 0.0)
     """
 
-    ir: npt.NDArray[Any]
-    vi: ImageArray
-    seen: npt.NDArray[np.bool_]
+    ir: npt.NDArray[Any] = field(repr=False)
+    vi: ImageArray = field(repr=False)
+    seen: npt.NDArray[np.bool_] = field(repr=False)
     matrix: npt.NDArray[np.float64]
     confident: bool
     offset: float

@@ -13,11 +13,20 @@ from torch import Tensor
 from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.api import hub
 from thfuse_sam.api.aligning import pair_placer
-from thfuse_sam.api.inputs import ImageInput, MaskInput, ValueRange, as_infrared, as_mask, as_visible, listening
+from thfuse_sam.api.inputs import (
+    ImageInput,
+    MaskInput,
+    ValueRange,
+    as_infrared,
+    as_mask,
+    as_path,
+    as_visible,
+    listening,
+)
 from thfuse_sam.commands.infrared import as_range
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import ImageSizeError, UsageError, naming
+from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError, naming, shown
 from thfuse_sam.fusion.colour import fitted_colour
 from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.loading import load_network
@@ -32,14 +41,15 @@ from thfuse_sam.shipped import shipped_root
 
 _NAME = "ir, vi"  # what messages call a pair
 EmphasisInput = Emphasis | Choices | None
-MaskPair = tuple[MaskInput, MaskInput]  # of the infrared and of the visible image
+MaskPair = tuple[MaskInput, MaskInput] | None  # of the infrared and of the visible image
+_SHIPPED = ("thfuse_lite", "thfuse_tiny")  # in the folder of SHIPPED_MODEL
 _Sample = tuple[FusionSample, ImageArray, Placement | None]
 
 
 def fuse(
     ir: ImageInput,
     vi: ImageInput,
-    masks: MaskPair = (None, None),
+    masks: MaskPair = None,
     *,
     gray: bool = False,
     value_range: ValueRange | None = None,
@@ -48,7 +58,7 @@ def fuse(
     align: AlignKind | None = None,
     rig: str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] = "thfuse_lite",
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> ImageArray:
     """Fuse one infrared and one visible image, as `thfuse fuse` does.
 
@@ -67,7 +77,7 @@ def fuse(
         align: bring `ir` and its mask onto `vi` before: "size", "shift", "similarity" or "homography", see `align`.
             None: both are of equal size, and in register.
         rig: do so by this rig file.
-        model: "thfuse_lite", which ships, or a checkpoint of `train`.
+        model: "thfuse_lite" or "thfuse_tiny", which ship, or a checkpoint of `train`.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
     Returns:
@@ -85,7 +95,7 @@ def fuse(
         >>> th.fuse(ir / 255, vi / 255, value_range=(0, 1)).dtype
         dtype('uint8')
     """
-    return _kept_fuser(os.fspath(model), device)(
+    return _kept_fuser(str(as_path(model, "model")), str(device))(
         ir,
         vi,
         masks,
@@ -109,7 +119,7 @@ class Fuser:
     Threads may share it: fusing changes nothing in it.
 
     Args:
-        model: "thfuse_lite", which ships, or a file: a checkpoint of `train`, or a `.safetensors` file.
+        model: "thfuse_lite" or "thfuse_tiny", which ship, or a file: a checkpoint of `train`, or a `.safetensors` file.
         device: "auto", "cpu", "cuda" or "cuda:1".
         precision: "fp32", "bf16" or "fp16", the number format of the layers.
         tile_size: larger images than four tiles of so many pixels a side are fused in tiles.
@@ -137,17 +147,20 @@ class Fuser:
         self,
         model: str | os.PathLike[str] = "thfuse_lite",
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: Precision = "fp32",
         tile_size: int = 1024,
     ) -> None:
         self._settings = InferenceSettings(precision=precision, tile_size=tile_size)
         self.device = resolve_device(device)
-        path = shipped_root() / SHIPPED_MODEL if model == SHIPPED_MODEL.stem else Path(model)
+        path = _network_file(model)
         with naming("model", path):
             network, training = load_network(path)
         self._range = as_range(training.get("ir_range"))
         self.network = network.to(self.device)
+
+    def __repr__(self) -> str:
+        return f"<Fuser: {self.network.name} on {self.device}>"
 
     @overload
     def __call__(self, ir: Tensor, vi: Tensor, masks: MaskPair = ...) -> Tensor: ...
@@ -169,7 +182,7 @@ class Fuser:
         self,
         ir: ImageInput | Tensor,
         vi: ImageInput | Tensor,
-        masks: MaskPair = (None, None),
+        masks: MaskPair = None,
         *,
         gray: bool = False,
         value_range: ValueRange | None = None,
@@ -189,6 +202,12 @@ class Fuser:
             As `fuse`; of tensors the fused luma, float Bx1xHxW in [0, 1], on the network's device.
         """
         if isinstance(ir, Tensor) and isinstance(vi, Tensor):
+            if (
+                gray
+                or ir_polarity != "white-hot"
+                or any(one is not None for one in (value_range, emphasis, align, rig))
+            ):
+                raise UsageError("an option is given that is for images, not for tensors; tensors take `masks` alone")
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
@@ -203,12 +222,16 @@ class Fuser:
         gray: bool = False,
         value_range: ValueRange | None = None,
         ir_polarity: Polarity = "white-hot",
+        emphasis: EmphasisInput = None,
+        align: AlignKind | None = None,
+        rig: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> Iterator[ImageArray]:
         """Fuse many pairs, in their order; at most `batch_size` neighbours of equal size are fused together.
 
         Args:
             pairs: of each pair (ir, vi) or (ir, vi, masks), as for `fuse`; taken one after another as they are needed.
+            gray, value_range, emphasis, align, rig: as for `fuse`, for all pairs.
             progress: is called with the number of fused pairs and of all; by default a bar is shown.
 
         Yields:
@@ -223,20 +246,23 @@ class Fuser:
         """
         InferenceSettings(batch_size=batch_size)  # refuses what is no batch size
         group: list[_Sample] = []
+        placer = pair_placer(align, rig)
         total = len(pairs) if isinstance(pairs, Sized) else None
         with listening(progress):
             bar = progress_bar(total=total, unit=" pairs", leave=False, disable=None)
         with bar:
             for pair in pairs:
-                masks = pair[2] if len(pair) > 2 else (None, None)
-                sample = self._sample(pair[0], pair[1], masks, value_range, ir_polarity)
+                if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
+                    raise UsageError(f"`pairs` has {shown(pair)}; each is (ir, vi) or (ir, vi, masks)")
+                masks = pair[2] if len(pair) > 2 else None
+                sample = self._sample(pair[0], pair[1], masks, value_range, ir_polarity, placer)
                 if group and (len(group) == batch_size or sample[1].shape != group[0][1].shape):
-                    yield from self._fuse_samples(group, gray)
+                    yield from self._fuse_samples(group, gray, emphasis)
                     bar.update(len(group))
                     group = []
                 group.append(sample)
             if group:
-                yield from self._fuse_samples(group, gray)
+                yield from self._fuse_samples(group, gray, emphasis)
                 bar.update(len(group))
 
     @classmethod
@@ -292,11 +318,9 @@ class Fuser:
                 f"`ir` is {size_text(infrared.shape)} and `vi` {size_text(visible.shape)} (width x height); "
                 "align them, with `align`"
             )
-        if len(masks) != 2:
-            raise UsageError(f"`masks`: {len(masks)} given; give a pair, of `ir` and of `vi`")
         maps = [
             as_mask(mask, (image.shape[0], image.shape[1]), f"masks of {name}")
-            for name, image, mask in zip(MODALITIES, (infrared, visible), masks, strict=True)
+            for name, image, mask in zip(MODALITIES, (infrared, visible), _both(masks), strict=True)
         ]
         placement = None if placer is None else placer.place(infrared, visible)
         if placement is not None:
@@ -307,8 +331,8 @@ class Fuser:
             ]
         return fusion_sample(_NAME, infrared, visible, *maps), visible, placement
 
-    def _fuse_samples(self, group: Sequence[_Sample], gray: bool, emphasis: EmphasisInput = None) -> list[ImageArray]:
-        plan = _emphasis_plan(emphasis)
+    def _fuse_samples(self, group: Sequence[_Sample], gray: bool, emphasis: EmphasisInput) -> list[ImageArray]:
+        plan = _emphasis_plan(emphasis, [one[0] for one in group])
         lumas = fuse_emphasised(self.network, [one[0] for one in group], self.device, self._settings, plan)
         fused = []
         for grey, (_, visible, placement) in zip(lumas, group, strict=True):
@@ -317,17 +341,17 @@ class Fuser:
         return fused
 
     def _fuse_tensors(self, ir: Tensor, vi: Tensor, masks: MaskPair) -> Tensor:
-        if ir.ndim != 4 or ir.shape[1] != 1 or vi.ndim != 4 or vi.shape[1] not in (1, 3):
+        if ir.ndim != 4 or ir.shape[1] != 1 or vi.ndim != 4 or vi.shape[1] not in (1, 3) or not ir.numel():
             raise UsageError(
                 f"`ir` {tuple(ir.shape)} and `vi` {tuple(vi.shape)}: give tensors Bx1xHxW, `vi` also Bx3xHxW"
             )
         if ir.shape[::2] + ir.shape[3:] != vi.shape[::2] + vi.shape[3:]:
             raise ImageSizeError(f"`ir` {tuple(ir.shape)} and `vi` {tuple(vi.shape)} differ in size; align them")
-        ir, vi = ir.to(self.device), vi.to(self.device)
+        ir, vi = (_in_range(image, name).to(self.device) for image, name in ((ir, "ir"), (vi, "vi")))
         if vi.shape[1] == 3:
             vi = (vi * vi.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
         (ir_guidance, ir_labels), (vi_guidance, _) = (
-            self._mask_tensors(mask, ir, name) for mask, name in zip(masks, ("ir", "vi"), strict=True)
+            self._mask_tensors(mask, ir, name) for mask, name in zip(_both(masks), MODALITIES, strict=True)
         )
         fused: Tensor = self.network(ir, vi, ir_guidance, vi_guidance, ir_labels)
         return fused
@@ -346,10 +370,42 @@ class Fuser:
         return torch.from_numpy(guidance).to(images), torch.from_numpy(labels).to(images.device)
 
 
-def _emphasis_plan(emphasis: EmphasisInput) -> EmphasisPlan:
-    """Raises UsageError for what is no emphasis."""
+def _network_file(model: str | os.PathLike[str]) -> Path:
+    path = as_path(model, "model")
+    if str(path) in _SHIPPED:
+        return shipped_root() / SHIPPED_MODEL.with_stem(str(path))
+    if path.is_dir():
+        raise CheckpointError(f"`model` {path}: a folder; open it with `Fuser.from_pretrained`")
+    if not path.exists():
+        raise CheckpointError(f"`model` {path}: no such file; give {' or '.join(_SHIPPED)}, or a checkpoint of `train`")
+    return path
+
+
+def _both(masks: MaskPair) -> tuple[MaskInput, MaskInput]:
+    if masks is None:
+        return None, None
+    if not isinstance(masks, (tuple, list)) or len(masks) != 2:
+        raise UsageError(f"`masks` {shown(masks)}: give two, of `ir` and of `vi`; None for one that there is not")
+    return masks[0], masks[1]
+
+
+def _in_range(images: Tensor, name: str) -> Tensor:
+    """Images as float32. Raises UsageError for values outside of [0, 1], but for rounding."""
+    low, high = (float(limit) for limit in images.detach().aminmax())
+    if not images.is_floating_point() or not (low > -1e-3 and high < 1 + 1e-3):
+        raise UsageError(f"`{name}` is {images.dtype} from {low:.4g} to {high:.4g}; give a float tensor in [0, 1]")
+    return images.float()
+
+
+def _emphasis_plan(emphasis: EmphasisInput, samples: Sequence[FusionSample]) -> EmphasisPlan:
+    """Raises UsageError for what is no emphasis, and for that of a segment which a sample has not."""
     plan = EmphasisPlan(chosen={_NAME: emphasis}) if isinstance(emphasis, Mapping) else EmphasisPlan(emphasis)
-    for choice in (plan.usual, *plan.chosen.get(_NAME, {}).values()):
+    chosen = plan.chosen.get(_NAME, {})
+    for choice in (plan.usual, *chosen.values()):
         if choice not in (None, *get_args(Emphasis)):
-            raise UsageError(f"`emphasis` {choice!r}: unknown; use one of {', '.join(get_args(Emphasis))}")
+            raise UsageError(f"`emphasis` {shown(choice)}: unknown; use one of {', '.join(get_args(Emphasis))}")
+    for sample in samples if chosen else ():
+        labels = {"ir": sample["ir_labels"].unique().tolist(), "vi": sample["vi_labels"].unique().tolist()}
+        for key in chosen.keys() - {(name, label) for name in labels for label in labels[name] if label}:
+            raise UsageError(f"`emphasis` of {key!r}: no such segment; give ('ir' or 'vi', a label that its mask has)")
     return plan

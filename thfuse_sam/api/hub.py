@@ -7,6 +7,7 @@ from pathlib import Path
 import safetensors.torch
 
 import thfuse_sam
+from thfuse_sam.api.inputs import as_path
 from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
 from thfuse_sam.files import make_directory, write_atomically, write_json, write_text
 from thfuse_sam.fusion.loading import METADATA_KEY
@@ -55,7 +56,7 @@ def find_weights(folder: str | os.PathLike[str], revision: str | None, local_fil
 
     Raises CheckpointError, DownloadError, and UsageError where the Hub is needed and its client is not installed.
     """
-    path = Path(folder)
+    path = as_path(folder, "folder")
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
             raise CheckpointError(f"{path}: holds no {WEIGHTS}; give a folder that `save_pretrained` wrote")
@@ -74,7 +75,7 @@ def find_weights(folder: str | os.PathLike[str], revision: str | None, local_fil
         hf_hub_download(name, CONFIG, revision=revision, local_files_only=local_files_only)  # the Hub counts by it
         return Path(hf_hub_download(name, WEIGHTS, revision=revision, local_files_only=local_files_only))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise DownloadError(
             f"{name}: no such folder, and not to be had from the Hub ({reason}); check the name and the network"
         ) from None

@@ -1,5 +1,6 @@
 """What callers give as images and masks: paths, PIL images and arrays, as the arrays that the package works on."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from thfuse_sam.errors import ImageSizeError, UsageError
+from thfuse_sam.errors import ImageSizeError, UsageError, shown
 from thfuse_sam.images import (
     ImageArray,
     as_rgb,
@@ -32,6 +33,13 @@ ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
 ValueRange: TypeAlias = tuple[float, float]
 _Options = TypeVar("_Options", bound=Options)
+
+
+def as_path(path: object, argument: str) -> Path:
+    """The path of a file or folder; `argument` names it in errors. Raises UsageError."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"`{argument}` {shown(path)}: give a path")
+    return Path(path)
 
 
 def as_infrared(
@@ -114,8 +122,13 @@ def listening(progress: Progress | None) -> AbstractContextManager[None]:
 
 
 def _require_range(value_range: ValueRange | None) -> None:
-    if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
-        raise UsageError(f"`value_range` {value_range}: give two numbers, the lower one first")
+    if value_range is None:
+        return
+    with contextlib.suppress(TypeError, ValueError):
+        low, high = value_range
+        if np.isfinite((low, high)).all() and low < high:
+            return
+    raise UsageError(f"`value_range` {shown(value_range)}: give two numbers, the lower one first")
 
 
 def _values(image: Image.Image | npt.NDArray[Any], argument: str, value_range: ValueRange | None) -> ImageArray:
@@ -146,4 +159,4 @@ def _pixels(image: Image.Image) -> npt.NDArray[Any]:
 
 
 def _kind(values: npt.NDArray[Any]) -> str:
-    return f"{values.dtype} of shape {values.shape}"
+    return f"{values.dtype} of shape {values.shape}" if values.ndim else type(values.item()).__name__

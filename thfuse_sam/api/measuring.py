@@ -12,7 +12,7 @@ def metrics(
     fused: ImageInput,
     ir: ImageInput,
     vi: ImageInput,
-    names: Iterable[str] = METRICS,
+    names: str | Iterable[str] = METRICS,
     *,
     value_range: ValueRange | None = None,
 ) -> dict[str, float]:
@@ -20,7 +20,7 @@ def metrics(
 
     Args:
         fused, ir, vi: paths, PIL images, or arrays HxW or HxWx3 (RGB), of one size. Colours are reduced to their luma.
-        names: keys of `METRICS`, which says what each is and which direction is better.
+        names: one or several keys of `METRICS`, which says what each is and which direction is better.
         value_range: the values that become black and white, of arrays of other types than uint8 and of infrared files
             of more than 8 bits.
 
@@ -34,12 +34,12 @@ def metrics(
         >>> import numpy as np
         >>> import thfuse_sam as th
         >>> ir, vi = np.zeros((48, 64), np.uint8), np.full((48, 64, 3), 90, np.uint8)
-        >>> th.metrics(th.fuse(ir, vi, gray=True), ir, vi, names=["EN"]).keys()
+        >>> th.metrics(th.fuse(ir, vi, gray=True), ir, vi, "EN").keys()
         dict_keys(['EN'])
         >>> th.METRICS["Nabf"].title, th.METRICS["Nabf"].better
         ('fusion artefacts', 'lower')
     """
-    wanted = list(names)
+    wanted = [names] if isinstance(names, str) else list(names)
     for name in wanted:
         if name not in METRICS:
             raise UsageError(f"`names` {name}: no such metric; the known ones are {', '.join(METRICS)}")

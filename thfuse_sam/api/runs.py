@@ -12,7 +12,7 @@ from thfuse_sam.commands.finetune import Tuning
 from thfuse_sam.commands.finetune import finetune as run_finetuning
 from thfuse_sam.commands.precompute import precompute_masks
 from thfuse_sam.commands.train import train as run_training
-from thfuse_sam.errors import UsageError, renaming
+from thfuse_sam.errors import UsageError, renaming, shown
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.precompute import PrecomputeOptions
@@ -129,6 +129,12 @@ def finetune(data_dir: PathInput, *, progress: Progress | None = None, **options
 def _folders(pairs: PathInput | tuple[PathInput, PathInput]) -> dict[str, PathInput]:
     if isinstance(pairs, (str, os.PathLike)):
         return {"dataset_path": pairs}
-    if len(pairs) != 2:
-        raise UsageError(f"`pairs` {pairs}: give a folder of pairs, or the folders of infrared and of visible images")
-    return {"ir_dir": pairs[0], "vi_dir": pairs[1]}
+    if (
+        isinstance(pairs, (tuple, list))
+        and len(pairs) == 2
+        and all(isinstance(one, (str, os.PathLike)) for one in pairs)
+    ):
+        return {"ir_dir": pairs[0], "vi_dir": pairs[1]}
+    raise UsageError(
+        f"`pairs` {shown(pairs)}: give a folder of pairs, or the folders of infrared and of visible images"
+    )

@@ -1,5 +1,6 @@
 """Masks in Python: `masks` for one image, `Sam` for a model that is kept, `Masks` for what they find."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from segment_anything.modeling import Sam as SamModel
 
 from thfuse_sam.api.inputs import (
@@ -16,12 +18,13 @@ from thfuse_sam.api.inputs import (
     ValueRange,
     as_infrared,
     as_infrared_and_missing,
+    as_path,
     as_visible,
     given_options,
 )
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import ImageSizeError, UsageError, naming, renaming
+from thfuse_sam.errors import ImageSizeError, UsageError, naming, renaming, shown
 from thfuse_sam.finetune.prediction import Segment, prompted_predictor
 from thfuse_sam.images import ImageArray, Modality, as_rgb, size_text
 from thfuse_sam.masks.format import LabelMap, paint_label_map, paint_order
@@ -102,6 +105,9 @@ class Sam:
         self.model_type, self.checkpoint = model_type, checkpoint
         self.generator = AutomaticMaskGenerator(model, settings)
 
+    def __repr__(self) -> str:
+        return f"<Sam: {self.model_type} from {self.checkpoint} on {self.generator.sam.device}>"
+
     @classmethod
     def load(
         cls,
@@ -109,7 +115,7 @@ class Sam:
         *,
         checkpoint: str | os.PathLike[str] | None = None,
         base_checkpoint: str | os.PathLike[str] | None = None,
-        device: str = AUTO,
+        device: str | torch.device = AUTO,
         **settings: Any,
     ) -> "Sam":
         """Load a model, with its own defaults for masks.
@@ -129,8 +135,8 @@ class Sam:
             CheckpointError: the file is missing, damaged or of another type, or cannot be downloaded.
         """
         options = given_options(GeneratorOptions, settings, "setting")
-        path = None if checkpoint is None else Path(checkpoint)
-        base = None if base_checkpoint is None else Path(base_checkpoint)
+        path = None if checkpoint is None else as_path(checkpoint, "checkpoint")
+        base = None if base_checkpoint is None else as_path(base_checkpoint, "base_checkpoint")
         with (
             renaming(sam_model_type="model", model_type="model", sam_checkpoint="checkpoint"),
             naming("checkpoint", path),
@@ -208,7 +214,7 @@ def masks(
     infrared: ImageInput | None = None,
     value_range: ValueRange | None = None,
     ir_polarity: Polarity = "white-hot",
-    device: str = AUTO,
+    device: str | torch.device = AUTO,
     **settings: Any,
 ) -> Masks:
     """Masks of everything in one image, as `thfuse masks` makes them.
@@ -235,7 +241,7 @@ def masks(
             image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity
         )
     with renaming(model="sam"):
-        kept = _kept_sam(sam, device, tuple(sorted(settings.items())))
+        kept = _kept_sam(sam, str(device), tuple(sorted(settings.items())))
     return kept.generate(image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity)
 
 
@@ -267,13 +273,18 @@ def _images(
 
 
 def _point_prompt(given: Sequence[Sequence[float]]) -> ObjectPrompt:
-    points = np.array([(*point, 1.0)[:3] for point in given], float).reshape(-1, 3)
-    if not (points[:, 2] == 1).any() or not np.isin(points[:, 2], (0, 1)).all():
-        raise UsageError(f"`points` {given}: give (x, y), or (x, y, 0) outside; at least one inside for each object")
-    return ObjectPrompt(points[:, :2], points[:, 2].astype(np.int32))
+    with contextlib.suppress(TypeError, ValueError):
+        points = np.array([point if len(point) == 3 else (*point, 1) for point in given], float)
+        if points.shape == (len(given), 3) and 1 in points[:, 2] and np.isin(points[:, 2], (0, 1)).all():
+            return ObjectPrompt(points[:, :2], points[:, 2].astype(np.int32))
+    raise UsageError(
+        f"`points` {shown(given)}: give for each object [(x, y), (x, y, 0), ...]: 0 is outside, at least one inside"
+    )
 
 
 def _box_prompt(box: Sequence[float]) -> ObjectPrompt:
-    if len(box) != 4:
-        raise UsageError(f"`boxes` {box}: give (x0, y0, x1, y1)")
-    return ObjectPrompt(box=np.array(box, float))
+    with contextlib.suppress(TypeError, ValueError):
+        corners = np.array(box, float)
+        if corners.shape == (4,):
+            return ObjectPrompt(box=corners)
+    raise UsageError(f"`boxes` {shown(box)}: give (x0, y0, x1, y1) for each object")

@@ -1,18 +1,21 @@
 """A mask tree in Python."""
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy.typing as npt
 
-from thfuse_sam.errors import MaskReadError
+from thfuse_sam.api.inputs import as_path
+from thfuse_sam.errors import MaskReadError, shown
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.store import open_masks
 
 
 class MaskTree:
     """The masks that `precompute` wrote to a folder, by modality and name, whichever way they are stored.
+
+    Like a dictionary: `tree["ir", "0001"]` is a label map, and `for modality, name in tree` tells what there is.
 
     Example:
         >>> import thfuse_sam as th
@@ -27,7 +30,7 @@ class MaskTree:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+        self.root = as_path(root, "root")
 
     def __repr__(self) -> str:
         return f"MaskTree({str(self.root)!r})"
@@ -40,9 +43,15 @@ class MaskTree:
     def __contains__(self, key: tuple[Modality, str]) -> bool:
         return open_masks(self.root).has(*self._checked(key))
 
+    def __iter__(self) -> Iterator[tuple[Modality, str]]:
+        return ((modality, name) for modality in MODALITIES for name in self.names(modality))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
     def names(self, modality: Modality) -> list[str]:
         """The names of the images that have a mask, sorted."""
-        return open_masks(self.root).names(modality)
+        return open_masks(self.root).names(self._checked((modality, ""))[0])
 
     def instances(self, modality: Modality, name: str) -> list[dict[str, Any]]:
         """The whole masks of an image, which may overlap, each with what SAM says of it; see `save_instances`.
@@ -53,7 +62,6 @@ class MaskTree:
         return store.read_instances(modality, name, store.shape_and_time(modality, name)[0])
 
     def _checked(self, key: tuple[Modality, str]) -> tuple[Modality, str]:
-        modality, name = key
-        if modality not in MODALITIES:
-            raise MaskReadError(f"{modality!r}, {name!r}: no such mask; the first is 'ir' or 'vi'")
-        return modality, name
+        if not (isinstance(key, tuple) and len(key) == 2 and key[0] in MODALITIES and isinstance(key[1], str)):
+            raise MaskReadError(f"{shown(key)}: no such mask; give ('ir' or 'vi', the image's name without suffix)")
+        return key

@@ -40,6 +40,9 @@ class Segment:
     mask: npt.NDArray[np.bool_]
     score: float
 
+    def __repr__(self) -> str:
+        return f"<Segment: {self.area} pixels, score {self.score:.2f}>"
+
     @property
     def area(self) -> int:
         return int(np.count_nonzero(self.mask))

@@ -38,7 +38,7 @@ class RunSummary:
     written: int = 0  # masks
     empty: int = 0  # those written masks that have no segment
     failures: dict[Job, str] = field(default_factory=dict)  # why an image has no mask, in one line
-    records: ImageRecords = field(default_factory=ImageRecords)  # of the images whose masks were written
+    records: ImageRecords = field(default_factory=ImageRecords, repr=False)  # of the images whose masks were written
 
 
 def write_masks(
