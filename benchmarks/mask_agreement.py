@@ -23,7 +23,7 @@ from thfuse_sam.images import read_for_sam
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.sam.loading import load_sam
 
 REFERENCE = "fp32, full grid"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = list(list_images(options.photos).values())
     paths = [paths[index] for index in np.linspace(0, len(paths) - 1, min(options.images, len(paths))).astype(int)]
     resolved = resolve_sam("vit_nano")
-    sam = build_sam(resolved.model_type, resolved.checkpoint)
+    sam = load_sam(resolved)
     settings = replace(GENERATOR_DEFAULTS["vit_nano"], points_per_side=options.points_per_side)
     generators = {name: AutomaticMaskGenerator(sam, replace(settings, **changes)) for name, changes in VARIANTS.items()}
     counts = {name: count_points(generator) for name, generator in generators.items()}

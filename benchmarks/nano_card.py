@@ -21,7 +21,7 @@ from thfuse_sam.images import Modality, read_for_sam, read_visible
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.sam.loading import load_sam
 from tools.scenes import render_scene
 from tools.vit_nano.evaluation import ObjectIou, prompted_ious
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     resolved = resolve_sam("vit_nano", options.checkpoint)
-    sam = build_sam(resolved.model_type, resolved.checkpoint)
+    sam = load_sam(resolved)
     rows = [("SHA-256", f"`{resolved.sha256}`")]
     visible, infrared = scene_ious(sam, options.scenes)
     for name, ious in (("visible", visible), ("infrared", infrared), ("both", visible + infrared)):

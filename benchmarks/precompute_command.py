@@ -94,7 +94,7 @@ def busy(used: list[int]) -> str:
 def generator_alone(ir_dir: Path, vi_dir: Path, further: list[str]) -> None:
     """Print the rate of the command's mask generator on images in memory."""
     from thfuse_sam.cli.commands import precompute
-    from thfuse_sam.commands.inputs import load_sam
+    from thfuse_sam.commands.inputs import open_sam
     from thfuse_sam.devices import resolve_device
     from thfuse_sam.images import read_for_sam
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -102,7 +102,7 @@ def generator_alone(ir_dir: Path, vi_dir: Path, further: list[str]) -> None:
 
     arguments = ["--ir_dir", str(ir_dir), "--vi_dir", str(vi_dir), *further]
     options = precompute.build_parser().parse_command(arguments).options
-    sam, _ = load_sam(options, resolve_device(options.device))
+    sam, _ = open_sam(options, resolve_device(options.device))
     generator = AutomaticMaskGenerator(sam, options.generator_settings(own_settings(sam)))
     images = [read_for_sam(path, "ir") for path in sorted(ir_dir.iterdir())]
     images += [read_for_sam(path, "vi") for path in sorted(vi_dir.iterdir())]

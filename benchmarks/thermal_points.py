@@ -26,7 +26,8 @@ from thfuse_sam.metrics.targets import TargetScore, measure_targets, target_rows
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
+from thfuse_sam.sam.loading import load_sam
+from thfuse_sam.sam.registry import MODEL_TYPES
 
 VARIANTS: dict[str, int | Literal["auto"]] = {"grid only": 0, "auto": "auto"}
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sam, weights = MODEL_TYPES[options.sam_model_type].build().eval(), "random weights"
     else:
         resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
-        sam, weights = build_sam(resolved.model_type, resolved.checkpoint), f"weights {resolved.sha256[:12]}"
+        sam, weights = load_sam(resolved), f"weights {resolved.sha256[:12]}"
     generators = {
         name: AutomaticMaskGenerator(sam, replace(settings, thermal_points=points)) for name, points in VARIANTS.items()
     }

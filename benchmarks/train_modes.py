@@ -97,10 +97,10 @@ def mask_generator(options: argparse.Namespace, device: "torch.device") -> "Auto
     from thfuse_sam.options.generator import GENERATOR_DEFAULTS
     from thfuse_sam.sam.checkpoints import resolve_sam
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
-    from thfuse_sam.sam.registry import build_sam
+    from thfuse_sam.sam.loading import load_sam
 
     resolved = resolve_sam(options.sam_model_type, options.sam_checkpoint)
-    sam = build_sam(resolved.model_type, resolved.checkpoint, device)
+    sam = load_sam(resolved, device)
     return AutomaticMaskGenerator(sam, GENERATOR_DEFAULTS[resolved.model_type])
 
 

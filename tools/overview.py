@@ -20,7 +20,7 @@ from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.sam.loading import load_sam
 from tools.scenes import render_scene
 
 SEED = 7
@@ -35,8 +35,7 @@ def main() -> None:
     pair = ImagePair("scene", folder / "ir.png", folder / "vi.png")
     write_image(pair.ir, scene.infrared)
     write_image(pair.vi, scene.visible)
-    sam = resolve_sam("vit_nano")
-    generator = AutomaticMaskGenerator(build_sam(sam.model_type, sam.checkpoint), GENERATOR_DEFAULTS["vit_nano"])
+    generator = AutomaticMaskGenerator(load_sam(resolve_sam("vit_nano")), GENERATOR_DEFAULTS["vit_nano"])
     infrared = as_rgb(scene.infrared)
     overlays = [draw_overlay(image, generator.label_map(image)) for image in (infrared, scene.visible)]
     network, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")

@@ -35,9 +35,9 @@ def test_sample_is_found_from_any_folder(tmp_path, monkeypatch) -> None:
 # Masks
 
 
-def plan(**options: object) -> inputs.MaskPlan:
+def plan(**options: object) -> inputs.MaskChoice:
     masks = MaskOptions(**options)  # type: ignore[arg-type]
-    return inputs.plan_masks(masks.precomputed_masks_dir, masks)
+    return inputs.choose_masks(masks.precomputed_masks_dir, masks)
 
 
 def make_tree(root: Path) -> Path:
@@ -94,7 +94,7 @@ def test_tree_of_another_program_needs_no_manifest(here) -> None:
 
 def test_plan_is_one_log_line(here, caplog) -> None:
     with caplog.at_level(logging.INFO):
-        inputs.log_mask_plan(plan(), [], None, FolderOptions())
+        inputs.log_mask_choice(plan(), [], None, FolderOptions())
     assert len(caplog.messages) == 1
 
 
@@ -103,7 +103,7 @@ def test_sources_without_sam(here, monkeypatch) -> None:
     pairs = PairSet([], here / "ir", here / "vi", [], [])
 
     def build(mode: Any, root: Path | None = None) -> MaskSource:
-        return inputs.build_mask_source(inputs.MaskPlan(mode, "", root), SamOptions(), torch.device("cpu"), pairs)
+        return inputs.build_mask_source(inputs.MaskChoice(mode, "", root), SamOptions(), torch.device("cpu"), pairs)
 
     assert isinstance(build("none"), NoMasks)
     assert isinstance(build("precomputed", make_tree(here / "m")), PrecomputedMasks)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from segment_anything.modeling import Sam
 
-from thfuse_sam.commands.inputs import load_sam
+from thfuse_sam.commands.inputs import open_sam
 from thfuse_sam.commands.runs import build_trainer, find_checkpoint
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import (
@@ -103,7 +103,7 @@ def export_trained(options: FinetuneOptions) -> None:
             "and `export`"
         )
     require_export_name(options.export)
-    sam, model_type = load_sam(options, torch.device("cpu"))
+    sam, model_type = open_sam(options, torch.device("cpu"))
     _require_tunable(model_type)
     export_sam(options.export, sam, _evaluated_generator(options.sam_checkpoint, sam))
     log.info("exported to %s", options.export)

@@ -15,12 +15,12 @@ from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.infrared import as_range, infrared_reading, range_of_tree
 from thfuse_sam.commands.inputs import (
-    MaskPlan,
+    MaskChoice,
     build_mask_source,
+    choose_masks,
     find_folder_pairs,
-    log_mask_plan,
+    log_mask_choice,
     pair_folder,
-    plan_masks,
     require_usable_pairs,
     targets_of_pairs,
     warn_if_swapped,
@@ -69,7 +69,7 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     if not is_image_file(options.output_dir):
         remove_abandoned(options.output_dir)
     log.info("%d pairs; %s from %s on %s", len(pairs), run.network.name, run.model_path, run.device)
-    log_mask_plan(run.masks, pairs, run.folder, options)
+    log_mask_choice(run.masks, pairs, run.folder, options)
     comparison = Comparison(run.network.name, run.methods, fusion_metrics, run.targets)
     report = _fuse(run, comparison, command)
     _write_tables(run, report, comparison)
@@ -126,7 +126,7 @@ class _PreparedFusion:
     device: torch.device
     folder: Path | None  # of the pairs; None: `ir_dir` and `vi_dir` were given
     pairs: PairSet
-    masks: MaskPlan
+    masks: MaskChoice
     mismatches: Mapping[str, list[str]]  # pair -> what is wrong with its masks
     model_path: Path
     network: FusionNetwork
@@ -150,7 +150,7 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     placer = build_placer(options)
     _require_measurable(options)
     folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
-    masks = plan_masks(options.precomputed_masks_dir, options)
+    masks = choose_masks(options.precomputed_masks_dir, options)
     model_path, network, training = open_network(options)
     kept = {
         f"as {model_path} was trained": as_range(training.get("ir_range")),

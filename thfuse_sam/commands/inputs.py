@@ -96,7 +96,7 @@ def targets_of_pairs(path: Path, pairs: Sequence[ImagePair]) -> TargetSet:
 
 
 @dataclass(frozen=True)
-class MaskPlan:
+class MaskChoice:
     """Where masks come from. `reason` says why, for the log."""
 
     mode: Literal["precomputed", "live", "none"]
@@ -105,7 +105,7 @@ class MaskPlan:
     made_by: str | None = None  # the model type that made the tree, if its manifest says so
 
 
-def plan_masks(tree: Path | None, options: LiveSamOptions) -> MaskPlan:
+def choose_masks(tree: Path | None, options: LiveSamOptions) -> MaskChoice:
     """Choose the mask source without building or opening anything but the manifest of `tree`. Raises OptionError."""
     if tree is None and not options.use_sam and (DEFAULT_MASKS_DIR / MANIFEST_NAME).is_file():
         return _precomputed(DEFAULT_MASKS_DIR, f"found {DEFAULT_MASKS_DIR}", options.sam_model_type)
@@ -116,24 +116,24 @@ def plan_masks(tree: Path | None, options: LiveSamOptions) -> MaskPlan:
             raise OptionError("precomputed_masks_dir", tree, f"no such folder; {remedy}")
         return _precomputed(tree, "as asked", options.sam_model_type)
     if options.use_sam:
-        return MaskPlan("live", "`use_sam` without a mask tree; precompute_masks.py makes one, which is much faster")
+        return MaskChoice("live", "`use_sam` without a mask tree; precompute_masks.py makes one, which is much faster")
     if switched_off:
-        return MaskPlan("none", "switched off")
-    return MaskPlan("none", f"no {DEFAULT_MASKS_DIR / MANIFEST_NAME} and no `use_sam`")
+        return MaskChoice("none", "switched off")
+    return MaskChoice("none", f"no {DEFAULT_MASKS_DIR / MANIFEST_NAME} and no `use_sam`")
 
 
-def _precomputed(root: Path, reason: str, model_type: str) -> MaskPlan:
+def _precomputed(root: Path, reason: str, model_type: str) -> MaskChoice:
     made_by = None
     if (root / MANIFEST_NAME).is_file():  # the masks of another program have none
         made_by = Manifest.load(root).signature.model_type
         reason += f", made by {made_by}"
         if model_type not in (AUTO, made_by):
             reason += f" although `sam_model_type` is {model_type}"
-    return MaskPlan("precomputed", reason, root, made_by)
+    return MaskChoice("precomputed", reason, root, made_by)
 
 
 def require_usable_pairs(
-    pairs: PairSet, masks: MaskPlan, *, skip_bad: bool, placer: Placer | None = None
+    pairs: PairSet, masks: MaskChoice, *, skip_bad: bool, placer: Placer | None = None
 ) -> dict[str, list[str]]:
     """What is wrong with the masks of pairs, by the pair's name.
 
@@ -149,37 +149,39 @@ def require_usable_pairs(
     return mismatches
 
 
-def log_mask_plan(plan: MaskPlan, pairs: Sequence[ImagePair], folder: Path | None, folders: FolderOptions) -> None:
+def log_mask_choice(
+    choice: MaskChoice, pairs: Sequence[ImagePair], folder: Path | None, folders: FolderOptions
+) -> None:
     """Log where masks come from and how many are missing. `folder` is what `pair_folder` returned for the pairs."""
-    place = f" from {plan.root}" if plan.root is not None else ""
-    log.info("masks: %s%s (%s)", plan.mode, place, plan.reason)
-    if plan.root is None:
+    place = f" from {choice.root}" if choice.root is not None else ""
+    log.info("masks: %s%s (%s)", choice.mode, place, choice.reason)
+    if choice.root is None:
         return
-    missing = count_missing_masks(pairs, plan.root)
-    if missing and has_masks(plan.root):
+    missing = count_missing_masks(pairs, choice.root)
+    if missing and has_masks(choice.root):
         log.warning(
             "%d of %d images have no mask in %s and get no help of masks; to make them, with the `sam_checkpoint` of "
             "the tree if it was one of your own: python %s",
             missing,
             2 * len(pairs),
-            plan.root,
+            choice.root,
             command_text(
                 "precompute_masks.py",
                 dataset_path=folder,
                 ir_dir=folders.ir_dir if folder is None else None,
                 vi_dir=folders.vi_dir if folder is None else None,
-                output_dir=plan.root,
-                sam_model_type=plan.made_by,
+                output_dir=choice.root,
+                sam_model_type=choice.made_by,
             ),
         )
 
 
-def build_mask_source(plan: MaskPlan, options: SamOptions, device: torch.device, pairs: PairSet) -> MaskSource:
-    """The mask source of `plan` for `pairs`. SAM is imported, and its checkpoint opened, in live mode only."""
-    if plan.mode == "live":
+def build_mask_source(choice: MaskChoice, options: SamOptions, device: torch.device, pairs: PairSet) -> MaskSource:
+    """The mask source of `choice` for `pairs`. SAM is imported, and its checkpoint opened, in live mode only."""
+    if choice.mode == "live":
         return LiveMasks(build_generator(options, device).label_map, pairs.reading)
-    if plan.root is not None:
-        return PrecomputedMasks(plan.root, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
+    if choice.root is not None:
+        return PrecomputedMasks(choice.root, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
     return NoMasks()
 
 
@@ -187,19 +189,19 @@ def build_generator(options: SamOptions, device: torch.device) -> "AutomaticMask
     """The mask generator that `options` ask for, with its model type's settings."""
     from thfuse_sam.sam.generator import AutomaticMaskGenerator
 
-    sam, _ = load_sam(options, device)
+    sam, _ = open_sam(options, device)
     return AutomaticMaskGenerator(sam)
 
 
-def load_sam(options: SamOptions, device: torch.device) -> "tuple[AnySam, str]":
+def open_sam(options: SamOptions, device: torch.device) -> "tuple[AnySam, str]":
     """The model that `options` ask for, and its type; with TunedSamOptions it may be one that finetune.py trained."""
-    from thfuse_sam.sam import loading
     from thfuse_sam.sam.checkpoints import resolve_sam
+    from thfuse_sam.sam.loading import load_sam, resolve_tuned
 
     model_type, checkpoint = options.sam_model_type, options.sam_checkpoint
     with naming("sam_checkpoint", checkpoint):
         if isinstance(options, TunedSamOptions):
-            resolved = loading.resolve_tuned(model_type, checkpoint, base=options.base_checkpoint)
+            resolved = resolve_tuned(model_type, checkpoint, base=options.base_checkpoint)
         else:
             resolved = resolve_sam(model_type, checkpoint)
-        return loading.load_sam(resolved, device), resolved.model_type
+        return load_sam(resolved, device), resolved.model_type

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thfuse_sam.commands.inputs import load_sam
+from thfuse_sam.commands.inputs import open_sam
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
@@ -45,7 +45,7 @@ class Prediction:
 def export_model(options: PredictOptions, folder: Path) -> None:
     """Write the model as ONNX to `folder`, and check it. Raises ThFuseError."""
     require_writable("export_onnx", folder)
-    sam, model_type = load_sam(options, torch.device("cpu"))
+    sam, model_type = open_sam(options, torch.device("cpu"))
     if isinstance(sam, HuggingFaceSam):
         raise UsageError("`export_onnx`: a model of Hugging Face's transformers cannot be written; name another type")
     difference = export_sam_onnx(sam, folder)
@@ -63,7 +63,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
             require_inside(prompts, image_size(path), f", {path}")
     require_writable("output_dir", options.output_dir)
     device = resolve_device(options.device)
-    sam, model_type = load_sam(options, device)
+    sam, model_type = open_sam(options, device)
     if prompts:
         predictor = prompted_predictor(sam, prompts)
     else:

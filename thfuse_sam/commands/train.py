@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from thfuse_sam.commands.inputs import log_mask_plan, warn_if_swapped
+from thfuse_sam.commands.inputs import log_mask_choice, warn_if_swapped
 from thfuse_sam.commands.runs import build_trainer, find_checkpoint
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
 from thfuse_sam.datasets.fusion import FusionDataset
@@ -43,7 +43,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     log.info("%s; %s on %s", run.data.counts, options.network, run.device)
     for part in run.data.parts:
         warn_if_swapped(part.pairs)
-        log_mask_plan(part.masks, part.pairs, part.folder, options)
+        log_mask_choice(part.masks, part.pairs, part.folder, options)
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)
     _log_if_short(run)
@@ -172,7 +172,8 @@ def _write_report(run: _PreparedTraining, sources: MaskSources, result: RunResul
         "network": f"{run.options.network}, {count_parameters(run.network):,} parameters",
         "weights": f"{result.latest}, SHA-256 {file_sha256(result.latest)}",
         "masks": "; ".join(
-            f"{plan.mode}; {mask_signature(plan.root) if plan.root is not None else plan.reason}" for plan in masks
+            f"{choice.mode}; {mask_signature(choice.root) if choice.root is not None else choice.reason}"
+            for choice in masks
         ),
         "pairs": run.data.counts,
     }

@@ -9,12 +9,12 @@ import torch
 
 from thfuse_sam.commands.infrared import infrared_reading, polarity, range_of_tree
 from thfuse_sam.commands.inputs import (
-    MaskPlan,
+    MaskChoice,
     build_mask_source,
+    choose_masks,
     find_folder_pairs,
     pair_folder,
     pairing,
-    plan_masks,
     require_usable_pairs,
 )
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs
@@ -38,7 +38,7 @@ class Part:
     name: str  # prefix of its samples' names if there are several parts
     folder: Path | None  # None: `ir_dir` and `vi_dir` were given
     found: PairSet
-    masks: MaskPlan
+    masks: MaskChoice
     pairs: list[ImagePair]  # those of `found` that are used
 
 
@@ -73,7 +73,7 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
         with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
             found = find_pairs(options.val_dataset_path, **pairing(options))
         tree = options.val_precomputed_masks_dir
-        masks = parts[0].masks if tree is None else plan_masks(tree, options)
+        masks = parts[0].masks if tree is None else choose_masks(tree, options)
         found = _read_as(found, parts[0].found.reading, masks, options)
         pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
         val = [Part("val", options.val_dataset_path, found, masks, pairs)]
@@ -100,7 +100,7 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
             place = folder or options.ir_dir
             log.warning("%s: the pairs of train/ are used, those of %s/ are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
-        masks = plan_masks(trees[index if len(trees) > 1 else 0], options)
+        masks = choose_masks(trees[index if len(trees) > 1 else 0], options)
         parts.append(Part(name, folder, found, masks, []))
     # One reading for all, so that equal numbers are equal grey values.
     images = [pair.ir for part in parts for pair in part.found.pairs]
@@ -110,12 +110,12 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
     return [replace(part, pairs=_usable_pairs(part.found, part.masks, options.skip_bad, skipped)) for part in parts]
 
 
-def _read_as(found: PairSet, reading: InfraredReading, masks: MaskPlan, options: TrainOptions) -> PairSet:
+def _read_as(found: PairSet, reading: InfraredReading, masks: MaskChoice, options: TrainOptions) -> PairSet:
     """The pairs, read as `reading` says; what is warm is bright or dark by folder, as its masks were made."""
     return found.read_as(replace(reading, polarity=polarity(options, masks.root)))
 
 
-def _usable_pairs(found: PairSet, masks: MaskPlan, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:
+def _usable_pairs(found: PairSet, masks: MaskChoice, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:
     """The pairs of `found` that can be used. Without `skip_bad`, raises ThFuseError unless all can be used."""
     mismatches = require_usable_pairs(found, masks, skip_bad=skip_bad)
     bad = unusable_pairs(found.pairs, read_pair) if skip_bad else {}
