@@ -27,10 +27,10 @@ from thfuse_sam.commands.infrared import as_range
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError, naming, shown
-from thfuse_sam.fusion.colour import fitted_colour
+from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, luma, size_text
+from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.options.align import AlignKind
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
@@ -334,11 +334,10 @@ class Fuser:
     def _fuse_samples(self, group: Sequence[_Sample], gray: bool, emphasis: EmphasisInput) -> list[ImageArray]:
         plan = _emphasis_plan(emphasis, [one[0] for one in group])
         lumas = fuse_emphasised(self.network, [one[0] for one in group], self.device, self._settings, plan)
-        fused = []
-        for grey, (_, visible, placement) in zip(lumas, group, strict=True):
-            grey = grey if placement is None else placement.blend(grey, luma(visible))
-            fused.append(grey if gray else fitted_colour(grey, visible))
-        return fused
+        return [
+            finished(grey, visible, placement, gray=gray)
+            for grey, (_, visible, placement) in zip(lumas, group, strict=True)
+        ]
 
     def _fuse_tensors(self, ir: Tensor, vi: Tensor, masks: MaskPair) -> Tensor:
         if ir.ndim != 4 or ir.shape[1] != 1 or vi.ndim != 4 or vi.shape[1] not in (1, 3) or not ir.numel():

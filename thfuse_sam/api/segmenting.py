@@ -25,9 +25,9 @@ from thfuse_sam.api.inputs import (
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageSizeError, UsageError, naming, renaming, shown
-from thfuse_sam.finetune.prediction import Segment, prompted_predictor
+from thfuse_sam.finetune.prediction import Segment, as_segments, prompted_predictor
 from thfuse_sam.images import ImageArray, Modality, as_rgb, size_text
-from thfuse_sam.masks.format import LabelMap, paint_label_map, paint_order
+from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.instances import without
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.options.fields import AUTO
@@ -174,8 +174,7 @@ class Sam:
         instances = self.generator.generate(pixels, warm)
         if missing is not None:
             instances = without(instances, missing)
-        order = paint_order([int(np.count_nonzero(instance.mask)) for instance in instances])
-        segments = [Segment(instances[index].mask, instances[index].predicted_iou) for index in order]
+        segments = as_segments(instances)
         return Masks(pixels, paint_label_map((segment.mask for segment in segments), pixels.shape[:2]), segments)
 
     def predict(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from thfuse_sam.align.estimate import Alignment, estimate_alignment
 from thfuse_sam.align.placement import Placement, Placer, resample
@@ -37,6 +36,7 @@ from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.options.align import VISIBLE, AlignmentOptions, AlignOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
+from thfuse_sam.progress import progress_bar
 
 CSV = "alignment.csv"
 
@@ -128,7 +128,7 @@ def _read(
 ) -> Iterator[tuple[ImagePair, ImageArray, ImageArray]]:
     """Each pair with its images; those that cannot be read raise, or with `skip_bad` are noted in `failures`."""
     failures |= {str(path): "no partner" for path in pairs.unpaired}
-    for pair in tqdm(pairs.pairs, "aligning", unit=" pairs", leave=False, disable=None, file=sys.stderr):
+    for pair in progress_bar(pairs.pairs, "aligning", unit=" pairs", leave=False, disable=None, file=sys.stderr):
         try:
             infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
         except ImageReadError as error:

@@ -16,6 +16,7 @@ from thfuse_sam.files import write_atomically, write_text
 from thfuse_sam.finetune.samples import prompt_tensors
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
+from thfuse_sam.masks.instances import Instance
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam, mask_model
@@ -76,12 +77,13 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
 def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
     """A function that gives the masks of all segments of an image, larger ones first."""
 
-    def run(image: npt.NDArray[np.uint8]) -> list[Segment]:
-        instances = generator.generate(image)
-        order = paint_order([instance.area for instance in instances])
-        return [Segment(instances[index].mask, instances[index].predicted_iou) for index in order]
+    return lambda image: as_segments(generator.generate(image))
 
-    return run
+
+def as_segments(instances: Sequence[Instance]) -> list[Segment]:
+    """What the mask generator finds, larger segments first."""
+    order = paint_order([instance.area for instance in instances])
+    return [Segment(instances[index].mask, instances[index].predicted_iou) for index in order]
 
 
 class PredictionWriter:

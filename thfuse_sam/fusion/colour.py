@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from thfuse_sam.images import LUMA_WEIGHTS, ImageArray
+from thfuse_sam.align.placement import Placement
+from thfuse_sam.images import LUMA_WEIGHTS, ImageArray, luma
 
 # Below the first of these values a visible pixel's colour is noise, from the second on it is trusted (8-bit values).
 DARK = (6.0, 30.0)  # values of the brightest channel
@@ -41,6 +42,16 @@ def fitted_colour(luma: ImageArray, visible: ImageArray) -> ImageArray:
     """`add_colour` after `leave_room`, in less time."""
     chroma = _chroma(visible)
     return _coloured(_with_room(luma, chroma), chroma)
+
+
+def finished(fused: ImageArray, visible: ImageArray, placement: Placement | None, *, gray: bool) -> ImageArray:
+    """What the network made of a pair, luma uint8 HxW, as it is shown: HxWx3 RGB, or with `gray` HxW.
+
+    `placement` says where both images were placed, see `Placement.blend`; None: nowhere else.
+    """
+    if placement is not None:
+        fused = placement.blend(fused, luma(visible))
+    return fused if gray else fitted_colour(fused, visible)
 
 
 def _with_room(luma: ImageArray, chroma: _Chroma) -> ImageArray:

@@ -15,7 +15,7 @@ from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.devices import upload
 from thfuse_sam.errors import ImageReadError, ThFuseError
-from thfuse_sam.fusion.colour import fitted_colour
+from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
 from thfuse_sam.fusion.misalignment import noticed_offset
@@ -188,10 +188,7 @@ class FusionSession:
         started = time.perf_counter()
         sample = fusion_sample(pair.files.name, pair.infrared, pair.visible, ir_labels, vi_labels)
         (fused,) = fuse_emphasised(self._network, [sample], self._device, plan=emphasis)
-        if pair.placement is not None:
-            fused = pair.placement.blend(fused, luma(pair.visible))
-        if not gray:
-            fused = fitted_colour(fused, pair.visible)
+        fused = finished(fused, pair.visible, pair.placement, gray=gray)
         return FusedView(fused, ir_labels, vi_labels, mask_seconds, time.perf_counter() - started)
 
     def fuse_folder(

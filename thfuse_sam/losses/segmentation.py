@@ -17,20 +17,19 @@ from thfuse_sam.errors import UsageError
 from thfuse_sam.losses.registry import TOTAL, LossPart
 from thfuse_sam.options.finetune import LOSS_WEIGHTS
 
+_SMOOTH = 1.0  # pixels; keeps the loss of an object of a few pixels from jumping
 
-def dice_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 - Dice of probabilities and target (Milletari et al., "V-Net", 2016, with p instead of p squared): N in [0, 1].
 
-    `smooth`, in pixels, keeps the loss of an object of a few pixels from jumping.
-    """
+def dice_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """1 - Dice of probabilities and target (Milletari et al., "V-Net", 2016, p instead of p squared): N in [0, 1]."""
     overlap, predicted, labelled = _sums(logits, target, valid)
-    return 1 - (2 * overlap + smooth) / (predicted + labelled + smooth)
+    return 1 - (2 * overlap + _SMOOTH) / (predicted + labelled + _SMOOTH)
 
 
-def soft_iou_loss(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
+def soft_iou_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """1 - IoU of probabilities and target (Rahman and Wang, ISVC 2016): N in [0, 1]."""
     overlap, predicted, labelled = _sums(logits, target, valid)
-    return 1 - (overlap + smooth) / (predicted + labelled - overlap + smooth)
+    return 1 - (overlap + _SMOOTH) / (predicted + labelled - overlap + _SMOOTH)
 
 
 def bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class NanoEncoder(nn.Module):
     logits needs.
     """
 
-    def __init__(self, image_size: int, out_chans: int = EMBED_DIM) -> None:
+    def __init__(self, image_size: int) -> None:
         super().__init__()
         self.register_buffer("image_size", torch.tensor(image_size))  # lets a file of weights tell its input size
         self.img_size = image_size  # read by segment_anything
@@ -80,9 +80,9 @@ class NanoEncoder(nn.Module):
         self.fuse_eighth = _convolution(eighth, quarter)
         self.eighth_to_quarter = nn.Conv2d(quarter, quarter, 1)
         self.fuse_quarter = _convolution(quarter, FINE_WIDTH)
-        self.embed_fine = PointConvolution(FINE_WIDTH * LOGITS_PER_TOKEN**2, out_chans, 1)
-        self.embed_coarse = nn.Conv2d(coarse, out_chans, 1)
-        self.norm = ChannelNorm(out_chans, eps=1e-6)
+        self.embed_fine = PointConvolution(FINE_WIDTH * LOGITS_PER_TOKEN**2, EMBED_DIM, 1)
+        self.embed_coarse = nn.Conv2d(coarse, EMBED_DIM, 1)
+        self.norm = ChannelNorm(EMBED_DIM, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images Bx3xHxW (multiples of 16) to embeddings BxCxH/16xW/16."""

@@ -99,7 +99,7 @@ def build_sam(
     weights = read_weights(checkpoint) if base is None else read_weights(base) | read_weights(checkpoint)
     sam = fitting_model(kind, weights, checkpoint)
     settings = generator_defaults(kind.name, checkpoint)
-    if own := exported_settings(checkpoint) if checkpoint is not None else {}:
+    if own := exported_settings(checkpoint):
         log.info("%s has its own defaults for masks: %s", checkpoint, ", ".join(f"`{k}` {v}" for k, v in own.items()))
 
     def load() -> Sam:
@@ -143,14 +143,13 @@ def own_settings(sam: Sam) -> GeneratorSettings:
     return settings
 
 
-def generator_defaults(model_type: str, checkpoint: Path | None = None) -> GeneratorSettings:
+def generator_defaults(model_type: str, checkpoint: Path) -> GeneratorSettings:
     """The defaults of the mask generator: those of the model type, or those in the checkpoint where it has some.
 
     Raises CheckpointError for settings that cannot be.
     """
-    own = {} if checkpoint is None else exported_settings(checkpoint)
     try:
-        return dataclasses.replace(GENERATOR_DEFAULTS[model_type], **own)
+        return dataclasses.replace(GENERATOR_DEFAULTS[model_type], **exported_settings(checkpoint))
     except (TypeError, OptionError) as error:
         raise CheckpointError(f"{checkpoint}: its settings of the mask generator are refused ({error})") from None
 

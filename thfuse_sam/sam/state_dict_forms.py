@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 # The parts of the model, in the names of Meta's `segment_anything` and of Hugging Face's `transformers`.
@@ -91,9 +90,8 @@ def plain_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     rebuild: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
     kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdUS"]
     types: list[Any] = [*rebuild, np.ndarray, np.dtype, *dict.fromkeys(kinds), argparse.Namespace]
-    if torch.__version__ >= "2.6":  # NumPy 1 and NumPy 2 write the same functions under different names
-        for function in rebuild:
-            types += [(function, f"numpy.{core}.multiarray.{function.__name__}") for core in ("core", "_core")]
+    for function in rebuild:  # NumPy 1 and NumPy 2 write the same functions under different names
+        types += [(function, f"numpy.{core}.multiarray.{function.__name__}") for core in ("core", "_core")]
     return types
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.errors import VideoError
-from thfuse_sam.fusion.colour import fitted_colour
+from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_batch
 from thfuse_sam.fusion.misalignment import noticed_offset
 from thfuse_sam.images import ImageArray, as_rgb, luma
@@ -246,8 +246,7 @@ def fuse_streams(
     try:
         for pair, fused in fused_ahead:
             flicker.add(pair.infrared, pair.visible_luma, fused, pair.is_cut)
-            fused = fused if pair.placement is None else pair.placement.blend(fused, pair.visible_luma)
-            write(fused if gray else fitted_colour(fused, pair.visible), pair.time)
+            write(finished(fused, pair.visible, pair.placement, gray=gray), pair.time)
             report.frames += 1
     except KeyboardInterrupt:
         report.interrupted = True
