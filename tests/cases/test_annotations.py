@@ -1,5 +1,6 @@
 """Annotated images as users have them: what `prepare_data.py` makes of each, from the command line."""
 
+import base64
 import json
 import unicodedata
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +31,7 @@ class Case:
     write: Callable[[Path], object]
     areas: dict[str, list[int]] | None
     options: tuple[str, ...] = ()
+    at: str = ""  # what is given in the folder
 
 
 def image(path: Path, pixels: np.ndarray | None = None, **options: Any) -> None:
@@ -95,25 +98,59 @@ def coco(
     return write
 
 
-def all_crowds(root: Path) -> None:
-    coco()(root)
-    content = json.loads((root / "annotations.json").read_text())
+def edited(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """`coco()` whose file was edited."""
+
+    def write(root: Path) -> None:
+        coco()(root)
+        content = json.loads((root / "annotations.json").read_text())
+        edit(content)
+        text(root / "annotations.json", content)
+
+    return write
+
+
+def all_crowds(content: dict[str, Any]) -> None:
     for annotation, box in zip(content["annotations"], (BOX, OTHER), strict=True):
         annotation |= {"iscrowd": 1, "segmentation": runs(box)}
-    text(root / "annotations.json", content)
+
+
+def as_fractions(content: dict[str, Any]) -> None:
+    for annotation in content["annotations"]:
+        [polygon] = annotation["segmentation"]
+        annotation["segmentation"] = [[value / 100 for value in polygon]]
+
+
+def listed_twice(content: dict[str, Any]) -> None:
+    """As joining the files of two annotators makes it."""
+    content["images"].append({**content["images"][0], "id": 2})
+    content["annotations"][1]["image_id"] = 2
+
+
+def one_number_for_two(content: dict[str, Any]) -> None:
+    content["images"].append({**content["images"][0], "file_name": "b.png"})
+
+
+def lvis(content: dict[str, Any]) -> None:
+    [listed] = content["images"]
+    listed["coco_url"] = f"http://images.cocodataset.org/images/{listed.pop('file_name')}"
 
 
 def labelme(
-    *shapes: dict[str, Any], named: str | None = "a.png", apart: bool = False, encoding: str = "utf-8"
+    *shapes: dict[str, Any],
+    named: str | None = "a.png",
+    apart: str = "",
+    encoding: str = "utf-8",
+    **more: Any,
 ) -> Callable[[Path], None]:
-    """A LabelMe file with BOX, OTHER and more shapes."""
+    """A LabelMe file with BOX, OTHER and more shapes; `apart`: the folder of the file, beside that of the images."""
 
     def write(root: Path) -> None:
         image(root / "images/a.png" if apart else root / "a.png")
         drawn = [{"label": "leak", "points": corners(box), "shape_type": "polygon"} for box in (BOX, OTHER)]
         content = {"shapes": [*drawn, *shapes], "imagePath": named, "imageData": None}
         sizes = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
-        text(root / ("annotations/a.json" if apart else "a.json"), {**content, **sizes}, encoding)
+        text(root / apart / "a.json", {**content, **sizes, **more}, encoding)
 
     return write
 
@@ -150,10 +187,19 @@ def voc_masks(images: str, folder: str) -> Callable[[Path], None]:
     return write
 
 
-def yolo(root: Path) -> None:
-    image(root / "images/a.jpg")
-    lines = [[f"{x / WIDTH:.6f} {y / HEIGHT:.6f}" for x, y in corners(box)] for box in (BOX, OTHER)]
-    text(root / "labels/a.txt", "\n".join(f"0 {' '.join(line)}" for line in lines))
+def yolo(
+    at: str = "images/a.jpg", labels: str = "labels/a.txt", comma: str = " ", **more: str
+) -> Callable[[Path], None]:
+    """The text file of an image with BOX of class 0 and OTHER of class 1, and `more` files."""
+
+    def write(root: Path) -> None:
+        image(root / at)
+        lines = [[f"{x / WIDTH:.6f}{comma}{y / HEIGHT:.6f}" for x, y in corners(box)] for box in (BOX, OTHER)]
+        text(root / labels, "\n".join(comma.join([str(number), *line]) for number, line in enumerate(lines)))
+        for name, content in more.items():
+            text(root / name.replace("_", "."), content)
+
+    return write
 
 
 def colours(first: int, *others: int) -> np.ndarray:
@@ -162,10 +208,15 @@ def colours(first: int, *others: int) -> np.ndarray:
     return table[numbers(1, 2)]
 
 
+def not_a_number(mask: np.ndarray) -> np.ndarray:
+    return np.where(mask == 0, np.nan, mask).astype(np.float32)
+
+
 def alpha(mask: np.ndarray) -> np.ndarray:
     return np.dstack([np.full((HEIGHT, WIDTH, 3), 255, np.uint8), (mask > 0).astype(np.uint8) * 255])
 
 
+EMBEDDED = base64.b64encode(cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()).decode()
 LINE = {"label": "crack", "points": [[2, 40], [60, 40]], "shape_type": "linestrip"}
 TURNED = {"label": "panel", "points": [[50, 2], [60, 2], [60, 8], [50, 8]], "shape_type": "rotation"}
 OUTSIDE = {"label": "edge", "points": [[-3, 30], [4, 30], [4, 34], [-3, 34]], "shape_type": "polygon"}
@@ -173,7 +224,16 @@ SHORT = {"size": [HEIGHT, WIDTH], "counts": [5]}
 BOTH, ONE = {"a": AREAS}, {"a": [80]}
 
 CASES: dict[str, Case] = {
-    "every brush mask is a crowd": Case(all_crowds, BOTH),
+    "every brush mask is a crowd": Case(edited(all_crowds), BOTH),
+    "fractions for pixels": Case(edited(as_fractions), None),
+    "an image listed twice": Case(edited(listed_twice), BOTH),
+    "one number for two images": Case(edited(one_number_for_two), None),
+    "lvis": Case(edited(lvis), BOTH),
+    "no size": Case(coco(size=(0, 0)), BOTH),
+    "the address of an image": Case(coco(name="https://host/up/a.png?token=x"), BOTH),
+    "images in the folder of their subset, key points": Case(
+        coco("annotations/person_keypoints_val2017.json", "val2017/a.png"), BOTH
+    ),
     "images in the folder of their subset": Case(coco("annotations/instances_train.json", "images/train/a.png"), BOTH),
     "label studio": Case(coco("result.json", "images/0c-a.png", "..\\..\\media\\upload\\4\\0c-a.png"), {"0c-a": AREAS}),
     "label studio, older": Case(coco("result.json", name="images\\a.png"), BOTH),
@@ -198,10 +258,15 @@ CASES: dict[str, Case] = {
     "byte-order mark": Case(coco(encoding="utf-8-sig"), BOTH),
     "decomposed letters": Case(coco(at=f"images/{unicodedata.normalize('NFD', 'ä')}.png", name="ä.png"), {"ä": AREAS}),
     "labelme of another machine": Case(labelme(named="C:\\Users\\me\\a.png"), BOTH),
-    "labelme with backslashes": Case(labelme(named="..\\images\\a.png", apart=True), BOTH),
+    "labelme with backslashes": Case(labelme(named="..\\images\\a.png", apart="annotations"), BOTH),
     "labelme moved": Case(labelme(named="..\\..\\raw\\a.png"), BOTH),
     "labelme without a path": Case(labelme(named=None), BOTH),
     "labelme with a byte-order mark": Case(labelme(encoding="utf-8-sig"), BOTH),
+    "labelme in a folder of another name": Case(labelme(apart="Json"), BOTH),
+    "labelme, sizes as text": Case(labelme(imageHeight=str(HEIGHT), imageWidth=float(WIDTH)), BOTH),
+    "labelme of an image of twice the size": Case(labelme(imageHeight=2.0 * HEIGHT, imageWidth=str(2 * WIDTH)), None),
+    "labelme, fractions": Case(labelme({**TURNED, "points": [[0.1, 0.1], [0.2, 0.1], [0.2, 0.2]]}), None),
+    "labelme, the address of the image's data": Case(labelme(imageData=f"data:image/png;base64,\n{EMBEDDED}"), BOTH),
     "labelme lines": Case(labelme(LINE), None),
     "labelme lines, skipped": Case(labelme(LINE), BOTH, ("--skip_bad",)),
     "labelme lines of a width": Case(labelme(LINE), {"a": [80, 120, 244]}, ("--line_width", "4")),
@@ -229,7 +294,30 @@ CASES: dict[str, Case] = {
     "masks with an ending": Case(masks(("a_seg.png", numbers(255, 0))), {"a": [120]}),
     "one mask for each object": Case(masks(("a_0.png", numbers(255, 0)), ("a_1.png", numbers(0, 255))), BOTH),
     "a folder of masks for each image": Case(masks(("a/x.png", numbers(1, 0)), ("a/y.png", numbers(0, 1))), BOTH),
-    "yolo": Case(yolo, BOTH),
+    "other names of folders": Case(masks(("a.png", numbers(255, 0)), folder="Labels", images="Img"), {"a": [120]}),
+    "ade20k": Case(masks(("training/a.png", numbers(1, 2)), folder="annotations", images="images/training"), None),
+    "ade20k, told": Case(
+        masks(("training/a.png", numbers(1, 2)), folder="annotations", images="images/training"),
+        {"training/a": AREAS},
+        ("--mask_kind", "classes"),
+    ),
+    "the image's suffix in the mask's name": Case(masks(("a.png.png", numbers(255, 0))), {"a": [120]}),
+    "class 0 of cityscapes is no background": Case(
+        masks(("a_gtFine_labelTrainIds.png", numbers(13, 255)), folder="gtFine", images="leftImg8bit"), None
+    ),
+    "void in three equal channels": Case(
+        masks(("a.png", np.repeat(numbers(1, 255)[..., None], 3, 2)), folder="instances"), {"a": [120]}
+    ),
+    "not a number around a mask": Case(masks(("a.tif", not_a_number(numbers(1, 0)))), {"a": [120]}),
+    "coloured classes as JPEG": Case(masks(("a.jpg", colours(255, 0, 0, 255))), None),
+    "one colour as JPEG": Case(masks(("a.jpg", colours(255, 255, 0, 0))), {"a": [200]}),
+    "a mask of a suffix that is not read": Case(masks(("a.gif", numbers(255, 0))), None),
+    "yolo": Case(yolo(), BOTH),
+    "yolo with names in a list": Case(yolo(classes_txt="leak\nvent"), ONE, ("--labels", "vent")),
+    "yolo with commas": Case(yolo(comma=","), BOTH),
+    "yolo beside images, with a text": Case(yolo("a.jpg", "a.txt", README_dataset_txt="Made with"), BOTH),
+    "yolo's file of classes": Case(yolo(data_yaml="names: [leak, vent]"), None, at="data.yaml"),
+    "a folder above the set": Case(yolo("set/images/a.jpg", "set/labels/a.txt"), None),
 }
 
 
@@ -237,11 +325,46 @@ CASES: dict[str, Case] = {
 def test_what_users_have(name: str, tmp_path: Path) -> None:
     case, output = CASES[name], tmp_path / "out"
     case.write(tmp_path / "data")
-    status = prepare(["--data_dir", str(tmp_path / "data"), "--output_dir", str(output), *case.options])
-    assert status == (1 if case.areas is None else 0)
+    status = prepare(["--data_dir", str(tmp_path / "data" / case.at), "--output_dir", str(output), *case.options])
+    assert (status == 0) == (case.areas is not None)
     if case.areas is None:
         assert not output.exists()
         return
     dataset = open_segmentation_dataset(output)
     areas = {sample.name: sorted(int(sample.mask(number).sum()) for number in sample.object_ids) for sample in dataset}
     assert areas == case.areas
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (masks(("a.gif", numbers(255, 0))), "a.gif there has a suffix that is not read"),
+        (masks(("a.png", 255 - numbers(255, 0))), "if black is the object: --mask_values 0"),
+        (coco(name="a.jpg"), "a.png is there"),
+        (yolo("set/images/a.jpg", "set/labels/a.txt"), "set/ in it has one"),
+        (coco(segmentation=[[8, 6, 20, 16]]), "a box is none"),
+        (masks(("a_gtFine_labelTrainIds.png", numbers(1, 2)), folder="gtFine", images="leftImg8bit"), "use labelIds"),
+    ],
+)
+def test_what_is_said(
+    write: Callable[[Path], object], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "data")
+    prepare(["--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")])
+    assert said in capsys.readouterr().err
+
+
+def test_a_label_map_of_an_image_as_stored(tmp_path: Path) -> None:
+    rotated(6, (WIDTH, HEIGHT))(tmp_path)
+    (tmp_path / "annotations.json").unlink()
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks/a.npy", numbers(1, 2))
+    [sample] = open_segmentation_dataset(tmp_path)
+    np.testing.assert_array_equal(sample.labels, np.rot90(numbers(1, 2), -1))
+
+
+def test_the_file_of_another_image(tmp_path: Path) -> None:
+    labelme()(tmp_path)
+    image(tmp_path / "b.png")
+    text(tmp_path / "b.json", json.loads((tmp_path / "a.json").read_text()))  # names a.png
+    assert open_segmentation_dataset(tmp_path, skip_bad=True).names == ["a"]

@@ -159,6 +159,11 @@ def list_images(folder: Path) -> dict[str, Path]:
     return dict(sorted(images.items()))
 
 
+def has_images(folder: Path) -> bool:
+    """Whether there is an image in `folder` or below it."""
+    return next(_named_files(folder), None) is not None
+
+
 def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:
     """The infrared (uint8 HxW) and the visible image (uint8 HxWx3, RGB) of a pair.
 
@@ -200,7 +205,7 @@ def require_partners(pairs: PairSet) -> None:
         return
     others = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
     folder, names = (pairs.vi_dir, pairs.unpaired_ir) if pairs.unpaired_ir else (pairs.ir_dir, pairs.unpaired_vi)
-    unread = _unread_file(folder, next(iter(names)))
+    unread = unread_file(folder, next(iter(names)))
     hint = f"{unread} has a suffix that is not read; " if unread is not None else ""
     raise PairError(
         f"{unpaired[0]} has no partner in {folder}{others}; {hint}add it, take the image out or give `skip_bad`"
@@ -217,7 +222,7 @@ def _advice(ir: Mapping[str, Path], vi: Mapping[str, Path]) -> str:
     return f"; by `pair_pattern` '{naming.ir}' '{naming.vi}' {number} of them would be pairs"
 
 
-def _unread_file(folder: Path, name: str) -> Path | None:
+def unread_file(folder: Path, name: str) -> Path | None:
     """A file in `folder` with the name of an image, but a suffix that is not read."""
     root, _, file_name = parse_folder(folder)
     above, _, last = name.rpartition("/")

@@ -191,6 +191,13 @@ class AnnotationReading(Options, group="reading of annotations"):
     )
     ignore_exif: bool = option(False, "the outlines were drawn on images as stored, without their EXIF rotation")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for value in self.mask_values:
+            words = value.split(",")
+            if len(words) not in (1, 3) or not all(word.strip().isdecimal() for word in words):
+                raise OptionError("mask_values", value, "give numbers, or colours as R,G,B")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationOptions(AnnotationReading, group="data"):

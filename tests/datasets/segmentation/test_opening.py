@@ -16,6 +16,7 @@ from thfuse_sam.errors import UsageError
 from .conftest import box_mask, picture, save, square
 
 Write = Callable[..., Path]
+MASK_IMAGES = "images/ + masks/ or instances/ (also PNGImages/ + PedMasks/, JPEGImages/ + SegmentationClass/)"
 
 
 def yolo_folder(tmp_path: Path) -> Path:
@@ -34,10 +35,10 @@ def test_formats_are_told_apart(labelme: Write, mask_pairs: Write, coco: Write, 
         yolo_folder(tmp_path),
         mask_pairs({"a": box_mask()}, root="voc", folders=("JPEGImages", "SegmentationObject")),
     ]
-    layouts = ["annotations/*.json + images/ (LabelMe), or *.json beside images", "imgs/ + masks/"]
-    layouts += ["PNGImages/ + PedMasks/", "annotations.json + images/ (COCO)"]
+    layouts = ["annotations/*.json + images/ (LabelMe), or *.json beside images", MASK_IMAGES]
+    layouts += [MASK_IMAGES, "annotations.json + images/ (COCO)"]
     layouts += ["images/ + labels/*.txt, or *.txt beside images (YOLO)"]
-    layouts += ["JPEGImages/ + SegmentationObject/ (Pascal VOC)"]
+    layouts += [MASK_IMAGES]
     assert [detect_format(root)[0] for root in found] == layouts
 
 

@@ -132,6 +132,8 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
         raise UsageError(f"{path}: not readable as YAML ({error})") from error
     if isinstance(content, Mapping) and "dataset" in content:  # an option file of finetune.py
         content = content["dataset"]
+    if isinstance(content, Mapping) and "names" in content:
+        raise UsageError(f"{path}: is YOLO's list of classes, no mixture; give the folder of images/ and labels/")
     if not isinstance(content, Mapping) or not set(content) <= {"train", "test"}:
         raise UsageError(f"{path}: write a list 'train' of sets and at most one 'test' set, nothing else")
     train, test = content.get("train"), content.get("test")

@@ -11,7 +11,7 @@ from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
 from thfuse_sam.datasets.segmentation.formats.listing import Listing
 from thfuse_sam.datasets.segmentation.mixture import Mixture, open_mixture
-from thfuse_sam.errors import UsageError
+from thfuse_sam.errors import ThFuseError, UsageError
 from thfuse_sam.options.shared import AnnotationReading
 
 log = logging.getLogger(__name__)
@@ -19,15 +19,14 @@ log = logging.getLogger(__name__)
 AS_THEY_SHOW = AnnotationReading()  # annotations mean what their files and folders show
 MIXTURE_SUFFIXES = (".yaml", ".yml")
 _TRAIN, _VAL = "train", ("val", "valid", "test")  # folders of parts
+_FOLDERS_TO_CHECK = 20  # in a folder of no known layout
 
 # Layout -> a function that lists a folder of this layout and returns None for another one. The first layout that fits
 # is used. What prepare_data.py writes fits COCO and label maps; only COCO holds overlaps and class names.
 FORMATS: Mapping[str, Callable[[Path, AnnotationReading], Listing | None]] = {
     "annotations.json + images/ (COCO)": coco.find,
     "images/ + masks/*.npy": label_maps.find,
-    "PNGImages/ + PedMasks/": mask_images.find_instance_masks,
-    "JPEGImages/ + SegmentationObject/ (Pascal VOC)": mask_images.find_voc,
-    "imgs/ + masks/": mask_images.find_binary_masks,
+    "images/ + masks/ or instances/ (also PNGImages/ + PedMasks/, JPEGImages/ + SegmentationClass/)": mask_images.find,
     "annotations/*.json + images/ (LabelMe), or *.json beside images": labelme.find,
     "images/ + labels/*.txt, or *.txt beside images (YOLO)": yolo.find,
 }
@@ -38,13 +37,31 @@ def detect_format(root: Path, reading: AnnotationReading = AS_THEY_SHOW) -> tupl
     if not root.is_dir():
         kind = "is a file of an unknown kind" if root.exists() else "no such folder"
         raise UsageError(f"`data_dir` {root}: {kind}; give a folder, a COCO .json or a mixture .yaml")
-    for layout, find in FORMATS.items():
-        listing = find(root, reading)
-        if listing is not None:
-            return layout, listing
+    found = _find(root, reading)
+    if found is not None:
+        return found
     if (root / _TRAIN).is_dir():
         raise UsageError(f"`data_dir` {root}: holds {_TRAIN}/ and other parts; give one of them")
-    raise UsageError(f"`data_dir` {root}: no known layout. Known are: {'; '.join(FORMATS)}; or a mixture .yaml")
+    folders = sorted(path for path in root.iterdir() if path.is_dir())[:_FOLDERS_TO_CHECK]
+    inner = next((folder for folder in folders if _has_layout(folder, reading)), None)
+    if inner is not None:
+        raise UsageError(f"`data_dir` {root}: no known layout, but {inner.name}/ in it has one; give that")
+    raise UsageError(
+        f"`data_dir` {root}: no known layout. Known are: {'; '.join(FORMATS)}; or a mixture .yaml. "
+        "Export other programs' annotations as COCO"
+    )
+
+
+def _has_layout(folder: Path, reading: AnnotationReading) -> bool:
+    try:
+        return _find(folder, reading) is not None
+    except ThFuseError:  # such as several COCO files
+        return True
+
+
+def _find(root: Path, reading: AnnotationReading) -> tuple[str, Listing] | None:
+    listings = ((layout, find(root, reading)) for layout, find in FORMATS.items())
+    return next(((layout, listing) for layout, listing in listings if listing is not None), None)
 
 
 def open_segmentation_dataset(

@@ -109,7 +109,7 @@ BAD: dict[str, Any] = {
 EMPTY: dict[str, tuple[Any, str]] = {
     "far outside": ([[400, 4, 600, 4, 600, 12]], EMPTY_MASK),
     "no pixel": ({"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, EMPTY_MASK),
-    "stray points": ([[4, 4], [8, 8]], EMPTY_MASK),
+    "stray points": ([[4, 4], [8, 8]], NO_OUTLINE),
     "none": ([], NO_OUTLINE),
 }
 

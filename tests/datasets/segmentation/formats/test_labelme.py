@@ -18,7 +18,7 @@ from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.formats.labelme import read
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS
 from thfuse_sam.datasets.segmentation.formats.objects import UNUSABLE
-from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED
+from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED, NO_OUTLINE
 from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY as EMPTY_MASK
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.images import read_visible
@@ -165,7 +165,8 @@ def test_shapes_without_a_pixel_are_counted(labelme: Write, shapes: list[Any]) -
     labelme("good", [square()])
     dataset = open_segmentation_dataset(labelme("bad", shapes))
     assert dataset.names == ["good"]
-    assert dataset.flaws[WITHOUT_OBJECTS] == 1 and dataset.flaws[EMPTY_MASK] == len(shapes)
+    assert dataset.flaws[WITHOUT_OBJECTS] == 1
+    assert dataset.flaws[EMPTY_MASK] + dataset.flaws[NO_OUTLINE] == len(shapes)
 
 
 def test_a_bad_shape_does_not_cost_the_others(labelme: Write, caplog: pytest.LogCaptureFixture) -> None:
@@ -277,8 +278,8 @@ def test_any_shapes_make_objects_or_flaws(drawn: list[tuple[str | None, list[lis
     shapes = [{"label": "a", "shape_type": kind, "points": points, "group_id": group} for kind, points, group in drawn]
     with tempfile.TemporaryDirectory() as folder:
         image = save(Path(folder) / "a.png", picture())
-        sample = read("a", image, Path("a.json"), None, shapes, AnnotationReading(line_width=2))
+        sample = read("a", image, Path("a.json"), {"shapes": shapes}, AnnotationReading(line_width=2))
     assert all(sample.mask(number).any() for number in sample.object_ids)
-    left_out = sum(flaw.reason in (EMPTY_MASK, UNUSABLE) for flaw in sample.flaws)
+    left_out = sum(flaw.reason in (EMPTY_MASK, NO_OUTLINE, UNUSABLE) for flaw in sample.flaws)
     grouped = sum(group is not None for _, _, group in drawn)
     assert len(shapes) - left_out - max(grouped - 1, 0) <= len(sample.object_ids) <= len(shapes) - left_out

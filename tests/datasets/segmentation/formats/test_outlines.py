@@ -64,5 +64,7 @@ def test_a_line_holds_the_pixels_near_it(points: list[tuple[float, float]], widt
 
 
 def test_a_circle_around_a_point_outside() -> None:
-    mask = circle_mask((-3.0, 10.0), (5.0, 10.0), SHAPE)
+    reasons: list[str] = []
+    mask = circle_mask((-3.0, 10.0), (5.0, 10.0), SHAPE, reasons)
+    assert reasons == [CLIPPED]
     assert mask[10, :5].all() and not mask[10, 5:].any() and mask.sum() < math.pi * 64 / 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS
 from thfuse_sam.datasets.segmentation.formats.objects import UNUSABLE
-from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED, EMPTY
+from thfuse_sam.datasets.segmentation.formats.outlines import CLIPPED, EMPTY, NO_OUTLINE
 from thfuse_sam.datasets.segmentation.formats.yolo import read
 from thfuse_sam.errors import SampleError
 from thfuse_sam.options.shared import AnnotationReading
@@ -107,6 +107,6 @@ def test_any_lines_make_objects_or_flaws(lines: list[list[str]]) -> None:
         image, file = save(Path(folder) / "a.png", picture()), Path(folder) / "a.txt"
         file.write_text("\n".join(f"0 {' '.join(words)}" for words in lines))
         sample = read("a", image, file, {}, AnnotationReading())
-    left_out = [flaw for flaw in sample.flaws if flaw.reason in (EMPTY, UNUSABLE)]
+    left_out = [flaw for flaw in sample.flaws if flaw.reason in (EMPTY, NO_OUTLINE, UNUSABLE)]
     assert len(sample.object_ids) + len(left_out) == len(lines)
     assert all(sample.mask(number).any() for number in sample.object_ids)

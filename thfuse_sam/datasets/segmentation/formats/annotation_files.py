@@ -1,6 +1,7 @@
 """JSON files of other programs, and the paths of images in them, which must not lead out of the data set's folder."""
 
 import json
+import math
 import os
 import unicodedata
 import urllib.parse
@@ -23,6 +24,26 @@ def read_json(path: Path) -> Any:
         raise SampleError(f"{path}: its text is not in UTF-8; save it in this encoding") from error
     except (OSError, ValueError, RecursionError) as error:
         raise SampleError(f"{path}: not readable as JSON ({error}); mend or remove it") from error
+
+
+def as_id(value: Any) -> int | str | None:
+    """A whole number, or a text that names something; None: neither. Spreadsheets make 1.0 or "1" of 1."""
+    if isinstance(value, str):
+        digits = value.strip().removesuffix(".0")
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else value
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) and value == int(value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def as_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """(height, width) as a file says; None: it does not. Raises ValueError: it says something else than sizes."""
+    size = as_id(height), as_id(width)
+    if all(length in (None, 0, -1) for length in size):
+        return None
+    if not all(isinstance(length, int) and length > 0 for length in size):
+        raise ValueError(f"height {quote(height)} and width {quote(width)} are no numbers of pixels")
+    return int(size[0] or 0), int(size[1] or 0)
 
 
 def quote(value: Any) -> str:
@@ -74,7 +95,9 @@ class ImageFinder:
         name belongs to another path.
         """
         refused = None
-        for by_path, wanted in ((True, name), (False, base_name(name))):
+        _, is_address, below_host = name.partition("://")
+        path = urllib.parse.urlsplit(below_host).path.partition("/")[2] if is_address else name
+        for by_path, wanted in ((True, path), (False, base_name(path))):
             for folder in folders:
                 try:
                     image = self._on_disk(folder, wanted, source)

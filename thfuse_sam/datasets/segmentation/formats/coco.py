@@ -10,7 +10,6 @@ Regions of crowds are neither object nor background. Images without an object ar
 (T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.)
 """
 
-import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +22,21 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from thfuse_sam.datasets.segmentation.formats.annotation_files import ImageFinder, quote, read_json
+from thfuse_sam.datasets.segmentation.formats.annotation_files import (
+    ImageFinder,
+    as_id,
+    as_size,
+    base_name,
+    quote,
+    read_json,
+)
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
-from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Mask, Point, polygon_mask
+from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Mask, Point, polygon_mask, require_pixels
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.masks.rle import decode_rle, encode_rle
+from thfuse_sam.masks.source_images import images_named
 from thfuse_sam.options.shared import AnnotationReading
 
 CROWD = "regions of crowds, ignored (as objects: `use_crowds`)"
@@ -83,19 +90,23 @@ def find_in(file: Path, reading: AnnotationReading) -> Listing:
     finder = ImageFinder(root)
     meaning = _Meaning.of(content, reading)
     annotations, problems = _by_image(content, file)
-    entries: list[Entry] = []
+    without_objects = sum(not own for own in annotations.values())
+    images: dict[Path, tuple[str, Size | None, list[dict[str, Any]]]] = {}
     for image in content["images"]:
-        number = _id(image.get("id")) if isinstance(image, dict) else None
+        number = as_id(image.get("id")) if isinstance(image, dict) else None
         if number is None:
             problems.append(f"{file}: an image has no number as id: {quote(image)}")
-        elif annotations[number]:
+        elif own := annotations.pop(number, None):
             try:
                 name, path, size = _find_image(finder, folders, file, image)
             except SampleError as error:
                 problems.append(str(error))
-            else:
-                entries.append(Entry(name, path, partial(read, name, path, file, size, annotations[number], meaning)))
-    without_objects = sum(not own for own in annotations.values())
+            else:  # files that were joined may list an image twice
+                images.setdefault(path, (name, size, []))[2].extend(own)
+    entries = [
+        Entry(name, path, partial(read, name, path, file, size, own, meaning))
+        for path, (name, size, own) in images.items()
+    ]
     return Listing(sorted(entries, key=lambda entry: entry.name), problems, Counter({WITHOUT_OBJECTS: without_objects}))
 
 
@@ -135,7 +146,7 @@ def read(
             continue
         if _is_crowd(annotation) and not meaning.reading.use_crowds:
             objects.note(ALL_CROWDS, where)
-        category = meaning.categories.get(_id(annotation.get("category_id")))
+        category = meaning.categories.get(as_id(annotation.get("category_id")))
         if category is None and meaning.categories:
             objects.note(UNKNOWN_CATEGORY, where)
         objects.add(where, draw, category)
@@ -159,14 +170,14 @@ def objects_by_image(path: Path) -> Iterator[CocoObject]:
     content = _load(file)
     categories, (annotations, _) = _category_names(content), _by_image(content, file)
     for image in content["images"]:
-        number = _id(image.get("id")) if isinstance(image, dict) else None
+        number = as_id(image.get("id")) if isinstance(image, dict) else None
         if number is None:
             continue
         file_name = str(image.get("file_name")).replace("\\", "/")
-        size = _id(image.get("height")), _id(image.get("width"))
-        for annotation in annotations[number]:
+        size = as_id(image.get("height")), as_id(image.get("width"))
+        for annotation in annotations.get(number, ()):
             if not _is_crowd(annotation):
-                category = categories.get(_id(annotation.get("category_id")))
+                category = categories.get(as_id(annotation.get("category_id")))
                 where = f"{file}: annotation {quote(annotation.get('id'))} of {quote(file_name)}"
                 yield CocoObject(file_name, where, size, category, annotation)
 
@@ -226,7 +237,7 @@ def _category_names(content: Mapping[str, Any]) -> dict[Id | None, str]:
     """Names by category id, of those categories that have both."""
     items = content.get("categories")
     named = {
-        _id(item.get("id")): item["name"]
+        as_id(item.get("id")): item["name"]
         for item in (items if isinstance(items, list) else [])
         if isinstance(item, dict) and isinstance(item.get("name"), str)
     }
@@ -241,61 +252,66 @@ def _is_coco(path: Path) -> bool:
     return True
 
 
-def _id(value: Any) -> Id | None:
-    """A number or text that names an image or a category. Spreadsheets make 1.0 or "1" of 1."""
-    if isinstance(value, str):
-        digits = value.strip().removesuffix(".0")
-        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else value
-    if isinstance(value, float):
-        return int(value) if math.isfinite(value) and value == int(value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
     value = annotation.get("iscrowd")
-    return value is True or _id(value) == 1
+    return value is True or as_id(value) == 1
 
 
 def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[Id, list[dict[str, Any]]], list[str]]:
     """Annotations by image id, and a line for each that belongs to no image."""
-    ids = (_id(image.get("id")) for image in content["images"] if isinstance(image, dict))
-    by_image: dict[Id, list[dict[str, Any]]] = {number: [] for number in ids if number is not None}
+    by_image: dict[Id, list[dict[str, Any]]] = {}
+    names: dict[Id, Any] = {}
+    shared: set[Id] = set()
     problems = []
+    for image in content["images"]:
+        number = as_id(image.get("id")) if isinstance(image, dict) else None
+        if number is not None:
+            by_image[number] = []
+            if (other := names.setdefault(number, image.get("file_name"))) != image.get("file_name"):
+                both = f"{quote(other)} and {quote(image.get('file_name'))}"
+                problems.append(f"{file}: {both} have the same id {quote(number)}; give each its own")
+                shared.add(number)
     for annotation in content["annotations"]:
         values = annotation if isinstance(annotation, dict) else {"id": annotation}
-        image = _id(values.get("image_id"))
-        if image is not None and image in by_image:
-            by_image[image].append(values)
+        number = as_id(values.get("image_id"))
+        if number is not None and number in by_image:
+            by_image[number].append(values)
         else:
-            names = f"annotation {quote(values.get('id'))} belongs to image {quote(values.get('image_id'))}"
-            problems.append(f"{file}: {names}, which is not listed")
-    return by_image, problems
+            ids = f"annotation {quote(values.get('id'))} belongs to image {quote(values.get('image_id'))}"
+            problems.append(f"{file}: {ids}, which is not listed")
+    return {number: own for number, own in by_image.items() if number not in shared}, problems
 
 
 def _image_folders(root: Path, file: Path) -> list[Path]:
-    """Where the images of a file are looked for."""
-    split = file.stem.removeprefix(_PREFIX).strip("_") or "."
-    return list(
-        dict.fromkeys([file.parent, root, root / split, root / "images" / split, root / "images", root / "data"])
-    )
+    """Where the images of a file are looked for: the folder of its subset may have a part of its name."""
+    words = file.stem.split("_")
+    parts = ["_".join(words[start:]) for start in range(len(words))] + ["_".join(words[:-1]) or ".", words[0]]
+    subsets = [above / part for part in parts for above in (root, root / "images")]
+    folders = dict.fromkeys([file.parent, root, *subsets, root / "images", root / "data"])
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _find_image(
     finder: ImageFinder, folders: Sequence[Path], file: Path, image: Mapping[str, Any]
 ) -> tuple[str, Path, Size | None]:
     """Name, path and size, if it is given, of an image that the file lists. Raises SampleError."""
-    file_name, size = image.get("file_name"), tuple(_id(image.get(key)) for key in ("height", "width"))
-    height, width = (length if isinstance(length, int) and length > 0 else None for length in size)
-    if not isinstance(file_name, str) or (size != (None, None) and (height is None or width is None)):
-        raise SampleError(f"{file}: an image lacks file_name, height or width: {quote(image)}")
+    file_name = image.get("file_name") or image.get("coco_url")  # LVIS has only the latter
+    if not isinstance(file_name, str):
+        raise SampleError(f"{file}: an image has no file_name: {quote(image)}")
+    try:
+        size = as_size(image.get("height"), image.get("width"))
+    except ValueError as error:
+        raise SampleError(f"{file}: of {file_name!r}, {error}") from error
     path = finder.find(file_name, folders, file)
     if path is None:
+        alike = [image for folder in folders for image in images_named(folder, Path(base_name(file_name)).stem)]
+        hint = f"; {alike[0]} is there" if alike else ""
         searched = ", ".join(str(folder) for folder in folders)
-        raise SampleError(f"{file}: its image {file_name!r} is missing; looked in {searched}")
+        raise SampleError(f"{file}: its image {file_name!r} is missing; looked in {searched}{hint}")
     # Below the innermost of the folders: a name is part of the paths that are written.
     names = [path.relative_to(above) for above in map(Path.absolute, folders) if path.is_relative_to(above)]
     name = min(names, key=lambda relative: len(relative.parts)).with_suffix("").as_posix()
-    return unicodedata.normalize("NFC", name), path, None if height is None or width is None else (height, width)
+    return unicodedata.normalize("NFC", name), path, size
 
 
 def segmentation_mask(segmentation: Any, shape: Size, reasons: list[str]) -> Mask:
@@ -305,7 +321,9 @@ def segmentation_mask(segmentation: Any, shape: Size, reasons: list[str]) -> Mas
     if not segmentation:
         reasons.append(NO_OUTLINE)
         return np.zeros(shape, bool)
-    return polygon_mask([_points(polygon) for polygon in _polygons(segmentation)], shape, reasons)
+    polygons = [_points(polygon) for polygon in _polygons(segmentation)]
+    require_pixels(polygons)
+    return polygon_mask(polygons, shape, reasons)
 
 
 def _polygons(segmentation: Any) -> list[Any]:

@@ -13,9 +13,10 @@ import numpy as np
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, no_image, no_mask
+from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame, require_size
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
-from thfuse_sam.images import MODALITIES, Modality, read_for_sam
+from thfuse_sam.images import MODALITIES, Modality, read_for_sam, upright
 from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source_images import find_image
@@ -43,11 +44,13 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
 
 def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi") -> SegmentationSample:
     """An image and its label map; `modality` says how the image is read. Raises the errors of both readers."""
-    image = read_for_sam(image_path, modality)
-    label_map = segment_labels(read_mask(mask_path, (image.shape[0], image.shape[1]))).astype(np.int32)
+    mask = read_mask(mask_path, None)
+    shape, orientation, flaws = drawn_frame(image_path, (mask.shape[0], mask.shape[1]), ignore_exif=False)
+    require_size(image_path, shape, (mask.shape[0], mask.shape[1]), mask_path)
+    label_map = upright(segment_labels(mask).astype(np.int32), orientation)
     if not label_map.any():
         raise SampleError(f"{mask_path}: the mask is empty; remove it or its image")
-    return SegmentationSample(name, image, label_map)
+    return SegmentationSample(name, read_for_sam(image_path, modality), label_map, flaws=tuple(flaws))
 
 
 def _find_in_tree(root: Path) -> Listing:

@@ -13,7 +13,7 @@ import base64
 import binascii
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.annotation_files import ImageFinder, quote, read_json
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing
+from thfuse_sam.datasets.segmentation.formats.annotation_files import ImageFinder, as_id, as_size, quote, read_json
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, image_folder
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, require_size
 from thfuse_sam.datasets.segmentation.formats.outlines import (
     CLIPPED,
@@ -33,6 +33,7 @@ from thfuse_sam.datasets.segmentation.formats.outlines import (
     circle_mask,
     line_mask,
     polygon_mask,
+    require_pixels,
 )
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import ImageReadError, SampleError
@@ -54,13 +55,14 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     files = _json_files(root)
     if not any(map(_is_labelme, files[:_FILES_TO_CHECK])):
         return None
-    apart = root / _IMAGES if (root / _ANNOTATIONS).is_dir() else None
+    is_beside = any(True for _ in images_named(files[0].parent, files[0].stem))
+    apart = None if is_beside else image_folder(root)
     # Names start below the folder that all files have in common: an "images/" above all of them is no part of a name.
     base = Path(os.path.commonpath([path.parent for path in files]))
     finder = ImageFinder(root)
     entries: list[Entry] = []
     problems: list[str] = []
-    annotated: set[Path] = set()  # images that a file belongs to
+    annotated: dict[Path, Path] = {}  # image -> the file that it belongs to
     for path in files:
         try:
             content = _load(path)
@@ -69,13 +71,15 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
             problems.append(str(error))
             image = path
         else:
-            height, width = content.get("imageHeight"), content.get("imageWidth")
-            size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
             name = path.relative_to(base).as_posix().removesuffix(path.suffix)
-            entries.append(Entry(name, image, partial(read, name, image, path, size, content["shapes"], reading)))
+            if image in annotated and image.stem != path.stem:  # a copy of the other's file
+                problems.append(f"{path}: its imagePath is the image of {annotated[image]}; correct it")
+            else:
+                entries.append(Entry(name, image, partial(read, name, image, path, content, reading)))
         # The image of a bad file does not count as unannotated, nor does one beside the file that embeds it.
-        annotated.update(images_named(apart or path.parent, path.stem) if image == path else [image])
-    problems += _images_without_annotation(apart, {path.parent for path in files}, annotated)
+        own = images_named(apart or path.parent, path.stem) if image == path else [image]
+        annotated |= dict.fromkeys(own, path)
+    problems += _images_without_annotation(apart, {path.parent for path in files}, annotated.keys())
     return Listing(entries, problems)
 
 
@@ -83,22 +87,25 @@ def read(
     name: str,
     image_path: Path,
     json_path: Path,
-    size: tuple[int, int] | None,
-    shapes: Sequence[Any],
+    content: Mapping[str, Any],
     reading: AnnotationReading,
 ) -> SegmentationSample:
     """An image and the objects that are drawn on it.
 
-    `image_path` is the JSON file itself if that embeds the image; `size` is (height, width) as annotated, None if the
-    file does not say; `shapes` are as in the file. Raises ImageReadError, and SampleError: an image of another size.
+    `image_path` is the JSON file itself if that embeds the image; `content` is that of the file. Raises
+    ImageReadError, and SampleError: an image of another size.
     """
+    try:
+        size = as_size(content.get("imageHeight"), content.get("imageWidth"))
+    except ValueError as error:
+        raise SampleError(f"{json_path}: {error}") from error
     if image_path == json_path:
         image = _embedded_image(json_path)
         require_size(json_path, image.shape[:2], size, json_path)
         objects = ImageObjects(name, image, (image.shape[0], image.shape[1]))
     else:
         objects = ImageObjects.on(name, image_path, size, json_path, reading)
-    for index, outline in enumerate(shapes):
+    for index, outline in enumerate(content["shapes"]):
         label = outline.get("label") if isinstance(outline, dict) else outline
         where = f"{json_path}: shape {index} '{quote(label)}'"
         draw = partial(_draw, outline, reading.line_width)
@@ -106,15 +113,16 @@ def read(
             objects.ignore(where, draw, _IGNORED)
         elif label != _NO_OBJECT:
             group = outline.get("group_id") if isinstance(outline, dict) else None
-            objects.add(where, draw, label, key=None if group is None else (label, quote(group)))
+            objects.add(where, draw, label, key=None if group is None else (label, as_id(group)))
     return objects.sample()
 
 
 def embedded_bytes(path: Path) -> bytes:
     """The image file that a LabelMe file embeds. Raises SampleError."""
     try:
-        return base64.b64decode(_load(path)["imageData"], validate=True)
-    except (binascii.Error, TypeError, ValueError, KeyError) as error:
+        # Without line breaks, and without what precedes the data in addresses ("data:image/png;base64,").
+        return base64.b64decode("".join(_load(path)["imageData"].split()).rpartition(",")[2], validate=True)
+    except (binascii.Error, AttributeError, TypeError, ValueError, KeyError) as error:
         raise SampleError(f"{path}: its imageData is damaged ({error}); save the file again") from error
 
 
@@ -163,7 +171,7 @@ def _image_file(finder: ImageFinder, path: Path, content: dict[str, Any], apart:
     return image
 
 
-def _images_without_annotation(apart: Path | None, folders: set[Path], annotated: set[Path]) -> list[str]:
+def _images_without_annotation(apart: Path | None, folders: set[Path], annotated: Iterable[Path]) -> list[str]:
     if apart is not None:
         images = list(list_images(apart).values())
     else:
@@ -178,25 +186,26 @@ def _draw(outline: Any, line_width: int | None, shape: tuple[int, int], reasons:
     """A shape of the file as a mask, which may be empty. Raises ValueError, TypeError, OverflowError."""
     if not isinstance(outline, dict) or not isinstance(outline.get("label"), str):
         raise ValueError("has no label")
-    if not isinstance(outline.get("group_id"), int | str | None):
+    if outline.get("group_id") is not None and as_id(outline["group_id"]) is None:
         raise ValueError("its group_id is no number")
     kind = outline.get("shape_type") or "polygon"  # older versions drew nothing else
     points = _points(outline.get("points"))
-    if kind in ("polygon", "rotation") or (kind == "rectangle" and len(points) == 4):
+    if kind in ("polygon", "rotation", "quadrilateral") or (kind == "rectangle" and len(points) == 4):
+        require_pixels([points])
         return polygon_mask([points], shape, reasons)
     if kind in ("line", "linestrip"):
         if line_width is None:
             raise ValueError(f"is a {kind}, which has no area; give `line_width`, or draw a polygon")
         return line_mask(points, line_width, shape, reasons)
     if kind not in ("rectangle", "circle", "mask"):
-        raise ValueError(f"is a {kind!r}, which has no area; use polygon, rectangle or circle")
+        raise ValueError(f"is a {kind!r}, which is not drawn as an area; use polygon, rectangle or circle")
     if len(points) != 2:
         raise ValueError(f"a {kind} has {len(points)} points, it needs 2")
     if kind == "rectangle":
         (x0, y0), (x1, y1) = points
         return polygon_mask([[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]], shape, reasons)
     if kind == "circle":
-        return circle_mask(points[0], points[1], shape)
+        return circle_mask(points[0], points[1], shape, reasons)
     return _stored_mask(base64.b64decode(outline.get("mask") or "", validate=True), points, shape, reasons)
 
 
@@ -210,11 +219,11 @@ def _points(points: Any) -> list[Point]:
 
 
 def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int], reasons: list[str]) -> Mask:
-    """The mask in a PNG pasted at the first corner; both corners belong to it. Raises ValueError."""
+    """The mask in a PNG pasted at the first corner; the other belongs to it, or is the next. Raises ValueError."""
     (left, top), (right, bottom) = ((round(x), round(y)) for x, y in corners)
     part = _decode_png_mask(png, (bottom - top + 1, right - left + 1))
     whole = np.zeros(shape, bool)
-    rows, columns = slice(max(top, 0), max(bottom + 1, 0)), slice(max(left, 0), max(right + 1, 0))
+    rows, columns = slice(max(top, 0), max(top + part.shape[0], 0)), slice(max(left, 0), max(left + part.shape[1], 0))
     height, width = whole[rows, columns].shape
     if (height, width) != part.shape:
         reasons.append(CLIPPED)
@@ -223,7 +232,7 @@ def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int], r
 
 
 def _decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A mask of (height, width) `shape` from the bytes of a PNG, True where it is not black.
+    """A mask of (height, width) `shape`, or a pixel less, from the bytes of a PNG, True where it is not black.
 
     Raises ValueError: no readable PNG, or of another size.
     """
@@ -231,7 +240,8 @@ def _decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.b
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             size = (image.height, image.width)
             # Compared before decoding, which makes an array of whatever size the header claims.
-            pixels = np.array(image.convert("L")) if size == shape else None
+            fits = all(whole - 1 <= own <= whole for own, whole in zip(size, shape, strict=True))
+            pixels = np.array(image.convert("L")) if fits else None
     # Pillow's plugins raise nearly every built-in exception on malformed content.
     except Exception as error:
         raise ValueError(f"a mask is no readable PNG ({error})") from error

@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from thfuse_sam.datasets.pairs import unread_file
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 
+VOC_IMAGES = "jpegimages"
+_IMAGE_FOLDERS = ("images", "imgs", "image", "img", "img_dir", "pngimages", "leftimg8bit", VOC_IMAGES)
 WITHOUT_OBJECTS = "images without an object, left out"
 
 
@@ -30,9 +33,27 @@ class Listing:
 
 def no_mask(image: Path, folder: Path) -> str:
     """The problem of an image that has no mask in `folder`."""
-    return f"{image}: no mask of the same name in {folder}"
+    return f"{image}: no mask of the same name in {folder}{_unread(folder, image.stem)}"
 
 
 def no_image(mask: Path, folder: Path) -> str:
     """The problem of a mask whose image is not in `folder`."""
-    return f"{mask}: no image of the same name in {folder}"
+    return f"{mask}: no image of the same name in {folder}{_unread(folder, mask.stem)}"
+
+
+def image_folder(root: Path) -> Path | None:
+    """The folder of images in a data set's folder, if it has a usual name."""
+    return subfolder(root, *_IMAGE_FOLDERS)
+
+
+def subfolder(root: Path, *names: str) -> Path | None:
+    """The folder in `root` with the first of these lower-case names that is there, in upper or lower case."""
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    by_name = {path.name.casefold(): path for path in folders} | {path.name: path for path in folders}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _unread(folder: Path, stem: str) -> str:
+    """The file of that name whose suffix is not read, to end a message; "" if there is none."""
+    path = unread_file(folder, stem)
+    return "" if path is None else f"; {path.name} there has a suffix that is not read"

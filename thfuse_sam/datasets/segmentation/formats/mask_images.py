@@ -2,7 +2,7 @@
 
 A mask has the name of its image, or this name and an ending such as `_mask`, or there is one file for each object::
 
-    imgs/001.jpg             masks/001.png                 also image/ + mask/, and images/ + masks/
+    imgs/001.jpg             masks/001.png                 also images/ + labels/, img_dir/ + ann_dir/ and so on
     imgs/b/002.jpg           masks/b/002_mask.png
     images/003.jpg           masks/003_0.png  003_1.png    one file for each object, also masks/003/*.png
     a/images/a.png           a/masks/*.png                 one folder for each image, as in the Data Science Bowl 2018
@@ -28,66 +28,61 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
-from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, no_image, no_mask
+from thfuse_sam.datasets.pairs import has_images, list_images
+from thfuse_sam.datasets.segmentation.formats.listing import (
+    VOC_IMAGES,
+    Entry,
+    Listing,
+    image_folder,
+    no_image,
+    no_mask,
+    subfolder,
+)
 from thfuse_sam.datasets.segmentation.formats.mask_values import Kind, MaskValues, mask_values
 from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame
-from thfuse_sam.datasets.segmentation.sample import Flaw, SegmentationSample
+from thfuse_sam.datasets.segmentation.sample import NOTE, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import image_frame, image_size, read_stored_pixels, read_visible, size_text
 from thfuse_sam.options.shared import AnnotationReading
 
-_BINARY_FOLDERS = (("imgs", "masks"), ("image", "mask"), ("images", "masks"))
-_INSTANCE_FOLDERS = (("PNGImages", "PedMasks"), ("images", "instances"), ("leftImg8bit", "gtFine"))
-_VOC_IMAGES = "JPEGImages"
-_VOC_FOLDERS: Mapping[str, Kind] = {
-    "SegmentationObject": "instances",
-    "SegmentationObjectPNG": "instances",
-    "SegmentationClass": "classes",
-    "SegmentationClassPNG": "classes",
+# Folders of masks, in lower case, and what their name says of the masks; the first that is there counts.
+_MASK_FOLDERS: Mapping[str, Kind | None] = {
+    **dict.fromkeys(("instances", "pedmasks", "gtfine", "gtcoarse"), "instances"),
+    **dict.fromkeys(("segmentationobject", "segmentationobjectpng"), "instances"),
+    **dict.fromkeys(("segmentationclass", "segmentationclasspng"), "classes"),
+    **dict.fromkeys(("masks", "mask", "annotations", "ann_dir", "labels", "label", "gt"), None),
 }
 _PARTS = ("train", "val", "valid", "test")  # folders that hold a data set each, not an image
 _FOLDERS_TO_CHECK = 3
 _NOT_SEGMENTED = "images without a mask, left out"  # most of Pascal VOC's images have none
+_AROUND = "all around the border of the image; if black is the object: `mask_values` 0"
 _OTHER_FILES = "further mask files of an image, left out"
 
 _IMAGE_ENDING = "_leftImg8bit"
 # What may follow the image's name in the mask's; of an image's files those with the first of these endings are used.
 _ENDINGS: tuple[str, ...] = (
     *("", "mask", "masks", "gtfine_instanceids", "instanceids", "instances", "instance", "seg", "segmentation"),
-    *("label", "labels", "gt", "matte", "gtfine_labelids", "gtfine_labeltrainids", "gtfine_color"),
+    *("gtcoarse_instanceids", "label", "labels", "gt", "matte", "l", "png", "jpg", "jpeg"),
+    *("gtfine_labelids", "gtcoarse_labelids", "gtfine_labeltrainids", "gtfine_color", "gtcoarse_color"),
 )
+_TRAIN_IDS = "trainids"  # in which 0 is a class
 _NUMBER = re.compile(r"(?:[_\-. ]\(?|\()\d+\)?$")  # number of an object at the end of a name
 _NAMES = "a mask is named like its image, also with _mask or another usual ending, or _0, _1, ... for each object"
 
 
-def find_binary_masks(root: Path, reading: AnnotationReading) -> Listing | None:
+def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of a folder with masks; None if it has none. Raises PairError: two files with one name."""
-    for images, masks in _BINARY_FOLDERS:
-        if (root / images).is_dir() and (root / masks).is_dir():
-            return _pair(root / images, root / masks, None, reading)
+    images = image_folder(root)
+    candidates = (subfolder(root, name) for name in _MASK_FOLDERS)
+    masks = next((path for path in candidates if path and (has_images(path) or not _is_shared(path))), None)
+    if images is not None and masks is not None:
+        return _pair(images, masks, _MASK_FOLDERS[masks.name.casefold()], reading, _class_names(root))
     folders = list(itertools.islice((path for path in root.iterdir() if path.name not in _PARTS), _FOLDERS_TO_CHECK))
     if folders and all((path / "masks").is_dir() and len(list(path.glob("images/*"))) == 1 for path in folders):
         return _pair(root / "**/images", root / "**/masks", None, reading)
     return None
-
-
-def find_instance_masks(root: Path, reading: AnnotationReading) -> Listing | None:
-    """Entries of a folder with instance masks; None if it has none. Raises PairError: two files with one name."""
-    for images, masks in _INSTANCE_FOLDERS:
-        if (root / images).is_dir() and (root / masks).is_dir():
-            return _pair(root / images, root / masks, "instances", reading)
-    return None
-
-
-def find_voc(root: Path, reading: AnnotationReading) -> Listing | None:
-    """Entries of a folder like Pascal VOC's; None if it is another. Raises PairError: two files with one name."""
-    folder = next((name for name in _VOC_FOLDERS if (root / name).is_dir()), None)
-    if folder is None or not (root / _VOC_IMAGES).is_dir():
-        return None
-    kind, names = _VOC_FOLDERS[folder], _class_names(root)
-    return _pair(root / _VOC_IMAGES, root / folder, kind, reading, names, needs_masks=False)
 
 
 def read(
@@ -112,7 +107,10 @@ def read(
         if shape != mask_size:
             sizes = f"is {size_text(mask_size)}, its image {size_text(shape)} (width x height)"
             raise SampleError(f"{path}: {sizes}; bring both to one size")
-        masks.append(read_mask(path, kind, reading).turned(orientation))
+        mask = read_mask(path, kind, reading).turned(orientation)
+        if _is_around(mask.labels) and not reading.mask_values:
+            own_flaws = [*own_flaws, Flaw(_AROUND, str(path), NOTE)]
+        masks.append(mask)
         flaws += own_flaws
     image = read_visible(image_path)
     if len(masks) == 1:
@@ -137,6 +135,17 @@ def read_mask(path: Path, kind: Kind | None, reading: AnnotationReading) -> Mask
     return mask
 
 
+def _is_around(labels: npt.NDArray[np.int32]) -> bool:
+    """Whether one object fills the whole border of an image, but not the whole image."""
+    borders = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return bool(borders.all() and labels.max() == 1 and not labels.all())
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether other formats have a folder of this name, too."""
+    return folder.name.casefold() in ("annotations", "labels", "label")
+
+
 def _class_names(root: Path) -> dict[str, str]:
     """Class names by colour ("128,0,0") and number, from the lists that CVAT and LabelMe write beside the masks."""
     names: dict[str, str] = {}
@@ -155,26 +164,26 @@ def _pair(
     kind: Kind | None,
     reading: AnnotationReading,
     names: Mapping[str, str] = MappingProxyType({}),
-    *,
-    needs_masks: bool = True,
 ) -> Listing:
     """Entries of the images in one folder and their masks in the other.
 
-    `kind` is what the folder's name says; `names` are class names by number or colour; `needs_masks`: an image without
-    a mask is a mistake.
+    `kind` is what the folder's name says; `names` are class names by number or colour.
     """
+    needs_masks = images_folder.name.casefold() != VOC_IMAGES  # else an image without a mask is no mistake
     images, masks = list_images(images_folder), list_images(masks_folder)
     groups, strangers, others = group_masks(images, masks)
-    entries = []
+    entries, problems = [], []
     for name, own in groups.items():
-        if own:
+        if own and own[0].lower().endswith(_TRAIN_IDS):
+            problems.append(f"{masks[own[0]]}: 0 is a class in it, not background; use labelIds or instanceIds")
+        elif own:
             # In a file for each object, its number is in the name.
             own_kind = None if len(own) > 1 or _is_numbered(own[0], name) else kind
             paths = [masks[mask] for mask in own]
             entries.append(
                 Entry(name, images[name], partial(read, name, images[name], paths, own_kind, reading, names))
             )
-    problems = [no_mask(images[name], masks_folder) for name, own in groups.items() if not own and needs_masks]
+    problems += [no_mask(images[name], masks_folder) for name, own in groups.items() if not own and needs_masks]
     problems += [f"{no_image(masks[name], images_folder)}; {_NAMES}" for name in strangers]
     bare = 0 if needs_masks else len(groups) - len(entries)
     return Listing(entries, problems, Counter({_OTHER_FILES: others, _NOT_SEGMENTED: bare}))

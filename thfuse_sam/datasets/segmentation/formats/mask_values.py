@@ -4,7 +4,7 @@ Where the file or its folder makes that certain it is read so; otherwise it is r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import cv2
@@ -24,6 +24,7 @@ _SMALL = 64  # in a mask with only smaller values, several values are classes or
 _MAX_COLOURS = 1000  # an image with more colours is a photo, no map
 _MAX_NUMBER = 65535
 _FLAT = 0.1  # fraction of the largest value by which levels in a flat region of a JPEG differ at most
+_HUE, _LEAST_OF_HUE = 0.25, 0.02  # share of the largest value by which another colour differs; share of its pixels
 _SHOWN_VALUES = 6
 
 Array = npt.NDArray[Any]
@@ -84,6 +85,8 @@ def _numbered(pixels: StoredPixels, ignore_value: int | None, *, named: bool) ->
         raise ValueError("JPEG does not keep numbers exactly, nor does WebP; use PNG, BMP or TIFF")
     if np.issubdtype(pixels.values.dtype, np.floating) and (pixels.values % 1).any():
         raise ValueError("holds fractions, which are no numbers of classes or objects; give another `mask_kind`")
+    if pixels.values.ndim == 3 and _is_grey(pixels):  # numbers that were written three times
+        pixels = replace(pixels, values=pixels.values[..., 0])
     codes = _codes(pixels)
     codes = np.where(pixels.alpha == 0, 0, codes) if pixels.alpha is not None and pixels.alpha.any() else codes
     values = np.unique(codes)
@@ -117,6 +120,8 @@ def _certain_kind(pixels: StoredPixels) -> Kind:
             raise ValueError(f"has an alpha channel and {len(shown)} colours; say by `mask_kind` what counts")
         return "alpha"
     grey, values = _is_grey(pixels), np.unique(_codes(pixels))
+    if not grey and not pixels.exact and _has_hues(pixels.values):
+        _refuse("several colours")
     if not grey and pixels.exact:
         if pixels.palette is not None and tuple(map(tuple, pixels.palette[:3].tolist())) == _VOC_COLOURS:
             return "classes"
@@ -153,6 +158,16 @@ def _has_chosen_levels(levels: Array, values: Array, exact: bool) -> bool:
     return int(np.count_nonzero(flat & between)) * 2 > int(np.count_nonzero(between))
 
 
+def _has_hues(rgb: Array) -> bool:
+    """Whether the bright regions of a mask in colours have several, by more than compression makes of one."""
+    brightest = rgb.max(axis=2)
+    bright = over_half(brightest).astype(np.uint8)
+    inner = cv2.erode(bright, np.ones((5, 5), np.uint8))
+    shown = rgb[(inner if inner.any() else bright) > 0].astype(np.float32)
+    differs = np.abs(shown - np.median(shown, axis=0)).max(axis=1) > _HUE * float(brightest.max())
+    return bool(differs.mean() > _LEAST_OF_HUE)
+
+
 def _is_grey(pixels: StoredPixels) -> bool:
     if pixels.palette is not None:
         used = pixels.palette[np.minimum(np.unique(pixels.values), len(pixels.palette) - 1)]
@@ -166,7 +181,7 @@ def _grey(pixels: StoredPixels) -> Array:
     if pixels.palette is not None:
         values = pixels.palette[np.minimum(values, len(pixels.palette) - 1)]
     if values.ndim == 2:
-        return values
+        return np.nan_to_num(values)
     return luma(values) if values.dtype == np.uint8 else values.max(axis=2)
 
 
@@ -179,10 +194,8 @@ def _codes(pixels: StoredPixels) -> npt.NDArray[np.int64]:
 
 
 def _code(text: str) -> int:
-    """The number of a value or colour as it is typed. Raises ValueError."""
+    """The number of a value or colour as it is typed."""
     numbers = [int(word) for word in text.split(",")]
-    if len(numbers) not in (1, 3):
-        raise ValueError(f"cannot have the value {text}; give a number, or R,G,B")
     return numbers[0] if len(numbers) == 1 else numbers[0] << 16 | numbers[1] << 8 | numbers[2]
 
 

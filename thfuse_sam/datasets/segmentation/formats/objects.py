@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY, NO_OUTLINE, Mask
+from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY, NO_OUTLINE, STRAY, Mask
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, NOTE, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.image_files import upright
@@ -97,7 +97,7 @@ class ImageObjects:
             return None
         empty = not mask.any()
         if empty:
-            reasons = [NO_OUTLINE] if NO_OUTLINE in reasons else [EMPTY]
+            reasons = [EMPTY if {NO_OUTLINE, STRAY}.isdisjoint(reasons) else NO_OUTLINE]
         for reason in dict.fromkeys(reasons):
             self.note(reason, where, MENDED)
         return None if empty else upright(mask, self._orientation)

@@ -20,7 +20,7 @@ Point = tuple[float, float]
 CLIPPED = "partly outside of the image, cut off at its border"
 STRAY = "with a part of fewer than 3 points, which is dropped"
 EMPTY = "without a pixel in the image, left out"
-NO_OUTLINE = "without an outline, left out"
+NO_OUTLINE = "without an outline (a box is none), left out"
 
 TOLERANCE = 1.0  # pixels that a point may lie outside the image without a word: annotation programs round
 _FARTHEST = 1e6  # pixels; a coordinate beyond it is no position
@@ -46,10 +46,19 @@ def polygon_mask(polygons: Sequence[Sequence[Point]], shape: tuple[int, int], re
     return mask
 
 
-def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int]) -> Mask:
+def require_pixels(polygons: Sequence[Sequence[Point]]) -> None:
+    """Raise ValueError where all coordinates are fractions of the image, as some programs write them."""
+    values = [value for points in polygons for point in points for value in point]
+    if values and all(0 <= value <= 1 for value in values) and any(value % 1 for value in values):
+        raise ValueError("its coordinates lie between 0 and 1, as fractions of the image do; give pixels")
+
+
+def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int], reasons: list[str]) -> Mask:
     """The part in the image of the circle around `centre` through `on_circle`. Raises ValueError: no finite number."""
-    (x, y), _ = _finite([centre, on_circle])
+    x, y = _finite([centre, on_circle])[0]
     radius = math.dist(centre, on_circle)
+    if _leaves(np.array([[x - radius, y - radius], [x + radius, y + radius]]), shape):
+        reasons.append(CLIPPED)
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     inside: Mask = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
     return inside

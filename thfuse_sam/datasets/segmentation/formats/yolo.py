@@ -14,7 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing, no_image
+from thfuse_sam.datasets.segmentation.formats.listing import (
+    WITHOUT_OBJECTS,
+    Entry,
+    Listing,
+    image_folder,
+    no_image,
+    subfolder,
+)
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
 from thfuse_sam.datasets.segmentation.formats.outlines import Mask, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
@@ -23,16 +30,18 @@ from thfuse_sam.images import IMAGE_SUFFIXES
 from thfuse_sam.options.shared import AnnotationReading
 from thfuse_sam.plain_yaml import read_yaml
 
-_IMAGES, _LABELS, _SUFFIX = "images", "labels", ".txt"
+_LABELS, _SUFFIX = "labels", ".txt"
+_YAML = (".yaml", ".yml")
 _NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+_NAME_LISTS = ("classes.txt", "labels/classes.txt", "obj.names")  # a name in each line
 _NO_LABELS = ("classes", "notes", "readme")  # text files that tools put beside the others
 _LARGEST = 2.0  # a coordinate beyond it is no fraction
 
 
 def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of a folder, None if it is another. Raises PairError: two images with one name."""
-    images_folder, folder = root / _IMAGES, root / _LABELS
-    if not (images_folder.is_dir() and folder.is_dir()):
+    images_folder, folder = image_folder(root), subfolder(root, _LABELS)
+    if images_folder is None or folder is None:
         images_folder = folder = root
         if not any(
             path.with_suffix(suffix).is_file() for path in root.glob(f"*{_SUFFIX}") for suffix in IMAGE_SUFFIXES
@@ -41,7 +50,7 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     files = {
         path.relative_to(folder).as_posix().removesuffix(_SUFFIX): path
         for path in sorted(folder.rglob(f"*{_SUFFIX}"))
-        if path.stem.lower() not in _NO_LABELS
+        if path.name.lower().partition(".")[0] not in _NO_LABELS
     }
     if not files:
         return None
@@ -65,7 +74,7 @@ def read(
     except (OSError, ValueError) as error:
         raise SampleError(f"{file}: not readable as text ({error}); mend or remove it") from error
     for number, line in enumerate(lines, 1):
-        words = line.split()
+        words = line.replace(",", " ").split()
         if words:
             category = names.get(int(words[0]), words[0]) if words[0].isdecimal() else words[0]
             objects.add(f"{file}: line {number}", partial(_mask, words[1:]), category)
@@ -73,11 +82,13 @@ def read(
 
 
 def class_names(root: Path) -> dict[int, str]:
-    """Names by class number from the YAML file in `root` or above it; empty if there is none."""
-    paths = [folder / name for folder in (root, root.parent) for name in _NAME_FILES]
+    """Names by class number from the YAML file or the list in `root` or above it; empty if there is none."""
+    paths = [folder / name for folder in (root, root.parent) for name in (*_NAME_FILES, *_NAME_LISTS)]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return {}
+    if not path.name.endswith(_YAML):
+        return dict(enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()))
     try:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
