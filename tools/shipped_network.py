@@ -4,28 +4,13 @@ Of several checkpoints of one network, the mean of their weights is taken; the o
 """
 
 import argparse
-import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from torch import nn
 
-from thfuse_sam.files import write_atomically
-from thfuse_sam.fusion.loading import METADATA_KEY, load_network
+from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.training.checkpoint import NetworkSpec
-
-
-def export_network(path: Path, network: nn.Module, spec: NetworkSpec, dtype: torch.dtype = torch.float32) -> None:
-    """Write `network` as a `.safetensors` file for `load_network`, floating-point weights as `dtype`, atomically."""
-    weights = {
-        key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
-        for key, value in network.state_dict().items()
-    }
-    metadata = {METADATA_KEY: json.dumps(dataclasses.asdict(spec))}
-    write_atomically(path, lambda file: file.write(safetensors.torch.save(weights, metadata)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         network.load_state_dict(
             {k: 0 * v if k.startswith("guidance.gates") else v for k, v in network.state_dict().items()}
         )
-    export_network(options.output, network, NetworkSpec(network.name, network.options))
+    save_network(options.output, network, NetworkSpec(network.name, network.options))
     return 0
 
 

@@ -17,13 +17,12 @@ from torch.utils.data import ConcatDataset, DataLoader, RandomSampler
 from benchmarks.fusion_runs import masks_of
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.masks.source import NoMasks
 from thfuse_sam.models import INPUTS, build_network
 from thfuse_sam.models.thfuse_tiny import STEP, THFuseTiny
 from thfuse_sam.options.shared import SWITCHED_OFF
 from thfuse_sam.training.checkpoint import NetworkSpec
-from tools.shipped_network import export_network
 
 log = logging.getLogger("tiny_network")
 EMA_DECAY = 0.995
@@ -97,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean += (loss.item() - mean) / min(step, 100)
         if step % 100 == 0 or step == options.steps:
             log.info("step %d: %.5f", step, mean)
-            export_network(options.output, averaged.module, NetworkSpec(THFuseTiny.name, teacher.options))
+            save_network(options.output, averaged.module, NetworkSpec(THFuseTiny.name, teacher.options))
     return 0
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 from tests.align import scenes
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import fuse as command
+from thfuse_sam.fusion.loading import save_network
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS
 from thfuse_sam.models import build_network
 from thfuse_sam.training.checkpoint import NetworkSpec
-from tools.shipped_network import export_network
 
 main = cli_commands.test.main
 
@@ -29,7 +29,7 @@ def dataset(make_pairs, monkeypatch, tmp_path) -> Path:
     monkeypatch.chdir(tmp_path / "work")
     torch.manual_seed(0)
     network = build_network("thfuse_lite")
-    export_network(Path("net.safetensors"), network, NetworkSpec("thfuse_lite", network.options))
+    save_network(Path("net.safetensors"), network, NetworkSpec("thfuse_lite", network.options))
     return make_pairs(("a/1.x", "b"), vi_suffix=".jpg")
 
 

@@ -1,3 +1,4 @@
+import copy
 import os
 from pathlib import Path
 
@@ -8,11 +9,10 @@ from torch import nn
 
 from thfuse_sam.errors import CheckpointError
 from thfuse_sam.fusion import loading
-from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.models import build_network
 from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 from thfuse_sam.training import checkpoint as checkpoints
-from tools.shipped_network import export_network
 
 
 class Tiny(nn.Module):
@@ -46,7 +46,7 @@ def test_network_is_rebuilt_from_the_file_alone(tmp_path) -> None:
 def test_exported_network_is_rebuilt_in_single_precision(tmp_path, dtype) -> None:
     network = Tiny(width=5)
     path = tmp_path / "model.safetensors"
-    export_network(path, network, checkpoints.NetworkSpec("tiny", network.options), dtype)
+    save_network(path, copy.deepcopy(network).to(dtype), checkpoints.NetworkSpec("tiny", network.options))
     loaded, _ = load_network(path)
     assert loaded.options == {"width": 5}
     assert loaded.layer.weight.dtype == torch.float32
@@ -76,16 +76,16 @@ def break_file(name: str, tmp_path):
     elif name == "incomplete":
         torch.save({"format_version": 1, "weights": {}}, path)
     elif name == "truncated safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"width": 3}))
+        save_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"width": 3}))
         path.write_bytes(path.read_bytes()[:-10])
     elif name == "sam safetensors":
         safetensors.torch.save_file({"image_encoder.pos_embed": torch.zeros(2)}, path)
     elif name == "unknown network safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSpec("huge", {}))
+        save_network(path, Tiny(), checkpoints.NetworkSpec("huge", {}))
     elif name == "other options safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"depth": 3}))
+        save_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"depth": 3}))
     elif name == "other shapes safetensors":
-        export_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"width": 4}))
+        save_network(path, Tiny(), checkpoints.NetworkSpec("tiny", {"width": 4}))
     return path
 
 

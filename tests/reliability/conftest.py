@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from thfuse_sam.fusion.loading import save_network
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
-from tools.shipped_network import export_network
 
 HERE = Path(__file__).parent
 FAST_MASKS = ["--points_per_side", "3", "--pred_iou_thresh", "0", "--stability_score_thresh", "0"]
@@ -84,7 +84,7 @@ def small_data(root: Path) -> Path:
     torch.manual_seed(0)
     torch.save(build_vit_nano(64).state_dict(), root / "nano.pth")
     network = build_network("thfuse_lite")
-    export_network(root / "net.safetensors", network, NetworkSpec("thfuse_lite", network.options))
+    save_network(root / "net.safetensors", network, NetworkSpec("thfuse_lite", network.options))
     return root
 
 

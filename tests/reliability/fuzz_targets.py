@@ -27,7 +27,7 @@ from thfuse_sam.datasets.segmentation.formats.mask_images import read_mask as re
 from thfuse_sam.datasets.segmentation.mixture import open_mixture
 from thfuse_sam.errors import CheckpointError, ThFuseError
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
-from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.images import image_size, read_infrared, read_visible
 from thfuse_sam.losses.perceptual import load_perceptual_loss
 from thfuse_sam.masks.embeddings import EmbeddingTree, ImageEmbedding
@@ -49,7 +49,6 @@ from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
 from thfuse_sam.training.epoch_log import EpochLog, read_log
-from tools.shipped_network import export_network
 
 SHAPE = (6, 8)
 PARSERS = (precompute, train, test, finetune, prepare, predict)
@@ -376,7 +375,7 @@ def checkpoint_seeds(folder: Path) -> list[bytes]:
     network = build_network("thfuse_lite", channels=4) if "channels" in build_network("thfuse_lite").options else None
     network = network or build_network("thfuse_lite")
     spec = NetworkSpec("thfuse_lite", network.options)
-    export_network(folder / "net.safetensors", network, spec)
+    save_network(folder / "net.safetensors", network, spec)
     content = {
         "format_version": 1, "network": asdict(spec), "weights": network.state_dict(), "training": {"lr": 0.1},
         "epoch": 1, "step": 2, "optimizer": {}, "scheduler": {}, "random_states": {}, "progress": {},

@@ -14,7 +14,7 @@ from PIL import Image
 from thfuse_sam.cli.commands import train
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import ThFuseError
-from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.images import image_size, read_visible
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.masks.instances import decode_instances
@@ -23,7 +23,6 @@ from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.models import build_network
 from thfuse_sam.sam.loading import load_sam, resolve_tuned
 from thfuse_sam.training.checkpoint import NetworkSpec
-from tools.shipped_network import export_network
 
 from .fuzz_targets import trained_seeds
 
@@ -150,7 +149,7 @@ def test_a_checkpoint_that_claims_a_huge_network(tmp_path: Path, number: float) 
     for option, value in network.options.items():
         if isinstance(value, int) and not isinstance(value, bool):
             spec = NetworkSpec("thfuse_lite", {**network.options, option: number})
-            export_network(tmp_path / "net.safetensors", network, spec)
+            save_network(tmp_path / "net.safetensors", network, spec)
             with pytest.raises(ThFuseError, match=r"net\.safetensors"):
                 load_network(tmp_path / "net.safetensors")
 

@@ -1,17 +1,16 @@
 """Fusion networks in folders of the form that the Hugging Face Hub has, safetensors only."""
 
-import json
+import dataclasses
 import os
 from pathlib import Path
-
-import safetensors.torch
 
 import thfuse_sam
 from thfuse_sam.api.inputs import as_path
 from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
-from thfuse_sam.files import make_directory, write_atomically, write_json, write_text
-from thfuse_sam.fusion.loading import METADATA_KEY
+from thfuse_sam.files import make_directory, write_json, write_text
+from thfuse_sam.fusion.loading import save_network
 from thfuse_sam.models import FusionNetwork
+from thfuse_sam.training.checkpoint import NetworkSpec
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -42,11 +41,9 @@ Data and licence of these weights: to be filled in by who trained them.
 def save(folder: Path, network: FusionNetwork) -> None:
     """Write the network's description, its weights and, where there is none, a card. Raises OutputError."""
     make_directory(folder)
-    entry = {"name": network.name, "options": network.options}
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    content = safetensors.torch.save(weights, {METADATA_KEY: json.dumps(entry)})
-    write_atomically(folder / WEIGHTS, lambda file: file.write(content))
-    write_json(folder / CONFIG, {"network": entry, "thfuse_sam": thfuse_sam.__version__})
+    spec = NetworkSpec(network.name, network.options)
+    save_network(folder / WEIGHTS, network, spec)
+    write_json(folder / CONFIG, {"network": dataclasses.asdict(spec), "thfuse_sam": thfuse_sam.__version__})
     if not (folder / CARD).exists():
         write_text(folder / CARD, _CARD_TEXT.format(name=network.name))
 

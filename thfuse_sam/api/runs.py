@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from thfuse_sam.api.inputs import given_options, listening
@@ -123,7 +122,7 @@ def finetune(data_dir: PathInput, *, progress: Progress | None = None, **options
         thfuse_sam.errors.UsageError: ...
     """
     with listening(progress):
-        return run_finetuning(given_options(FinetuneOptions, {"data_dir": data_dir, **options}), Path(data_dir))
+        return run_finetuning(given_options(FinetuneOptions, {"data_dir": data_dir, **options}))
 
 
 def _folders(pairs: PathInput | tuple[PathInput, PathInput]) -> dict[str, PathInput]:

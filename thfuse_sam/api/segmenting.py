@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from segment_anything.modeling import Sam as SamModel
 
 from thfuse_sam.api.inputs import (
     ImageInput,
@@ -35,6 +34,7 @@ from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
 from thfuse_sam.options.shared import Polarity
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.loading import load_sam, resolve_tuned
+from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.thermal import Mask
 
@@ -101,7 +101,7 @@ class Sam:
         2
     """
 
-    def __init__(self, model: SamModel, model_type: str, checkpoint: Path, settings: GeneratorSettings) -> None:
+    def __init__(self, model: AnySam, model_type: str, checkpoint: Path, settings: GeneratorSettings) -> None:
         self.model_type, self.checkpoint = model_type, checkpoint
         self.generator = AutomaticMaskGenerator(model, settings)
 

@@ -168,9 +168,9 @@ def finetune(line: CommandLine[FinetuneOptions]) -> int:
         export_trained(options)
         return 0
     if line.dry_run:
-        print(json.dumps(plan_finetuning(options, options.data_dir), indent=2))
+        print(json.dumps(plan_finetuning(options), indent=2))
         return 0
-    tuning = finetune(options, options.data_dir, line.text)
+    tuning = finetune(options, line.text)
     if tuning.run.interrupted:
         return report_stop(line, tuning.run.step, tuning.run.latest)
     if tuning.fine_tuned:

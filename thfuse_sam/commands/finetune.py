@@ -60,9 +60,9 @@ class Tuning:
     fine_tuned: Results  # with the best weights
 
 
-def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tuning:
+def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
     """Fine-tune on `data_dir`. `command` is the typed command line, for the report. Raises ThFuseError."""
-    run = _prepare(options, data_dir, fetch=True)
+    run = _prepare(options, fetch=True)
     log.info("%s; %s from %s on %s", run.counts, run.base.model_type, run.base.checkpoint, run.device)
     trainer, task = _trainer(run)
     open_run_folder(options.run_dir, overwrite=options.overwrite)
@@ -89,9 +89,9 @@ def finetune(options: FinetuneOptions, data_dir: Path, command: str = "") -> Tun
     return tuning
 
 
-def plan_finetuning(options: FinetuneOptions, data_dir: Path) -> dict[str, Any]:
+def plan_finetuning(options: FinetuneOptions) -> dict[str, Any]:
     """The options and counts of what `finetune` would do; nothing is written or downloaded. Raises ThFuseError."""
-    run = _prepare(options, data_dir, fetch=False)
+    run = _prepare(options, fetch=False)
     return {**run.record, **dataclasses.asdict(run.settings), "plan": run.counts}
 
 
@@ -148,7 +148,7 @@ class _PreparedTuning:
         }
 
 
-def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _PreparedTuning:
+def _prepare(options: FinetuneOptions, *, fetch: bool) -> _PreparedTuning:
     """Check the options and open model file and data; `fetch`: weights may be downloaded. Raises ThFuseError."""
     if options.export is not None:
         require_export_name(options.export)
@@ -161,8 +161,9 @@ def _prepare(options: FinetuneOptions, data_dir: Path, *, fetch: bool) -> _Prepa
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
     _require_tunable(base.model_type)
-    with naming("data_dir", data_dir):
-        train_set, val_set = _open_data(options, data_dir)
+    assert options.data_dir is not None  # without it a command exports, see `export_trained`
+    with naming("data_dir", options.data_dir):
+        train_set, val_set = _open_data(options, options.data_dir)
     settings = finetune_settings(options, adaptation)
     return _PreparedTuning(options, settings, device, base, adaptation, loss, mix, train_set, val_set, resume)
 

@@ -451,13 +451,14 @@ def _results(run: _PreparedRun, generator: AutomaticMaskGenerator | None) -> Ite
     compiled = options.compile == "on" or (options.compile == AUTO and many)
     sam = dataclasses.replace(run.sam, checkpoint=run.sam.checkpoint.absolute())
     build = functools.partial(_build_generator, sam, run.settings, compiled)
+    workers = WorkerSettings(build, plan.options)
     if options.engine == "ray":
         use_gpu = None if options.device == AUTO else options.device != "cpu"
-        workers = options.n_jobs if isinstance(options.n_jobs, int) else None
-        cluster = RaySettings(options.ray_address, workers, use_gpu)
-        return make_on_ray(plan.todo, WorkerSettings(build, plan.options), cluster)
+        number = options.n_jobs if isinstance(options.n_jobs, int) else None
+        cluster = RaySettings(options.ray_address, number, use_gpu)
+        return make_on_ray(plan.todo, workers, cluster)
     if len(run.devices) > 1:
-        return make_in_processes(plan.todo, WorkerSettings(build, plan.options), run.devices)
+        return make_in_processes(plan.todo, workers, run.devices)
     [device] = run.devices
     return make_masks(plan.todo, build(device), plan.options, options.num_workers, ahead=device != "cpu")
 

@@ -76,7 +76,6 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
 
 def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
     """A function that gives the masks of all segments of an image, larger ones first."""
-
     return lambda image: as_segments(generator.generate(image))
 
 

@@ -1,18 +1,21 @@
-"""Loading a trained fusion network for use: from a training checkpoint, or from a shipped `.safetensors` file.
+"""Loading a trained fusion network for use: from a training checkpoint, or from a `.safetensors` file, as it ships.
 
 A shipped file holds the weights, and in its metadata, under "network", the `NetworkSpec` as JSON.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.files import write_atomically
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, is_original_thfuse, thfuse_from_original
 from thfuse_sam.training.checkpoint import (
@@ -67,6 +70,13 @@ def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path
         raise CheckpointError(f"{path}: {spec.name} does not take its options ({error}); update thfuse_sam") from None
     load_weights(network, weights, path)
     return network
+
+
+def save_network(path: Path, network: nn.Module, spec: NetworkSpec) -> None:
+    """Write a network as a `.safetensors` file, as it ships, atomically. Raises OutputError."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    content = safetensors.torch.save(weights, {METADATA_KEY: json.dumps(asdict(spec))})
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
