@@ -38,9 +38,9 @@ from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.options.training import FinetuneSettings, Schedule
 from thfuse_sam.report.finetune import result_table
 from thfuse_sam.sam.adapt import Adaptation, prepare
-from thfuse_sam.sam.checkpoints import ResolvedSam
+from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_tuned
 from thfuse_sam.sam.geometry import Frame, resize_image
-from thfuse_sam.sam.loading import load_sam, resolve_tuned
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.prompted import low_resolution_targets
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training import checkpoint as checkpoints

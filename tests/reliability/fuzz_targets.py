@@ -41,10 +41,10 @@ from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.options.shared import AnnotationReading
 from thfuse_sam.sam.adapt import Adaptation, trained_state
 from thfuse_sam.sam.adapt import prepare as prepare_sam
-from thfuse_sam.sam.checkpoints import resolve_sam
+from thfuse_sam.sam.checkpoints import resolve_sam, resolve_tuned
 from thfuse_sam.sam.export import read_trained_header, save_trained
 from thfuse_sam.sam.geometry import Frame
-from thfuse_sam.sam.loading import load_sam, resolve_tuned
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
 from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
@@ -412,7 +412,7 @@ def trained_seeds(folder: Path) -> list[bytes]:
         base = resolve_sam("auto", folder / "base.pth")
         sam = build_sam(base.model_type, base.checkpoint)
         prepare_sam(sam, adaptation)
-        save_trained(folder / "seed.safetensors", trained_state(sam, adaptation), adaptation, base)
+        save_trained(folder / "seed.safetensors", trained_state(sam, adaptation), base.trained_header(adaptation))
         found.append((folder / "seed.safetensors").read_bytes())
     return found
 

@@ -21,7 +21,8 @@ from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.models import build_network
-from thfuse_sam.sam.loading import load_sam, resolve_tuned
+from thfuse_sam.sam.checkpoints import resolve_tuned
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.training.checkpoint import NetworkSpec
 
 from .fuzz_targets import trained_seeds

@@ -15,8 +15,8 @@ from thfuse_sam.files import file_sha256
 from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.sam import export
 from thfuse_sam.sam.adapt import PARTS, Adaptation, load_trained_state, prepare, set_mode, trained_state
-from thfuse_sam.sam.checkpoints import ResolvedSam
-from thfuse_sam.sam.loading import load_sam, resolve_tuned
+from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_tuned
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.lora import adapted_layers, lora_layers, merged_state_dict
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
@@ -163,7 +163,7 @@ def test_trained_and_exported_files_compute_the_same(tmp_path: Path, base: Resol
     sam = build_sam("vit_nano", base.checkpoint)
     prepare(sam, adaptation)
     train_a_little(sam, adaptation)
-    export.save_trained(tmp_path / "tuned.safetensors", trained_state(sam, adaptation), adaptation, base)
+    export.save_trained(tmp_path / "tuned.safetensors", trained_state(sam, adaptation), base.trained_header(adaptation))
     stored = safetensors.torch.load_file(tmp_path / "tuned.safetensors")
     assert stored.keys() == trained_state(sam, adaptation).keys()
     if "image_encoder" in adaptation.frozen:
@@ -191,7 +191,7 @@ def test_wrong_base_is_named(tmp_path: Path, base: ResolvedSam, monkeypatch: pyt
     sam = build_sam("vit_nano", base.checkpoint)
     prepare(sam, adaptation)
     path = tmp_path / "elsewhere" / "tuned.safetensors"
-    export.save_trained(path, trained_state(sam, adaptation), adaptation, base)
+    export.save_trained(path, trained_state(sam, adaptation), base.trained_header(adaptation))
     with pytest.raises(CheckpointError, match=r"was tuned from base\.pth .* give it by `base_checkpoint`"):
         resolve_tuned("auto", path)
     other = tmp_path / "other.pth"

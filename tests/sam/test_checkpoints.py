@@ -96,7 +96,7 @@ def test_trained_weights_alone_name_the_way_to_a_whole_file(tmp_path: Path, froz
     sam, adaptation = build_sam("vit_nano", base.checkpoint), Adaptation(frozen)
     prepare(sam, adaptation)
     path = tmp_path / "best.safetensors"
-    save_trained(path, trained_state(sam, adaptation), adaptation, base)
+    save_trained(path, trained_state(sam, adaptation), base.trained_header(adaptation))
     for model_type in ("auto", "vit_nano"):
         with pytest.raises(CheckpointError, match=r"trained weights alone.* `checkpoint` .*best\.safetensors `export`"):
             resolve_sam(model_type, path)

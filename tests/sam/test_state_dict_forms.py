@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import CheckpointError
 from thfuse_sam.sam.assembly import assemble_sam
-from thfuse_sam.sam.checkpoints import resolve_sam
-from thfuse_sam.sam.loading import load_sam, resolve_tuned
+from thfuse_sam.sam.checkpoints import resolve_sam, resolve_tuned
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.state_dict_forms import named_weights
 from thfuse_sam.sam.weights import read_weights

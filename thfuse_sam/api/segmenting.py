@@ -32,8 +32,9 @@ from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import GeneratorOptions, GeneratorSettings
 from thfuse_sam.options.shared import Polarity
+from thfuse_sam.sam.checkpoints import resolve_tuned
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
-from thfuse_sam.sam.loading import load_sam, resolve_tuned
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.thermal import Mask

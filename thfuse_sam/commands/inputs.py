@@ -195,8 +195,8 @@ def build_generator(options: SamOptions, device: torch.device) -> "AutomaticMask
 
 def open_sam(options: SamOptions, device: torch.device) -> "tuple[AnySam, str]":
     """The model that `options` ask for, and its type; with TunedSamOptions it may be one that finetune.py trained."""
-    from thfuse_sam.sam.checkpoints import resolve_sam
-    from thfuse_sam.sam.loading import load_sam, resolve_tuned
+    from thfuse_sam.sam.checkpoints import resolve_sam, resolve_tuned
+    from thfuse_sam.sam.loading import load_sam
 
     model_type, checkpoint = options.sam_model_type, options.sam_checkpoint
     with naming("sam_checkpoint", checkpoint):

@@ -148,7 +148,7 @@ class FinetuneTask(TrainingTask):
         return f"epoch{epoch}.safetensors"
 
     def save(self, path: Path, checkpoint: Checkpoint) -> None:
-        save_trained(path, checkpoint.weights, self.adaptation, self.base)
+        save_trained(path, checkpoint.weights, self.base.trained_header(self.adaptation))
 
     def describe_other(self, spec: NetworkSpec) -> str:
         return (

@@ -10,6 +10,8 @@ from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
 from thfuse_sam.files import file_sha256
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import HUGGING_FACE
+from thfuse_sam.sam.adapt import Adaptation
+from thfuse_sam.sam.export import TrainedHeader, read_trained_header
 from thfuse_sam.sam.hugging_face import (
     WEIGHTS,
     find_folder,
@@ -48,6 +50,10 @@ class ResolvedSam:
         """Bytes of the weights; 0 if they are not there yet."""
         files = weight_files(self.checkpoint) if self.model_type == HUGGING_FACE else [self.checkpoint]
         return sum(path.stat().st_size for path in files if path.is_file())
+
+    def trained_header(self, adaptation: Adaptation) -> TrainedHeader:
+        """The description of weights that were tuned from this checkpoint."""
+        return TrainedHeader(self.model_type, self.sha256, self.checkpoint.name, adaptation)
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -92,6 +98,32 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
     if checkpoint is not None:
         return _resolve_given(kind, checkpoint)
     return _resolve_auto(fetch) if kind is None else _resolve_published(kind, fetch)
+
+
+def resolve_tuned(model_type: str = AUTO, checkpoint: Path | None = None, *, base: Path | None = None) -> ResolvedSam:
+    """As `resolve_sam`, where `checkpoint` may also hold some weights alone, which `base` completes.
+
+    Those are trained weights of finetune.py or a part of a SAM, such as a decoder alone.
+
+    Args:
+        base: a whole checkpoint; None: what trained weights were tuned from is looked for beside them, in the cache
+            and among what ships.
+
+    Raises CheckpointError, also if `base` is not what trained weights were tuned from, or is not found.
+    """
+    header = None if checkpoint is None else read_trained_header(checkpoint)
+    if checkpoint is None or (header is None and base is None):
+        return resolve_sam(model_type, checkpoint)
+    if header is not None:
+        if model_type not in (AUTO, header.model_type):
+            raise CheckpointError(f"{checkpoint}: holds {header.model_type}, not {model_type}; leave out `model_type`")
+        model_type, base = header.model_type, _find_base(checkpoint, header, base)
+    else:
+        whole = resolve_sam(model_type, base)
+        model_type, base = whole.model_type, whole.checkpoint
+        weights = read_weights(base) | read_weights(checkpoint)
+        fitting_model(find_model_type(model_type), weights, checkpoint)
+    return ResolvedSam(model_type, checkpoint, checkpoint_sha256(checkpoint), base)
 
 
 def _resolve_hugging_face(checkpoint: Path | None, fetch: bool) -> ResolvedSam:
@@ -173,3 +205,25 @@ def _resolve_published(kind: ModelType, fetch: bool) -> ResolvedSam:
             f"download {kind.url} yourself to {cached}, or give a file by `sam_checkpoint`"
         ) from error
     return ResolvedSam(kind.name, cached, checkpoint_sha256(cached))
+
+
+def _find_base(path: Path, header: TrainedHeader, base: Path | None) -> Path:
+    """The checkpoint that the weights in `path` were tuned from: `base` or, if that is None, one that is found."""
+    if base is not None:
+        sha256 = checkpoint_sha256(base)
+        if sha256 != header.base_sha256:
+            raise CheckpointError(
+                f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), "
+                f"but `base_checkpoint` {base} has {sha256[:12]}...; give the file that was tuned"
+            )
+        return base
+    kind = MODEL_TYPES.get(header.model_type)
+    if kind is not None and kind.sha256 == header.base_sha256:
+        return resolve_sam(header.model_type).checkpoint
+    for candidate in (path.parent / header.base_name, cache_folder() / header.base_name, shipped_checkpoint()):
+        if candidate.is_file() and checkpoint_sha256(candidate) == header.base_sha256:
+            return candidate
+    raise CheckpointError(
+        f"{path}: was tuned from {header.base_name} (SHA-256 {header.base_sha256[:12]}...), which is neither beside it "
+        "nor in the cache; give it by `base_checkpoint`, or use the exported file"
+    )

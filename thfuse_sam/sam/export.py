@@ -21,7 +21,6 @@ from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.options.finetune import LoraSettings
 from thfuse_sam.sam.adapt import Adaptation
-from thfuse_sam.sam.checkpoints import ResolvedSam
 from thfuse_sam.sam.lora import merged_state_dict
 from thfuse_sam.sam.weights import CHECKPOINT_SUFFIXES, GENERATOR_KEY, TRAINED_KEY, trained_metadata
 
@@ -38,15 +37,16 @@ class TrainedHeader:
     adaptation: Adaptation
 
 
-def save_trained(path: Path, trained: Mapping[str, Tensor], adaptation: Adaptation, base: ResolvedSam) -> None:
-    """Write the weights of a model that was tuned from `base`, a `trained_state`, atomically. Raises OutputError."""
+def save_trained(path: Path, trained: Mapping[str, Tensor], header: TrainedHeader) -> None:
+    """Write the weights of a tuned model, a `trained_state`, and their description, atomically. Raises OutputError."""
+    lora = header.adaptation.lora
     entry = {
         "format_version": FORMAT_VERSION,
-        "model_type": base.model_type,
-        "base_sha256": base.sha256,
-        "base_name": base.checkpoint.name,
-        "frozen": list(adaptation.frozen),
-        "lora": None if adaptation.lora is None else dataclasses.asdict(adaptation.lora),
+        "model_type": header.model_type,
+        "base_sha256": header.base_sha256,
+        "base_name": header.base_name,
+        "frozen": list(header.adaptation.frozen),
+        "lora": None if lora is None else dataclasses.asdict(lora),
     }
     weights = {name: value.cpu().contiguous() for name, value in trained.items()}
     write_atomically(path, lambda file: file.write(safetensors.torch.save(weights, {TRAINED_KEY: json.dumps(entry)})))
