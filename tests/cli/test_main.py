@@ -21,6 +21,11 @@ def test_the_first_screen_shows_what_one_needs(capsys: pytest.CaptureFixture[str
     assert set(re.findall(r"^  thfuse (\w+)", shown, re.MULTILINE)) == {*ENTRIES, "completion"}
     assert main(["fuse", "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: thfuse fuse [DATASET_PATH | IR_DIR VI_DIR] [options]\n")
+    assert main(["verify", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Check the masks of a tree" in shown and shown.index("\nimage pairs:") < shown.index(
+        "\ninfrared images: see"
+    )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"thfuse {thfuse_sam.__version__}\n"
 
@@ -92,10 +97,18 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert "--tile_size" in script and "finetune" in script
+    assert "_files" in script and "vit_nano" in script
     if shell == "bash":
-        ask = 'COMP_WORDS=(thfuse fuse --mod); COMP_CWORD=2; _shtab_thfuse; echo "${COMPREPLY[@]}"'
-        done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True)
-        assert done.stdout == "--model_path\n"
+        for words, offered in (
+            ("fuse --mod", "--model_path"),
+            ("fuse --gra", "--gray"),
+            ("masks --sam_model_type vit_n", "vit_nano"),
+        ):
+            ask = (
+                f"COMP_WORDS=(thfuse {words}); COMP_CWORD={words.count(' ') + 1}; _shtab_thfuse; echo ${{COMPREPLY[@]}}"
+            )
+            done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True)
+            assert done.stdout == f"{offered}\n"
 
 
 def test_completion_without_its_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,11 +20,14 @@ _TWO_FILES = ("ir", "vi")
 
 @dataclass(frozen=True)
 class _Entry:
-    """A command, the options that the words before its first option stand for, and options that are always given."""
+    """A command, the options that the words before its first option stand for, options that are always given, and what
+    it then does, where its own description says otherwise.
+    """
 
     command: Command[Any]
     places: tuple[tuple[str, ...], ...] = ()  # one tuple for each possible number of words
     always: tuple[str, ...] = ()
+    description: str | None = None
 
 
 ENTRIES: Mapping[str, _Entry] = {
@@ -36,7 +39,9 @@ ENTRIES: Mapping[str, _Entry] = {
     "prepare": _Entry(commands.prepare, (("data_dir",),)),
     "finetune": _Entry(commands.finetune, (("data_dir",),)),
     "predict": _Entry(commands.predict, (("input",),)),
-    "verify": _Entry(commands.precompute, (("output_dir",),), always=("--verify",)),
+    "verify": _Entry(
+        commands.precompute, (("output_dir",),), ("--verify",), "Check the masks of a tree against their images."
+    ),
     "compare": _Entry(commands.compare, (_ONE_FOLDER, _TWO_FOLDERS)),
     "figure": _Entry(commands.figure),
     "app": _Entry(commands.app),
@@ -109,7 +114,8 @@ def _named(name: str) -> Command[Any]:
     entry = ENTRIES[name]
     words = " | ".join(" ".join(options).upper() for options in entry.places)
     usage = f"thfuse {name} [{words}] [options]" if words else None
-    return replace(entry.command, program=f"thfuse {name}", usage=usage)
+    description = entry.description or entry.command.description
+    return replace(entry.command, program=f"thfuse {name}", description=description, usage=usage)
 
 
 def _print_completion(words: Sequence[str]) -> int:
@@ -121,11 +127,25 @@ def _print_completion(words: Sequence[str]) -> int:
     if len(words) != 1 or words[0] not in SHELLS:
         return _refuse(f"completion {' '.join(words)}: name one shell of {', '.join(SHELLS)}")
     parser = argparse.ArgumentParser("thfuse")
-    parsers = parser.add_subparsers(parser_class=lambda prog: _named(prog.split()[-1]).build_parser())  # type: ignore[call-overload]
-    for name, entry in ENTRIES.items():
-        parsers.add_parser(name, help=entry.command.description.partition(".")[0])
+    parser.add_argument("--version", action="store_true")
+    parsers = parser.add_subparsers(parser_class=lambda prog: _completing(_named(prog.split()[-1]).build_parser()))  # type: ignore[call-overload]
+    for name in ENTRIES:
+        parsers.add_parser(name, help=_named(name).description.partition(".")[0])
     print(shtab.complete(parser, shell=words[0]))
     return 0
+
+
+def _completing(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with what its words and its options' values may be: files, or the choices that help names."""
+    import shtab
+
+    parser.add_argument("words", nargs="*")
+    for action in parser._actions:
+        if isinstance(action.metavar, str) and action.metavar.startswith("{"):
+            action.choices = action.metavar[1:-1].split(",")
+        elif action.nargs != 0:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return parser
 
 
 def _refuse(message: str) -> int:

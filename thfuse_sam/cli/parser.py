@@ -77,14 +77,15 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         super().__init__(
             prog=prog,
             usage=usage or f"{prog} [options]",
-            description=description,
+            description=spell_options(description),
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
             formatter_class=_HelpFormatter,
         )
         self._options = options
         self._fields = {field.name: field for field in dataclasses.fields(options)}
-        for title, fields in option_groups(options).items():
+        # What most people do not need stands in groups that refer to a page: they come last.
+        for title, fields in sorted(option_groups(options).items(), key=lambda group: ": see " in group[0]):
             group = self.add_argument_group(title)
             for field in fields:
                 group.add_argument(*_flags(field), **_argument(field))
