@@ -42,6 +42,7 @@ def test_a_broken_link_fails(tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     shutil.copy(ROOT / "docs" / "conf.py", folder)
+    (tmp_path / "README.md").write_text("# Project\n\n[documents](docs/README.md)\n", "utf-8")
     (folder / "README.md").write_text("# First\n\n[second](second.md#part)\n", "utf-8")
     (folder / "second.md").write_text("# Second\n\n## Part\n", "utf-8")
     assert build(tmp_path, tmp_path / "site").returncode == 0
