@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thfuse_sam.models.base import MINIMUM_SIZE, PaddedBatch, TiledNetwork, padded_batch
-from thfuse_sam.models.calm import REACH
+from thfuse_sam.models.calm import REACH, REGION
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def fuse_tiled(
         fused[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(fused)
     fused = fused[(..., *batch.window)].clamp(0, 1)
     calmed = torch.empty_like(fused)
-    for tile in tiles(fused.shape[-2], fused.shape[-1], size, REACH):
+    for tile in tiles(fused.shape[-2], fused.shape[-1], -(-size // REGION) * REGION, REACH):
         result = network.calm(*(_part(image, tile, device) for image in (fused, ir, vi)))
         calmed[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(calmed)
     return network.keep_contrast(calmed, ir, vi, ir_labels)

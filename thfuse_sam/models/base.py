@@ -80,7 +80,7 @@ class FusionNetwork(nn.Module):
         return fused if self.training else self.keep_contrast(self.calm(fused, ir, vi), ir, vi, ir_labels)
 
     def calm(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
-        """Skies and flat areas calmed, in images of any size; left out in training. Returns float B1HW in [0, 1]."""
+        """Bright skies calmed, in images of any size; left out in training. Returns float B1HW in [0, 1]."""
         return calm(fused, ir, vi, self.calming) if self.calming else fused
 
     def keep_contrast(self, fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:

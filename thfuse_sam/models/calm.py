@@ -2,7 +2,8 @@
 
 The layers take the details of the more active source. In a bright sky that is what the infrared camera sees of clouds
 and of its own noise, on the mean of a white and a black sky. The visible image takes their place, with weights that are
-smooth in the images, so that no border shows and nothing flickers; what is warm before a sky stays.
+smooth in the images, so that no border shows and nothing flickers. Where infrared alone sees something warm (a white
+house, someone behind smoke), and where a sky is dark over a wide area, everything stays.
 """
 
 import torch
@@ -13,15 +14,18 @@ from thfuse_sam.devices import is_exporting
 from thfuse_sam.losses.filters import smooth_step
 from thfuse_sam.models.blocks import upsample
 
-REACH = 64  # pixels; what lies farther away has no influence
-COARSE = 4  # pixels, side of the squares on which means over larger areas are computed
+REACH = 224  # pixels, a multiple of REGION; what lies farther away has no influence
+COARSE = 4  # pixels, side of the squares on which means around a pixel are computed
+REGION = 32  # pixels, side of those on which means over a region are
 # Below the first value a condition does not hold, from the second on it does; smooth between.
-BRIGHT = (165 / 255, 205 / 255)  # intensity of a visible sky
-FLAT = (2.6 / 255, 1.3 / 255)  # intensity per pixel; gradient, once smoothed
-CLEAR = (90 / 255, 130 / 255)  # intensity from which on visible pixels may be sky
-COLDER = (30 / 255, 80 / 255)  # intensity by which a sky is darker in infrared than in the visible image
-SKY_AROUND = (0.05, 0.5)  # share of sky around a pixel that belongs to it
-LIKE_SKY = (-45 / 255, -15 / 255)  # by how much such a pixel may be brighter than the sky around it
+BRIGHT = (165 / 255, 205 / 255)  # mean intensity of a region's visible sky
+FLAT = (2.2 / 255, 1.3 / 255)  # intensity per pixel; gradient, once smoothed
+CLEAR = (130 / 255, 170 / 255)  # intensity from which on visible pixels may be sky
+COLDER = (40 / 255, 80 / 255)  # intensity by which a sky is darker in infrared than in the visible image
+SKY_AROUND = (0.02, 0.2)  # share of sky around a pixel that belongs to it
+LIKE_SKY = (-100 / 255, -30 / 255)  # by how much such a pixel may be brighter than the sky around it
+WARM = (80 / 255, 130 / 255)  # intensity by which something is brighter in infrared than the sky around it
+HIDDEN = (0.02, 0.002)  # share of a region in which infrared alone sees something warm; such a region stays as it is
 
 
 def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
@@ -35,22 +39,31 @@ def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
         float B1HW in [0, 1]. Gradients lead back to `fused`.
     """
     height, width = fused.shape[-2:]
-    rows, columns = ((COARSE - size % COARSE) % COARSE for size in (height, width))
+    rows, columns = ((REGION - size % REGION) % REGION for size in (height, width))
     fused, ir, vi = (F.pad(image, (0, columns, 0, rows), mode="replicate") for image in (fused, ir, vi))
     ir_halved, vi_halved = _halved(torch.cat([ir, vi], dim=1)).split(1, dim=1)
-    sky = smooth_step(_gradient(_mean(vi_halved, 3, passes=2)) / 2, *FLAT)
-    sky = sky * smooth_step(vi_halved - ir_halved, *COLDER) * smooth_step(vi_halved, *CLEAR)
+    flat = smooth_step(_gradient(_mean(vi_halved, 3, passes=2)) / 2, *FLAT) * smooth_step(vi_halved, *CLEAR)
+    sky = flat * smooth_step(vi_halved - ir_halved, *COLDER)
     if is_exporting() or sky.any():  # no sky: no work
-        fused = torch.lerp(fused, vi, amount * _sky_weight(ir, vi, sky))
+        fused = torch.lerp(fused, vi, amount * _sky_weight(ir, vi, flat, sky))
     return fused[..., :height, :width].clamp(0, 1)
 
 
-def _sky_weight(ir: Tensor, vi: Tensor, sky: Tensor) -> Tensor:
-    """How far each pixel belongs to a sky, from 0 to 1; `sky` says at half the size where one surely is."""
+def _sky_weight(ir: Tensor, vi: Tensor, flat: Tensor, sky: Tensor) -> Tensor:
+    """How far each pixel belongs to a sky, from 0 to 1; `sky` says at half the size where one surely is, and `flat`
+    where the visible image alone would say so.
+    """
+    flat, sky, ir_coarse, vi_coarse = _halved(torch.cat([flat, sky, _halved(ir), _halved(vi)], dim=1)).split(1, dim=1)
     # The mean over the sky alone reaches up to the roofs before it, so that no fringe is left there.
-    around, vi_mean = _mean(_halved(torch.cat([sky, sky * _halved(vi)], dim=1)), 5, passes=2).split(1, dim=1)
-    vi_mean = vi_mean / around.clamp(min=1e-4)
-    coarse = torch.cat([smooth_step(around, *SKY_AROUND) * smooth_step(vi_mean, *BRIGHT), vi_mean], dim=1)
+    around, ir_mean, vi_mean = _mean(torch.cat([sky, sky * ir_coarse, sky * vi_coarse], dim=1), 5, passes=2).split(1, 1)
+    ir_mean, vi_mean = ir_mean / around.clamp(min=1e-4), vi_mean / around.clamp(min=1e-4)
+    near = smooth_step(around, *SKY_AROUND)
+    hidden = near * flat * smooth_step(vi_coarse - vi_mean, *LIKE_SKY) * smooth_step(ir_coarse - ir_mean, *WARM)
+    region = torch.cat([sky, sky * vi_coarse, hidden], dim=1)
+    region = _halved(_halved(_halved(region)))  # from COARSE to REGION
+    share, brightness, hidden = _mean(region, 5, passes=2).split(1, dim=1)
+    wanted = smooth_step(brightness / share.clamp(min=1e-4), *BRIGHT) * smooth_step(hidden, *HIDDEN)
+    coarse = torch.cat([near * upsample(wanted, REGION // COARSE), vi_mean], dim=1)
     weight, vi_mean = upsample(coarse, COARSE).split(1, dim=1)
     return weight * smooth_step(vi - vi_mean, *LIKE_SKY) * smooth_step(vi - ir, *COLDER)
 
