@@ -16,5 +16,7 @@ def test_a_listener_hears_of_each_step_and_nothing_is_shown(capsys) -> None:
 
 
 def test_without_a_listener_there_is_a_bar(capsys) -> None:
-    assert list(progress_bar([7, 8], desc="work")) == [7, 8]
+    assert list(progress_bar([7, 8], desc="work", leave=True, disable=False)) == [7, 8]
     assert "work: 100%" in capsys.readouterr().err
+    assert list(progress_bar([7, 8], desc="work")) == [7, 8]
+    assert capsys.readouterr().err == "", "no terminal, so no bar"

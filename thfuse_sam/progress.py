@@ -24,9 +24,13 @@ def reporting_to(progress: Progress | None) -> Iterator[None]:
 
 
 def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
-    """A bar of tqdm with these arguments; where a caller listens, what behaves like one and shows nothing."""
+    """A bar of tqdm with these arguments; where a caller listens, what behaves like one and shows nothing.
+
+    Unless the arguments say otherwise, it is shown in a terminal alone, and goes when the work is done.
+    """
     from tqdm.auto import tqdm  # slow beside what a command's help needs
 
+    options = {"leave": False, "disable": None} | options
     listener = _listener.get()
     if listener is None:
         return tqdm(*arguments, **options)

@@ -249,7 +249,7 @@ class Fuser:
         placer = pair_placer(align, rig)
         total = len(pairs) if isinstance(pairs, Sized) else None
         with listening(progress):
-            bar = progress_bar(total=total, unit=" pairs", leave=False, disable=None)
+            bar = progress_bar(total=total, unit=" pairs")
         with bar:
             for pair in pairs:
                 if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):

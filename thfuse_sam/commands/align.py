@@ -1,7 +1,6 @@
 """Aligning infrared images with visible ones, and calibrating two cameras, according to `AlignOptions`."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +127,7 @@ def _read(
 ) -> Iterator[tuple[ImagePair, ImageArray, ImageArray]]:
     """Each pair with its images; those that cannot be read raise, or with `skip_bad` are noted in `failures`."""
     failures |= {str(path): "no partner" for path in pairs.unpaired}
-    for pair in progress_bar(pairs.pairs, "aligning", unit=" pairs", leave=False, disable=None, file=sys.stderr):
+    for pair in progress_bar(pairs.pairs, "aligning", unit=" pairs"):
         try:
             infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
         except ImageReadError as error:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -116,7 +115,7 @@ def _measure(
         if options.report:
             folder = stack.enter_context(replacing(options.output_dir / REPORT_FOLDER))
             page = FusionReport(folder, methods[1:])
-        for pair in progress_bar(pairs, "measuring", unit=" pairs", leave=False, disable=None, file=sys.stderr):
+        for pair in progress_bar(pairs, "measuring", unit=" pairs"):
             lacking = [reason for method in methods if (reason := method.lacks(pair.name))]
             try:
                 result = None if lacking else _fused_pair(pair, methods[0].images[pair.name])

@@ -106,7 +106,7 @@ def _predict(
     writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
     failures: list[str] = []
     objects = 0
-    for name, path in progress_bar(images.items(), unit=" images", disable=None, leave=False):
+    for name, path in progress_bar(images.items(), unit=" images"):
         try:
             with naming("input", options.input):
                 image = read_for_sam(path, options.modality)

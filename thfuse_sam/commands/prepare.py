@@ -87,7 +87,7 @@ def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) 
     classes: Counter[str] = Counter()
     objects = 0
     try:
-        for index in progress_bar(range(len(dataset)), f"writing {folder}", disable=None, leave=False):
+        for index in progress_bar(range(len(dataset)), f"writing {folder}"):
             sample = dataset[index]
             writer.add(sample)
             classes.update(sample.categories.values())

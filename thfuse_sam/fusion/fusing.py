@@ -1,7 +1,6 @@
 """Fusing image pairs with a trained network: luma by the network, colour from the visible image, into files."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -137,7 +136,7 @@ def fuse_pairs(
     network = network.to(device).eval()
     report = FuseReport()
     started = time.perf_counter()
-    bar = progress_bar(total=len(pairs), unit=" images", leave=False, disable=None, file=sys.stderr)
+    bar = progress_bar(total=len(pairs), unit=" images")
 
     def fuse_all() -> Iterator[FusedPair]:
         # No workers: decoding a pair takes a fraction of the time that the network takes.

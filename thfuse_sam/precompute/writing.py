@@ -102,6 +102,8 @@ class _ResultWriter:
             unit=" images",
             bar_format=_BAR,
             mininterval=0.1 if sys.stderr.isatty() else 5.0,
+            leave=True,
+            disable=False,
         )
 
     def add(self, result: MaskResult | PendingMask) -> None:

@@ -1,7 +1,6 @@
 """The log of a training run: one row an epoch in `train_log.csv`, and TensorBoard's files where it is installed."""
 
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thfuse_sam.errors import OutputError
-from thfuse_sam.files import write_text
+from thfuse_sam.files import write_csv
 
 LOG_NAME = "train_log.csv"
 
@@ -34,11 +33,7 @@ class EpochLog:
         row = {"epoch": str(epoch), **{key: f"{value:.6g}" for key, value in values.items()}}
         self._rows = [*(old for old in self._rows if old["epoch"] != row["epoch"]), row]
         columns = list(dict.fromkeys(key for row in self._rows for key in row))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(self.path, text.getvalue())
+        write_csv(self.path, [columns, *([row.get(column, "") for column in columns] for row in self._rows)])
         if self._board is not None:
             for key, value in values.items():
                 self._board.add_scalar(key, value, epoch)

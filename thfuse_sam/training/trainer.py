@@ -10,7 +10,6 @@ import contextlib
 import functools
 import logging
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -146,9 +145,7 @@ class Trainer:
         try:
             with (
                 StopRequest() as stop,
-                progress_bar(
-                    total=total_steps, initial=self.progress.step, unit=" steps", disable=None, file=sys.stderr
-                ) as bar,
+                progress_bar(total=total_steps, initial=self.progress.step, unit=" steps", leave=True) as bar,
             ):
                 while not (self._is_done(run) or is_asked(fabric, stop)):
                     self._run_epoch(run, epoch_log, stop, bar)

@@ -92,7 +92,9 @@ def read_all(
     classes: set[str] = set()
     examples: dict[str, str] = {}  # reason -> the first annotation that has the flaw
     check = partial(_check, strict=strict, skip_bad=skip_bad)
-    bar = progress_bar(total=len(entries), desc=f"checking {path}", disable=len(entries) < _BAR_FROM or None)
+    bar = progress_bar(
+        total=len(entries), desc=f"checking {path}", leave=True, disable=len(entries) < _BAR_FROM or None
+    )
     with ThreadPoolExecutor(_READERS) as pool, bar:
         for entry, result in zip(entries, pool.map(check, entries), strict=True):
             bar.update()
