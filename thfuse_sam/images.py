@@ -97,13 +97,7 @@ def read_infrared(path: Path, how: InfraredReading = AS_STORED) -> ImageArray:
 def read_infrared_and_missing(path: Path, how: InfraredReading = AS_STORED) -> tuple[ImageArray, Mask | None]:
     """As `read_infrared`, and which pixels have no data (bool HxW; None: all have). Those are filled in the image."""
     with reading(path):
-        stored = decode(path)
-        values = _infrared_values(stored, how)
-        nodata = stored.nodata if how.nodata is None else (*stored.nodata, how.nodata)
-        missing = _transparent(stored, how)
-        if values.dtype != np.uint8 or nodata:
-            missing = missing_pixels(values, nodata) | (False if missing is None else missing)
-        grey, missing = _grey(values, missing, how.value_range)
+        grey, missing = _grey(*_numbers_and_missing(decode(path), how), how.value_range)
         return as_white_hot(grey, how.polarity), missing
 
 
@@ -114,13 +108,8 @@ def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> tuple[npt.
     Raises ImageReadError.
     """
     with reading(path):
-        stored = decode(path)
-        values = _infrared_values(stored, how)
-        if values.dtype == np.uint8:
-            return None
-        missing = missing_pixels(values, stored.nodata if how.nodata is None else (*stored.nodata, how.nodata))
-        transparent = _transparent(stored, how)
-        return values, missing if transparent is None else missing | transparent
+        values, missing = _numbers_and_missing(decode(path), how)
+        return None if missing is None or values.dtype == np.uint8 else (values, missing)
 
 
 @within_read_seconds
@@ -249,6 +238,19 @@ def write_numbers(path: Path, values: npt.NDArray[Any]) -> None:
     """Write HxW numbers atomically, uint16 or float32, as TIFF or (uint16) PNG by the suffix. Raises OutputError."""
     picture = Image.fromarray(np.ascontiguousarray(values))
     write_atomically(path, lambda file: picture.save(file, **_WRITE_OPTIONS[path.suffix]))
+
+
+def _numbers_and_missing(stored: DecodedImage, how: InfraredReading) -> tuple[npt.NDArray[Any], Mask | None]:
+    """The numbers of an infrared image HxW, and which mean nothing, bool HxW; None: all of its 8 bits mean something.
+
+    Raises Refusal.
+    """
+    values = _infrared_values(stored, how)
+    nodata = stored.nodata if how.nodata is None else (*stored.nodata, how.nodata)
+    missing = _transparent(stored, how)
+    if values.dtype != np.uint8 or nodata:
+        missing = missing_pixels(values, nodata) | (False if missing is None else missing)
+    return values, missing
 
 
 def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[Any]:

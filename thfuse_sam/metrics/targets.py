@@ -6,6 +6,7 @@ Not part of `METRICS`, because they need labels.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,8 @@ def measure_targets(
         contrast = target_contrast(infrared_values, target)
         kept = target_contrast(fused_values, target) / contrast if contrast >= SMALLEST_CONTRAST else math.nan
         is_asked = segments is not None and target.area >= SMALLEST_FOUND
-        found = bool((_ious(segments, target.box) >= FOUND_IOU).any()) if is_asked and segments is not None else None
+        ious = box_ious(segments, np.array([target.box])) if is_asked and segments is not None else None
+        found = None if ious is None else bool((ious >= FOUND_IOU).any())
         scores.append(TargetScore(target.category, target.area > LARGE, kept, found))
     return scores
 
@@ -148,11 +150,10 @@ def _row(scores: Sequence[TargetScore], category: str, size: str) -> TargetRow:
     return TargetRow(category, size, len(kept), contrast, well, badly, len(found), share_found)
 
 
-def _ious(boxes: npt.NDArray[np.int64], box: tuple[int, int, int, int]) -> npt.NDArray[np.float64]:
-    """Intersection over union of N boxes with one: float N."""
-    left, top, right, bottom = box
-    width = np.minimum(boxes[:, 2], right) - np.maximum(boxes[:, 0], left)
-    height = np.minimum(boxes[:, 3], bottom) - np.maximum(boxes[:, 1], top)
+def box_ious(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """IoU of N with M boxes (x0, y0, x1, y1): ...xNx4 and ...xMx4 -> float64 ...xNxM."""
+    x0, y0, x1, y1 = (boxes[..., :, None, side] for side in range(4))
+    u0, v0, u1, v1 = (others[..., None, :, side] for side in range(4))
+    width, height = np.minimum(x1, u1) - np.maximum(x0, u0), np.minimum(y1, v1) - np.maximum(y0, v0)
     common = np.maximum(width, 0) * np.maximum(height, 0)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return np.asarray(common / (areas + (right - left) * (bottom - top) - common))
+    return np.asarray(common / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - common))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from thfuse_sam.images import ImageArray
 from thfuse_sam.masks.format import paint_order
+from thfuse_sam.metrics.targets import box_ious
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates
 
@@ -81,7 +82,7 @@ def for_warm_places(settings: GeneratorSettings) -> GeneratorSettings:
 def fitting_candidates(found: Candidates) -> Candidates:
     """The masks whose boxes fit the boxes that SAM was prompted with."""
     boxes = found.boxes.numpy() + np.array([0.0, 0.0, 1.0, 1.0])  # now with exclusive ends
-    fits = _overlaps(boxes[:, None], found.prompts.numpy()[:, None])[:, 0, 0]
+    fits = box_ious(boxes[:, None], found.prompts.numpy()[:, None])[:, 0, 0]
     return found.take(torch.from_numpy(np.flatnonzero(fits >= _FIT_IOU)))
 
 
@@ -159,20 +160,11 @@ def _distinct(boxes: Boxes, count: int) -> Boxes:
     candidates = np.ones(len(boxes), dtype=bool)
     while len(chosen) < count and candidates.any():
         chosen.append(int(candidates.argmax()))
-        candidates &= _overlaps(boxes[chosen[-1:]], boxes)[0] <= _OTHER_IOU
+        candidates &= box_ious(boxes[chosen[-1:]], boxes)[0] <= _OTHER_IOU
     return boxes[chosen]
 
 
 def _summed_overlap(some: Boxes, boxes: Boxes) -> npt.NDArray[np.float64]:
     """For each of `some` boxes the sum of its overlaps with those of `boxes` that are boxes of the same thing."""
-    overlaps = _overlaps(some, boxes)
+    overlaps = box_ious(some, boxes)
     return np.asarray((overlaps * (overlaps > _SAME_IOU)).sum(axis=1))
-
-
-def _overlaps(some: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """IoU of N with M boxes: ...xNx4 and ...xMx4 -> float64 ...xNxM."""
-    x0, y0, x1, y1 = (some[..., :, None, side] for side in range(4))
-    u0, v0, u1, v1 = (others[..., None, :, side] for side in range(4))
-    width, height = np.minimum(x1, u1) - np.maximum(x0, u0), np.minimum(y1, v1) - np.maximum(y0, v0)
-    common = np.maximum(width, 0) * np.maximum(height, 0)
-    return np.asarray(common / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - common))
