@@ -156,16 +156,16 @@ def test_threads_are_settled_before_torch_loads(entry: tuple[str, ...]) -> None:
     assert done.stdout.strip() == "settled", done.stderr
 
 
-def test_free_memory_is_the_least_of_machine_and_groups(machine: Path) -> None:
-    assert cores.free_memory() == 0
+def test_free_ram_is_the_least_of_machine_and_groups(machine: Path) -> None:
+    assert cores.free_ram() == 0
     write(machine, {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 4000 kB", "proc/self/cgroup": "0::/a"})
-    assert cores.free_memory() == 4000 * 1024
+    assert cores.free_ram() == 4000 * 1024
     write(machine, {"cgroup/memory.max": "max", "cgroup/memory.current": "5"})
     write(machine, {"cgroup/a/memory.max": "1000", "cgroup/a/memory.current": "400"})
-    assert cores.free_memory() == 600
+    assert cores.free_ram() == 600
     write(machine, {"proc/self/cgroup": "8:memory:/b"})
     write(machine, {"cgroup/memory/b/memory.limit_in_bytes": "70", "cgroup/memory/b/memory.usage_in_bytes": "80"})
-    assert cores.free_memory() == 0
+    assert cores.free_ram() == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -52,7 +52,7 @@ def usable_cores() -> int:
     return max(1, int(min(limits)) // processes)
 
 
-def free_memory() -> float:
+def free_ram() -> float:
     """Bytes of memory that this process may still take, of the machine's and of its control groups'; 0: not known."""
     lines = _read(_PROC / "meminfo").splitlines()
     available = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)

@@ -572,7 +572,7 @@ def test_processes_where_none_are_asked_for(
     expected: int,
 ) -> None:
     monkeypatch.setattr(command, "usable_cores", lambda: 8)
-    monkeypatch.setattr(command, "free_memory", lambda: memory)
+    monkeypatch.setattr(command, "free_ram", lambda: memory)
     asked = cli_commands.precompute.build_parser().parse_command(["--device", "cpu", *options]).options
     devices = command._share_cores(asked, command._devices(asked), images, checkpoint.stat().st_size)
     assert devices == ["cpu"] * expected

@@ -6,12 +6,11 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError
 from thfuse_sam.losses import FusionLoss
 from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, count_parameters, thfuse_from_original
-from thfuse_sam.models.thfuse_lite import box_mean, joined_conv
+from thfuse_sam.models.thfuse_lite import joined_conv
 from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 
 CONSTANTS = [0.5, 0.0, 1.0, 0.3]
@@ -231,13 +230,6 @@ class TestTHFuseTiny(NetworkTests):
                 changed[(..., *place)] = 1 - changed[(..., *place)]
                 difference = (network(changed, vi) - fused).abs()
                 assert difference[(..., *place)].item() > 1e-4
-
-
-@pytest.mark.parametrize("size", [(5, 4), (16, 23)])
-def test_box_means_are_those_of_a_pooling_that_leaves_the_border_out(size: tuple[int, int]) -> None:
-    values = torch.rand(2, 3, *size)
-    expected = F.avg_pool2d(values, 7, stride=1, padding=3, count_include_pad=False)
-    torch.testing.assert_close(box_mean(values, 7), expected)
 
 
 def test_a_joined_convolution_is_that_of_its_parts_put_together() -> None:

@@ -16,7 +16,7 @@ import torch
 import thfuse_sam
 from thfuse_sam.commands.infrared import infrared_reading, range_of_tree, reading_of
 from thfuse_sam.commands.inputs import pairing
-from thfuse_sam.cores import free_memory, usable_cores
+from thfuse_sam.cores import free_ram, usable_cores
 from thfuse_sam.datasets.pairs import ImageSet, find_images
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import (
@@ -310,7 +310,7 @@ def _share_cores(options: PrecomputeOptions, devices: list[str], images: int, sa
     if not is_free or not sam_bytes:
         return devices
     memory = _PROCESS_BYTES + 2 * sam_bytes
-    return ["cpu"] * max(1, min(usable_cores(), images // _IMAGES_PER_PROCESS, int(free_memory() / memory)))
+    return ["cpu"] * max(1, min(usable_cores(), images // _IMAGES_PER_PROCESS, int(free_ram() / memory)))
 
 
 def _resolve_sam(options: PrecomputeOptions, fetch: bool) -> ResolvedSam:

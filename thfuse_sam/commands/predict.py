@@ -19,7 +19,7 @@ from thfuse_sam.finetune.prediction import (
     PredictionWriter,
     automatic_predictor,
     prompted_predictor,
-    require_inside,
+    require_prompts_inside,
 )
 from thfuse_sam.images import image_size, read_for_sam
 from thfuse_sam.options.predict import PredictOptions
@@ -60,7 +60,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
     images = _images(options.input)
     for path in images.values() if prompts else ():
         with contextlib.suppress(ImageReadError):  # listed as a failure when its turn comes
-            require_inside(prompts, image_size(path), f", {path}")
+            require_prompts_inside(prompts, image_size(path), f", {path}")
     require_writable("output_dir", options.output_dir)
     device = resolve_device(options.device)
     sam, model_type = open_sam(options, device)

@@ -32,7 +32,7 @@ _SEED_STEP = 1_000_003  # difference between the seeds of two parts; with equal 
 
 
 @dataclass(frozen=True)
-class Part:
+class PairFolder:
     """Pairs of one folder, and where their masks come from."""
 
     name: str  # prefix of its samples' names if there are several parts
@@ -46,9 +46,9 @@ class Part:
 class TrainPairs:
     """The pairs of a training, split into those for training and those for validation."""
 
-    parts: list[Part]  # before the split
-    train: list[Part]
-    val: list[Part]
+    parts: list[PairFolder]  # before the split
+    train: list[PairFolder]
+    val: list[PairFolder]
     skipped: dict[str, str] = field(default_factory=dict)  # what cannot be used -> why
 
     @property
@@ -76,11 +76,11 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
         masks = parts[0].masks if tree is None else choose_masks(tree, options)
         found = _read_as(found, parts[0].found.reading, masks, options)
         pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
-        val = [Part("val", options.val_dataset_path, found, masks, pairs)]
+        val = [PairFolder("val", options.val_dataset_path, found, masks, pairs)]
     return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
 
 
-def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
+def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
     """The checked pairs of each folder; with `skip_bad`, what cannot be used goes into `skipped`."""
     paths: Sequence[Path | None] = options.dataset_path or [None]
     trees: Sequence[Path | None] = options.precomputed_masks_dir or [None]
@@ -92,7 +92,7 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
             "give one for all, or one for each in the same order"
         )
     names = [path.resolve().name if path is not None else "" for path in paths]
-    parts: list[Part] = []
+    parts: list[PairFolder] = []
     for index, path in enumerate(paths):
         folder = pair_folder(path, options, TRAIN_SAMPLE)
         found, left_out = training_part(find_folder_pairs(folder, options))
@@ -101,7 +101,7 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[Part]:
             log.warning("%s: the pairs of train/ are used, those of %s/ are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
         masks = choose_masks(trees[index if len(trees) > 1 else 0], options)
-        parts.append(Part(name, folder, found, masks, []))
+        parts.append(PairFolder(name, folder, found, masks, []))
     # One reading for all, so that equal numbers are equal grey values.
     images = [pair.ir for part in parts for pair in part.found.pairs]
     kept = {f"as the masks in {part.masks.root} were made": range_of_tree(part.masks.root) for part in parts}
@@ -136,7 +136,7 @@ class MaskSources:
         self._options, self._device = options, device
         self._sources: dict[object, MaskSource] = {}
 
-    def of(self, part: Part) -> MaskSource:
+    def of(self, part: PairFolder) -> MaskSource:
         # The source of a mask tree also depends on the folders of the images, which it compares with the manifest.
         key = "live" if part.masks.mode == "live" else (part.masks.root, part.found.ir_dir, part.found.vi_dir)
         if key not in self._sources:
@@ -145,7 +145,7 @@ class MaskSources:
 
 
 def fusion_dataset(
-    parts: Sequence[Part], sources: MaskSources, *, crop_size: int, augment: bool = False, seed: int = 0
+    parts: Sequence[PairFolder], sources: MaskSources, *, crop_size: int, augment: bool = False, seed: int = 0
 ) -> FusionDataset | MixedPairs:
     """One data set with the pairs of all parts."""
     datasets = {

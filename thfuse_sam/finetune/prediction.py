@@ -62,7 +62,7 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
 
     def run(image: npt.NDArray[np.uint8]) -> list[Segment]:
         shape = (image.shape[0], image.shape[1])
-        require_inside(prompts, shape)
+        require_prompts_inside(prompts, shape)
         frame = model.frame(shape)
         embedding = model.encode(image, frame)
         objects = []
@@ -118,7 +118,7 @@ class PredictionWriter:
             write_text(self.folder / "annotations.json", json.dumps(self._annotations.content()) + "\n")
 
 
-def require_inside(prompts: Sequence[ObjectPrompt], shape: tuple[int, int], where: str = "") -> None:
+def require_prompts_inside(prompts: Sequence[ObjectPrompt], shape: tuple[int, int], where: str = "") -> None:
     """Raise UsageError for a prompt outside an image of (height, width) `shape`; `where` names it."""
     for prompt in prompts:
         _require_inside(prompt, shape, where)

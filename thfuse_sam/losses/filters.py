@@ -7,9 +7,21 @@ from torch.nn import functional as F
 SOFT_END = 0.08  # intensity; values closer than this to 0 or 1, or beyond, are compressed into this width
 
 
-def box_mean(images: Tensor, size: int) -> Tensor:
-    """Mean over the part inside the image of a window around each pixel; BCHW -> BCHW. `size`: pixels, odd."""
-    return F.avg_pool2d(images, size, stride=1, padding=size // 2, count_include_pad=False)
+def box_mean(images: Tensor, window: int) -> Tensor:
+    """Mean of the pixels of BCHW images in a square window, an odd number of pixels wide, that lie in the image.
+
+    As sums of shifted images a tenth of the work of `avg_pool2d`.
+    """
+    for dim in (2, 3):
+        size, border = images.shape[dim], window // 2
+        padded = F.pad(images, (0, 0, border, border) if dim == 2 else (border, border))
+        total = padded.narrow(dim, 0, size)
+        for shift in range(1, window):
+            total = total + padded.narrow(dim, shift, size)
+        place = torch.arange(size, device=images.device)
+        count = (place + border).clamp(max=size - 1) - (place - border).clamp(min=0) + 1
+        images = total / count.view(-1, 1) if dim == 2 else total / count
+    return images
 
 
 def gaussian_kernel(sigma: float, radius: int, like: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.losses.filters import box_mean
 from thfuse_sam.models.base import FusionNetwork, require_at_least, require_multiple
 from thfuse_sam.models.blocks import ChannelAttention, PooledSpatialAttention, TransformerBlock, upsample
 from thfuse_sam.models.guidance import GuidanceBranch, gated
@@ -225,23 +226,6 @@ class THFuseLite(FusionNetwork):
             fused = upsample(fused, 2) + self.details[scale](total, details[scale])
         fine = self.merge(features[0] * weights[0] + upsample(self.to_fine(total), 2))
         return upsample(fused, 2) + self.details[0](fine, details[0]), fine
-
-
-def box_mean(images: Tensor, window: int) -> Tensor:
-    """Mean of the pixels of BCHW images in a square window, an odd number of pixels wide, that lie in the image.
-
-    As sums of shifted images a tenth of the work of `avg_pool2d`.
-    """
-    for dim in (2, 3):
-        size, border = images.shape[dim], window // 2
-        padded = F.pad(images, (0, 0, border, border) if dim == 2 else (border, border))
-        total = padded.narrow(dim, 0, size)
-        for shift in range(1, window):
-            total = total + padded.narrow(dim, shift, size)
-        place = torch.arange(size, device=images.device)
-        count = (place + border).clamp(max=size - 1) - (place - border).clamp(min=0) + 1
-        images = total / count.view(-1, 1) if dim == 2 else total / count
-    return images
 
 
 def _laplacian_pyramid(images: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -43,7 +43,7 @@ OpenFolder = Callable[[Path], SegmentationDataset]
 
 
 @dataclass(frozen=True)
-class Part:
+class MixturePart:
     """One training set of a mixture."""
 
     name: str
@@ -66,7 +66,7 @@ class Part:
 class Mixture(SegmentationDataset):
     """The training samples of several sets, drawn anew each epoch; `test` is the test set, if one is named."""
 
-    def __init__(self, parts: Sequence[Part], test: SegmentationDataset | None, seed: int = 0) -> None:
+    def __init__(self, parts: Sequence[MixturePart], test: SegmentationDataset | None, seed: int = 0) -> None:
         self.test = test
         self._parts = list(parts)
         self._seed, self._epoch = seed, 0
@@ -108,7 +108,7 @@ class Mixture(SegmentationDataset):
         for part in self._parts:
             for_training, for_validation = part.dataset.split(val_fraction, seed)
             train.append(replace(part, dataset=for_training))
-            val.append(Part(part.name, for_validation))
+            val.append(MixturePart(part.name, for_validation))
         return Mixture(train, None, self._seed), Mixture(val, None)
 
     def _order(self) -> list[tuple[int, int]]:
@@ -149,7 +149,7 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
     return Mixture(parts, test_set, seed)
 
 
-def _part(item: Any, open_folder: OpenFolder, where: str) -> Part:
+def _part(item: Any, open_folder: OpenFolder, where: str) -> MixturePart:
     folder = _data_dir(item, _TRAIN_KEYS, where)
     percentage = 1.0 if item.get("percentage") is None else item["percentage"]
     if not _is_number(percentage) or not 0 < percentage <= _MAX_PERCENTAGE:
@@ -163,7 +163,7 @@ def _part(item: Any, open_folder: OpenFolder, where: str) -> Part:
     paste = _probability(item.get("w_aug"), where) if details else 0.0
     if paste and not backgrounds:
         log.warning("%s: %s needs bg_paths; the samples of %s stay as they are", where, CROP_FOREGROUND, folder)
-    return Part(folder.name or str(folder), open_folder(folder), float(percentage), paste, backgrounds)
+    return MixturePart(folder.name or str(folder), open_folder(folder), float(percentage), paste, backgrounds)
 
 
 def _test_dir(test: Any) -> Path:
