@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from thfuse_sam.images import Modality
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source_images import ForeignSources, find_image
 
@@ -31,17 +32,21 @@ def test_foreign_source(tmp_path: Path) -> None:
     image(tmp_path / "second" / "0002.png", 2)
     image(tmp_path / "copy" / "0001.png", 1)
     manifest = Manifest(SIGNATURE, sources=[{"ir": str(tmp_path / "first"), "vi": str(tmp_path / "none")}])
-    assert ForeignSources(manifest, {"ir": tmp_path / "second"}).find("ir", "0001") == first
+
+    def find(folder: Path, name: str, modality: Modality = "ir") -> Path | None:
+        return ForeignSources(manifest, {modality: folder}).find(modality, name, folder / f"{name}.png")
+
+    assert find(tmp_path / "second", "0001") == first
     # Ours: the same folder, the same image elsewhere, another name, a folder that is gone, another modality.
-    assert ForeignSources(manifest, {"ir": tmp_path / "first"}).find("ir", "0001") is None
-    assert ForeignSources(manifest, {"ir": tmp_path / "copy"}).find("ir", "0001") is None
-    assert ForeignSources(manifest, {"ir": tmp_path / "second"}).find("ir", "0002") is None
-    assert ForeignSources(manifest, {"vi": tmp_path / "second"}).find("vi", "0001") is None
+    assert find(tmp_path / "first", "0001") is None
+    assert find(tmp_path / "copy", "0001") is None
+    assert find(tmp_path / "second", "0002") is None
+    assert find(tmp_path / "second", "0001", "vi") is None
 
 
 def test_foreign_source_in_nested_folders(tmp_path: Path) -> None:
     other = image(tmp_path / "kaist" / "set00" / "lwir" / "I0.png", 1)
-    image(tmp_path / "new" / "set00" / "I0.png", 2)
+    own = image(tmp_path / "new" / "set00" / "I0.png", 2)
     manifest = Manifest(SIGNATURE, sources=[{"ir": str(tmp_path / "kaist" / "**" / "lwir")}])
-    assert ForeignSources(manifest, {"ir": tmp_path / "new"}).find("ir", "set00/I0") == other
-    assert ForeignSources(manifest, {"ir": tmp_path / "kaist" / "**" / "lwir"}).find("ir", "set00/I0") is None
+    assert ForeignSources(manifest, {"ir": tmp_path / "new"}).find("ir", "set00/I0", own) == other
+    assert ForeignSources(manifest, {"ir": tmp_path / "kaist" / "**" / "lwir"}).find("ir", "set00/I0", other) is None

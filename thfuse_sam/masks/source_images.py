@@ -25,24 +25,21 @@ class ForeignSources:
     """
 
     def __init__(self, manifest: Manifest | None, folders: Mapping[Modality, Path], *, recheck: bool = False) -> None:
-        self._folders = folders
         self._others: dict[Modality, list[Path]] = {}
         for modality, folder in folders.items():
             recorded, own = manifest.folders(modality) if manifest is not None else [], folder.resolve()
             if recheck or own not in recorded:
                 self._others[modality] = [other for other in recorded if other != own]
 
-    def find(self, modality: Modality, name: str, image: Path | None = None) -> Path | None:
+    def find(self, modality: Modality, name: str, image: Path) -> Path | None:
         """The image of another recorded data set that the existing mask called `name` may have been made from.
 
-        `image` is the present data set's; None: the one of that name in its folder.
-
-        Recorded folders that are gone, and copies of the same image, do not count. None: the mask was made from the
-        present data set's image.
+        Recorded folders that are gone, and copies of `image`, the present data set's, do not count. None: the mask was
+        made from that one.
         """
         for folder in self._others.get(modality, ()):
             other = find_image(folder, name)
-            if other is not None and not _same_image(other, image or find_image(self._folders[modality], name)):
+            if other is not None and not _same_image(other, image):
                 return other
         return None
 
@@ -69,10 +66,8 @@ def images_named(folder: Path, stem: str) -> Iterator[Path]:
         yield from (Path(path) for path in candidates if os.path.isfile(path))  # noqa: PTH113
 
 
-def _same_image(one: Path, other: Path | None) -> bool:
+def _same_image(one: Path, other: Path) -> bool:
     """Whether both are one file, or files of equal content."""
-    if other is None:
-        return False
     try:
         return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
     except OSError:

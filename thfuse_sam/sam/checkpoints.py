@@ -100,7 +100,7 @@ def resolve_sam(model_type: str = AUTO, checkpoint: Path | None = None, *, fetch
     return _resolve_auto(fetch) if kind is None else _resolve_published(kind, fetch)
 
 
-def resolve_tuned(model_type: str = AUTO, checkpoint: Path | None = None, *, base: Path | None = None) -> ResolvedSam:
+def resolve_tuned(model_type: str, checkpoint: Path | None, *, base: Path | None = None) -> ResolvedSam:
     """As `resolve_sam`, where `checkpoint` may also hold some weights alone, which `base` completes.
 
     Those are trained weights of finetune.py or a part of a SAM, such as a decoder alone.
