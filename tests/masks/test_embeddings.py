@@ -5,13 +5,13 @@ import pytest
 import safetensors.numpy
 
 from thfuse_sam.errors import MaskReadError, UsageError
-from thfuse_sam.masks.embeddings import EmbeddingTree, ImageEmbedding
+from thfuse_sam.masks.embeddings import EmbeddingFiles, ImageEmbedding
 
 EMBEDDING = ImageEmbedding(np.arange(24, dtype=np.float16).reshape(2, 3, 4), (12, 16), (480, 640))
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    tree = EmbeddingTree(tmp_path)
+    tree = EmbeddingFiles(tmp_path)
     assert not tree.has("ir", "a/scene.v2")
     tree.write("ir", "a/scene.v2", EMBEDDING.to_bytes())
     found = tree.read("ir", "a/scene.v2")
@@ -44,7 +44,7 @@ def changed(**arrays: np.ndarray) -> bytes:
     ],
 )
 def test_a_damaged_embedding(tmp_path: Path, content: bytes) -> None:
-    tree = EmbeddingTree(tmp_path)
+    tree = EmbeddingFiles(tmp_path)
     tree.write("vi", "a", content)
     with pytest.raises(MaskReadError, match=r"a\.safetensors: .*`save_embeddings` again") as caught:
         tree.read("vi", "a")
@@ -60,6 +60,6 @@ def test_older_files_have_no_checksum() -> None:
 
 def test_a_missing_embedding_and_a_name_outside(tmp_path: Path) -> None:
     with pytest.raises(MaskReadError, match="no such embedding"):
-        EmbeddingTree(tmp_path).read("ir", "a")
+        EmbeddingFiles(tmp_path).read("ir", "a")
     with pytest.raises(UsageError, match="would leave"):
-        EmbeddingTree(tmp_path).path("ir", "../a")
+        EmbeddingFiles(tmp_path).path("ir", "../a")

@@ -17,7 +17,7 @@ import pytest
 from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.images import MODALITIES, Modality, write_image
 from thfuse_sam.masks import shards
-from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.embeddings import EmbeddingFiles
 from thfuse_sam.masks.image_records import RECORDS_NAME, record_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
@@ -220,7 +220,7 @@ def test_embeddings_replace_the_encoder(tmp_path: Path, images: dict[Modality, P
     assert len(make_plan(tmp_path / "first", images, **keeping).todo) == 20
     fill(make_plan(tmp_path / "first", images, **keeping), num_workers=2)
     assert make_plan(tmp_path / "first", images, **keeping).todo == []
-    kept = EmbeddingTree(tmp_path / "first" / "embeddings")
+    kept = EmbeddingFiles(tmp_path / "first" / "embeddings")
     assert len(kept.names("ir")) == len(kept.names("vi")) == 10
     require_embeddings(kept.root, encoder, jobs_of(images), images)
 
@@ -340,7 +340,7 @@ def test_a_tree_without_records_takes_them_over(tmp_path: Path, images: dict[Mod
 def test_embeddings_of_changed_images_are_not_used(tmp_path: Path, images: dict[Modality, Path]) -> None:
     root = tmp_path / "masks"
     fill(make_plan(root, images, options=JobSettings(save_embeddings=True), embedding_signature=signature()))
-    tree = EmbeddingTree(root / "embeddings")
+    tree = EmbeddingFiles(root / "embeddings")
     assert tree.is_of("ir", "03", record_image(images["ir"] / "03.png"))
     replace_image(images["ir"] / "03.png", 90)
     assert not tree.is_of("ir", "03", record_image(images["ir"] / "03.png"))

@@ -30,7 +30,7 @@ from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.images import image_size, read_infrared, read_visible
 from thfuse_sam.losses.perceptual import load_perceptual_loss
-from thfuse_sam.masks.embeddings import EmbeddingTree, ImageEmbedding
+from thfuse_sam.masks.embeddings import EmbeddingFiles, ImageEmbedding
 from thfuse_sam.masks.format import decode_mask, encode_mask, read_mask
 from thfuse_sam.masks.instances import decode_instances
 from thfuse_sam.masks.manifest import Manifest, Signature
@@ -213,7 +213,7 @@ def shard_seeds(folder: Path) -> list[bytes]:
 
 def read_embedding(content: bytes, folder: Path) -> None:
     write(folder, "ir/a.safetensors", content)
-    EmbeddingTree(folder).read("ir", "a")
+    EmbeddingFiles(folder).read("ir", "a")
 
 
 def embedding_seeds(folder: Path) -> list[bytes]:

@@ -23,7 +23,7 @@ from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
 from thfuse_sam.datasets.segmentation import known_sets, open_segmentation_dataset
 from thfuse_sam.errors import DownloadError, ThFuseError
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.embeddings import EmbeddingFiles
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.sam.weights import read_weights
@@ -108,7 +108,7 @@ def test_no_reader_runs_a_pickle(tmp_path: Path, kind: str, suffix: str) -> None
         lambda: load_checkpoint(path),
         lambda: read_weights(path),
         lambda: read_mask(path, None),
-        lambda: EmbeddingTree(tmp_path).read("ir", "a"),
+        lambda: EmbeddingFiles(tmp_path).read("ir", "a"),
     ]
     for read in readers:
         with pytest.raises(ThFuseError, match=r"strange|a\.safetensors"):

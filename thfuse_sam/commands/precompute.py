@@ -31,7 +31,7 @@ from thfuse_sam.errors import (
 )
 from thfuse_sam.files import require_writable
 from thfuse_sam.images import MODALITIES, ImageArray, Modality, read_infrared
-from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.embeddings import EmbeddingFiles
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.store import open_masks
@@ -388,7 +388,7 @@ def _plan(
         options=JobSettings(
             save_instances=options.save_instances,
             save_embeddings=options.save_embeddings,
-            embeddings=EmbeddingTree(options.embeddings) if options.embeddings is not None else None,
+            embeddings=EmbeddingFiles(options.embeddings) if options.embeddings is not None else None,
             reading=reading,
         ),
         embedding_signature=encoder,

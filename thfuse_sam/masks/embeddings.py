@@ -88,7 +88,7 @@ def _checksum(*parts: npt.NDArray[np.float16]) -> npt.NDArray[np.uint32]:
     return np.array([zlib.crc32(part.data) for part in parts], dtype=np.uint32)
 
 
-class EmbeddingTree(FileTree):
+class EmbeddingFiles(FileTree):
     """Embeddings on disk, under the names of their images."""
 
     suffix = EMBEDDING_SUFFIX

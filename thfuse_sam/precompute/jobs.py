@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.images import Modality
-from thfuse_sam.masks.embeddings import EmbeddingTree
+from thfuse_sam.masks.embeddings import EmbeddingFiles
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 
@@ -28,7 +28,7 @@ class JobSettings:
 
     save_instances: bool = False  # the overlapping instance masks
     save_embeddings: bool = False  # the embedding of the image
-    embeddings: EmbeddingTree | None = None  # used in place of the encoder for images that it has
+    embeddings: EmbeddingFiles | None = None  # used in place of the encoder for images that it has
     reading: InfraredReading = AS_STORED  # how infrared images are read
 
 

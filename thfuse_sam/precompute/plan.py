@@ -7,7 +7,7 @@ from typing import Literal
 
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
 from thfuse_sam.images import MODALITIES, Modality, image_size
-from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
+from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingFiles
 from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, require_same_signature
 from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
@@ -103,7 +103,7 @@ def require_embeddings(
     """
     manifest = Manifest.load(root)
     require_same_signature(manifest, signature, f"the embeddings in {root} do not fit; make them with these settings")
-    tree = EmbeddingTree(root)
+    tree = EmbeddingFiles(root)
     _require_own(manifest, [job for job in jobs if tree.has(job.modality, job.name)], image_dirs, root)
 
 
@@ -164,7 +164,7 @@ def _without_finished(plan: Plan, names: Mapping[Modality, Set[str]], masks: Mas
     """`plan` with the images to do: whose mask is missing (not in `names`), is not whole, or lacks what is asked for
     beside it; and those that have changed.
     """
-    options, embeddings = plan.options, EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+    options, embeddings = plan.options, EmbeddingFiles(plan.root / EMBEDDINGS_FOLDER)
     known, records, todo, changed = ImageRecords.load(plan.root), ImageRecords(), [], 0
     for job in plan.jobs:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.files import as_output_error, make_directory, remove_abandoned
 from thfuse_sam.images import MODALITIES, Modality
-from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingTree
+from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingFiles
 from thfuse_sam.masks.image_records import RECORDS_NAME, ImageRecords
 from thfuse_sam.masks.manifest import Manifest, Signature, manifest_lock, require_same_signature
 from thfuse_sam.masks.shards import SHARDS_FOLDER, MaskShards, ShardWriter
@@ -90,7 +90,7 @@ class _ResultWriter:
 
     def __init__(self, plan: Plan, masks: MaskFiles | ShardWriter, summary: RunSummary, num_workers: int) -> None:
         self._masks = masks
-        self._embeddings = EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+        self._embeddings = EmbeddingFiles(plan.root / EMBEDDINGS_FOLDER)
         self._summary = summary
         self._num_workers = num_workers
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="write") if num_workers else None
@@ -194,7 +194,7 @@ def _current_manifest(plan: Plan, folder: Path, signature: Signature) -> Manifes
 
 def _remove(plan: Plan) -> None:
     """Remove the files of the images to do, and all shards: a plan overwrites shards only as a whole."""
-    masks, embeddings = MaskFiles(plan.root), EmbeddingTree(plan.root / EMBEDDINGS_FOLDER)
+    masks, embeddings = MaskFiles(plan.root), EmbeddingFiles(plan.root / EMBEDDINGS_FOLDER)
     for job in plan.todo:
         masks.remove(job.modality, job.name)
         masks.remove(job.modality, job.name, INSTANCES_SUFFIX)
