@@ -25,7 +25,7 @@ from thfuse_sam.fusion.inference import fuse_batch
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import MODALITIES, ImageArray, write_image
 from thfuse_sam.options.fuse import InferenceSettings
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import Precision
 from thfuse_sam.shipped import shipped_root
 from thfuse_sam.thermal import AS_STORED
 from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams

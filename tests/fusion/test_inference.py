@@ -10,7 +10,7 @@ from thfuse_sam.fusion import inference
 from thfuse_sam.fusion.inference import fuse_lumas, plan_batches
 from thfuse_sam.models import FusionNetwork, build_network
 from thfuse_sam.options.fuse import InferenceSettings
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import Precision
 
 CPU = torch.device("cpu")
 

@@ -34,8 +34,7 @@ from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.options.align import AlignKind
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
-from thfuse_sam.options.shared import SHIPPED_MODEL, Polarity
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import SHIPPED_MODEL, Polarity, Precision
 from thfuse_sam.progress import Progress, progress_bar
 from thfuse_sam.shipped import shipped_root
 

@@ -14,7 +14,7 @@ from thfuse_sam.fusion.tiles import fuse_tiled
 from thfuse_sam.images import ImageArray
 from thfuse_sam.models import INPUTS, FusionNetwork, TiledNetwork
 from thfuse_sam.options.fuse import InferenceSettings
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import Precision
 
 DEFAULT_INFERENCE = InferenceSettings()
 

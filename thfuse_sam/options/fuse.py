@@ -6,8 +6,7 @@ from typing import Literal
 
 from thfuse_sam.options.align import AlignmentOptions
 from thfuse_sam.options.fields import Options, option
-from thfuse_sam.options.shared import DeviceOptions, MaskOptions, MeasureOptions, ModelOptions, PairOptions
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import DeviceOptions, MaskOptions, MeasureOptions, ModelOptions, PairOptions, Precision
 
 # What is wanted of a segment: mostly infrared, mostly visible, brighter, or what the network makes of it unlifted.
 Emphasis = Literal["ir", "vi", "brighter", "neutral"]

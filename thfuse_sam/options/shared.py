@@ -8,6 +8,8 @@ from thfuse_sam.errors import OptionError
 from thfuse_sam.options.fields import AUTO, Options, option, redefault
 from thfuse_sam.options.generator import MODEL_TYPE_NAMES
 
+Precision = Literal["fp32", "bf16", "fp16"]  # number formats in which networks compute; `devices.DTYPES` maps them
+
 DEFAULT_MASKS_DIR = Path("precomputed_masks")
 SWITCHED_OFF = Path("none")  # value of `precomputed_masks_dir`: no mask tree, even if there is one in the default place
 TEST_SAMPLE = Path("datasets/sample/test")

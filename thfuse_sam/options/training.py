@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thfuse_sam.options.fields import Options, option, redefault
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import Precision
 
 Schedule = Literal["cosine", "polynomial", "plateau", "constant"]
 DEFAULT_WORKERS = "0 on a CPU; on a GPU the CPU cores less one, at most 8"  # what help says of `num_workers`

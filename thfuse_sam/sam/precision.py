@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import Precision
 
 log = logging.getLogger(__name__)
 

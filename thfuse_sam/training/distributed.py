@@ -13,7 +13,7 @@ import lightning_fabric
 import torch
 from lightning_fabric.strategies import DDPStrategy
 
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import Precision
 
 _FABRIC_PRECISION: dict[Precision, Literal["32-true", "16-mixed", "bf16-mixed"]] = {
     "fp32": "32-true",

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from thfuse_sam.errors import TrainingError, UsageError
 from thfuse_sam.files import write_json
 from thfuse_sam.interrupts import StopRequest
-from thfuse_sam.precision import Precision
+from thfuse_sam.options.shared import Precision
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.training.batches import EpochBatches, default_num_workers, make_loader
 from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
