@@ -23,8 +23,9 @@ _SPREAD = 32  # difference of largest and smallest channel from which a pixel ha
 _LEAST_COLOURED = 0.1  # share of pixels with a colour, in an image whose colours are those of a map
 _NEAR, _LEAST_NEAR = 24.0, 0.85  # distance from a map's colours; share of the coloured pixels that are as near
 _CELL = 16  # side of the cells of the colour cube that are counted
-# (least mean difference of the channels, most cells that hold nine of ten pixels) of an image with few, strong colours.
-_FEW_COLOURS = ((75.0, 200), (30.0, 20))
+# (least mean difference of the channels, most cells that hold nine of ten pixels) of an image with few, strong colours,
+# and of one with very few.
+_STRONG, _VERY_FEW = (70.0, 200), (30.0, 20)
 _SAMPLE = 8000  # pixels that are looked at
 _BLOCK = 1 << 14  # colours that are compared with a table at once
 
@@ -55,8 +56,12 @@ def recognise(rgb: npt.NDArray[np.uint8]) -> str | None:
     has_its_colours = shares[best] >= _LEAST_NEAR
     cells = np.sort(np.unique(pixels // _CELL @ (1 << 16, 1 << 8, 1), return_counts=True)[1])[::-1]
     number = int(np.count_nonzero(np.cumsum(cells) < 0.9 * len(pixels))) + 1
-    has_few = any(spread.mean() >= least and number <= min(most, len(pixels) // 8) for least, most in _FEW_COLOURS)
-    return best if (has_its_colours or has_few) and best not in _LIKE_PHOTOS else None
+    strong, very_few = (
+        spread.mean() >= least and number <= min(most, len(pixels) // 8) for least, most in (_STRONG, _VERY_FEW)
+    )
+    if strong:  # no photo is, whatever map is most similar
+        return max(set(COLORMAPS) - _LIKE_PHOTOS, key=lambda name: shares[name])
+    return best if (has_its_colours or very_few) and best not in _LIKE_PHOTOS else None
 
 
 def turn_back(rgb: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:

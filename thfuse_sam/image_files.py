@@ -53,7 +53,7 @@ _DATA_TAGS = (
     _WIDTH, _HEIGHT, _COMPRESSION, 266, _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES, _PREDICTOR, _TILE_WIDTH, 323,
     _TILE_OFFSETS, _TILE_BYTES,
 )  # fmt: skip
-_GREY, _SEPARATE, _DIFFERENCES, _FLOAT_DIFFERENCES, _JPEG_KINDS = 1, 2, 2, 3, (6, 7)  # values of these tags
+_SIGNED, _GREY, _SEPARATE, _DIFFERENCES, _FLOAT_DIFFERENCES, _JPEG_KINDS = 2, 1, 2, 2, 3, (6, 7)  # values of these tags
 
 _T = TypeVar("_T")
 
@@ -160,6 +160,8 @@ def decode_file(file: IO[bytes]) -> DecodedImage:
     # Pillow turns a TIFF upright while loading and then reports orientation 1; OpenCV turns TIFF only.
     orientation = orientation_of(image)
     pixels = decode_by_opencv(file) if deep_colour else pixels_of(image)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode == "L" and _is_signed(image.tag_v2):
+        pixels = pixels.view(np.int8).astype(np.int16)  # Pillow takes them for numbers from 0 to 255
     return DecodedImage(upright(pixels, orientation), has_alpha, nodata)
 
 
@@ -299,6 +301,10 @@ def _nodata(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, ...]:
     with contextlib.suppress(ValueError, AttributeError, IndexError):
         return (float(str(tags.get(_GDAL_NODATA, "")).strip("\0 ").split()[0]),)
     return ()
+
+
+def _is_signed(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    return bool(tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED)
 
 
 def tiff_tags(file: IO[bytes]) -> TiffImagePlugin.ImageFileDirectory_v2:

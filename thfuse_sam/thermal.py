@@ -14,6 +14,8 @@ WHITE_HOT, BLACK_HOT = "white-hot", "black-hot"
 # The lowest number is "nothing measured" if it stands in one block at the border and is farther from the next one than
 # this share of the range of all others; for the smallest number of an integer type less is enough.
 _GAP, _GAP_OF_TYPE = 1.0, 0.05
+_GAP_ANYWHERE = 50.0  # as _GAP, of a number that is no measurement wherever it stands, such as -9999 among degrees
+_NO_MEASUREMENT = 1e20  # numbers beyond it are those that programs write for "nothing"
 _LEAST_SHARE, _MOST_SHARE = 0.001, 0.9  # of all pixels, such a block
 _LEAST_AT_BORDER = 0.5  # share of the pixels of that number that are connected with the border
 
@@ -45,19 +47,19 @@ AS_STORED = InfraredReading()
 
 
 def missing_pixels(values: npt.NDArray[Any], nodata: Iterable[float]) -> Mask:
-    """Where HxW numbers mean "nothing measured": NaN, infinity, those of `nodata`, and a block of the lowest number at
-    the border. Of 8-bit images only those of `nodata`.
+    """Where HxW numbers mean "nothing measured": NaN, infinity and the like, those of `nodata`, and the lowest number
+    if it is far from all others, in a block at the border or farther still. Of 8-bit images only those of `nodata`.
     """
-    missing = ~np.isfinite(values)
+    missing = ~(np.abs(values.astype(np.float64)) < _NO_MEASUREMENT) if values.dtype.kind == "f" else values != values
     for number in nodata:
         if not np.isnan(number):
             missing |= values == np.float64(number).astype(np.float32 if values.dtype == np.float32 else np.float64)
     if values.dtype != np.uint8 and not missing.all():
-        missing |= _lowest_at_border(values, values[~missing])
+        missing |= _lowest_apart(values, values[~missing])
     return missing
 
 
-def _lowest_at_border(values: npt.NDArray[Any], valid: npt.NDArray[Any]) -> Mask:
+def _lowest_apart(values: npt.NDArray[Any], valid: npt.NDArray[Any]) -> Mask:
     nothing = np.zeros(values.shape, bool)
     lowest = valid.min()
     others = valid[valid > lowest]
@@ -65,9 +67,12 @@ def _lowest_at_border(values: npt.NDArray[Any], valid: npt.NDArray[Any]) -> Mask
         return nothing
     span = float(np.percentile(others, STRETCH_PERCENTILES[1])) - float(others.min())
     is_of_type = values.dtype.kind in "iu" and lowest == np.iinfo(values.dtype).min
-    if span <= 0 or float(others.min()) - float(lowest) <= span * (_GAP_OF_TYPE if is_of_type else _GAP):
+    gap = float(others.min()) - float(lowest)
+    if span <= 0 or gap <= span * (_GAP_OF_TYPE if is_of_type else _GAP):
         return nothing
     lowest_pixels = values == lowest
+    if gap > span * _GAP_ANYWHERE:
+        return lowest_pixels
     labels = cv2.connectedComponents(lowest_pixels.astype(np.uint8), connectivity=8)[1]
     at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     connected = np.count_nonzero(np.isin(labels, at_border[at_border > 0]))

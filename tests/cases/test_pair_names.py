@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from thfuse_sam.commands.fuse import fuse
-from thfuse_sam.commands.inputs import find_command_pairs
+from thfuse_sam.commands.inputs import find_command_pairs, warn_if_odd
 from thfuse_sam.commands.precompute import plan_masks
 from thfuse_sam.datasets.listed import STANDARD_INPUT, pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.naming import Naming, likely_naming
@@ -43,6 +43,8 @@ def pair_names(pairs: list[ImagePair]) -> dict[str, tuple[str, str]]:
         ("{}-thermal", "{}-rgb"),
         ("FLIR_{}_PreviewData", "FLIR_{}_RGB"),
         ("DJI_{}_T", "DJI_{}_W"),
+        ("{}i", "{}v"),
+        ("{}_ir", "{}_co"),
         ("{}_ir", "{}"),
     ],
 )
@@ -197,3 +199,36 @@ def test_masks_of_one_folder(tmp_path: Path) -> None:
     assert facts["images"] == "4 (2 ir, 2 vi)"
     found = find_command_pairs(tmp_path / "tno", PairOptions(dataset_path=tmp_path / "tno"))
     assert sorted(pair_names(found.pairs)) == ["1", "2"]
+
+
+def test_images_of_formats_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path / "ir/1.png", tmp_path / "vi/1.png")
+    (tmp_path / "ir/2.pgm").touch()
+    assert len(find_pairs(tmp_path).pairs) == 1
+    assert "1 images of formats that are not read" in caplog.text and "2.pgm" in caplog.text
+
+
+def test_both_modalities_in_folders_below(tmp_path: Path) -> None:
+    make(*(tmp_path / f"{scene}/{word}_{scene}.png" for scene in ("helicopter", "smoke") for word in ("IR", "VIS")))
+    assert pair_names(find_pairs(tmp_path).pairs) == {
+        f"{scene}/{scene}": (f"IR_{scene}.png", f"VIS_{scene}.png") for scene in ("helicopter", "smoke")
+    }
+
+
+def test_one_file_for_both_images_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "a.png")
+    (tmp_path / "pairs.csv").write_text("a.png,./a.png")
+    for options in (
+        {"ir": (str(tmp_path / "a.png"),), "vi": (str(tmp_path / "a.png"),)},
+        {"pairs": tmp_path / "pairs.csv"},
+    ):
+        with pytest.raises(PairError, match="give two files, or `ir_channel`"):
+            fuse(FuseOptions(output_dir=tmp_path / "out", **options))
+
+
+def test_a_copied_folder_is_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path / "ir/1.png")
+    (tmp_path / "vi").mkdir()
+    (tmp_path / "vi/1.png").write_bytes((tmp_path / "ir/1.png").read_bytes())
+    warn_if_odd(find_pairs(tmp_path).pairs)
+    assert "is one folder a copy of the other?" in caplog.text

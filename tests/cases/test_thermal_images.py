@@ -63,6 +63,7 @@ def save(path: Path, values: np.ndarray, **tags: Any) -> Path:
         (np.float32, 12.0, 31.0, -np.inf, None),
         (np.float32, 12.0, 31.0, -9999, None),
         (np.float32, 12.0, 31.0, np.finfo(np.float32).min, None),
+        (np.float32, 12.0, 31.0, np.finfo(np.float32).max, None),
         (np.float32, 12.0, 31.0, 20.0, "20"),  # only its tag tells it
         (np.uint8, 90, 200, 0, "0"),
     ],
@@ -79,6 +80,25 @@ def test_pixels_without_data(tmp_path: Path, kind: type, low: float, high: float
     # Filled like its neighbours, so that no edge is seen where the picture ends.
     assert np.abs(grey[CORNER].astype(int).mean() - grey[~CORNER & (np.roll(CORNER, 2, 1))].mean()) < 25
     np.testing.assert_array_equal(read_visible(path)[:, :, 0], grey) if kind != np.uint8 else None
+
+
+@pytest.mark.parametrize("nodata", [-9999, np.finfo(np.float32).min])
+def test_holes_of_a_number_far_from_all_others(tmp_path: Path, nodata: float) -> None:
+    values = scene(12, 31, np.float32)
+    values[10:20, 10:20] = nodata
+    grey, missing = read_infrared_and_missing(save(tmp_path / "a.tif", values))
+    assert missing is not None and missing.sum() == 100 and missing[10:20, 10:20].all()
+    assert np.ptp(grey) == 255
+
+
+def test_signed_bytes(tmp_path: Path) -> None:
+    values = scene(-20, 30, np.int8)
+    path = tmp_path / "a.tif"
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[339] = 2
+    Image.fromarray(values.view(np.uint8)).save(path, tiffinfo=info)
+    grey = read_infrared(path).astype(int)
+    assert np.corrcoef(grey.ravel(), values.ravel())[0, 1] > 0.99
 
 
 def test_alpha_that_tells_data_from_no_data(tmp_path: Path) -> None:
@@ -253,6 +273,14 @@ def test_false_colours_are_noticed(tmp_path: Path, name: str, suffix: str) -> No
     palette.save(tmp_path / "b.png")
     with pytest.raises(ImageKindError, match="false colours"):
         infrared_reading(InfraredOptions(), [tmp_path / "b.png"])
+
+
+def test_colours_of_no_known_map(tmp_path: Path) -> None:
+    stops = [(0, 0, 0), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0), (255, 255, 255)]
+    table = np.stack([np.interp(np.arange(256), np.linspace(0, 255, 7), channel) for channel in np.transpose(stops)], 1)
+    grey = cv2.resize(scene(15, 90, np.uint8), (320, 240))  # of a scene that is mostly cold
+    with pytest.raises(ImageKindError, match="false colours"):
+        read_infrared(save(tmp_path / "a.png", table.astype(np.uint8)[grey]))
 
 
 def natural(random: np.random.Generator, tint: tuple[int, int, int], strength: float) -> np.ndarray:

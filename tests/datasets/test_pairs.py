@@ -61,6 +61,10 @@ def test_modality_folders_on_top(tmp_path: Path, layout: object, change: Callabl
         (["day/{ir,vi}/deep/1.png"], ["day/deep/1"]),
         (["{ir,rgb}/1.tiff"], ["1"]),
         (["{thermal,rgb}/1.BMP"], ["1"]),
+        (["{T,RGB}/1.jpg"], ["1"]),
+        (["Day/{FIR,Visible}/Train/FramesPos/1.png"], ["Day/Train/FramesPos/1"]),
+        (["train/{trainimgr,trainimg}/00001.jpg"], ["train/00001"]),
+        (["BlackCar/{i,v}/00001i.png"], ["BlackCar/00001i"]),
     ],
     ids=lambda value: value[0] if "{" in value[0] else "",
 )

@@ -12,7 +12,7 @@ from PIL import Image
 from thfuse_sam.align.estimate import Alignment, estimate_alignment
 from thfuse_sam.align.placement import Placement, Placer, resample
 from thfuse_sam.align.rig import Calibration, Rig, calibrate
-from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_swapped
+from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_odd
 from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError
@@ -118,7 +118,7 @@ def _find(options: AlignOptions, folder: Path | None) -> PairSet:
     pairs = find_command_pairs(pair_folder(folder, options, TEST_SAMPLE), options)
     if not options.skip_bad:
         require_partners(pairs)
-    warn_if_swapped(pairs.pairs)
+    warn_if_odd(pairs.pairs)
     return pairs
 
 

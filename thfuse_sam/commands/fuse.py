@@ -23,13 +23,13 @@ from thfuse_sam.commands.inputs import (
     pair_folder,
     require_usable_pairs,
     targets_of_pairs,
-    warn_if_swapped,
+    warn_if_odd,
 )
 from thfuse_sam.datasets.listed import pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import CheckpointError, OptionError, UsageError, naming
+from thfuse_sam.errors import CheckpointError, OptionError, PairError, UsageError, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
 from thfuse_sam.fusion.emphasis import EmphasisPlan, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
@@ -162,7 +162,7 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     require_writable("output_dir", output.parent if is_image_file(output) else output)
     require_outputs_apart(pairs.pairs, options.output_dir, temperature_path if options.keep_temperature else None)
     mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad, placer=placer)
-    warn_if_swapped(pairs.pairs)
+    warn_if_odd(pairs.pairs)
     methods = find_methods(options.compare, pairs.pairs, [network.name])
     targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)
     return _PreparedFusion(
@@ -179,6 +179,12 @@ def _find_pairs(options: FuseOptions, folder: Path | None) -> PairSet:
         raise UsageError("pairs are named twice; give `ir` and `vi`, or `pairs`, or folders")
     else:
         found = pairs_of_files(options.ir, options.vi) if options.pairs is None else pairs_of_table(options.pairs)
+        one = next((pair for pair in found.pairs if pair.ir.resolve() == pair.vi.resolve()), None)
+        if one is not None and options.ir_channel is None:
+            raise PairError(
+                f"{one.ir}: is given as the infrared and as the visible image of a pair; give two files, or "
+                "`ir_channel` if it holds both"
+            )
     if is_image_file(options.output_dir) and len(found.pairs) != 1:
         raise OptionError("output_dir", options.output_dir, f"is one file for {len(found.pairs)} pairs; give a folder")
     return found

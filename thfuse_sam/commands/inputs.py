@@ -13,7 +13,7 @@ from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
 from thfuse_sam.datasets.naming import Naming
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, looks_swapped, require_partners
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, require_partners, suspicion
 from thfuse_sam.datasets.targets import TargetSet, read_targets
 from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, UsageError, command_text, first_of, naming
 from thfuse_sam.fusion.fusing import require_usable
@@ -65,12 +65,11 @@ def pairing(options: FolderOptions) -> dict[str, Any]:
     return {"naming": naming, "in_one_file": options.ir_channel is not None}
 
 
-def warn_if_swapped(pairs: Sequence[ImagePair]) -> None:
-    """Warn if the first of `pairs` looks as if the infrared and the visible folder were swapped."""
-    if looks_swapped(pairs[0]):
-        log.warning(
-            "%s has colours and %s has none: are the infrared and the visible folder swapped?", pairs[0].ir, pairs[0].vi
-        )
+def warn_if_odd(pairs: Sequence[ImagePair]) -> None:
+    """Warn if the first of `pairs` looks as if the folders were swapped, or one were a copy of the other."""
+    text = suspicion(pairs[0])
+    if text is not None:
+        log.warning("%s", text)
 
 
 def require_no_input_in(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from thfuse_sam.commands.inputs import log_mask_choice, warn_if_swapped
+from thfuse_sam.commands.inputs import log_mask_choice, warn_if_odd
 from thfuse_sam.commands.runs import build_trainer, find_checkpoint
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
 from thfuse_sam.datasets.fusion import FusionDataset
@@ -42,7 +42,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     run = _prepare(options)
     log.info("%s; %s on %s", run.data.counts, options.network, run.device)
     for part in run.data.parts:
-        warn_if_swapped(part.pairs)
+        warn_if_odd(part.pairs)
         log_mask_choice(part.masks, part.pairs, part.folder, options)
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)

@@ -40,6 +40,10 @@ LAYOUTS = (
     Layout("lwir", "visible"),  # KAIST
     Layout("infrared", "visible"),  # LLVIP
     Layout("cropinfrared", "crop_LR_visible"),  # RoadScene
+    Layout("T", "RGB"),  # VT821, VT1000, VT5000
+    Layout("i", "v"),  # GTOT
+    Layout("FIR", "Visible"),  # CVC-14
+    Layout("trainimgr", "trainimg"),  # DroneVehicle
     Layout("thermal", "rgb"),
     Layout("thermal", "visible"),
     Layout("thermal_8_bit", "RGB"),  # FLIR ADAS
@@ -72,7 +76,8 @@ def detect_folders(root: Path, in_one_file: bool = False) -> ModalityFolders:
         folders = f"the folders {first_of(names, _MAX_LISTED)}" if names else "no folders"
         raise PairError(
             f"`dataset_path` {root}: no infrared and visible folder; found {folders}; accepted are "
-            f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir`"
+            f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir` (one folder may be both, with "
+            "`pair_pattern` or `ir_channel`)"
         )
     if len(matches) > 1:
         choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from thfuse_sam.folder_patterns import NAME, name_of_scene
 
-# What remains of a file name besides the name of the scene, in programs, data sets (TNO, FLIR ADAS) and cameras (DJI).
-_IR_WORDS = {"ir", "infrared", "thermal", "therm", "lwir", "tir", "t", "previewdata"}
-_VI_WORDS = {"vi", "vis", "visible", "rgb", "color", "colour", "w", "v", ""}
+# What remains of a file name besides the name of the scene, in programs, cameras (DJI) and data sets (TNO, FLIR ADAS,
+# RGBT234, VEDAI).
+_IR_WORDS = {"ir", "i", "infrared", "thermal", "therm", "lwir", "nir", "tir", "t", "previewdata"}
+_VI_WORDS = {"vi", "vis", "visible", "rgb", "color", "colour", "co", "w", "v", ""}
 
 _SEPARATORS = "_-. "
 _TRIED = 3  # names of which a pattern is looked for

@@ -22,11 +22,22 @@ from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, visible
 from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
 from thfuse_sam.folder_patterns import NAME, name_of_scene, parse_folder
-from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, Modality, image_size, read_infrared, read_visible, size_text
+from thfuse_sam.images import (
+    IMAGE_SUFFIXES,
+    ImageArray,
+    Modality,
+    image_size,
+    luma,
+    read_infrared,
+    read_visible,
+    size_text,
+)
 from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
+_MOST_NAMES = 1000  # of a folder of no known layout, which tell whether it holds both modalities
 _TRIED = 20  # names that are looked for in the other folder, to see whether names are equal
+_UNREAD_SUFFIXES = (".gif", ".pgm", ".ppm", ".pnm", ".jp2", ".jfif", ".heic", ".heif", ".avif", ".exr", ".dng", ".raw")
 _COLOURFUL = 4.0  # mean difference of largest and smallest channel, in 0..255; in grey JPEG images it is smaller
 
 
@@ -152,10 +163,16 @@ def list_images(folder: Path) -> dict[str, Path]:
     two. Raises PairError, naming both, if two files have the same name.
     """
     images: dict[str, Path] = {}
-    for name, path in _named_files(folder):
+    unread: list[Path] = []
+    for name, path in _named_files(folder, unread):
         other = images.setdefault(name, path)
         if other != path:
             raise PairError(f"two images are named {name!r}: {other} and {path}; rename or remove one of them")
+    if unread:
+        log.warning(
+            "%s: %d images of formats that are not read, such as %s; convert them to PNG or TIFF",
+            folder, len(unread), unread[0],
+        )  # fmt: skip
     return dict(sorted(images.items()))
 
 
@@ -240,16 +257,20 @@ def _without(images: dict[str, Path], others: Mapping[str, Path]) -> dict[str, P
     return {name: path for name, path in images.items() if path not in files}
 
 
-def looks_swapped(pair: ImagePair) -> bool:
-    """Whether the infrared image is a colour photo and the visible one is grey."""
+def suspicion(pair: ImagePair) -> str | None:
+    """What looks wrong about the two images of a pair as such; None: nothing does, or they cannot be read."""
     try:
-        return pair.reading == AS_STORED and _is_colourful(pair.ir) and not _is_colourful(pair.vi)
+        ir, vi = read_visible(pair.ir), read_visible(pair.vi)
     except ImageReadError:
-        return False
+        return None
+    if pair.reading.channel is None and ir.shape == vi.shape and np.ptp(ir) and np.array_equal(luma(ir), luma(vi)):
+        return f"{pair.ir} and {pair.vi} show the same picture: is one folder a copy of the other?"
+    if pair.reading == AS_STORED and _is_colourful(ir) and not _is_colourful(vi):
+        return f"{pair.ir} has colours and {pair.vi} has none: are the infrared and the visible folder swapped?"
+    return None
 
 
-def _is_colourful(path: Path) -> bool:
-    rgb = read_visible(path)
+def _is_colourful(rgb: ImageArray) -> bool:
     return float(np.mean(rgb.max(2) - rgb.min(2))) > _COLOURFUL
 
 
@@ -295,15 +316,10 @@ def _folders_of_set(root: Path, naming: Naming | None, in_one_file: bool) -> Mod
         return detect_folders(root, in_one_file)
     except PairError:
         folders = ModalityFolders(root, root)
-        if not root.is_dir() or (naming is None and not likely_naming(*[_stems(root)] * 2, known=True)):
+        names = [name for name, _ in itertools.islice(_named_files(root), _MOST_NAMES)] if root.is_dir() else []
+        if not names or (naming is None and not likely_naming(names, names, known=True)):
             raise
         return folders
-
-
-def _stems(folder: Path) -> list[str]:
-    """The names of the image files in `folder` itself."""
-    names = (entry.name for entry in visible_entries(folder) if entry.is_file())
-    return [Path(name).stem for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def _usual_naming(folders: ModalityFolders, is_one: bool) -> Naming | None:
@@ -339,8 +355,11 @@ def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
     return images
 
 
-def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat."""
+def _named_files(folder: Path, unread: list[Path] | None = None) -> Iterator[tuple[str, Path]]:
+    """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat.
+
+    Images of formats that are not read are added to `unread`.
+    """
     root, modality_folder, file_name = parse_folder(folder)
     for relative in _image_files(root, "", ()):
         name = relative
@@ -351,6 +370,10 @@ def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
             if position is None:
                 continue
             name = "/".join([*parts[:position], *parts[position + 1 :]])
+        if not name.lower().endswith(IMAGE_SUFFIXES):
+            if unread is not None:
+                unread.append(root / relative)
+            continue
         scene = name_of_scene(_name(name), file_name)
         if scene is not None:
             yield scene, root / relative
@@ -359,8 +382,8 @@ def _named_files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterator[str]:
     """Paths relative to `root`, with forward slashes, of the image files below its folder `above` ("" or "a/b/").
 
-    Strings, because making path objects would take most of the time in a large data set. `real_above`: the real paths
-    of the folders from `root` down to `above`.
+    Those of formats that are not read are among them. Strings, because making path objects would take most of the time
+    in a large data set. `real_above`: the real paths of the folders from `root` down to `above`.
     """
     folder = root / above
     real = os.path.realpath(folder)
@@ -373,7 +396,7 @@ def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterato
     for entry in entries:
         if entry.is_dir():
             yield from _image_files(root, f"{above}{entry.name}/", (*real_above, real))
-        elif entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES):
+        elif entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES + _UNREAD_SUFFIXES):
             yield above + entry.name
 
 
