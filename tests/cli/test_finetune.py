@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from thfuse_sam.cli.commands import finetune, precompute, predict
 from thfuse_sam.commands import finetune as command
+from thfuse_sam.false_colour import colour_table
 from thfuse_sam.images import write_image
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
@@ -512,3 +513,28 @@ def test_unreadable_image_is_reported_and_the_others_are_done(
         assert ask("--boxes", "4,5,24,20", "--output_dir", "out") == 1
     assert "scene2.png" in caplog.text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene0.npy", "scene1.npy", "scene3.npy"]
+
+
+def test_infrared_options_of_predictions(
+    ask: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ramp = np.linspace(0, 255, 56).astype(np.uint8)[None].repeat(40, 0)
+    write_image(tmp_path / "jet.png", colour_table("jet")[ramp])
+    image = ["--input", str(tmp_path / "jet.png"), "--boxes", "4,5,24,20", "--output_dir", "out"]
+    assert ask(*image, "--modality", "ir") == 1
+    assert "--ir_colormap" in only_line(capsys) and not (tmp_path / "out").exists()
+    assert ask(*image, "--ir_gray") == 2
+    assert "--modality ir" in only_line(capsys)
+    assert ask(*image, "--modality", "ir", "--ir_colormap", "jet", "--overlay") == 0
+    drawn = np.asarray(Image.open(tmp_path / "out" / "overlays" / "jet.png"))
+    bare = np.load(tmp_path / "out" / "jet.npy") == 0
+    np.testing.assert_array_equal(drawn[bare][:, 0], ramp[bare])  # the model saw temperatures
+
+
+def test_no_mask_covers_pixels_without_data(ask: Callable[..., int], tmp_path: Path) -> None:
+    counts = np.linspace(28000, 31000, 40 * 56).reshape(40, 56).astype(np.uint16)
+    counts[:, :20] = 29500
+    Image.fromarray(counts).save(tmp_path / "a.png")
+    image = ["--input", str(tmp_path / "a.png"), "--boxes", "4,5,50,30", "--modality", "ir"]
+    assert ask(*image, "--output_dir", "all") == ask(*image, "--ir_nodata", "29500", "--output_dir", "out") == 0
+    assert np.load(tmp_path / "all" / "a.npy")[:, :20].any() and not np.load(tmp_path / "out" / "a.npy")[:, :20].any()

@@ -1,6 +1,7 @@
 """Making masks of images, and writing the model that makes them as ONNX, according to `PredictOptions`."""
 
 import contextlib
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.commands.inputs import open_sam
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
@@ -21,13 +23,14 @@ from thfuse_sam.finetune.prediction import (
     prompted_predictor,
     require_prompts_inside,
 )
-from thfuse_sam.images import image_size, read_for_sam
+from thfuse_sam.images import image_size, read_for_sam_and_missing
 from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.hugging_face import HuggingFaceSam
 from thfuse_sam.sam.onnx import export_sam_onnx
 from thfuse_sam.sam.registry import own_settings
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
     for path in images.values() if prompts else ():
         with contextlib.suppress(ImageReadError):  # listed as a failure when its turn comes
             require_prompts_inside(prompts, image_size(path), f", {path}")
+    reading = infrared_reading(options, list(images.values())) if options.modality == "ir" else AS_STORED
     require_writable("output_dir", options.output_dir)
     device = resolve_device(options.device)
     sam, model_type = open_sam(options, device)
@@ -71,7 +75,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
         predictor = automatic_predictor(AutomaticMaskGenerator(sam, settings))
     if options.output_dir.is_dir():
         remove_abandoned(options.output_dir)
-    prediction = _predict(options, images, predictor, model_type)
+    prediction = _predict(options, images, reading, predictor, model_type)
     log.info("%d masks of %d images by %s in %s", prediction.objects, prediction.images, model_type, options.output_dir)
     for failure in prediction.failures:
         log.error("failed: %s", failure)
@@ -101,7 +105,11 @@ def _images(path: Path) -> dict[str, Path]:
 
 
 def _predict(
-    options: PredictOptions, images: dict[str, Path], predictor: ImagePredictor, model_type: str
+    options: PredictOptions,
+    images: dict[str, Path],
+    reading: InfraredReading,
+    predictor: ImagePredictor,
+    model_type: str,
 ) -> Prediction:
     writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
     failures: list[str] = []
@@ -109,13 +117,15 @@ def _predict(
     for name, path in progress_bar(images.items(), unit=" images"):
         try:
             with naming("input", options.input):
-                image = read_for_sam(path, options.modality)
+                image, missing = read_for_sam_and_missing(path, options.modality, reading)
         except ImageReadError as error:
             if len(images) == 1:
                 raise
             failures.append(str(error))
             continue
         masks = predictor(image)
+        if missing is not None:
+            masks = [dataclasses.replace(item, mask=item.mask & ~missing) for item in masks]
         objects += len(masks)
         writer.write(name, path.name if len(images) == 1 else f"{name}{path.suffix}", image, masks)
     writer.close()

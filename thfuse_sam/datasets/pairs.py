@@ -344,7 +344,7 @@ def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
     root, _, file_name = parse_folder(folder)
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "no such folder"
-        raise PairError(f"`{modality}_dir` {folder}: {kind}; check the path")
+        raise PairError(f"`{modality}_dir` {folder}: {kind}; give a folder of images")
     images = list_images(folder)
     if not images:
         fitting = "" if file_name == NAME else f" named {file_name}"

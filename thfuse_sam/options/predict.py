@@ -1,13 +1,14 @@
 """Options of `predict.py`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from thfuse_sam.errors import OptionError
 from thfuse_sam.options.fields import Options, option
 from thfuse_sam.options.generator import GeneratorOptions
-from thfuse_sam.options.shared import DeviceOptions, TunedSamOptions
+from thfuse_sam.options.shared import DeviceOptions, InfraredOptions, TunedSamOptions
 
 MaskFormat = Literal["npy", "png", "coco"]
 
@@ -78,7 +79,13 @@ class PredictionOptions(Options, group="output"):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(
-    TunedSamOptions, DeviceOptions, PromptOptions, GeneratorOptions, PredictionOptions, group=TunedSamOptions.group
+    TunedSamOptions,
+    DeviceOptions,
+    InfraredOptions,
+    PromptOptions,
+    GeneratorOptions,
+    PredictionOptions,
+    group=TunedSamOptions.group,
 ):
     """Which images get masks, and by which model."""
 
@@ -87,3 +94,9 @@ class PredictOptions(
     export_onnx: Path | None = option(
         None, "write the model as encoder.onnx and decoder.onnx to a folder, check them and stop", metavar="FOLDER"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [item.name for item in fields(InfraredOptions) if getattr(self, item.name) not in (None, False)]
+        if given and self.modality == "vi":
+            raise OptionError(given[0], getattr(self, given[0]), "is for infrared images; give `modality` ir with it")
