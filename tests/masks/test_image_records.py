@@ -50,6 +50,22 @@ def test_records_are_saved_and_merged(tmp_path: Path) -> None:
     assert read.get("ir", "b") is None
 
 
+def test_a_record_follows_the_infrared_image_too(tmp_path: Path) -> None:
+    for name in ("ir", "vi"):
+        (tmp_path / name).write_bytes(b"one")
+    first = record_image(tmp_path / "vi", infrared=tmp_path / "ir")
+    records = ImageRecords()
+    records.set("vi", "a", first)
+    records.save(tmp_path)
+    read = ImageRecords.load(tmp_path).get("vi", "a")
+    assert read == first and record_image(tmp_path / "vi", read, tmp_path / "ir") is read
+    (tmp_path / "ir").write_bytes(b"two")
+    assert not record_image(tmp_path / "vi", read, tmp_path / "ir").has_content_of(read)
+    (tmp_path / "ir").unlink()  # not known, so nothing is said
+    for unknown in (record_image(tmp_path / "vi", read, tmp_path / "ir"), record_image(tmp_path / "vi")):
+        assert unknown.has_content_of(read) and read.has_content_of(unknown)
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 2, "images": {}}', '{"version": 1, "images": {"ir": 3}}'])
 def test_damaged_records_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / RECORDS_NAME).write_text(content, encoding="utf-8")

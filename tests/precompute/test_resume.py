@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
 from thfuse_sam.masks.tree import partial_files
 from thfuse_sam.masks.verify import verify_tree
-from thfuse_sam.precompute.jobs import JobSettings
+from thfuse_sam.precompute.jobs import JobSettings, list_jobs
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.worker import make_masks
 from thfuse_sam.precompute.writing import RunSummary, save_manifest
@@ -308,6 +308,32 @@ def test_masks_of_changed_images_are_made_again(tmp_path: Path, images: dict[Mod
     assert [str(job) for job in plan.todo] == ["ir 03"] and plan.changed == 1 and plan.finished == 19
     fill(plan)
     assert make_plan(root, images).todo == [] and verify_tree(open_masks(root), sets).problems() == []
+
+
+@pytest.mark.parametrize("modality", ["vi", "both"])
+def test_warm_places_follow_the_infrared_image(
+    tmp_path: Path, images: dict[Modality, Path], modality: Modality | Literal["both"]
+) -> None:
+    root = tmp_path / "masks"
+    sets = {key: {path.stem: path for path in folder.iterdir()} for key, folder in images.items()}
+    asked = {key: paths for key, paths in sets.items() if modality in (key, "both")}
+
+    from stub_masks import SIGNATURE
+
+    def plan() -> Plan:
+        return plan_precompute(root, list_jobs(asked, sets["ir"]), images, SIGNATURE)
+
+    fill(plan())
+    assert plan().todo == []
+    replace_image(images["ir"] / "03.png", 90)
+    (images["ir"] / "04.png").touch()
+    assert f"{images['ir'] / '03.png'} has changed" in "".join(verify_tree(open_masks(root), sets).lines["changed"])
+    assert [str(job) for job in plan().todo] == [f"{key} 03" for key in ("ir", "vi") if key in asked]
+    if modality == "both":  # a run that was stopped between the two
+        fill(replace(first := plan(), todo=first.todo[:1]))
+        assert [str(job) for job in plan().todo] == ["vi 03"]
+    fill(plan())
+    assert plan().todo == [] and not plan().records
 
 
 def test_a_copied_data_set_is_compared_by_content(tmp_path: Path, images: dict[Modality, Path]) -> None:

@@ -4,13 +4,14 @@ An image whose size and time are those of its record has not changed. Otherwise 
 of images may be copied or moved. The file has no entry for masks that older versions made; the next run adds them.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from thfuse_sam.errors import ManifestError
+from thfuse_sam.errors import ImageReadError, ManifestError
 from thfuse_sam.files import write_text
 from thfuse_sam.images import Modality, reading
 
@@ -26,6 +27,12 @@ class ImageRecord(NamedTuple):
     size: int  # bytes
     time_ns: int  # of the last change of its content, name or permissions
     digest: str  # hash of the content, hexadecimal
+    infrared: "ImageRecord | None" = None  # of the infrared image at whose warm places SAM was prompted; None: nowhere
+
+    def has_content_of(self, other: "ImageRecord") -> bool:
+        """Whether both are of equal content; infrared images count where both have one."""
+        infrared = None in (self.infrared, other.infrared) or self.infrared[2] == other.infrared[2]  # type: ignore[index]
+        return self.digest == other.digest and infrared
 
 
 class ImageRecords:
@@ -57,12 +64,13 @@ class ImageRecords:
     def get(self, modality: Modality, name: str) -> ImageRecord | None:
         """The record of an image; None if there is none."""
         try:
-            return ImageRecord(*self._values[modality][name])
-        except (KeyError, TypeError):
+            size, time_ns, digest, *infrared = self._values[modality][name]
+            return ImageRecord(size, time_ns, digest, *(ImageRecord(*record) for record in infrared))
+        except (KeyError, TypeError, ValueError):
             return None
 
     def set(self, modality: Modality, name: str, record: ImageRecord) -> None:
-        self._values.setdefault(modality, {})[name] = list(record)
+        self._values.setdefault(modality, {})[name] = [*record[:3], *([record.infrared[:3]] if record.infrared else [])]
 
     def update(self, other: "ImageRecords") -> None:
         """Take over the records of `other`."""
@@ -73,11 +81,19 @@ class ImageRecords:
         return any(self._values.values())
 
 
-def record_image(path: Path, known: ImageRecord | None = None) -> ImageRecord:
+def record_image(path: Path, known: ImageRecord | None = None, infrared: Path | None = None) -> ImageRecord:
     """The record of an image as it is now. It is read only where size or time differ from those of `known`.
+
+    Args:
+        infrared: the infrared image of the scene, if the masks of `path` depend on it.
 
     Raises ImageReadError.
     """
+    if infrared is not None:
+        own, warm = record_image(path, known), None
+        with contextlib.suppress(ImageReadError):  # which is the failure of the infrared image itself
+            warm = record_image(infrared, known.infrared if known is not None else None)
+        return own if own.infrared is warm else own._replace(infrared=warm)
     with reading(path):
         status = os.stat(path)  # noqa: PTH116, asked for every image of a data set
         # The system sets ctime itself, also for a file that is copied or moved with its old times.

@@ -74,6 +74,7 @@ def verify_tree(
         ForeignSources(manifest, folders or {}),
         require_instances,
         records,
+        images_by_modality.get("ir", {}),
     )
     for modality, images in images_by_modality.items():
         for name, image in images.items():
@@ -98,6 +99,7 @@ class _Checks:
     foreign: ForeignSources
     require_instances: bool
     records: ImageRecords
+    infrared: Mapping[str, Path]  # infrared images by name
 
     def find_problem(self, modality: Modality, name: str, image: Path) -> tuple[Kind, str] | None:
         """The first problem of the mask and its line in the report; None if the mask is sound."""
@@ -120,8 +122,12 @@ class _Checks:
                     return "missing", store.location(modality, name, INSTANCES_SUFFIX)
                 store.read_instances(modality, name, size)
             known = self.records.get(modality, name)
-            if known is not None and record_image(image, known).digest != known.digest:
-                return "changed", f"{location}: {image} has changed since"
+            if known is not None:
+                infrared = self.infrared.get(name) if known.infrared is not None else None
+                now = record_image(image, known, infrared)
+                if not now.has_content_of(known):
+                    changed = image if now.digest != known.digest else infrared
+                    return "changed", f"{location}: {changed} has changed since"
         except (ImageReadError, MaskReadError) as error:
             return "unreadable", str(error)
         return None

@@ -21,6 +21,11 @@ class Job:
     def __str__(self) -> str:
         return f"{self.modality} {self.name}"
 
+    @property
+    def other_infrared(self) -> Path | None:
+        """The infrared image, besides its own, on which the mask depends."""
+        return self.infrared if self.modality == "vi" else None
+
 
 @dataclass(frozen=True)
 class JobSettings:

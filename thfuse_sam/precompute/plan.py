@@ -178,9 +178,9 @@ def _without_finished(plan: Plan, names: Mapping[Modality, Set[str]], masks: Mas
                 continue
             shape, written = masks.shape_and_time(job.modality, job.name)
             before = known.get(job.modality, job.name)
-            now = record_image(job.image, before)
+            now = record_image(job.image, before, job.other_infrared)
             if before is not None:
-                is_same = now.digest == before.digest
+                is_same = now.has_content_of(before)
                 changed += not is_same
             else:
                 # Opening every image would take most of the time.

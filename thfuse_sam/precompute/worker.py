@@ -192,7 +192,7 @@ def _read_ahead(
 
 def _read(job: Job, options: JobSettings) -> _Read:
     """The record of the image of `job`, the image, or its embedding if one is to be used and fits, and its infrared."""
-    record = record_image(job.image)
+    record = record_image(job.image, infrared=job.other_infrared)
     grey = missing = None
     if job.modality == "ir":
         grey, missing = read_infrared_and_missing(job.image, options.reading)
