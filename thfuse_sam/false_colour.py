@@ -64,12 +64,16 @@ def recognise(rgb: npt.NDArray[np.uint8]) -> str | None:
     return best if (has_its_colours or very_few) and best not in _LIKE_PHOTOS else None
 
 
-def turn_back(rgb: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
-    """The position in the map `name`, 0 to 255, of each pixel of uint8 HxWx3; the nearest colour counts."""
+def turn_back(rgb: npt.NDArray[np.uint8], name: str) -> tuple[npt.NDArray[np.uint8], float]:
+    """The position in the map `name`, 0 to 255, of each pixel of uint8 HxWx3, and the share of pixels near to the map.
+
+    The nearest colour counts.
+    """
     codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
-    unique, inverse = np.unique(codes, return_inverse=True)
+    unique, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     colours = np.stack([unique >> 16, (unique >> 8) & 255, unique & 255], axis=1)
-    return _nearest(colours, name)[0][inverse.reshape(codes.shape)]
+    positions, distances = _nearest(colours, name)
+    return positions[inverse.reshape(codes.shape)], float(counts[distances <= 2 * _NEAR].sum() / codes.size)
 
 
 def _nearest(colours: npt.NDArray[np.int64], name: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:

@@ -266,7 +266,13 @@ def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[
     if values.dtype != np.uint8:
         return np.asarray(values.astype(np.float64) @ np.array(LUMA_WEIGHTS))
     if how.colormap is not None:
-        return false_colour.turn_back(values, how.colormap)
+        numbers, share = false_colour.turn_back(values, how.colormap)
+        if share < 0.5:
+            raise Refusal(
+                f"has colours that are not those of {how.colormap}, but for {share:.0%} of the pixels; give "
+                "another `ir_colormap`, or `ir_gray`"
+            )
+        return numbers
     colormap = None if how.gray else false_colour.recognise(values)
     if colormap is not None:
         raise Refusal(

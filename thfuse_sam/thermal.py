@@ -15,8 +15,10 @@ WHITE_HOT, BLACK_HOT = "white-hot", "black-hot"
 # this share of the range of all others; for the smallest number of an integer type less is enough.
 _GAP, _GAP_OF_TYPE = 1.0, 0.05
 _GAP_ANYWHERE = 50.0  # as _GAP, of a number that is no measurement wherever it stands, such as -9999 among degrees
-_NO_MEASUREMENT = 1e20  # numbers beyond it are those that programs write for "nothing"
 _LEAST_SHARE, _MOST_SHARE = 0.001, 0.9  # of all pixels, such a block
+_LARGEST = (2**15 - 1, 2**16 - 1, 2**31 - 1)  # of integer types; decoders may have widened the type
+_LEAST_SHARE_LARGEST = 0.01  # of pixels of such a number, which a hot object may reach, too
+_NO_NUMBER = 1e20  # programs write the largest float, of which files keep 3.4e38
 _LEAST_AT_BORDER = 0.5  # share of the pixels of that number that are connected with the border
 
 Mask = npt.NDArray[np.bool_]
@@ -47,28 +49,38 @@ AS_STORED = InfraredReading()
 
 
 def missing_pixels(values: npt.NDArray[Any], nodata: Iterable[float]) -> Mask:
-    """Where HxW numbers mean "nothing measured": NaN, infinity and the like, those of `nodata`, and the lowest number
-    if it is far from all others, in a block at the border or farther still. Of 8-bit images only those of `nodata`.
+    """Where HxW numbers mean "nothing measured": NaN, infinity and beyond 1e20, those of `nodata`, the lowest number if
+    it is very far from all others, and a block of the lowest number, or of the largest of an integer type, at the
+    border. Of 8-bit images only those of `nodata`.
     """
-    missing = ~(np.abs(values.astype(np.float64)) < _NO_MEASUREMENT) if values.dtype.kind == "f" else values != values
+    missing = ~np.isfinite(values)
+    if values.dtype.kind == "f":
+        missing |= np.abs(values) > _NO_NUMBER
     for number in nodata:
         if not np.isnan(number):
             missing |= values == np.float64(number).astype(np.float32 if values.dtype == np.float32 else np.float64)
     if values.dtype != np.uint8 and not missing.all():
         missing |= _lowest_apart(values, values[~missing])
+        if values.dtype.kind in "iu" and values.max() in _LARGEST and not missing.all():
+            missing |= _lowest_apart(~values, ~values[~missing], _LEAST_SHARE_LARGEST, _GAP)  # ~ reverses the order
     return missing
 
 
-def _lowest_apart(values: npt.NDArray[Any], valid: npt.NDArray[Any]) -> Mask:
+def _lowest_apart(
+    values: npt.NDArray[Any],
+    valid: npt.NDArray[Any],
+    least_share: float = _LEAST_SHARE,
+    gap_of_type: float = _GAP_OF_TYPE,
+) -> Mask:
     nothing = np.zeros(values.shape, bool)
     lowest = valid.min()
     others = valid[valid > lowest]
-    if not _LEAST_SHARE * values.size <= valid.size - others.size <= _MOST_SHARE * values.size or not others.size:
+    if not least_share * values.size <= valid.size - others.size <= _MOST_SHARE * values.size or not others.size:
         return nothing
     span = float(np.percentile(others, STRETCH_PERCENTILES[1])) - float(others.min())
     is_of_type = values.dtype.kind in "iu" and lowest == np.iinfo(values.dtype).min
     gap = float(others.min()) - float(lowest)
-    if span <= 0 or gap <= span * (_GAP_OF_TYPE if is_of_type else _GAP):
+    if span <= 0 or gap <= span * (gap_of_type if is_of_type else _GAP):
         return nothing
     lowest_pixels = values == lowest
     if gap > span * _GAP_ANYWHERE:

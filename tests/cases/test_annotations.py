@@ -318,6 +318,9 @@ CASES: dict[str, Case] = {
     "yolo beside images, with a text": Case(yolo("a.jpg", "a.txt", README_dataset_txt="Made with"), BOTH),
     "yolo's file of classes": Case(yolo(data_yaml="names: [leak, vent]"), None, at="data.yaml"),
     "a folder above the set": Case(yolo("set/images/a.jpg", "set/labels/a.txt"), None),
+    "grey classes as JPEG": Case(masks(("a.jpg", numbers(120, 255))), None),
+    "void of 16 bits": Case(masks(("a.png", numbers(1, 65535, np.uint16)), folder="instances"), {"a": [120]}),
+    "labelme of an image that was converted": Case(labelme(named="C:\\Users\\me\\a.jpg"), BOTH),
 }
 
 

@@ -57,6 +57,9 @@ def save(path: Path, values: np.ndarray, **tags: Any) -> Path:
         (np.uint16, 28000, 31500, 0, None),  # hundredths of a kelvin
         (np.uint16, 7000, 7900, 0, None),  # counts of 14 bits
         (np.uint16, 28000, 31500, 65535, "65535"),
+        (np.uint16, 28000, 31500, 65535, None),
+        (np.int16, -500, 3500, 32767, None),
+        (np.float32, 12.0, 31.0, np.finfo(np.float32).max, None),
         (np.int16, -500, 3500, -32768, None),  # hundredths of a degree
         (np.float32, 12.0, 31.0, np.nan, None),
         (np.float32, 12.0, 31.0, np.nan, "nan"),
@@ -127,7 +130,9 @@ def test_what_is_no_missing_data(tmp_path: Path, kind: type) -> None:
     two_levels[10:20, 10:20] = 9000
     dead = scene(7000, 7900, kind)
     dead[20:24, 20:24] = 0  # not at the border
-    for values in (cold_sky, two_levels, dead):
+    fire = scene(7000, 7900, kind)
+    fire[-3:, 20:24] = 65535
+    for values in (cold_sky, two_levels, dead, fire):
         path = tmp_path / "a.tif"
         assert read_infrared_and_missing(save(path, values))[1] is None
 
@@ -259,6 +264,12 @@ def test_false_colours_are_turned_back(tmp_path: Path, name: str) -> None:
     difference = np.abs(back - grey)
     assert np.quantile(difference, 0.97) <= 4
     assert read_infrared(path, InfraredReading(gray=True)).shape == grey.shape
+
+
+def test_another_map_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", coloured(scene(0, 255, np.uint8), "ironbow"))
+    with pytest.raises(ImageKindError, match="not those of jet"):
+        read_infrared(path, InfraredReading(colormap="jet"))
 
 
 @pytest.mark.parametrize("name", ["jet", "ironbow", "inferno", "hot", "turbo", "rainbow", "plasma", "viridis"])

@@ -1,6 +1,8 @@
 """Checkpoints as other tools write them give the same weights as the plain file, or one sentence that helps."""
 
 import argparse
+import datetime
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +59,8 @@ FORMS = {
     "with averages": lambda w: {"ema": {k: v * 0 for k, v in w.items() if v.is_floating_point()}, "model": w},
     "numpy numbers": lambda w: {"model": w, "best": np.float64(0.9), "epoch": np.int64(7), "step": np.int32(1)},
     "numpy arrays": lambda w: {"model": w, "losses": np.arange(4.0), "names": np.array(["a", "b"]), "ok": np.bool_(1)},
+    "all of numpy": lambda w: {"model": {name: value.numpy() for name, value in w.items()}, "losses": np.arange(4.0)},
+    "dates and paths": lambda w: {"model": w, "time": datetime.datetime(2024, 5, 6), "path": Path("runs/a")},
     "options": lambda w: {"model": w, "args": argparse.Namespace(lr=1e-4, data="x")},
 }
 
@@ -187,3 +191,18 @@ def test_hugging_face_weights_compute_the_same(tmp_path: Path) -> None:
         masks, scores = ours.mask_decoder(features, ours.prompt_encoder.get_dense_pe(), sparse, dense, True)
     torch.testing.assert_close(masks, expected.pred_masks[0], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(scores, expected.iou_scores[0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_one_of_several_models_is_named(
+    weights: dict[str, Tensor], caplog: pytest.LogCaptureFixture, flat: bool
+) -> None:
+    other = {name: value + 1 for name, value in weights.items()}
+    content = {**named(weights, "a."), **named(other, "b.")} if flat else {"a": weights, "b": other}
+    with caplog.at_level(logging.INFO):
+        found = named_weights(content)
+    assert found is not None and all(torch.equal(found[name], value) for name, value in weights.items())
+    assert "several models: a" in caplog.text and "used: a" in caplog.text
+    caplog.clear()
+    named_weights({"state_dict": {**named(weights, "net."), "loss.weight": torch.ones(2)}})
+    assert not caplog.text

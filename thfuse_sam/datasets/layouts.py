@@ -76,8 +76,8 @@ def detect_folders(root: Path, in_one_file: bool = False) -> ModalityFolders:
         folders = f"the folders {first_of(names, _MAX_LISTED)}" if names else "no folders"
         raise PairError(
             f"`dataset_path` {root}: no infrared and visible folder; found {folders}; accepted are "
-            f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir` (one folder may be both, with "
-            "`pair_pattern` or `ir_channel`)"
+            f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir` (one folder may be both, "
+            "with `pair_pattern`, or with `ir_channel` if each file holds both images)"
         )
     if len(matches) > 1:
         choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches)

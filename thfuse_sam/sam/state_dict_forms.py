@@ -1,12 +1,20 @@
 """The forms in which other tools save Segment Anything's weights, brought into that of the published files."""
 
 import argparse
+import datetime
+import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 # The parts of the model, in the names of Meta's `segment_anything` and of Hugging Face's `transformers`.
 _PART = re.compile(r"(?:^|\.)(?=(?:image_encoder|prompt_encoder|mask_decoder|vision_encoder|sam_mask_decoder)\.)")
@@ -59,13 +67,16 @@ def named_weights(content: Any) -> dict[str, Tensor] | None:
 
     Weights may lie one or two levels deep beside other entries, with the prefixes that DataParallel, torch.compile and
     training frameworks put before names, or under Hugging Face's names. Where several entries hold a SAM, the one with
-    a usual name is taken, else the first. Tensors are not copied.
+    a usual name is taken, else the first, and a line of the log says so. Tensors are not copied.
     """
     entries = list(_weight_entries(content, _DEPTH))
     models = [(name, weights) for name, weights in entries if any(map(_PART.search, weights))]
     if models:
         usual = [(name, weights) for name, weights in models if name in _USUAL_ENTRIES]
-        return _published_names((usual or models)[0][1])
+        name, weights = (usual or models)[0]
+        if len(models) > 1:
+            log.info("the checkpoint holds several models: %s; used: %s", ", ".join(name for name, _ in models), name)
+        return _published_names(weights)
     # No SAM: what is there lets the caller say what is missing.
     return next((weights for _, weights in entries), None)
 
@@ -83,15 +94,30 @@ def is_part_of_sam(weights: Mapping[str, Tensor]) -> bool:
 
 
 def plain_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What checkpoints hold beside tensors and may be built while reading: NumPy's numbers and arrays, and options.
+    """What checkpoints hold beside tensors and may be built while reading: NumPy's numbers and arrays, dates, paths,
+    and options.
 
     None of them runs code of the file. For `torch.serialization.safe_globals`.
     """
     rebuild: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
     kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdUS"]
     types: list[Any] = [*rebuild, np.ndarray, np.dtype, *dict.fromkeys(kinds), argparse.Namespace]
+    types += [
+        datetime.datetime,
+        datetime.date,
+        datetime.timedelta,
+        SimpleNamespace,
+        defaultdict,
+        list,
+        dict,
+        int,
+        float,
+    ]
     for function in rebuild:  # NumPy 1 and NumPy 2 write the same functions under different names
         types += [(function, f"numpy.{core}.multiarray.{function.__name__}") for core in ("core", "_core")]
+    for system, kind in (("Posix", PurePosixPath), ("Windows", PureWindowsPath)):  # of whatever system wrote them
+        names = (f"{module}.{pure}{system}Path" for module in ("pathlib", "pathlib._local") for pure in ("", "Pure"))
+        types += [(kind, name) for name in names]
     return types
 
 
@@ -99,7 +125,8 @@ def _weight_entries(content: Any, depth: int, name: str = "") -> Iterator[tuple[
     """The tensors of `content` and of its entries down to `depth`, with the entry's name; the outer ones first."""
     if not isinstance(content, dict):
         return
-    weights = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    tensors = ((key, _as_tensor(key, value)) for key, value in content.items() if isinstance(key, str))
+    weights = {key: value for key, value in tensors if value is not None}
     if weights and (len(weights) == len(content) or any(map(_PART.search, weights))):
         yield name, weights
     if depth:
@@ -107,11 +134,20 @@ def _weight_entries(content: Any, depth: int, name: str = "") -> Iterator[tuple[
             yield from _weight_entries(value, depth - 1, str(key))
 
 
+def _as_tensor(name: str, value: Any) -> Tensor | None:
+    """An entry as a tensor, also a NumPy array that is a part of a SAM; None: it is something else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and _PART.search(name):
+        return torch.as_tensor(value)
+    return value if isinstance(value, Tensor) else None
+
+
 def _published_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's own weights without wrappers' prefixes; what lies beside the model, such as a loss, is dropped."""
     unwrapped = {_WRAPPERS.sub("", name): value for name, value in weights.items()}
     prefixes = [name[: match.end()] for name in unwrapped if (match := _PART.search(name))]
     prefix = max(dict.fromkeys(prefixes), key=prefixes.count)
+    if rivals := [other for other in dict.fromkeys(prefixes) if prefixes.count(other) == prefixes.count(prefix)][1:]:
+        log.info("the checkpoint holds several models: %s; used: %s", ", ".join((prefix, *rivals)), prefix)
     own = {name.removeprefix(prefix): value for name, value in unwrapped.items() if name.startswith(prefix)}
     if any(name.startswith("vision_encoder.") for name in own):
         own = {_from_hugging_face(name): value for name, value in own.items()}

@@ -23,7 +23,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.annotation_files import ImageFinder, as_id, as_size, quote, read_json
+from thfuse_sam.datasets.segmentation.formats.annotation_files import (
+    ImageFinder,
+    as_id,
+    as_size,
+    base_name,
+    quote,
+    read_json,
+)
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, image_folder
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, require_size
 from thfuse_sam.datasets.segmentation.formats.outlines import (
@@ -160,14 +167,19 @@ def _load(path: Path) -> dict[str, Any]:
 def _image_file(finder: ImageFinder, path: Path, content: dict[str, Any], apart: Path | None) -> Path:
     """The image of the file `path`: the one that it names, else one of the same name in `apart` or beside it."""
     named = content.get("imagePath")
-    image = None
+    image = refused = None
     if isinstance(named, str):
-        image = finder.find(named, [path.parent] if apart is None else [path.parent, apart], path)
+        try:
+            image = finder.find(named, [path.parent] if apart is None else [path.parent, apart], path)
+        except SampleError as error:
+            if Path(base_name(named)).stem != path.stem:
+                raise
+            refused = error  # a path of another machine, to an image that may have been converted since
     if image is not None and image.suffix.lower() != ".json":
         return image
     image = next(images_named(apart or path.parent, path.stem), None)
     if image is None:
-        raise SampleError(f"{path}: its image {named!r} is missing; put it there")
+        raise refused or SampleError(f"{path}: its image {named!r} is missing; put it there")
     return image
 
 

@@ -16,7 +16,7 @@ from thfuse_sam.options.shared import AnnotationReading
 
 Kind = Literal["binary", "classes", "instances", "alpha"]
 
-VOID = 255  # in maps of classes and objects: neither object nor background
+VOID = 255  # in maps of classes and objects: neither object nor background; so is 65535
 _VOID_COLOUR = 0xE0E0C0  # VOID in the colours of Pascal VOC
 _VOC_COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))  # the first colours of Pascal VOC's palette
 _FEW_LEVELS = 8  # in a mask with no more levels, any flat region between 0 and the largest is a class or an object
@@ -98,7 +98,7 @@ def _numbered(pixels: StoredPixels, ignore_value: int | None, *, named: bool) ->
     void = ignore_value
     if void is None:
         # A file that counts beyond 255 means an object by it.
-        void = _VOID_COLOUR if is_colour else VOID if values[-1] == VOID else -1
+        void = _VOID_COLOUR if is_colour else values[-1] if values[-1] in (VOID, _MAX_NUMBER) else -1
     ignored = codes == void
     shown = values[(values != 0) & (values != void)]
     if is_colour:
@@ -155,7 +155,8 @@ def _has_chosen_levels(levels: Array, values: Array, exact: bool) -> bool:
     if exact and len(values) <= _FEW_LEVELS:
         return bool((flat & (levels > 0) & (levels < largest)).any())
     between = (levels > largest / 4) & (levels < largest * 3 / 4)
-    return int(np.count_nonzero(flat & between)) * 2 > int(np.count_nonzero(between))
+    beside_flat = cv2.dilate((flat & between).astype(np.uint8), kernel) > 0
+    return int(np.count_nonzero(beside_flat & between)) * 2 > int(np.count_nonzero(between))
 
 
 def _has_hues(rgb: Array) -> bool:

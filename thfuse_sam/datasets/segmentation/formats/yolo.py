@@ -2,7 +2,7 @@
 
     images/0001.jpg        labels/0001.txt           also in further folders, such as images/train/ + labels/train/
     0001.jpg               0001.txt                  or side by side
-    data.yaml              names of the classes, in this folder or the one above
+    data.yaml              names of the classes, in this folder or the one above, or a line each in classes.txt
 
 Each line is an object: its class number and the points x, y of its outline, as fractions of width and height. An image
 whose file is empty or missing has no object. (G. Jocher et al., "Ultralytics YOLO", docs.ultralytics.com/datasets.)
@@ -69,11 +69,7 @@ def read(
 ) -> SegmentationSample:
     """An image and the objects of its text file. Raises ImageReadError, and SampleError: the file is no text."""
     objects = ImageObjects.on(name, image_path, None, file, reading)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise SampleError(f"{file}: not readable as text ({error}); mend or remove it") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(file), 1):
         words = line.replace(",", " ").split()
         if words:
             category = names.get(int(words[0]), words[0]) if words[0].isdecimal() else words[0]
@@ -88,14 +84,22 @@ def class_names(root: Path) -> dict[int, str]:
     if path is None:
         return {}
     if not path.name.endswith(_YAML):
-        return dict(enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()))
+        return {number: line.strip() for number, line in enumerate(_lines(path))}
     try:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
         raise SampleError(f"{path}: not readable as YAML ({error}); mend or remove it") from error
     names = content.get("names") if isinstance(content, Mapping) else None
     numbered = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, Mapping) else ()
-    return {number: str(name) for number, name in numbered if isinstance(number, int)}
+    return {int(number): str(name) for number, name in numbered if str(number).isdecimal()}
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a text file. Raises SampleError."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{file}: not readable as text ({error}); mend or remove it") from error
 
 
 def _mask(words: list[str], shape: tuple[int, int], reasons: list[str]) -> Mask:
