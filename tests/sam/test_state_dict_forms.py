@@ -4,8 +4,11 @@ import argparse
 import datetime
 import logging
 import pickle
+import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,14 @@ def compiled_encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.replace("image_encoder.", "image_encoder._orig_mod."): value for name, value in weights.items()}
 
 
+def by_part(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in weights.items():
+        part, _, own = name.partition(".")
+        parts[part][own] = value
+    return dict(parts)
+
+
 def saved_by_numpy_1(content: Any, path: Path) -> None:
     """A file whose NumPy numbers carry the module's name of NumPy 1, whichever NumPy is here."""
     torch.save(content, path, _use_new_zipfile_serialization=False)
@@ -61,6 +72,9 @@ FORMS = {
     "numpy arrays": lambda w: {"model": w, "losses": np.arange(4.0), "names": np.array(["a", "b"]), "ok": np.bool_(1)},
     "all of numpy": lambda w: {"model": {name: value.numpy() for name, value in w.items()}, "losses": np.arange(4.0)},
     "dates and paths": lambda w: {"model": w, "time": datetime.datetime(2024, 5, 6), "path": Path("runs/a")},
+    "sharded": lambda w: {k.replace("coder.", "coder._fsdp_wrapped_module.", 1): v for k, v in w.items()},
+    "a dictionary for each part": lambda w: {"model": by_part(w)},
+    "plain objects": lambda w: {"model": w, "args": SimpleNamespace(lr=1), "path": Path("x")},
     "options": lambda w: {"model": w, "args": argparse.Namespace(lr=1e-4, data="x")},
 }
 
@@ -109,6 +123,9 @@ HYPER = "mask_decoder.hf_token.weight"
         (lambda w: {"model": {"sam_mask_decoder.iou_token.weight": torch.zeros(1, 256)}}, "SAM 2"),
         (lambda w: {k: v for k, v in w.items() if k.startswith("mask_decoder.")}, "mask_decoder.*`base_checkpoint`"),
         (lambda w: {"state": {"a": 1}, "epoch": 3}, "its entries: state, epoch"),
+        (lambda w: {"image_encoder.blocks.0.attn.qkv.lora_A.weight": torch.zeros(4, 8)}, "LoRA"),
+        (lambda w: {"model": {"model.22.proto.cv1.conv.weight": torch.zeros(1, 1)}}, "FastSAM"),
+        (lambda w: {"cls_token": torch.zeros(1)}, "its weights are cls_token"),
     ],
 )
 def test_other_files_get_their_own_sentence(
@@ -126,6 +143,22 @@ def test_a_pickled_module_is_refused_with_the_remedy(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 3), path)
     with pytest.raises(CheckpointError, match=r"holds code .*state_dict\(\)"):
         read_weights(path)
+
+
+@pytest.mark.parametrize("name", ["sam.pth", "sam.pth.tar"])
+@pytest.mark.parametrize("save", [save_file, torch.save])
+def test_the_content_decides_about_the_kind_of_file(
+    tmp_path: Path, weights: dict[str, Tensor], name: str, save: Any
+) -> None:
+    save(weights, tmp_path / name)
+    assert set(read_weights(tmp_path / name)) == set(weights)
+
+
+def test_torchscript_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "sam.pt", "w") as file:
+        file.writestr("sam/constants.pkl", b"")
+    with pytest.raises(CheckpointError, match=r"is TorchScript.*state_dict\(\)"):
+        read_weights(tmp_path / "sam.pt")
 
 
 def test_a_decoder_alone_is_completed_by_its_base(tmp_path: Path, weights: dict[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.downloads import cache_folder, download
-from thfuse_sam.errors import CheckpointError, DownloadError, UsageError
+from thfuse_sam.errors import CheckpointError, DownloadError, UsageError, first_of
 from thfuse_sam.files import file_sha256
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import HUGGING_FACE
@@ -156,7 +156,8 @@ def _resolve_given(kind: ModelType | None, checkpoint: Path) -> ResolvedSam:
     recognised = recognise_model_type(weights)
     if recognised is None and kind is None:
         raise CheckpointError(
-            f"{checkpoint}: is no Segment Anything checkpoint of a known type; use one of {', '.join(MODEL_TYPES)}"
+            f"{checkpoint}: is no Segment Anything checkpoint of a known type (its weights are "
+            f"{first_of(list(weights), 3)}); use one of {', '.join(MODEL_TYPES)}"
         )
     kind = kind or MODEL_TYPES[str(recognised)]
     fitting_model(kind, weights, checkpoint)

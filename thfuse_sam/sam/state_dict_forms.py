@@ -4,7 +4,6 @@ import argparse
 import datetime
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
@@ -18,7 +17,9 @@ log = logging.getLogger(__name__)
 
 # The parts of the model, in the names of Meta's `segment_anything` and of Hugging Face's `transformers`.
 _PART = re.compile(r"(?:^|\.)(?=(?:image_encoder|prompt_encoder|mask_decoder|vision_encoder|sam_mask_decoder)\.)")
-_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")  # what torch.compile and DataParallel put into names
+# What torch.compile, DataParallel, sharding and activation checkpointing put into names.
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 _USUAL_ENTRIES = ("model", "state_dict", "weights", "model_state", "model_state_dict")
 _DEPTH = 2  # levels of entries below the file's own that are searched
 
@@ -53,6 +54,10 @@ _HUGGING_FACE = "use its form for Hugging Face, with `sam_model_type` hf and `sa
 _FAMILIES = (
     ("mask_decoder.hf_token", f"SAM-HQ in its own form; {_HUGGING_FACE} syscv-community/sam-hq-vit-base"),
     ("mask_decoder.hf_mlp", f"SAM-HQ in its own form; {_HUGGING_FACE} syscv-community/sam-hq-vit-base"),
+    ("lora_", "a SAM with adapters (LoRA) beside it; merge them into it and save that, by peft's merge_and_unload()"),
+    (".proto.cv1.", "FastSAM, a YOLO; use a checkpoint of Segment Anything or MobileSAM"),
+    ("hypernetworks_mlps.0.layers.0.0.", "EfficientSAM; use a checkpoint of Segment Anything or MobileSAM"),
+    ("detector.backbone.", f"SAM 3 in Meta's own form; {_HUGGING_FACE} facebook/sam3"),
     ("spatial_perceiver.", f"EdgeTAM in its own form; {_HUGGING_FACE} yonigozlan/EdgeTAM-hf"),
     ("maskmem_tpos_enc", f"SAM 2 in Meta's own form; {_HUGGING_FACE} facebook/sam2.1-hiera-tiny"),
     ("sam_mask_decoder.", f"SAM 2 in Meta's own form; {_HUGGING_FACE} facebook/sam2.1-hiera-tiny"),
@@ -89,8 +94,7 @@ def described_family(weights: Mapping[str, Tensor]) -> str | None:
 def is_part_of_sam(weights: Mapping[str, Tensor]) -> bool:
     """Whether the weights are some parts of a SAM, without the others, such as a decoder alone."""
     parts = {name.partition(".")[0] for name in weights}
-    whole = {"image_encoder", "prompt_encoder", "mask_decoder"}
-    return bool(parts) and parts < whole
+    return bool(parts) and parts < {*_PARTS}
 
 
 def plain_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
@@ -102,17 +106,7 @@ def plain_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     rebuild: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
     kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdUS"]
     types: list[Any] = [*rebuild, np.ndarray, np.dtype, *dict.fromkeys(kinds), argparse.Namespace]
-    types += [
-        datetime.datetime,
-        datetime.date,
-        datetime.timedelta,
-        SimpleNamespace,
-        defaultdict,
-        list,
-        dict,
-        int,
-        float,
-    ]
+    types += [datetime.datetime, datetime.date, datetime.timedelta, SimpleNamespace]
     for function in rebuild:  # NumPy 1 and NumPy 2 write the same functions under different names
         types += [(function, f"numpy.{core}.multiarray.{function.__name__}") for core in ("core", "_core")]
     for system, kind in (("Posix", PurePosixPath), ("Windows", PureWindowsPath)):  # of whatever system wrote them
@@ -125,6 +119,9 @@ def _weight_entries(content: Any, depth: int, name: str = "") -> Iterator[tuple[
     """The tensors of `content` and of its entries down to `depth`, with the entry's name; the outer ones first."""
     if not isinstance(content, dict):
         return
+    parts = {part: content[part] for part in _PARTS if isinstance(content.get(part), dict)}
+    if len(parts) > 1:  # a dictionary for each part
+        content = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
     tensors = ((key, _as_tensor(key, value)) for key, value in content.items() if isinstance(key, str))
     weights = {key: value for key, value in tensors if value is not None}
     if weights and (len(weights) == len(content) or any(map(_PART.search, weights))):

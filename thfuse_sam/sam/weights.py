@@ -19,13 +19,14 @@ from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.sam.geometry import PATCH_SIZE
 from thfuse_sam.sam.state_dict_forms import named_weights, plain_types
 
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl", ".tar", ".safetensors")
 GENERATOR_KEY = "thfuse_sam_generator"  # in the metadata of exported weights: settings of the mask generator, JSON
 TRAINED_KEY = "thfuse_sam_trained"  # in the metadata of a .safetensors file of trained weights alone, see `export`
 
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _NANO_SIZE_KEY = "image_encoder.image_size"
 _MAX_INPUT_SIZE = 4096  # pixels
+_MAX_HEADER = 10**8  # bytes of JSON in a safetensors file
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: a checkpoint's name ends in {', '.join(CHECKPOINT_SUFFIXES)}, not in {path.suffix!r}"
         )
     head = _first_bytes(path)
-    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path, head)
+    content = _read_safetensors(path) if _is_safetensors(head) else _read_torch(path, head)
     weights = named_weights(content)
     if weights is None:
         held = f" (its entries: {first_of([str(name) for name in content], 6)})" if isinstance(content, dict) else ""
@@ -116,6 +117,11 @@ def _first_bytes(path: Path) -> bytes:
     return head
 
 
+def _is_safetensors(head: bytes) -> bool:
+    """Whether a file begins like safetensors, whatever its name: the length of a JSON text, and that text."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_HEADER
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with delay_interrupts():
@@ -131,12 +137,18 @@ def _read_torch(path: Path, head: bytes) -> Any:
         is_zip = False
     if not is_zip and head.startswith(b"PK"):
         raise CheckpointError(f"{path}: the file is truncated; download or copy it again")
+    if is_zip and _is_torchscript(path):
+        raise CheckpointError(f"{path}: is TorchScript, which holds code; save the model's state_dict() alone")
     try:
         # Only zip files can be mapped; older PyTorch wrote plain pickles.
         with torch.serialization.safe_globals(plain_types()):
             return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
     except pickle.UnpicklingError as error:
         if unsafe := re.search(r"(?:GLOBAL |but got <class ')([\w.]+)", str(error)):
+            if unsafe[1].startswith("ultralytics."):
+                raise CheckpointError(
+                    f"{path}: is a YOLO of Ultralytics, such as FastSAM; use one of Segment Anything or MobileSAM"
+                ) from error
             raise CheckpointError(
                 f"{path}: refused, it holds code ({unsafe[1]}) and not only tensors; "
                 "save the model's state_dict() alone, or convert it to .safetensors"
@@ -144,6 +156,11 @@ def _read_torch(path: Path, head: bytes) -> Any:
         raise _damaged(path, error) from error
     except Exception as error:  # a damaged pickle can raise any exception
         raise _damaged(path, error) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as file:
+        return any(name.endswith("/constants.pkl") for name in file.namelist())
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
