@@ -77,6 +77,9 @@ def test_two_images_are_fused(make_pairs, tmp_path: Path, monkeypatch: pytest.Mo
     infrared = str(pair / "ir" / "a.png")
     assert main(["fuse", infrared, str(pair / "vi" / "a.png"), "-o", "fused.png", "--device", "cpu"]) == 0
     assert (tmp_path / "fused.png").is_file()
+    globs = [str(pair / modality / "*.png") for modality in ("ir", "vi")]
+    assert main(["fuse", *globs, "-o", "globbed", "--no-report", "--device", "cpu"]) == 0
+    assert (tmp_path / "globbed" / "a.png").is_file()
     assert main(["fuse", infrared, "none.png", "--device", "cpu"]) == 2
     assert "thfuse fuse: error: --vi none.png: no such file" in capsys.readouterr().err
 

@@ -35,6 +35,13 @@ def test_frames_have_the_times_of_a_variable_rate(tmp_path: Path) -> None:
     assert np.array_equal(frames[2].values, scene(2))
 
 
+@pytest.mark.parametrize("modality", ["ir", "vi"])
+def test_frames_of_any_width_lie_in_memory_without_gaps(tmp_path: Path, modality: Modality) -> None:
+    clip = write_clip(tmp_path / "vi.mp4", [scene(width=WIDTH + 10)], codec="mpeg4")
+    (frame,) = opened(clip, modality).frames()
+    assert frame.values.flags.c_contiguous  # as OpenCV's optical flow needs them
+
+
 def test_stacks_are_read_page_by_page(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.full((HEIGHT, WIDTH), 500 * k, np.uint16)) for k in range(4)]
     pages[0].save(tmp_path / "ir.tiff", save_all=True, append_images=pages[1:])

@@ -104,7 +104,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     if number and options is None:
         known = " or ".join(" ".join(option.upper() for option in options) for options in entry.places) or "no word"
         return _refuse(f"{name} {' '.join(words[:number])}: takes {known} before its options; see thfuse {name} --help")
-    if name == "fuse" and options == _TWO_FOLDERS and any(Path(word).is_file() for word in words[:number]):
+    if name == "fuse" and options == _TWO_FOLDERS and any(Path(word).is_file() or "*" in word for word in words[:2]):
         options = _TWO_FILES
     placed = [word for pair in zip(options or (), words, strict=False) for word in (f"--{pair[0]}", pair[1])]
     return _named(name).main([*entry.always, *placed, *words[number:]])

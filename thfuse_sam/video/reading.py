@@ -230,9 +230,9 @@ class _Video:
 
     def _values(self, frame: Any) -> npt.NDArray[Any]:
         if self.modality == "vi":
-            return np.asarray(frame.to_ndarray(format="rgb24"))
+            return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
         is_deep = frame.format.components[0].bits > 8 and len(frame.format.components) == 1
-        return np.asarray(frame.to_ndarray(format="gray16le" if is_deep else "gray"))
+        return np.ascontiguousarray(frame.to_ndarray(format="gray16le" if is_deep else "gray"))
 
 
 def _reason(error: Exception) -> str:
