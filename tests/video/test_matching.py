@@ -37,9 +37,15 @@ def test_the_offset_moves_the_infrared_stream() -> None:
 
 
 def test_it_ends_with_the_stream_that_ends_first() -> None:
-    assert len(partners(frames(0, 1, 2), frames(*range(9)))[0]) == 3
-    assert len(partners(frames(*range(9)), frames(0, 1))[0]) == 2
-    assert partners(frames(), frames(0, 1))[0] == []
+    for ir, vi, number, ended_first in (
+        (frames(0, 1, 2), frames(*range(9)), 3, "infrared"),
+        (frames(*range(9)), frames(0, 1), 2, "visible"),
+        (frames(), frames(0, 1), 0, "infrared"),
+        (frames(0, 1, 2), frames(0, 1, 2), 3, None),
+    ):
+        unmatched = Unmatched()
+        assert len(list(matched(ir, vi, 0.0, unmatched))) == number
+        assert unmatched.ended_first == ended_first
 
 
 def test_a_gap_has_no_partners() -> None:

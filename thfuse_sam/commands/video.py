@@ -95,9 +95,10 @@ def _log(options: VideoOptions, report: VideoReport) -> None:
     rate = report.frames / report.seconds if report.seconds else 0.0
     flicker = "not measured" if report.flicker is None else f"{report.flicker:.2f} grey levels"
     masks = f"; {len(report.key_frames)} key frames, masks of {report.carried} carried" if options.use_sam else ""
+    end = f"; the {report.ended_first} stream ended first" if report.ended_first else ""
     log.info(
-        "%d frames fused to %s, %.1f a second; %d cuts, flicker %s%s",
-        report.frames, options.output, rate, max(0, len(report.scenes) - 1), flicker, masks,
+        "%d frames fused to %s, %.1f a second; %d cuts, flicker %s%s%s",
+        report.frames, options.output, rate, max(0, len(report.scenes) - 1), flicker, masks, end,
     )  # fmt: skip
     for count, what in (
         (report.unmatched, "visible frames left out: no infrared frame is near in time (see `offset`)"),

@@ -49,6 +49,7 @@ class VideoReport:
     frames: int = 0
     seconds: float = 0.0  # of work
     unmatched: int = 0  # visible frames left out because no infrared frame is near in time
+    ended_first: str | None = None  # "infrared" or "visible": the stream whose end left frames of the other one over
     dropped: int = 0  # frames of live streams that came faster than they could be fused
     reopened: int = 0  # how often a live stream broke and was opened again
     scenes: list[float] = field(default_factory=list)  # when each begins, seconds
@@ -256,7 +257,7 @@ def fuse_streams(
         pairs.close()
         fused_ahead.close()
     report.seconds = time.perf_counter() - started
-    report.unmatched, report.flicker = unmatched.frames, flicker.flicker
+    report.unmatched, report.ended_first, report.flicker = unmatched.frames, unmatched.ended_first, flicker.flicker
     if placing.placement is not None:
         alignment = placing.placement.alignment
         report.alignment, report.matrix = str(alignment), alignment.applied.tolist()

@@ -20,6 +20,7 @@ class Unmatched:
     """Visible frames without an infrared one, because that stream begins later, or has a gap."""
 
     frames: int = 0
+    ended_first: str | None = None  # the stream whose end left frames of the other one over
 
 
 def matched(
@@ -36,6 +37,7 @@ def matched(
     interval = 0.0
     for frame in visible:
         if last is None:
+            unmatched.ended_first = "infrared"
             return
         while following is not None and abs(following.time + offset - frame.time) <= abs(
             last.time + offset - frame.time
@@ -46,11 +48,14 @@ def matched(
             interval = following.time - last.time
         distance = frame.time - last.time - offset
         if following is None and distance > max(interval / 2, 1e-6) + 1e-6:
+            unmatched.ended_first = "infrared"
             return
         if abs(distance) <= max(interval, 1e-6) + 1e-6:
             yield last, frame
         else:
             unmatched.frames += 1
+    if following is not None:
+        unmatched.ended_first = "visible"
 
 
 class Ahead(Generic[_T]):
