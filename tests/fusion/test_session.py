@@ -17,6 +17,7 @@ from thfuse_sam.options.app import LimitSettings
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
+from thfuse_sam.thermal import InfraredReading
 
 CPU = torch.device("cpu")
 SETTINGS = GeneratorSettings(points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=0.7)
@@ -112,6 +113,17 @@ def test_images_that_do_not_lie_on_each_other_are_aligned(session, files, tmp_pa
     opened = session.open(tmp_path / "half.png", files[1])
     assert opened.placement is not None and opened.infrared.shape == opened.visible.shape[:2] == (32, 48)
     assert session.fuse(opened, session.thresholds).fused.shape == (32, 48, 3)
+
+
+def test_black_hot_pairs_are_fused_as_white_hot_ones(session, network, generator, files, make_pairs, tmp_path) -> None:
+    expected = session.fuse(session.open(*files), session.thresholds)
+    root = make_pairs(("0001",), root=tmp_path / "black")
+    Image.fromarray(255 - np.asarray(Image.open(files[0]))).save(root / "ir" / "0001.png")
+    black = FusionSession(network, generator, CPU, reading=InfraredReading(polarity="black-hot"))
+    view = black.fuse(black.open(root / "ir" / "0001.png", files[1]), black.thresholds)
+    assert np.array_equal(view.fused, expected.fused) and np.array_equal(view.vi_labels, expected.vi_labels)
+    black.fuse_folder(find_pairs(root), tmp_path / "out", black.thresholds, lambda _: None)
+    assert np.array_equal(read_visible(tmp_path / "out" / "0001.png"), expected.fused)
 
 
 def test_folder_is_fused_but_for_what_cannot_be(session, make_pairs, tmp_path) -> None:

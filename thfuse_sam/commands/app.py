@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from thfuse_sam.commands.fuse import open_network
+from thfuse_sam.commands.infrared import reading_of
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.devices import resolve_device
@@ -82,7 +83,7 @@ def find_sams(options: AppOptions) -> dict[str, AppOptions]:
 
 
 def _session(network: nn.Module, sam: AppOptions, device: torch.device) -> FusionSession:
-    return FusionSession(network, build_generator(sam, device), device, sam)
+    return FusionSession(network, build_generator(sam, device), device, sam, reading_of(sam))
 
 
 def build_app(

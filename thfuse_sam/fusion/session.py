@@ -27,6 +27,7 @@ from thfuse_sam.options.app import LimitSettings
 from thfuse_sam.sam.decoder import DecodedPoints, Decoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 _MAX_REMEMBERED_BYTES = 256 * 2**20  # memory for the decoded points of one image
 _MASKS_PER_POINT = 3
@@ -104,6 +105,7 @@ class FusionSession:
         generator: its settings are the default thresholds. Crops are switched off: an embedding is of the whole image.
         device: where the network computes; the generator stays on its own device.
         limits: how large the files that `open` reads may be.
+        reading: how infrared images are read.
     """
 
     def __init__(
@@ -112,8 +114,9 @@ class FusionSession:
         generator: AutomaticMaskGenerator,
         device: torch.device,
         limits: LimitSettings | None = None,
+        reading: InfraredReading = AS_STORED,
     ) -> None:
-        self.limits = limits or LimitSettings()
+        self.limits, self._reading = limits or LimitSettings(), reading
         self._network = network.to(device).eval()
         self._device = device
         self._sam = generator.sam
@@ -129,7 +132,7 @@ class FusionSession:
         """Read one image file: uint8 HxW (infrared), or HxWx3. Raises ImageReadError as `open`."""
         self._require_within_limits(path)
         with _naming_files_only(path):
-            return read_infrared(path) if modality == "ir" else read_visible(path)
+            return read_infrared(path, self._reading) if modality == "ir" else read_visible(path)
 
     def open(self, ir: Path, vi: Path) -> OpenPair:
         """Read and embed a pair of image files, aligned if they differ in size or are out of register.
@@ -151,7 +154,7 @@ class FusionSession:
         ir_embedding = generator.encode(as_rgb(infrared))
         vi_embedding = generator.encode(visible)
         ir_decoder, vi_decoder = (self._decoder(generator, embedding) for embedding in (ir_embedding, vi_embedding))
-        files = ImagePair(vi.stem, ir, vi)
+        files = ImagePair(vi.stem, ir, vi, self._reading)
         return OpenPair(files, placement, infrared, visible, ir_embedding, vi_embedding, ir_decoder, vi_decoder)
 
     def fuse(
@@ -201,10 +204,10 @@ class FusionSession:
         gray: bool = False,
     ) -> FuseReport:
         """Fuse all of `pairs` into `output_dir`; see `fuse_pairs`. Pairs that cannot be fused are in its `failures`."""
-        masks = LiveMasks(self._generator(thresholds).label_map)
+        masks = LiveMasks(self._generator(thresholds).label_map, self._reading)
         return fuse_pairs(
             self._network,
-            pairs.pairs,
+            pairs.read_as(self._reading).pairs,
             masks,
             output_dir,
             device=self._device,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thfuse_sam.options.fields import Options, option, redefault
-from thfuse_sam.options.shared import TEST_SAMPLE, DeviceOptions, ModelOptions, SamOptions
+from thfuse_sam.options.shared import TEST_SAMPLE, DeviceOptions, InfraredOptions, ModelOptions, SamOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class LimitSettings(Options, group="server"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AppOptions(ModelOptions, SamOptions, DeviceOptions, LimitSettings, group=LimitSettings.group):
+class AppOptions(ModelOptions, SamOptions, InfraredOptions, DeviceOptions, LimitSettings, group=LimitSettings.group):
     """Which network and SAM fuse, and where the page is served."""
 
     sam_model_type: str = redefault(SamOptions, "sam_model_type", "vit_nano")
