@@ -43,6 +43,21 @@ def test_dark_but_real_colour_stays() -> None:
     assert red - green > 45 and abs(green - blue) <= 1
 
 
+def test_a_colourful_facade_that_becomes_brighter_does_not_turn_pale() -> None:
+    visible = np.full((1, 1, 3), (150, 140, 70), np.uint8)
+    red, _, blue = fitted_colour(np.full((1, 1), 240, np.uint8), visible)[0, 0].astype(int)
+    assert red - blue > 1.3 * (150 - 70)
+    cast = np.full((1, 1, 3), (65, 60, 45), np.uint8)
+    red, _, blue = fitted_colour(np.full((1, 1), 200, np.uint8), cast)[0, 0].astype(int)
+    assert abs(red - blue - 20) <= 1
+
+
+def test_colour_of_a_hedge_in_the_dark_stays() -> None:
+    visible = np.full((1, 1, 3), (6, 14, 4), np.uint8)
+    red, green, blue = add_colour(np.full((1, 1), 40, np.uint8), visible)[0, 0].astype(int)
+    assert (green - red, green - blue) == pytest.approx((8, 10), abs=1)
+
+
 def test_bright_fused_pixel_loses_saturation_and_not_hue() -> None:
     visible = np.full((1, 1, 3), (200, 100, 40), np.uint8)
     red, green, blue = add_colour(np.full((1, 1), 245, np.uint8), visible)[0, 0].astype(int)

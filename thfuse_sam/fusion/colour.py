@@ -8,14 +8,16 @@ from thfuse_sam.align.placement import Placement
 from thfuse_sam.images import LUMA_WEIGHTS, ImageArray, luma
 
 # Below the first of these values a visible pixel's colour is noise, from the second on it is trusted (8-bit values).
-DARK = (6.0, 30.0)  # values of the brightest channel
+DARK = (5.0, 12.0)  # values of the brightest channel
 # Up to the first of these values a visible pixel's colour is trusted, from the second on it is clipped.
 CLIPPED = (235.0, 252.0)  # values of the darkest channel
+GROWTH = 1.6  # chroma grows with luma, as in brighter light, at most by this factor ...
+COLOURFUL = (25.0, 60.0)  # ... but not below the first of these ranges of the three channels: a cast, or noise
 KEPT_CHROMA = 0.85  # of the visible image's; `leave_room` leaves room for at least this share
 
 
 _Floats = NDArray[np.float32]
-_Chroma = tuple[_Floats, _Floats, _Floats]  # see `_chroma`
+_Chroma = tuple[_Floats, _Floats, _Floats, _Floats, _Floats]  # see `_chroma`
 
 
 def leave_room(luma: ImageArray, visible: ImageArray) -> ImageArray:
@@ -30,10 +32,10 @@ def leave_room(luma: ImageArray, visible: ImageArray) -> ImageArray:
 def add_colour(luma: ImageArray, visible: ImageArray) -> ImageArray:
     """Put the visible image's colour on a fused `luma`: uint8 HxW and uint8 HxWx3 RGB -> uint8 HxWx3 RGB.
 
-    Chroma (Cb, Cr of BT.601) is the visible image's. It is faded out where that image has no signal to take it from
-    (nearly black, or clipped in all channels), and reduced where it does not fit into RGB beside the new luma: clipping
-    single channels there would shift the hue, which shows as fringes around lamps. The result's luma is `luma`, up to
-    rounding.
+    Chroma (Cb, Cr of BT.601) is the visible image's; where colourful surfaces become brighter it grows, so that they
+    do not turn pale. It is faded out where that image has no signal to take it from (nearly black, or clipped in all
+    channels), and reduced where it does not fit into RGB beside the new luma: clipping single channels there would
+    shift the hue, which shows as fringes around lamps. The result's luma is `luma`, up to rounding.
     """
     return _coloured(luma, _chroma(visible))
 
@@ -55,33 +57,38 @@ def finished(fused: ImageArray, visible: ImageArray, placement: Placement | None
 
 
 def _with_room(luma: ImageArray, chroma: _Chroma) -> ImageArray:
-    lowest, highest, _ = chroma
+    lowest, highest, _, own_luma, growth = chroma
     # Rounded inwards, so that whole levels leave the room as well; a hundredth is the rounding of grey pixels.
-    least, most = np.ceil(-KEPT_CHROMA * lowest - 0.01), np.floor(255.01 - KEPT_CHROMA * highest)
+    least = np.ceil(-KEPT_CHROMA * lowest - 0.01)
+    growing = 255.01 * own_luma / (own_luma + KEPT_CHROMA * highest)
+    most = np.floor(np.maximum(growing, 255.01 - KEPT_CHROMA * growth * highest))
     return np.clip(luma, least, most).astype(np.uint8)
 
 
 def _coloured(luma: ImageArray, chroma: _Chroma) -> ImageArray:
-    lowest, highest, offsets = chroma
+    lowest, highest, offsets, own_luma, growth = chroma
     y = luma.astype(np.float32)
     above, below = (255 - y) / np.maximum(highest, 1e-6), y / np.maximum(-lowest, 1e-6)
-    scale = np.minimum(np.minimum(above, below), 1)
+    grown = np.minimum(np.maximum(y / own_luma, 1), growth)
+    scale = np.minimum(np.minimum(above, below), grown)
     coloured = cv2.merge([y, y, y]) + offsets * cv2.merge([scale, scale, scale])
     return np.asarray(cv2.convertScaleAbs(np.maximum(coloured, 0)), np.uint8)
 
 
 def _chroma(visible: ImageArray) -> _Chroma:
-    """What the trusted chroma of an image uint8 HxWx3 adds to the luma: at least and at most to any channel (float32
-    HxW each), and to each channel (HxWx3).
+    """Of an image uint8 HxWx3: what its trusted chroma adds to the luma, at least and at most to any channel (float32
+    HxW each) and to each channel (HxWx3); its luma, 1 or more, and the factor by which its chroma may grow (HxW).
     """
     red, green, blue = cv2.split(visible)
     brightest, darkest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
     levels = np.arange(256, dtype=np.float32)
     trust = cv2.LUT(brightest, _smooth_step(levels, *DARK)) * cv2.LUT(darkest, 1 - _smooth_step(levels, *CLIPPED))
     rgb = visible.astype(np.float32)
-    luma = cv2.transform(rgb, np.array([LUMA_WEIGHTS], np.float32))
+    luma: _Floats = np.asarray(cv2.transform(rgb, np.array([LUMA_WEIGHTS], np.float32)), np.float32)
+    growths = (1 + (GROWTH - 1) * _smooth_step(levels, *COLOURFUL)).astype(np.float32)
+    growth: _Floats = np.asarray(cv2.LUT(brightest - darkest, growths), np.float32)
     offsets = (rgb - cv2.merge([luma, luma, luma])) * cv2.merge([trust, trust, trust])
-    return (darkest - luma) * trust, (brightest - luma) * trust, offsets
+    return (darkest - luma) * trust, (brightest - luma) * trust, offsets, np.maximum(luma, 1), growth
 
 
 def _smooth_step(values: _Floats, low: float, high: float) -> _Floats:

@@ -12,7 +12,7 @@ from torch.export import Dim
 
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.fusion.colour import CLIPPED, DARK, KEPT_CHROMA
+from thfuse_sam.fusion.colour import CLIPPED, COLOURFUL, DARK, GROWTH, KEPT_CHROMA
 from thfuse_sam.images import LUMA_WEIGHTS
 from thfuse_sam.losses.filters import smooth_step
 from thfuse_sam.masks.outlines import outlines
@@ -58,12 +58,17 @@ class ImageFusion(nn.Module):
 def _fitted_colour(luma: Tensor, visible: Tensor) -> Tensor:
     """`colour.fitted_colour` for an exported program: whole levels, float BxHxW and BxHxWx3 -> float BxHxWx3."""
     trust = smooth_step(visible.amax(-1), *DARK) * (1 - smooth_step(visible.amin(-1), *CLIPPED))
-    offsets = (visible - (visible @ visible.new_tensor(LUMA_WEIGHTS))[..., None]) * trust[..., None]
+    own_luma = visible @ visible.new_tensor(LUMA_WEIGHTS)
+    growth = 1 + (GROWTH - 1) * smooth_step(visible.amax(-1) - visible.amin(-1), *COLOURFUL)
+    offsets = (visible - own_luma[..., None]) * trust[..., None]
     lowest, highest = offsets.amin(-1), offsets.amax(-1)
-    least, most = torch.ceil(-KEPT_CHROMA * lowest - 0.01), torch.floor(255.01 - KEPT_CHROMA * highest)
-    y = torch.minimum(torch.maximum(luma, least), most)
+    own_luma = own_luma.clamp(min=1)
+    growing = 255.01 * own_luma / (own_luma + KEPT_CHROMA * highest)
+    most = torch.floor(torch.maximum(growing, 255.01 - KEPT_CHROMA * growth * highest))
+    y = torch.minimum(torch.maximum(luma, torch.ceil(-KEPT_CHROMA * lowest - 0.01)), most)
     above, below = (255 - y) / highest.clamp(min=1e-6), y / (-lowest).clamp(min=1e-6)
-    scale = torch.minimum(above, below).clamp(max=1)
+    grown = torch.minimum((y / own_luma).clamp(min=1), growth)
+    scale = torch.minimum(torch.minimum(above, below), grown)
     return (y[..., None] + offsets * scale[..., None]).clamp(0, 255).round()
 
 
