@@ -172,7 +172,7 @@ class _PairTab:
             ]
         self._swap = gr.Button("Swap infrared and visible", size="sm", elem_id="swap")
         gr.Markdown(
-            f"PNG, JPEG, BMP or TIFF, up to {bounds.max_bytes / 2**20:g} MiB and "
+            f"PNG, JPEG, BMP, TIFF or WebP, up to {bounds.max_bytes / 2**20:g} MiB and "
             f"{bounds.max_pixels / 1e6:g} megapixels."
         )
         self._gallery = _samples_gallery(self._samples)
