@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 from thfuse_sam.progress import progress_bar, reporting_to
 
 
@@ -20,3 +23,17 @@ def test_without_a_listener_there_is_a_bar(capsys) -> None:
     assert "work: 100%" in capsys.readouterr().err
     assert list(progress_bar([7, 8], desc="work")) == [7, 8]
     assert capsys.readouterr().err == "", "no terminal, so no bar"
+
+
+def test_a_notebook_sees_bars_and_no_warning_about_widgets() -> None:
+    code = """if True:
+        import sys, types
+        shell = types.SimpleNamespace(config={"IPKernelApp": 1})
+        sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
+        sys.modules |= {"ipykernel": sys, "ipywidgets": None}
+        import thfuse_sam.downloads
+        from thfuse_sam.progress import progress_bar
+        list(progress_bar([7, 8], "work"))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "work:   0%" in done.stderr and "Warning" not in done.stderr

@@ -1,13 +1,17 @@
 """The cache folder, and downloads into it: a file is there complete and checked, or not at all."""
 
 import os
+import warnings
 from pathlib import Path
 
-import pooch
 import requests
 
 from thfuse_sam.errors import DownloadError
 from thfuse_sam.time_limit import within
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that a notebook has no ipywidgets
+    import pooch
 
 CACHE_VARIABLE = "SAM_CACHE"  # environment variable: the cache folder
 OFFLINE_VARIABLE = "THFUSE_OFFLINE"  # environment variable: 1 for never downloading

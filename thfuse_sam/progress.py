@@ -1,6 +1,8 @@
 """Progress of long work: a bar in a terminal or a notebook, or calls of a function that a Python caller gives."""
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -23,14 +25,21 @@ def reporting_to(progress: Progress | None) -> Iterator[None]:
         _listener.reset(token)
 
 
+def is_watched() -> bool:
+    """Whether somebody can see a bar move: in a terminal or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
 def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
     """A bar of tqdm with these arguments; where a caller listens, what behaves like one and shows nothing.
 
-    Unless the arguments say otherwise, it is shown in a terminal alone, and goes when the work is done.
+    Unless the arguments say otherwise, it is shown in terminals and notebooks alone, and goes when the work is done.
     """
-    from tqdm.auto import tqdm  # slow beside what a command's help needs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a notebook has no ipywidgets: the bar is text then
+        from tqdm.auto import tqdm  # slow beside what a command's help needs
 
-    options = {"leave": False, "disable": None} | options
+    options = {"leave": False, "disable": not is_watched()} | options
     listener = _listener.get()
     if listener is None:
         return tqdm(*arguments, **options)

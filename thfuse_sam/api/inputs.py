@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,7 +25,7 @@ from thfuse_sam.images import (
 from thfuse_sam.masks.format import read_mask
 from thfuse_sam.options.fields import Options
 from thfuse_sam.options.shared import Polarity
-from thfuse_sam.progress import Progress, reporting_to
+from thfuse_sam.progress import Progress, is_watched, reporting_to
 from thfuse_sam.thermal import InfraredReading, Mask, as_white_hot, missing_pixels, stretch
 
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
@@ -117,8 +116,7 @@ def given_options(kind: type[_Options], given: Mapping[str, Any], noun: str = "o
 
 def listening(progress: Progress | None) -> AbstractContextManager[None]:
     """Progress goes to the given function; without one to bars, in a terminal and in notebooks, and nowhere else."""
-    is_seen = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return reporting_to(progress or (None if is_seen else lambda done, total: None))
+    return reporting_to(progress or (None if is_watched() else lambda done, total: None))
 
 
 def _require_range(value_range: ValueRange | None) -> None:

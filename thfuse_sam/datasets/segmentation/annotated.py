@@ -15,7 +15,7 @@ from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError, ThFuseError, UsageError, first_of
-from thfuse_sam.progress import progress_bar
+from thfuse_sam.progress import is_watched, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def read_all(
     examples: dict[str, str] = {}  # reason -> the first annotation that has the flaw
     check = partial(_check, strict=strict, skip_bad=skip_bad)
     bar = progress_bar(
-        total=len(entries), desc=f"checking {path}", leave=True, disable=len(entries) < _BAR_FROM or None
+        total=len(entries), desc=f"checking {path}", leave=True, disable=len(entries) < _BAR_FROM or not is_watched()
     )
     with ThreadPoolExecutor(_READERS) as pool, bar:
         for entry, result in zip(entries, pool.map(check, entries), strict=True):
