@@ -1,7 +1,9 @@
 """Fusing two videos or streams according to `VideoOptions`."""
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from thfuse_sam.files import make_directory, require_writable, write_json
 from thfuse_sam.images import MODALITIES, ImageArray, Modality
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.options.video import SHIPPED_VIDEO_MODEL, VideoOptions
+from thfuse_sam.thermal import InfraredReading
 from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams
 from thfuse_sam.video.preview import Preview
 from thfuse_sam.video.reading import Stream, open_stream
@@ -31,21 +34,11 @@ def fuse_video(options: VideoOptions) -> VideoReport:
     """
     device = resolve_device(options.device)
     path, network, _ = open_network(options, SHIPPED_VIDEO_MODEL)
-    output = options.output
-    if output.exists() and not options.overwrite:
-        raise OptionError("output", output, "exists; choose another file, or add `overwrite`")
-    for place in (options.ir, options.vi):
-        if Path(place).resolve() == output.resolve():
-            raise OptionError("output", output, "is one of the streams that are read; choose another file")
-    codec = choose_codec(output, options.codec)
-    require_writable("output", output.parent)
+    _require_free(options)
+    codec = choose_codec(options.output, options.codec)
+    require_writable("output", options.output.parent)
     reading = reading_of(options)
-
-    def opened(modality: Modality) -> Stream:
-        return open_stream(getattr(options, modality), modality, fps=options.fps, how=reading, reopen=options.reopen)
-
-    with ThreadPoolExecutor() as pool:  # a camera takes seconds; what the other one has shown since would be old
-        infrared, visible = pool.map(opened, MODALITIES)
+    infrared, visible = _open_streams(options, reading)
     make_label_map = build_generator(options, device).label_map if options.use_sam else None
     fuser = FrameFuser(
         network.to(device).eval(),
@@ -56,19 +49,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         settings=options.part(InferenceSettings),
     )
     log.info("%s and %s; %s from %s on %s; encoder %s", options.ir, options.vi, network.name, path, device, codec)
-    preview = None if options.preview is None else Preview(options.preview)
-    if preview is not None:
-        log.info("preview: open %s in a browser", preview.address)
-    make_directory(output.parent)
-    writer = VideoWriter(output, codec, sound=options.vi)
-    keep = False
-
-    def write(image: ImageArray, time: float) -> None:
-        writer.write(image, time)
-        if preview is not None:
-            preview.show(image)
-
-    try:
+    with _open_output(options, codec) as write:
         report = fuse_streams(
             infrared,
             visible,
@@ -80,15 +61,54 @@ def fuse_video(options: VideoOptions) -> VideoReport:
             gray=options.gray,
             most_seconds=options.seconds,
         )
+    if report.frames:
+        write_json(options.output.with_suffix(".json"), {"options": options.plain(), **dataclasses.asdict(report)})
+    _log(options, report)
+    return report
+
+
+def _require_free(options: VideoOptions) -> None:
+    """Raise OptionError where the output is there already, or is read."""
+    output = options.output
+    if output.exists() and not options.overwrite:
+        raise OptionError("output", output, "exists; choose another file, or add `overwrite`")
+    for place in (options.ir, options.vi):
+        if Path(place).resolve() == output.resolve():
+            raise OptionError("output", output, "is one of the streams that are read; choose another file")
+
+
+def _open_streams(options: VideoOptions, reading: InfraredReading) -> Iterator[Stream]:
+    """The infrared and the visible stream."""
+
+    def opened(modality: Modality) -> Stream:
+        return open_stream(getattr(options, modality), modality, fps=options.fps, how=reading, reopen=options.reopen)
+
+    with ThreadPoolExecutor() as pool:  # a camera takes seconds; what the other one has shown since would be old
+        return pool.map(opened, MODALITIES)
+
+
+@contextlib.contextmanager
+def _open_output(options: VideoOptions, codec: str) -> Iterator[Callable[[ImageArray, float], None]]:
+    """What takes each fused frame and its time, for the file and for the preview. After an error no file is kept."""
+    preview = None if options.preview is None else Preview(options.preview)
+    if preview is not None:
+        log.info("preview: open %s in a browser", preview.address)
+    make_directory(options.output.parent)
+    writer = VideoWriter(options.output, codec, sound=options.vi)
+    keep = False
+
+    def write(image: ImageArray, time: float) -> None:
+        writer.write(image, time)
+        if preview is not None:
+            preview.show(image)
+
+    try:
+        yield write
         keep = True
     finally:
         writer.close(keep=keep)
         if preview is not None:
             preview.close()
-    if report.frames:
-        write_json(output.with_suffix(".json"), {"options": options.plain(), **dataclasses.asdict(report)})
-    _log(options, report)
-    return report
 
 
 def _log(options: VideoOptions, report: VideoReport) -> None:

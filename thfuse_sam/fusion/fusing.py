@@ -156,11 +156,8 @@ def fuse_pairs(
                     placement = dataset.placements.pop(pair.name)
                     blended = placement.blend(luma, fused.visible_luma)
                     fused = dataclasses.replace(fused, fused=blended, placement=placement)
-                if not gray:
-                    fused = dataclasses.replace(fused, fused=leave_room(fused.fused, fused.visible))
                 # An OutputError ends the run in any case: what hinders one file, such as a full disk, hinders the next.
-                write_image(fused.path, fused.fused if gray else add_colour(fused.fused, fused.visible))
-                yield fused
+                yield _written(fused, gray)
             bar.update(len(group))
 
     for fused in _measured(fuse_all(), metrics, len(pairs)):
@@ -170,6 +167,16 @@ def fuse_pairs(
     bar.close()
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _written(fused: FusedPair, gray: bool) -> FusedPair:
+    """The pair as its image is written, its luma with room for the colour unless it is `gray`. Raises OutputError."""
+    if gray:
+        write_image(fused.path, fused.fused)
+        return fused
+    fused = dataclasses.replace(fused, fused=leave_room(fused.fused, fused.visible))
+    write_image(fused.path, add_colour(fused.fused, fused.visible))
+    return fused
 
 
 def _measured(fused_pairs: Iterable[FusedPair], metrics: Metrics | None, number: int) -> Iterator[FusedPair]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,6 +205,16 @@ class Placing:
             )
 
 
+def _until(pairs: Iterable[Pair], seconds: float | None) -> Iterator[Pair]:
+    """The pairs of the first `seconds` of the video; None: all."""
+    first: float | None = None
+    for pair in pairs:
+        first = pair.time if first is None else first
+        if seconds is not None and pair.time - first >= seconds:
+            return
+        yield pair
+
+
 def fuse_streams(
     infrared: Stream,
     visible: Stream,
@@ -234,16 +244,7 @@ def fuse_streams(
     started = time.perf_counter()
     sources = [open_frames(stream) for stream in (infrared, visible)]
     pairs = Ahead(pairs_of(iter(sources[0]), iter(sources[1]), offset, levels, placing, unmatched))
-
-    def fused_frames() -> Iterator[tuple[Pair, ImageArray]]:
-        first: float | None = None
-        for pair in pairs:
-            first = pair.time if first is None else first
-            if most_seconds is not None and pair.time - first >= most_seconds:
-                return
-            yield pair, fuser.fuse(pair, report)
-
-    fused_ahead = Ahead(fused_frames())
+    fused_ahead = Ahead((pair, fuser.fuse(pair, report)) for pair in _until(pairs, most_seconds))
     try:
         for pair, fused in fused_ahead:
             flicker.add(pair.infrared, pair.visible_luma, fused, pair.is_cut)
