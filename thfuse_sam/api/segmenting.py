@@ -172,10 +172,7 @@ class Sam:
             DeviceError: memory does not suffice.
         """
         pixels, missing, warm = _images(image, modality, infrared, value_range, ir_polarity)
-        instances = self.generator.generate(pixels, warm)
-        if missing is not None:
-            instances = without(instances, missing)
-        segments = as_segments(instances)
+        segments = as_segments(without(self.generator.generate(pixels, warm), missing))
         return Masks(pixels, paint_label_map((segment.mask for segment in segments), pixels.shape[:2]), segments)
 
     def predict(
@@ -200,8 +197,8 @@ class Sam:
         prompts = [_point_prompt(given) for given in points] + [_box_prompt(box) for box in boxes]
         if not prompts:
             raise UsageError("`points` and `boxes` are empty; give a prompt, or use `generate` for everything")
-        pixels, *_ = _images(image, modality, None, value_range, "white-hot")
-        segments = prompted_predictor(self.generator.sam, prompts)(pixels)
+        pixels, missing, _ = _images(image, modality, None, value_range, "white-hot")
+        segments = prompted_predictor(self.generator.sam, prompts)(pixels, missing)
         labels = paint_label_map((segment.mask for segment in segments), pixels.shape[:2], numbered_by_area=False)
         return Masks(pixels, labels, segments)
 

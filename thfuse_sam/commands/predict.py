@@ -1,7 +1,6 @@
 """Making masks of images, and writing the model that makes them as ONNX, according to `PredictOptions`."""
 
 import contextlib
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +122,7 @@ def _predict(
                 raise
             failures.append(str(error))
             continue
-        masks = predictor(image)
-        if missing is not None:
-            masks = [dataclasses.replace(item, mask=item.mask & ~missing) for item in masks]
+        masks = predictor(image, missing)
         objects += len(masks)
         writer.write(name, path.name if len(images) == 1 else f"{name}{path.suffix}", image, masks)
     writer.close()

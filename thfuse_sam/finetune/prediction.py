@@ -16,10 +16,11 @@ from thfuse_sam.files import write_atomically, write_text
 from thfuse_sam.finetune.samples import prompt_tensors
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
-from thfuse_sam.masks.instances import Instance
+from thfuse_sam.masks.instances import Instance, without
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam, mask_model
+from thfuse_sam.thermal import Mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ class Segment:
         return int(np.count_nonzero(self.mask))
 
 
-ImagePredictor = Callable[[npt.NDArray[np.uint8]], list[Segment]]
+# Takes an image (uint8 HxWx3), and its pixels without data (bool HxW; None: all have), which no mask covers.
+ImagePredictor = Callable[[npt.NDArray[np.uint8], Mask | None], list[Segment]]
 
 
 def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
@@ -57,10 +59,9 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
 
     It raises UsageError for a prompt that lies outside its image.
     """
-
     model = mask_model(sam)
 
-    def run(image: npt.NDArray[np.uint8]) -> list[Segment]:
+    def run(image: npt.NDArray[np.uint8], missing: Mask | None) -> list[Segment]:
         shape = (image.shape[0], image.shape[1])
         require_prompts_inside(prompts, shape)
         frame = model.frame(shape)
@@ -68,7 +69,7 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
         objects = []
         for prompt in prompts:
             [mask], [score] = model.predict(embedding, frame, prompt_tensors([prompt], frame))
-            objects.append(Segment(mask, float(score)))
+            objects.append(Segment(mask if missing is None else mask & ~missing, float(score)))
         return objects
 
     return run
@@ -76,7 +77,7 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
 
 def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
     """A function that gives the masks of all segments of an image, larger ones first."""
-    return lambda image: as_segments(generator.generate(image))
+    return lambda image, missing: as_segments(without(generator.generate(image), missing))
 
 
 def as_segments(instances: Sequence[Instance]) -> list[Segment]:

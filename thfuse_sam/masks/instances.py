@@ -36,8 +36,10 @@ class Instance:
     area: int  # pixels
 
 
-def without(instances: Sequence[Instance], missing: npt.NDArray[np.bool_]) -> list[Instance]:
-    """The instances less the pixels `missing` (bool HxW); one of which nothing is left is dropped."""
+def without(instances: Sequence[Instance], missing: npt.NDArray[np.bool_] | None) -> list[Instance]:
+    """The instances less the pixels `missing` (bool HxW; None: no pixel); one of which nothing is left is dropped."""
+    if missing is None:
+        return list(instances)
     kept = []
     for instance in instances:
         mask = instance.mask & ~missing

@@ -69,9 +69,7 @@ class PendingMask:
     def finish(self) -> MaskResult:
         """The label map and whatever else is to be written; an error becomes the reason of a failure."""
         try:
-            segments = self.find_segments()
-            if self.missing is not None:
-                segments = without(segments, self.missing)
+            segments = without(self.find_segments(), self.missing)
             return MaskResult(
                 self.job,
                 paint_label_map((segment.mask for segment in segments), self.shape),
