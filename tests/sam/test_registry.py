@@ -10,6 +10,7 @@ from segment_anything import sam_model_registry
 from torch import nn
 
 from thfuse_sam.errors import CheckpointError, UsageError
+from thfuse_sam.sam import tiny_vit
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam, find_model_type
 from thfuse_sam.sam.tiny_vit import ConvNorm, TinyViT, build_vit_t
@@ -125,8 +126,9 @@ def test_vit_t_trains_at_any_size() -> None:
     assert unused == {"norm_head.weight", "norm_head.bias", "head.weight", "head.bias"}
 
 
-def test_vit_t_folds_its_norms_only_to_encode() -> None:
+def test_vit_t_folds_its_norms_and_divides_its_tokens_only_to_encode(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the statistics of a trained model; and a gradient sees the same function, with nothing overwritten."""
+    monkeypatch.setattr(tiny_vit, "TOKENS_AT_ONCE", 200)  # one of the largest windows, four of the smaller ones
     torch.manual_seed(0)
     encoder = build_vit_t(64).image_encoder.eval()
     for module in encoder.modules():

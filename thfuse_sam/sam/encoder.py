@@ -54,7 +54,8 @@ def encode_images(
             embeddings = _encode_vit(encoder, images, compiled_block or run_block)
         else:
             # The others are convolutional, at least in part, and convolutions are faster with channels last.
-            embeddings = encoder(images.contiguous(memory_format=torch.channels_last))
+            images = images.contiguous(memory_format=torch.channels_last)
+            embeddings = encoder(images)
     return embeddings.float().contiguous()
 
 

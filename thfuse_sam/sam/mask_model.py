@@ -85,8 +85,12 @@ class FastSam:
 
     @torch.no_grad()
     def encode(self, image: npt.NDArray[np.uint8], frame: Frame) -> Tensor:
-        pixels = self._sam.preprocess(resize_image(image, frame, self.device))[None]
-        return encode_images(self._encoder, pixels, self._encoder_dtype, compiled_block=self._compiled_block)
+        return encode_images(
+            self._encoder,
+            self._sam.preprocess(resize_image(image, frame, self.device))[None],
+            self._encoder_dtype,
+            compiled_block=self._compiled_block,
+        )
 
     def predict(
         self, embedding: Embedding, frame: Frame, prompts: PromptTensors

@@ -7,6 +7,8 @@ The module names are those of the published `mobile_sam.pt`, so that its weights
 classification head that the encoder never uses.
 """
 
+from collections.abc import Callable
+
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.modeling.common import LayerNorm2d
@@ -26,6 +28,7 @@ HEADS = (0, 4, 5, 10)  # attention heads; the first stage is convolutional
 WINDOWS = (0, 7, 14, 7)  # tokens along one side of an attention window
 EXPANSION = 4  # hidden channels for one channel, in the convolutional blocks and in the MLPs
 HIDDEN_AT_ONCE = 64  # hidden channels of a convolutional block that exist at the same time
+TOKENS_AT_ONCE = 1024  # tokens that go together through attention or an MLP: few enough for the cache of a CPU
 CLASSES = 1000  # outputs of the unused classification head
 
 
@@ -149,7 +152,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(width * EXPANSION, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(_gelu(self.fc1(self.norm(x))))
+        return _in_parts(lambda part: self.fc2(_gelu(self.fc1(self.norm(part)))), x.flatten(0, -2), 1).view_as(x)
 
 
 class AttentionBlock(nn.Module):
@@ -172,7 +175,7 @@ class AttentionBlock(nn.Module):
         side = self.attn.window
         # The published weights were trained with attention to the padding of incomplete windows.
         windows, padded = window_partition(x.permute(0, 2, 3, 1), side)
-        windows = self.attn(windows.flatten(1, 2)).unflatten(1, (side, side))
+        windows = _in_parts(self.attn, windows.flatten(1, 2), side * side).unflatten(1, (side, side))
         return window_unpartition(windows, side, padded, (height, width)).permute(0, 3, 1, 2)
 
 
@@ -234,6 +237,13 @@ def build_vit_t(image_size: int = IMAGE_SIZE) -> Sam:
 def _gelu(x: Tensor) -> Tensor:
     """GELU of a tensor that is not needed afterwards: computed in place, unless gradients are."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, tokens: int) -> Tensor:
+    """`function` of x, each of whose rows stands for so many `tokens`. Without gradients a CPU takes few at a time."""
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return function(x)
+    return torch.cat([function(part) for part in x.split(TOKENS_AT_ONCE // tokens)])
 
 
 def _initialise(module: nn.Module) -> None:
