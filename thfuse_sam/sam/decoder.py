@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from thfuse_sam.devices import upload
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
+from thfuse_sam.sam.products import baddbmm_, bmm, linear
 
 _GROUP_GPU = 128  # prompts that are upsampled together; on a CPU one, because its cache holds no more
 
@@ -265,10 +266,10 @@ class _Upsampling:
 
     def __call__(self, keys: Tensor) -> Tensor:
         """Image tokens NxtxC -> Nx16txC/8, ordered by token, by its 2x2 cells, and by the 2x2 logits of each cell."""
-        x = F.linear(keys, self.first_weight, self.first_bias)
+        x = linear(keys, self.first_weight, self.first_bias)
         x = x.view(len(keys), 4 * keys.shape[1], -1)
         x = self.first_activation(_layer_norm(x, self.norm))
-        x = self.second_activation(F.linear(x, self.second_weight, self.second_bias))
+        x = self.second_activation(linear(x, self.second_weight, self.second_bias))
         return x.view(len(keys), LOGITS_PER_TOKEN**2 * keys.shape[1], -1)
 
 
@@ -326,8 +327,8 @@ def _attend_to_image(attention: Attention, queries: Tensor, keys: Tensor, keys_w
     q = _heads(attention.q_proj(queries) * _scale(attention), attention)
     # The bias of the keys adds the same to all scores of a token, which changes nothing in the softmax.
     folded = _per_head(q, attention.k_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2)
-    weights = torch.softmax(torch.bmm(folded.to(keys.dtype), keys_with_pe.mT), dim=-1)
-    mixed = torch.bmm(weights, keys).float().view(count, heads, length, channels)
+    weights = torch.softmax(bmm(folded.to(keys.dtype), keys_with_pe.mT), dim=-1)
+    mixed = bmm(weights, keys).float().view(count, heads, length, channels)
     # The weights sum to one, so the bias of the values is added as it is.
     v_weights = attention.v_proj.weight.unflatten(0, (heads, -1)).mT
     v = _per_head(mixed, v_weights) + attention.v_proj.bias.view(heads, 1, -1)
@@ -348,7 +349,7 @@ def _weights_of_image(attention: Attention, keys_with_pe: Tensor, k: Tensor) -> 
     k = k * _scale(attention)
     folded = _per_head(k, attention.q_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2).to(keys_with_pe.dtype)
     bias = _per_head(k, attention.q_proj.bias.view(heads, -1, 1)).flatten(1, 2).to(keys_with_pe.dtype)
-    scores = torch.baddbmm(bias, folded, keys_with_pe.mT).view(count, heads, length, -1)
+    scores = bmm(folded, keys_with_pe.mT).add_(bias).view(count, heads, length, -1)
     # For so few tokens, a softmax over a dimension that is not the last one is many times as fast.
     return torch.softmax(scores, dim=2).flatten(1, 2)
 
@@ -368,9 +369,11 @@ def _attend_to_tokens(
     values = folded.flatten(1, 2).to(weights.dtype)
     if torch.compiler.is_compiling():  # the sum becomes a part of the layer norm that follows, and costs nothing
         return keys + weights.mT @ values
-    if keeps_keys or torch.is_grad_enabled():
+    if torch.is_grad_enabled():
         return torch.baddbmm(keys, weights.mT, values)
-    return keys.baddbmm_(weights.mT, values)
+    if keeps_keys:
+        keys = keys.repeat(len(weights), 1, 1)
+    return baddbmm_(keys, weights.mT, values)
 
 
 def _sparse_embeddings(encoder: PromptEncoder, prompts: Tensor) -> Tensor:

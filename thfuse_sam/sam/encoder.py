@@ -25,6 +25,8 @@ from segment_anything.modeling.image_encoder import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.sam.products import apply_linear
+
 # Values of the bias that exist at once: few enough for the cache of a CPU, or for the memory of a GPU.
 _BIAS_VALUES_CPU = 2**22
 _BIAS_VALUES_GPU = 2**26
@@ -111,14 +113,15 @@ def run_block(block: Block, x: Tensor) -> Tensor:
     else:
         y = _attend(block.attn, y)
     x = x + y
-    return x + block.mlp(block.norm2(x))
+    hidden = block.mlp.act(apply_linear(block.mlp.lin1, block.norm2(x)))
+    return x + apply_linear(block.mlp.lin2, hidden)
 
 
 def _attend(attention: Attention, x: Tensor) -> Tensor:
     """Multi-head self-attention of all tokens of each image or window: BxHxWxC -> BxHxWxC."""
     batch, height, width, _ = x.shape
     tokens = height * width
-    qkv = attention.qkv(x).view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    qkv = apply_linear(attention.qkv, x).view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     # One sequence for each image and head: SxTxD.
     q, k, v = qkv.flatten(1, 2).unbind(0)
     if attention.use_rel_pos:
@@ -126,8 +129,7 @@ def _attend(attention: Attention, x: Tensor) -> Tensor:
     else:
         attended = F.scaled_dot_product_attention(q, k, v, scale=attention.scale)
     attended = attended.view(batch, attention.num_heads, tokens, -1).transpose(1, 2)
-    projected: Tensor = attention.proj(attended.reshape(batch, height, width, -1))
-    return projected
+    return apply_linear(attention.proj, attended.reshape(batch, height, width, -1))
 
 
 def _attend_with_rel_pos(attention: Attention, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:

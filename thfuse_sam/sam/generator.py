@@ -44,10 +44,11 @@ from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, ratings, warm_boxes, without_parts
 
-# Bytes of the image tokens of all points that are decoded together. glibc's malloc asks the system anew for each buffer
-# above its mmap threshold (32 MiB at most) and returns it when it is freed, which slows a CPU down. With 12 MiB, one
-# point of `vit_t` in bf16 cost 2,400 page faults; with 8 MiB it cost 130.
+# Bytes of the image tokens of all points that are decoded together: few enough for a CPU's cache.
 _BATCH_BYTES_CPU = 8 * 2**20
+# glibc's malloc gives a freed block back to the system, and asks for it anew, if none that was freed before was as
+# large; from 32 MiB on always. One point of `vit_t` cost 500 to 1,800 page faults by that, an eighth of its time.
+_LARGEST_KEPT_BLOCK = 31 * 2**20
 _MAX_POINTS_GPU = 128  # points that are decoded together; enough to keep a GPU busy
 _BUFFERS_PER_POINT = 16  # embedding-sized buffers needed at once to decode one point
 
@@ -79,6 +80,8 @@ class AutomaticMaskGenerator:
         self.precision = resolve_precision(self.settings.precision, sam.device)
         self.model = mask_model(sam, DTYPES[self.precision], owns_sam=owns_sam)
         self.decoder = self.model.decoder
+        if sam.device.type == "cpu":
+            torch.empty(_LARGEST_KEPT_BLOCK, dtype=torch.uint8)
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
         )

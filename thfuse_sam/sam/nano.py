@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
+from thfuse_sam.sam.products import linear
 
 IMAGE_SIZE = 640  # pixels, the longest side that the encoder sees
 EMBED_DIM = 128  # channels of the image embedding and of the mask decoder
@@ -34,7 +35,7 @@ class PointConvolution(nn.Conv2d):
     """A 1x1 convolution as one product of matrices, whose sums do not depend on the number of threads."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thfuse_sam.sam.assembly import assemble_sam
+from thfuse_sam.sam.products import apply_linear
 
 IMAGE_SIZE = 1024  # pixels, the longest side that the encoder sees
 EMBED_DIM = 256  # channels of the image embedding and of the mask decoder
@@ -128,10 +129,10 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens Nx(window*window)xC of N windows -> the same shape."""
         count, tokens, width = x.shape
-        qkv = self.qkv(self.norm(x)).view(count, tokens, self.heads, 3, width // self.heads)
+        qkv = apply_linear(self.qkv, self.norm(x)).view(count, tokens, self.heads, 3, width // self.heads)
         query, key, value = qkv.permute(3, 0, 2, 1, 4)
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=self._bias().to(query.dtype))
-        return self.proj(x.transpose(1, 2).reshape(count, tokens, width))
+        return apply_linear(self.proj, x.transpose(1, 2).reshape(count, tokens, width))
 
     def _bias(self) -> Tensor:
         """Biases for every pair of tokens: heads x tokens x tokens."""
@@ -152,7 +153,10 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(width * EXPANSION, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _in_parts(lambda part: self.fc2(_gelu(self.fc1(self.norm(part)))), x.flatten(0, -2), 1).view_as(x)
+        return _in_parts(self._run, x.flatten(0, -2), 1).view_as(x)
+
+    def _run(self, x: Tensor) -> Tensor:
+        return apply_linear(self.fc2, _gelu(apply_linear(self.fc1, self.norm(x))))
 
 
 class AttentionBlock(nn.Module):

@@ -1,0 +1,78 @@
+"""Matrix products by oneDNN."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thfuse_sam.sam import products
+from thfuse_sam.sam.products import apply_linear, baddbmm_, bmm, linear
+
+ONEDNN = pytest.mark.skipif(not products._HAS_ONEDNN, reason="PyTorch was built without oneDNN")
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.fixture(params=[1, 2, 16])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3), (0, 3), (2, 0, 3)])
+@pytest.mark.parametrize("bias", [None, random(7)])
+@torch.no_grad()
+def test_linear_equals_pytorchs(shape: tuple[int, ...], bias: Tensor | None) -> None:
+    x, weight = random(*shape), random(7, 3)
+    torch.testing.assert_close(linear(x, weight, bias), nn.functional.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@torch.no_grad()
+def test_batches_of_products_equal_pytorchs(count: int) -> None:
+    """Also of transposed matrices."""
+    a, b, x = random(count, 4, 5), random(count, 6, 5).mT, random(count, 4, 6)
+    torch.testing.assert_close(bmm(a, b), torch.bmm(a, b))
+    expected = torch.baddbmm(x, a, b)
+    assert baddbmm_(x, a, b) is x
+    torch.testing.assert_close(x, expected)
+
+
+@ONEDNN
+@torch.no_grad()
+def test_sums_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    a, b = random(1, 56, 4096), random(1, 4096, 128)
+    found = bmm(a, b), linear(random(4096, 128), random(56, 128))
+    torch.set_num_threads(1)
+    expected = bmm(a, b), linear(random(4096, 128), random(56, 128))
+    assert all(map(torch.equal, found, expected))
+
+
+@ONEDNN
+def test_onednn_is_for_plain_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(products.F, "linear", lambda *arguments: asked.append(arguments) or arguments[0])
+    x, weight = random(4, 3), random(7, 3)
+    with torch.no_grad():
+        linear(x, weight)
+        assert not asked
+        linear(x.bfloat16(), weight.bfloat16())
+        with torch.autocast("cpu", torch.bfloat16):
+            linear(x, weight)
+    linear(x, weight)
+    assert len(asked) == 3
+
+
+@torch.no_grad()
+def test_an_adapter_is_run_as_it_is() -> None:
+    class Adapter(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    layer = Adapter(3, 7)
+    assert torch.equal(apply_linear(layer, random(4, 3)), layer(random(4, 3)))
