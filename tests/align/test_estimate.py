@@ -45,6 +45,14 @@ def test_a_homography_only_where_it_explains_more() -> None:
     assert estimate_alignment(moved(infrared, 2, 1, (5, 5))[0], visible, "homography").kind == "similarity"
 
 
+def test_a_homography_does_not_bend_to_near_things() -> None:
+    infrared, visible = pair(1)
+    near = infrared[132:].copy()
+    infrared[132:, 3:] = near[:, :-3]  # the lower half lies 3 pixels elsewhere
+    found = estimate_alignment(moved(infrared, 2, 1.02, (8, 5))[0], visible, "homography")
+    assert found.kind == "similarity" and found.confident
+
+
 def test_unlike_images_are_left_as_they_are() -> None:
     infrared, visible = pair(4)[0], pair(5)[1]
     found = estimate_alignment(infrared, visible)

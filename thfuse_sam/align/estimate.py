@@ -23,7 +23,7 @@ _DIFFERENT = 0.01  # share of the width, by which its corners lie elsewhere
 _EQUAL, _ELSEWHERE = 0.8, 0.006  # the same, when both are refined: neither is sure
 _FIRST = 8  # candidates that are tried in any case
 _LEAST_IN_QUARTER = 8  # blocks in each quarter of the image that support a homography
-_CLEARLY = 0.9  # times the misses of a similarity
+_CLEARLY = 0.7  # times the misses of a similarity: a homography also bends to near and far things
 
 
 @dataclass(frozen=True)
