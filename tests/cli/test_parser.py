@@ -145,6 +145,13 @@ def test_a_command_line_can_be_typed_again() -> None:
     assert command.dry_run and command.debug
 
 
+def test_dashes_in_names_are_underscores() -> None:
+    assert parse("--num-epochs", "5", "--names", "a-b") == Demo(epochs=5, names=("a-b",))
+    assert parse("--num-epochs=5", "--no-report") == Demo(epochs=5, report=False)
+    with pytest.raises(UsageError, match="unrecognized arguments: --no-epochs"):
+        parse("--no-epochs")
+
+
 # Option files
 
 

@@ -114,7 +114,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
 
     def parse_command(self, argv: Sequence[str]) -> CommandLine[_T]:
         """Parse `argv`; its options override those of the `--config` file. Raises UsageError."""
-        given = vars(self.parse_args(argv))
+        given = vars(self.parse_args([self._with_underscores(word) for word in argv]))
         flags = {name: given.pop(name) for name in ("dry_run", "debug") if name in given}
         config = given.pop("config", None)
         try:
@@ -132,6 +132,14 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
             if field.default is dataclasses.MISSING is field.default_factory and field.name not in values:
                 self.error(f"`{field.name}` is required")
         return CommandLine(self._options(**values), self.prog, tuple(argv), **flags)
+
+    def _with_underscores(self, word: str) -> str:
+        """The option `--model-type`, as other projects spell it, as `--model_type`; any other word as it is."""
+        name, equals, value = word.partition("=")
+        spelled = f"--{name[2:].replace('-', '_')}"
+        known = self._option_string_actions
+        is_other = name.startswith("--") and name not in known and spelled in known
+        return spelled + equals + value if is_other else word
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Convert what was given for each option, by its name, into its value. Raises OptionError."""

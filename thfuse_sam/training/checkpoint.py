@@ -130,7 +130,7 @@ def reading_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; make it with train.py or give another `model_path`") from None
+        raise CheckpointError(f"{path}: no such file; make it with train.py or give another file") from None
     except MemoryError:
         raise CheckpointError(_NO_MEMORY.format(path=path)) from None
     except OSError as error:

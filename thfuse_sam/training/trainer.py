@@ -231,6 +231,9 @@ class Trainer:
             progress.batch = steps_done * settings.accumulate
             if settings.epochs is not None:
                 progress.step = progress.epoch * batches.steps + steps_done
+        if progress.step >= total_steps:
+            log.info("nothing is left to train: %d steps of %d are done", progress.step, total_steps)
+            return
         log.info(
             "training goes on at step %d of %d with learning rate %.3g, schedule %s",
             progress.step,
