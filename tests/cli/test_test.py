@@ -14,6 +14,7 @@ from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import fuse as command
 from thfuse_sam.fusion.loading import save_network
 from thfuse_sam.images import image_size, read_visible
+from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS
 from thfuse_sam.models import build_network
@@ -64,6 +65,20 @@ def test_images_without_a_mask_or_a_partner_are_named(dataset, capsys) -> None:
     assert "to make them, with the --sam_checkpoint of the tree if it was one of your own: python" in err
     assert f"python precompute_masks.py --dataset_path {dataset} --output_dir masks" in err
     assert "masks found 1, placeholders 3" in err and "lonely.png: no partner" in err
+
+
+def test_images_that_changed_after_their_masks_were_made_are_counted(dataset, capsys) -> None:
+    records = ImageRecords()
+    for modality, suffix in (("ir", ".png"), ("vi", ".jpg")):
+        MaskFiles(Path("masks")).write(modality, "b", np.zeros((32, 48), np.uint8))
+        records.set(modality, "b", record_image(dataset / modality / f"b{suffix}"))
+    records.save(Path("masks"))
+    assert run(dataset, "--precomputed_masks_dir", "masks", "--no-report") == 0
+    assert "have changed" not in capsys.readouterr().err
+    with (dataset / "vi" / "b.jpg").open("ab") as file:
+        file.write(b"more")
+    assert run(dataset, "--precomputed_masks_dir", "masks", "--no-report") == 0
+    assert "1 of 4 images have changed since their masks in masks were made" in capsys.readouterr().err
 
 
 def test_folders_that_stand_for_each_other_are_noticed(dataset, capsys) -> None:

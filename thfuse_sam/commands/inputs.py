@@ -11,7 +11,7 @@ import torch
 
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.infrared import infrared_reading
-from thfuse_sam.datasets.fusion import count_missing_masks, mask_mismatches
+from thfuse_sam.datasets.fusion import count_changed_images, count_missing_masks, mask_mismatches
 from thfuse_sam.datasets.naming import Naming
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, require_partners, suspicion
 from thfuse_sam.datasets.targets import TargetSet, read_targets
@@ -156,23 +156,28 @@ def log_mask_choice(
     log.info("masks: %s%s (%s)", choice.mode, place, choice.reason)
     if choice.root is None:
         return
-    missing = count_missing_masks(pairs, choice.root)
-    if missing and has_masks(choice.root):
-        log.warning(
-            "%d of %d images have no mask in %s and get no help of masks; to make them, with the `sam_checkpoint` of "
-            "the tree if it was one of your own: python %s",
-            missing,
-            2 * len(pairs),
-            choice.root,
-            command_text(
-                "precompute_masks.py",
-                dataset_path=folder,
-                ir_dir=folders.ir_dir if folder is None else None,
-                vi_dir=folders.vi_dir if folder is None else None,
-                output_dir=choice.root,
-                sam_model_type=choice.made_by,
-            ),
-        )
+    missing = count_missing_masks(pairs, choice.root) if has_masks(choice.root) else 0
+    troubles = {
+        "have no mask in %s and get no help of masks": missing,
+        "have changed since their masks in %s were made": count_changed_images(pairs, choice.root),
+    }
+    for trouble, number in troubles.items():
+        if number:
+            log.warning(
+                f"%d of %d images {trouble}; to make them, with the `sam_checkpoint` of the tree if it was one of your "
+                "own: python %s",
+                number,
+                2 * len(pairs),
+                choice.root,
+                command_text(
+                    "precompute_masks.py",
+                    dataset_path=folder,
+                    ir_dir=folders.ir_dir if folder is None else None,
+                    vi_dir=folders.vi_dir if folder is None else None,
+                    output_dir=choice.root,
+                    sam_model_type=choice.made_by,
+                ),
+            )
 
 
 def build_mask_source(choice: MaskChoice, options: SamOptions, device: torch.device, pairs: PairSet) -> MaskSource:

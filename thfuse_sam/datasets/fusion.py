@@ -20,6 +20,7 @@ from thfuse_sam.datasets.pairs import ImagePair, read_pair
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
+from thfuse_sam.masks.image_records import ImageRecords
 from thfuse_sam.masks.placeholder import placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.masks.store import open_masks
@@ -182,6 +183,19 @@ def count_missing_masks(pairs: Iterable[ImagePair], root: Path) -> int:
     """How many images of `pairs` have no mask at `root`."""
     store = open_masks(root)
     return sum(not store.has(modality, pair.name) for pair in pairs for modality in MODALITIES)
+
+
+def count_changed_images(pairs: Iterable[ImagePair], root: Path) -> int:
+    """How many images of `pairs` have another size in bytes than when their masks at `root` were made.
+
+    Only sizes are compared, because a data set that was copied would have to be read whole. Raises ManifestError.
+    """
+    records, changed = ImageRecords.load(root), 0
+    for pair in pairs:
+        for modality, path in (("ir", pair.ir), ("vi", pair.vi)):
+            known = records.get(modality, pair.name)  # type: ignore[arg-type]
+            changed += known is not None and known.size != path.stat().st_size
+    return changed
 
 
 class _CropAndTurn:
