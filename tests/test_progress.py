@@ -30,7 +30,7 @@ def test_a_notebook_sees_bars_and_no_warning_about_widgets() -> None:
         import sys, types
         shell = types.SimpleNamespace(config={"IPKernelApp": 1})
         sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
-        sys.modules |= {"ipykernel": sys, "ipywidgets": None}
+        sys.modules |= {"ipykernel": sys, "ipykernel.zmqshell": sys, "ipywidgets": None}
         import thfuse_sam.downloads
         from thfuse_sam.progress import progress_bar
         list(progress_bar([7, 8], "work"))
