@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,14 @@ def test_a_folder_of_the_hubs_form(
         th.Fuser.from_pretrained(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no such folder"):
         th.Fuser.from_pretrained(tmp_path / "missing")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    cached = tmp_path / "cache" / "models--owner--kept"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a1")
+    shutil.copytree(tmp_path / "model", cached / "snapshots" / "a1")
+    kept = th.Fuser.from_pretrained("owner/kept", local_files_only=True, device="cpu")
+    assert np.array_equal(kept(*pair), fuser(*pair))
     with pytest.raises(DownloadError, match="owner/name: no such folder, and not to be had from the Hub"):
         th.Fuser.from_pretrained("owner/name", local_files_only=True)
 
@@ -185,6 +193,8 @@ def test_metrics_equal_the_commands(pair: Pair, tmp_path: Path, monkeypatch: pyt
     expected = json.loads((tmp_path / "out" / "metrics.json").read_text())["images"]["a"]
     grey = th.fuse(*pair, gray=True, device="cpu")
     assert th.metrics(grey, *pair) == {name: expected[name] for name in th.METRICS}
+    turned = 255 - read_infrared(pair[0])
+    assert th.metrics(grey, turned, pair[1], "MI", ir_polarity="black-hot") == {"MI": expected["MI"]}
     with pytest.raises(UsageError, match="`names` FOO"):
         th.metrics(grey, *pair, names=["FOO"])
     with pytest.raises(ImageSizeError, match="images of one size"):

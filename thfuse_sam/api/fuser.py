@@ -230,7 +230,7 @@ class Fuser:
 
         Args:
             pairs: of each pair (ir, vi) or (ir, vi, masks), as for `fuse`; taken one after another as they are needed.
-            gray, value_range, emphasis, align, rig: as for `fuse`, for all pairs.
+            gray, value_range, ir_polarity, emphasis, align, rig: as for `fuse`, for all pairs.
             progress: is called with the number of fused pairs and of all; by default a bar is shown.
 
         Yields:

@@ -54,24 +54,26 @@ def find_weights(folder: str | os.PathLike[str], revision: str | None, local_fil
     Raises CheckpointError, DownloadError, and UsageError where the Hub is needed and its client is not installed.
     """
     path = as_path(folder, "folder")
-    if path.is_dir():
-        if not (path / WEIGHTS).is_file():
-            raise CheckpointError(f"{path}: holds no {WEIGHTS}; give a folder that `save_pretrained` wrote")
-        return path / WEIGHTS
-    name = os.fspath(folder)
+    if not path.is_dir():
+        path = _download(path.as_posix(), revision, local_files_only)
+    if not (path / WEIGHTS).is_file():
+        raise CheckpointError(f"{path}: holds no {WEIGHTS}; give a folder that `save_pretrained` wrote")
+    return path / WEIGHTS
+
+
+def _download(name: str, revision: str | None, local_files_only: bool) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(f"{name}: no such folder; give a folder that `save_pretrained` wrote, or owner/name")
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub import snapshot_download
     except ImportError:
         raise UsageError(
             f"{name}: no such folder, and the Hub's client is not installed; run: pip install 'th-fuse-sam[hub]'"
         ) from None
     try:
-        hf_hub_download(name, CONFIG, revision=revision, local_files_only=local_files_only)  # the Hub counts by it
-        return Path(hf_hub_download(name, WEIGHTS, revision=revision, local_files_only=local_files_only))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        files = [CONFIG, WEIGHTS]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=local_files_only))
+    except Exception as error:  # whatever a network raises
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise DownloadError(
             f"{name}: no such folder, and not to be had from the Hub ({reason}); check the name and the network"

@@ -6,6 +6,7 @@ from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_visibl
 from thfuse_sam.errors import ImageSizeError, UsageError
 from thfuse_sam.images import luma, size_text
 from thfuse_sam.metrics import METRICS, fusion_metrics
+from thfuse_sam.options.shared import Polarity
 
 
 def metrics(
@@ -15,6 +16,7 @@ def metrics(
     names: str | Iterable[str] = METRICS,
     *,
     value_range: ValueRange | None = None,
+    ir_polarity: Polarity = "white-hot",
 ) -> dict[str, float]:
     """The metrics of one fused image, as `thfuse fuse --metrics` computes them of the fused luma.
 
@@ -23,6 +25,7 @@ def metrics(
         names: one or several keys of `METRICS`, which says what each is and which direction is better.
         value_range: the values that become black and white, of arrays of other types than uint8 and of infrared files
             of more than 8 bits.
+        ir_polarity: "black-hot" where what is warm is dark in `ir`.
 
     Returns:
         the values by name; nan where an image is too small for a metric.
@@ -45,7 +48,7 @@ def metrics(
             raise UsageError(f"`names` {name}: no such metric; the known ones are {', '.join(METRICS)}")
     images = [
         luma(as_visible(fused, "fused", value_range)),
-        as_infrared(ir, "ir", value_range),
+        as_infrared(ir, "ir", value_range, ir_polarity),
         luma(as_visible(vi, "vi", value_range)),
     ]
     if len({image.shape for image in images}) > 1:
