@@ -60,6 +60,13 @@ def test_unlike_images_are_left_as_they_are() -> None:
     assert not estimate_alignment(infrared, visible, search=QUICK).confident
 
 
+@pytest.mark.parametrize("turned", [np.fliplr, np.flipud, np.rot90, lambda image: image[::-1, ::-1]])
+def test_mirrored_and_turned_images_are_left_as_they_are(turned) -> None:
+    infrared, visible = pair(7)
+    assert estimate_alignment(infrared, visible).confident
+    assert not estimate_alignment(np.ascontiguousarray(turned(infrared)), visible).confident
+
+
 @pytest.mark.parametrize("flat", [(0, 0), (0, 1), (1, 0)])
 def test_images_without_structure(flat) -> None:
     images = [np.full(SIZE, 80, np.uint8) if is_flat else image for is_flat, image in zip(flat, pair(), strict=True)]

@@ -51,7 +51,7 @@ FULL = Search(
         Level(640, 96, 6, 24, 2.5),
         Level(640, 96, 4, 24, 2.0),
     ),
-    least_blocks=80,
+    least_blocks=95,
     least_share=0.5,
     most_disagreement=0.012,
 )
