@@ -202,6 +202,16 @@ def yolo(
     return write
 
 
+def with_picture(write: Callable[[Path], None], folder: str) -> Callable[[Path], None]:
+    """A set and a picture beside its text files, as programs draw it."""
+
+    def write_both(root: Path) -> None:
+        write(root)
+        image(root / folder / "overview.png")
+
+    return write_both
+
+
 def colours(first: int, *others: int) -> np.ndarray:
     table = np.zeros((3, 3), np.uint8)
     table[1], table[2] = (first, 0, 0), others
@@ -262,6 +272,8 @@ CASES: dict[str, Case] = {
     "labelme moved": Case(labelme(named="..\\..\\raw\\a.png"), BOTH),
     "labelme without a path": Case(labelme(named=None), BOTH),
     "labelme with a byte-order mark": Case(labelme(encoding="utf-8-sig"), BOTH),
+    "labelme with a picture among the files": Case(with_picture(labelme(apart="annotations"), "annotations"), BOTH),
+    "yolo with a picture among the files": Case(with_picture(yolo(), "labels"), BOTH),
     "labelme in a folder of another name": Case(labelme(apart="Json"), BOTH),
     "labelme, sizes as text": Case(labelme(imageHeight=str(HEIGHT), imageWidth=float(WIDTH)), BOTH),
     "labelme of an image of twice the size": Case(labelme(imageHeight=2.0 * HEIGHT, imageWidth=str(2 * WIDTH)), None),

@@ -6,9 +6,9 @@ import numpy as np
 
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 
-# Folders into which data sets are divided as published.
-_TRAIN_FOLDERS = frozenset({"train", "training", "trainval"})
-_OTHER_FOLDERS = frozenset({"test", "testing", "val", "valid", "validation"})
+# Folders into which data sets are divided as published; of several, the first that is there.
+TRAIN_FOLDERS = ("train", "training", "trainval")
+OTHER_FOLDERS = ("val", "valid", "validation", "test", "testing")
 
 
 def training_part(found: PairSet) -> tuple[PairSet, list[str]]:
@@ -16,10 +16,10 @@ def training_part(found: PairSet) -> tuple[PairSet, list[str]]:
 
     Nothing is left out of a data set that is not divided, nor of one that has no folder for training.
     """
-    if not any(_folders_in(pair.name) & _TRAIN_FOLDERS for pair in found.pairs):
+    if all(_folders_in(pair.name).isdisjoint(TRAIN_FOLDERS) for pair in found.pairs):
         return found, []
-    left_out = sorted({folder for pair in found.pairs for folder in _folders_in(pair.name) & _OTHER_FOLDERS})
-    return found.only(lambda name: not _folders_in(name) & _OTHER_FOLDERS), left_out
+    left_out = sorted({folder for pair in found.pairs for folder in _folders_in(pair.name).intersection(OTHER_FOLDERS)})
+    return found.only(lambda name: _folders_in(name).isdisjoint(OTHER_FOLDERS)), left_out
 
 
 def _folders_in(name: str) -> frozenset[str]:

@@ -85,6 +85,14 @@ def test_parts_by_folders(mask_pairs: Write, tmp_path: Path) -> None:
     assert [len(part) for part in open_train_and_val(other, val_fraction=0.5)] == [1, 1]
 
 
+def test_parts_as_ade20k_names_them(mask_pairs: Write, tmp_path: Path) -> None:
+    root = mask_pairs({"training/a": box_mask(), "validation/b": box_mask(), "validation/c": box_mask()})
+    assert [part.names for part in open_train_and_val(root)] == [["training/a"], ["validation/b", "validation/c"]]
+    for part in ("Train", "Test"):
+        mask_pairs({"a": box_mask()}, root=f"set/{part}")
+    assert [part.names for part in open_train_and_val(tmp_path / "set")] == [["a"], ["a"]]
+
+
 def test_parts_below_a_common_folder(mask_pairs: Write) -> None:
     root = mask_pairs({"train/a": box_mask(), "train/b": box_mask(), "val/c": box_mask(), "test/d": box_mask()})
     assert [part.names for part in open_train_and_val(root)] == [["train/a", "train/b"], ["val/c"]]

@@ -9,8 +9,9 @@ from typing import Any
 from thfuse_sam.datasets.segmentation.annotated import read_all
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
-from thfuse_sam.datasets.segmentation.formats.listing import Listing
+from thfuse_sam.datasets.segmentation.formats.listing import Listing, subfolder
 from thfuse_sam.datasets.segmentation.mixture import Mixture, open_mixture
+from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS
 from thfuse_sam.errors import ThFuseError, UsageError
 from thfuse_sam.options.shared import AnnotationReading
 
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 
 AS_THEY_SHOW = AnnotationReading()  # annotations mean what their files and folders show
 MIXTURE_SUFFIXES = (".yaml", ".yml")
-_TRAIN, _VAL = "train", ("val", "valid", "test")  # folders of parts
 _FOLDERS_TO_CHECK = 20  # in a folder of no known layout
 
 # Layout -> a function that lists a folder of this layout and returns None for another one. The first layout that fits
@@ -40,8 +40,9 @@ def detect_format(root: Path, reading: AnnotationReading = AS_THEY_SHOW) -> tupl
     found = _find(root, reading)
     if found is not None:
         return found
-    if (root / _TRAIN).is_dir():
-        raise UsageError(f"`data_dir` {root}: holds {_TRAIN}/ and other parts; give one of them")
+    train = subfolder(root, *TRAIN_FOLDERS)
+    if train is not None:
+        raise UsageError(f"`data_dir` {root}: holds {train.name}/ and other parts; give one of them")
     folders = sorted(path for path in root.iterdir() if path.is_dir())[:_FOLDERS_TO_CHECK]
     inner = next((folder for folder in folders if _has_layout(folder, reading)), None)
     if inner is not None:
@@ -117,16 +118,15 @@ def open_train_and_val(
 
     if val_path is not None:
         return open_set(path), open_set(val_path)
-    val_folder = next((path / name for name in _VAL if (path / name).is_dir()), None)
-    files = coco.annotation_files(path) if path.is_dir() else []
-    if len(files) > 1:
-        train, val = ([file for file in files if word in file.stem] for word in (_TRAIN, _VAL[0]))
-        if len(train) == len(val) == 1:
+    if path.is_dir():
+        files = coco.annotation_files(path)
+        train, val = ([file for file in files if word in file.stem] for word in (TRAIN_FOLDERS[0], OTHER_FOLDERS[0]))
+        if len(files) > 1 and len(train) == len(val) == 1:
             return open_set(train[0]), open_set(val[0])
-    has_parts = val_folder is not None and (path / _TRAIN).is_dir()
-    # An annotation file above `train/` and `val/` describes images in them; it is one set.
-    if val_folder is not None and has_parts and not any(find(path, AS_THEY_SHOW) for find in FORMATS.values()):
-        return open_set(path / _TRAIN), open_set(val_folder)
+        train_folder, val_folder = subfolder(path, *TRAIN_FOLDERS), subfolder(path, *OTHER_FOLDERS)
+        # An annotation file above `train/` and `val/` describes images in them; it is one set.
+        if train_folder and val_folder and _find(path, AS_THEY_SHOW) is None:
+            return open_set(train_folder), open_set(val_folder)
     return _parts_by_name(open_set(path), val_fraction, seed)
 
 
@@ -134,13 +134,15 @@ def _parts_by_name(
     dataset: SegmentationDataset, val_fraction: float, seed: int
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The samples of a folder `train/` and those of `val/`, if there are both; else a random split."""
-    folders = [name.partition("/")[0] for name in dataset.names]
-    val_folder = next((name for name in _VAL if name in folders), None)
-    if isinstance(dataset, Mixture) or val_folder is None or _TRAIN not in folders:
+    folders = [name.partition("/")[0].casefold() for name in dataset.names]
+    train_folder, val_folder = (
+        next((name for name in names if name in folders), None) for names in (TRAIN_FOLDERS, OTHER_FOLDERS)
+    )
+    if isinstance(dataset, Mixture) or val_folder is None or train_folder is None:
         return dataset.split(val_fraction, seed)
-    train, val = ([index for index, name in enumerate(folders) if name == part] for part in (_TRAIN, val_folder))
+    train, val = ([index for index, name in enumerate(folders) if name == part] for part in (train_folder, val_folder))
     log.info(
         "the %d samples in %s/ are for training, the %d in %s/ for validation; the other %d are left out",
-        *(len(train), _TRAIN, len(val), val_folder, len(folders) - len(train) - len(val)),
+        *(len(train), train_folder, len(val), val_folder, len(folders) - len(train) - len(val)),
     )
     return Subset(dataset, train), Subset(dataset, val)

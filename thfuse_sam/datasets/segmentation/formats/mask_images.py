@@ -43,6 +43,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import (
 from thfuse_sam.datasets.segmentation.formats.mask_values import Kind, MaskValues, mask_values
 from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame
 from thfuse_sam.datasets.segmentation.sample import NOTE, Flaw, SegmentationSample
+from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import image_frame, image_size, read_stored_pixels, read_visible, size_text
 from thfuse_sam.options.shared import AnnotationReading
@@ -54,7 +55,6 @@ _MASK_FOLDERS: Mapping[str, Kind | None] = {
     **dict.fromkeys(("segmentationclass", "segmentationclasspng"), "classes"),
     **dict.fromkeys(("masks", "mask", "annotations", "ann_dir", "labels", "label", "gt"), None),
 }
-_PARTS = ("train", "val", "valid", "test")  # folders that hold a data set each, not an image
 _FOLDERS_TO_CHECK = 3
 _NOT_SEGMENTED = "images without a mask, left out"  # most of Pascal VOC's images have none
 _AROUND = "all around the border of the image; if black is the object: `mask_values` 0"
@@ -76,10 +76,12 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of a folder with masks; None if it has none. Raises PairError: two files with one name."""
     images = image_folder(root)
     candidates = (subfolder(root, name) for name in _MASK_FOLDERS)
-    masks = next((path for path in candidates if path and (has_images(path) or not _is_shared(path))), None)
+    masks = next((path for path in candidates if path and not _is_of_another_format(path)), None)
     if images is not None and masks is not None:
         return _pair(images, masks, _MASK_FOLDERS[masks.name.casefold()], reading, _class_names(root))
-    folders = list(itertools.islice((path for path in root.iterdir() if path.name not in _PARTS), _FOLDERS_TO_CHECK))
+    parts = {*TRAIN_FOLDERS, *OTHER_FOLDERS}  # which hold a data set each, not an image
+    others = (path for path in root.iterdir() if path.name.casefold() not in parts)
+    folders = list(itertools.islice(others, _FOLDERS_TO_CHECK))
     if folders and all((path / "masks").is_dir() and len(list(path.glob("images/*"))) == 1 for path in folders):
         return _pair(root / "**/images", root / "**/masks", None, reading)
     return None
@@ -141,9 +143,11 @@ def _is_around(labels: npt.NDArray[np.int32]) -> bool:
     return bool(borders.all() and labels.max() == 1 and not labels.all())
 
 
-def _is_shared(folder: Path) -> bool:
-    """Whether other formats have a folder of this name, too."""
-    return folder.name.casefold() in ("annotations", "labels", "label")
+def _is_of_another_format(folder: Path) -> bool:
+    """Whether a folder is one of text files, as LabelMe and YOLO have of these names, and not of masks."""
+    if folder.name.casefold() not in ("annotations", "labels", "label"):
+        return False
+    return not has_images(folder) or any(path.suffix.lower() in (".json", ".txt") for path in folder.rglob("*"))
 
 
 def _class_names(root: Path) -> dict[str, str]:
