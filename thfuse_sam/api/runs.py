@@ -106,7 +106,8 @@ def finetune(data_dir: PathInput, *, progress: Progress | None = None, **options
 
     Args:
         data_dir: a folder of annotated images, a COCO .json or a mixture .yaml; see docs/finetuning_data.md.
-        progress: is called with the number of finished steps and of all; by default a bar is shown.
+        progress: is called with the number of what is finished and of all, first of the images that are checked, then
+            of the steps; by default a bar is shown.
         options: further options of `thfuse finetune`, such as `sam_model_type`, `epochs` or `export`.
 
     Returns:

@@ -87,8 +87,8 @@ class Sam:
     """A Segment Anything model that is kept in memory. Made by `Sam.load`. Only one thread at a time may use it.
 
     Attributes:
-        model_type: "vit_h", "vit_l", "vit_b", "vit_t" or "vit_nano".
-        checkpoint: the file of its weights.
+        model_type: "vit_h", "vit_l", "vit_b", "vit_t", "vit_nano" or "hf".
+        checkpoint: the file of its weights; of "hf" the folder.
         generator: the mask generator, with its `settings`.
 
     Example:
