@@ -51,14 +51,15 @@ def test_other_areas_keep_their_infrared_details(stripes: Tensor, infrared: floa
     assert change[..., 8:-8, 8:-8].abs().max() < 2 / 255
 
 
-def test_what_infrared_alone_sees_before_bright_smoke_stays() -> None:
+@pytest.mark.parametrize(("warm", "width"), [(0.8, 40), (0.66, 120)], ids=["small", "no warmer than smoke is bright"])
+def test_what_infrared_alone_sees_before_bright_smoke_stays(warm: float, width: int) -> None:
     """Smoke that hides someone, a white house before a white sky: both as bright as the rest of it."""
     ir, vi = flat(0.1).repeat(1, 1, 4, 4), flat(0.98).repeat(1, 1, 4, 4)
-    ir[..., 180:200, 160:200] = 0.8
+    ir[..., 180:200, 160 : 160 + width] = warm
     fused = ir.clone()
     result = calm(fused, ir, vi, 1.0)
     assert (result - fused)[..., 170:210, 150:210].max() < 0.1
-    assert result[..., 190, 180] - result[..., 170, 180] > 0.6
+    assert result[..., 190, 180] - result[..., 170, 180] > warm - 0.2
     assert calm(fused, flat(0.1).repeat(1, 1, 4, 4), vi, 1.0)[..., 190, 150].item() == pytest.approx(0.98)
 
 

@@ -18,13 +18,13 @@ REACH = 224  # pixels, a multiple of REGION; what lies farther away has no influ
 COARSE = 4  # pixels, side of the squares on which means around a pixel are computed
 REGION = 32  # pixels, side of those on which means over a region are
 # Below the first value a condition does not hold, from the second on it does; smooth between.
-BRIGHT = (165 / 255, 205 / 255)  # mean intensity of a region's visible sky
+BRIGHT = (155 / 255, 205 / 255)  # mean intensity of a region's visible sky
 FLAT = (2.2 / 255, 1.3 / 255)  # intensity per pixel; gradient, once smoothed
 CLEAR = (130 / 255, 170 / 255)  # intensity from which on visible pixels may be sky
 COLDER = (40 / 255, 80 / 255)  # intensity by which a sky is darker in infrared than in the visible image
 SKY_AROUND = (0.02, 0.2)  # share of sky around a pixel that belongs to it
 LIKE_SKY = (-100 / 255, -30 / 255)  # by how much such a pixel may be brighter than the sky around it
-WARM = (80 / 255, 130 / 255)  # intensity by which something is brighter in infrared than the sky around it
+WARM = (100 / 255, 160 / 255)  # intensity by which something is brighter in infrared than the sky around it
 HIDDEN = (0.02, 0.002)  # share of a region in which infrared alone sees something warm; such a region stays as it is
 
 
@@ -55,8 +55,10 @@ def _sky_weight(ir: Tensor, vi: Tensor, flat: Tensor, sky: Tensor) -> Tensor:
     """
     flat, sky, ir_coarse, vi_coarse = _halved(torch.cat([flat, sky, _halved(ir), _halved(vi)], dim=1)).split(1, dim=1)
     # The mean over the sky alone reaches up to the roofs before it, so that no fringe is left there.
-    around, ir_mean, vi_mean = _mean(torch.cat([sky, sky * ir_coarse, sky * vi_coarse], dim=1), 5, passes=2).split(1, 1)
-    ir_mean, vi_mean = ir_mean / around.clamp(min=1e-4), vi_mean / around.clamp(min=1e-4)
+    cold = sky * (vi_coarse - ir_coarse) ** 4  # nearly that of the coldest, else what is warm would hide itself
+    sums = torch.cat([sky, sky * vi_coarse, cold, cold * ir_coarse], dim=1)
+    around, vi_mean, share, ir_mean = _mean(sums, 5, passes=2).split(1, dim=1)
+    vi_mean, ir_mean = vi_mean / around.clamp(min=1e-4), ir_mean / share.clamp(min=1e-4)
     near = smooth_step(around, *SKY_AROUND)
     hidden = near * flat * smooth_step(vi_coarse - vi_mean, *LIKE_SKY) * smooth_step(ir_coarse - ir_mean, *WARM)
     region = torch.cat([sky, sky * vi_coarse, hidden], dim=1)
