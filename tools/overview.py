@@ -37,7 +37,7 @@ def main() -> None:
     write_image(pair.vi, scene.visible)
     generator = AutomaticMaskGenerator(load_sam(resolve_sam("vit_nano")), GENERATOR_DEFAULTS["vit_nano"])
     infrared = as_rgb(scene.infrared)
-    overlays = [draw_overlay(image, generator.label_map(image)) for image in (infrared, scene.visible)]
+    overlays = [draw_overlay(image, generator.label_map(image, scene.infrared)) for image in (infrared, scene.visible)]
     network, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")
     sample = FusionDataset([pair], LiveMasks(generator.label_map))[0]
     (luma,) = fuse_lumas(network, [sample], torch.device("cpu"))

@@ -19,7 +19,7 @@ from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.decoder import PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.thermal_points import warm_boxes, without_parts
+from thfuse_sam.sam.thermal_points import ratings, warm_boxes, without_parts
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, ends exclusive
 HOUSE, WINDOW, PERSON = (60, 20, 180, 150), (90, 50, 114, 78), (250, 100, 270, 150)
@@ -146,6 +146,20 @@ WHOLE, HEAD, LEGS, BELT = (10, 10, 22, 50), (10, 10, 22, 30), (10, 28, 22, 50), 
 def test_parts_that_would_hide_a_better_mask_go(legs: float, prompted: bool, kept: list[Box]) -> None:
     found = candidates((WHOLE, 0.6), (HEAD, 0.55), (LEGS, legs), prompted=prompted)
     assert (without_parts(found, (120, 160)).boxes + torch.tensor([0, 0, 1, 1])).tolist() == [list(box) for box in kept]
+
+
+def test_people_are_ranked_above_their_parts_and_groups() -> None:
+    group, lying, pole = (10, 10, 44, 50), (10, 10, 50, 22), (10, 10, 14, 50)
+    person, head, *others = ratings(
+        candidates(*((box, 0.6) for box in (WHOLE, HEAD, group, lying, pole)), prompted=False)
+    )
+    assert person > head > max(others)
+
+
+def test_of_two_masks_the_one_with_the_border_of_the_warm_place_is_ranked_first() -> None:
+    found = candidates((WHOLE, 0.6), ((8, 8, 24, 54), 0.65))
+    found.prompts[:] = torch.tensor(WHOLE)
+    assert ratings(found).argmax() == 0
 
 
 def test_small_things_inside_and_large_masks_stay() -> None:

@@ -37,8 +37,11 @@ _GAP = 1 / 7  # of the image's height; dark gaps in upright things that are fill
 _BLOCK = 512  # boxes that are compared with all others at once
 _FIT_IOU = 0.4  # a mask whose box overlaps by less with the box that it was prompted with is of something else
 _LEAST_STABILITY = 0.5  # of a mask of a warm place; SAM's own threshold is 0.95
-_UPRIGHT = (1.5, 5.0)  # height of a box, in widths: people, not poles
-_UPRIGHT_BONUS = 0.05  # in predicted IoU; parts of people are often rated a little higher than the people
+_UPRIGHT = (1.0, 2.5)  # height of a box, in widths: from the second value on it may be that of one person
+_TALLEST = 5.0  # widths; what is taller is a pole
+_UPRIGHT_BONUS = 0.15  # in predicted IoU; parts of people, and groups, are often rated a little higher than people
+_FIT_BONUS = 0.15  # in predicted IoU, for a box that is the one that SAM was prompted with
+_POINT_FIT = 0.7  # that is counted for masks of points, so that they rank as high as the average mask of a box
 _WHOLE_IOU = 0.7  # a mask is taken apart if the box of what smaller ones leave of it overlaps by less with its own
 
 Boxes = npt.NDArray[np.float64]
@@ -81,16 +84,18 @@ def for_warm_places(settings: GeneratorSettings) -> GeneratorSettings:
 
 def fitting_candidates(found: Candidates) -> Candidates:
     """The masks whose boxes fit the boxes that SAM was prompted with."""
-    boxes = found.boxes.numpy() + np.array([0.0, 0.0, 1.0, 1.0])  # now with exclusive ends
-    fits = box_ious(boxes[:, None], found.prompts.numpy()[:, None])[:, 0, 0]
-    return found.take(torch.from_numpy(np.flatnonzero(fits >= _FIT_IOU)))
+    return found.take((_fits(found) >= _FIT_IOU).nonzero()[:, 0])
 
 
 def ratings(found: Candidates) -> Tensor:
-    """By what masks are ranked beside masks of warm places: the predicted IoU, and a bonus for what stands upright."""
+    """By what masks are ranked beside masks of warm places: the predicted IoU, and two bonuses.
+
+    One is for what stands upright like a person, the other for masks that agree with the border of a warm place.
+    """
     width, height = (found.boxes[:, 2:] - found.boxes[:, :2] + 1).unbind(1)
-    upright = (height >= _UPRIGHT[0] * width) & (height <= _UPRIGHT[1] * width)
-    return found.predicted_ious + _UPRIGHT_BONUS * upright
+    upright = ((height / width - _UPRIGHT[0]) / (_UPRIGHT[1] - _UPRIGHT[0])).clamp(0, 1) * (height <= _TALLEST * width)
+    fits = torch.where(_of_boxes(found), _fits(found), _POINT_FIT)
+    return found.predicted_ious + _UPRIGHT_BONUS * upright + _FIT_BONUS * fits
 
 
 def without_parts(found: Candidates, size: tuple[int, int]) -> Candidates:
@@ -100,7 +105,7 @@ def without_parts(found: Candidates, size: tuple[int, int]) -> Candidates:
     extent, and it is rated as high as each of the smaller ones, those go. Small things inside of large ones stay.
     Without any mask of a warm place, nothing goes.
     """
-    if not (found.prompts[:, :2] < found.prompts[:, 2:]).any():
+    if not _of_boxes(found).any():
         return found
     masks = [packed.unpack(size) for packed in found.masks]
     areas = [int(np.count_nonzero(mask)) for mask in masks]
@@ -118,6 +123,17 @@ def without_parts(found: Candidates, size: tuple[int, int]) -> Candidates:
         if parts and rated[whole] >= rated[parts].max() and _box_share(left) < _WHOLE_IOU:
             kept = [index for index in kept if index not in parts]
     return found.take(torch.tensor(sorted(kept), dtype=torch.int64))
+
+
+def _of_boxes(found: Candidates) -> Tensor:
+    """Which masks SAM was prompted with a box for, not with a point: bool."""
+    return (found.prompts[:, :2] < found.prompts[:, 2:]).any(dim=1)
+
+
+def _fits(found: Candidates) -> Tensor:
+    """IoU of the box of each mask with the box that SAM was prompted with; of a point it is 0."""
+    boxes = found.boxes.numpy() + np.array([0.0, 0.0, 1.0, 1.0])  # now with exclusive ends
+    return torch.from_numpy(box_ious(boxes[:, None], found.prompts.numpy()[:, None])[:, 0, 0]).float()
 
 
 def _touch(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> bool:
