@@ -42,6 +42,14 @@ def test_other_segments_stay_bit_for_bit(labels: Tensor, ir: Tensor, vi: Tensor)
     assert torch.equal(keep_contrast(scene(0.05), ir, vi, labels, 1.0), scene(0.05))
 
 
+def test_people_who_stand_close_together_are_lifted_as_one_is(labels: Tensor) -> None:
+    crowd, ir = labels.clone(), scene(0.2)
+    for number, left in ((8, 10), (9, 30)):
+        crowd[0, 28:38, left : left + 10] = number
+        ir[..., 28:38, left : left + 10] += 0.2
+    assert contrast_of(keep_contrast(FLAT, ir, FLAT, crowd, 1.0)) > 0.8 * 0.2
+
+
 def test_what_stands_out_already_stays(labels: Tensor) -> None:
     assert torch.equal(keep_contrast(scene(0.4), scene(0.3), FLAT, labels, 1.0), scene(0.4))
 

@@ -58,7 +58,7 @@ def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
     return Segments(index, count, areas)
 
 
-def segment_levels(segments: Segments, images: Tensor) -> tuple[Tensor, Tensor]:
+def segment_levels(segments: Segments, images: Tensor, others: float = 1.0) -> tuple[Tensor, Tensor]:
     """The mean of several images inside each segment, and in its surroundings.
 
     Surroundings are the pixels of other segments, or of none, at REACH pixels from a pixel of the segment in eight
@@ -67,6 +67,7 @@ def segment_levels(segments: Segments, images: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         segments: segments of N label maps.
         images: float K x N x H x W, the images whose values are averaged.
+        others: how much a pixel of another segment counts in the surroundings, where one of no segment counts 1.
 
     Returns:
         Two float K x count, inside and around. They are equal for a segment that has no surroundings (it fills its
@@ -80,11 +81,12 @@ def segment_levels(segments: Segments, images: Tensor) -> tuple[Tensor, Tensor]:
         here = differ.flatten().nonzero()[:, 0]  # few pixels: only these are gathered
         # Each pair counts twice: either pixel lies in the surroundings of the other's segment.
         for inner, outer in ((here, here + step), (here + step, here)):
-            count = count + _sizes(index[inner], segments.count)
-            around = _add_at(around, index[inner], values[:, outer])
+            weights = torch.where(index[outer] == 0, 1.0, others).to(values)
+            count = _add_at(count, index[inner], weights)
+            around = _add_at(around, index[inner], values[:, outer] * weights)
     inside = _add_at(values.new_zeros(around.shape), index, values) / segments.areas.clamp(min=1)
     inside = torch.where(segments.areas > 0, inside, 0)
-    return inside, torch.where((count > 0) & (segments.areas > 0), around / count.clamp(min=1), inside)
+    return inside, torch.where((count > 0) & (segments.areas > 0), around / count.clamp(min=1e-6), inside)
 
 
 def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
