@@ -74,8 +74,7 @@ def fuse(
         emphasis: what segments show, "ir", "vi", "brighter" or "neutral" (nothing is lifted); or that of single
             segments, such as {("ir", 3): "brighter"} for label 3 of the infrared mask. None: what is warm stands out.
         align: bring `ir` and its mask onto `vi` before: "size", "shift", "similarity" or "homography", see `align`.
-            None: both are of equal size, and in register.
-        rig: do so by this rig file.
+        rig: do so by this rig file. Without both, the images are of equal size and in register.
         model: "thfuse_lite" or "thfuse_tiny", which ship, or a checkpoint of `train`.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
@@ -88,11 +87,9 @@ def fuse(
     Example:
         >>> import numpy as np
         >>> import thfuse_sam as th
-        >>> ir, vi = np.zeros((48, 64), np.uint8), np.full((48, 64, 3), 90, np.uint8)
-        >>> th.fuse(ir, vi).shape
+        >>> ir, vi = np.zeros((48, 64)), np.full((48, 64, 3), 0.35)
+        >>> th.fuse(ir, vi, value_range=(0, 1)).shape
         (48, 64, 3)
-        >>> th.fuse(ir / 255, vi / 255, value_range=(0, 1)).dtype
-        dtype('uint8')
     """
     return _kept_fuser(str(as_path(model, "model")), str(device))(
         ir,
