@@ -1,5 +1,6 @@
 """Downloads from a local server: good ones, cut ones, wrong ones, and archives that must be refused."""
 
+import errno
 import hashlib
 import io
 import stat
@@ -186,3 +187,33 @@ def test_damaged_cached_archive_is_fetched_again(server: tuple[Server, str], cac
     folder.rename(cache / "moved")
     (cache / "small.zip").write_bytes(b"damaged")
     assert fetch(known).is_dir() and server[0].asked == 2
+
+
+def test_an_archive_that_its_publisher_changed_is_taken_by_hand(
+    server: tuple[Server, str], cache: Path, known: KnownSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server[0].content = archive()
+    fetch(known).rename(cache / "moved")
+    changed = archive(lambda zipped: zipped.writestr("Small/more.txt", "new"))
+    (cache / "small.zip").write_bytes(changed)
+    monkeypatch.setenv("THFUSE_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=r"yourself to .*small\.zip.*delete .*small\.zip\.sha256"):
+        fetch(known)
+    assert (cache / "small.zip").read_bytes() == changed, "a file that the user has put there stays"
+    (cache / "small.zip.sha256").unlink()
+    assert (fetch(known) / "more.txt").is_file()
+
+
+def test_a_full_disk_leaves_the_archive(
+    server: tuple[Server, str], cache: Path, known: KnownSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(zipped: zipfile.ZipFile, folder: Path) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    server[0].content = archive()
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile.ZipFile, "extractall", full)
+        with pytest.raises(OSError, match="quota"):
+            fetch(known)
+    assert names(cache) == ["small.zip"]
+    assert fetch(known).is_dir() and server[0].asked == 1

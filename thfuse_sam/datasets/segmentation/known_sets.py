@@ -14,8 +14,11 @@ from thfuse_sam.files import file_sha256, make_directory, partial_path, write_te
 
 log = logging.getLogger(__name__)
 
-# Errors of the file system (a full disk, permissions), for which the archive is not to blame.
-_SYSTEM_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
+# Errors of the file system that names and offsets in the archive cause, or none at all where a decompressor fails. For
+# all others (a full disk, a quota, permissions) the archive is not to blame.
+_ARCHIVE_ERRORS = (
+    *(None, errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EILSEQ),
+)
 MAX_UNPACKED = 8 << 30  # bytes; an archive that claims more is refused
 
 
@@ -69,7 +72,6 @@ def fetch(known: KnownSet) -> Path:
 
 def _download(known: KnownSet, archive: Path, expected: str | None, hash_file: Path) -> None:
     log.info("%s: downloading %s (%s)", known.name, known.url, known.terms)
-    archive.unlink(missing_ok=True)
     try:
         download(known.url, archive, expected)
     except DownloadError as error:
@@ -78,6 +80,8 @@ def _download(known: KnownSet, archive: Path, expected: str | None, hash_file: P
             source = "the published one" if known.sha256 else f"the one kept in {hash_file}"
             reason = f"its SHA-256 is not {source}, {expected[:12]}..."
         remedy = f"download {known.url} yourself to {archive}"
+        if hash_file.is_file():
+            remedy += f", and if its publisher has changed it, delete {hash_file}"
         raise DownloadError(f"{known.name}: not in the cache and {reason}; {remedy}") from error
 
 
@@ -97,7 +101,7 @@ def _unpack(archive: Path, target: Path, known: KnownSet) -> None:
         partial.rename(target)
     # A damaged archive can raise any exception of zipfile, the decompressors and the file system.
     except Exception as error:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _ARCHIVE_ERRORS):
             raise
         archive.unlink(missing_ok=True)
         raise DownloadError(
