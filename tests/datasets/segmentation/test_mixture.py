@@ -132,9 +132,11 @@ BAD = {
     "no data_dir": ({"train": [{"percentage": 1}]}, "train set 1: has no data_dir"),
     "zero": ({"train": [{"data_dir": "cracks", "percentage": 0}]}, "percentage 0: give a number above 0"),
     "nan": ({"train": [{"data_dir": "cracks", "percentage": float("nan")}]}, "percentage nan"),
+    "large": ({"train": [{"data_dir": "cracks", "percentage": 1001}]}, "percentage 1001: .* at most 1000"),
     "text": ({"train": [{"data_dir": "cracks", "percentage": "half"}]}, "percentage 'half'"),
     "augmentation": ({"train": [{"data_dir": "cracks", "aug_details": ["spin"]}]}, "known is .crop_foreground."),
     "w_aug": ({"train": [{"data_dir": "cracks", "aug_details": ["crop_foreground"], "w_aug": 3}]}, "w_aug 3"),
+    "w_aug alone": ({"train": [{"data_dir": "cracks", "w_aug": "yes"}]}, "w_aug 'yes'"),
     "backgrounds": ({"train": [{"data_dir": "cracks", "bg_paths": ["nowhere"]}]}, "bg_paths nowhere: no such folder"),
     "test": ({"train": [{"data_dir": "cracks"}], "test": []}, "test set: has no data_dir"),
     "folder": ({"train": [{"data_dir": "nowhere"}]}, "no such folder"),
@@ -147,3 +149,25 @@ def test_bad_files_are_refused(sets: Path, content: Any, message: str, monkeypat
     with pytest.raises(UsageError, match=message) as caught:
         mixture(sets, content)
     assert "mixture.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_has_no_effect_or_is_odd_is_said(sets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    part = train_set(sets, "people", w_aug=True, percentage=50, bg_paths=[str(sets / "backgrounds")])
+    drawn = mixture(sets, {"train": [part]})
+    assert all(drawn[index].source is not None for index in range(10))
+    assert "train set 1: w_aug needs aug_details" in caplog.text
+    assert "train set 1: percentage 50 takes each sample about 50 times an epoch; half of the set is 0.5" in caplog.text
+
+
+def test_the_name_of_a_set_is_no_way_out(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(sets / "people/imgs")
+    assert mixture(sets, {"train": [{"data_dir": ".."}]}).names == ["people/a", "people/b"]
+
+
+def test_sets_of_the_same_name_are_numbered(sets: Path, mask_pairs: Write) -> None:
+    for root in ("one/train", "two/train"):
+        mask_pairs({"a": box_mask()}, root=root)
+    parts = [train_set(sets, name) for name in ("one/train", "people", "two/train")]
+    drawn = mixture(sets, {"train": parts})
+    assert drawn.names == ["train_1/a", "people/a", "people/b", "train_3/a"]
+    assert [drawn[index].name for index in range(4)] == drawn.names

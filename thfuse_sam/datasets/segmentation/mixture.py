@@ -3,7 +3,7 @@
     train:
       - data_dir: data/cracks            # any format that a folder can have
         percentage: 0.5                  # share of the set used each epoch, drawn anew; 2 takes every sample twice
-        w_aug: true                      # apply aug_details to every second sample; or a probability, 0 to 1
+        w_aug: true                      # apply aug_details to a sample with probability 0.5; or another, 0 to 1
         aug_details: [crop_foreground]   # paste the foreground onto a background
         bg_paths: [data/roads]           # folders of background images; may be absent
       - data_dir: data/people
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 CROP_FOREGROUND = "crop_foreground"
 _TRAIN_KEYS = ("data_dir", "bg_paths", "w_aug", "aug_details", "percentage")
 _W_AUG_TRUE = 0.5  # probability that `w_aug: true` stands for
-_MAX_PERCENTAGE = 1000.0  # times that a set is used in one epoch
+_MAX_PERCENTAGE = 1000  # times that a set is used in one epoch
+_ODD_PERCENTAGE = 10  # from here on it may be meant in percent
 
 OpenFolder = Callable[[Path], SegmentationDataset]
 
@@ -74,7 +75,7 @@ class Mixture(SegmentationDataset):
 
     @property
     def names(self) -> list[str]:
-        """Names of the samples of this epoch, with the name of their set."""
+        """Names of the samples of this epoch, with the name of their set, and its number if sets share the name."""
         by_part = [part.dataset.names for part in self._parts]
         return [f"{self._parts[part].name}/{by_part[part][index]}" for part, index in self._order()]
 
@@ -143,6 +144,11 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
         raise UsageError(f"{path}: 'train' is no list of sets; write `- data_dir: FOLDER` for each")
     try:
         parts = [_part(item, open_folder, f"train set {number}") for number, item in enumerate(train, 1)]
+        shared = Counter(part.name for part in parts)
+        parts = [
+            replace(part, name=f"{part.name}_{number}") if shared[part.name] > 1 else part
+            for number, part in enumerate(parts, 1)
+        ]
         test_set = None if test is None else open_folder(_test_dir(test))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
@@ -154,16 +160,22 @@ def _part(item: Any, open_folder: OpenFolder, where: str) -> MixturePart:
     percentage = 1.0 if item.get("percentage") is None else item["percentage"]
     if not _is_number(percentage) or not 0 < percentage <= _MAX_PERCENTAGE:
         raise UsageError(
-            f"{where}: percentage {percentage!r}: give a number above 0, such as 0.5 for half of the set each epoch"
+            f"{where}: percentage {percentage!r}: give a number above 0 and at most {_MAX_PERCENTAGE}, "
+            "such as 0.5 for half of the set each epoch"
         )
+    if percentage >= _ODD_PERCENTAGE:
+        said = "%s: percentage %g takes each sample about %g times an epoch; half of the set is 0.5"
+        log.warning(said, where, percentage, percentage)
     details = item.get("aug_details") or []
     if not isinstance(details, list) or not set(map(str, details)) <= {CROP_FOREGROUND}:
         raise UsageError(f"{where}: aug_details {details!r}: known is [{CROP_FOREGROUND}]")
     backgrounds = _backgrounds(item.get("bg_paths"), where)
-    paste = _probability(item.get("w_aug"), where) if details else 0.0
-    if paste and not backgrounds:
-        log.warning("%s: %s needs bg_paths; the samples of %s stay as they are", where, CROP_FOREGROUND, folder)
-    return MixturePart(folder.name or str(folder), open_folder(folder), float(percentage), paste, backgrounds)
+    paste = _probability(item.get("w_aug"), where)
+    if paste and not (details and backgrounds):
+        missing = "bg_paths" if details else f"aug_details: [{CROP_FOREGROUND}]"
+        log.warning("%s: w_aug needs %s; the samples of %s stay as they are", where, missing, folder)
+        paste = 0.0
+    return MixturePart(folder.resolve().name or "root", open_folder(folder), float(percentage), paste, backgrounds)
 
 
 def _test_dir(test: Any) -> Path:
