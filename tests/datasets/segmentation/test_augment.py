@@ -1,7 +1,9 @@
 """Augmentation keeps image and masks together."""
 
 import dataclasses
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -54,3 +56,21 @@ def test_foreground_as_large_as_the_image(sample: SegmentationSample) -> None:
     whole = SegmentationSample("w", sample.image, np.ones((40, 60), np.int32))
     pasted = crop_foreground(whole, np.zeros((5, 5, 3), np.uint8), np.random.default_rng(1))
     assert pasted.mask(1).sum() > 0.5 * 40 * 60
+
+
+@pytest.mark.parametrize("size", [(10, 4000), (4000, 10), (500, 700), (40, 60)])
+def test_backgrounds_are_cropped_before_they_are_enlarged(
+    sample: SegmentationSample, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resized = []
+    resize = cv2.resize
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        result = resize(*args, **kwargs)
+        resized.append(result.shape[:2])
+        return result
+
+    monkeypatch.setattr(cv2, "resize", watched)
+    pasted = crop_foreground(sample, np.full((*size, 3), 9, np.uint8), np.random.default_rng(0))
+    assert pasted.shape == (40, 60) and max(height * width for height, width in resized) == 40 * 60
+    assert (pasted.image[pasted.labels == 0] == 9).any()

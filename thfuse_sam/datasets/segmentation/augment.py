@@ -30,8 +30,8 @@ def crop_foreground(
 ) -> SegmentationSample:
     """Cut out all objects together and paste them onto `background` at another place and scale.
 
-    The background is scaled until it covers the sample's size and cropped at a random place. Objects that have no pixel
-    left after scaling are dropped.
+    The largest part of the background that has the sample's proportions is cut out at a random place and resized.
+    Objects that have no pixel left after scaling are dropped.
 
     Args:
         sample: has at least one object.
@@ -75,7 +75,8 @@ def crop_foreground(
 def _cover(background: npt.NDArray[np.uint8], shape: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """The largest part of the background that fits (height, width) `shape`, at a random place, resized: a new array."""
     scale = max(shape[0] / background.shape[0], shape[1] / background.shape[1])
-    size = [max(own, round(side * scale)) for own, side in zip(shape, background.shape, strict=False)]
-    resized = cv2.resize(background, (size[1], size[0]), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    top, left = (int(rng.integers(side - own + 1)) for own, side in zip(shape, size, strict=True))
-    return np.array(resized[top : top + shape[0], left : left + shape[1]], np.uint8)
+    size = [min(side, max(1, round(own / scale))) for own, side in zip(shape, background.shape, strict=False)]
+    top, left = (int(rng.integers(side - own + 1)) for own, side in zip(size, background.shape, strict=False))
+    part = background[top : top + size[0], left : left + size[1]]
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.array(cv2.resize(part, (shape[1], shape[0]), interpolation=interpolation), np.uint8)
