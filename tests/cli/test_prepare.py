@@ -146,6 +146,23 @@ def test_ignored_pixels_are_read_back(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (picture[::factor, ::factor][21, 12:28] == 96).all() and not picture[::factor, ::factor][40].any()
 
 
+def test_two_images_of_one_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outline = [[4, 4, 12, 4, 12, 12]]
+    images, objects = [], []
+    for number, suffix in enumerate(("jpg", "png")):
+        write_image(Path(f"coco/images/a.{suffix}"), np.zeros((24, 32, 3), np.uint8))
+        images.append({"id": number, "file_name": f"a.{suffix}", "height": 24, "width": 32})
+        objects.append({"id": number, "image_id": number, "category_id": 1, "segmentation": outline})
+    content = {"images": images, "annotations": objects, "categories": []}
+    Path("coco/annotations.json").write_text(json.dumps(content))
+    assert main(["--data_dir", "coco", "--output_dir", "out"]) == 1
+    assert "a.png: another image has the same name a; rename one" in error(capsys)
+    assert not list(Path("out").rglob("*.npy"))
+
+
 def test_a_failure_while_writing_leaves_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

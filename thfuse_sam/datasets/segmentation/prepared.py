@@ -14,6 +14,7 @@ import numpy as np
 from thfuse_sam.datasets.segmentation.formats.coco import CocoAnnotations
 from thfuse_sam.datasets.segmentation.formats.labelme import embedded_bytes
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.errors import SampleError
 from thfuse_sam.files import make_directory, write_atomically, write_json
 from thfuse_sam.images import IMAGE_SUFFIXES, write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
@@ -26,14 +27,21 @@ _SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png"}
 
 
 class PreparedWriter:
-    """Adds samples one by one; `annotations.json` is written by `close`. Raises OutputError."""
+    """Adds samples one by one; `annotations.json` is written by `close`. Raises OutputError.
+
+    Two samples of one name, such as those of a.jpg and a.png, raise SampleError.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = make_directory(folder)
         self._annotations = CocoAnnotations()
+        self._names: set[str] = set()
 
     def add(self, sample: SegmentationSample) -> None:
         """Write a sample. Its image is copied from its source, or written as PNG if the source is no image file."""
+        if sample.name in self._names:
+            raise SampleError(f"{sample.source}: another image has the same name {sample.name}; rename one")
+        self._names.add(sample.name)
         file_name = self._write_image(sample)
         masks = [sample.mask(object_id) for object_id in sample.object_ids]
         write_mask(self._folder / MASKS / f"{sample.name}.npy", paint_label_map(masks, sample.shape))
