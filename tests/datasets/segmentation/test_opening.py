@@ -1,5 +1,6 @@
 """Telling formats apart, and parts for training and validation."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from thfuse_sam.datasets.segmentation import (
 from thfuse_sam.datasets.segmentation.opening import detect_format
 from thfuse_sam.errors import UsageError
 
-from .conftest import box_mask, picture, save, square
+from .conftest import HEIGHT, WIDTH, box_mask, picture, save, square
 
 Write = Callable[..., Path]
 MASK_IMAGES = "images/ + masks/ or instances/ (also PNGImages/ + PedMasks/, JPEGImages/ + SegmentationClass/)"
@@ -108,3 +109,36 @@ def test_parts_in_two_coco_files(coco: Write, tmp_path: Path) -> None:
     assert [part.names for part in open_train_and_val(tmp_path / "coco")] == [["0001"], ["0001"]]
     with pytest.raises(UsageError, match="several COCO files"):
         open_segmentation_dataset(tmp_path / "coco")
+
+
+@pytest.mark.parametrize(
+    "stems",
+    [
+        ("instances_trainval", "instances_test"),
+        ("instances_train2017", "instances_val2017"),
+        ("_train", "_test"),
+        ("Train", "Test"),
+        ("train", "val", "test"),
+    ],
+)
+def test_words_in_names_of_coco_files(tmp_path: Path, stems: tuple[str, ...]) -> None:
+    for number, stem in enumerate(stems):
+        save(tmp_path / f"images/{number}.png", picture(number))
+        listed = [{"id": 1, "file_name": f"{number}.png", "height": HEIGHT, "width": WIDTH}]
+        objects = [{"id": 1, "image_id": 1, "category_id": 7, "segmentation": [[4, 4, 12, 4, 12, 12]]}]
+        content = {"images": listed, "annotations": objects, "categories": []}
+        (tmp_path / f"{stem}.json").write_text(json.dumps(content))
+    assert [part.names for part in open_train_and_val(tmp_path)] == [["0"], ["1"]]
+
+
+def test_images_are_no_parts(mask_pairs: Write) -> None:
+    root = mask_pairs({"train": box_mask(), "test": box_mask(), "c": box_mask(), "d": box_mask()})
+    assert [len(part) for part in open_train_and_val(root, val_fraction=0.25)] == [3, 1]
+
+
+def test_the_wrong_folder_of_two_is_named(mask_pairs: Write, tmp_path: Path) -> None:
+    root = mask_pairs({"a": box_mask()})
+    with pytest.raises(UsageError, match=r"^`val_dir` .*missing: no such folder"):
+        open_train_and_val(root, val_path=tmp_path / "missing")
+    with pytest.raises(UsageError, match=r"^`data_dir` .*missing: no such folder"):
+        open_train_and_val(tmp_path / "missing", val_path=root)

@@ -1,6 +1,7 @@
 """Recognising the format of a data set by its content, and opening it."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, 
 from thfuse_sam.datasets.segmentation.formats.listing import Listing, subfolder
 from thfuse_sam.datasets.segmentation.mixture import Mixture, open_mixture
 from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS
-from thfuse_sam.errors import ThFuseError, UsageError
+from thfuse_sam.errors import ThFuseError, UsageError, naming
 from thfuse_sam.options.shared import AnnotationReading
 
 log = logging.getLogger(__name__)
@@ -108,21 +109,24 @@ def open_train_and_val(
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Training and validation samples; `choices` and errors are those of `open_segmentation_dataset`.
 
-    With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (or `valid/`,
-    `test/`) in `path`, which may also be folders of images below a common one, or two COCO files with these words in
-    their names; if there is no such part, the samples are split by `val_fraction` and `seed`.
+    With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (see
+    `splits.TRAIN_FOLDERS` and `OTHER_FOLDERS`) in `path`, which may also be folders of images below a common one, or
+    two COCO files with such a word in their names, as in `instances_train2017.json`; if there is no such part, the
+    samples are split by `val_fraction` and `seed`.
     """
 
     def open_set(path: Path) -> SegmentationDataset:
         return open_segmentation_dataset(path, seed=seed, **choices)
 
     if val_path is not None:
-        return open_set(path), open_set(val_path)
+        train_set = open_set(path)
+        with naming("val_dir", val_path, instead_of="data_dir"):
+            return train_set, open_set(val_path)
     if path.is_dir():
         files = coco.annotation_files(path)
-        train, val = ([file for file in files if word in file.stem] for word in (TRAIN_FOLDERS[0], OTHER_FOLDERS[0]))
-        if len(files) > 1 and len(train) == len(val) == 1:
-            return open_set(train[0]), open_set(val[0])
+        train, val = _file_named(files, TRAIN_FOLDERS), _file_named(files, OTHER_FOLDERS)
+        if train and val and train != val:
+            return open_set(train), open_set(val)
         train_folder, val_folder = subfolder(path, *TRAIN_FOLDERS), subfolder(path, *OTHER_FOLDERS)
         # An annotation file above `train/` and `val/` describes images in them; it is one set.
         if train_folder and val_folder and _find(path, AS_THEY_SHOW) is None:
@@ -130,11 +134,18 @@ def open_train_and_val(
     return _parts_by_name(open_set(path), val_fraction, seed)
 
 
+def _file_named(files: Sequence[Path], words: Sequence[str]) -> Path | None:
+    """The file whose name holds the first of the words that is there, None if none or several do."""
+    found = ([file for file in files if word in re.findall("[a-z]+", file.stem.casefold())] for word in words)
+    named: list[Path] = next(filter(None, found), [])
+    return named[0] if len(named) == 1 else None
+
+
 def _parts_by_name(
     dataset: SegmentationDataset, val_fraction: float, seed: int
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The samples of a folder `train/` and those of `val/`, if there are both; else a random split."""
-    folders = [name.partition("/")[0].casefold() for name in dataset.names]
+    folders = [name.split("/")[0].casefold() if "/" in name else "" for name in dataset.names]
     train_folder, val_folder = (
         next((name for name in names if name in folders), None) for names in (TRAIN_FOLDERS, OTHER_FOLDERS)
     )
