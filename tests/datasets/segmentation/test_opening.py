@@ -142,3 +142,12 @@ def test_the_wrong_folder_of_two_is_named(mask_pairs: Write, tmp_path: Path) -> 
         open_train_and_val(root, val_path=tmp_path / "missing")
     with pytest.raises(UsageError, match=r"^`data_dir` .*missing: no such folder"):
         open_train_and_val(tmp_path / "missing", val_path=root)
+
+
+def test_bad_files_are_named_before_labels(mask_pairs: Write, coco: Write) -> None:
+    root = mask_pairs({"a": box_mask()})
+    (root / "imgs/a.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"no sample is usable \(.*a\.png"):
+        open_segmentation_dataset(root, labels=["cat"], skip_bad=True)
+    with pytest.raises(UsageError, match="no sample with an object was found"):
+        open_segmentation_dataset(coco([]), labels=["cat"])

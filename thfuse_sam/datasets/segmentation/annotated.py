@@ -164,9 +164,9 @@ def _report(problems: list[str], left_out: list[str], total: int, path: Path, sk
 
 
 def _why_none(labels: Sequence[str] | None, classes: set[str], problems: list[str], flaws: Counter[str]) -> str:
-    if labels is not None and not classes:
-        return "has class names, so `labels` selects nothing; leave it out"
-    if labels is not None:
+    if labels is not None and flaws[_UNSELECTED]:
+        if not classes:
+            return "has class names, so `labels` selects nothing; leave it out"
         return f"has an object of `labels` {' '.join(labels)}; labels are {first_of(sorted(classes), _SHOWN_LABELS)}"
     if problems:
         return f"is usable ({problems[0]})"
