@@ -151,3 +151,9 @@ def test_bad_files_are_named_before_labels(mask_pairs: Write, coco: Write) -> No
         open_segmentation_dataset(root, labels=["cat"], skip_bad=True)
     with pytest.raises(UsageError, match="no sample with an object was found"):
         open_segmentation_dataset(coco([]), labels=["cat"])
+
+
+def test_the_length_of_a_subset_needs_no_names(mask_pairs: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_segmentation_dataset(mask_pairs({"a": box_mask(), "b": box_mask()}))
+    monkeypatch.setattr(type(dataset), "names", property(lambda self: pytest.fail("names were listed")))
+    assert len(Subset(dataset, [1])) == 1

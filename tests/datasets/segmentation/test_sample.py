@@ -1,5 +1,7 @@
 """Samples: objects, overlaps, selection."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,8 @@ def test_ignored_pixels_are_no_objects_and_stay_when_objects_are_selected(overla
     assert sample.ignored is not None and np.array_equal(sample.ignored, sample.labels == 0)
     for chosen in (select_objects(sample, ["cat"], merge=False), select_objects(sample, None, merge=True)):
         assert chosen is not None and chosen.ignored is not None and np.array_equal(chosen.ignored, sample.ignored)
+
+
+def test_samples_may_be_compared(overlapping: SegmentationSample) -> None:
+    same = dataclasses.replace(overlapping, image=overlapping.image.copy())
+    assert overlapping == overlapping and overlapping != same and len({overlapping, same}) == 2

@@ -61,6 +61,9 @@ class Subset(SegmentationDataset):
         """Those of the whole data set."""
         return self._dataset.flaws
 
+    def __len__(self) -> int:
+        return len(self._indices)
+
     def __getitem__(self, index: int) -> SegmentationSample:
         return self._dataset[self._indices[index]]
 

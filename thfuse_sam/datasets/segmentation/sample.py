@@ -26,7 +26,7 @@ class Flaw:
         return f"{self.where}: {self.details or self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class SegmentationSample:
     """An image with its annotated objects.
 
