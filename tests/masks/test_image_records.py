@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from thfuse_sam.errors import ImageReadError, ManifestError
-from thfuse_sam.masks import image_records
 from thfuse_sam.masks.image_records import RECORDS_NAME, ImageRecords, record_image
 
 
@@ -23,11 +22,9 @@ def test_a_record_follows_the_content(tmp_path: Path) -> None:
         record_image(tmp_path / "b.png")
 
 
-@pytest.mark.parametrize("position", [0, 3000, -1])
-def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, position: int) -> None:
-    monkeypatch.setattr(image_records, "_WHOLE_BYTES", 1000)
-    monkeypatch.setattr(image_records, "_BLOCK_BYTES", 400)
-    content = bytearray(6000)
+@pytest.mark.parametrize("position", [0, 3 * 10**5, -1])
+def test_any_byte_of_a_large_file_counts(tmp_path: Path, position: int) -> None:
+    content = bytearray(5 * 2**20)
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     before = record_image(path)
@@ -61,9 +58,18 @@ def test_a_record_follows_the_infrared_image_too(tmp_path: Path) -> None:
     assert read == first and record_image(tmp_path / "vi", read, tmp_path / "ir") is read
     (tmp_path / "ir").write_bytes(b"two")
     assert not record_image(tmp_path / "vi", read, tmp_path / "ir").has_content_of(read)
-    (tmp_path / "ir").unlink()  # not known, so nothing is said
-    for unknown in (record_image(tmp_path / "vi", read, tmp_path / "ir"), record_image(tmp_path / "vi")):
-        assert unknown.has_content_of(read) and read.has_content_of(unknown)
+    (tmp_path / "ir").unlink()
+    (tmp_path / "vi").touch()
+    for infrared in (tmp_path / "ir", None):  # not known, so nothing is said, and what was known is kept
+        now = record_image(tmp_path / "vi", read, infrared)
+        assert now.has_content_of(read) and now.infrared == read.infrared and now != read
+
+
+def test_an_infrared_image_that_is_added_is_a_change(tmp_path: Path) -> None:
+    for name in ("ir", "vi"):
+        (tmp_path / name).write_bytes(b"one")
+    first = record_image(tmp_path / "vi")
+    assert not record_image(tmp_path / "vi", first, tmp_path / "ir").has_content_of(first)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 2, "images": {}}', '{"version": 1, "images": {"ir": 3}}'])

@@ -336,6 +336,21 @@ def test_warm_places_follow_the_infrared_image(
     assert plan().todo == [] and not plan().records
 
 
+def test_visible_masks_follow_infrared_images_that_are_added(tmp_path: Path, images: dict[Modality, Path]) -> None:
+    from stub_masks import SIGNATURE
+
+    root = tmp_path / "masks"
+    sets = {key: {path.stem: path for path in folder.iterdir()} for key, folder in images.items()}
+    few = {name: path for name, path in sets["ir"].items() if name != "03"}
+    fill(plan_precompute(root, list_jobs({"vi": sets["vi"]}, few), images, SIGNATURE))
+    plan = plan_precompute(root, list_jobs({"vi": sets["vi"]}, sets["ir"]), images, SIGNATURE)
+    assert [str(job) for job in plan.todo] == ["vi 03"]
+    fill(plan)
+    for infrared in (sets["ir"], {}):  # without them nobody knows whether they have changed
+        plan = plan_precompute(root, list_jobs({"vi": sets["vi"]}, infrared), images, SIGNATURE)
+        assert plan.todo == [] and not plan.records
+
+
 def test_a_copied_data_set_is_compared_by_content(tmp_path: Path, images: dict[Modality, Path]) -> None:
     root = tmp_path / "masks"
     fill(make_plan(root, images))

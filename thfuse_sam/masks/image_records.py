@@ -1,7 +1,8 @@
 """What each image was like when its mask was made: `images.json` in a mask tree, by which changed images are noticed.
 
-An image whose size and time are those of its record has not changed. Otherwise its content is compared, so that a tree
-of images may be copied or moved. The file has no entry for masks that older versions made; the next run adds them.
+An image whose size and time are those of its record has not changed. Otherwise its whole content is compared, by a
+hash, so that a tree of images may be copied or moved. The file has no entry for masks that older versions made; the
+next run adds them.
 """
 
 import contextlib
@@ -17,8 +18,7 @@ from thfuse_sam.images import Modality, reading
 
 RECORDS_NAME = "images.json"
 _VERSION = 1
-_WHOLE_BYTES = 2**22  # a file up to this size is hashed whole, of a larger one `_SAMPLES` blocks
-_SAMPLES, _BLOCK_BYTES = 16, 2**16
+_BLOCK_BYTES = 2**20  # read at once
 
 
 class ImageRecord(NamedTuple):
@@ -30,9 +30,9 @@ class ImageRecord(NamedTuple):
     infrared: "ImageRecord | None" = None  # of the infrared image at whose warm places SAM was prompted; None: nowhere
 
     def has_content_of(self, other: "ImageRecord") -> bool:
-        """Whether both are of equal content; infrared images count where both have one."""
-        infrared = None in (self.infrared, other.infrared) or self.infrared[2] == other.infrared[2]  # type: ignore[index]
-        return self.digest == other.digest and infrared
+        """Whether both are of equal content, and so are their infrared images, if any."""
+        own, others = (record.infrared and record.infrared.digest for record in (self, other))
+        return self.digest == other.digest and own == others
 
 
 class ImageRecords:
@@ -85,15 +85,19 @@ def record_image(path: Path, known: ImageRecord | None = None, infrared: Path | 
     """The record of an image as it is now. It is read only where size or time differ from those of `known`.
 
     Args:
-        infrared: the infrared image of the scene, if the masks of `path` depend on it.
+        infrared: the infrared image of the scene, if the masks of `path` depend on it. Where it is not given, or cannot
+            be read, its record is that of `known`.
 
     Raises ImageReadError.
     """
+    own, warm = _record(path, known), known.infrared if known is not None else None
     if infrared is not None:
-        own, warm = record_image(path, known), None
         with contextlib.suppress(ImageReadError):  # which is the failure of the infrared image itself
-            warm = record_image(infrared, known.infrared if known is not None else None)
-        return own if own.infrared is warm else own._replace(infrared=warm)
+            warm = _record(infrared, warm)
+    return own if own.infrared is warm else own._replace(infrared=warm)
+
+
+def _record(path: Path, known: ImageRecord | None) -> ImageRecord:
     with reading(path):
         status = os.stat(path)  # noqa: PTH116, asked for every image of a data set
         # The system sets ctime itself, also for a file that is copied or moved with its old times.
@@ -104,13 +108,9 @@ def record_image(path: Path, known: ImageRecord | None = None, infrared: Path | 
 
 
 def _digest(path: Path, size: int) -> str:
-    """A hash of a file's content; of a large file, of blocks that are spread over it."""
+    """A hash of a file's content, `size` bytes."""
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     with path.open("rb", buffering=0) as file:
-        if size <= _WHOLE_BYTES:
-            digest.update(file.read(_WHOLE_BYTES + 1))
-        else:
-            for block in range(_SAMPLES):
-                file.seek(block * (size - _BLOCK_BYTES) // (_SAMPLES - 1))
-                digest.update(file.read(_BLOCK_BYTES))
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
     return digest.hexdigest()
