@@ -83,7 +83,8 @@ def reading_of(options: InfraredOptions) -> InfraredReading:
 
 def range_of_tree(root: Path | None) -> Range | None:
     """The range of the infrared images of which the masks at `root` were made; None: none is noted."""
-    return as_range(str(_noted(root, "ir_range")).split())
+    noted = _noted(root, "ir_range")
+    return as_range(noted.split()) if isinstance(noted, str) else None
 
 
 def polarity(options: InfraredOptions, tree: Path | None) -> str:
@@ -125,7 +126,8 @@ def _range_of(images: Sequence[Path], how: InfraredReading) -> Range:
             found = infrared_numbers(path, how)
             if found is not None:
                 numbers = found[0][~found[1]]
-                samples.append(numbers[:: max(1, numbers.size // share)])
+                # Not every n-th: where n divides the width, those are pixels of a few columns.
+                samples.append(numbers[np.linspace(0, numbers.size - 1, min(numbers.size, share)).astype(int)])
     pooled = np.concatenate(samples) if samples else np.empty(0)
     if not pooled.size:
         raise OptionError("ir_range", DATASET, "no infrared image has more than 8 bits; leave it out")

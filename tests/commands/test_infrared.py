@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import numpy as np
+
+from thfuse_sam.commands.infrared import _NUMBERS_OF_IMAGE, _range_of, range_of_tree
+from thfuse_sam.images import write_numbers
+from thfuse_sam.thermal import AS_STORED
+
+
+def test_the_range_of_a_data_set_does_not_depend_on_few_columns(tmp_path: Path) -> None:
+    numbers = np.full((512, 640), 1000, np.uint16)
+    numbers[:, :: numbers.size // _NUMBERS_OF_IMAGE[1]] = 5000  # 1 column in 80
+    write_numbers(tmp_path / "a.tif", numbers)
+    assert _range_of([tmp_path / "a.tif"], AS_STORED) == (1000, 5000)
+
+
+def test_a_tree_without_a_range_has_none(tmp_path: Path) -> None:
+    assert range_of_tree(None) is None and range_of_tree(tmp_path) is None
