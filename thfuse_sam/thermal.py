@@ -16,7 +16,8 @@ WHITE_HOT, BLACK_HOT = "white-hot", "black-hot"
 _GAP, _GAP_OF_TYPE = 1.0, 0.05
 _GAP_ANYWHERE = 50.0  # as _GAP, of a number that is no measurement wherever it stands, such as -9999 among degrees
 _LEAST_SHARE, _MOST_SHARE = 0.001, 0.9  # of all pixels, such a block
-_LARGEST = (2**15 - 1, 2**16 - 1, 2**31 - 1)  # of integer types; decoders may have widened the type
+# Of integer types; decoders may have widened the type.
+_SMALLEST, _LARGEST = (0, -(2**15), -(2**31)), (2**15 - 1, 2**16 - 1, 2**31 - 1)
 _LEAST_SHARE_LARGEST = 0.01  # of pixels of such a number, which a hot object may reach, too
 _NO_NUMBER = 1e20  # programs write the largest float, of which files keep 3.4e38
 _LEAST_AT_BORDER = 0.5  # share of the pixels of that number that are connected with the border
@@ -78,7 +79,7 @@ def _lowest_apart(
     if not least_share * values.size <= valid.size - others.size <= _MOST_SHARE * values.size or not others.size:
         return nothing
     span = float(np.percentile(others, STRETCH_PERCENTILES[1])) - float(others.min())
-    is_of_type = values.dtype.kind in "iu" and lowest == np.iinfo(values.dtype).min
+    is_of_type = values.dtype.kind in "iu" and lowest in _SMALLEST
     gap = float(others.min()) - float(lowest)
     if span <= 0 or gap <= span * (gap_of_type if is_of_type else _GAP):
         return nothing
@@ -95,8 +96,9 @@ def fill(grey: npt.NDArray[_Number], missing: Mask) -> npt.NDArray[_Number]:
     """HxW with each missing pixel replaced by the nearest other one; as it is if every pixel is missing."""
     if not missing.any() or missing.all():
         return grey
-    zeros = missing.astype(np.uint8)
-    labels = cv2.distanceTransformWithLabels(zeros, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    # Distances are to pixels of 0, the labels are those of the nearest one.
+    is_missing = missing.astype(np.uint8)
+    labels = cv2.distanceTransformWithLabels(is_missing, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
     nearest = np.zeros(int(labels.max()) + 1, grey.dtype)
     nearest[labels[~missing]] = grey[~missing]
     return np.where(missing, nearest[labels], grey)

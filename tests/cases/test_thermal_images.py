@@ -56,6 +56,9 @@ def save(path: Path, values: np.ndarray, **tags: Any) -> Path:
     [
         (np.uint16, 28000, 31500, 0, None),  # hundredths of a kelvin
         (np.uint16, 7000, 7900, 0, None),  # counts of 14 bits
+        (np.uint16, 1000, 6000, 0, None),  # nearer than the range of the others
+        (np.int32, 1000, 6000, 0, None),  # as decoders widen 16 bits
+        (np.int32, -24000, 20000, -32768, None),
         (np.uint16, 28000, 31500, 65535, "65535"),
         (np.uint16, 28000, 31500, 65535, None),
         (np.int16, -500, 3500, 32767, None),
