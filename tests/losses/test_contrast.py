@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from thfuse_sam.losses.contrast import contrast_loss
+from thfuse_sam.losses.contrast import contrast_loss, missing_contrast
+from thfuse_sam.masks.segments import find_segments
 
 FLAT = torch.full((2, 1, 96, 96), 0.3)
 
@@ -40,6 +41,14 @@ def test_only_what_is_warm_is_asked_for(labels: Tensor) -> None:
         assert contrast_loss(FLAT, ir, vi, labels) == 0
     assert contrast_loss(FLAT, scene(labels, 0.2), FLAT, torch.zeros_like(labels)) == 0
     assert contrast_loss(FLAT, scene(labels, 0.2), FLAT, None) == 0
+
+
+def test_texture_is_not_inverted_where_surroundings_leave_no_room(labels: Tensor) -> None:
+    ir = scene(labels, 0.4)
+    ir[0, 0, 28:38, 20:25] -= 0.2  # the segment's colder half
+    fused = torch.where(labels > 0, 0.5, 0.99)[:, None]
+    missing, _, _ = missing_contrast(fused, ir, FLAT, find_segments(labels), gain=1.0)
+    assert 0 < missing[0, 0, 30, 22] <= missing[0, 0, 30, 27]
 
 
 def test_gradients_raise_the_segment_and_lower_its_surroundings(labels: Tensor) -> None:

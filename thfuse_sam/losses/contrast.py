@@ -12,10 +12,13 @@ CONTRAST = (12 / 255, 26 / 255)  # intensity; by how much the segment is warmer 
 DOMINANCE = (-8 / 255, 8 / 255)  # intensity; by how much that exceeds its contrast in the visible image
 SMALLEST = (8, 24)  # pixels of the segment
 LARGEST = (0.015, 0.04)  # share of the image that the segment covers; here the other way round
-# Weight of pixels of other small segments in the surroundings that a segment that counts has to exceed: the people of a
-# group are equally warm. Whether it counts is decided by all surroundings, lest parts of one thing, such as a roof, do.
+# People of a group are equally warm. So pixels of other small segments have this weight in the surroundings with which
+# a segment is compared. Whether the segment counts at all is decided by all surroundings with equal weight; otherwise
+# parts of one large thing, such as a roof, would count.
 OTHERS = 0.3
-FLAT = 2.0  # width of the segment in heights; what is flatter must be warmer in proportion: strips of ground are not
+# Width of a segment in heights. A flatter one must be warmer in proportion in order to count, so that strips of warm
+# ground, which are hardly warmer than what is around them, do not.
+FLAT = 2.0
 
 
 def missing_contrast(
@@ -34,12 +37,13 @@ def missing_contrast(
     """
     images = torch.stack([fused[:, 0], ir[:, 0], vi[:, 0]])
     inside, around = segment_levels(segments, images)
-    _, in_ir, in_vi = inside - around
-    weights = _weights(segments, in_ir, in_vi, ir[0].numel())
+    _, all_in_ir, all_in_vi = inside - around
+    weights = _weights(segments, all_in_ir, all_in_vi, ir[0].numel())
     inside, around = segment_levels(segments, images, OTHERS)
     in_ir = (inside - around)[1]
     # Above bright surroundings there is not room for all of it: what fits keeps its texture.
-    gains = torch.minimum((1 - SOFT_END - around[0]) / in_ir.clamp(min=CONTRAST[0]), torch.full_like(in_ir, gain))
+    room = (1 - SOFT_END - around[0]).clamp(min=0)
+    gains = torch.minimum(room / in_ir.clamp(min=CONTRAST[0]), torch.full_like(in_ir, gain))
     least = (around[0] - gains * around[1])[segments.index] + gains[segments.index] * ir[:, 0]
     return (weights[segments.index] * F.relu(least - fused[:, 0])).unsqueeze(1), in_ir, weights
 

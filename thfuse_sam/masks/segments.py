@@ -11,7 +11,7 @@ from torch import Tensor
 from thfuse_sam.devices import is_exporting
 from thfuse_sam.masks.format import MAX_SEGMENTS
 
-REACH = 6  # pixels; what lies this far beyond a segment's outline counts as its surroundings
+REACH = 6  # pixels; a segment's surroundings are up to this far beyond its outline
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (rows, columns); each is used forwards and backwards
 
 Slices = tuple[slice, slice, slice]
@@ -61,8 +61,8 @@ def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
 def segment_levels(segments: Segments, images: Tensor, others: float = 1.0) -> tuple[Tensor, Tensor]:
     """The mean of several images inside each segment, and in its surroundings.
 
-    Surroundings are the pixels of other segments, or of none, at REACH pixels from a pixel of the segment in eight
-    directions.
+    Surroundings are the pixels of other segments, or of none, at REACH pixels from any pixel of the segment in eight
+    directions: a band up to REACH pixels wide. A pixel counts once for each pixel of the segment that leads to it.
 
     Args:
         segments: segments of N label maps.
