@@ -1,4 +1,4 @@
-"""Filters on batches of images that several losses are made of."""
+"""Filters on batches of images, which losses, networks and the colour step are made of."""
 
 import torch
 from torch import Tensor

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thfuse_sam.losses.filters import gaussian_blur, soft_ends
+from thfuse_sam.losses.filters import gaussian_blur, smooth_step, soft_ends
 
 LEVELS = 4  # how often images are halved
 SMALLEST_SIDE = 8  # pixels; a side is not halved below this
@@ -70,8 +70,7 @@ def _coarse_target(ir: Tensor, vi: Tensor) -> Tensor:
     """The target at the coarsest scale: float B1HW, not yet limited to [0, 1]."""
     brighter = torch.maximum(ir, vi)
     mean_ir, mean_vi, mean_brighter = _mean(ir), _mean(vi), _mean(brighter)
-    brightness = ((mean_brighter - DARK) / (BRIGHT - DARK)).clamp(0, 1)
-    brightness = brightness**2 * (3 - 2 * brightness)
+    brightness = smooth_step(mean_brighter, DARK, BRIGHT)
     mean = torch.lerp(mean_brighter, (mean_ir + mean_vi) / 2, brightness)
     ir, vi = ir - mean_ir, vi - mean_vi
     stronger = STRONGER_GAIN * torch.lerp(vi, ir, torch.sigmoid(STRONGER_EDGE * (ir.abs() - vi.abs())))
