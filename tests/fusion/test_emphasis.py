@@ -101,5 +101,5 @@ def test_commands_and_python_agree(make_pairs, tmp_path: Path) -> None:
     written = read_visible(next((tmp_path / "chosen").glob("1.*")))
     assert np.array_equal(result, written)
     assert not np.array_equal(written, read_visible(next((tmp_path / "vi").glob("1.*"))))
-    with pytest.raises(UsageError, match="`emphasis` 'loud'"):
+    with pytest.raises(UsageError, match="`emphasis` loud: unknown"):
         th.fuse(ir, vi, (labels, labels), emphasis="loud")  # type: ignore[call-overload,arg-type]

@@ -88,7 +88,7 @@ def small_data(root: Path) -> Path:
     return root
 
 
-_RECORDED_TIME = re.compile(rb"(\[\d+,)\d+(?=,\"[0-9a-f]{32}\"\])")  # in images.json
+_RECORDED_TIME = re.compile(rb"(\[\d+,)\d+(?=,\"[0-9a-f]{32}\"[\],])")  # in images.json
 
 
 def all_files(root: Path) -> dict[str, bytes]:

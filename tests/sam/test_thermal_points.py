@@ -19,7 +19,7 @@ from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.decoder import PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.thermal_points import ratings, warm_boxes, without_parts
+from thfuse_sam.sam.thermal_points import _MOST_BOXES, _component_boxes, ratings, warm_boxes, without_parts
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, ends exclusive
 HOUSE, WINDOW, PERSON = (60, 20, 180, 150), (90, 50, 114, 78), (250, 100, 270, 150)
@@ -150,10 +150,17 @@ def test_parts_that_would_hide_a_better_mask_go(legs: float, prompted: bool, kep
 
 def test_people_are_ranked_above_their_parts_and_groups() -> None:
     group, lying, pole = (10, 10, 44, 50), (10, 10, 50, 22), (10, 10, 14, 50)
-    person, head, *others = ratings(
-        candidates(*((box, 0.6) for box in (WHOLE, HEAD, group, lying, pole)), prompted=False)
-    )
+    boxes = [(box, 0.6) for box in (WHOLE, HEAD, group, lying, pole)]
+    _, person, head, *others = ratings(candidates(((80, 80, 90, 90), 0.6), *boxes))
     assert person > head > max(others)
+    no_warm_places = candidates(*boxes, prompted=False)
+    assert torch.equal(ratings(no_warm_places), no_warm_places.predicted_ious)
+
+
+def test_noise_has_no_more_boxes_than_can_be_compared() -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (480, 600), dtype=np.uint8), (0, 0), 1.2)
+    boxes = _component_boxes(noise)
+    assert len(boxes) == _MOST_BOXES
 
 
 def test_of_two_masks_the_one_with_the_border_of_the_warm_place_is_ranked_first() -> None:

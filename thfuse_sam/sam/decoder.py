@@ -1,4 +1,4 @@
-"""SAM's mask decoder for many single-point prompts on one image, rewritten around what the prompts share.
+"""SAM's mask decoder for many prompts of a point or a box each on one image, rewritten around what the prompts share.
 
 The decoder of segment_anything (Kirillov et al., "Segment Anything", ICCV 2023, appendix A) copies the image embedding
 for every prompt and projects each of its tokens. What is computed here is the same function of the same weights; only
@@ -109,7 +109,7 @@ class ImageContext:
     token_to_image_k: Tensor  # HxDxT, the projections of the first layer's attention from the prompt to the image
     token_to_image_v: Tensor  # HxTxD
     image_to_token_q: Tensor  # HxDxT, the scaled projection of the first layer's attention from the image to the prompt
-    upsample: Callable[[Tensor], Tensor]  # an `_Upsampling`
+    upsample: Callable[[Tensor], Tensor]  # NxtxC -> Nx16txC/8, see `_Upsampling`
     grid: tuple[int, int]  # h, w: rows and columns of image tokens
     unpadded: tuple[int, int]  # rows and columns of image tokens for which logits are computed
 

@@ -2,7 +2,7 @@
 
 The parameters and the result are those of segment_anything's `SamAutomaticMaskGenerator` (Kirillov et al., "Segment
 Anything", ICCV 2023, appendix "Automatic mask generation details"), unless `adaptive_points` is on, which skips points
-and loses a few masks. This generator is faster for four reasons:
+and loses a few masks, or warm places become prompts, too (`thermal_points.py`). Four things make this generator faster:
 
 - The decoder computes once per image what all prompts of that image share (`decoder.py`), and the encoder never writes
   its attention to memory as a whole (`encoder.py`).
@@ -46,9 +46,6 @@ from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_pl
 
 # Bytes of the image tokens of all points that are decoded together: few enough for a CPU's cache.
 _BATCH_BYTES_CPU = 8 * 2**20
-# glibc's malloc gives a freed block back to the system, and asks for it anew, if none that was freed before was as
-# large; from 32 MiB on always. One point of `vit_t` cost 500 to 1,800 page faults by that, an eighth of its time.
-_LARGEST_KEPT_BLOCK = 31 * 2**20
 _MAX_POINTS_GPU = 128  # points that are decoded together; enough to keep a GPU busy
 _BUFFERS_PER_POINT = 16  # embedding-sized buffers needed at once to decode one point
 
@@ -81,7 +78,7 @@ class AutomaticMaskGenerator:
         self.model = mask_model(sam, DTYPES[self.precision], owns_sam=owns_sam)
         self.decoder = self.model.decoder
         if sam.device.type == "cpu":
-            torch.empty(_LARGEST_KEPT_BLOCK, dtype=torch.uint8)
+            _keep_freed_memory()
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
         )
@@ -233,8 +230,7 @@ class AutomaticMaskGenerator:
 
         def suppressed() -> Candidates:
             joined = Candidates.join([*parts, finish(), fitting_candidates(finish_warm())])
-            scores = joined.predicted_ious if warm is None else ratings(joined)
-            return joined.nms(scores, self.settings.box_nms_thresh)
+            return joined.nms(ratings(joined), self.settings.box_nms_thresh)
 
         return suppressed
 
@@ -282,7 +278,7 @@ class AutomaticMaskGenerator:
         """The segments of an image of (height, width) `size`."""
         if self.settings.min_mask_region_area > 0:
             candidates = self._without_small_regions(candidates, size)
-        return list(_instances(without_parts(candidates, size), size))
+        return list(_unpacked(without_parts(candidates, size), size))
 
     def _without_small_regions(self, candidates: Candidates, size: tuple[int, int]) -> Candidates:
         """Fill small holes, remove small islands, then suppress masks whose boxes now overlap too much."""
@@ -347,6 +343,15 @@ class SegmentedImage:
         return self._finish(self._fetch(), self.size)
 
 
+def _keep_freed_memory() -> None:
+    """Let glibc's malloc keep freed blocks of up to 31 MiB for later ones, for which it would ask the system anew.
+
+    It keeps blocks that are no larger than any that was freed before; from 32 MiB on none. Without this, one point of
+    `vit_t` cost 500 to 1,800 page faults, an eighth of its time.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
 def _one_ahead(items: Iterator[_T]) -> Iterator[_T]:
     """`items`, each of which is made before the one before it is yielded."""
     before: list[_T] = []
@@ -361,7 +366,7 @@ def _require_image(image: npt.NDArray[np.uint8]) -> None:
         raise ValueError(f"expected an image uint8 HxWx3, got {image.dtype} {image.shape}")
 
 
-def _instances(candidates: Candidates, size: tuple[int, int]) -> Iterator[Instance]:
+def _unpacked(candidates: Candidates, size: tuple[int, int]) -> Iterator[Instance]:
     for index, packed in enumerate(candidates.masks):
         mask = packed.unpack(size)
         x0, y0, x1, y1 = candidates.boxes[index].tolist()

@@ -33,6 +33,7 @@ _MIN_PIXELS = 10  # of a component in the reduced image; smaller ones are mostly
 _MAX_SHARE = 0.08  # of the image's pixels in a component; the grid finds what is larger
 _SAME_IOU = 0.7  # boxes of two thresholds that overlap by more are boxes of the same thing
 _OTHER_IOU = 0.6  # of two boxes that overlap by more, only that which stays over more thresholds is returned
+_MOST_BOXES = 6000  # of an image; where there are more, the small ones are noise, and all are compared with all
 _GAP = 1 / 7  # of the image's height; dark gaps in upright things that are filled
 _BLOCK = 512  # boxes that are compared with all others at once
 _FIT_IOU = 0.4  # a mask whose box overlaps by less with the box that it was prompted with is of something else
@@ -91,10 +92,14 @@ def ratings(found: Candidates) -> Tensor:
     """By what masks are ranked beside masks of warm places: the predicted IoU, and two bonuses.
 
     One is for what stands upright like a person, the other for masks that agree with the border of a warm place.
+    Without any mask of a warm place, there are none.
     """
+    of_boxes = _of_boxes(found)
+    if not of_boxes.any():
+        return found.predicted_ious
     width, height = (found.boxes[:, 2:] - found.boxes[:, :2] + 1).unbind(1)
     upright = ((height / width - _UPRIGHT[0]) / (_UPRIGHT[1] - _UPRIGHT[0])).clamp(0, 1) * (height <= _TALLEST * width)
-    fits = torch.where(_of_boxes(found), _fits(found), _POINT_FIT)
+    fits = torch.where(of_boxes, _fits(found), _POINT_FIT)
     return found.predicted_ious + _UPRIGHT_BONUS * upright + _FIT_BONUS * fits
 
 
@@ -150,8 +155,10 @@ def _box_share(mask: npt.NDArray[np.bool_]) -> float:
 
 
 def _component_boxes(infrared: ImageArray) -> Boxes:
-    """Boxes around the connected components above each threshold, from the lowest threshold on."""
-    parts = [np.zeros((0, 4))]
+    """Boxes around the connected components above each threshold, the largest `_MOST_BOXES`, from the lowest threshold
+    on.
+    """
+    parts, areas = [np.zeros((0, 4))], [np.zeros(0)]
     # Labels of 16 bits take a third of the time. There are at most about as many as fourths of the pixels.
     label_type = cv2.CV_16U if infrared.size < 2**17 else cv2.CV_32S
     for threshold in range(int(infrared.min()) + _STEP, int(infrared.max()) + 1, _STEP):
@@ -160,7 +167,9 @@ def _component_boxes(infrared: ImageArray) -> Boxes:
         x, y, width, height, pixels = components[1:].T  # the first one is everything below the threshold
         fits = (pixels >= _MIN_PIXELS) & (pixels <= _MAX_SHARE * infrared.size)
         parts.append(np.stack([x, y, x + width, y + height], axis=1)[fits].astype(np.float64))
-    return np.concatenate(parts)
+        areas.append(pixels[fits])
+    largest = np.argsort(-np.concatenate(areas), kind="stable")[:_MOST_BOXES]
+    return np.concatenate(parts)[np.sort(largest)]
 
 
 def _most_persistent_first(boxes: Boxes) -> Boxes:
