@@ -95,7 +95,7 @@ def test_an_output_folder_that_cannot_be_written(ground: Ground, name: str) -> N
 
 
 # The image that suffers, and at which reading: training reads in another order than listing, after checks have passed.
-VICTIMS = {"precompute": ("pairs/vi/2.png", 2), "train": ("pairs/vi/2.png", 3), "test": ("pairs/vi/2.png", 4),
+VICTIMS = {"precompute": ("pairs/vi/2.png", 2), "train": ("pairs/vi/2.png", 6), "test": ("pairs/vi/2.png", 4),
            "finetune": ("objects/PNGImages/2.png", 5), "predict": ("pairs/vi/2.png", 2)}  # fmt: skip
 
 

@@ -66,6 +66,7 @@ class Command(Generic[_T]):
         except KeyboardInterrupt as stop:
             return self._report_interrupt(stop)
         except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
+            traceback.clear_frames(error.__traceback__)  # what they hold may be the memory that the line needs
             reason = _reason(error)
             if reason is None:
                 raise
