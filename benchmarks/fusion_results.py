@@ -1,10 +1,10 @@
-"""The README's results table: masks, fused images, metrics and ranks on test sets, in one command.
+"""The README's results table: fused images, metrics and ranks on test sets, in one command.
 
     python -m benchmarks.fusion_results --data_dir DATA --datasets TNO42 RoadScene50 --output results
 
-`DATA/NAME` holds the pairs of a set (`ir/` + `vi/`). Masks are made by `--sam_model_type`, images fused by the shipped
-network or `--model_path`, and ranked among the methods of `peers.json` (see `fusion_peers.py`). Masks that `--output`
-already holds are kept.
+`DATA/NAME` holds the pairs of a set (`ir/` + `vi/`). Images are fused by the shipped network or `--model_path`, with
+masks by `--sam_model_type` if it is given, and ranked among the methods of `peers.json` (see `fusion_peers.py`). Masks
+that `--output` already holds are kept.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--datasets", nargs="+", default=["TNO42", "RoadScene50"], help="their folders' names")
     parser.add_argument("--peers", type=Path, default=PEERS, help="means of other methods (default: those shipped)")
     parser.add_argument("--model_path", type=Path, help="network (default: the shipped one)")
-    parser.add_argument("--sam_model_type", default="vit_nano", help="which SAM makes the masks")
+    parser.add_argument("--sam_model_type", help="which SAM makes masks (default: images are fused without)")
     parser.add_argument("--output", type=Path, required=True, help="folder for masks, fused images and tables")
     options = parser.parse_args(argv)
     peers = read_peers(options.peers)
@@ -62,11 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fuse_dataset(options: argparse.Namespace, name: str) -> int:
     """Masks, fused images and metrics of one set; the exit status of the command that failed, or 0."""
     pairs = ["--dataset_path", str(options.data_dir / name)]
-    masks = str(options.output / "masks" / name)
-    if status := precompute.main([*pairs, "--sam_model_type", options.sam_model_type, "--output_dir", masks]):
-        return status
+    masks = ["--precomputed_masks_dir", "none"]
+    if options.sam_model_type is not None:
+        tree = str(options.output / "masks" / name)
+        if status := precompute.main([*pairs, "--sam_model_type", options.sam_model_type, "--output_dir", tree]):
+            return status
+        masks = ["--precomputed_masks_dir", tree]
     network = [] if options.model_path is None else ["--model_path", str(options.model_path)]
-    output = ["--precomputed_masks_dir", masks, "--metrics", "--output_dir", str(options.output / name)]
+    output = [*masks, "--metrics", "--output_dir", str(options.output / name)]
     return fuse.main([*pairs, *network, *output])
 
 

@@ -161,4 +161,6 @@ def test_one_command_makes_masks_images_and_the_table(
     out = capsys.readouterr().out
     # Between the two in everything.
     assert f"| {pairs.name} | 2.00 [2.00 to 2.00] | 2 of 3 |" in out and "| SeAFusion 9 |" in out
-    assert (tmp_path / "out" / "masks" / pairs.name / "manifest.json").exists()
+    assert not (tmp_path / "out" / "masks").exists()
+    assert fusion_results.main([*argv, "--output", str(tmp_path / "masked"), "--sam_model_type", "vit_nano"]) == 0
+    assert (tmp_path / "masked" / "masks" / pairs.name / "manifest.json").exists()

@@ -43,7 +43,7 @@ ENTRIES: Mapping[str, _Entry] = {
         commands.precompute, (("output_dir",),), ("--verify",), "Check the masks of a tree against their images."
     ),
     "compare": _Entry(commands.compare, (_ONE_FOLDER, _TWO_FOLDERS)),
-    "figure": _Entry(commands.figure),
+    "figure": _Entry(commands.figure, (_ONE_FOLDER, _TWO_FOLDERS)),
     "app": _Entry(commands.app),
 }
 SHELLS = ("bash", "zsh")
@@ -63,16 +63,16 @@ To train on your own pairs, make their masks once, train, and fuse with the trai
 
 Also:
 
-  thfuse verify TREE      check masks against their images
-  thfuse align A B        bring infrared images onto visible ones, or calibrate two cameras
-  thfuse video IR VI      fuse two videos or live streams
-  thfuse prepare DATA     check and convert annotated images
-  thfuse finetune DATA    adapt Segment Anything to them
-  thfuse predict IMAGE    masks of single images, by points, boxes or of everything
-  thfuse compare A B      measures and ranks of several methods
-  thfuse figure           a figure for a paper
-  thfuse app              fuse in the browser
-  thfuse completion bash  what your shell needs to complete commands (or zsh)
+  thfuse verify TREE              check masks against their images
+  thfuse align A B                bring infrared images onto visible ones, or calibrate two cameras
+  thfuse video IR VI              fuse two videos or live streams
+  thfuse prepare DATA             check and convert annotated images
+  thfuse finetune DATA            adapt Segment Anything to them
+  thfuse predict IMAGE            masks of single images, by points, boxes or of everything
+  thfuse compare A B --methods F  measures and ranks of folders of fused images
+  thfuse figure A B --methods F   a figure of them for a paper
+  thfuse app                      fuse in the browser
+  thfuse completion bash          what your shell needs to complete commands (or zsh)
 
 thfuse COMMAND --help lists a command's options; thfuse --version shows the version."""
 

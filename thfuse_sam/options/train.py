@@ -42,7 +42,7 @@ class TrainPairOptions(FolderOptions, group=FolderOptions.group):
     skip_bad: bool = option(
         False, "leave out pairs that cannot be read or used, and list them (reads all images first)"
     )
-    crop_size: int = option(128, "height and width of the training crops, pixels", low=1)
+    crop_size: int = option(128, "height and width of the training crops, pixels", low=1, high=4096)
 
 
 @dataclass(frozen=True, kw_only=True)

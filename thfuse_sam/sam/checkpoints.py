@@ -172,7 +172,7 @@ def _resolve_auto(fetch: bool) -> ResolvedSam:
             raise
         log.warning(
             "%s is not in the cache and cannot be downloaded: using the small SAM that ships (%s), whose masks are "
-            "rough; for better ones give `sam_checkpoint`",
+            "rough; better ones need a checkpoint of a larger SAM",
             _PREFERRED,
             _FALLBACK,
         )
