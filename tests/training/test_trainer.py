@@ -15,7 +15,7 @@ from thfuse_sam.errors import UsageError
 from thfuse_sam.options.training import RunSettings
 from thfuse_sam.training import trainer as trainer_module
 from thfuse_sam.training.batches import Batch
-from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
+from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec, load_checkpoint, save_checkpoint
 from thfuse_sam.training.resuming import changed_options
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
 from thfuse_sam.training.trainer import Trainer, run_length
@@ -103,6 +103,33 @@ def test_early_stopping_and_the_state_of_the_task_survive_a_resume(tmp_path: Pat
     again = make_trainer(tmp_path, scores, epochs=20, early_stopping=2)
     again.resume(again.latest)
     assert again.run().epoch == 3
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])  # of three files: best.pth twice, model_epoch2.pth
+def test_a_run_that_ended_between_its_files_writes_them_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    make_trainer(tmp_path / "whole", [2.0, 1.0], epochs=2, save_interval=5).run()
+    save, saved = LineTask.save, 0
+
+    def killed(task: LineTask, path: Path, checkpoint: Checkpoint) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == killed_at:
+            raise RuntimeError("killed")
+        save(task, path, checkpoint)
+
+    monkeypatch.setattr(LineTask, "save", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        make_trainer(tmp_path, [2.0, 1.0], epochs=2, save_interval=5).run()
+    monkeypatch.undo()
+    again = make_trainer(tmp_path, [2.0, 1.0], epochs=2, save_interval=5)
+    again.resume(again.latest)
+    again.run()
+    for name in ("best.pth", "model_epoch2.pth", "latest.pth"):
+        found, expected = (load_checkpoint(folder / name) for folder in (tmp_path, tmp_path / "whole"))
+        assert (found.step, found.progress) == (expected.step, expected.progress)
+        assert all(torch.equal(found.weights[key], value) for key, value in expected.weights.items())
 
 
 def test_options_that_may_differ_and_those_that_may_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

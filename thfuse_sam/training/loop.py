@@ -30,6 +30,7 @@ class Progress:
     epoch: int = 0  # finished epochs
     step: int = 0  # optimiser steps since the start of training
     best: float = math.inf  # lowest score of an evaluation
+    files: list[str] = field(default_factory=list)  # of weights, which are written after the checkpoint that names them
     batch: int = 0  # batches done
     images: int = 0  # images done
     sums: dict[str, float] = field(default_factory=dict)  # loss parts times images

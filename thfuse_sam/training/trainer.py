@@ -98,6 +98,7 @@ class Trainer:
         self.optimizer = task.optimizer()
         self._fabric: lightning_fabric.Fabric | None = None
         self._random_states: Mapping[str, Any] | None = None  # from the checkpoint that is resumed; None: a new run
+        self._resumed: Checkpoint | None = None  # the latest one of this run's folder
         self._resumed_plan: tuple[int, int] | None = None  # batch size and accumulation of the run that is resumed
         self._scaler: Mapping[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint; empty: none
 
@@ -121,6 +122,7 @@ class Trainer:
         )
         self.stale = saved.scheduler.get("stale", 0)
         self._random_states, self._scaler = saved.random_states, saved.scaler
+        self._resumed = saved if path.resolve() == self.latest.resolve() else None
         former = {**self.options, **saved.training}
         self._resumed_plan = former["batch_size"], former["accumulate"]
         log.info("resumed %s: %d epochs, %d steps done", path, saved.epoch, saved.step)
@@ -137,6 +139,9 @@ class Trainer:
             options = {**self.options, "network": asdict(self.task.spec)}
             write_json(self.output_dir / self.task.options_file, options)
             epoch_log = EpochLog(self.log_dir, self.progress.epoch)
+            if self._resumed is not None:  # that run may have ended before it had written all of its files
+                self._save_files(self._resumed)
+        self._resumed = None
         self.task.start(fabric)
         # Last, because setting up may draw from the generators.
         if self._random_states is not None:
@@ -320,15 +325,17 @@ class Trainer:
         return [self.task.best_file] if is_best else []
 
     def _save(self, names: Sequence[str]) -> None:
-        """Write the weights to the files `names` and to that of the latest weights, then the checkpoint."""
+        """Write the checkpoint, then the weights to the files `names` and to that of the latest weights."""
         if self._fabric is not None and not self._fabric.is_global_zero:
             return
+        self.progress.files = [*names, *([self.task.latest_file] if self.task.latest_file else [])]
         checkpoint = self.checkpoint()
-        latest = [self.task.latest_file] if self.task.latest_file else []
-        for name in (*names, *latest):
-            self.task.save(self.output_dir / name, checkpoint)
-        # The checkpoint comes last: what it says is done is on the disk by then.
         save_checkpoint(self.latest, checkpoint)
+        self._save_files(checkpoint)
+
+    def _save_files(self, checkpoint: Checkpoint) -> None:
+        for name in self.progress.files:
+            self.task.save(self.output_dir / name, checkpoint)
 
     def _is_kept(self, run: "_FabricSetup", epoch: int) -> bool:
         """Whether the weights after `epoch` epochs get a file of their own."""
