@@ -197,7 +197,7 @@ def tiny_vit() -> Sam:
     return assemble_sam(encoder, 64, 32, 64)
 
 
-def test_hugging_face_weights_compute_the_same(tmp_path: Path) -> None:
+def test_hugging_face_weights_compute_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "image_size": 64}
@@ -215,7 +215,9 @@ def test_hugging_face_weights_compute_the_same(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({name: value.contiguous().clone() for name, value in theirs.state_dict().items()}, path)
     ours = tiny_vit().eval()
-    ours.load_state_dict(read_weights(path))
+    with caplog.at_level("INFO"):
+        ours.load_state_dict(read_weights(path))
+    assert "names of Hugging Face's form" in caplog.text
     image, point = torch.randn(1, 3, 64, 64), torch.tensor([[20.0, 30.0]])
     with torch.no_grad():
         expected = theirs(pixel_values=image, input_points=point[None, None])

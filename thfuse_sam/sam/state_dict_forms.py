@@ -147,6 +147,7 @@ def _published_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         log.info("the checkpoint holds several models: %s; used: %s", ", ".join((prefix, *rivals)), prefix)
     own = {name.removeprefix(prefix): value for name, value in unwrapped.items() if name.startswith(prefix)}
     if any(name.startswith("vision_encoder.") for name in own):
+        log.info("the checkpoint has the names of Hugging Face's form; they are read as segment_anything's")
         own = {_from_hugging_face(name): value for name, value in own.items()}
     return own
 
