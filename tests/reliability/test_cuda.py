@@ -23,7 +23,7 @@ from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.precompute.jobs import Job, JobSettings
 from thfuse_sam.precompute.worker import make_masks
 from thfuse_sam.sam import decoder as decoder_module
-from thfuse_sam.sam import filtering
+from thfuse_sam.sam import filtering, products
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, BegunImage, SegmentedImage
@@ -42,6 +42,12 @@ pytestmark = pytest.mark.skipif(
 NANO = dataclasses.replace(GENERATOR_DEFAULTS["vit_nano"], points_per_side=6, points_per_batch="auto")
 
 IN_LINE = ["--num_workers", "0"]  # the pretended device is this process's
+
+
+@pytest.fixture(autouse=True)
+def one_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both devices multiply alike: the pretended one does not know of oneDNN, which rounds otherwise."""
+    monkeypatch.setattr(products, "_HAS_ONEDNN", False)
 
 
 @pytest.fixture(autouse=True)
