@@ -26,6 +26,8 @@ _CELL = 16  # side of the cells of the colour cube that are counted
 # (least mean difference of the channels, most cells that hold nine of ten pixels) of an image with few, strong colours,
 # and of one with very few.
 _STRONG, _VERY_FEW = (70.0, 200), (30.0, 20)
+# Share of pixels without a colour, and of those with a strong one, from which colours lie on a grey picture.
+_GREY, _LEAST_GREY, _VIVID, _LEAST_VIVID = 16, 0.85, 96, 0.002
 _SAMPLE = 8000  # pixels that are looked at
 _BLOCK = 1 << 14  # colours that are compared with a table at once
 
@@ -38,6 +40,17 @@ def colour_table(name: str) -> npt.NDArray[np.uint8]:
         return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
     greys = np.arange(256, dtype=np.uint8)[:, None]
     return np.ascontiguousarray(cv2.applyColorMap(greys, getattr(cv2, f"COLORMAP_{name.upper()}"))[:, 0, ::-1])
+
+
+def drawn_on_grey(rgb: npt.NDArray[np.uint8]) -> float:
+    """The share of pixels, 0 to 1, in strong colours of an image, uint8 HxWx3, that is grey but for few; else 0.
+
+    Cameras draw what is hot in colours, and programs draw marks.
+    """
+    pixels = rgb.reshape(-1, 3)
+    spread = np.ptp(pixels[:: max(1, len(pixels) // _SAMPLE)].astype(np.int64), axis=1)
+    vivid = float(np.mean(spread > _VIVID))
+    return vivid if vivid >= _LEAST_VIVID and np.mean(spread <= _GREY) >= _LEAST_GREY else 0.0
 
 
 def recognise(rgb: npt.NDArray[np.uint8]) -> str | None:

@@ -155,6 +155,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise
 
 
+def told_by_head(head: bytes) -> str | None:
+    """What a file is that begins so and stands in another one's place, and what helps, in a clause; None: not known."""
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page; download the file itself"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer; run 'git lfs pull'"
+    return None
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal. Raises OSError where it cannot be read."""
     digest = hashlib.sha256()

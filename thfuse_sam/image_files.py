@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from thfuse_sam.errors import ImageKindError, ImageReadError
+from thfuse_sam.files import told_by_head
 from thfuse_sam.time_limit import within
 
 # A file that claims more than this is refused before it is decoded: a few kilobytes can ask for gigabytes.
@@ -124,10 +125,21 @@ def as_read_error(path: Path) -> Iterator[None]:
         reason = next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), None)
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a folder may not be searched
             reason = "a folder, not an image; give the path of a file"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = _other_kind(path) or reason
         elif reason is None:
             details = " ".join(str(error).split()) or type(error).__name__
             reason = f"damaged or truncated image ({details}); replace or remove it"
         raise ImageReadError(f"{path}: {reason}") from error
+
+
+def _other_kind(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            kind = told_by_head(file.read(512))
+    except OSError:
+        return None
+    return kind and f"not an image but {kind}"
 
 
 def check_pixels(size: tuple[int, int]) -> None:

@@ -9,7 +9,8 @@ stored as              read as
 1-bit                  0 and 255
 16-bit grey, integers  stretched from the image's 0.5 and 99.5 percentiles to 0 and 255; a constant image becomes 0
 floats                 stretched in the same way
-16-bit colour          visible: the full 16-bit range becomes 0..255; infrared: luma, then stretched as above
+16-bit colour          visible: the full range becomes 0..255, that of 12 bits where no number is larger;
+                       infrared: luma, then stretched as above
 alpha                  dropped, so that no pixel is lost under a transparent one
 palette                its colours
 more than 3 bands      visible: the first three are red, green and blue
@@ -74,6 +75,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # Weights of red, green and blue in the luma of BT.601.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
+_LARGEST_OF_12_BITS = 4095
 _EXACT_FORMATS = ("PNG", "BMP", "DIB", "TIFF")  # those in which object numbers keep their values
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -279,6 +281,11 @@ def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[
             f"is drawn in false colours, like {colormap}, which are no temperatures; `ir_colormap` NAME turns them "
             "back, `ir_gray` takes their brightness"
         )
+    if not how.gray and (share := false_colour.drawn_on_grey(values)):
+        raise Refusal(
+            f"is grey but for {share:.1%} of its pixels, as where a camera colours what is hot or marks are drawn, "
+            "which is no temperature; `ir_gray` takes their brightness"
+        )
     return luma(values)
 
 
@@ -317,7 +324,8 @@ def _to_rgb(stored: DecodedImage) -> ImageArray:
     """A decoded image as a visible one, uint8 HxWx3."""
     pixels = stored.colours
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        largest = _LARGEST_OF_12_BITS if pixels.max() <= _LARGEST_OF_12_BITS else 65535
+        pixels = ((pixels.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
     elif pixels.dtype != np.uint8 and pixels.ndim == 2:
         pixels = _grey(pixels, missing_pixels(pixels, stored.nodata))[0]
     elif pixels.dtype != np.uint8:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 STRETCH_PERCENTILES = (0.5, 99.5)
 WHITE_HOT, BLACK_HOT = "white-hot", "black-hot"
 # The lowest number is "nothing measured" if it stands in one block at the border and is farther from the next one than
-# this share of the range of all others; for the smallest number of an integer type less is enough.
+# this share of the range of all others; for the smallest number of a type less is enough.
 _GAP, _GAP_OF_TYPE = 1.0, 0.05
 _GAP_ANYWHERE = 50.0  # as _GAP, of a number that is no measurement wherever it stands, such as -9999 among degrees
 _LEAST_SHARE, _MOST_SHARE = 0.001, 0.9  # of all pixels, such a block
-# Of integer types; decoders may have widened the type.
+# Of integer types; decoders may have widened the type, and programs fill images of floats with them, too.
 _SMALLEST, _LARGEST = (0, -(2**15), -(2**31)), (2**15 - 1, 2**16 - 1, 2**31 - 1)
 _LEAST_SHARE_LARGEST = 0.01  # of pixels of such a number, which a hot object may reach, too
 _NO_NUMBER = 1e20  # programs write the largest float, of which files keep 3.4e38
@@ -79,9 +79,8 @@ def _lowest_apart(
     if not least_share * values.size <= valid.size - others.size <= _MOST_SHARE * values.size or not others.size:
         return nothing
     span = float(np.percentile(others, STRETCH_PERCENTILES[1])) - float(others.min())
-    is_of_type = values.dtype.kind in "iu" and lowest in _SMALLEST
     gap = float(others.min()) - float(lowest)
-    if span <= 0 or gap <= span * (gap_of_type if is_of_type else _GAP):
+    if span <= 0 or gap <= span * (gap_of_type if lowest in _SMALLEST else _GAP):
         return nothing
     lowest_pixels = values == lowest
     if gap > span * _GAP_ANYWHERE:

@@ -69,7 +69,7 @@ def save(path: Path, values: np.ndarray, **tags: Any) -> Path:
         (np.float32, 12.0, 31.0, -np.inf, None),
         (np.float32, 12.0, 31.0, -9999, None),
         (np.float32, 12.0, 31.0, np.finfo(np.float32).min, None),
-        (np.float32, 12.0, 31.0, np.finfo(np.float32).max, None),
+        (np.float32, 12.0, 31.0, 0, None),  # nearer than the range of the others, as programs fill what they turn
         (np.float32, 12.0, 31.0, 20.0, "20"),  # only its tag tells it
         (np.uint8, 90, 200, 0, "0"),
     ],
@@ -310,6 +310,42 @@ def natural(random: np.random.Generator, tint: tuple[int, int, int], strength: f
 def test_greys_and_muted_colours_are_taken(tmp_path: Path, tint: tuple[int, int, int], strength: float) -> None:
     path = save(tmp_path / "a.jpg", natural(np.random.default_rng(1), tint, strength))
     assert read_infrared(path).shape == (240, 320)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("colour", [(255, 60, 0), (0, 255, 0), (250, 220, 20)])
+@pytest.mark.parametrize("share", [0.004, 0.02, 0.08])
+def test_colours_on_a_grey_picture(tmp_path: Path, share: float, colour: tuple[int, int, int], suffix: str) -> None:
+    grey = scene(20, 180, np.uint8).repeat(8, 0).repeat(8, 1)
+    rgb = np.dstack([grey] * 3)
+    write_image(tmp_path / f"grey{suffix}", rgb)
+    assert read_infrared(tmp_path / f"grey{suffix}").max() >= 170
+    rgb[grey >= np.quantile(grey, 1 - share)] = colour
+    write_image(tmp_path / f"a{suffix}", rgb)
+    with pytest.raises(ImageKindError, match="is grey but for"):
+        read_infrared(tmp_path / f"a{suffix}")
+    read_infrared(tmp_path / f"a{suffix}", InfraredReading(gray=True))
+
+
+def test_a_cross_hair_is_taken(tmp_path: Path) -> None:
+    rgb = np.dstack([scene(20, 180, np.uint8).repeat(8, 0).repeat(8, 1)] * 3)
+    rgb[160, 230:250] = rgb[150:170, 240] = (255, 0, 0)
+    write_image(tmp_path / "a.png", rgb)
+    assert read_infrared(tmp_path / "a.png").shape == rgb.shape[:2]
+
+
+def test_visible_colours_of_12_bits(tmp_path: Path) -> None:
+    values = scene(0, 4095, np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([values] * 3))
+    np.testing.assert_array_equal(read_visible(tmp_path / "a.png")[:, :, 0], np.rint(values * (255 / 4095)))
+
+
+@pytest.mark.parametrize(("content", "said"), [("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+                                               ("<!DOCTYPE html><html>", "a web page")])  # fmt: skip
+def test_what_stands_in_place_of_an_image(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "a.png").write_text(content)
+    with pytest.raises(ImageReadError, match=said):
+        read_infrared(tmp_path / "a.png")
 
 
 def test_a_bluish_road_is_taken(tmp_path: Path) -> None:

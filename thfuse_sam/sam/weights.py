@@ -15,6 +15,7 @@ from torch import Tensor
 
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.errors import CheckpointError, first_of
+from thfuse_sam.files import told_by_head
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.sam.geometry import PATCH_SIZE
 from thfuse_sam.sam.state_dict_forms import named_weights, plain_types
@@ -110,10 +111,8 @@ def _first_bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     if not head:
         raise CheckpointError(f"{path}: the file is empty; download it again")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(f"{path}: is a web page, not a checkpoint; download the file itself")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: is a Git LFS pointer, not a checkpoint; run 'git lfs pull'")
+    if (kind := told_by_head(head)) is not None:
+        raise CheckpointError(f"{path}: is no checkpoint but {kind}")
     return head
 
 
