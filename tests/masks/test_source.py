@@ -10,6 +10,7 @@ from PIL import Image
 
 from thfuse_sam.errors import ImageReadError, ManifestError, UsageError
 from thfuse_sam.images import MODALITIES, Modality, image_size, read_for_sam
+from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source import LiveMasks, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles
@@ -95,6 +96,24 @@ def test_mask_of_another_size_is_broken(tmp_path: Path) -> None:
     tree.write("ir", "plain", np.ones((30, 20), np.uint8))
     source = PrecomputedMasks(tree.root, {})
     assert source.get("ir", "plain", images["ir"]["plain"], (20, 30)) is None
+
+
+def test_masks_of_changed_images_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = write_images(tmp_path)
+    tree = MaskFiles(tmp_path / "tree")
+    precompute(images, tree)
+    records = ImageRecords()
+    for name in ("plain", "deep"):
+        records.set("ir", name, record_image(images["ir"][name]))
+    records.save(tree.root)
+    changed, touched = images["ir"]["plain"], images["ir"]["deep"]
+    content = bytearray(changed.read_bytes())
+    content[-1] ^= 1  # as many bytes as before
+    changed.write_bytes(content)
+    touched.touch()
+    source = PrecomputedMasks(tree.root, {})
+    assert source.get("ir", "plain", changed, (20, 30)) is None and str(changed) in caplog.text
+    assert source.get("ir", "deep", touched, (20, 30)) is not None
 
 
 def test_masks_of_another_data_set_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -339,15 +339,18 @@ def test_warm_places_follow_the_infrared_image(
 def test_visible_masks_follow_infrared_images_that_are_added(tmp_path: Path, images: dict[Modality, Path]) -> None:
     from stub_masks import SIGNATURE
 
-    root = tmp_path / "masks"
+    root, signature = tmp_path / "masks", replace(SIGNATURE, generator={**SIGNATURE.generator, "thermal_points": 4})
     sets = {key: {path.stem: path for path in folder.iterdir()} for key, folder in images.items()}
     few = {name: path for name, path in sets["ir"].items() if name != "03"}
-    fill(plan_precompute(root, list_jobs({"vi": sets["vi"]}, few), images, SIGNATURE))
-    plan = plan_precompute(root, list_jobs({"vi": sets["vi"]}, sets["ir"]), images, SIGNATURE)
+    fill(plan_precompute(root, list_jobs({"vi": sets["vi"]}, few), images, signature))
+    plan = plan_precompute(root, list_jobs({"vi": sets["vi"]}, sets["ir"]), images, signature)
     assert [str(job) for job in plan.todo] == ["vi 03"]
+    assert not verify_tree(open_masks(root), {"vi": sets["vi"]}).lines["changed"]  # infrared images may be the same
+    [line] = verify_tree(open_masks(root), sets).lines["changed"]
+    assert str(images["ir"] / "03.png") in line
     fill(plan)
     for infrared in (sets["ir"], {}):  # without them nobody knows whether they have changed
-        plan = plan_precompute(root, list_jobs({"vi": sets["vi"]}, infrared), images, SIGNATURE)
+        plan = plan_precompute(root, list_jobs({"vi": sets["vi"]}, infrared), images, signature)
         assert plan.todo == [] and not plan.records
 
 

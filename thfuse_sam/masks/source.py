@@ -14,6 +14,7 @@ import numpy.typing as npt
 from thfuse_sam.errors import MaskReadError, UsageError
 from thfuse_sam.images import ImageArray, Modality, read_for_sam_and_missing
 from thfuse_sam.masks.format import LabelMap
+from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.source_images import ForeignSources
 from thfuse_sam.masks.store import has_masks, open_masks
@@ -83,7 +84,7 @@ class PrecomputedMasks:
 
     Raises:
         UsageError: `root` is no mask tree.
-        ManifestError: the manifest is unreadable.
+        ManifestError: the manifest or the records of the images are unreadable.
     """
 
     def __init__(self, root: Path, image_dirs: Mapping[Modality, Path]) -> None:
@@ -93,6 +94,7 @@ class PrecomputedMasks:
             )
         self._store = open_masks(root)
         self._foreign = ForeignSources(Manifest.find(root), image_dirs)
+        self._records = ImageRecords.load(root)
         self._broken: set[tuple[Modality, str]] = set()
         self._own: set[tuple[Modality, str]] = set()  # masks known to be made from this data set's images
 
@@ -119,5 +121,10 @@ class PrecomputedMasks:
             raise MaskReadError(
                 f"{self._store.location(modality, name)} was made from {foreign_image}, not from {path}; "
                 "run precompute_masks.py for this data set"
+            )
+        known = self._records.get(modality, name)
+        if known is not None and record_image(path, known).digest != known.digest:
+            raise MaskReadError(
+                f"{self._store.location(modality, name)} was made before {path} changed; run precompute_masks.py again"
             )
         self._own.add((modality, name))

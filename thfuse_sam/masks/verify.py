@@ -75,6 +75,7 @@ def verify_tree(
         require_instances,
         records,
         images_by_modality.get("ir", {}),
+        manifest is not None and bool(manifest.signature.generator.get("thermal_points")),
     )
     for modality, images in images_by_modality.items():
         for name, image in images.items():
@@ -100,6 +101,7 @@ class _Checks:
     require_instances: bool
     records: ImageRecords
     infrared: Mapping[str, Path]  # infrared images by name
+    uses_infrared: bool  # whether visible masks depend on infrared images where there are some
 
     def find_problem(self, modality: Modality, name: str, image: Path) -> tuple[Kind, str] | None:
         """The first problem of the mask and its line in the report; None if the mask is sound."""
@@ -123,7 +125,8 @@ class _Checks:
                 store.read_instances(modality, name, size)
             known = self.records.get(modality, name)
             if known is not None:
-                infrared = self.infrared.get(name) if known.infrared is not None else None
+                depends = modality == "vi" and (self.uses_infrared or known.infrared is not None)
+                infrared = self.infrared.get(name) if depends else None
                 now = record_image(image, known, infrared)
                 if not now.has_content_of(known):
                     changed = image if now.digest != known.digest else infrared
