@@ -89,6 +89,19 @@ def test_folders_that_stand_for_each_other_are_noticed(dataset, capsys) -> None:
     assert "swapped?" not in capsys.readouterr().err
 
 
+def test_images_of_an_earlier_run_are_noticed(dataset, capsys) -> None:
+    for _ in range(2):
+        assert run(dataset, "--no-report") == 0
+        assert "not of this run" not in capsys.readouterr().err
+    (dataset / "ir" / "b.png").unlink()
+    (dataset / "vi" / "b.jpg").unlink()
+    assert run(dataset, "--no-report") == 0
+    assert "b.jpg" not in capsys.readouterr().err  # a/ alone is written to
+    shutil.copy("results/b.jpg", "results/a/of_earlier.jpg")
+    assert run(dataset, "--no-report") == 0
+    assert "1 images beside these are not of this run, such as results/a/of_earlier.jpg" in capsys.readouterr().err
+
+
 def test_gray_has_no_colour(dataset) -> None:
     def colour(path: str) -> int:
         rgb = read_visible(Path(path)).astype(int)

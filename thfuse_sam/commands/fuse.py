@@ -78,6 +78,8 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
         log.warning("skipped %s: no partner", path)
     for name, lines in run.mismatches.items():
         log.warning("%s: fused without mask: %s", name, "; ".join(lines))
+    if not is_image_file(options.output_dir):
+        _mention_older(run, report)
     return report
 
 
@@ -283,3 +285,13 @@ def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
     else:
         values = ", ".join(f"{key} {value:.3f}" for key, value in table[0].mean.items() if math.isfinite(value))
         log.info("mean of %d: %s", comparison.shared_pairs, values)
+
+
+def _mention_older(run: _PreparedFusion, report: FuseReport) -> None:
+    """Warn of images beside the fused ones that are neither of this run nor its inputs."""
+    known = {path.resolve() for pair in run.pairs.pairs for path in (pair.ir, pair.vi)}
+    known |= {own.resolve() for path in report.fused for own in (path, temperature_path(path))}
+    folders = sorted({path.parent for path in report.fused})
+    older = [path for folder in folders for path in sorted(folder.iterdir()) if is_image_file(path)]
+    if older := [path for path in older if path.resolve() not in known]:
+        log.warning("%d images beside these are not of this run, such as %s", len(older), older[0])
