@@ -14,7 +14,7 @@ from thfuse_sam.commands.inputs import find_command_pairs, warn_if_odd
 from thfuse_sam.commands.precompute import plan_masks
 from thfuse_sam.datasets.listed import STANDARD_INPUT, pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.naming import Naming, likely_naming
-from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs, require_partners
+from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs, require_partners, unusable_pairs
 from thfuse_sam.errors import OptionError, PairError, UsageError
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.source_images import find_image
@@ -46,6 +46,9 @@ def pair_names(pairs: list[ImagePair]) -> dict[str, tuple[str, str]]:
         ("{}i", "{}v"),
         ("{}_ir", "{}_co"),
         ("{}_ir", "{}"),
+        ("IRX_{}", "MAX_{}"),
+        ("thermal_{}", "visual_{}"),
+        ("{}_ir", "{}_eo"),
     ],
 )
 @pytest.mark.parametrize("in_one_folder", [False, True])
@@ -213,6 +216,96 @@ def test_both_modalities_in_folders_below(tmp_path: Path) -> None:
     assert pair_names(find_pairs(tmp_path).pairs) == {
         f"{scene}/{scene}": (f"IR_{scene}.png", f"VIS_{scene}.png") for scene in ("helicopter", "smoke")
     }
+
+
+@pytest.mark.parametrize(
+    ("ir", "vi"),
+    [
+        ("Train_ir", "Train_vi"),
+        ("IR_images", "VIS_images"),
+        ("inf", "vis"),
+        ("images_thermal_train", "images_rgb_train"),
+    ],
+)
+def test_folders_told_apart_by_words(tmp_path: Path, ir: str, vi: str) -> None:
+    make(tmp_path / ir / "1.png", tmp_path / vi / "1.png", tmp_path / "Labels" / "1.png")
+    found = find_pairs(tmp_path)
+    assert [(pair.ir.parent.name, pair.vi.parent.name) for pair in found.pairs] == [(ir, vi)]
+    make(tmp_path / ir.replace("rain", "est") / "1.png", tmp_path / vi.replace("rain", "est") / "1.png")
+    if "rain" in ir:
+        with pytest.raises(PairError, match="more than one layout"):
+            find_pairs(tmp_path)
+
+
+def test_what_systems_keep_is_no_image(tmp_path: Path) -> None:
+    for folder in ("ir", "vi"):
+        make(*(tmp_path / folder / name for name in ("1.png", "@eaDir/1.png/THUMB.jpg", "#recycle/2.png", "._1.png")))
+        make(tmp_path / folder / "$RECYCLE.BIN" / "$R1.png")
+    assert sorted(pair_names(find_pairs(tmp_path).pairs)) == ["1"]
+
+
+def test_links_that_lead_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("ir", "vi"):
+        make(tmp_path / folder / "1.png")
+        (tmp_path / folder / "2.png").symlink_to("/nowhere/2.png")
+        (tmp_path / folder / "night").symlink_to("/nowhere/night")
+    found = find_pairs(tmp_path)
+    assert sorted(pair_names(found.pairs)) == ["1", "2"]
+    assert "2.png: no such file" in unusable_pairs(found.pairs)["2"]
+    assert caplog.text.count("1 links that lead nowhere") == 2 and "night" in caplog.text
+
+
+def test_a_third_image_of_each_scene_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(*(tmp_path / f"DJI_{number}_{camera}.png" for number in (1, 2) for camera in "TWZ"))
+    assert len(find_pairs(tmp_path).pairs) == 2
+    assert "2 images are named neither {name}_T nor {name}_W" in caplog.text and "DJI_1_Z.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ir", "vi"),
+    [("vi/1.png", "ir/1.png"), ("test_vis/1.png", "test_ir/1.png"), ("1_rgb.png", "1_thermal.png"),
+     ("LLVIP/visible/test/1.png", "LLVIP/infrared/test/1.png")],
+)  # fmt: skip
+def test_swapped_names_are_asked_about(tmp_path: Path, ir: str, vi: str, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path / ir, tmp_path / vi)
+    warn_if_odd([ImagePair("1", tmp_path / ir, tmp_path / vi)])
+    assert "folder swapped?" in caplog.text
+    caplog.clear()
+    warn_if_odd([ImagePair("1", tmp_path / vi, tmp_path / ir)])
+    assert not caplog.text
+
+
+def test_files_in_their_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(
+        *(tmp_path / f"ir/{number}.png" for number in (1, 2, 10)),
+        *(tmp_path / f"vi/a{n}.png" for n in ("01", "02", "10")),
+    )
+    found = pairs_of_files([str(tmp_path / "ir/*")], [str(tmp_path / "vi/*")])
+    assert pair_names(found.pairs) == {
+        "1": ("1.png", "a01.png"),
+        "2": ("2.png", "a02.png"),
+        "10": ("10.png", "a10.png"),
+    }
+    assert "in the order of the files" in caplog.text
+
+
+@pytest.mark.parametrize(("ir", "vi"), [("1 2 4", "1 3 4"), ("a_ir b_ir", "a_vi c_vi"), ("1 2 3", "2 3 4")])
+def test_files_of_which_only_some_are_pairs(tmp_path: Path, ir: str, vi: str) -> None:
+    files = [
+        [tmp_path / folder / f"{name}.png" for name in names.split()] for folder, names in (("ir", ir), ("vi", vi))
+    ]
+    make(*files[0], *files[1])
+    with pytest.raises(PairError, match="by their names only"):
+        pairs_of_files(*(list(map(str, paths)) for paths in files))
+
+
+@pytest.mark.parametrize(
+    "text", ["ir;vi\nx.png;y.png\n", "ir\tvi\nx.png\ty.png\n", "id,ir,vi,label\n7,x.png,y.png,a\n"]
+)
+def test_tables_of_spreadsheets(tmp_path: Path, text: str) -> None:
+    make(tmp_path / "x.png", tmp_path / "y.png")
+    (tmp_path / "pairs.csv").write_text(text)
+    assert pair_names(pairs_of_table(tmp_path / "pairs.csv").pairs) == {"x": ("x.png", "y.png")}
 
 
 def test_one_file_for_both_images_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_published_root(
     (root / "ir" / other / "unpaired.png").write_bytes((root / "ir" / other / "3.png").read_bytes())
     with caplog.at_level(logging.WARNING):
         assert train_names(root) == ["train/1", "train/2"]
-    assert f"{other.lower()}/ are left out" in caplog.text
+    assert f"pairs of {other}/ are for tests" in caplog.text
     assert train_names(root, ir_dir=root / "ir", vi_dir=root / "vi") == ["train/1", "train/2"]
     assert len(find_pairs(root).pairs) == 3  # fusing and masks take all
 
@@ -37,6 +37,28 @@ def test_split_above_the_modality(tmp_path: Path, make_pairs: Callable[..., Path
     for split in ("train", "test"):
         make_pairs((f"{split}1",), root=tmp_path / "MSRS" / split)
     assert train_names(tmp_path / "MSRS") == ["train/train1"]
+
+
+@pytest.mark.parametrize(
+    ("train", "other"),
+    [
+        ("VT5000_Train", "VT5000_Test"),
+        ("train2017", "val2017"),
+        ("train-all-02", "test-all-20"),
+        ("trainset", "testset"),
+    ],
+)
+def test_parts_by_words(tmp_path: Path, make_pairs: Callable[..., Path], train: str, other: str) -> None:
+    assert train_names(make_pairs((f"{train}/1", f"{train}/2", f"{other}/3"))) == [f"{train}/1", f"{train}/2"]
+
+
+def test_a_word_below_a_part_is_a_name(tmp_path: Path, make_pairs: Callable[..., Path]) -> None:
+    names = ["train/test_drive/1", "train/day/2"]
+    assert sorted(train_names(make_pairs((*names, "test/day/3")))) == sorted(names)
+    assert train_names(make_pairs(("train_val/1", "train_val/2"), root=tmp_path / "b")) == [
+        "train_val/1",
+        "train_val/2",
+    ]
 
 
 @pytest.mark.parametrize("names", [("test/1", "test/2"), ("day/1", "test/2")])

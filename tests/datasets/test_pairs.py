@@ -232,7 +232,8 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     link_or_skip(root / "vi" / "1.png", data / "vi" / "1.png")
     link_or_skip(root / "vi" / "dangling.png", data / "gone.png")
     found = find_pairs(root)
-    assert [pair.name for pair in found.pairs] == ["1"] and found.unpaired_vi == {}
+    assert [pair.name for pair in found.pairs] == ["1"]
+    assert found.unpaired_vi == {"dangling": root / "vi" / "dangling.png"}  # an image that is lost is no image less
 
 
 def test_link_back_up_ends(tmp_path: Path) -> None:

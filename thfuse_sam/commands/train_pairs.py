@@ -98,7 +98,7 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
         found, left_out = training_part(find_folder_pairs(folder, options))
         if left_out:
             place = folder or options.ir_dir
-            log.warning("%s: the pairs of train/ are used, those of %s/ are left out", place, "/, ".join(left_out))
+            log.warning("%s: pairs of %s/ are for tests, and are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
         masks = choose_masks(trees[index if len(trees) > 1 else 0], options)
         parts.append(PairFolder(name, folder, found, masks, []))

@@ -6,6 +6,7 @@ Reads any layout that `datasets.pairs` finds, with masks from any `MaskSource`::
     precomputed_masks/ir/a/0001.npy precomputed_masks/vi/a/0001.npy
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -194,7 +195,8 @@ def count_changed_images(pairs: Iterable[ImagePair], root: Path) -> int:
     for pair in pairs:
         for modality, path in (("ir", pair.ir), ("vi", pair.vi)):
             known = records.get(modality, pair.name)  # type: ignore[arg-type]
-            changed += known is not None and known.size != path.stat().st_size
+            with contextlib.suppress(OSError):  # it is reported when it is read
+                changed += known is not None and known.size != path.stat().st_size
     return changed
 
 

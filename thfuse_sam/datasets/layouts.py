@@ -11,14 +11,18 @@ one modality is written as a pattern, `root/**/lwir`: every folder of that name 
 
 import os
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
+from thfuse_sam.datasets.naming import differ_by_modality
 from thfuse_sam.errors import PairError, first_of
 from thfuse_sam.folder_patterns import ANY_FOLDERS
 
 _IMAGES = "images"  # folder of files that hold both images, in MFNet
 _MAX_LISTED = 8  # folders that a message names
+# What systems keep beside a user's files: contents of archives, thumbnails and deleted files.
+_NOT_OF_USERS = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
 
 # How many folders may lie between the root and the modality folders, so that a wrong root (a home folder, a whole
 # disk) is not searched to its end.
@@ -44,6 +48,8 @@ LAYOUTS = (
     Layout("i", "v"),  # GTOT
     Layout("FIR", "Visible"),  # CVC-14
     Layout("trainimgr", "trainimg"),  # DroneVehicle
+    Layout("valimgr", "valimg"),
+    Layout("testimgr", "testimg"),
     Layout("thermal", "rgb"),
     Layout("thermal", "visible"),
     Layout("thermal_8_bit", "RGB"),  # FLIR ADAS
@@ -91,9 +97,9 @@ def accepted_layouts() -> str:
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of `folder` in the order of their names, without hidden ones and the `__MACOSX` of archives."""
+    """The entries of `folder` in the order of their names, without hidden ones and those of the system."""
     with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+        shown = [entry for entry in entries if not (entry.name[0] == "." or entry.name.casefold() in _NOT_OF_USERS)]
     return sorted(shown, key=lambda entry: entry.name)
 
 
@@ -106,10 +112,12 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _matches(folder: Path) -> list[ModalityFolders]:
-    """The layouts whose two folders lie in `folder`."""
+    """The layouts whose two folders lie in `folder`; if none do, pairs of folders that words for modalities tell."""
     names = _subfolders(folder)
     pairs = ((_folder_named(layout.ir, names), _folder_named(layout.vi, names)) for layout in LAYOUTS)
-    return [ModalityFolders(folder / ir, folder / vi) for ir, vi in pairs if ir is not None and vi is not None]
+    known = [ModalityFolders(folder / ir, folder / vi) for ir, vi in pairs if ir is not None and vi is not None]
+    told = (pair for pair in permutations(names, 2) if not known and differ_by_modality(*pair))
+    return known or [ModalityFolders(folder / ir, folder / vi) for ir, vi in told]
 
 
 def _patterns(root: Path) -> list[ModalityFolders]:

@@ -2,40 +2,50 @@
 
 import csv
 import glob
+import logging
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from thfuse_sam.datasets.naming import likely_naming
+from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.errors import PairError
-from thfuse_sam.folder_patterns import name_in
+from thfuse_sam.folder_patterns import NAME, name_in
 
 STANDARD_INPUT = Path("-")
-_HEADERS = {"ir", "vi", "name"}
+_EQUAL = Naming(NAME, NAME)
+
+log = logging.getLogger(__name__)
 
 
 def pairs_of_files(ir: Sequence[str], vi: Sequence[str]) -> PairSet:
     """Pairs of the files that two lists of paths and globs name: by their names, else in their order.
 
-    Raises PairError: nothing found, or unequal numbers.
+    Raises PairError: nothing found, unequal numbers, or names of which only some are pairs.
     """
     files = {"ir": _expand("ir", ir), "vi": _expand("vi", vi)}
     numbers = {key: len(paths) for key, paths in files.items()}
     if numbers["ir"] != numbers["vi"]:
         raise PairError(f"`ir` names {numbers['ir']} files and `vi` {numbers['vi']}; give a partner to each")
-    by_name = {key: {path.stem: path for path in paths} for key, paths in files.items()}
-    are_unique = all(len(by_name[key]) == number for key, number in numbers.items())
-    naming = likely_naming(by_name["ir"].keys(), by_name["vi"].keys(), known=True)
-    if are_unique and by_name["ir"].keys() == by_name["vi"].keys():
-        rows = [(path, by_name["vi"][name], name) for name, path in by_name["ir"].items()]
-    elif are_unique and naming is not None and naming.pairs(by_name["ir"], by_name["vi"]) == numbers["ir"]:
-        partners = {name_in(name, naming.vi): path for name, path in by_name["vi"].items()}
-        names = [(path, str(name_in(name, naming.ir))) for name, path in by_name["ir"].items()]
-        rows = [(path, partners[name], name) for path, name in names]
-    else:
-        rows = [(one, other, one.stem) for one, other in zip(files["ir"], files["vi"], strict=True)]
-    return _pair_set(rows)
+    stems = {key: [path.stem for path in paths] for key, paths in files.items()}
+    usual = likely_naming(*stems.values(), known=True)
+    naming = max(filter(None, (_EQUAL, usual)), key=lambda naming: naming.pairs(*stems.values()))
+    count = naming.pairs(*stems.values())
+    if count == numbers["ir"]:
+        partners = {name_in(path.stem, naming.vi): path for path in files["vi"]}
+        return _pair_set(
+            (path, partners[name], str(name)) for path in files["ir"] if (name := name_in(path.stem, naming.ir))
+        )
+    rows = list(zip(files["ir"], files["vi"], strict=True))
+    if len(rows) > 1 and count and any(one.stem != other.stem for one, other in rows):
+        raise PairError(
+            f"by their names only {count} of {len(rows)} files are pairs; leave the others out, or name all pairs in a "
+            "table, `pairs`"
+        )
+    if len(rows) > 1:
+        log.warning("pairs: names tell none, so they are in the order of the files, such as %s and %s", *rows[0])
+    return _pair_set((one, other, one.stem) for one, other in rows)
 
 
 def pairs_of_table(path: Path) -> PairSet:
@@ -50,9 +60,10 @@ def pairs_of_table(path: Path) -> PairSet:
             lines, base = path.read_text(encoding="utf-8-sig").splitlines(), path.parent
     except (OSError, ValueError) as error:
         raise PairError(f"`pairs` {path}: cannot be read as text ({error}); give a CSV file of lines ir,vi") from error
-    table = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(row)]
+    delimiter = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")  # spreadsheets have their own
+    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     columns = ["ir", "vi", "name"]
-    if table and {cell.casefold() for cell in table[0]} <= _HEADERS:
+    if table and {cell.casefold() for cell in table[0]} >= {"ir", "vi"}:
         columns = [cell.casefold() for cell in table.pop(0)]
     rows = []
     for number, row in enumerate(table, 1):
@@ -70,11 +81,16 @@ def _expand(option: str, texts: Sequence[str]) -> list[Path]:
     """The files that paths and globs name; those of a glob in the order of their names. Raises PairError."""
     paths = []
     for text in texts:
-        found = [text] if Path(text).is_file() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207, for absolute ones too
+        # As people count: 2 before 10.
+        found = [text] if Path(text).is_file() else sorted(glob.glob(text, recursive=True), key=_by_number)  # noqa: PTH207, for absolute ones too
         if not found:
             raise PairError(f"`{option}` {text}: no such file; check the path")
         paths += [Path(path) for path in found]
     return paths
+
+
+def _by_number(text: str) -> list[tuple[int, str]]:
+    return [(int(word or 0), other) for word, other in re.findall(r"(\d*)(\D*)", text)]
 
 
 def _pair_set(rows: Iterable[tuple[Path, Path, str]]) -> PairSet:

@@ -1,18 +1,26 @@
 """How the two images of a scene are told apart by their file names, where these are not equal: `1_ir` and `1_vis`."""
 
 import itertools
+import re
 from collections.abc import Collection, Iterator
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from thfuse_sam.folder_patterns import NAME, name_of_scene
 
-# What remains of a file name besides the name of the scene, in programs, cameras (DJI) and data sets (TNO, FLIR ADAS,
-# RGBT234, VEDAI).
-_IR_WORDS = {"ir", "i", "infrared", "thermal", "therm", "lwir", "nir", "tir", "t", "previewdata"}
-_VI_WORDS = {"vi", "vis", "visible", "rgb", "color", "colour", "co", "w", "v", ""}
+# What remains of a file name besides the name of the scene, in programs, cameras (DJI, Autel) and data sets (TNO, FLIR
+# ADAS, RGBT234, VEDAI).
+_IR_WORDS = {
+    *("ir", "i", "infrared", "inf", "infra", "thermal", "therm", "thrm", "lwir", "mwir", "fir", "nir", "tir", "t"),
+    *("irx", "previewdata"),
+}
+_VI_WORDS = {
+    *("vi", "vis", "visible", "visual", "rgb", "color", "colour", "co", "eo", "optical", "wide", "w", "v", "max", ""),
+}
 
 _SEPARATORS = "_-. "
+_WORD = re.compile(rf"[^{re.escape(_SEPARATORS)}]+")
+_PART_OF_WORD = re.compile(rf"^[a-zA-Z]+[{re.escape(_SEPARATORS)}]|[{re.escape(_SEPARATORS)}][a-zA-Z]+$")
 _TRIED = 3  # names of which a pattern is looked for
 _MOST_COMPARED = 500  # names that each of them is compared with
 
@@ -32,6 +40,18 @@ class Naming(NamedTuple):
         """How many of the names are pairs by these patterns."""
         scenes = [{name_of_scene(name, pattern) for name in names} for names, pattern in ((ir, self.ir), (vi, self.vi))]
         return len((scenes[0] & scenes[1]) - {None})
+
+
+def differ_by_modality(ir: str, vi: str) -> bool:
+    """Whether two names consist of the same words but one, which says "infrared" in the first and "visible" in the
+    other: `train_ir` and `train_vis`, `IR` and `RGB`.
+    """
+    words = [_WORD.findall(name.casefold()) for name in (ir, vi)]
+    differing = [pair for pair in zip(*words, strict=False) if pair[0] != pair[1]]
+    if len(words[0]) != len(words[1]) or len(differing) != 1:
+        return False
+    [(own, other)] = differing
+    return own in _IR_WORDS and other in _VI_WORDS
 
 
 def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = False) -> Naming | None:
@@ -59,7 +79,8 @@ def _candidates(name: str, others: Collection[str]) -> Iterator[Naming]:
         other_stem = other.rpartition("/")[2]
         for match in SequenceMatcher(None, stem, other_stem, autojunk=False).get_matching_blocks():
             shared = stem[match.a : match.a + match.size]
-            for core in {shared, shared.strip(_SEPARATORS)} - {""}:  # a scene's name may end with a separator itself
+            # A scene's name may end with a separator itself; words may have letters in common (thermal_1, visual_1).
+            for core in {shared, shared.strip(_SEPARATORS), _PART_OF_WORD.sub("", shared)} - {""}:
                 start, size = shared.index(core), len(core)
                 yield Naming(_around(stem, match.a + start, size), _around(other_stem, match.b + start, size))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, visible_entries
-from thfuse_sam.datasets.naming import Naming, likely_naming
+from thfuse_sam.datasets.naming import Naming, differ_by_modality, likely_naming
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
 from thfuse_sam.folder_patterns import NAME, name_of_scene, parse_folder
 from thfuse_sam.images import (
@@ -114,6 +114,7 @@ def find_pairs(
     vi = _images_or_error(folders.vi, "vi")
     if not in_one_file:  # the pattern {name} fits the files of {name}_ir as well
         vi = _without(vi, ir) or vi
+    _mention_unnamed(folders, {*ir.values(), *vi.values()})
     pairs = [ImagePair(name, ir[name], vi[name]) for name in ir if name in vi]
     if not pairs:
         raise PairError(
@@ -168,11 +169,12 @@ def list_images(folder: Path) -> dict[str, Path]:
         other = images.setdefault(name, path)
         if other != path:
             raise PairError(f"two images are named {name!r}: {other} and {path}; rename or remove one of them")
-    if unread:
-        log.warning(
-            "%s: %d images of formats that are not read, such as %s; convert them to PNG or TIFF",
-            folder, len(unread), unread[0],
-        )  # fmt: skip
+    for is_there, trouble in (
+        (True, "%s: %d images of formats that are not read, such as %s; convert them to PNG or TIFF"),
+        (False, "%s: %d links that lead nowhere, such as %s; mend or remove them"),
+    ):
+        if paths := [path for path in unread if path.exists() == is_there]:
+            log.warning(trouble, folder, len(paths), paths[0])
     return dict(sorted(images.items()))
 
 
@@ -251,6 +253,17 @@ def unread_file(folder: Path, name: str) -> Path | None:
     return None
 
 
+def _mention_unnamed(folders: ModalityFolders, used: set[Path]) -> None:
+    """Warn of images in folders of patterns that fit none of them, such as the third one of each scene."""
+    roots = dict.fromkeys(parse_folder(folder).root for folder in folders if NAME in folder.name)
+    rest = [path for root in roots for _, path in _named_files(root) if path not in used]
+    if rest:
+        log.warning(
+            "%d images are named neither %s nor %s, such as %s; they are left out",
+            len(rest), folders.ir.name, folders.vi.name, rest[0],
+        )  # fmt: skip
+
+
 def _without(images: dict[str, Path], others: Mapping[str, Path]) -> dict[str, Path]:
     """`images` less the files of `others`."""
     files = set(others.values())
@@ -265,8 +278,14 @@ def suspicion(pair: ImagePair) -> str | None:
         return None
     if pair.reading.channel is None and ir.shape == vi.shape and np.ptp(ir) and np.array_equal(luma(ir), luma(vi)):
         return f"{pair.ir} and {pair.vi} show the same picture: is one folder a copy of the other?"
+    swapped = "are the infrared and the visible folder swapped?"
     if pair.reading == AS_STORED and _is_colourful(ir) and not _is_colourful(vi):
-        return f"{pair.ir} has colours and {pair.vi} has none: are the infrared and the visible folder swapped?"
+        return f"{pair.ir} has colours and {pair.vi} has none: {swapped}"
+    parts = ((*path.parts[:-1], path.stem) for path in (pair.vi, pair.ir))
+    if any(itertools.starmap(differ_by_modality, zip(*parts, strict=False))):
+        return (
+            f"{pair.ir} is taken for the infrared and {pair.vi} for the visible image, which the names deny: {swapped}"
+        )
     return None
 
 
@@ -358,7 +377,7 @@ def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
 def _named_files(folder: Path, unread: list[Path] | None = None) -> Iterator[tuple[str, Path]]:
     """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat.
 
-    Images of formats that are not read are added to `unread`.
+    Images of formats that are not read, and links that lead nowhere, are added to `unread`.
     """
     root, modality_folder, file_name = parse_folder(folder)
     for relative in _image_files(root, "", ()):
@@ -382,8 +401,8 @@ def _named_files(folder: Path, unread: list[Path] | None = None) -> Iterator[tup
 def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterator[str]:
     """Paths relative to `root`, with forward slashes, of the image files below its folder `above` ("" or "a/b/").
 
-    Those of formats that are not read are among them. Strings, because making path objects would take most of the time
-    in a large data set. `real_above`: the real paths of the folders from `root` down to `above`.
+    Those of formats that are not read are among them, and links that lead nowhere. Strings, because making path objects
+    would take most of the time in a large data set. `real_above`: the paths of the folders from `root` down to `above`.
     """
     folder = root / above
     real = os.path.realpath(folder)
@@ -396,8 +415,12 @@ def _image_files(root: Path, above: str, real_above: tuple[str, ...]) -> Iterato
     for entry in entries:
         if entry.is_dir():
             yield from _image_files(root, f"{above}{entry.name}/", (*real_above, real))
-        elif entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES + _UNREAD_SUFFIXES):
+        elif _is_image(entry) or (entry.is_symlink() and not os.path.exists(entry)):  # noqa: PTH110
             yield above + entry.name
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES + _UNREAD_SUFFIXES)
 
 
 def _name(relative: str) -> str:

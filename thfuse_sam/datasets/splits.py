@@ -1,5 +1,6 @@
 """Which samples of a data set are for training, and which are kept for validation or tests."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,23 +8,33 @@ import numpy as np
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 
 # Folders into which data sets are divided as published; of several, the first that is there.
-TRAIN_FOLDERS = ("train", "training", "trainval")
-OTHER_FOLDERS = ("val", "valid", "validation", "test", "testing")
+TRAIN_FOLDERS = ("train", "training", "trainval", "trainset")
+OTHER_FOLDERS = ("val", "valid", "validation", "test", "testing", "valset", "testset")
 
 
 def training_part(found: PairSet) -> tuple[PairSet, list[str]]:
     """The pairs to train on, and the folders that were left out because they are published for tests or validation.
 
-    Nothing is left out of a data set that is not divided, nor of one that has no folder for training.
+    Nothing is left out of a data set that is not divided, nor of one that has no folder for training. Words in the
+    names of folders (`set_Train`, `test2017`) count where no whole name does.
     """
-    if all(_folders_in(pair.name).isdisjoint(TRAIN_FOLDERS) for pair in found.pairs):
+    folders = {folder for pair in found.pairs for folder in pair.name.split("/")[:-1]}
+    train, other = {*TRAIN_FOLDERS}, {*OTHER_FOLDERS}
+    words_of = next((rule for rule in (whole_name, words_in) if any(rule(folder) & train for folder in folders)), None)
+    if words_of is None:
         return found, []
-    left_out = sorted({folder for pair in found.pairs for folder in _folders_in(pair.name).intersection(OTHER_FOLDERS)})
-    return found.only(lambda name: _folders_in(name).isdisjoint(OTHER_FOLDERS)), left_out
+    left_out = {folder for folder in folders if words_of(folder) & other and not words_of(folder) & train}
+    return found.only(lambda name: left_out.isdisjoint(name.split("/")[:-1])), sorted(left_out)
 
 
-def _folders_in(name: str) -> frozenset[str]:
-    return frozenset(part.casefold() for part in name.split("/")[:-1])
+def whole_name(folder: str) -> set[str]:
+    """The name of a folder as the only word."""
+    return {folder.casefold()}
+
+
+def words_in(folder: str) -> set[str]:
+    """The words in the name of a folder, such as "train" in `set_Train` and `train2017`."""
+    return {*re.findall("[a-z]+", folder.casefold())}
 
 
 def held_out(count: int, fraction: float, seed: int) -> list[int]:

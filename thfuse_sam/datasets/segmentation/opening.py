@@ -12,7 +12,7 @@ from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
 from thfuse_sam.datasets.segmentation.formats.listing import Listing, subfolder
 from thfuse_sam.datasets.segmentation.mixture import Mixture, open_mixture
-from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS
+from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS, whole_name, words_in
 from thfuse_sam.errors import ThFuseError, UsageError, naming
 from thfuse_sam.options.shared import AnnotationReading
 
@@ -144,16 +144,17 @@ def _file_named(files: Sequence[Path], words: Sequence[str]) -> Path | None:
 def _parts_by_name(
     dataset: SegmentationDataset, val_fraction: float, seed: int
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The samples of a folder `train/` and those of `val/`, if there are both; else a random split."""
-    folders = [name.split("/")[0].casefold() if "/" in name else "" for name in dataset.names]
-    train_folder, val_folder = (
-        next((name for name in names if name in folders), None) for names in (TRAIN_FOLDERS, OTHER_FOLDERS)
-    )
-    if isinstance(dataset, Mixture) or val_folder is None or train_folder is None:
-        return dataset.split(val_fraction, seed)
-    train, val = ([index for index, name in enumerate(folders) if name == part] for part in (train_folder, val_folder))
-    log.info(
-        "the %d samples in %s/ are for training, the %d in %s/ for validation; the other %d are left out",
-        *(len(train), train_folder, len(val), val_folder, len(folders) - len(train) - len(val)),
-    )
-    return Subset(dataset, train), Subset(dataset, val)
+    """The samples of a folder `train/` and those of `val/`, or with such words in their names; else a random split."""
+    folders = ["" if isinstance(dataset, Mixture) else name.rpartition("/")[0].split("/")[0] for name in dataset.names]
+    for words_of in (whole_name, words_in):
+        words = [words_of(folder) for folder in folders]
+        there = set[str]().union(*words)
+        parts = [next((part for part in names if part in there), None) for names in (TRAIN_FOLDERS, OTHER_FOLDERS)]
+        train, val = ([index for index, own in enumerate(words) if part in own] for part in parts)
+        if train and val and {*train}.isdisjoint(val):
+            log.info(
+                "the %d samples in %s/ are for training, the %d in %s/ for validation; the other %d are left out",
+                *(len(train), folders[train[0]], len(val), folders[val[0]], len(folders) - len(train) - len(val)),
+            )
+            return Subset(dataset, train), Subset(dataset, val)
+    return dataset.split(val_fraction, seed)
