@@ -1,7 +1,7 @@
 """Reading option files as plain YAML: values, lists and mappings, bounded in size and depth, whoever wrote them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -26,14 +26,23 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises OSError, and ValueError with the reason in one line."""
+class _TextLoader(_PlainLoader):
+    """Takes every value for a text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+def read_yaml(path: Path, *, as_texts: bool = False) -> Any:
+    """The content of a YAML file; `as_texts`: "no" and 01 are texts, too.
+
+    Raises OSError, and ValueError with the reason in one line.
+    """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 10} KiB")
     try:
-        return yaml.load(content.decode("utf-8"), Loader=_PlainLoader)
+        return yaml.load(content.decode("utf-8"), Loader=_TextLoader if as_texts else _PlainLoader)
     # Not only YAMLError: a value that cannot be converted, such as the date 2001-99-99, raises Python's own errors.
     except Exception as error:
         raise ValueError(" ".join(str(error).split())[:_LONGEST_REASON]) from error

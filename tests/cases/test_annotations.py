@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from thfuse_sam.cli import commands
-from thfuse_sam.datasets.segmentation import open_segmentation_dataset
+from thfuse_sam.datasets.segmentation import open_segmentation_dataset, open_train_and_val
 
 HEIGHT, WIDTH = 48, 64
 BOX = (8, 6, 12, 10)  # left, top, width, height: 120 pixels
@@ -131,6 +131,14 @@ def one_number_for_two(content: dict[str, Any]) -> None:
     content["images"].append({**content["images"][0], "file_name": "b.png"})
 
 
+def second_category(name: str) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        content["categories"].append({"id": 2, "name": name})
+        content["annotations"][0]["category_id"] = 2
+
+    return edit
+
+
 def lvis(content: dict[str, Any]) -> None:
     [listed] = content["images"]
     listed["coco_url"] = f"http://images.cocodataset.org/images/{listed.pop('file_name')}"
@@ -210,6 +218,47 @@ def with_picture(write: Callable[[Path], None], folder: str) -> Callable[[Path],
         image(root / folder / "overview.png")
 
     return write_both
+
+
+def hidden(write: Callable[[Path], None], name: str) -> Callable[[Path], None]:
+    """A set and a file that a Mac puts beside others on foreign disks."""
+
+    def write_both(root: Path) -> None:
+        write(root)
+        (root / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+
+    return write_both
+
+
+def beside(*files: tuple[str, np.ndarray], folder: str = "", **more: str) -> Callable[[Path], None]:
+    """An image with these masks beside it, and `more` files."""
+
+    def write(root: Path) -> None:
+        image(root / folder / "a.jpg")
+        for name, pixels in files:
+            image(root / folder / name, pixels)
+        for name, content in more.items():
+            text(root / f"{name.removesuffix('_csv')}.csv", content)
+
+    return write
+
+
+def defects(root: Path) -> None:
+    for name in ("train/good/a.png", "test/good/a.png", "test/broken/a.png"):
+        image(root / name)
+    image(root / "ground_truth/broken/a_mask.png", numbers(255, 0))
+
+
+def cvat_masks(background: tuple[int, int, int]) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        image(root / "JPEGImages/a.jpg")
+        image(
+            root / "SegmentationClass/a.png", np.array([background, (128, 0, 0), (0, 128, 0)], np.uint8)[numbers(1, 2)]
+        )
+        lines = (f"background:{','.join(map(str, background))}::", "leak:128,0,0::", "vent:0,128,0::")
+        text(root / "labelmap.txt", "\n".join(lines))
+
+    return write
 
 
 def colours(first: int, *others: int) -> np.ndarray:
@@ -332,6 +381,36 @@ CASES: dict[str, Case] = {
     "a folder above the set": Case(yolo("set/images/a.jpg", "set/labels/a.txt"), None),
     "grey classes as JPEG": Case(masks(("a.jpg", numbers(120, 255))), None),
     "void of 16 bits": Case(masks(("a.png", numbers(1, 65535, np.uint16)), folder="instances"), {"a": [120]}),
+    "two categories of one id": Case(
+        edited(lambda content: content["categories"].append({"id": 1, "name": "b"})), None
+    ),
+    "to be ignored": Case(coco(ignore=1), ONE),
+    "not to be ignored": Case(coco(ignore=0), BOTH),
+    "a category that is background": Case(edited(second_category("Background")), ONE),
+    "a category to be ignored": Case(edited(second_category("ignored regions")), ONE),
+    "coco, suffix in upper case": Case(coco("Annotations.JSON"), BOTH),
+    "labelme, label with a space": Case(
+        labelme({**TURNED, "label": "leak "}), {"a": [60, 80, 120]}, ("--labels", "leak")
+    ),
+    "labelme, background": Case(labelme({**TURNED, "label": "background"}), BOTH),
+    "labelme, what is to be ignored": Case(labelme({**TURNED, "label": "DontCare"}), BOTH),
+    "yolo's names are no truth values": Case(yolo(data_yaml="names: [no, 01]"), ONE, ("--labels", "01")),
+    "yolo's key points": Case(yolo(data_yaml="names: [leak, vent]\nkpt_shape: [4, 3]"), None),
+    "yolo, hidden files of a Mac": Case(hidden(yolo(), "labels/._a.txt"), BOTH),
+    "yolo, suffix in upper case": Case(yolo(labels="labels/a.TXT"), BOTH),
+    "masks beside images": Case(beside(("a_mask.png", numbers(255, 255))), {"a": [200]}),
+    "masks of roboflow": Case(
+        beside(("a_mask.png", numbers(1, 2)), _classes_csv="Pixel Value, Class\n0, background\n1, leak\n2, vent"),
+        ONE,
+        ("--labels", "vent"),
+    ),
+    "a mask beside the image for each object": Case(
+        beside(("a_mask.png", numbers(255, 0)), ("a_mask_1.png", numbers(0, 255))), BOTH
+    ),
+    "masks beside images, deeper": Case(beside(("a_label.bmp", numbers(255, 0)), folder="kos01"), {"kos01/a": [120]}),
+    "a picture beside another": Case(beside(("a_left.png", numbers(255, 0))), None),
+    "defects of mvtec": Case(defects, {"broken/a": [120]}),
+    "a background of another colour": Case(cvat_masks((255, 255, 255)), BOTH),
     "labelme of an image that was converted": Case(labelme(named="C:\\Users\\me\\a.jpg"), BOTH),
 }
 
@@ -358,6 +437,9 @@ def test_what_users_have(name: str, tmp_path: Path) -> None:
         (coco(name="a.jpg"), "a.png is there"),
         (yolo("set/images/a.jpg", "set/labels/a.txt"), "set/ in it has one"),
         (coco(segmentation=[[8, 6, 20, 16]]), "a box is none"),
+        (coco(ignore=1), "marked to be ignored, ignored (as objects: --use_crowds): 1"),
+        (yolo(data_yaml="names: [leak]"), "of a class without a name: 1"),
+        (defects, "images without a mask, left out: 1"),
         (masks(("a_gtFine_labelTrainIds.png", numbers(1, 2)), folder="gtFine", images="leftImg8bit"), "use labelIds"),
     ],
 )
@@ -383,3 +465,17 @@ def test_the_file_of_another_image(tmp_path: Path) -> None:
     image(tmp_path / "b.png")
     text(tmp_path / "b.json", json.loads((tmp_path / "a.json").read_text()))  # names a.png
     assert open_segmentation_dataset(tmp_path, skip_bad=True).names == ["a"]
+
+
+def test_labels_in_another_case_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelme({**TURNED, "label": "Leak"})(tmp_path / "data")
+    given = ["--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out"), "--labels", "leak"]
+    assert prepare(given) == 0 and "objects labelled 'Leak' are left out" in capsys.readouterr().err
+
+
+def test_parts_by_words_are_no_random_split(tmp_path: Path) -> None:
+    for part in ("train2017", "val2017"):
+        for number in range(2):
+            yolo(f"images/{part}/{number}.jpg", f"labels/{part}/{number}.txt")(tmp_path)
+    train, val = open_train_and_val(tmp_path)
+    assert train.names == ["train2017/0", "train2017/1"] and val.names == ["val2017/0", "val2017/1"]

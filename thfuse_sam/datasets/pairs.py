@@ -178,9 +178,9 @@ def list_images(folder: Path) -> dict[str, Path]:
     return dict(sorted(images.items()))
 
 
-def has_images(folder: Path) -> bool:
-    """Whether there is an image in `folder` or below it."""
-    return next(_named_files(folder), None) is not None
+def image_names(folder: Path) -> set[str]:
+    """The names of the images in `folder` and below it."""
+    return {name for name, _ in _named_files(folder)}
 
 
 def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.segmentation.formats import coco
+from thfuse_sam.datasets.segmentation.formats.listing import files_below
 from thfuse_sam.datasets.segmentation.formats.outlines import TOLERANCE, polygon_mask
 from thfuse_sam.datasets.segmentation.sample import mask_box
 from thfuse_sam.errors import ThFuseError, UsageError, first_of
@@ -78,7 +79,7 @@ def read_targets(path: Path, sizes: Mapping[str, Size]) -> TargetSet:
 def _labels(path: Path) -> Iterator[_Label]:
     """The labels of the first layout that a folder has; in a file, those of COCO."""
     folder = path / "ir" if (path / "ir").is_dir() else path
-    texts = [] if path.is_file() else [file for file in _files(folder, ".txt") if file.name != CLASSES]
+    texts = [] if path.is_file() else [file for file in files_below(folder, ".txt") if file.name != CLASSES]
     if texts:
         classes = next((_lines(each / CLASSES) for each in (folder, path) if (each / CLASSES).is_file()), None)
         for file in texts:
@@ -87,7 +88,7 @@ def _labels(path: Path) -> Iterator[_Label]:
         for item in coco.objects_by_image(folder):
             yield (_name(Path(item.file_name)), item.where, partial(_coco_targets, item))
     else:
-        for file in _files(folder, MASK_SUFFIX):
+        for file in files_below(folder, MASK_SUFFIX):
             yield (_name(file.relative_to(folder)), str(file), partial(_map_targets, file))
 
 
@@ -163,14 +164,10 @@ def _whole_box(corners: tuple[float, float, float, float], size: Size) -> tuple[
     return box
 
 
-def _files(folder: Path, suffix: str) -> list[Path]:
-    return sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file() and not path.name.startswith("."))
-
-
 def _lines(path: Path) -> list[str]:
     """The lines of a text file; bytes that are no UTF-8 make lines that nothing can be read from."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise UsageError(f"`targets` {path}: cannot be read ({error.strerror}); make it readable") from error
 

@@ -120,6 +120,9 @@ def read_all(
     known = first_of(sorted(classes), _SHOWN_LABELS)
     for label in sorted(set(labels or ()) - classes):
         log.warning("%s: no object is labelled '%s'; labels are %s", path, label, known)
+    for label in sorted(classes - set(labels or classes)):
+        if label.casefold() in map(str.casefold, labels or ()):
+            log.warning("%s: objects labelled '%s' are left out; upper and lower case differ", path, label)
     return AnnotatedImages(sound, labels, merge, +flaws)
 
 

@@ -30,6 +30,7 @@ FORMATS: Mapping[str, Callable[[Path, AnnotationReading], Listing | None]] = {
     "images/ + masks/ or instances/ (also PNGImages/ + PedMasks/, JPEGImages/ + SegmentationClass/)": mask_images.find,
     "annotations/*.json + images/ (LabelMe), or *.json beside images": labelme.find,
     "images/ + labels/*.txt, or *.txt beside images (YOLO)": yolo.find,
+    "images, and masks called as these and _mask beside them": mask_images.find_beside,
 }
 
 

@@ -31,7 +31,7 @@ from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     read_json,
 )
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing
-from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
+from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, is_background, is_ignored
 from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Mask, Point, polygon_mask, require_pixels
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError, UsageError
@@ -39,7 +39,7 @@ from thfuse_sam.masks.rle import decode_rle, encode_rle
 from thfuse_sam.masks.source_images import images_named
 from thfuse_sam.options.shared import AnnotationReading
 
-CROWD = "regions of crowds, ignored (as objects: `use_crowds`)"
+CROWD = "regions of crowds and what is marked to be ignored, ignored (as objects: `use_crowds`)"
 ALL_CROWDS = "marked as crowds, as all of the file are, and taken as objects"
 UNKNOWN_CATEGORY = "of a category that is not listed, without a class name"
 
@@ -65,14 +65,12 @@ def annotation_file(root: Path) -> Path | None:
 def annotation_files(root: Path) -> list[Path]:
     """The COCO files of a folder."""
     folders = [folder for folder in (root, root / _FOLDER) if folder.is_dir()]
-    candidates = [folder / name for folder in folders for name in _FILE_NAMES]
-    candidates += [path for folder in folders for path in sorted(folder.glob(f"{_PREFIX}*.json"))]
-    files = [path for path in candidates if path.is_file()]
-    if files:
-        return files
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() == ".json"]
+    files = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    names = [path.name.casefold() for path in files]
+    usual = [path for path, name in zip(files, names, strict=True) if name in _FILE_NAMES or name.startswith(_PREFIX)]
     # Tools have names of their own; a folder of many JSON files is of another format.
-    others = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-    return [path for path in others if len(others) <= _FILES_TO_CHECK and _is_coco(path)]
+    return usual or [path for path in files if len(files) <= _FILES_TO_CHECK and _is_coco(path)]
 
 
 def find(root: Path, reading: AnnotationReading) -> Listing | None:
@@ -88,7 +86,7 @@ def find_in(file: Path, reading: AnnotationReading) -> Listing:
     root = file.parent.parent if file.parent.name == _FOLDER else file.parent
     folders = _image_folders(root, file)
     finder = ImageFinder(root)
-    meaning = _Meaning.of(content, reading)
+    meaning = _Meaning.of(content, reading, file)
     annotations, problems = _by_image(content, file)
     without_objects = sum(not own for own in annotations.values())
     images: dict[Path, tuple[str, Size | None, list[dict[str, Any]]]] = {}
@@ -119,9 +117,9 @@ class _Meaning:
     reading: AnnotationReading
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], reading: AnnotationReading) -> "_Meaning":
+    def of(cls, content: Mapping[str, Any], reading: AnnotationReading, file: Path) -> "_Meaning":
         only_crowds = all(_is_crowd(item) for item in content["annotations"] if isinstance(item, dict))
-        return cls(_category_names(content), only_crowds, reading)
+        return cls(_category_names(content, file), only_crowds, reading)
 
 
 def read(
@@ -168,7 +166,7 @@ def objects_by_image(path: Path) -> Iterator[CocoObject]:
     """The objects of a COCO file, or of a folder's. Raises UsageError: no COCO file, or unreadable."""
     file = (annotation_file(path) or path) if path.is_dir() else path
     content = _load(file)
-    categories, (annotations, _) = _category_names(content), _by_image(content, file)
+    categories, (annotations, _) = _category_names(content, file), _by_image(content, file)
     for image in content["images"]:
         number = as_id(image.get("id")) if isinstance(image, dict) else None
         if number is None:
@@ -176,8 +174,8 @@ def objects_by_image(path: Path) -> Iterator[CocoObject]:
         file_name = str(image.get("file_name")).replace("\\", "/")
         size = as_id(image.get("height")), as_id(image.get("width"))
         for annotation in annotations.get(number, ()):
-            if not _is_crowd(annotation):
-                category = categories.get(as_id(annotation.get("category_id")))
+            category = categories.get(as_id(annotation.get("category_id")))
+            if not (_is_crowd(annotation) or is_background(category) or is_ignored(category)):
                 where = f"{file}: annotation {quote(annotation.get('id'))} of {quote(file_name)}"
                 yield CocoObject(file_name, where, size, category, annotation)
 
@@ -233,15 +231,20 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _category_names(content: Mapping[str, Any]) -> dict[Id | None, str]:
-    """Names by category id, of those categories that have both."""
-    items = content.get("categories")
-    named = {
-        as_id(item.get("id")): item["name"]
-        for item in (items if isinstance(items, list) else [])
-        if isinstance(item, dict) and isinstance(item.get("name"), str)
-    }
-    return {number: name for number, name in named.items() if number is not None}
+def _category_names(content: Mapping[str, Any], file: Path) -> dict[Id | None, str]:
+    """Names by category id, of those categories that have both. Raises UsageError: two names for one id."""
+    items, names = content.get("categories"), dict[Id | None, str]()
+    for item in items if isinstance(items, list) else []:
+        if (
+            isinstance(item, dict)
+            and isinstance(item.get("name"), str)
+            and (number := as_id(item.get("id"))) is not None
+        ):
+            other = names.setdefault(number, item["name"])
+            if other != item["name"]:
+                both = f"{quote(other)!r} and {quote(item['name'])!r}"
+                raise UsageError(f"{file}: the categories {both} have the same id {quote(number)}; give each its own")
+    return names
 
 
 def _is_coco(path: Path) -> bool:
@@ -253,8 +256,8 @@ def _is_coco(path: Path) -> bool:
 
 
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
-    value = annotation.get("iscrowd")
-    return value is True or as_id(value) == 1
+    values = annotation.get("iscrowd"), annotation.get("ignore")  # the latter as MMDetection writes difficult objects
+    return any(value is True or as_id(value) == 1 for value in values)
 
 
 def _by_image(content: dict[str, Any], file: Path) -> tuple[dict[Id, list[dict[str, Any]]], list[str]]:

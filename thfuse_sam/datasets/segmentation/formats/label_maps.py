@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from thfuse_sam.datasets.pairs import list_images
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, no_image, no_mask
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, files_below, no_image, no_mask
 from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame, require_size
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
@@ -31,7 +31,7 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     if (root / MANIFEST_NAME).is_file():
         return _find_in_tree(root)
     images_folder, masks_folder = root / _IMAGES, root / _MASKS
-    files = sorted(path for path in masks_folder.rglob(f"*{MASK_SUFFIX}") if not path.name.startswith("."))
+    files = files_below(masks_folder, MASK_SUFFIX)
     if not files or not images_folder.is_dir():
         return None
     masks = {path.relative_to(masks_folder).as_posix()[: -len(MASK_SUFFIX)]: path for path in files}

@@ -6,7 +6,6 @@
 A file either embeds its image (`imageData`) or names it (`imagePath`, relative to itself). Shapes are `polygon`,
 `rectangle` (two opposite corners, or four), `rotation` (four corners), `circle` (its centre and a point on it), `mask`,
 and `line` and `linestrip` if they are given a width. Shapes of one label and one `group_id` are one object.
-`_background_` is no object, and `__ignore__` is neither object nor background.
 """
 
 import base64
@@ -31,7 +30,7 @@ from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     quote,
     read_json,
 )
-from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, image_folder
+from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, files_below, image_folder
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, require_size
 from thfuse_sam.datasets.segmentation.formats.outlines import (
     CLIPPED,
@@ -50,8 +49,6 @@ from thfuse_sam.options.shared import AnnotationReading
 
 _ANNOTATIONS, _IMAGES = "annotations", "images"
 _FILES_TO_CHECK = 10  # JSON files that are read at most to recognise the format
-_NO_OBJECT, _IGNORE = "_background_", "__ignore__"  # labels that LabelMe itself treats apart
-_IGNORED = "labelled __ignore__, ignored"
 
 
 def find(root: Path, reading: AnnotationReading) -> Listing | None:
@@ -116,11 +113,8 @@ def read(
         label = outline.get("label") if isinstance(outline, dict) else outline
         where = f"{json_path}: shape {index} '{quote(label)}'"
         draw = partial(_draw, outline, reading.line_width)
-        if label == _IGNORE:
-            objects.ignore(where, draw, _IGNORED)
-        elif label != _NO_OBJECT:
-            group = outline.get("group_id") if isinstance(outline, dict) else None
-            objects.add(where, draw, label, key=None if group is None else (label, as_id(group)))
+        group = outline.get("group_id") if isinstance(outline, dict) else None
+        objects.add(where, draw, label, key=None if group is None else (label, as_id(group)))
     return objects.sample()
 
 
@@ -144,9 +138,7 @@ def _embedded_image(path: Path) -> npt.NDArray[np.uint8]:
 def _json_files(root: Path) -> list[Path]:
     """The JSON files that may be LabelMe's: those in `annotations/`, else all below `root`; none hidden."""
     folder = root / _ANNOTATIONS
-    folder = folder if folder.is_dir() and (root / _IMAGES).is_dir() else root
-    files = (path for path in folder.rglob("*.json") if path.is_file())
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts))
+    return files_below(folder if folder.is_dir() and (root / _IMAGES).is_dir() else root, ".json")
 
 
 def _is_labelme(path: Path) -> bool:

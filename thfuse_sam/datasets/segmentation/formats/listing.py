@@ -46,6 +46,12 @@ def image_folder(root: Path) -> Path | None:
     return subfolder(root, *_IMAGE_FOLDERS)
 
 
+def files_below(root: Path, suffix: str) -> list[Path]:
+    """The files below `root` of a lower-case suffix, in upper or lower case; none that is hidden."""
+    paths = (path for path in root.rglob("*") if path.suffix.lower() == suffix and path.is_file())
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+
 def subfolder(root: Path, *names: str) -> Path | None:
     """The folder in `root` with the first of these lower-case names that is there, in upper or lower case."""
     folders = [path for path in root.iterdir() if path.is_dir()]

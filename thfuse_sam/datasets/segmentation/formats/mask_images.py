@@ -6,6 +6,8 @@ A mask has the name of its image, or this name and an ending such as `_mask`, or
     imgs/b/002.jpg           masks/b/002_mask.png
     images/003.jpg           masks/003_0.png  003_1.png    one file for each object, also masks/003/*.png
     a/images/a.png           a/masks/*.png                 one folder for each image, as in the Data Science Bowl 2018
+    test/a/001.png           ground_truth/a/001_mask.png   as in MVTec AD
+    001.jpg                  001_mask.png                  side by side, as Roboflow writes them, with _classes.csv
 
 Folders whose masks number objects, in which 0 is background and k is object k::
 
@@ -22,7 +24,8 @@ What a mask holds is decided by `mask_values.read_mask`.
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +33,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.pairs import has_images, list_images
+from thfuse_sam.datasets.pairs import image_names, list_images
 from thfuse_sam.datasets.segmentation.formats.listing import (
     VOC_IMAGES,
     Entry,
@@ -41,7 +44,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import (
     subfolder,
 )
 from thfuse_sam.datasets.segmentation.formats.mask_values import Kind, MaskValues, mask_values
-from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame
+from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame, is_background, is_ignored
 from thfuse_sam.datasets.segmentation.sample import NOTE, Flaw, SegmentationSample
 from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS
 from thfuse_sam.errors import SampleError
@@ -53,8 +56,10 @@ _MASK_FOLDERS: Mapping[str, Kind | None] = {
     **dict.fromkeys(("instances", "pedmasks", "gtfine", "gtcoarse"), "instances"),
     **dict.fromkeys(("segmentationobject", "segmentationobjectpng"), "instances"),
     **dict.fromkeys(("segmentationclass", "segmentationclasspng"), "classes"),
-    **dict.fromkeys(("masks", "mask", "annotations", "ann_dir", "labels", "label", "gt"), None),
+    **dict.fromkeys(("masks", "mask", "annotations", "ann_dir", "labels", "label", "gt", "ground_truth"), None),
 }
+_OF_DEFECTS = "ground_truth", "test"  # folders of MVTec AD; images without a defect have no mask
+_CLASS_LIST = "_classes.csv"  # of Roboflow; the masks beside it number classes
 _FOLDERS_TO_CHECK = 3
 _NOT_SEGMENTED = "images without a mask, left out"  # most of Pascal VOC's images have none
 _AROUND = "all around the border of the image; if black is the object: `mask_values` 0"
@@ -67,6 +72,7 @@ _ENDINGS: tuple[str, ...] = (
     *("gtcoarse_instanceids", "label", "labels", "gt", "matte", "l", "png", "jpg", "jpeg"),
     *("gtfine_labelids", "gtcoarse_labelids", "gtfine_labeltrainids", "gtfine_color", "gtcoarse_color"),
 )
+_UNSURE = ("", "l", "png", "jpg", "jpeg")  # endings of images, too
 _TRAIN_IDS = "trainids"  # in which 0 is a class
 _NUMBER = re.compile(r"(?:[_\-. ]\(?|\()\d+\)?$")  # number of an object at the end of a name
 _NAMES = "a mask is named like its image, also with _mask or another usual ending, or _0, _1, ... for each object"
@@ -77,6 +83,8 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     images = image_folder(root)
     candidates = (subfolder(root, name) for name in _MASK_FOLDERS)
     masks = next((path for path in candidates if path and not _is_of_another_format(path)), None)
+    if images is None and masks is not None and masks.name.casefold() == _OF_DEFECTS[0]:
+        images = subfolder(root, _OF_DEFECTS[1])
     if images is not None and masks is not None:
         return _pair(images, masks, _MASK_FOLDERS[masks.name.casefold()], reading, _class_names(root))
     parts = {*TRAIN_FOLDERS, *OTHER_FOLDERS}  # which hold a data set each, not an image
@@ -85,6 +93,18 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     if folders and all((path / "masks").is_dir() and len(list(path.glob("images/*"))) == 1 for path in folders):
         return _pair(root / "**/images", root / "**/masks", None, reading)
     return None
+
+
+def find_beside(root: Path, reading: AnnotationReading) -> Listing | None:
+    """Entries of a folder in which masks lie beside their images, called as these and an ending; None: another folder.
+
+    Raises PairError: two files with one name.
+    """
+    names = image_names(root)
+    # Parts have a list of classes each.
+    if subfolder(root, *TRAIN_FOLDERS) is not None or not any(_is_beside(name, names) for name in names):
+        return None
+    return _pair(root, root, "classes" if (root / _CLASS_LIST).is_file() else None, reading, _class_names(root))
 
 
 def read(
@@ -118,11 +138,25 @@ def read(
     if len(masks) == 1:
         [mask] = masks
         classes = {label: names.get(text, text) for label, text in mask.names.items()}
-        return SegmentationSample(name, image, mask.labels, classes, ignored=mask.ignored, flaws=tuple(flaws))
+        mask = _only_objects(replace(mask, names=classes))
+        return SegmentationSample(name, image, mask.labels, mask.names, ignored=mask.ignored, flaws=tuple(flaws))
     objects = [mask.labels == number for mask in masks for number in np.unique(mask.labels[mask.labels > 0])]
     regions = [mask.ignored for mask in masks if mask.ignored is not None]
     ignored = np.logical_or.reduce(regions) if regions else None
     return SegmentationSample.from_masks(name, image, dict(enumerate(objects, 1)), ignored=ignored, flaws=flaws)
+
+
+def _only_objects(mask: MaskValues) -> MaskValues:
+    """The mask without classes whose names say that they are background or to be ignored."""
+    to_ignore = [label for label, name in mask.names.items() if is_ignored(name)]
+    nothing = [label for label, name in mask.names.items() if is_background(name)] + to_ignore
+    if not nothing:
+        return mask
+    ignored = np.isin(mask.labels, to_ignore) | (False if mask.ignored is None else mask.ignored)
+    names = {label: name for label, name in mask.names.items() if label not in nothing}
+    return MaskValues(
+        np.where(np.isin(mask.labels, nothing), 0, mask.labels), names, ignored if ignored.any() else None
+    )
 
 
 def read_mask(path: Path, kind: Kind | None, reading: AnnotationReading) -> MaskValues:
@@ -147,15 +181,18 @@ def _is_of_another_format(folder: Path) -> bool:
     """Whether a folder is one of text files, as LabelMe and YOLO have of these names, and not of masks."""
     if folder.name.casefold() not in ("annotations", "labels", "label"):
         return False
-    return not has_images(folder) or any(path.suffix.lower() in (".json", ".txt") for path in folder.rglob("*"))
+    return not image_names(folder) or any(path.suffix.lower() in (".json", ".txt") for path in folder.rglob("*"))
 
 
 def _class_names(root: Path) -> dict[str, str]:
-    """Class names by colour ("128,0,0") and number, from the lists that CVAT and LabelMe write beside the masks."""
+    """Class names by colour ("128,0,0") and number, from the lists that programs write beside the masks."""
     names: dict[str, str] = {}
-    for file in filter(Path.is_file, (root / "labelmap.txt", root / "class_names.txt")):
+    for file in filter(Path.is_file, (root / "labelmap.txt", root / "class_names.txt", root / _CLASS_LIST)):
         lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        if file.name == "labelmap.txt":  # name:colour:parts:actions
+        if file.name == _CLASS_LIST:  # value, name
+            words = (line.split(",", 1) for line in lines if "," in line)
+            names |= {value.strip(): name.strip() for value, name in words}
+        elif file.name == "labelmap.txt":  # name:colour:parts:actions
             names |= {words[1]: words[0] for words in (line.split(":") for line in lines) if len(words) > 1}
         else:  # begins with __ignore__ and _background_, whose numbers are -1 and 0
             names |= {str(number): line.strip() for number, line in enumerate(lines, -1)}
@@ -171,10 +208,15 @@ def _pair(
 ) -> Listing:
     """Entries of the images in one folder and their masks in the other.
 
-    `kind` is what the folder's name says; `names` are class names by number or colour.
+    `kind` is what the folder's name says; `names` are class names by number or colour. If both folders are one, the
+    ending of a name tells a mask.
     """
-    needs_masks = images_folder.name.casefold() != VOC_IMAGES  # else an image without a mask is no mistake
+    # Else an image without a mask is no mistake.
+    needs_masks = images_folder.name.casefold() not in (VOC_IMAGES, _OF_DEFECTS[1])
     images, masks = list_images(images_folder), list_images(masks_folder)
+    if images_folder == masks_folder:
+        masks = {name: path for name, path in masks.items() if _is_beside(name, images)}
+        images = {name: path for name, path in images.items() if name not in masks}
     groups, strangers, others = group_masks(images, masks)
     entries, problems = [], []
     for name, own in groups.items():
@@ -226,6 +268,11 @@ def _possible_images(mask: str) -> Iterator[tuple[int, str]]:
     if folder:
         yield 0, folder
         yield 0, f"{folder}/{folder.rpartition('/')[2]}"
+
+
+def _is_beside(name: str, names: Container[str]) -> bool:
+    """Whether a file is the mask of another one: its name is that of the other and an ending that says so."""
+    return any(_ENDINGS[rank] not in _UNSURE and key in names for rank, key in _possible_images(name))
 
 
 def _is_numbered(mask: str, image: str) -> bool:

@@ -18,6 +18,11 @@ UNUSABLE = "unusable, left out"
 _STORED = "drawn on an image as stored, turned upright with it as its EXIF data say"
 _EITHER_WAY = "on an image with an EXIF rotation, taken as drawn on the upright image (if not: `ignore_exif`)"
 
+_BACKGROUND, _IGNORED = "labelled as background, left out", "labelled as what is to be ignored, ignored"
+# Names of classes that are none, without separators, in lower case.
+_NO_OBJECTS = {"background"}
+_TO_IGNORE = {"ignore", "ignored", "ignoredregion", "ignoredregions", "dontcare"}
+
 # (shape, reasons) -> mask, which may be empty; may raise ValueError
 Draw = Callable[[tuple[int, int], list[str]], Mask]
 
@@ -61,14 +66,23 @@ class ImageObjects:
         return cls(name, read_visible(image_path), shape, orientation, flaws)
 
     def add(self, where: str, draw: Draw, category: str | None = None, key: Any = None) -> None:
-        """Draw an object, or a further part of the object that was added with the same `key`."""
+        """Draw an object, or a further part of the object that was added with the same `key`.
+
+        A category that `is_background` or `is_ignored` makes no object.
+        """
+        if is_background(category):
+            self.note(_BACKGROUND, where)
+            return
+        if is_ignored(category):
+            self.ignore(where, draw, _IGNORED)
+            return
         mask = self._drawn(where, draw)
         if mask is None:
             return
         number = self._numbers.setdefault(len(self._numbers) if key is None else key, len(self._masks) + 1)
         self._masks[number] = self._masks[number] | mask if number in self._masks else mask
         if category is not None:
-            self._categories[number] = category
+            self._categories[number] = category.strip()
 
     def ignore(self, where: str, draw: Draw, reason: str) -> None:
         """Draw a region that is neither object nor background; `reason` says why."""
@@ -101,6 +115,20 @@ class ImageObjects:
         for reason in dict.fromkeys(reasons):
             self.note(reason, where, MENDED)
         return None if empty else upright(mask, self._orientation)
+
+
+def is_background(category: Any) -> bool:
+    """Whether a class name says that there is no object, as LabelMe's `_background_`."""
+    return _plain(category) in _NO_OBJECTS
+
+
+def is_ignored(category: Any) -> bool:
+    """Whether a class name says that there is neither object nor background, as LabelMe's `__ignore__`."""
+    return _plain(category) in _TO_IGNORE
+
+
+def _plain(category: Any) -> str:
+    return "".join(letter for letter in str(category).casefold() if letter.isalnum())
 
 
 def drawn_frame(

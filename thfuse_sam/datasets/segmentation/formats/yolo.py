@@ -18,6 +18,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import (
     WITHOUT_OBJECTS,
     Entry,
     Listing,
+    files_below,
     image_folder,
     no_image,
     subfolder,
@@ -35,6 +36,7 @@ _YAML = (".yaml", ".yml")
 _NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 _NAME_LISTS = ("classes.txt", "labels/classes.txt", "obj.names")  # a name in each line
 _NO_LABELS = ("classes", "notes", "readme")  # text files that tools put beside the others
+_UNNAMED = "of a class without a name"
 _LARGEST = 2.0  # a coordinate beyond it is no fraction
 
 
@@ -48,8 +50,8 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
         ):
             return None
     files = {
-        path.relative_to(folder).as_posix().removesuffix(_SUFFIX): path
-        for path in sorted(folder.rglob(f"*{_SUFFIX}"))
+        path.relative_to(folder).as_posix().removesuffix(path.suffix): path
+        for path in files_below(folder, _SUFFIX)
         if path.name.lower().partition(".")[0] not in _NO_LABELS
     }
     if not files:
@@ -72,13 +74,19 @@ def read(
     for number, line in enumerate(_lines(file), 1):
         words = line.replace(",", " ").split()
         if words:
-            category = names.get(int(words[0]), words[0]) if words[0].isdecimal() else words[0]
-            objects.add(f"{file}: line {number}", partial(_mask, words[1:]), category)
+            where, category = f"{file}: line {number}", words[0]
+            if names and category.isdecimal() and int(category) not in names:
+                objects.note(_UNNAMED, where)
+            category = names.get(int(category), category) if category.isdecimal() else category
+            objects.add(where, partial(_mask, words[1:]), category)
     return objects.sample()
 
 
 def class_names(root: Path) -> dict[int, str]:
-    """Names by class number from the YAML file or the list in `root` or above it; empty if there is none."""
+    """Names by class number from the YAML file or the list in `root` or above it; empty if there is none.
+
+    Raises SampleError: the file cannot be read, or says that the labels are key points.
+    """
     paths = [folder / name for folder in (root, root.parent) for name in (*_NAME_FILES, *_NAME_LISTS)]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -86,10 +94,13 @@ def class_names(root: Path) -> dict[int, str]:
     if not path.name.endswith(_YAML):
         return {number: line.strip() for number, line in enumerate(_lines(path))}
     try:
-        content = read_yaml(path)
+        content = read_yaml(path, as_texts=True)  # "no" and "01" are names
     except (OSError, ValueError) as error:
         raise SampleError(f"{path}: not readable as YAML ({error}); mend or remove it") from error
-    names = content.get("names") if isinstance(content, Mapping) else None
+    content = content if isinstance(content, Mapping) else {}
+    if "kpt_shape" in content:
+        raise SampleError(f"{path}: says that the labels are key points (kpt_shape), which are no outlines")
+    names = content.get("names")
     numbered = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, Mapping) else ()
     return {int(number): str(name) for number, name in numbered if str(number).isdecimal()}
 
