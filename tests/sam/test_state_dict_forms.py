@@ -6,7 +6,7 @@ import logging
 import pickle
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +67,7 @@ FORMS = {
     "with a loss beside": lambda w: {"state_dict": {**named(w, "net."), "loss.weight": torch.ones(2)}},
     "any entry's name": lambda w: {"checkpoint": {"my_network": w}},
     "micro_sam": lambda w: {"model_state": named(w, "sam."), "decoder_state": {"out.weight": torch.zeros(3)}},
+    "averaged weights": lambda w: {"n_averaged": torch.tensor(5), **named(w, "module.")},
     "with averages": lambda w: {"ema": {k: v * 0 for k, v in w.items() if v.is_floating_point()}, "model": w},
     "numpy numbers": lambda w: {"model": w, "best": np.float64(0.9), "epoch": np.int64(7), "step": np.int32(1)},
     "numpy arrays": lambda w: {"model": w, "losses": np.arange(4.0), "names": np.array(["a", "b"]), "ok": np.bool_(1)},
@@ -112,6 +113,20 @@ def test_an_array_of_objects_runs_no_code(tmp_path: Path, weights: dict[str, Ten
     assert b"touch" in pickle.dumps(Payload(proof)), "the payload is one"
 
 
+def floats(weights: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """The weights with every tensor of floats changed."""
+    return {name: change(value) if value.is_floating_point() else value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_failed(tmp_path: Path, weights: dict[str, Tensor], number: float) -> None:
+    name = "mask_decoder.iou_token.weight"
+    path = tmp_path / "a.pth"
+    torch.save({**weights, name: torch.full_like(weights[name], number)}, path)
+    with pytest.raises(CheckpointError, match=f"{name} holds numbers that are not finite"):
+        load_sam(resolve_sam("auto", path), "cpu")
+
+
 HYPER = "mask_decoder.hf_token.weight"
 
 
@@ -126,6 +141,9 @@ HYPER = "mask_decoder.hf_token.weight"
         (lambda w: {"image_encoder.blocks.0.attn.qkv.lora_A.weight": torch.zeros(4, 8)}, "LoRA"),
         (lambda w: {"model": {"model.22.proto.cv1.conv.weight": torch.zeros(1, 1)}}, "FastSAM"),
         (lambda w: {"cls_token": torch.zeros(1)}, "its weights are cls_token"),
+        (lambda w: floats(w, lambda value: value.to(torch.int8)), "no plain numbers.*int8"),
+        (lambda w: floats(w, lambda value: value.to(torch.complex64)), "no plain numbers.*complex64"),
+        (lambda w: floats(w, lambda value: value.to("meta")), "shapes without numbers"),
     ],
 )
 def test_other_files_get_their_own_sentence(

@@ -107,6 +107,11 @@ def build_sam(
             dtype = torch.float32 if value.is_floating_point() else value.dtype
             # A copy, so that the checkpoint file is not held open by a memory map.
             weights[name] = value.to(device=device, dtype=dtype, copy=True)
+            if not weights[name].sum().isfinite():
+                raise CheckpointError(
+                    f"{checkpoint}: {name} holds numbers that are not finite, as after a training that failed; use an "
+                    "earlier checkpoint"
+                )
         sam.load_state_dict(weights, assign=True)
         sam.generator_settings = settings  # for `own_settings`
         return sam.to(device).eval()

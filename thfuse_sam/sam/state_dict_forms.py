@@ -146,6 +146,8 @@ def _published_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if rivals := [other for other in dict.fromkeys(prefixes) if prefixes.count(other) == prefixes.count(prefix)][1:]:
         log.info("the checkpoint holds several models: %s; used: %s", ", ".join((prefix, *rivals)), prefix)
     own = {name.removeprefix(prefix): value for name, value in unwrapped.items() if name.startswith(prefix)}
+    # A single number is no weight of a part, but a count or a loss, such as the `n_averaged` of averaged weights.
+    own = {name: value for name, value in own.items() if value.ndim or _PART.search(name)}
     if any(name.startswith("vision_encoder.") for name in own):
         log.info("the checkpoint has the names of Hugging Face's form; they are read as segment_anything's")
         own = {_from_hugging_face(name): value for name, value in own.items()}

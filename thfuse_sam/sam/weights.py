@@ -46,6 +46,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if weights is None:
         held = f" (its entries: {first_of([str(name) for name in content], 6)})" if isinstance(content, dict) else ""
         raise CheckpointError(f"{path}: holds no named weights{held}; use a checkpoint of a Segment Anything model")
+    if any(value.is_meta for value in weights.values()):
+        raise CheckpointError(f"{path}: holds names and shapes without numbers (`meta`); save the weights themselves")
     return weights
 
 
