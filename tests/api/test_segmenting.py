@@ -92,6 +92,12 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (lambda: sam.generate(image, infrared=image[:9]), ImageSizeError, "`infrared` is 32x9 and `image` 32x32"),
         (lambda: sam.predict(image), UsageError, "`points` and `boxes` are empty"),
         (lambda: sam.predict(image, points=[[(40, 2)]]), UsageError, "`points` 40,2: lies outside"),
+        (
+            lambda: sam.predict(image, boxes=[(0.1, 0.2, 0.5, 0.9)]),
+            UsageError,
+            "0.1,0.2,0.5,0.9: seems to be in fractions",
+        ),
+        (lambda: sam.predict(image, points=[[(0.3, 0.4)]]), UsageError, "in fractions of the image"),
         (lambda: sam.predict(image, points=[[(4, 2, 0)]]), UsageError, "at least one inside"),
         (lambda: sam.predict(image, points=[(4, 2)]), UsageError, r"`points` \(4, 2\): give for each object \["),  # type: ignore[list-item]
         (lambda: sam.predict(image, points=[[(4, 2, 1, 9)]]), UsageError, "give for each object"),

@@ -120,8 +120,14 @@ class PredictionWriter:
 
 
 def require_prompts_inside(prompts: Sequence[ObjectPrompt], shape: tuple[int, int], where: str = "") -> None:
-    """Raise UsageError for a prompt outside an image of (height, width) `shape`; `where` names it."""
+    """Raise UsageError for a prompt outside an image of (height, width) `shape`, or in fractions of it, as some
+    programs write; `where` names the image.
+    """
     for prompt in prompts:
+        values = [value for part in (prompt.points, prompt.box) if part is not None for value in np.ravel(part)]
+        if values and max(values) <= 1 and any(value % 0.5 for value in values):  # not the middle of the first pixel
+            given = ",".join(f"{value:g}" for value in values)
+            raise UsageError(f"prompt {given}: seems to be in fractions of the image{where}; give pixels")
         _require_inside(prompt, shape, where)
 
 
