@@ -1,7 +1,7 @@
 """Reading option files as plain YAML: values, lists and mappings, bounded in size and depth, whoever wrote them."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -29,7 +29,7 @@ class _PlainLoader(yaml.SafeLoader):
 class _TextLoader(_PlainLoader):
     """Takes every value for a text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - the name and kind are PyYAML's
 
 
 def read_yaml(path: Path, *, as_texts: bool = False) -> Any:
