@@ -16,7 +16,7 @@ import torch
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.commands import precompute as command
 from thfuse_sam.errors import DownloadError
-from thfuse_sam.files import file_sha256
+from thfuse_sam.files import file_sha256, partial_path
 from thfuse_sam.images import read_for_sam, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles
@@ -166,14 +166,17 @@ def test_a_rerun_keeps_what_is_there(
     assert "masks made: 1" in shown
 
 
-def test_nothing_to_do_builds_no_sam(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
+def test_nothing_to_do_but_to_tidy_builds_no_sam(work: Path, checkpoint: Path, stub: type[StubGenerator]) -> None:
     assert run(checkpoint) == 0
 
     def refuse() -> None:
         raise AssertionError("an image was segmented again")
 
     stub.on_image = staticmethod(refuse)
+    of_a_killed_run = partial_path(work / "precomputed_masks" / "manifest.json")
+    of_a_killed_run.touch()
     assert run(checkpoint) == 0
+    assert not of_a_killed_run.exists()
 
 
 def test_the_sample_set_below_the_current_folder_is_the_default(

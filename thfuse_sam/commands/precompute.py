@@ -29,7 +29,7 @@ from thfuse_sam.errors import (
     WorkerError,
     naming,
 )
-from thfuse_sam.files import require_writable
+from thfuse_sam.files import remove_abandoned, require_writable
 from thfuse_sam.images import MODALITIES, ImageArray, Modality, read_infrared
 from thfuse_sam.masks.embeddings import EmbeddingFiles
 from thfuse_sam.masks.format import LabelMap
@@ -432,6 +432,7 @@ def _run(run: _PreparedRun, command: str, generator: AutomaticMaskGenerator | No
             log.info("%s from %s on %s", run.sam.model_type, run.sam.checkpoint, run.place)
             write_masks(run.plan, _results(run, generator), summary, num_workers=run.options.num_workers)
         else:
+            remove_abandoned(run.plan.root)
             save_manifest(run.plan, summary)
         _write_pictures(run, command)
         if summary.written:
