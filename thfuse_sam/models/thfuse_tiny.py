@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thfuse_sam.models.blocks import upsample
+from thfuse_sam.models.blocks import halved, upsample
 from thfuse_sam.models.thfuse_lite import COARSEST, DetailMix, THFuseLite
 
 STEP = 2  # pixels a side that share one place of the features
@@ -60,8 +60,8 @@ class THFuseTiny(THFuseLite):
         self, ir: Tensor, vi: Tensor, guidance: Tensor | None, features: list[Tensor], maps: Tensor
     ) -> Tensor:
         images = torch.cat([ir, vi], dim=1)
-        halved = F.avg_pool2d(images, STEP)
+        smaller = halved(images)
         if guidance is not None:
-            guidance = F.avg_pool2d(guidance, STEP)
-        fused, fine = self._rebuilt(halved[:, :1], halved[:, 1:], guidance, features, maps)
-        return upsample(fused, STEP) + self.finest(fine, images - upsample(halved, STEP))
+            guidance = halved(guidance)
+        fused, fine = self._rebuilt(smaller[:, :1], smaller[:, 1:], guidance, features, maps)
+        return upsample(fused, STEP) + self.finest(fine, images - upsample(smaller, STEP))
