@@ -1,6 +1,7 @@
 """Two videos become one: sizes, sound, cuts, interrupts, bad input."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tests.video.servers import MjpegCamera, RtspCamera
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.cli.commands import video
 from thfuse_sam.cli.main import main
+from thfuse_sam.datasets.fusion import fusion_sample
+from thfuse_sam.fusion.colour import finished
+from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.images import write_image
 from thfuse_sam.models import build_network
 from thfuse_sam.options.video import is_video
 from thfuse_sam.thermal import AS_STORED
@@ -44,6 +49,14 @@ def test_two_videos_become_one_with_sound(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
 
 
+def test_folders_of_frames_become_a_video_where_the_output_is_one(tmp_path: Path) -> None:
+    for folder in ("ir", "vi"):
+        for number in range(3):
+            write_image(tmp_path / folder / f"{number}.png", scene(number)[..., 0] if folder == "ir" else scene(number))
+    assert main(["fuse", str(tmp_path / "ir"), f"{tmp_path}/vi/%d.png", "-o", str(tmp_path / "fused.mp4")]) == 0
+    assert len(read_clip(tmp_path / "fused.mp4")[0]) == 3
+
+
 def test_odd_sizes_grey_and_the_shorter_video(tmp_path: Path) -> None:
     ir = write_clip(tmp_path / "ir.mkv", [scene(k, height=47, width=63)[..., 0] for k in range(4)])
     vi = write_clip(tmp_path / "vi.mkv", [scene(k, height=47, width=63) for k in range(9)])
@@ -61,6 +74,7 @@ def test_odd_sizes_grey_and_the_shorter_video(tmp_path: Path) -> None:
         (["-o", "fused.gif"], "unknown suffix", 2),
         (["--offset", "100"], "no two frames belong together", 1),
         (["--mask_every", "5"], "add --use_sam", 2),
+        (["--vi", "ir.mkv"], "is the infrared stream as well", 2),
         (["--ir", "none.mp4"], "no such file", 2),
         (["-o", "vi.mkv", "--overwrite"], "is one of the streams", 2),
     ],
@@ -72,6 +86,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     before = {*tmp_path.iterdir()}
     if words[0] == "-o":
         words = ["-o", str(tmp_path / words[1]), *words[2:]]
+    words = [ir if word == "ir.mkv" else word for word in words]
     given = ["--ir", ir, "--vi", vi, "-o", str(tmp_path / "fused.mp4"), *words]
     assert video.main(given) == status
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
@@ -150,6 +165,67 @@ def test_nothing_of_the_former_scene_is_left_after_a_cut() -> None:
         return frames
 
     assert np.array_equal(fused(1.0)[4], fused(0.0)[4])
+
+
+class _Uneven(torch.nn.Module):
+    """A network that takes longest for the first of any four frames, and gives the infrared image back."""
+
+    def __init__(self, broken_at: int | None = None) -> None:
+        super().__init__()
+        self.broken_at = broken_at
+        self.threads: set[int] = set()
+
+    def forward(self, ir: torch.Tensor, vi: torch.Tensor) -> torch.Tensor:
+        number = round(255 * float(ir[0, 0, 0, 0]))
+        if number == self.broken_at:
+            raise RuntimeError(f"broken at {number}")
+        time.sleep(0.03 if number % 4 == 0 else 0.0)
+        self.threads.add(torch.get_num_threads())
+        return ir
+
+
+class _Numbered:
+    """A stream whose frames have their number as their only value."""
+
+    name, is_live, reopened = "numbered", False, 0
+
+    def __init__(self, infrared: bool) -> None:
+        self._infrared = infrared
+
+    def frames(self) -> Iterator[Frame]:
+        for k in range(12):
+            yield Frame(k / 25, np.full((HEIGHT, WIDTH) if self._infrared else (HEIGHT, WIDTH, 3), k, np.uint8))
+
+
+def test_frames_that_are_fused_at_once_keep_their_order_and_errors_arrive() -> None:
+    former = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        network, numbers = _Uneven(), []
+
+        def fused(network: torch.nn.Module) -> None:
+            fuser = FrameFuser(network, torch.device("cpu"), smooth=0)
+            streams, levels = (_Numbered(True), _Numbered(False)), ThermalLevels(AS_STORED, 0)
+            fuse_streams(*streams, fuser, lambda image, _: numbers.append(image[0, 0]), levels=levels, gray=True)
+
+        fused(network)
+        assert numbers == list(range(12)) and network.threads == {1}
+        with pytest.raises(RuntimeError, match="broken at 7"):
+            fused(_Uneven(broken_at=7))
+        assert numbers[12:] == list(range(7)) and torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(former)
+
+
+def test_frames_are_fused_as_single_images_are() -> None:
+    torch.manual_seed(0)
+    network, frames = build_network("thfuse_tiny").eval(), []
+    fuser, levels = FrameFuser(network, torch.device("cpu"), smooth=0), ThermalLevels(AS_STORED, 0)
+    fuse_streams(_Cut(True), _Cut(False), fuser, lambda image, _: frames.append(image), levels=levels)
+    for infrared, visible, fused in zip(_Cut(True).frames(), _Cut(False).frames(), frames, strict=True):
+        sample = fusion_sample("a", infrared.values, visible.values, None, None)
+        (grey,) = fuse_lumas(network, [sample], torch.device("cpu"))
+        assert np.array_equal(finished(grey, visible.values, None, gray=False), fused)
 
 
 def test_words_that_name_videos() -> None:

@@ -5,6 +5,7 @@ import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> int:
     number = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    if name == "fuse" and any(map(is_video, words[:number])):
+    outputs = [value for option, value in pairwise(words) if option in ("-o", "--output")]
+    if name == "fuse" and any(map(is_video, [*words[:number], *outputs])):
         name = "video"
     entry = ENTRIES[name]
     options = next((options for options in entry.places if len(options) == number), None)

@@ -76,5 +76,7 @@ class VideoOptions(
         super().__post_init__()
         if self.mask_every and not self.use_sam:
             raise OptionError("mask_every", self.mask_every, "is about masks, and none are made; add `use_sam`")
+        if self.ir == self.vi:
+            raise OptionError("vi", self.vi, "is the infrared stream as well; give two streams")
         if self.ir_channel is not None:
             raise OptionError("ir_channel", self.ir_channel, "is for images; give both streams by `ir` and `vi`")

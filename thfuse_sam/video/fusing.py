@@ -1,8 +1,16 @@
-"""Fusing the matched frames of two streams one after the other; reading, fusing and encoding overlap."""
+"""Fusing the matched frames of two streams.
 
+What a frame takes over from those before it (grey levels, masks, brightness) is done in the order of the frames. The
+network, which takes most of the time, sees several frames at once: threads that share one frame wait for each other
+whenever the decoder or the encoder has a core. Reading, preparing, finishing and encoding overlap with it.
+"""
+
+import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from thfuse_sam.align.placement import Placement, Placer
+from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.errors import VideoError
 from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_batch
 from thfuse_sam.fusion.misalignment import noticed_offset
 from thfuse_sam.images import ImageArray, as_rgb, luma
+from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.masks.format import LabelMap, guidance_inputs
 from thfuse_sam.models import FusionNetwork
 from thfuse_sam.options.fuse import InferenceSettings
@@ -26,6 +36,9 @@ from thfuse_sam.video.reading import Frame, Stream
 from thfuse_sam.video.steadiness import Brightness, CutDetector, FlickerMeter, Smoothed, ThermalLevels
 
 log = logging.getLogger(__name__)
+
+_START_SECONDS = 60.0  # within which threads begin
+_MOST_AT_ONCE = 4  # frames in the network; more would make a camera's picture late
 
 MakeLabelMap = Callable[[ImageArray, ImageArray | None], LabelMap]
 
@@ -40,6 +53,18 @@ class Pair:
     visible_luma: ImageArray  # HxW
     is_cut: bool
     placement: Placement | None = None  # None: both frames are as they were read
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFrame:
+    """A pair with what the network needs of it, float32."""
+
+    pair: Pair
+    step: float  # seconds since the frame before
+    ir: Tensor  # 1x1xHxW in [0, 1]
+    vi: Tensor  # of the visible luma, likewise
+    masks: list[FrameMask]  # of both streams; empty: none are made
+    guidance: list[Tensor]  # 1x2xHxW for each mask
 
 
 @dataclass
@@ -60,9 +85,19 @@ class VideoReport:
     matrix: list[list[float]] | None = None  # 3x3, from pixels of the infrared stream to those of the visible one
     interrupted: bool = False
 
+    def add(self, frame: PreparedFrame) -> None:
+        """Count a frame that is written."""
+        self.frames += 1
+        if frame.pair.is_cut:
+            self.scenes.append(frame.pair.time)
+        if frame.masks and frame.masks[0].carried:
+            self.carried += 1
+        elif frame.masks:
+            self.key_frames.append(frame.pair.time)
+
 
 class FrameFuser:
-    """Fuses the frames of a video in their order.
+    """Fuses the frames of a video: `prepare`, `run`, `finish`, of which only `run` does not need their order.
 
     Args:
         network: a fusion network on `device`, in evaluation mode. Its last stage is taken over, to be steadied.
@@ -90,20 +125,32 @@ class FrameFuser:
         self._since_key = 0
         self._last = 0.0
 
-    def fuse(self, pair: Pair, report: VideoReport) -> ImageArray:
-        """The fused luma, uint8 HxW. Cuts and key frames are noted in `report`."""
-        step, self._last = pair.time - self._last, pair.time
-        if pair.is_cut:
-            report.scenes.append(pair.time)
-        ir, vi = (torch.from_numpy(image)[None, None].float() / 255 for image in (pair.infrared, pair.visible_luma))
-        masks = self._next_masks(pair, report)
-        guidance = [self._guided(stream, mask, step) for stream, mask in enumerate(masks)]
-        fused = fuse_batch(self._network, (ir, vi, *guidance), self._device, self._settings)
-        if masks and isinstance(self._network, FusionNetwork):
-            fused = fused + self._lifted(fused, ir, vi, masks[0], step)
-        return self._brightness.steadied(to_uint8(fused[0, 0]), (pair.infrared, pair.visible_luma), step, pair.is_cut)
+    @property
+    def at_once(self) -> int:
+        """How many frames `run` is given at once; a GPU takes one after the other."""
+        return min(torch.get_num_threads(), _MOST_AT_ONCE) if self._device.type == "cpu" else 1
 
-    def _next_masks(self, pair: Pair, report: VideoReport) -> list[FrameMask]:
+    def prepare(self, pair: Pair) -> PreparedFrame:
+        """The next frame for the network, with its masks."""
+        step, self._last = pair.time - self._last, pair.time
+        ir, vi = (torch.from_numpy(image)[None, None].float() / 255 for image in (pair.infrared, pair.visible_luma))
+        masks = self._next_masks(pair)
+        guidance = [self._guided(stream, mask, step) for stream, mask in enumerate(masks)]
+        return PreparedFrame(pair, step, ir, vi, masks, guidance)
+
+    def run(self, frame: PreparedFrame) -> Tensor:
+        """What the network makes of a frame, float 1x1xHxW in [0, 1]; of any frame, in any thread."""
+        return fuse_batch(self._network, (frame.ir, frame.vi, *frame.guidance), self._device, self._settings)
+
+    def finish(self, frame: PreparedFrame, fused: Tensor) -> ImageArray:
+        """The fused luma of the next frame, uint8 HxW, of what `run` made of it."""
+        if frame.masks and isinstance(self._network, FusionNetwork):
+            fused = fused + self._lifted(fused, frame)
+        pair = frame.pair
+        sources = pair.infrared, pair.visible_luma
+        return self._brightness.steadied(to_uint8(fused[0, 0]), sources, frame.step, pair.is_cut)
+
+    def _next_masks(self, pair: Pair) -> list[FrameMask]:
         if self._masks is None:
             return []
         self._since_key += 1
@@ -111,28 +158,24 @@ class FrameFuser:
         if is_key:
             self._since_key = 0
         images = ((as_rgb(pair.infrared), pair.infrared), (pair.visible, pair.visible_luma))
-        masks = [
+        return [
             stream.mask(image, grey, pair.infrared, is_key=is_key, is_cut=pair.is_cut)
             for stream, (image, grey) in zip(self._masks, images, strict=True)
         ]
-        if masks[0].carried:
-            report.carried += 1
-        else:
-            report.key_frames.append(pair.time)
-        return masks
 
     def _guided(self, stream: int, mask: FrameMask, step: float) -> Tensor:
         """Guidance of a frame, float 1x2xHxW, averaged with that of the frames before where it has moved to."""
         values = guidance_inputs(mask.labels).transpose(1, 2, 0)
         return torch.from_numpy(_averaged(self._guidance[stream], values, mask, step)).permute(2, 0, 1)[None]
 
-    def _lifted(self, fused: Tensor, ir: Tensor, vi: Tensor, mask: FrameMask, step: float) -> Tensor:
+    def _lifted(self, fused: Tensor, frame: PreparedFrame) -> Tensor:
         """What the network's last stage adds, averaged in the same way: float 1x1xHxW."""
+        mask = frame.masks[0]
         labels = torch.from_numpy(mask.labels.astype(np.int64))[None]
         assert isinstance(self._network, FusionNetwork)
         with torch.no_grad():
-            lift = self._network.keep_contrast(fused, ir, vi, labels) - fused
-        return torch.from_numpy(_averaged(self._lift, lift[0, 0].numpy(), mask, step))[None, None]
+            lift = self._network.keep_contrast(fused, frame.ir, frame.vi, labels) - fused
+        return torch.from_numpy(_averaged(self._lift, lift[0, 0].numpy(), mask, frame.step))[None, None]
 
 
 def _averaged(average: Smoothed[Any], values: Any, mask: FrameMask, step: float) -> Any:
@@ -195,6 +238,13 @@ class Placing:
         assert self.placement is not None
         return self.placement.images(infrared, visible)
 
+    @property
+    def facts(self) -> tuple[str, list[list[float]] | None]:
+        """The alignment in words, and its matrix, see `VideoReport`."""
+        if self.placement is None:
+            return "none", None
+        return str(self.placement.alignment), self.placement.alignment.applied.tolist()
+
     def _notice(self, infrared: ImageArray, visible: ImageArray) -> None:
         offset = noticed_offset(infrared, luma(visible))
         if offset is not None:
@@ -213,6 +263,35 @@ def _until(pairs: Iterable[Pair], seconds: float | None) -> Iterator[Pair]:
         if seconds is not None and pair.time - first >= seconds:
             return
         yield pair
+
+
+@contextlib.contextmanager
+def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for the network, which share PyTorch's threads among them."""
+    threads = torch.get_num_threads()
+    started = threading.Barrier(number + 1, timeout=_START_SECONDS)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread's first question sets its number to that of the process
+        torch.set_num_threads(threads // number)  # of this thread, and of the process
+        started.wait()
+
+    with ThreadPoolExecutor(number, initializer=start) as pool:
+        with delay_interrupts():
+            for _ in range(number):
+                pool.submit(int)  # each begins a thread, because those before it wait for all
+            started.wait()
+            torch.set_num_threads(threads)
+        yield pool
+
+
+def _finished(
+    fuser: FrameFuser, frames: Iterable[tuple[PreparedFrame, "Future[Tensor]"]], gray: bool
+) -> Iterator[tuple[PreparedFrame, ImageArray, ImageArray]]:
+    """Each frame, its fused luma, and the picture as it is written."""
+    for frame, running in frames:
+        fused = fuser.finish(frame, running.result())
+        yield frame, fused, finished(fused, frame.pair.visible, frame.pair.placement, gray=gray)
 
 
 def fuse_streams(
@@ -242,26 +321,27 @@ def fuse_streams(
     """
     report, unmatched, flicker, placing = VideoReport(), Unmatched(), FlickerMeter(), Placing(placer)
     started = time.perf_counter()
-    sources = [open_frames(stream) for stream in (infrared, visible)]
-    pairs = Ahead(pairs_of(iter(sources[0]), iter(sources[1]), offset, levels, placing, unmatched))
-    fused_ahead = Ahead((pair, fuser.fuse(pair, report)) for pair in _until(pairs, most_seconds))
-    try:
-        for pair, fused in fused_ahead:
-            flicker.add(pair.infrared, pair.visible_luma, fused, pair.is_cut)
-            write(finished(fused, pair.visible, pair.placement, gray=gray), pair.time)
-            report.frames += 1
-    except KeyboardInterrupt:
-        report.interrupted = True
-    finally:
-        for ahead in sources:
-            ahead.close()
-        pairs.close()
-        fused_ahead.close()
+    keep_freed_memory()
+    with _workers(fuser.at_once) as pool:
+        sources = [open_frames(stream) for stream in (infrared, visible)]
+        pairs = pairs_of(iter(sources[0]), iter(sources[1]), offset, levels, placing, unmatched)
+        prepared = (fuser.prepare(pair) for pair in _until(pairs, most_seconds))
+        running = Ahead((frame, pool.submit(fuser.run, frame)) for frame in prepared)
+        pictures = Ahead(_finished(fuser, running, gray))
+        aheads: list[Ahead[Any]] = [*sources, running, pictures]
+        try:
+            for frame, fused, picture in pictures:
+                flicker.add(frame.pair.infrared, frame.pair.visible_luma, fused, frame.pair.is_cut)
+                write(picture, frame.pair.time)
+                report.add(frame)
+        except KeyboardInterrupt:
+            report.interrupted = True
+        finally:
+            for ahead in aheads:
+                ahead.close()
     report.seconds = time.perf_counter() - started
     report.unmatched, report.ended_first, report.flicker = unmatched.frames, unmatched.ended_first, flicker.flicker
-    if placing.placement is not None:
-        alignment = placing.placement.alignment
-        report.alignment, report.matrix = str(alignment), alignment.applied.tolist()
+    report.alignment, report.matrix = placing.facts
     report.dropped = sum(source.dropped for source in sources)
     report.reopened = infrared.reopened + visible.reopened
     if not report.frames and not report.interrupted:
