@@ -23,8 +23,13 @@ def write_clip(
     times: Sequence[float] | None = None,
     codec: str = "ffv1",
     sound: bool = False,
+    rotation: int = 0,
+    aspect: Fraction = Fraction(1),
 ) -> Path:
-    """Frames, HxW uint8 or uint16 or HxWx3, as a video without loss, or as MPEG-4 Part 2."""
+    """Frames, HxW uint8 or uint16 or HxWx3, as a video without loss, or as MPEG-4 Part 2.
+
+    Players turn it by `rotation` degrees counter-clockwise, and its pixels are `aspect` times as wide as high.
+    """
     base = Fraction(1, 1000)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
@@ -32,6 +37,9 @@ def write_clip(
         kind = _FORMATS[str(frames[0].dtype)][frames[0].ndim]
         stream.pix_fmt = "yuv420p" if codec != "ffv1" else {"rgb24": "bgr0"}.get(kind, kind)
         stream.codec_context.time_base = base
+        stream.codec_context.sample_aspect_ratio = aspect
+        if rotation:
+            stream.set_display_rotation(rotation)
         speech = container.add_stream("aac", rate=8000, layout="mono") if sound else None
         for index, values in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(values), format=kind)

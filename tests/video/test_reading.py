@@ -1,5 +1,6 @@
 """Streams: what is read of a video, a stack or images, with which times, and what is refused."""
 
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,34 @@ def test_frames_have_the_times_of_a_variable_rate(tmp_path: Path) -> None:
     assert np.array_equal(frames[2].values, scene(2))
 
 
+@pytest.mark.parametrize("kind", ["gray10le", "gray12le", "gray16le"])
+def test_numbers_are_those_of_the_file_whatever_its_depth(tmp_path: Path, kind: str) -> None:
+    clip = write_clip(tmp_path / "ir.mkv", [np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) % 1000])
+    deep = tmp_path / "deep.mkv"
+    av = reading.import_av()
+    with av.open(str(clip)) as container, av.open(str(deep), "w") as output:
+        stream = output.add_stream("ffv1", rate=25, width=WIDTH, height=HEIGHT, pix_fmt=kind)
+        (frame,) = container.decode(video=0)
+        numbers = frame.to_ndarray()
+        output.mux([*stream.encode(av.VideoFrame.from_ndarray(numbers, format=kind)), *stream.encode()])
+    (read,) = opened(deep).frames()
+    assert np.array_equal(read.values, numbers)
+
+
+@pytest.mark.parametrize("modality", ["ir", "vi"])
+def test_frames_are_upright_and_have_square_pixels(tmp_path: Path, modality: Modality) -> None:
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[: HEIGHT // 2, : WIDTH // 2] = 200  # top left
+    turned = write_clip(tmp_path / "vi.mp4", [image], codec="mpeg4", rotation=-90)  # as phones do it
+    (frame,) = opened(turned, modality).frames()
+    assert frame.values.shape[:2] == (WIDTH, HEIGHT) and frame.values.flags.c_contiguous
+    bright = frame.values > 100
+    assert bright[:30, 30:].all() and not bright[:30, :20].any() and not bright[36:].any()  # top right
+    wide = write_clip(tmp_path / "wide.mp4", [image], codec="mpeg4", aspect=Fraction(3, 2))
+    (frame,) = opened(wide, modality).frames()
+    assert frame.values.shape[:2] == (HEIGHT, 96)
+
+
 @pytest.mark.parametrize("modality", ["ir", "vi"])
 def test_frames_of_any_width_lie_in_memory_without_gaps(tmp_path: Path, modality: Modality) -> None:
     clip = write_clip(tmp_path / "vi.mp4", [scene(width=WIDTH + 10)], codec="mpeg4")
@@ -55,6 +84,13 @@ def test_images_of_a_pattern_come_in_their_order(tmp_path: Path, pattern: str) -
         Image.fromarray(np.full((HEIGHT, WIDTH), number, np.uint16)).save(tmp_path / f"f{number}.png")
     frames = list(opened(f"{tmp_path}/{pattern}").frames())
     assert [int(frame.values[0, 0]) for frame in frames] == ([1, 2, 10] if pattern == "f%d.png" else [1, 2, 3])
+
+
+def test_a_gap_in_numbered_images_remains_one(tmp_path: Path) -> None:
+    for number in (7, 8, 11):
+        Image.fromarray(np.full((HEIGHT, WIDTH), number, np.uint8)).save(tmp_path / f"f{number:03d}.png")
+    frames = list(opened(f"{tmp_path}/f%03d.png", fps=10).frames())
+    assert [(frame.time, int(frame.values[0, 0])) for frame in frames] == [(0, 7), (0.1, 8), (0.4, 11)]
 
 
 def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:

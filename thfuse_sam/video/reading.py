@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,31 +74,34 @@ def open_stream(
     """
     option = option or modality
     if not is_video(place):
-        paths = _files(place)
-        if not paths:
+        files = _files(place)
+        if not files:
             raise OptionError(option, place, "no such file; give a video, an address or a pattern such as ir/%04d.png")
-        if len(paths) == 1 and paths[0].suffix.lower() in _STACKS:
-            return _Stack(place, paths[0], modality, fps)
-        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
-            return _Sequence(place, paths, modality, fps, how)
+        first = files[0][1]
+        if len(files) == 1 and first.suffix.lower() in _STACKS:
+            return _Stack(place, first, modality, fps)
+        if any(path.suffix.lower() in IMAGE_SUFFIXES for _, path in files):
+            return _Sequence(place, files, modality, fps, how)
     return _Video(place, modality, reopen, option)
 
 
-def _files(place: str) -> list[Path]:
-    """The files that a path, a glob or a pattern with a number, such as %04d, names, in the order of their names."""
+def _files(place: str) -> list[tuple[int, Path]]:
+    """The files that a path, a glob or a pattern with a number, such as %04d, names, and which frame each is: with a
+    number as that says, so that a gap remains one, else in the order of their names.
+    """
     if Path(place).is_file():
-        return [Path(place)]
-    if Path(place).is_dir():
-        found = [path for path in Path(place).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    elif match := re.search(r"%0?\d*d", place):
+        return [(0, Path(place))]
+    if match := re.search(r"%0?\d*d", place):
         before, after = place[: match.start()], place[match.end() :]
         texts = glob.glob(f"{glob.escape(before)}*{glob.escape(after)}")  # noqa: PTH207, for absolute ones too
         numbers = {text: text[len(before) : len(text) - len(after)] for text in texts}
-        texts = [text for text in texts if numbers[text].isdecimal()]
-        return [Path(text) for text in sorted(texts, key=lambda text: int(numbers[text]))]
+        files = sorted((int(number), Path(text)) for text, number in numbers.items() if number.isdecimal())
+        return [(number - files[0][0], path) for number, path in files]
+    if Path(place).is_dir():
+        paths = [path for path in Path(place).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     else:
-        found = [Path(text) for text in glob.glob(place)]  # noqa: PTH207, for absolute ones too
-    return sorted(found)
+        paths = [Path(text) for text in glob.glob(place)]  # noqa: PTH207, for absolute ones too
+    return [*enumerate(sorted(paths))]
 
 
 @dataclass
@@ -105,7 +109,7 @@ class _Sequence:
     """Images, each a frame."""
 
     name: str
-    paths: list[Path]
+    files: list[tuple[int, Path]]  # the number of each frame, and its image
     modality: Modality
     fps: float
     how: InfraredReading
@@ -113,7 +117,7 @@ class _Sequence:
     reopened = 0
 
     def frames(self) -> Iterator[Frame]:
-        for index, path in enumerate(self.paths):
+        for index, path in self.files:
             values = read_visible(path) if self.modality == "vi" else infrared_values(path, self.how)
             yield Frame(index / self.fps, values)
 
@@ -226,13 +230,14 @@ class _Video:
                 moment = stamp - zero
                 if moment > self._last:  # a frame that goes back in time is one of a damaged file
                     self._last = moment
-                    yield Frame(moment, self._values(frame))
+                    yield Frame(moment, self._values(frame, stream.sample_aspect_ratio or 1))
 
-    def _values(self, frame: Any) -> npt.NDArray[Any]:
-        if self.modality == "vi":
-            return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+    def _values(self, frame: Any, aspect: Fraction | int) -> npt.NDArray[Any]:
+        """The frame as players show it: upright, with square pixels. `aspect`: width of its pixels by their height."""
         is_deep = frame.format.components[0].bits > 8 and len(frame.format.components) == 1
-        return np.ascontiguousarray(frame.to_ndarray(format="gray16le" if is_deep else "gray"))
+        kind = "rgb24" if self.modality == "vi" else frame.format.name if is_deep else "gray"
+        values = frame.to_ndarray(format=kind, width=round(frame.width * aspect))
+        return np.ascontiguousarray(np.rot90(values, round(frame.rotation / 90)))
 
 
 def _reason(error: Exception) -> str:
