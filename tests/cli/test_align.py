@@ -97,7 +97,7 @@ def test_numbers_of_16_bits_and_the_size_of_the_result(tmp_path) -> None:
         (["--rig", "r.yaml", "--align", "shift"], ("--rig r.yaml", "--align shift")),
         (["--rig", "../other.yaml"], ("--rig ../other.yaml", "not for 160x120 and 320x240")),
         (["--calibrate", "DATA", "--align", "size"], ("--align size", "leave it out")),
-        (["--calibrate", "absent"], ("absent", "no such folder")),
+        (["--calibrate", "absent"], ("--calibrate absent", "no such folder")),
         (["--output_dir", "DATA"], ("--output_dir", "would lie among its results")),
     ],
 )

@@ -58,6 +58,11 @@ class Rig:
             )
         if folds(matrix, sizes[0]):
             raise UsageError(f"`rig` {path}: its matrix folds or mirrors the image; make it anew with `calibrate`")
+        x, y = transformed(corners(sizes[0]), matrix).T
+        if max(x) < 0 or max(y) < 0 or min(x) >= sizes[1][1] or min(y) >= sizes[1][0]:
+            raise UsageError(
+                f"`rig` {path}: its matrix takes infrared images out of the visible ones; make it anew with `calibrate`"
+            )
         return cls(path, kind, sizes[0], sizes[1], matrix)
 
 

@@ -15,7 +15,7 @@ from thfuse_sam.align.rig import Calibration, Rig, calibrate
 from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_odd
 from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
-from thfuse_sam.errors import ImageReadError, OptionError, UsageError
+from thfuse_sam.errors import ImageReadError, OptionError, UsageError, renaming
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.fusion.misalignment import warn_unsure
@@ -90,7 +90,8 @@ def calibrate_rig(options: AlignOptions) -> Calibration:
         name, value = ("rig", options.rig) if options.rig is not None else ("align", options.align)
         raise OptionError(name, value, "is given beside `calibrate`, which finds a transformation; leave it out")
     require_writable("output", options.output.parent)
-    pairs = _find(options, options.calibrate)
+    with renaming(dataset_path="calibrate"):
+        pairs = _find(options, options.calibrate)
     failures: dict[str, str] = {}
     estimates: dict[str, Alignment] = {}
     for pair, infrared, visible in _read(pairs, options.skip_bad, failures):

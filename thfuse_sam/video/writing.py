@@ -18,7 +18,11 @@ from thfuse_sam.video.reading import import_av
 log = logging.getLogger(__name__)
 
 CODECS = ("libx264", "libopenh264", "mpeg4")  # the first one that the build of FFmpeg has
-_SETTINGS = {"libx264": {"preset": "veryfast", "crf": "18"}, "mpeg4": {"q": "3"}}
+_SETTINGS = {
+    "libx264": {"preset": "veryfast", "crf": "18"},
+    "libx265": {"x265-params": "log-level=error"},
+    "mpeg4": {"q": "3"},
+}
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".ts": "mpegts"}
 _TIME_BASE = Fraction(1, 60_000)  # exact for 24, 25, 30, 50, 60 and 30000/1001 frames a second, as far as MPEG-4 goes
 
@@ -28,7 +32,9 @@ def choose_codec(output: Path, codec: str) -> str:
     av = import_av()
     if output.suffix.lower() not in _FORMATS:
         raise OptionError("output", output, f"unknown suffix; use one of {', '.join(_FORMATS)}")
-    for name in CODECS if codec == "auto" else (codec,):
+    # In AVI frames have no times of their own, and H.264 stores them in another order.
+    usual = ("mpeg4",) if output.suffix.lower() == ".avi" else CODECS
+    for name in usual if codec == "auto" else (codec,):
         with contextlib.suppress(ValueError):
             if av.Codec(name, "w").type == "video":
                 return name
