@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from thfuse_sam.errors import OutputError
+from thfuse_sam.errors import OutputError, UsageError
 
 if sys.platform != "win32":
     import fcntl
@@ -132,6 +132,14 @@ def require_writable(option: str, folder: Path) -> None:
         raise OutputError(f"`{option}` {folder}: {existing} is a file, not a folder; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"`{option}` {folder}: {existing} is not writable; choose another folder")
+
+
+def require_apart(option: str, folder: Path, written: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise UsageError, which names `option` and its value `folder`, where a file to write is one of the `inputs`."""
+    taken = {path.resolve() for path in inputs}
+    for path in written:
+        if path.resolve() in taken:
+            raise UsageError(f"`{option}` {folder}: {path} is an input image; give another folder")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

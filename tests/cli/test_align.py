@@ -111,6 +111,15 @@ def test_wrong_usage_is_one_line_and_writes_nothing(rig_pairs, capsys, argv, wor
     assert not list(Path().iterdir())
 
 
+def test_masks_are_not_written_over_those_that_are_read(rig_pairs, capsys) -> None:
+    labels = np.ones((120, 160), np.uint8)
+    tree = MaskFiles(Path("aligned/masks"))
+    tree.write("ir", "0", labels)
+    assert main(["--dataset_path", str(rig_pairs), "--masks_dir", "aligned/masks"]) == 2
+    assert f"{Path('aligned/masks')} would lie among its results" in capsys.readouterr().err
+    assert np.array_equal(tree.read("ir", "0", (120, 160)), labels)
+
+
 def test_calibrating_on_images_without_structure_is_refused(make_pairs, capsys) -> None:
     root = make_pairs(("a", "b", "c"), size=(64, 80))
     for path in root.rglob("*.png"):

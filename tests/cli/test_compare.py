@@ -58,6 +58,14 @@ def test_folders_programs_and_rules_in_one_table(dataset, capsys) -> None:
     assert "thfuse-compare" in dict(data["facts"])["command"]
 
 
+def test_a_foreign_folder_in_place_of_the_report_is_told_before_programs_run(dataset, capsys) -> None:
+    Path("comparison/report").mkdir(parents=True)
+    Path("comparison/report/mine.txt").touch()
+    program = f'late={sys.executable} -c \'open("ran", "w")\' {{ir}} {{vi}} {{out}}'
+    assert run(dataset, "--no-rules", "--run", program) == 1
+    assert "report" in capsys.readouterr().err and not Path("ran").exists()
+
+
 def test_what_a_method_lacks_no_row_has(dataset, capsys) -> None:
     Path("warm/b.png").unlink()
     write_image(Path("warm/c.png"), np.zeros((32, 49), np.uint8))

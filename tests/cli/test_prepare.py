@@ -181,6 +181,8 @@ def test_a_failure_while_writing_leaves_nothing(data: Path, monkeypatch: pytest.
         (["--data_dir", "missing", "--output_dir", "out"], "--data_dir missing: no such folder"),
         (["--download", "cats"], "--download cats: must be one of pennfudan"),
         (["--data_dir", "lm", "--output_dir", "lm/out"], "lies in --data_dir"),
+        (["--data_dir", "lm", "--check", "--output_dir", "lm/images"], "lies in --data_dir"),
+        (["--data_dir", "lm", "--output_dir", "drawn"], "holds overlays already"),
         (["--data_dir", "lm", "--output_dir", "out", "--labels", "zebra"], "labels are a, b"),
         (["--data_dir", "lm", "--check", "--point_selection", "middle"], "--point_selection"),
         (["--data_dir", "lm", "--check", "--num_points", "0"], "--num_points"),
@@ -192,6 +194,7 @@ def test_wrong_usage(data: Path, capsys: pytest.CaptureFixture[str], arguments: 
     Path("mix.yaml").write_text("train:\n  - data_dir: lm\n")
     Path("taken").mkdir()
     Path("taken/annotations.json").touch()
+    Path("drawn/overlays").mkdir(parents=True)
     assert main(arguments) == 2
     assert message in error(capsys)
     assert not Path("out").exists()

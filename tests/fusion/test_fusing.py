@@ -14,6 +14,7 @@ from thfuse_sam.images import luma, read_visible, write_image
 from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import fusion_metrics
+from thfuse_sam.progress import reporting_to
 
 CPU = torch.device("cpu")
 
@@ -83,7 +84,10 @@ def test_bad_pair_stops_or_is_skipped(tmp_path) -> None:
     write_pair(tmp_path, "d", shape=(4, 4))
     with pytest.raises(ImageSizeError, match=r"21x12.*20x12"):
         run(tmp_path, tmp_path / "out")
-    report = run(tmp_path, tmp_path / "out", skip_bad=True)
+    done: list[int] = []
+    with reporting_to(lambda number, total: done.append(number)):
+        report = run(tmp_path, tmp_path / "out", skip_bad=True)
+    assert done[-1] == 4
     assert [path.name for path in report.fused] == ["b.png"]
     assert list(report.failures) == ["a", "c", "d"]
     assert "'d'" in report.failures["d"]

@@ -37,7 +37,7 @@ from thfuse_sam.options.align import VISIBLE, AlignmentOptions, AlignOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.progress import progress_bar
 
-CSV = "alignment.csv"
+CSV, MASKS = "alignment.csv", "masks"
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,9 @@ def align(options: AlignOptions) -> AlignedFolder:
     if not options.skip_bad:
         require_usable(pairs.pairs, placer)
     require_writable("output_dir", options.output_dir)
-    require_no_input_in(options.output_dir, MODALITIES, pairs.pairs)
+    require_no_input_in(options.output_dir, MODALITIES, pairs.files)
+    if options.masks_dir is not None:
+        require_no_input_in(options.output_dir, [MASKS], [options.masks_dir])
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
     done = AlignedFolder()
@@ -153,7 +155,7 @@ def _write(
     _write_infrared(folder / "ir", pair, placement, infrared)
     if options.size != VISIBLE:
         write_image(folder / "vi" / f"{pair.name}.png", resample(visible, placement.vi, placement.size, border=0))
-    tree = MaskFiles(folder / "masks")
+    tree = MaskFiles(folder / MASKS)
     images: tuple[tuple[Modality, Path, ImageArray], ...] = (("ir", pair.ir, infrared), ("vi", pair.vi, visible))
     for modality, path, image in images:
         mask = masks.get(modality, pair.name, path, (image.shape[0], image.shape[1]))

@@ -122,7 +122,7 @@ def build_app(
         page,
         path="/",
         server_name=host,
-        allowed_paths=sorted({str(path.parent.resolve()) for pair in samples for path in (pair.ir, pair.vi)}),
+        allowed_paths=sorted({str(path.parent.resolve()) for pair in samples for path in pair.images.values()}),
         show_error=False,
         max_file_size=next(iter(sams.values()))().limits.max_bytes,
         ssr_mode=False,

@@ -31,7 +31,7 @@ from thfuse_sam.report.compare import (
     write_targets,
 )
 from thfuse_sam.report.fusion import FusionReport
-from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
+from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing, require_replaceable
 from thfuse_sam.report.run_facts import run_facts
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
     names = _require_apart([program.name for program in programs], rules)
     methods = find_methods(options.methods, usable.pairs, names, option="`methods`")
     fused = [path for method in methods for path in method.images.values()]
-    require_no_input_in(options.output_dir, names, usable.pairs, fused)
+    require_no_input_in(options.output_dir, names, (*usable.files, *fused))
+    if options.report:
+        require_replaceable(options.output_dir / REPORT_FOLDER)
     targets = None if options.targets is None else targets_of_pairs(options.targets, usable.pairs)
     require_writable("output_dir", options.output_dir)
     make_directory(options.output_dir)

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,13 +72,12 @@ def warn_if_odd(pairs: Sequence[ImagePair]) -> None:
         log.warning("%s", text)
 
 
-def require_no_input_in(
-    output_dir: Path, folders: Sequence[str], pairs: Sequence[ImagePair], others: Sequence[Path] = ()
-) -> None:
-    """Raise UsageError if an image of `pairs`, or one of `others`, lies in one of `folders` below `output_dir`."""
+def require_no_input_in(output_dir: Path, folders: Sequence[str], inputs: Iterable[Path]) -> None:
+    """Raise UsageError if one of the files or folders `inputs` lies in one of `folders` below `output_dir`."""
     written = {(output_dir / name).resolve() for name in folders}
-    for path in (*(path for pair in pairs for path in (pair.ir, pair.vi)), *others):
-        if not written.isdisjoint(path.resolve().parents):
+    for path in inputs:
+        resolved = path.resolve()
+        if not written.isdisjoint((resolved, *resolved.parents)):
             raise UsageError(f"`output_dir` {output_dir}: {path} would lie among its results; give another folder")
 
 

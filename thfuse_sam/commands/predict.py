@@ -14,8 +14,9 @@ from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, naming
-from thfuse_sam.files import remove_abandoned, require_writable
+from thfuse_sam.files import remove_abandoned, require_apart, require_writable
 from thfuse_sam.finetune.prediction import (
+    OVERLAYS,
     ImagePredictor,
     PredictionWriter,
     automatic_predictor,
@@ -65,6 +66,8 @@ def predict_masks(options: PredictOptions) -> Prediction:
             require_prompts_inside(prompts, image_size(path), f", {path}")
     reading = infrared_reading(options, list(images.values())) if options.modality == "ir" else AS_STORED
     require_writable("output_dir", options.output_dir)
+    pictures = (folder / f"{name}.png" for folder in _picture_folders(options) for name in images)
+    require_apart("output_dir", options.output_dir, pictures, images.values())
     device = resolve_device(options.device)
     sam, model_type = open_sam(options, device)
     if prompts:
@@ -101,6 +104,12 @@ def _images(path: Path) -> dict[str, Path]:
     if not images:
         raise OptionError("input", path, "holds no image; give a folder of PNG, JPEG, BMP or TIFF files")
     return images
+
+
+def _picture_folders(options: PredictOptions) -> list[Path]:
+    """Where pictures are written that may have the names of the images."""
+    folders = [options.output_dir] if "png" in options.format else []
+    return [*folders, options.output_dir / OVERLAYS] if options.overlay else folders
 
 
 def _predict(

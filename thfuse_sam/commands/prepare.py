@@ -31,8 +31,10 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
     output = None if options.check else options.output_dir
     if output is None and not (options.check or options.download):
         raise UsageError("`output_dir` is not given; name a folder for the data set, or draw samples with `check`")
+    if options.output_dir is not None:
+        _require_outside(options.output_dir, options.data_dir)
     if output is not None:
-        _require_free(output, options.data_dir)
+        _require_free(output)
     path = options.data_dir
     if options.download is not None:
         path = fetch(KNOWN_SETS[options.download])
@@ -56,14 +58,18 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
     return list(parts)
 
 
-def _require_free(output: Path, data_dir: Path | None) -> None:
-    """Refuse an output folder that holds a data set, or that lies in the data folder, where it would be read."""
-    for folder in (output, output / "train", output / "val"):
-        taken = [name for name in CONTENT if (folder / name).exists()]
-        if taken:
-            raise OptionError("output_dir", output, f"holds {taken[0]} already; choose another or remove it")
+def _require_outside(output: Path, data_dir: Path | None) -> None:
+    """Refuse an output folder in the data folder: what is written would be read, or take the place of images."""
     if data_dir is not None and output.resolve().is_relative_to(data_dir.resolve()):
         raise OptionError("output_dir", output, "lies in `data_dir`; choose one beside it")
+
+
+def _require_free(output: Path) -> None:
+    """Refuse an output folder that holds a data set, or pictures of one: after an error all of it is removed."""
+    for folder in (output, output / "train", output / "val"):
+        taken = [name for name in (*CONTENT, OVERLAYS) if (folder / name).exists()]
+        if taken:
+            raise OptionError("output_dir", output, f"holds {taken[0]} already; choose another or remove it")
 
 
 def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:

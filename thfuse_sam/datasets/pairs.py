@@ -53,6 +53,11 @@ class ImagePair:
     vi: Path
     reading: InfraredReading = AS_STORED  # how the infrared image is read
 
+    @property
+    def images(self) -> dict[Modality, Path]:
+        """The file of each modality."""
+        return {"ir": self.ir, "vi": self.vi}
+
 
 @dataclass(frozen=True)
 class PairSet:
@@ -69,6 +74,11 @@ class PairSet:
     def unpaired(self) -> list[Path]:
         """The files that have no partner."""
         return [*self.unpaired_ir.values(), *self.unpaired_vi.values()]
+
+    @property
+    def files(self) -> list[Path]:
+        """Both images of each pair."""
+        return [path for pair in self.pairs for path in pair.images.values()]
 
     def read_as(self, reading: InfraredReading) -> "PairSet":
         """The same pairs, whose infrared images are read as `reading` says."""

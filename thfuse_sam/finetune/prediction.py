@@ -22,6 +22,8 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam, mask_model
 from thfuse_sam.thermal import Mask
 
+OVERLAYS = "overlays"  # folder of the pictures of masks, below that of the masks
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segment:
@@ -107,7 +109,7 @@ class PredictionWriter:
             picture = Image.fromarray(labels)
             write_atomically(self.folder / f"{name}.png", lambda file: picture.save(file, format="PNG"))
         if self.overlays:
-            write_image(self.folder / "overlays" / f"{name}.png", draw_overlay(image, labels))
+            write_image(self.folder / OVERLAYS / f"{name}.png", draw_overlay(image, labels))
         if "coco" in self.formats:
             self._annotations.add_image(file_name, shape)
             for item in objects:

@@ -15,7 +15,8 @@ from thfuse_sam.cores import usable_cores, with_results
 from thfuse_sam.datasets.aligned import AlignedPairs
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
 from thfuse_sam.datasets.pairs import ImagePair, check_headers, read_headers, unusable_pairs
-from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError, UsageError
+from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError
+from thfuse_sam.files import require_apart
 from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, plan_batches
@@ -101,12 +102,10 @@ def require_outputs_apart(
     pairs: Sequence[ImagePair], output_dir: Path, beside: Callable[[Path], Path] | None = None
 ) -> None:
     """Raise UsageError if a fused image, or the file that goes `beside` it, would replace one of the input images."""
-    inputs = {path.resolve() for pair in pairs for path in (pair.ir, pair.vi)}
-    for pair in pairs:
-        fused = output_path(pair, output_dir)
-        for path in (fused,) if beside is None else (fused, beside(fused)):
-            if path.resolve() in inputs:
-                raise UsageError(f"`output_dir` {output_dir}: {path} is an input image; give another folder")
+    written = [output_path(pair, output_dir) for pair in pairs]
+    if beside is not None:
+        written += map(beside, written[:])
+    require_apart("output_dir", output_dir, written, (path for pair in pairs for path in pair.images.values()))
 
 
 def fuse_pairs(
@@ -136,7 +135,6 @@ def fuse_pairs(
     network = network.to(device).eval()
     report = FuseReport()
     started = time.perf_counter()
-    bar = progress_bar(total=len(pairs), unit=" images")
 
     def fuse_all() -> Iterator[FusedPair]:
         # No workers: decoding a pair takes a fraction of the time that the network takes.
@@ -149,7 +147,7 @@ def fuse_pairs(
                 if not skip_bad:
                     raise
                 report.failures |= {pair.name: str(error) for pair, _ in samples}
-                continue
+                samples, lumas = [], []
             for (pair, sample), luma in zip(samples, lumas, strict=True):
                 fused = _fused_pair(pair, sample, luma, output_path(pair, output_dir))
                 if isinstance(dataset, AlignedPairs):
@@ -160,11 +158,11 @@ def fuse_pairs(
                 yield _written(fused, gray)
             bar.update(len(group))
 
-    for fused in _measured(fuse_all(), metrics, len(pairs)):
-        report.add(fused)
-        for observe in observers:
-            observe(fused)
-    bar.close()
+    with progress_bar(total=len(pairs), unit=" images") as bar:
+        for fused in _measured(fuse_all(), metrics, len(pairs)):
+            report.add(fused)
+            for observe in observers:
+                observe(fused)
     report.seconds = time.perf_counter() - started
     return report
 

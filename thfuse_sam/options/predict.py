@@ -97,6 +97,6 @@ class PredictOptions(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = [item.name for item in fields(InfraredOptions) if getattr(self, item.name) not in (None, False)]
+        given = [item.name for item in fields(InfraredOptions) if getattr(self, item.name) != item.default]
         if given and self.modality == "vi":
             raise OptionError(given[0], getattr(self, given[0]), "is for infrared images; give `modality` ir with it")
