@@ -1,6 +1,7 @@
 """The numbers of thermal images: which of them mean "nothing measured", and how the others become grey values."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -37,6 +38,14 @@ class InfraredReading:
     channel: int | None = None  # number of the channel with the infrared, from 0; None: it is alone
     polarity: str = WHITE_HOT  # BLACK_HOT: what is warm is dark in the file; it becomes bright
 
+    @classmethod
+    def of_settings(cls, kept: Mapping[str, Any]) -> "InfraredReading":
+        """The inverse of `settings`. Entries of other names and of other types are left."""
+        found = {name: kept.get(f"ir_{name}") for name in _TYPES}
+        own: dict[str, Any] = {name: value for name, value in found.items() if isinstance(value, _TYPES[name])}
+        value_range = kept.get("ir_range")
+        return cls(as_range(value_range.split()) if isinstance(value_range, str) else None, **own)
+
     def settings(self) -> dict[str, Any]:
         """What differs from the defaults, by the name of its option; a range as "LOW HIGH"."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -47,6 +56,21 @@ class InfraredReading:
 
 
 AS_STORED = InfraredReading()
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "nodata": (int, float),
+    "colormap": str,
+    "gray": bool,
+    "channel": int,
+    "polarity": str,
+}
+
+
+def as_range(value: Any) -> tuple[float, float] | None:
+    """A range as it was kept in a file, as two numbers; None if it is none."""
+    with contextlib.suppress(TypeError, ValueError):
+        low, high = value
+        return float(low), float(high)
+    return None
 
 
 def missing_pixels(values: npt.NDArray[Any], nodata: Iterable[float]) -> Mask:

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from thfuse_sam.commands.infrared import _NUMBERS_OF_IMAGE, _range_of, range_of_tree
 from thfuse_sam.images import write_numbers
-from thfuse_sam.thermal import AS_STORED
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 
 def test_the_range_of_a_data_set_does_not_depend_on_few_columns(tmp_path: Path) -> None:
@@ -12,6 +13,21 @@ def test_the_range_of_a_data_set_does_not_depend_on_few_columns(tmp_path: Path) 
     numbers[:, :: numbers.size // _NUMBERS_OF_IMAGE[1]] = 5000  # 1 column in 80
     write_numbers(tmp_path / "a.tif", numbers)
     assert _range_of([tmp_path / "a.tif"], AS_STORED) == (1000, 5000)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        AS_STORED,
+        InfraredReading((1000, 5000.5), 0.0, polarity="black-hot"),
+        InfraredReading(colormap="jet"),
+        InfraredReading(gray=True),
+        InfraredReading(channel=0),
+    ],
+)
+def test_what_is_noted_of_reading_reads_back(how: InfraredReading) -> None:
+    assert InfraredReading.of_settings({"points_per_side": 32, **how.settings()}) == how
+    assert InfraredReading.of_settings({"ir_range": "1", "ir_channel": "x", "ir_gray": 3, "ir_nodata": []}) == AS_STORED
 
 
 def test_a_tree_without_a_range_has_none(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_unreadable_image(case: Case) -> None:
 def test_wrong_size(case: Case) -> None:
     case.tree.write("ir", "0002", np.ones((24, 16), np.uint8))
     line = only(case.verify(), "wrong size")
-    assert "(24, 16)" in line and "(16, 24)" in line
+    assert " is 16x24 and its image" in line and line.endswith(" 24x16 (width x height)")
 
 
 def test_left_over(case: Case) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.align import build_placer
-from thfuse_sam.commands.infrared import as_range, infrared_reading, range_of_tree
+from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
 from thfuse_sam.commands.inputs import (
     MaskChoice,
     build_mask_source,
@@ -55,6 +55,7 @@ from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.shipped import shipped_root
+from thfuse_sam.thermal import as_range
 
 log = logging.getLogger(__name__)
 

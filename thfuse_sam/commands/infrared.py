@@ -5,7 +5,6 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError
 from thfuse_sam.images import infrared_numbers
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
-from thfuse_sam.thermal import BLACK_HOT, STRETCH_PERCENTILES, WHITE_HOT, InfraredReading, limits
+from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, WHITE_HOT, InfraredReading, limits
 
 Range = tuple[float, float]
 
@@ -83,27 +82,17 @@ def reading_of(options: InfraredOptions) -> InfraredReading:
 
 def range_of_tree(root: Path | None) -> Range | None:
     """The range of the infrared images of which the masks at `root` were made; None: none is noted."""
-    noted = _noted(root, "ir_range")
-    return as_range(noted.split()) if isinstance(noted, str) else None
+    return _reading_of_tree(root).value_range
 
 
 def polarity(options: InfraredOptions, tree: Path | None) -> str:
     """What `ir_polarity` says, else that of the infrared images of which the masks at `tree` were made."""
-    return options.ir_polarity or str(_noted(tree, "ir_polarity") or WHITE_HOT)
+    return options.ir_polarity or _reading_of_tree(tree).polarity
 
 
-def _noted(root: Path | None, name: str) -> Any:
-    """What the manifest of the mask tree at `root` notes of its infrared images; None: nothing."""
+def _reading_of_tree(root: Path | None) -> InfraredReading:
     manifest = None if root is None else Manifest.find(root)
-    return None if manifest is None else manifest.signature.generator.get(name)
-
-
-def as_range(value: Any) -> Range | None:
-    """A range as it was kept in a file, as two numbers; None if it is none."""
-    with contextlib.suppress(TypeError, ValueError):
-        low, high = value
-        return float(low), float(high)
-    return None
+    return AS_STORED if manifest is None else InfraredReading.of_settings(manifest.signature.generator)
 
 
 def _is_deep(images: Sequence[Path], how: InfraredReading) -> bool:

@@ -19,12 +19,13 @@ from torch.utils.data import Dataset
 
 from thfuse_sam.datasets.pairs import ImagePair, read_pair
 from thfuse_sam.errors import ImageReadError, MaskReadError
-from thfuse_sam.images import MODALITIES, ImageArray, image_size, luma, size_text
+from thfuse_sam.images import MODALITIES, ImageArray, luma
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.masks.image_records import ImageRecords
 from thfuse_sam.masks.placeholder import placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.masks.store import open_masks
+from thfuse_sam.masks.verify import size_mismatch
 
 _Array = npt.NDArray[Any]
 
@@ -165,18 +166,13 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
     store = open_masks(root)
     mismatches: dict[str, list[str]] = {}
     for pair in pairs:
-        for modality, path in zip(MODALITIES, (pair.ir, pair.vi), strict=True):
-            if not store.has(modality, pair.name):
-                continue
-            try:
-                mask_size, size = store.shape_and_time(modality, pair.name)[0], image_size(path)
-            except (MaskReadError, ImageReadError):
-                continue
-            if mask_size != size:
-                mismatches.setdefault(pair.name, []).append(
-                    f"mask {store.location(modality, pair.name)} is {size_text(mask_size)} and its image {path} "
-                    f"{size_text(size)} (width x height); delete the mask and run precompute_masks.py again"
-                )
+        for modality, path in pair.images.items():
+            if store.has(modality, pair.name):
+                with contextlib.suppress(MaskReadError, ImageReadError):
+                    mismatch = size_mismatch(store, modality, pair.name, path)
+                    if mismatch is not None:
+                        remedy = f"{mismatch}; delete the mask and run precompute_masks.py again"
+                        mismatches.setdefault(pair.name, []).append(remedy)
     return mismatches
 
 
@@ -193,8 +189,8 @@ def count_changed_images(pairs: Iterable[ImagePair], root: Path) -> int:
     """
     records, changed = ImageRecords.load(root), 0
     for pair in pairs:
-        for modality, path in (("ir", pair.ir), ("vi", pair.vi)):
-            known = records.get(modality, pair.name)  # type: ignore[arg-type]
+        for modality, path in pair.images.items():
+            known = records.get(modality, pair.name)
             with contextlib.suppress(OSError):  # it is reported when it is read
                 changed += known is not None and known.size != path.stat().st_size
     return changed

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
-from thfuse_sam.images import Modality, image_size
+from thfuse_sam.images import Modality, image_size, size_text
 from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
@@ -115,14 +115,14 @@ class _Checks:
         if other is not None:
             return "foreign", f"{location} was made from {other}, not from {image}"
         try:
-            size, (mask_size, _) = image_size(image), store.shape_and_time(modality, name)
-            store.read(modality, name, None)
-            if size != mask_size:
-                return "wrong size", f"{location} is {mask_size}, {image} is {size} (height, width)"
+            height, width = store.read(modality, name, None).shape
+            mismatch = size_mismatch(store, modality, name, image)
+            if mismatch is not None:
+                return "wrong size", mismatch
             if self.require_instances:
                 if not store.has(modality, name, INSTANCES_SUFFIX):
                     return "missing", store.location(modality, name, INSTANCES_SUFFIX)
-                store.read_instances(modality, name, size)
+                store.read_instances(modality, name, (height, width))
             known = self.records.get(modality, name)
             if known is not None:
                 depends = modality == "vi" and (self.uses_infrared or known.infrared is not None)
@@ -134,6 +134,20 @@ class _Checks:
         except (ImageReadError, MaskReadError) as error:
             return "unreadable", str(error)
         return None
+
+
+def size_mismatch(store: MaskStore, modality: Modality, name: str, image: Path) -> str | None:
+    """Says of a mask that is not of its image's size; None if it is. Reads headers only.
+
+    Raises MaskReadError and ImageReadError.
+    """
+    mask_size, size = store.shape_and_time(modality, name)[0], image_size(image)
+    if mask_size == size:
+        return None
+    return (
+        f"mask {store.location(modality, name)} is {size_text(mask_size)} and its image {image} "
+        f"{size_text(size)} (width x height)"
+    )
 
 
 def _left_over(

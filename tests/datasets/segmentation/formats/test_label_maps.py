@@ -7,10 +7,12 @@ import pytest
 
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset
 from thfuse_sam.errors import SampleError
-from thfuse_sam.images import read_for_sam
+from thfuse_sam.images import read_for_sam, write_numbers
 from thfuse_sam.masks.format import write_mask
 from thfuse_sam.masks.manifest import Manifest, Signature
+from thfuse_sam.masks.shards import ShardWriter
 from thfuse_sam.masks.tree import MaskFiles
+from thfuse_sam.thermal import InfraredReading
 
 from ..conftest import box_mask, picture, save
 
@@ -35,6 +37,18 @@ def test_bad_maps_are_named(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="5 of 6 bad"):
         open_segmentation_dataset(tmp_path)
     assert open_segmentation_dataset(tmp_path, skip_bad=True).names == ["good"]
+
+
+def test_a_tree_in_shards_and_its_way_of_reading(tmp_path: Path) -> None:
+    root, image = tmp_path / "tree", tmp_path / "data/ir/a.png"
+    write_numbers(image, np.linspace(1000, 9000, 40 * 60).reshape(40, 60).astype(np.uint16))
+    how = InfraredReading(value_range=(500, 8000), polarity="black-hot")
+    writer = ShardWriter(root)
+    writer.write("ir", "a", np.ones((40, 60), np.uint8))
+    writer.close()
+    Manifest(Signature("vit_nano", "0" * 64, how.settings(), "0"), sources=[{"ir": str(image.parent)}]).save(root)
+    dataset = open_segmentation_dataset(root)
+    assert dataset.names == ["ir/a"] and np.array_equal(dataset[0].image, read_for_sam(image, "ir", how))
 
 
 def test_a_precomputed_tree_knows_its_images(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Label maps as `.npy` files, the masks of this project::
 
     images/0001.jpg  masks/0001.npy                   what prepare_data.py writes
-    manifest.json    ir/a/0001.npy  vi/a/0001.npy     what precompute_masks.py writes; the manifest names the images
+    manifest.json    ir/a/0001.npy  vi/a/0001.npy     what precompute_masks.py writes, also in shards; the manifest
+                                                      names the images and says how infrared ones are read
 
 0 is no object, k is object k.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, files_below, no_image, no_mask
@@ -20,8 +24,10 @@ from thfuse_sam.images import MODALITIES, Modality, read_for_sam, upright
 from thfuse_sam.masks.format import read_mask, segment_labels
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source_images import find_image
-from thfuse_sam.masks.tree import MASK_SUFFIX, MaskFiles
+from thfuse_sam.masks.store import open_masks
+from thfuse_sam.masks.tree import MASK_SUFFIX
 from thfuse_sam.options.shared import AnnotationReading
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 _IMAGES, _MASKS = "images", "masks"
 
@@ -39,33 +45,44 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     pairs = [(name, image, masks[name]) for name, image in images.items() if name in masks]
     problems = [no_mask(image, masks_folder) for name, image in images.items() if name not in masks]
     problems += [no_image(path, images_folder) for name, path in masks.items() if name not in images]
-    return Listing([Entry(name, image, partial(read, name, image, mask)) for name, image, mask in pairs], problems)
-
-
-def read(name: str, image_path: Path, mask_path: Path, modality: Modality = "vi") -> SegmentationSample:
-    """An image and its label map; `modality` says how the image is read. Raises the errors of both readers."""
-    mask = read_mask(mask_path, None)
-    shape, orientation, flaws = drawn_frame(image_path, (mask.shape[0], mask.shape[1]), ignore_exif=False)
-    require_size(image_path, shape, (mask.shape[0], mask.shape[1]), mask_path)
-    label_map = upright(segment_labels(mask).astype(np.int32), orientation)
-    if not label_map.any():
-        raise SampleError(f"{mask_path}: the mask is empty; remove it or its image")
-    return SegmentationSample(name, read_for_sam(image_path, modality), label_map, flaws=tuple(flaws))
+    entries = [
+        Entry(name, image, partial(_read, name, image, partial(read_mask, mask, None), mask))
+        for name, image, mask in pairs
+    ]
+    return Listing(entries, problems)
 
 
 def _find_in_tree(root: Path) -> Listing:
-    manifest = Manifest.load(root)
-    tree = MaskFiles(root)
+    manifest, masks = Manifest.load(root), open_masks(root)
+    how = InfraredReading.of_settings(manifest.signature.generator)
     entries, problems = [], []
     for modality in MODALITIES:
         folders = manifest.folders(modality)
-        for name in tree.names(modality):
-            path = tree.path(modality, name)
+        for name in masks.names(modality):
+            location = masks.location(modality, name)
             images = (find_image(folder, name) for folder in folders)
             image = next((image for image in images if image is not None), None)
             if image is None:
-                problems.append(f"{path}: its image is in none of the folders that {root / MANIFEST_NAME} names")
+                problems.append(f"{location}: its image is in none of the folders that {root / MANIFEST_NAME} names")
             else:
-                full_name = f"{modality}/{name}"
-                entries.append(Entry(full_name, image, partial(read, full_name, image, path, modality)))
+                full_name, load = f"{modality}/{name}", partial(masks.read, modality, name, None)
+                entries.append(Entry(full_name, image, partial(_read, full_name, image, load, location, modality, how)))
     return Listing(entries, problems)
+
+
+def _read(
+    name: str,
+    image_path: Path,
+    load_mask: Callable[[], npt.NDArray[Any]],
+    location: str | Path,
+    modality: Modality = "vi",
+    how: InfraredReading = AS_STORED,
+) -> SegmentationSample:
+    """An image, read as `how` says if it is infrared, and its label map. Raises the errors of both readers."""
+    mask = load_mask()
+    shape, orientation, flaws = drawn_frame(image_path, (mask.shape[0], mask.shape[1]), ignore_exif=False)
+    require_size(image_path, shape, (mask.shape[0], mask.shape[1]), location)
+    label_map = upright(segment_labels(mask).astype(np.int32), orientation)
+    if not label_map.any():
+        raise SampleError(f"{location}: the mask is empty; remove it or its image")
+    return SegmentationSample(name, read_for_sam(image_path, modality, how), label_map, flaws=tuple(flaws))

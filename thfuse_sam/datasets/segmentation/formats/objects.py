@@ -150,7 +150,7 @@ def drawn_frame(
     return shape, 1, [Flaw(_EITHER_WAY, str(image_path), NOTE)] if unsure else []
 
 
-def require_size(image: Path, shape: tuple[int, int], size: tuple[int, int] | None, source: Path) -> None:
+def require_size(image: Path, shape: tuple[int, int], size: tuple[int, int] | None, source: Path | str) -> None:
     """Raise SampleError if `source` says that the image of (height, width) `shape` has another `size`."""
     if size in (None, shape):
         return
