@@ -339,6 +339,8 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--resume", "none.pth"], 2, "--resume none.pth"),
         (["--lr", "0"], 2, "--lr"),
         (["--output_dir", "base.pth"], 1, "base.pth"),
+        (["--export", "base.pth/full.pth"], 1, "--export base.pth: base.pth is a file"),
+        (["--log_dir", "base.pth"], 1, "--log_dir base.pth: base.pth is a file"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -494,6 +496,17 @@ def test_bad_prompts_and_paths(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("folder", "options"), [(".", ["--overlay"]), ("overlays", ["--format", "npy", "png"])])
+def test_predictions_never_replace_the_images(
+    ask: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str, options: Any
+) -> None:
+    (data / "PNGImages").rename(tmp_path / "overlays")
+    before = {path: path.read_bytes() for path in (tmp_path / "overlays").iterdir()}
+    assert ask("--boxes", "4,5,24,20", "--input", "overlays", "--output_dir", folder, *options) == 2
+    assert f"--output_dir {folder}: {Path('overlays/scene0.png')} is an input image" in only_line(capsys)
+    assert {path: path.read_bytes() for path in (tmp_path / "overlays").iterdir()} == before
+
+
 @pytest.mark.parametrize("prompt", [("--boxes", "4,5,50,20"), ("--points", "50,20")])
 def test_prompts_are_checked_against_every_image_first(
     ask: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], prompt: tuple[str, str]
@@ -525,6 +538,10 @@ def test_infrared_options_of_predictions(
     assert "--ir_colormap" in only_line(capsys) and not (tmp_path / "out").exists()
     assert ask(*image, "--ir_gray") == 2
     assert "--modality ir" in only_line(capsys)
+    for option in ("--ir_channel", "--ir_nodata"):
+        assert ask(*image, option, "0") == 2
+        line = only_line(capsys)
+        assert f"{option} 0" in line and "is for infrared images" in line
     assert ask(*image, "--modality", "ir", "--ir_colormap", "jet", "--overlay") == 0
     drawn = np.asarray(Image.open(tmp_path / "out" / "overlays" / "jet.png"))
     bare = np.load(tmp_path / "out" / "jet.npy") == 0

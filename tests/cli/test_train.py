@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import logging
 import os
 import re
 import shutil
@@ -13,11 +14,13 @@ import pytest
 import torch
 
 from thfuse_sam.cli.commands import train
+from thfuse_sam.commands import train as command
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskFiles
+from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.shipped import shipped_root
 from thfuse_sam.training.checkpoint import load_checkpoint
 from thfuse_sam.training.trainer import RunResult, Trainer
@@ -144,6 +147,14 @@ def test_dry_run_prints_the_plan_and_writes_nothing(dataset, capsys) -> None:
     assert (plan["masks"], plan["device"], plan["crop_size"]) == ("none", "cpu", 32)
     assert plan["plan"] == "3 pairs to train on, 1 to validate on"
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(("max_steps", "told"), [(3, True), (100_000, False)])
+def test_a_run_whose_steps_alone_are_given_is_called_short_where_it_is(dataset, caplog, max_steps, told) -> None:
+    options = TrainOptions(dataset_path=(dataset,), epochs=None, max_steps=max_steps, device="cpu")
+    with caplog.at_level(logging.INFO):
+        command._log_if_short(command._prepare(options))
+    assert ("steps are few" in caplog.text) is told
 
 
 def test_other_pairs_for_validation(dataset, make_pairs, tmp_path, capsys) -> None:

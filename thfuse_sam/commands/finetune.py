@@ -13,7 +13,7 @@ import torch
 from segment_anything.modeling import Sam
 
 from thfuse_sam.commands.inputs import open_sam
-from thfuse_sam.commands.runs import build_trainer, find_checkpoint
+from thfuse_sam.commands.runs import build_trainer, find_checkpoint, run_device
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import (
     OneSample,
@@ -22,10 +22,10 @@ from thfuse_sam.datasets.segmentation import (
     open_train_and_val,
 )
 from thfuse_sam.datasets.segmentation.annotated import counts_text
-from thfuse_sam.devices import is_out_of_memory, resolve_device
+from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.downloads import cache_folder
 from thfuse_sam.errors import OptionError, TrainingError, UsageError, naming
-from thfuse_sam.files import file_sha256
+from thfuse_sam.files import file_sha256, require_writable
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
 from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
@@ -40,7 +40,7 @@ from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
 from thfuse_sam.sam.export import export_sam, require_export_name
 from thfuse_sam.sam.registry import build_sam, own_settings
-from thfuse_sam.training.distributed import own_device, run_processes
+from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
 from thfuse_sam.training.resuming import open_run_folder
@@ -152,8 +152,9 @@ def _prepare(options: FinetuneOptions, *, fetch: bool) -> _PreparedTuning:
     """Check the options and open model file and data; `fetch`: weights may be downloaded. Raises ThFuseError."""
     if options.export is not None:
         require_export_name(options.export)
+        require_writable("export", options.export.parent)
     resume = find_checkpoint(options)
-    device = resolve_device(str(own_device(resolve_device(options.device))))
+    device = run_device(options.device)
     require_precision(options.precision, device)
     adaptation = _adaptation(options)
     loss = SegmentationLoss({**LOSS_WEIGHTS, **options.loss}, options.alpha, options.gamma)

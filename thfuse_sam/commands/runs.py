@@ -6,17 +6,26 @@ from typing import Any
 
 import torch
 
+from thfuse_sam.devices import resolve_device
 from thfuse_sam.files import require_writable
 from thfuse_sam.options.shared import RunOutputOptions
 from thfuse_sam.report.page import require_replaceable
+from thfuse_sam.training.distributed import own_device
 from thfuse_sam.training.resuming import checkpoint_to_resume, require_own_folder
 from thfuse_sam.training.task import TrainingTask
 from thfuse_sam.training.trainer import Trainer
 
 
+def run_device(name: str) -> torch.device:
+    """The device of this process, of several that `torchrun` started each its own. Raises DeviceError."""
+    return resolve_device(own_device(resolve_device(name)))
+
+
 def find_checkpoint(options: RunOutputOptions) -> Path | None:
     """The checkpoint that a run goes on from, if any. Raises OutputError and OptionError where it cannot write."""
     require_writable("output_dir", options.run_dir)
+    if options.log_dir is not None:
+        require_writable("log_dir", options.log_dir)
     if options.report:
         require_replaceable(options.report_dir)
     resume = checkpoint_to_resume(options.resume, options.run_dir)

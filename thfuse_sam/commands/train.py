@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from thfuse_sam.commands.inputs import log_mask_choice, warn_if_odd
-from thfuse_sam.commands.runs import build_trainer, find_checkpoint
+from thfuse_sam.commands.runs import build_trainer, find_checkpoint, run_device
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
 from thfuse_sam.datasets.fusion import FusionDataset
-from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError, naming
 from thfuse_sam.files import file_sha256
 from thfuse_sam.fusion.loading import load_network
@@ -102,7 +101,7 @@ class _PreparedTraining:
 
 def _prepare(options: TrainOptions) -> _PreparedTraining:
     """Check the options, seed the random generators, build network and loss; write nothing. Raises ThFuseError."""
-    device = resolve_device(options.device)
+    device = run_device(options.device)
     data = find_train_pairs(options)
     resume = find_checkpoint(options)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
@@ -154,7 +153,7 @@ def _log_if_short(run: _PreparedTraining) -> None:
     settings = run.settings
     pairs = sum(len(part.pairs) for part in run.data.train)
     per_epoch = -(-pairs // (settings.batch_size * settings.accumulate))
-    steps = min(per_epoch * (settings.epochs or per_epoch), settings.max_steps or math.inf)
+    steps = min(per_epoch * (settings.epochs or math.inf), settings.max_steps or math.inf)
     if run.options.init is None and run.resume is None and steps < ENOUGH_STEPS:
         log.info(
             "%d steps are few for random weights, which need about %d: raise `%s`, or start from `init` "

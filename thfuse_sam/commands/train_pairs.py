@@ -24,6 +24,7 @@ from thfuse_sam.errors import PairError, UsageError, naming
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
+from thfuse_sam.shipped import find_shipped
 from thfuse_sam.thermal import InfraredReading
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
     val = [replace(part, pairs=held_out) for part, _, held_out in splits if held_out]
     if options.val_dataset_path is not None:
         with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
-            found = find_pairs(options.val_dataset_path, **pairing(options))
+            found = find_pairs(find_shipped(options.val_dataset_path), **pairing(options))
         tree = options.val_precomputed_masks_dir
         masks = parts[0].masks if tree is None else choose_masks(tree, options)
         found = _read_as(found, parts[0].found.reading, masks, options)
