@@ -11,6 +11,7 @@ import thfuse_sam as th
 from thfuse_sam.cli.commands import test as fuse_command
 from thfuse_sam.errors import CheckpointError, DownloadError, ImageReadError, ImageSizeError, UsageError
 from thfuse_sam.images import luma, read_infrared, read_visible
+from thfuse_sam.shipped import shipped_root
 
 Pair = tuple[Path, Path]
 
@@ -38,6 +39,16 @@ def test_equal_to_the_command(pair: Pair, tmp_path: Path, monkeypatch: pytest.Mo
     assert np.array_equal(th.fuse(*(Image.open(path) for path in pair), device="cpu"), expected)
     grey = th.fuse(*pair, gray=True, device="cpu")
     assert grey.ndim == 2 and np.median(np.abs(luma(expected).astype(int) - grey)) <= 1
+
+
+def test_a_changed_model_file_is_read_again(pair: Pair, tmp_path: Path) -> None:
+    tiny, lite = (shipped_root() / "models" / f"{name}.safetensors" for name in ("thfuse_tiny", "thfuse_lite"))
+    path = tmp_path / "mine.safetensors"
+    shutil.copy(tiny, path)
+    first = th.fuse(*pair, model=path, device="cpu")
+    shutil.copy(lite, path)
+    again = th.fuse(*pair, model=path, device="cpu")
+    assert (first != again).any() and np.array_equal(again, th.fuse(*pair, model=lite, device="cpu"))
 
 
 def test_masks_are_those_of_a_tree(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

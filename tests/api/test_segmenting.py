@@ -86,6 +86,11 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (lambda: th.Sam.load("vit_nano", points=3), UsageError, "`points`: no such setting; the known ones are poi"),
         (lambda: th.Sam.load("vit_nano", points_per_side=0), OptionError, "`points_per_side` 0: must be a whole"),
         (lambda: th.masks(image, sam, points_per_side=3), UsageError, "`points_per_side`: `sam` is a loaded model"),
+        (
+            lambda: th.precompute(tmp_path, tmp_path, sam, points_per_side=3),
+            UsageError,
+            "`points_per_side`: `sam` is a",
+        ),
         (lambda: th.masks(image, "vit_nano", device="gpu"), DeviceError, "`device` gpu"),
         (lambda: sam.generate("no.png"), ImageReadError, "no.png"),
         (lambda: sam.generate(image, modality="x"), UsageError, "`modality` x"),  # type: ignore[arg-type]

@@ -23,7 +23,6 @@ from thfuse_sam.api.inputs import (
     as_visible,
     listening,
 )
-from thfuse_sam.commands.infrared import as_range
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError, naming, shown
@@ -37,6 +36,7 @@ from thfuse_sam.options.fuse import Emphasis, InferenceSettings
 from thfuse_sam.options.shared import SHIPPED_MODEL, Polarity, Precision
 from thfuse_sam.progress import Progress, progress_bar
 from thfuse_sam.shipped import shipped_root
+from thfuse_sam.thermal import as_range
 
 _NAME = "ir, vi"  # what messages call a pair
 EmphasisInput = Emphasis | Choices | None
@@ -61,7 +61,7 @@ def fuse(
 ) -> ImageArray:
     """Fuse one infrared and one visible image, as `thfuse fuse` does.
 
-    The network is kept for the next call with the same `model` and `device`.
+    The network is kept for the next call with the same `model`, unless its file has changed, and `device`.
 
     Args:
         ir: infrared: a path, a PIL image, or an array HxW or HxWx3.
@@ -91,7 +91,9 @@ def fuse(
         >>> th.fuse(ir, vi, value_range=(0, 1)).shape
         (48, 64, 3)
     """
-    return _kept_fuser(str(as_path(model, "model")), str(device))(
+    path = _network_file(model)
+    state = path.stat()
+    return _kept_fuser(path, (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size), str(device))(
         ir,
         vi,
         masks,
@@ -105,7 +107,8 @@ def fuse(
 
 
 @functools.lru_cache(maxsize=1)
-def _kept_fuser(model: str, device: str) -> "Fuser":
+def _kept_fuser(model: Path, state: tuple[int, ...], device: str) -> "Fuser":
+    """The network of a file in this `state`: another file, or one that was changed, is read anew."""
     return Fuser(model, device=device)
 
 
@@ -307,7 +310,8 @@ class Fuser:
     ) -> _Sample:
         """The sample of one pair, its visible image, and how both images were placed."""
         is_file = isinstance(ir, (str, os.PathLike))
-        infrared = as_infrared(ir, "ir", value_range or (self._range if is_file else None), ir_polarity)
+        kept = self._range if is_file else None
+        infrared = as_infrared(ir, "ir", kept if value_range is None else value_range, ir_polarity)
         visible = as_visible(vi, "vi", value_range)
         if infrared.shape != visible.shape[:2] and placer is None:
             raise ImageSizeError(

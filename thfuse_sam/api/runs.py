@@ -5,7 +5,7 @@ import os
 from typing import Any, TypeAlias
 
 from thfuse_sam.api.inputs import given_options, listening
-from thfuse_sam.api.segmenting import Sam
+from thfuse_sam.api.segmenting import Sam, require_no_settings
 from thfuse_sam.api.trees import MaskTree
 from thfuse_sam.commands.finetune import Tuning
 from thfuse_sam.commands.finetune import finetune as run_finetuning
@@ -56,8 +56,9 @@ def precompute(
     generator = None
     if isinstance(sam, Sam):
         generator = sam.generator
-        options = {"n_jobs": 1, "device": str(generator.sam.device), **options}
-        options |= dataclasses.asdict(generator.settings) | {"sam_checkpoint": sam.checkpoint}
+        own = dataclasses.asdict(generator.settings) | {"sam_checkpoint": sam.checkpoint}
+        require_no_settings(name for name in options if name in own)
+        options = {"n_jobs": 1, "device": str(generator.sam.device), **options, **own}
     options["sam_model_type"] = sam.model_type if isinstance(sam, Sam) else sam
     options["output_dir"] = tree.root if isinstance(tree, MaskTree) else tree
     with renaming(sam_model_type="sam", output_dir="tree", dataset_path="pairs"), listening(progress):

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,15 +231,19 @@ def masks(
         (0, [])
     """
     if isinstance(sam, Sam):
-        if settings or device != AUTO:
-            names = ", ".join(f"`{name}`" for name in (*settings, *(["device"] if device != AUTO else [])))
-            raise UsageError(f"{names}: `sam` is a loaded model and has its own; give them to `Sam.load`")
+        require_no_settings(settings if device == AUTO else {**settings, "device": device})
         return sam.generate(
             image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity
         )
     with renaming(model="sam"):
         kept = _kept_sam(sam, str(device), tuple(sorted(settings.items())))
     return kept.generate(image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity)
+
+
+def require_no_settings(given: Iterable[str]) -> None:
+    """Raise UsageError for arguments that a loaded model, given beside them, would leave without effect."""
+    if names := ", ".join(f"`{name}`" for name in given):
+        raise UsageError(f"{names}: `sam` is a loaded model and has its own; give them to `Sam.load`")
 
 
 @functools.lru_cache(maxsize=1)
