@@ -9,8 +9,9 @@ from PIL import Image
 
 import thfuse_sam as th
 from thfuse_sam.commands.fuse import fuse
-from thfuse_sam.commands.precompute import precompute_masks, verify_masks
+from thfuse_sam.commands.precompute import precompute_masks
 from thfuse_sam.commands.train_pairs import find_train_pairs
+from thfuse_sam.commands.verify import verify_masks
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.errors import ManifestError, UsageError
 from thfuse_sam.images import MODALITIES, read_infrared, read_visible

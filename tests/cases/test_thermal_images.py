@@ -16,7 +16,8 @@ from PIL import Image, TiffImagePlugin
 
 from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.commands.inputs import find_command_pairs
-from thfuse_sam.commands.precompute import precompute_masks, verify_masks
+from thfuse_sam.commands.precompute import precompute_masks
+from thfuse_sam.commands.verify import verify_masks
 from thfuse_sam.datasets.pairs import read_pair
 from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError, PairError
 from thfuse_sam.false_colour import COLORMAPS, colour_table

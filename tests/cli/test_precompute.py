@@ -333,6 +333,7 @@ def test_verify_without_a_tree(work: Path, capsys: pytest.CaptureFixture[str]) -
         (["--embeddings", "nowhere"], "nowhere"),
         (["--save_embeddings", "--crop_n_layers", "1"], "--crop_n_layers 1"),
         (["--verify", "--shard", "1/2"], "--shard"),
+        (["--output_dir", "data"], "would lie among its results"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(

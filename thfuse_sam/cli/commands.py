@@ -32,7 +32,8 @@ SHOWN_PROBLEMS = 50  # lines of `--verify` before it only counts
     dry_run="print what would be done and stop",
 )
 def precompute(line: CommandLine[PrecomputeOptions]) -> int:
-    from thfuse_sam.commands.precompute import plan_masks, precompute_masks, verify_masks
+    from thfuse_sam.commands.precompute import plan_masks, precompute_masks
+    from thfuse_sam.commands.verify import verify_masks
 
     if line.options.verify:
         return max(_print_problems(report) for report in verify_masks(line.options))

@@ -1,4 +1,4 @@
-"""Making, planning and checking mask trees according to `PrecomputeOptions`."""
+"""Planning and making mask trees according to `PrecomputeOptions`."""
 
 import contextlib
 import dataclasses
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 import thfuse_sam
-from thfuse_sam.commands.infrared import infrared_reading, range_of_tree, reading_of
-from thfuse_sam.commands.inputs import pairing
+from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
+from thfuse_sam.commands.inputs import require_no_input_in
+from thfuse_sam.commands.precompute_images import data_sets, find_infrared, images_by_modality, mention_unpaired
 from thfuse_sam.cores import free_ram, usable_cores
-from thfuse_sam.datasets.pairs import ImageSet, find_images
+from thfuse_sam.datasets.pairs import ImageSet
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import (
     ImageReadError,
-    ManifestError,
     MaskReadError,
     OptionError,
     OutputError,
@@ -30,15 +30,15 @@ from thfuse_sam.errors import (
     naming,
 )
 from thfuse_sam.files import remove_abandoned, require_writable
+from thfuse_sam.folder_patterns import parse_folder
 from thfuse_sam.images import MODALITIES, ImageArray, Modality, read_infrared
 from thfuse_sam.masks.embeddings import EmbeddingFiles
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature
 from thfuse_sam.masks.store import open_masks
-from thfuse_sam.masks.verify import VerifyReport, verify_tree
 from thfuse_sam.options.fields import AUTO
-from thfuse_sam.options.generator import GeneratorSettings, as_signed
-from thfuse_sam.options.precompute import SAMPLES, PrecomputeOptions
+from thfuse_sam.options.generator import GeneratorSettings
+from thfuse_sam.options.precompute import PrecomputeOptions
 from thfuse_sam.precompute.jobs import Job, JobSettings, list_jobs, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute, require_embeddings
 from thfuse_sam.precompute.polarity import dark_segments
@@ -50,12 +50,11 @@ from thfuse_sam.report.contact_sheet import write_contact_sheets
 from thfuse_sam.report.page import REPORT_FOLDER, require_replaceable
 from thfuse_sam.report.precompute import write_precompute_report
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.sam.checkpoints import ResolvedSam, checkpoint_sha256, resolve_sam, type_with_weights
+from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam, type_with_weights
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import generator_defaults
-from thfuse_sam.shipped import find_shipped
 from thfuse_sam.thermal import AS_STORED, BLACK_HOT, InfraredReading
 
 _PROCESS_BYTES = 2**30  # of memory that a process takes beside twice its model
@@ -82,7 +81,7 @@ def precompute_masks(
         KeyboardInterrupt: masks that are already written stay valid; the message says how many there are.
     """
     summaries = []
-    for one in _data_sets(options):
+    for one in data_sets(options):
         run = _prepare(one, fetch=True)
         log.info("%d images, of which %d have their masks in %s", len(run.plan.jobs), run.plan.finished, run.plan.root)
         if run.plan.changed:
@@ -95,123 +94,7 @@ def precompute_masks(
 
 def plan_masks(options: PrecomputeOptions) -> list[dict[str, Any]]:
     """What `precompute_masks` would do, for each data set; nothing is written or downloaded. Raises ThFuseError."""
-    return [_plan_facts(_prepare(one, fetch=False)) for one in _data_sets(options)]
-
-
-def verify_masks(options: PrecomputeOptions) -> list[VerifyReport]:
-    """Compare a mask tree with the images of `options`, or, if they name none, with those of each data set in it.
-
-    Raises PairError, and ManifestError if neither the options nor the manifest name images.
-    """
-    if options.shard is not None:
-        raise UsageError("`verify` looks at the whole tree; leave `shard` out")
-    asked = {**as_signed(options.changed_settings()), **reading_of(options).settings()}
-    asked.pop("points_per_batch", None)
-    for name in ("precision", "thermal_points"):
-        if asked.get(name) == AUTO:
-            del asked[name]
-    if options.sam_model_type != AUTO:
-        asked["model_type"] = options.sam_model_type
-    if options.sam_checkpoint is not None:
-        asked["checkpoint_sha256"] = checkpoint_sha256(options.sam_checkpoint)
-    return [_verify(one, asked) for one in (_of_tree(options) if _names_no_images(options) else [options])]
-
-
-def _verify(options: PrecomputeOptions, asked: Mapping[str, Any]) -> VerifyReport:
-    images = _find_images(options)
-    return verify_tree(
-        open_masks(options.output_dir),
-        {modality: found.images for modality, found in images.items()},
-        folders={modality: found.folder for modality, found in images.items()},
-        asked=asked,
-        require_instances=options.save_instances,
-    )
-
-
-# Images
-
-
-def _names_no_images(options: PrecomputeOptions) -> bool:
-    return options.dataset_path is None and options.ir_dir is None and options.vi_dir is None
-
-
-def _data_sets(options: PrecomputeOptions) -> Iterator[PrecomputeOptions]:
-    """The options for each data set: the one that `options` name, else the two sample sets."""
-    if not _names_no_images(options):
-        yield options
-        return
-    for sample in SAMPLES:
-        yield dataclasses.replace(options, dataset_path=sample)
-
-
-def _of_tree(options: PrecomputeOptions) -> list[PrecomputeOptions]:
-    """The options for each data set that the mask tree was made from. Raises ManifestError."""
-    sets = []
-    manifest = Manifest.load(options.output_dir)
-    kept = manifest.signature.generator.get("ir_channel")  # with it, one folder may be both
-    channel = kept if isinstance(kept, int) else options.ir_channel
-    for source in manifest.sources:
-        folders = {modality: Path(source[modality]) for modality in _modalities(options) if modality in source}
-        if folders:
-            modality = next(iter(folders)) if len(folders) == 1 else "both"
-            ir, vi = folders.get("ir"), folders.get("vi")
-            sets.append(dataclasses.replace(options, modality=modality, ir_dir=ir, vi_dir=vi, ir_channel=channel))
-    if not sets:
-        raise ManifestError(
-            f"`output_dir` {options.output_dir}: its manifest names no images; "
-            "give `dataset_path`, or `ir_dir` and `vi_dir`"
-        )
-    return sets
-
-
-def _modalities(options: PrecomputeOptions) -> tuple[Modality, ...]:
-    return MODALITIES if options.modality == "both" else (options.modality,)
-
-
-def _find_images(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
-    """The images of each modality that is asked for. For `modality` ir or vi one folder is enough."""
-    dataset_path = options.dataset_path
-    if dataset_path is not None:
-        if options.ir_dir is not None or options.vi_dir is not None:
-            raise OptionError(
-                "dataset_path", dataset_path, "is given beside `ir_dir` or `vi_dir`; give one or the other"
-            )
-        dataset_path = find_shipped(dataset_path)
-    return {
-        modality: find_images(
-            dataset_path,
-            ir_dir=options.ir_dir,
-            vi_dir=options.vi_dir,
-            modality=modality,
-            **pairing(options),
-        )
-        for modality in _modalities(options)
-    }
-
-
-def _find_infrared(options: PrecomputeOptions, images: Mapping[Modality, ImageSet]) -> Mapping[str, Path]:
-    """The infrared images by name, even if only visible ones are asked for; {} and a warning if none are given."""
-    if "ir" in images:
-        return images["ir"].images
-    if options.dataset_path is None and options.ir_dir is None:
-        log.warning("no prompts at warm places (`thermal_points`): they need the infrared images, give `ir_dir` too")
-        return {}
-    return _find_images(dataclasses.replace(options, modality="ir"))["ir"].images
-
-
-def _mention_unpaired(images: Mapping[Modality, ImageSet]) -> None:
-    """Warn of images without a partner: they get masks, but no pair can use them."""
-    if len(images) < len(MODALITIES):
-        return
-    ir, vi = images["ir"].images, images["vi"].images
-    unpaired = [path for name, path in (*ir.items(), *vi.items()) if not (name in ir and name in vi)]
-    if unpaired:
-        log.warning(
-            "images without a partner in the other modality: %d, such as %s; they get masks, but train.py and test.py "
-            "refuse them without `skip_bad`",
-            len(unpaired),
-            unpaired[0],
-        )
+    return [_plan_facts(_prepare(one, fetch=False)) for one in data_sets(options)]
 
 
 # From options to a run
@@ -252,9 +135,12 @@ def _preview_dir(options: PrecomputeOptions) -> Path:
 def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     """Check everything and decide what is to be made; `fetch`: weights may be downloaded. Raises ThFuseError."""
     with _no_garbage_collection():
-        images = _find_images(options)
+        images = images_by_modality(options)
     devices = _devices(options)
     require_writable("output_dir", options.output_dir)
+    # Beside images, instance files would take the place of annotations in JSON.
+    roots = (parse_folder(found.folder).root for found in images.values())
+    require_no_input_in(options.output_dir, MODALITIES, roots)
     if options.preview:
         require_writable("preview_dir", _preview_dir(options))
     if options.report:
@@ -264,13 +150,13 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
         options.generator_settings(generator_defaults(sam.model_type, sam.checkpoint)), options, devices
     )
     with _no_garbage_collection():
-        infrared = _find_infrared(options, images) if settings.max_warm_places else {}
+        infrared = find_infrared(options, images) if settings.max_warm_places else {}
         reading = _reading(options, list(images["ir"].images.values() if "ir" in images else infrared.values()))
         jobs = list_jobs({modality: found.images for modality, found in images.items()}, infrared)
         if options.shard is not None:
             jobs = take_part(jobs, options.shard.number, options.shard.total)
         plan = _plan(options, images, jobs, sam, settings, reading)
-    _mention_unpaired(images)
+    mention_unpaired(images)
     devices = _share_cores(options, devices, len(plan.todo), sam.size)
     return _PreparedRun(options, images, reading, sam, settings, devices, plan)
 
@@ -278,11 +164,13 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """Switch garbage collection off: a large tree makes many objects that all stay, and looking at them takes long."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def _devices(options: PrecomputeOptions) -> list[str]:
