@@ -12,6 +12,7 @@ import pytest
 from thfuse_sam.errors import WorkerError
 from thfuse_sam.images import Modality, write_image
 from thfuse_sam.masks.manifest import Manifest
+from thfuse_sam.precompute import processes
 from thfuse_sam.precompute.jobs import JobSettings, take_part
 from thfuse_sam.precompute.plan import Plan, plan_precompute
 from thfuse_sam.precompute.processes import WorkerSettings, make_in_processes
@@ -65,6 +66,14 @@ def test_processes_make_the_same_masks(
     write_masks(plan, results, summary, num_workers=2)
     assert masks_in(plan.root) == expected
     assert (summary.written, [str(job) for job in summary.failures]) == (20, ["ir bad"])
+
+
+def test_a_device_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, claim = processes._claim_device(("cpu",), tmp_path)
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: claim.release())
+    device, again = processes._claim_device(("cpu",), tmp_path)
+    assert device == "cpu"
+    again.release()
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 _BLOCK_GPU = 16
 _BLOCK_CPU = 1
 _WATCH_SECONDS = 2.0  # between two checks whether the parent process still lives
+_CLAIM_SECONDS, _CLAIM_TRIES = 0.1, 600  # a device may be taken by a process that is about to end
 _IDLE_SECONDS = 300  # after which a process without work ends
 _DIED = "the process that worked on it died, twice; is there enough memory?"
 
@@ -147,6 +148,7 @@ class _Worker:
     """What a worker process keeps from one block to the next."""
 
     generator: AutomaticMaskGenerator
+    options: JobSettings  # those of the first block: what they have read of a mask tree is read once
     device: str
     claim: filelock.FileLock  # on the device; held for as long as the process lives
 
@@ -165,10 +167,10 @@ def _make_block(
         device, claim = _claim_device(devices, claims)
         if device == "cpu":
             torch.set_num_threads(threads)
-        _worker = _Worker(settings.make_generator(device), device, claim)
+        _worker = _Worker(settings.make_generator(device), settings.options, device, claim)
     num_workers = 0 if len(block) == 1 else 1
     ahead = _worker.device != "cpu"
-    results = make_masks(block, _worker.generator, settings.options, num_workers, ahead=ahead)
+    results = make_masks(block, _worker.generator, _worker.options, num_workers, ahead=ahead)
     with ThreadPoolExecutor(1, thread_name_prefix="finish") as finisher:  # while the next image is segmented
         return [future.result() for future in [finisher.submit(result.finish) for result in results]]
 
@@ -182,12 +184,11 @@ def _end_after(parent: int) -> None:
 
 def _claim_device(devices: tuple[str, ...], claims: Path) -> tuple[str, filelock.FileLock]:
     """A device that no other process of this run has. The system releases the claim of a process that dies."""
-    for _ in range(600):
+    for _ in range(_CLAIM_TRIES):
         for number, device in enumerate(devices):
             lock = filelock.FileLock(claims / str(number), timeout=0, is_singleton=False)
-            try:
-                lock.acquire(poll_interval=0.1)
-            except filelock.Timeout:
-                continue
-            return device, lock
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire()
+                return device, lock
+        time.sleep(_CLAIM_SECONDS)
     raise WorkerError(f"process {os.getpid()} found no free device of {', '.join(devices)}; end other runs")

@@ -60,7 +60,9 @@ def make_on_ray(jobs: Sequence[Job], settings: WorkerSettings, cluster: RaySetti
     require_ray()
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    log_file = Path(tempfile.mkstemp(prefix="thfuse-ray-", suffix=".log")[1])
+    descriptor, log_name = tempfile.mkstemp(prefix="thfuse-ray-", suffix=".log")
+    os.close(descriptor)
+    log_file = Path(log_name)
     driver = context.Process(
         target=_drive, args=(list(jobs), settings, cluster, sending, str(log_file)), name="ray driver"
     )
