@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.common import Seconds, timed
 from thfuse_sam.devices import upload
 from thfuse_sam.options.generator import GeneratorSettings
-from thfuse_sam.sam.decoder import DecodedPoints, Decoder
+from thfuse_sam.sam.decoder import DecodedPrompts, Decoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame
 
@@ -149,7 +149,7 @@ class OracleDecoder:
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
         return self._decoder.prepare(features, input_size)
 
-    def decode(self, context: Any, points: Tensor) -> DecodedPoints:
+    def decode(self, context: Any, points: Tensor) -> DecodedPrompts:
         real = self._decoder.decode(context, points)
         oracle_logits, predicted_ious = self._oracle(points)
 
@@ -157,7 +157,7 @@ class OracleDecoder:
             _, rows, columns = real.logits(indices).shape  # computed for its cost and its shape
             return oracle_logits.flatten(0, 1)[upload(indices, points.device), :rows, :columns]
 
-        return DecodedPoints(predicted_ious, logits)
+        return DecodedPrompts(predicted_ious, logits)
 
 
 def stock_masks(sam: Sam, image: npt.NDArray[np.uint8], oracle: Oracle, settings: dict[str, Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from PIL import Image
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.errors import ImageReadError, UsageError
 from thfuse_sam.fusion.fusing import fuse_pairs
-from thfuse_sam.fusion.session import FusionSession, RememberedPoints
+from thfuse_sam.fusion.session import FusionSession, RememberedPrompts
 from thfuse_sam.images import read_visible
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.models import build_network
@@ -60,7 +60,7 @@ def test_fuses_as_the_command_does(session, network, generator, make_pairs, tmp_
 
 def test_thresholds_change_masks_without_decoding_again(session, files, monkeypatch) -> None:
     opened = session.open(*files)
-    assert isinstance(opened.ir_decoder, RememberedPoints)
+    assert isinstance(opened.ir_decoder, RememberedPrompts)
     all_masks = session.fuse(opened, session.thresholds)
     monkeypatch.setattr(opened.ir_decoder, "_decoder", None)
     monkeypatch.setattr(opened.vi_decoder, "_decoder", None)
@@ -71,7 +71,7 @@ def test_thresholds_change_masks_without_decoding_again(session, files, monkeypa
 def test_large_models_remember_nothing(network, generator, files, monkeypatch) -> None:
     monkeypatch.setattr("thfuse_sam.fusion.session._MAX_REMEMBERED_BYTES", 1000)
     session = FusionSession(network, generator, CPU)
-    assert not isinstance(session.open(*files).ir_decoder, RememberedPoints)
+    assert not isinstance(session.open(*files).ir_decoder, RememberedPrompts)
 
 
 def test_gray_has_one_channel(session, files) -> None:

@@ -24,7 +24,7 @@ from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.options.app import LimitSettings
-from thfuse_sam.sam.decoder import DecodedPoints, Decoder
+from thfuse_sam.sam.decoder import DecodedPrompts, Decoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
 from thfuse_sam.thermal import AS_STORED, InfraredReading
@@ -67,29 +67,29 @@ class FusedView:
     fuse_seconds: float
 
 
-class RememberedPoints:
-    """A decoder for one image that decodes the same points only once: its results depend on no threshold.
+class RememberedPrompts:
+    """A decoder for one image that decodes the same prompts only once: its results depend on no threshold.
 
-    With it, new thresholds cost only the filtering and upsampling of masks. It keeps the IoUs and logits of every point
+    With it, new thresholds cost only the filtering and upsampling of masks. It keeps the IoUs and logits of all prompts
     that it has decoded.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._context: Any = None
-        self._decoded: dict[bytes, DecodedPoints] = {}
+        self._decoded: dict[tuple[torch.Size, bytes], DecodedPrompts] = {}
 
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
         if self._context is None:
             self._context = self._decoder.prepare(features, input_size)
         return self._context
 
-    def decode(self, context: Any, points: Tensor) -> DecodedPoints:
-        key = points.cpu().numpy().tobytes()
+    def decode(self, context: Any, prompts: Tensor) -> DecodedPrompts:
+        key = prompts.shape, prompts.cpu().numpy().tobytes()  # a box has the bytes of two points
         if key not in self._decoded:
-            decoded = self._decoder.decode(context, points)
+            decoded = self._decoder.decode(context, prompts)
             logits = decoded.logits(torch.arange(decoded.predicted_ious.numel()))
-            self._decoded[key] = DecodedPoints(
+            self._decoded[key] = DecodedPrompts(
                 decoded.predicted_ious, lambda indices: logits[upload(indices, logits.device)]
             )
         return self._decoded[key]
@@ -228,7 +228,7 @@ class FusionSession:
         # Adaptive points depend on the thresholds: memory would grow with each change of them.
         if self._settings.adaptive_points or 4 * floats > _MAX_REMEMBERED_BYTES:
             return generator.decoder
-        return RememberedPoints(generator.decoder)
+        return RememberedPrompts(generator.decoder)
 
     def _require_within_limits(self, path: Path) -> None:
         size = path.stat().st_size if path.is_file() else 0  # reading reports a missing file

@@ -38,10 +38,10 @@ _GROUP_GPU = 128  # prompts that are upsampled together; on a CPU one, because i
 
 
 @dataclass(frozen=True)
-class DecodedPoints:
-    """The M masks of each of N points.
+class DecodedPrompts:
+    """The M masks of each of N prompts, points or boxes.
 
-    `logits` is a function that computes the logits of K of the N * M masks. It takes their indices, point * M + mask:
+    `logits` is a function that computes the logits of K of the N * M masks. It takes their indices, prompt * M + mask:
     int64 K, ascending, on the CPU. It returns float32 Kxrxc, at a fourth of the resolution of the encoder's input; rows
     and columns at the end that hold nothing but padding may be left out.
     """
@@ -51,7 +51,7 @@ class DecodedPoints:
 
 
 class Decoder(Protocol):
-    """A mask decoder as the generator uses it: `prepare` once per image, then `decode` some points at a time."""
+    """A mask decoder as the generator uses it: `prepare` once per image, then `decode` some prompts at a time."""
 
     def prepare(self, features: Any, input_size: tuple[int, int]) -> Any:
         """Compute what `decode` needs to know of an image: its context.
@@ -61,7 +61,7 @@ class Decoder(Protocol):
             input_size: height and width of the image within the encoder's square input, in pixels.
         """
 
-    def decode(self, context: Any, prompts: Tensor) -> DecodedPoints:
+    def decode(self, context: Any, prompts: Tensor) -> DecodedPrompts:
         """Decode N points or N boxes, each of them a prompt of its own. A point has three masks, a box has one.
 
         Args:
@@ -85,7 +85,7 @@ class ReferenceDecoder:
     def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Tensor:
         return features
 
-    def decode(self, context: Tensor, prompts: Tensor) -> DecodedPoints:
+    def decode(self, context: Tensor, prompts: Tensor) -> DecodedPrompts:
         sparse, dense = _embed_prompts(self._sam, prompts)
         half = self._dtype != torch.float32
         with torch.autocast(prompts.device.type, dtype=self._dtype, enabled=half, cache_enabled=False):
@@ -97,7 +97,7 @@ class ReferenceDecoder:
                 multimask_output=prompts.shape[1] == 2,
             )
         masks = logits.float().flatten(0, 1)
-        return DecodedPoints(predicted_ious.float(), lambda indices: masks[upload(indices, masks.device)])
+        return DecodedPrompts(predicted_ious.float(), lambda indices: masks[upload(indices, masks.device)])
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,13 @@ class PointDecoder:
             unpadded=(_tokens_of_logits(input_size[0], height), _tokens_of_logits(input_size[1], width)),
         )
 
-    def decode(self, context: ImageContext, prompts: Tensor) -> DecodedPoints:
+    def decode(self, context: ImageContext, prompts: Tensor) -> DecodedPrompts:
         predicted_ious, hyper_in, keys = self._run(context, _sparse_embeddings(self._sam.prompt_encoder, prompts))
         # The first mask is meant for unambiguous prompts, such as boxes; a single point is ambiguous and gets the three
         # others.
         masks = slice(1, None) if prompts.shape[1] == 2 else slice(1)
         logits = functools.partial(_logits, context, keys, hyper_in[:, masks])
-        return DecodedPoints(predicted_ious[:, masks].float(), logits)
+        return DecodedPrompts(predicted_ious[:, masks].float(), logits)
 
     def decode_all(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """All masks of N prompts, the single one and the three, with gradients.
@@ -274,7 +274,7 @@ class _Upsampling:
 
 
 def _logits(context: ImageContext, keys: Tensor, hyper_in: Tensor, indices: Tensor) -> Tensor:
-    """The logits of some masks of N prompts, as `DecodedPoints.logits` returns them.
+    """The logits of some masks of N prompts, as `DecodedPrompts.logits` returns them.
 
     Args:
         keys: image tokens of each prompt, NxTxC.

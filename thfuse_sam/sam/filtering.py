@@ -17,7 +17,7 @@ from thfuse_sam.devices import Chunks, Download, upload
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop
-from thfuse_sam.sam.decoder import DecodedPoints
+from thfuse_sam.sam.decoder import DecodedPrompts
 from thfuse_sam.sam.postprocess import above, count_pixels, mask_boxes, pack_bits, threshold_counts, upsample_logits
 
 # SAM's default thresholds. With `adaptive_points`, points inside a mask that reaches both are skipped. A mask below
@@ -65,11 +65,11 @@ class MaskFilter:
         self._measured: list[_Measured] = []
         self._passed: list[Candidates] = []
 
-    def add(self, decoded: DecodedPoints, predicted_ious: Download, points: npt.NDArray[np.float64]) -> None:
+    def add(self, decoded: DecodedPrompts, predicted_ious: Download, prompts: npt.NDArray[np.float64]) -> None:
         """Filter the masks of P decoded points (Px2: x, y in the crop) or boxes (Px4: x0, y0, x1, y1), of which the CPU
         needs to know the IoUs.
         """
-        masks_per_point = decoded.predicted_ious.shape[1]
+        masks_per_prompt = decoded.predicted_ious.shape[1]
         ious = predicted_ious.wait().flatten()
         if self._settings.pred_iou_thresh > 0:
             kept = (ious > self._settings.pred_iou_thresh).nonzero()[:, 0]
@@ -80,9 +80,9 @@ class MaskFilter:
         else:
             logits = self._logits(decoded, kept)
             smallest = torch.zeros(len(kept), dtype=torch.bool, device=logits.device)
-        corners = torch.from_numpy(np.tile(points, 4 // points.shape[1]))
-        prompts = corners[kept // masks_per_point] + torch.tensor(self._crop.box[:2]).tile(2)
-        columns = (logits, ious[kept], prompts, smallest)
+        corners = torch.from_numpy(np.tile(prompts, 4 // prompts.shape[1]))
+        corners = corners[kept // masks_per_prompt] + torch.tensor(self._crop.box[:2]).tile(2)
+        columns = (logits, ious[kept], corners, smallest)
         chunk_pixels = _CHUNK_PIXELS_CPU if logits.device.type == "cpu" else _CHUNK_PIXELS_GPU
         length = max(1, chunk_pixels // self._crop.area)
         for measured in self._pixel_chunks.map(
@@ -98,7 +98,7 @@ class MaskFilter:
         self._passed = []
         return lambda: Candidates.join([*passed, read()])
 
-    def _logits(self, decoded: DecodedPoints, indices: Tensor) -> Tensor:
+    def _logits(self, decoded: DecodedPrompts, indices: Tensor) -> Tensor:
         """The logits of the masks `indices`: float32 Kxrxc."""
         if len(indices) == 0:
             return decoded.logits(indices)
@@ -108,18 +108,18 @@ class MaskFilter:
         )
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _logits_and_smallest(self, decoded: DecodedPoints, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the masks `kept`, and which of these are the smallest of their point's masks: bool."""
-        masks_per_point = decoded.predicted_ious.shape[1]
-        points, point_of_mask = (kept // masks_per_point).unique(return_inverse=True)
-        siblings = (points[:, None] * masks_per_point + torch.arange(masks_per_point)).flatten()
+    def _logits_and_smallest(self, decoded: DecodedPrompts, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the masks `kept`, and which of these are the smallest of their prompt's masks: bool."""
+        masks_per_prompt = decoded.predicted_ious.shape[1]
+        prompts, prompt_of_mask = (kept // masks_per_prompt).unique(return_inverse=True)
+        siblings = (prompts[:, None] * masks_per_prompt + torch.arange(masks_per_prompt)).flatten()
         logits = self._logits(decoded, siblings)
-        smallest = count_pixels(logits > self._mask_threshold).view(-1, masks_per_point).argmin(1)
-        position, point_of_mask, mask_of_point = (
+        smallest = count_pixels(logits > self._mask_threshold).view(-1, masks_per_prompt).argmin(1)
+        position, prompt_of_mask, mask_of_prompt = (
             upload(index, logits.device)
-            for index in (torch.searchsorted(siblings, kept), point_of_mask, kept % masks_per_point)
+            for index in (torch.searchsorted(siblings, kept), prompt_of_mask, kept % masks_per_prompt)
         )
-        return logits[position], smallest[point_of_mask] == mask_of_point
+        return logits[position], smallest[prompt_of_mask] == mask_of_prompt
 
     def _measure(self, logits: Tensor, predicted_ious: Tensor, prompts: Tensor, smallest: Tensor) -> _Measured:
         """Upsample some masks (logits Kxrxc) and measure them."""

@@ -35,7 +35,7 @@ from thfuse_sam.masks.instances import Instance
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.candidates import Candidates, PackedMask
 from thfuse_sam.sam.crops import Crop, coarse_to_fine, crops_of
-from thfuse_sam.sam.decoder import DecodedPoints
+from thfuse_sam.sam.decoder import DecodedPrompts
 from thfuse_sam.sam.filtering import FREE_MEMORY, MaskFilter
 from thfuse_sam.sam.geometry import Frame
 from thfuse_sam.sam.mask_model import AnySam, Embedding, embedding_parts, mask_model
@@ -252,26 +252,26 @@ class AutomaticMaskGenerator:
         return self._point_chunks.limit
 
     def _decode(
-        self, crop: Crop, context: Any, points: npt.NDArray[np.float64], at_once: int
-    ) -> Iterator[tuple[DecodedPoints, Download, npt.NDArray[np.float64]]]:
+        self, crop: Crop, context: Any, prompts: npt.NDArray[np.float64], at_once: int
+    ) -> Iterator[tuple[DecodedPrompts, Download, npt.NDArray[np.float64]]]:
         """Decode points (Px2: x, y in the crop) or boxes (Px4), `at_once` together: what `MaskFilter.add` takes.
 
         A GPU is one batch ahead of what is yielded, so that it has work while the CPU learns the predicted IoUs.
         """
         coordinates = upload(
-            torch.as_tensor(points * np.tile(crop.frame.scale, points.shape[1] // 2)), self.model.device
+            torch.as_tensor(prompts * np.tile(crop.frame.scale, prompts.shape[1] // 2)), self.model.device
         )
 
-        def decode(batch: slice) -> tuple[DecodedPoints, Download, npt.NDArray[np.float64]]:
+        def decode(batch: slice) -> tuple[DecodedPrompts, Download, npt.NDArray[np.float64]]:
             decoded = self.decoder.decode(context, coordinates[batch])
-            return decoded, Download(decoded.predicted_ious), points[batch]
+            return decoded, Download(decoded.predicted_ious), prompts[batch]
 
         height, width = crop.size
         no_memory = (
             f"`points_per_batch` 1: not enough memory on {self.model.device} to decode one point of a crop of "
             f"{height}x{width} pixels (height x width); {FREE_MEMORY}"
         )
-        batches = self._point_chunks.map(decode, len(points), at_once, no_memory)
+        batches = self._point_chunks.map(decode, len(prompts), at_once, no_memory)
         return batches if self.model.device.type == "cpu" else _one_ahead(batches)
 
     def _instances(self, candidates: Candidates, size: tuple[int, int]) -> list[Instance]:

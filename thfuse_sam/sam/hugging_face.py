@@ -25,7 +25,7 @@ from thfuse_sam.devices import unless_out_of_memory, upload
 from thfuse_sam.errors import CheckpointError, DeviceError, UsageError
 from thfuse_sam.files import file_sha256
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, HUGGING_FACE
-from thfuse_sam.sam.decoder import DecodedPoints, Decoder
+from thfuse_sam.sam.decoder import DecodedPrompts, Decoder
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN, Frame, resize_image
 from thfuse_sam.sam.postprocess import above, upsample_logits
 from thfuse_sam.sam.prompted import PromptTensors, best_mask
@@ -106,7 +106,7 @@ class HuggingFaceSam:
             return {"image_embeddings": tokens, "intermediate_embeddings": finer}
         return {"image_embeddings": [*finer, tokens]}
 
-    def decode(self, context: dict[str, Any], prompts: Tensor) -> DecodedPoints:
+    def decode(self, context: dict[str, Any], prompts: Tensor) -> DecodedPrompts:
         """As `Decoder.decode`."""
         prompts = prompts.float()
         if prompts.shape[1] == 4:
@@ -116,7 +116,7 @@ class HuggingFaceSam:
             tensors = PromptTensors(points=prompts[:, None], labels=labels)
         logits, ious = self._decode(context, tensors, multimask=prompts.shape[1] == 2)
         masks = logits.flatten(0, 1)
-        return DecodedPoints(ious, lambda indices: masks[upload(indices, masks.device)])
+        return DecodedPrompts(ious, lambda indices: masks[upload(indices, masks.device)])
 
     def predict(
         self, embedding: Tensor | tuple[Tensor, ...], frame: Frame, prompts: PromptTensors
