@@ -172,7 +172,7 @@ def test_a_table(tmp_path: Path, header: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "text",
     ["", "x.png\n", "x.png,y.png,../up\n", "x.png,y.png,/abs\n", "x.png,gone.png\n", "x.png,y.png,a,b\n",
-     "x.png,y.png,a\nx.png,y.png,a\n"],
+     "x.png,y.png,a\nx.png,y.png,a\n", "x" * 140_000],
 )  # fmt: skip
 def test_wrong_tables(tmp_path: Path, text: str) -> None:
     make(tmp_path / "x.png", tmp_path / "y.png")

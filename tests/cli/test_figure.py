@@ -57,6 +57,7 @@ def test_zoom_is_marked_in_every_picture_and_shown_below(dataset) -> None:
         (["--zoom", "d:0,0,4,4"], ("--zoom d", "--pairs")),
         (["--output", "figure.svg"], ("--output figure.svg", ".pdf")),
         (["--zoom", "0,0,4,4"] * 5, ("--zoom", "at most 4")),
+        (["--width", "0.3"], ("--width 0.3", "too narrow for 3 columns", "0.56 inches")),
     ],
 )
 def test_wrong_option_is_one_line(dataset, capsys, argv: list[str], words: tuple[str, ...]) -> None:

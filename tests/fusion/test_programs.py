@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,13 @@ def test_a_program_for_folders_runs_once(pairs: PairSet, tmp_path: Path) -> None
     run_program(program(code, "{vi_dir}", "{out_dir}"), pairs, tmp_path / "out")
     assert len(list((tmp_path / "out").rglob("*.png"))) == 2
     assert (tmp_path / "out.log").read_text().split() == ["ran"]
+
+
+@pytest.mark.parametrize("folders", [("ir", "vi/{name}_vi"), ("ir/**/lwir", "vi")])
+def test_a_program_for_folders_needs_folders(pairs: PairSet, tmp_path: Path, folders: tuple[str, str]) -> None:
+    ir_dir, vi_dir = (pairs.ir_dir.parent / folder for folder in folders)
+    with pytest.raises(OptionError, match="do not lie in two folders"):
+        run_program(program(ALL, "{vi_dir}"), replace(pairs, ir_dir=ir_dir, vi_dir=vi_dir), tmp_path / "out")
 
 
 def test_failures_are_named_and_former_images_are_not_taken_for_new_ones(pairs: PairSet, tmp_path: Path) -> None:

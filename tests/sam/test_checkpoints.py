@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 
 from thfuse_sam import downloads
 from thfuse_sam.errors import CheckpointError, UsageError
-from thfuse_sam.sam import checkpoints
+from thfuse_sam.sam import checkpoints, weights
 from thfuse_sam.sam.adapt import Adaptation, prepare, trained_state
 from thfuse_sam.sam.checkpoints import checkpoint_sha256, resolve_sam
 from thfuse_sam.sam.export import save_trained
@@ -322,3 +323,22 @@ def test_other_content_than_published(server: dict[str, Any], cache: Path) -> No
 def test_no_network(server: dict[str, Any], cache: Path) -> None:
     server["stop"]()
     assert_clear_error_and_nothing_left(cache, "the server does not answer")
+
+
+def test_ctrl_c_while_exported_settings_are_read_is_no_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "whole.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"generator_settings": "{}"})
+    opened = weights.safetensors.safe_open
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:  # as the library's own code does
+            raise weights.safetensors.SafetensorError(str(error)) from error
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(weights.safetensors, "safe_open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        weights.exported_settings(path)

@@ -58,10 +58,10 @@ def pairs_of_table(path: Path) -> PairSet:
             lines, base = sys.stdin.read().splitlines(), Path()
         else:
             lines, base = path.read_text(encoding="utf-8-sig").splitlines(), path.parent
-    except (OSError, ValueError) as error:
+        delimiter = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")  # spreadsheets have their own
+        table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
+    except (OSError, ValueError, csv.Error) as error:
         raise PairError(f"`pairs` {path}: cannot be read as text ({error}); give a CSV file of lines ir,vi") from error
-    delimiter = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")  # spreadsheets have their own
-    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     columns = ["ir", "vi", "name"]
     if table and {cell.casefold() for cell in table[0]} >= {"ir", "vi"}:
         columns = [cell.casefold() for cell in table.pop(0)]

@@ -113,7 +113,7 @@ def jittered_box(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32
     """The box around a mask, each side moved by up to 10 % of the box's own length or 20 pixels, kept in the image.
 
     Returns:
-        float32 (x0, y0, x1, y1), at least one pixel wide and high.
+        float32 (x0, y0, x1, y1), at least four fifths as wide and as high as that box.
     """
     box = mask_box(mask)
     sides = np.tile(box[2:] - box[:2], 2)

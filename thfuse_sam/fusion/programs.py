@@ -61,7 +61,7 @@ def run_program(program: Program, pairs: PairSet, folder: Path) -> ProgramRun:
     Images that `folder` already has for the pairs are removed first, so that they are never taken for new ones.
 
     Raises:
-        OptionError: the program cannot be started, or pairs in several folders meet placeholders of folders.
+        OptionError: the program cannot be started, or there are no two folders for placeholders of folders.
         ThFuseError: it failed at every pair.
     """
     make_directory(folder)
@@ -78,8 +78,8 @@ def run_program(program: Program, pairs: PairSet, folder: Path) -> ProgramRun:
                     problems[pair.name] = failure
         else:
             folders = {"ir_dir": pairs.ir_dir, "vi_dir": pairs.vi_dir, "out_dir": folder}
-            if "**" in pairs.ir_dir.parts:
-                raise OptionError("run", program.name, "the pairs lie in several folders; use {ir} {vi} {out}")
+            if not (pairs.ir_dir.is_dir() and pairs.vi_dir.is_dir()):  # but patterns
+                raise OptionError("run", program.name, "the pairs do not lie in two folders; use {ir} {vi} {out}")
             if failure := _run(program, folders, log, output.fileno()):
                 problems = {pair.name: failure for pair in pairs.pairs}
     if len(problems) == len(pairs.pairs):

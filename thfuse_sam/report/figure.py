@@ -19,6 +19,7 @@ SUFFIXES = (".png", ".pdf")
 ZOOM_COLOURS = ("#ff3b30", "#ffd60a", "#34c8ff", "#30d158")
 MAX_ZOOMS = len(ZOOM_COLOURS)  # per pair
 _GAP = 0.02  # inches between pictures
+_LEAST_CELL = 0.1  # inches, width of a picture
 _LABEL = 0.2  # inches, height of a line of text
 _FONT_SIZE = 8  # points
 
@@ -40,7 +41,7 @@ def draw_figure(scenes: Sequence[Scene], *, width: float, names: bool = True) ->
         width: width of the figure, inches. The height follows from the pictures.
         names: whether the scenes' names stand at the left.
 
-    Raises UsageError: matplotlib is missing, or a zoom lies outside its picture.
+    Raises UsageError: matplotlib is missing, the figure is too narrow, or a zoom lies outside its picture.
     """
     try:
         from matplotlib.figure import Figure
@@ -49,6 +50,9 @@ def draw_figure(scenes: Sequence[Scene], *, width: float, names: bool = True) ->
     columns = list(scenes[0].pictures)
     left = _LABEL if names else 0.0
     cell = (width - left - _GAP * (len(columns) - 1)) / len(columns)
+    if cell < _LEAST_CELL:
+        least = left + (_LEAST_CELL + _GAP) * len(columns)
+        raise UsageError(f"`width` {width:g}: too narrow for {len(columns)} columns; give at least {least:.2g} inches")
     rows = [_row_heights(scene, cell) for scene in scenes]
     height = _LABEL + sum(itertools.chain.from_iterable(rows)) + _GAP * sum(len(row) for row in rows)
     figure = Figure(figsize=(width, height))

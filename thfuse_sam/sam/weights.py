@@ -75,7 +75,7 @@ def _metadata(path: Path) -> Mapping[str, str]:
             # PyTorch keeps the attributes of a state dict; modules that load it ignore entries they do not know.
             found = getattr(_read_torch(path, _first_bytes(path)), "_metadata", None)
             return found if isinstance(found, Mapping) else {}
-        with safetensors.safe_open(path, framework="pt") as file:
+        with delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (CheckpointError, safetensors.SafetensorError, OSError, ValueError):
         return {}  # `read_weights` says what is wrong with it
