@@ -243,6 +243,26 @@ def beside(*files: tuple[str, np.ndarray], folder: str = "", **more: str) -> Cal
     return write
 
 
+def sa_1b(root: Path) -> None:
+    for number in (1, 2):
+        name = f"sa_{number}"
+        image(root / f"{name}.jpg")
+        own = {"image_id": number, "width": WIDTH, "height": HEIGHT, "file_name": f"{name}.jpg"}
+        drawn = [
+            {"id": 7, "segmentation": runs(box), "bbox": list(box), "crop_box": [0, 0, 9, 9]} for box in (BOX, OTHER)
+        ]
+        text(root / f"{name}.json", {"image": own, "annotations": drawn})
+
+
+def label_map(mask: np.ndarray) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        image(root / "images/a.png")
+        (root / "masks").mkdir()
+        np.save(root / "masks/a.npy", mask)
+
+    return write
+
+
 def defects(root: Path) -> None:
     for name in ("train/good/a.png", "test/good/a.png", "test/broken/a.png"):
         image(root / name)
@@ -411,6 +431,12 @@ CASES: dict[str, Case] = {
     "a picture beside another": Case(beside(("a_left.png", numbers(255, 0))), None),
     "defects of mvtec": Case(defects, {"broken/a": [120]}),
     "a background of another colour": Case(cvat_masks((255, 255, 255)), BOTH),
+    "sa-1b": Case(sa_1b, {"sa_1": AREAS, "sa_2": AREAS}),
+    "masks of cellpose": Case(beside(("a_cp_masks.png", numbers(1, 2, np.uint16))), BOTH, ("--mask_kind", "instances")),
+    "outline and box in different places, strict": Case(coco(bbox=[16, 12, 24, 20]), None, ("--strict",)),
+    "outline and box in one place, strict": Case(coco(bbox=[8, 6, 12.4, 9.8]), BOTH, ("--strict",)),
+    "label maps of a program that ignores 255": Case(label_map(numbers(1, 2, between=255)), BOTH),
+    "a binary label map": Case(label_map(numbers(255, 255)), {"a": [200]}),
     "labelme of an image that was converted": Case(labelme(named="C:\\Users\\me\\a.jpg"), BOTH),
 }
 
@@ -437,6 +463,8 @@ def test_what_users_have(name: str, tmp_path: Path) -> None:
         (coco(name="a.jpg"), "a.png is there"),
         (yolo("set/images/a.jpg", "set/labels/a.txt"), "set/ in it has one"),
         (coco(segmentation=[[8, 6, 20, 16]]), "a box is none"),
+        (coco(bbox=[16, 12, 24, 20]), "outline and bbox are not in the same place, taken as outlined: 1"),
+        (label_map(numbers(1, 2, between=255)), "numbered 255 beside few others, ignored: 1"),
         (coco(ignore=1), "marked to be ignored, ignored (as objects: --use_crowds): 1"),
         (yolo(data_yaml="names: [leak]"), "of a class without a name: 1"),
         (defects, "images without a mask, left out: 1"),
@@ -479,3 +507,16 @@ def test_parts_by_words_are_no_random_split(tmp_path: Path) -> None:
             yolo(f"images/{part}/{number}.jpg", f"labels/{part}/{number}.txt")(tmp_path)
     train, val = open_train_and_val(tmp_path)
     assert train.names == ["train2017/0", "train2017/1"] and val.names == ["val2017/0", "val2017/1"]
+
+
+def test_no_sample_is_for_training_and_for_validation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part, number in (("day", 1), ("day", 2), ("night", 3)):
+        yolo(f"all/images/{part}/{number}.jpg", f"all/labels/{part}/{number}.txt")(tmp_path)
+    (tmp_path / "val").mkdir()
+    for folder in ("images", "labels"):
+        (tmp_path / "val" / folder).symlink_to(tmp_path / "all" / folder / "night", target_is_directory=True)
+    train, val = open_train_and_val(tmp_path / "all", val_path=tmp_path / "val")
+    assert train.names == ["day/1", "day/2"] and val.names == ["3"]
+    assert "1 samples for training are those for validation, too, and are left out" in caplog.text
+    train, val = open_train_and_val(tmp_path / "all", val_path=tmp_path / "all")
+    assert train.names == val.names and "says nothing of others" in caplog.text

@@ -68,6 +68,21 @@ def test_nothing_is_left_out_without_a_training_part(
     assert train_names(make_pairs(names, root=tmp_path / "data")) == list(names)
 
 
+def test_no_pair_is_for_training_and_for_validation(
+    tmp_path: Path, make_pairs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_pairs(("day/1", "day/2"), root=tmp_path / "data")
+    inner = make_pairs(("3",), root=tmp_path / "data" / "night")
+    for folder in ("ir", "vi"):
+        (root / folder / "night").symlink_to(inner / folder, target_is_directory=True)
+    none = (Path("none"),)
+    data = find_train_pairs(TrainOptions(dataset_path=(root,), val_dataset_path=inner, precomputed_masks_dir=none))
+    assert [pair.name for pair in data.train[0].pairs] == ["day/1", "day/2"]
+    assert "1 pairs for training are those for validation, too, and are left out" in caplog.text
+    data = find_train_pairs(TrainOptions(dataset_path=(root,), val_dataset_path=root, precomputed_masks_dir=none))
+    assert len(data.train[0].pairs) == 3 and "says nothing of others" in caplog.text
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_one_folder_for_both_modalities(tmp_path: Path, make_pairs: Callable[..., Path], linked: bool) -> None:
     folder = other = make_pairs(("1", "2"), root=tmp_path / "data") / "vi"

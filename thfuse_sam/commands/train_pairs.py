@@ -43,6 +43,9 @@ class PairFolder:
     pairs: list[ImagePair]  # those of `found` that are used
 
 
+_Split = tuple[PairFolder, list[ImagePair], list[ImagePair]]  # a part, its pairs for training and for validation
+
+
 @dataclass(frozen=True)
 class TrainPairs:
     """The pairs of a training, split into those for training and those for validation."""
@@ -78,7 +81,20 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
         found = _read_as(found, parts[0].found.reading, masks, options)
         pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
         val = [PairFolder("val", options.val_dataset_path, found, masks, pairs)]
+        splits = _without(splits, pairs)
     return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
+
+
+def _without(splits: Sequence[_Split], val: Sequence[ImagePair]) -> Sequence[_Split]:
+    """`splits` whose pairs for training are none of `val`, unless all of them are. A warning tells it."""
+    known = {pair.vi.resolve() for pair in val}
+    rest = [(part, [pair for pair in train if pair.vi.resolve() not in known], own) for part, train, own in splits]
+    before, after = (sum(len(train) for _, train, _ in each) for each in (splits, rest))
+    if before == after:
+        return splits
+    what = "left out of training" if after else "trained on, so the validation says nothing of others"
+    log.warning("%d pairs for training are those for validation, too, and are %s", before - after, what)
+    return rest if after else splits
 
 
 def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:

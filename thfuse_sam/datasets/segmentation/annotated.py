@@ -42,6 +42,11 @@ class AnnotatedImages(SegmentationDataset):
         return [entry.name for entry in self._entries]
 
     @property
+    def paths(self) -> list[Path]:
+        """The file of each sample's image."""
+        return [entry.image_path for entry in self._entries]
+
+    @property
     def flaws(self) -> Counter[str]:
         return self._flaws
 

@@ -5,6 +5,7 @@
     result.json                          images/*.jpg                                       Label Studio
     labels.json                          data/*.jpg                                         FiftyOne
     _annotations.coco.json               *.jpg beside it                                    Roboflow
+    sa_1.json, sa_2.json, ...            sa_1.jpg, sa_2.jpg, ... beside them                SA-1B, one file an image
 
 Regions of crowds are neither object nor background. Images without an object are left out: COCO lists them on purpose.
 (T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.)
@@ -30,10 +31,10 @@ from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     quote,
     read_json,
 )
-from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing
+from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing, files_below
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, is_background, is_ignored
 from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Mask, Point, polygon_mask, require_pixels
-from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.masks.rle import decode_rle, encode_rle
 from thfuse_sam.masks.source_images import images_named
@@ -41,12 +42,14 @@ from thfuse_sam.options.shared import AnnotationReading
 
 CROWD = "regions of crowds and what is marked to be ignored, ignored (as objects: `use_crowds`)"
 ALL_CROWDS = "marked as crowds, as all of the file are, and taken as objects"
+ELSEWHERE = "whose outline and bbox are not in the same place, taken as outlined"
 UNKNOWN_CATEGORY = "of a category that is not listed, without a class name"
 
 _FILE_NAMES = ("annotations.json", "_annotations.coco.json", "coco.json")
 _FOLDER, _PREFIX = "annotations", "instances"
 _LISTS = ("images", "annotations")  # the lists that a COCO file must have
 _FILES_TO_CHECK = 4  # JSON files of other names that are read at most to find one of COCO
+_LEAST_OVERLAP, _ROUNDING = 0.5, 3.0  # of an outline's box and the bbox (IoU); pixels by which small ones may differ
 _IGNORED = "ignore"  # category of the regions that `CocoAnnotations.ignore` adds
 
 Id = int | str
@@ -138,7 +141,7 @@ def read(
     objects = ImageObjects.on(name, image_path, size, json_path, meaning.reading)
     for annotation in annotations:
         where = f"{json_path}: annotation {quote(annotation.get('id'))} of {image_path.name}"
-        draw = partial(segmentation_mask, annotation.get("segmentation"))
+        draw = partial(_draw, annotation)
         if _is_crowd(annotation) and not (meaning.only_crowds or meaning.reading.use_crowds):
             objects.ignore(where, draw, CROWD)
             continue
@@ -149,6 +152,43 @@ def read(
             objects.note(UNKNOWN_CATEGORY, where)
         objects.add(where, draw, category)
     return objects.sample()
+
+
+def find_for_each_image(root: Path, reading: AnnotationReading) -> Listing | None:
+    """Entries of a folder in which each image has a file of its own, as in SA-1B; None if it is another."""
+    files = files_below(root, ".json")
+    if not any(map(_is_of_one_image, files[:_FILES_TO_CHECK])):
+        return None
+    finder, entries, problems = ImageFinder(root), list[Entry](), list[str]()
+    for file in files:
+        try:
+            name, path, _ = _find_image(finder, _image_folders(root, file), file, _load_of_one_image(file)["image"])
+        except SampleError as error:
+            problems.append(str(error))
+        else:
+            entries.append(Entry(name, path, partial(_read_of_one_image, name, path, file, reading)))
+    return Listing(entries, problems)
+
+
+def _read_of_one_image(name: str, image_path: Path, file: Path, reading: AnnotationReading) -> SegmentationSample:
+    content = _load_of_one_image(file)
+    size = as_size(content["image"].get("height"), content["image"].get("width"))
+    return read(name, image_path, file, size, content["annotations"], _Meaning({}, False, reading))
+
+
+def _load_of_one_image(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    kinds = {"image": dict, "annotations": list}
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        raise SampleError(f"{file}: not a file of one image, it needs 'image' and a list 'annotations'; remove it")
+    return content
+
+
+def _is_of_one_image(file: Path) -> bool:
+    try:
+        return bool(_load_of_one_image(file))
+    except SampleError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -315,6 +355,25 @@ def _find_image(
     names = [path.relative_to(above) for above in map(Path.absolute, folders) if path.is_relative_to(above)]
     name = min(names, key=lambda relative: len(relative.parts)).with_suffix("").as_posix()
     return unicodedata.normalize("NFC", name), path, size
+
+
+def _draw(annotation: Mapping[str, Any], shape: Size, reasons: list[str]) -> Mask:
+    """The mask of an annotation; it may be empty. Raises ValueError or TypeError."""
+    mask = segmentation_mask(annotation.get("segmentation"), shape, reasons)
+    box = annotation.get("bbox")
+    if mask.any() and isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
+        x, y, width, height = box
+        given = np.clip([x, y, x + width, y + height], 0, [*shape[::-1], *shape[::-1]])
+        drawn = mask_box(mask)
+        inner = _area([*np.maximum(drawn, given)[:2], *np.minimum(drawn, given)[2:]])
+        union = _area(drawn) + _area(given) - inner
+        if inner < _LEAST_OVERLAP * union and np.abs(drawn - given).max() > _ROUNDING:
+            reasons.append(ELSEWHERE)
+    return mask
+
+
+def _area(box: Sequence[float] | npt.NDArray[Any]) -> float:
+    return float(max(box[2] - box[0], 0) * max(box[3] - box[1], 0))
 
 
 def segmentation_mask(segmentation: Any, shape: Size, reasons: list[str]) -> Mask:

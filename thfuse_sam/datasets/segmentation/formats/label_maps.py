@@ -4,7 +4,7 @@
     manifest.json    ir/a/0001.npy  vi/a/0001.npy     what precompute_masks.py writes, also in shards; the manifest
                                                       names the images and says how infrared ones are read
 
-0 is no object, k is object k.
+0 is no object, k is object k. In `masks/`, 255 beside few others is what other programs ignore.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, files_below, no_image, no_mask
+from thfuse_sam.datasets.segmentation.formats.mask_values import VOID
 from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame, require_size
-from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.datasets.segmentation.sample import NOTE, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import MODALITIES, Modality, read_for_sam, upright
 from thfuse_sam.masks.format import read_mask, segment_labels
@@ -30,6 +31,8 @@ from thfuse_sam.options.shared import AnnotationReading
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 _IMAGES, _MASKS = "images", "masks"
+_MANY = 128  # objects, of which one may be number VOID
+_VOID = f"numbered {VOID} beside few others, ignored"
 
 
 def find(root: Path, reading: AnnotationReading) -> Listing | None:
@@ -83,6 +86,12 @@ def _read(
     shape, orientation, flaws = drawn_frame(image_path, (mask.shape[0], mask.shape[1]), ignore_exif=False)
     require_size(image_path, shape, (mask.shape[0], mask.shape[1]), location)
     label_map = upright(segment_labels(mask).astype(np.int32), orientation)
+    ignored = None
+    others = np.unique(label_map[(label_map > 0) & (label_map != VOID)])
+    if 0 < len(others) < _MANY and (label_map == VOID).any():
+        ignored, label_map = label_map == VOID, np.where(label_map == VOID, 0, label_map)
+        flaws = [*flaws, Flaw(_VOID, str(location), NOTE)]
     if not label_map.any():
         raise SampleError(f"{location}: the mask is empty; remove it or its image")
-    return SegmentationSample(name, read_for_sam(image_path, modality, how), label_map, flaws=tuple(flaws))
+    image = read_for_sam(image_path, modality, how)
+    return SegmentationSample(name, image, label_map, ignored=ignored, flaws=tuple(flaws))

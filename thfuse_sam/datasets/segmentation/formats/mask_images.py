@@ -69,7 +69,7 @@ _IMAGE_ENDING = "_leftImg8bit"
 # What may follow the image's name in the mask's; of an image's files those with the first of these endings are used.
 _ENDINGS: tuple[str, ...] = (
     *("", "mask", "masks", "gtfine_instanceids", "instanceids", "instances", "instance", "seg", "segmentation"),
-    *("gtcoarse_instanceids", "label", "labels", "gt", "matte", "l", "png", "jpg", "jpeg"),
+    *("cp_masks", "gtcoarse_instanceids", "label", "labels", "gt", "matte", "l", "png", "jpg", "jpeg"),
     *("gtfine_labelids", "gtcoarse_labelids", "gtfine_labeltrainids", "gtfine_color", "gtcoarse_color"),
 )
 _UNSURE = ("", "l", "png", "jpg", "jpeg")  # endings of images, too
