@@ -192,6 +192,24 @@ def image_size(path: Path) -> tuple[int, int]:
     return image_frame(path)[0]
 
 
+@within_read_seconds
+def image_form(path: Path) -> tuple[bool, int]:
+    """Whether an image has more than 8 bits a sample, and how many frames of one size it holds, as its header says.
+
+    Raises ImageReadError.
+    """
+    with reading(path), path.open("rb") as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            return bool(tiff_tags(file)), 1
+        is_deep, size, frames = image.mode[0] in "IF" or is_deep_colour(image, file), image.size, 1
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.n_frames > 1:  # those of other formats move
+            image.seek(1)
+            frames = image.n_frames if image.size == size else 1
+        return is_deep, frames
+
+
 def image_frame(path: Path) -> tuple[tuple[int, int], int]:
     """`image_size`, and the EXIF orientation (1..8) that made the image upright. Raises ImageReadError."""
     with reading(path), path.open("rb") as file:

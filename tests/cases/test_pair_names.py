@@ -275,6 +275,22 @@ def test_swapped_names_are_asked_about(tmp_path: Path, ir: str, vi: str, caplog:
     assert not caplog.text
 
 
+@pytest.mark.parametrize(
+    ("ir", "vi", "said"), [("a.tif", "b.png", "swapped?"), ("c.tif", "d.png", "holds 3 frames"), ("b.png", "a.tif", ""),
+                           ("a.tif", "d.png", "")],
+)  # fmt: skip
+def test_what_the_form_of_images_says(
+    tmp_path: Path, ir: str, vi: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    grey = RANDOM.integers(0, 255, (32, 48), dtype=np.uint8)
+    write_image(tmp_path / "a.tif", 255 - grey)
+    Image.fromarray(grey.astype(np.uint16) * 200).save(tmp_path / "b.png")
+    Image.fromarray(grey).save(tmp_path / "c.tif", save_all=True, append_images=[Image.fromarray(grey)] * 2)
+    write_image(tmp_path / "d.png", RANDOM.integers(0, 255, (32, 48, 3), dtype=np.uint8))
+    warn_if_odd([ImagePair("1", tmp_path / ir, tmp_path / vi)])
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
 def test_files_in_their_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(
         *(tmp_path / f"ir/{number}.png" for number in (1, 2, 10)),

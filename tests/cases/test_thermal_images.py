@@ -232,6 +232,14 @@ def test_8_bit_images_have_no_range(tmp_path: Path) -> None:
         infrared_reading(InfraredOptions(ir_range=("dataset",)), [path])
 
 
+def test_images_of_8_bits_among_others_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    deep = [save(tmp_path / f"{name}.png", scene(7000, 7200, np.uint16)) for name in "ab"]
+    infrared_reading(InfraredOptions(), deep)
+    assert not caplog.text
+    infrared_reading(InfraredOptions(), [*deep, save(tmp_path / "c.png", scene(60, 200, np.uint8))])
+    assert "some images have 8 bits" in caplog.text and "c.png" in caplog.text
+
+
 @pytest.mark.parametrize("wrong", [(3.0,), (3.0, 2.0), (1.0, 2.0, 3.0), ("dataset", 3.0), ("image", "dataset")])
 def test_wrong_ranges(wrong: Any) -> None:
     with pytest.raises(OptionError, match="ir_range"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError
-from thfuse_sam.images import infrared_numbers
+from thfuse_sam.images import image_form, infrared_numbers
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
 from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, WHITE_HOT, InfraredReading, limits
@@ -17,6 +17,7 @@ from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, WHITE_
 Range = tuple[float, float]
 
 _NUMBERS = 20_000_000  # that the range of a data set is taken from
+_IMAGES_LOOKED_AT = 20  # at most, for how many bits they have
 _NUMBERS_OF_IMAGE = 16, 4096  # at least and at most, of each image
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def infrared_reading(
     if how.polarity == BLACK_HOT:
         log.info("infrared: black-hot, so black and white are exchanged (`ir_polarity`)")
     is_deep = _is_deep(images, how)
+    _warn_if_mixed(images)
     found = next(((source, range_) for source, range_ in (kept or {}).items() if range_ is not None), None)
     given = options.ir_range
     if how.value_range is not None:
@@ -103,6 +105,19 @@ def _is_deep(images: Sequence[Path], how: InfraredReading) -> bool:
         raise
     except ImageReadError:
         return False
+
+
+def _warn_if_mixed(images: Sequence[Path]) -> None:
+    """Warn if some images have 8 bits, as the headers of a few of them say, which are not stretched as the others."""
+    forms = {True: list[Path](), False: list[Path]()}
+    for path in images[:: 1 + len(images) // _IMAGES_LOOKED_AT]:
+        with contextlib.suppress(ImageReadError):
+            forms[image_form(path)[0]].append(path)
+    if forms[True] and forms[False]:
+        log.warning(
+            "infrared: some images have 8 bits and are taken as they are, such as %s, others are stretched, such as %s",
+            forms[False][0], forms[True][0],
+        )  # fmt: skip
 
 
 def _range_of(images: Sequence[Path], how: InfraredReading) -> Range:

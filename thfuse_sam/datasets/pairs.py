@@ -26,6 +26,7 @@ from thfuse_sam.images import (
     IMAGE_SUFFIXES,
     ImageArray,
     Modality,
+    image_form,
     image_size,
     luma,
     read_infrared,
@@ -293,9 +294,13 @@ def suspicion(pair: ImagePair) -> str | None:
         return f"{pair.ir} has colours and {pair.vi} has none: {swapped}"
     parts = ((*path.parts[:-1], path.stem) for path in (pair.vi, pair.ir))
     if any(itertools.starmap(differ_by_modality, zip(*parts, strict=False))):
-        return (
-            f"{pair.ir} is taken for the infrared and {pair.vi} for the visible image, which the names deny: {swapped}"
-        )
+        return f"{pair.ir} is taken for infrared and {pair.vi} for visible, which their names deny: {swapped}"
+    (ir_is_deep, ir_frames), (vi_is_deep, vi_frames) = image_form(pair.ir), image_form(pair.vi)
+    if vi_is_deep and not ir_is_deep and not _is_colourful(vi):
+        return f"{pair.vi} is grey of more than 8 bits, as infrared images are, and {pair.ir} has 8: {swapped}"
+    if ir_frames > 1 or vi_frames > 1:
+        path, frames = (pair.ir, ir_frames) if ir_frames > 1 else (pair.vi, vi_frames)
+        return f"{path} holds {frames} frames, of which the first is read; write each into a file of its own"
     return None
 
 
