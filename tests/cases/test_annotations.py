@@ -374,6 +374,10 @@ CASES: dict[str, Case] = {
     ),
     "masks with an ending": Case(masks(("a_seg.png", numbers(255, 0))), {"a": [120]}),
     "one mask for each object": Case(masks(("a_0.png", numbers(255, 0)), ("a_1.png", numbers(0, 255))), BOTH),
+    "the mask of an image that is not there": Case(
+        masks(("a.png", numbers(255, 0)), ("a_1.png", numbers(0, 255))), None
+    ),
+    "a copy of a mask": Case(masks(("a.png", numbers(255, 0)), ("a (1).png", numbers(255, 0))), None),
     "a folder of masks for each image": Case(masks(("a/x.png", numbers(1, 0)), ("a/y.png", numbers(0, 1))), BOTH),
     "other names of folders": Case(masks(("a.png", numbers(255, 0)), folder="Labels", images="Img"), {"a": [120]}),
     "ade20k": Case(masks(("training/a.png", numbers(1, 2)), folder="annotations", images="images/training"), None),

@@ -238,15 +238,16 @@ def _pair(
 def group_masks(images: Iterable[str], masks: Iterable[str]) -> tuple[dict[str, list[str]], list[str], int]:
     """The names of each image's masks, one or one for each object; masks of no image; the number of files passed over.
 
-    A file is passed over if its image has files with an ending that comes first in _ENDINGS.
+    A file is passed over if its image has files with an ending that comes first in _ENDINGS. Beside a mask of the very
+    name of an image, `a`, another one with a number, `a_1`, is the mask of an image that is not there.
     """
-    images = list(images)
+    images, masks = list(images), set(masks)
     by_key = {name.removesuffix(_IMAGE_ENDING): name for name in images} | {name: name for name in images}
     ranked: dict[str, list[tuple[int, str]]] = {name: [] for name in images}
     strangers = []
-    for mask in masks:
+    for mask in sorted(masks):
         rank, key = next(((rank, key) for rank, key in _possible_images(mask) if key in by_key), (0, None))
-        if key is None:
+        if key is None or (mask != key in masks and _NUMBER.sub("", mask) == key):
             strangers.append(mask)
         else:
             ranked[by_key[key]].append((rank, mask))
