@@ -85,7 +85,7 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
     return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
 
 
-def _without(splits: Sequence[_Split], val: Sequence[ImagePair]) -> Sequence[_Split]:
+def _without(splits: list[_Split], val: Sequence[ImagePair]) -> list[_Split]:
     """`splits` whose pairs for training are none of `val`, unless all of them are. A warning tells it."""
     known = {pair.vi.resolve() for pair in val}
     rest = [(part, [pair for pair in train if pair.vi.resolve() not in known], own) for part, train, own in splits]
