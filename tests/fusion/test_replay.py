@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.reliability.pretended_cuda import pretended_cuda
 from thfuse_sam.fusion import inference, replay
-from thfuse_sam.models import build_network
+from thfuse_sam.models import NETWORKS, build_network
 from thfuse_sam.options.fuse import InferenceSettings
 
 NEEDS_PRETENDED = pytest.mark.skipif(
@@ -72,6 +72,20 @@ def test_a_graph_with_other_values_is_not_used(captures: list[replay.Inputs], ca
         for expected in (0, 3, 4):
             assert replay.replayed(layer, run, [torch.zeros(2)], None).tolist() == [expected] * 2
     assert "fusing without a CUDA graph: its values differ by 1" in caplog.text
+
+
+@NEEDS_PRETENDED
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_what_becomes_a_graph_does_not_wait(name: str) -> None:
+    network = build_network(name, contrast_gain=1.0, calming=1.0).eval()
+    with pretended_cuda() as traffic:
+        network.to("cuda")
+        images = [image.to("cuda") for image in torch.rand(1, 6, 40, 56).split([1, 1, 2, 2], dim=1)]
+        traffic.forget()
+        with torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False):
+            network(*images)
+    assert traffic.reasons == []
 
 
 @NEEDS_PRETENDED

@@ -26,7 +26,7 @@ class _Kept:
 
     key: Any = None
     count: int = 0
-    run: Run | None = None
+    run: Run | None = None  # the graph; None: there is none, so the network runs as usual
 
 
 class _Networks(threading.local):
@@ -55,13 +55,13 @@ def replayed(network: nn.Module, run: Run, inputs: Inputs, kind: object) -> Tens
     if kept.key != key:
         kept.key, kept.count, kept.run = key, 0, None
     kept.count += 1
-    if kept.count > _BEFORE and kept.run is None:
+    if kept.count == _BEFORE + 1:
         kept.run = capture(run, inputs)
     return (kept.run or run)(*inputs)
 
 
-def capture(run: Run, inputs: Inputs) -> Run:
-    """`run` as a CUDA graph for inputs of these shapes; `run` itself where it cannot be one."""
+def capture(run: Run, inputs: Inputs) -> Run | None:
+    """`run` as a CUDA graph for inputs of these shapes; None where it cannot be one."""
     own = [None if one is None else one.clone() for one in inputs]
     try:
         replay, expected = _captured(run, own)
@@ -70,7 +70,7 @@ def capture(run: Run, inputs: Inputs) -> Run:
             raise RuntimeError(f"its values differ by {difference:.2g}")
     except RuntimeError as error:
         log.info("fusing without a CUDA graph: %s", str(error).partition("\n")[0])
-        return run
+        return None
     return replay
 
 
@@ -83,8 +83,10 @@ def _captured(run: Run, own: Inputs) -> tuple[Run, Tensor]:
         expected = run(*own)
     current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # By default the stream would be one of whichever GPU was captured on first.
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
         result = run(*own)
+    result.fill_(torch.nan)  # so that a graph that does nothing is noticed
 
     def replay(*inputs: Tensor | None) -> Tensor:
         for place, one in zip(own, inputs, strict=True):

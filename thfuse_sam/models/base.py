@@ -76,7 +76,8 @@ class FusionNetwork(nn.Module):
             ValueError: shapes do not belong together.
         """
         batch = padded_batch(ir, vi, ir_guidance, vi_guidance, self.size_multiple)
-        fused = clamp_keeping_gradients(self.fuse(batch.ir, batch.vi, batch.guidance)[(..., *batch.window)])
+        fused = self.fuse(batch.ir, batch.vi, batch.guidance)[(..., *batch.window)]
+        fused = clamp_keeping_gradients(fused.to(ir.dtype))  # layers may have run in half precision
         return fused if self.training else self.keep_contrast(self.calm(fused, ir, vi), ir, vi, ir_labels)
 
     def calm(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:

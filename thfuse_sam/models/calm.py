@@ -44,7 +44,8 @@ def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
     ir_halved, vi_halved = halved(torch.cat([ir, vi], dim=1)).split(1, dim=1)
     flat = smooth_step(_gradient(_mean(vi_halved, 3, passes=2)) / 2, *FLAT) * smooth_step(vi_halved, *CLEAR)
     sky = flat * smooth_step(vi_halved - ir_halved, *COLDER)
-    if is_exporting() or sky.any():  # no sky: no work
+    # Without a sky there is no work; a GPU does it in any case, because to ask it takes longer, and ends a CUDA graph.
+    if is_exporting() or sky.device.type == "cuda" or sky.any():
         fused = torch.lerp(fused, vi, amount * _sky_weight(ir, vi, flat, sky))
     return fused[..., :height, :width].clamp(0, 1)
 
