@@ -1,9 +1,10 @@
-"""Everything that a GPU is for, measured in one run: one Markdown page, in under five minutes on a data centre's card.
+"""Everything that a GPU is for, measured in one run: one Markdown page in five minutes.
 
     python -m benchmarks.gpu > page.md
 
 Nothing is downloaded: weights are random, images are made here, and the decoder's output is replaced, at its full cost,
-by a look-up that does not wait for the CPU (`oracle.LookUp`). A part that fails says so, and the next one goes on.
+by a look-up that does not wait for the CPU (`oracle.LookUp`). A part that fails, hangs, or ends its process says so,
+and the next one goes on. Parts for which no time is left are named; `--parts` measures them alone.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import io
 import itertools
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -44,12 +47,15 @@ from benchmarks.traffic import counted
 from thfuse_sam.cli.commands import finetune, precompute, predict, test
 from thfuse_sam.commands import precompute as precompute_command
 from thfuse_sam.devices import resolve_device
+from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import ImageArray, read_for_sam, write_image
-from thfuse_sam.models import build_network
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES
 
+_HEADING = "## "  # before the name of a part
+_PART_SECONDS = 120.0  # after which a part is ended
+_Generators = dict[str, AutomaticMaskGenerator]
 TUNINGS = {"frozen": ["--freeze_image_encoder"], "LoRA": ["--lora_rank", "4"], "whole": []}
 
 
@@ -63,25 +69,77 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--images", type=int, default=200, help="that precompute_masks.py makes masks of")
-    parser.add_argument("--compile", choices=["on", "off"], default="on", help="also measure the compiled generator")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    options = parser.parse_args(argv)
+    parser.add_argument("--minutes", type=float, default=5.0, help="for all parts together")
+    parser.add_argument("--in_process", action="store_true", help=argparse.SUPPRESS)  # of the process that measures
+    given = list(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(given)
+    if options.in_process:
+        return measure(options)
+    return supervise([sys.executable, "-m", "benchmarks.gpu", *given, "--in_process"], options.parts, options.minutes)
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Print the page, part by part, in this process; the exit status."""
     device = resolve_device(options.device)
     print(f"# GPU\n\n{made_by(device)}", flush=True)
     failed = 0
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in options.parts:
+            print(f"\n{_HEADING}{name}\n", flush=True)
             started = time.perf_counter()
             try:
                 text = PARTS[name](options, device)
             except Exception:
-                failed += 1
+                failed = 1
                 text = f"**This part failed:**\n\n```\n{traceback.format_exc()}```"
-            seconds = time.perf_counter() - started
-            print(f"\n## {name}\n\n{text}\n\nThis part took {seconds:.0f} s.", flush=True)
-            _forget(device)
-    return min(failed, 1)
+            print(f"{text}\n\nThis part took {time.perf_counter() - started:.0f} s.", flush=True)
+            _forget(device)  # raises where the GPU has failed: the next part needs another process
+    return failed
+
+
+def supervise(command: Sequence[str], parts: Sequence[str], minutes: float) -> int:
+    """Print what `command` prints with `--parts`. Where a part ends the process or takes too long, the next ones get a
+    new process, until the time is over. Returns the exit status.
+    """
+    deadline, status, left = time.monotonic() + 60 * minutes, 0, list(parts)
+    while left:
+        ended, begun = _run_parts([*command, "--parts", *left], deadline, with_title=left == list(parts))
+        status |= ended != 0
+        if begun is None:  # why is said on stderr
+            return 1
+        if ended not in (0, 1):
+            print(f"\n**This part took too long, or ended its process (status {ended}).**", flush=True)
+        left = left[left.index(begun) + 1 :]
+        if left and time.monotonic() >= deadline:
+            print(f"\nNo time was left for: {', '.join(left)}.")
+            return 1
+    return status
+
+
+def _run_parts(command: Sequence[str], deadline: float, *, with_title: bool) -> tuple[int, str | None]:
+    """Print the parts that a process measures; its exit status, and the last part that it began (None: none)."""
+    begun = None
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+
+        def limit() -> threading.Timer:
+            seconds = max(0.0, min(_PART_SECONDS, deadline - time.monotonic()))
+            timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))  # with all that it has started
+            timer.start()
+            return timer
+
+        timer = limit()
+        for line in process.stdout or ():
+            if line.startswith(_HEADING):
+                begun = line.removeprefix(_HEADING).strip()
+                timer.cancel()
+                timer = limit()
+            if with_title or begun is not None:
+                print(line, end="", flush=True)
+        status = process.wait()
+        timer.cancel()
+    return status, begun
 
 
 # The generator
@@ -89,40 +147,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def generator_table(options: argparse.Namespace, device: torch.device) -> str:
     """Each model beside the stock generator, in interleaved rounds after a first one that warms up."""
-    rows = []
-    for model_type in options.model_types:
-        rows += _beside_stock(_Model(model_type, options, device), options, device)
-        _forget(device)
-    header = "model", "generator", "ms an image", "times stock", "peak MiB, weights apart", "masks", "label map equal"
-    return markdown_table(header, rows, text_columns=2)
+
+    def generators(model: "_Model") -> "_Generators":
+        return {precision: model.generator(precision) for precision in options.precisions}
+
+    return _beside_stock(generators, options, device)
 
 
-def _beside_stock(model: "_Model", options: argparse.Namespace, device: torch.device) -> list[Sequence[object]]:
-    stock_settings = {"points_per_side": options.points_per_side}
-    runs: dict[str, Callable[[], Masks]] = {
-        "stock": lambda: [
-            record["segmentation"] for record in stock_masks(model.sam, model.image, model.lookup, stock_settings)
-        ]
-    }
-    for precision in options.precisions:
-        runs[precision] = functools.partial(_masks, model.generator(precision), model.image)
-    if options.compile == "on":
+def compiled_table(options: argparse.Namespace, device: torch.device) -> str:
+    """As `generator_table`, compiled."""
+
+    def generators(model: "_Model") -> "_Generators":
         compiled = AutomaticMaskGenerator(model.sam, model.settings("auto"))
         started, frames = time.perf_counter(), torch._dynamo.utils.counters["frames"]
         frames.clear()
         compiled.compile()
-        took = f"{frames['ok']} of {frames['total']} functions in {time.perf_counter() - started:.0f} s"
+        took = f"{frames['ok']} of {frames['total']} functions compiled in {time.perf_counter() - started:.0f} s"
         compiled.decoder = OracleDecoder(compiled.decoder, model.lookup)
-        runs[f"{compiled.precision}, compiled: {took}"] = functools.partial(_masks, compiled, model.image)
-    measured = _interleaved(runs, options.rounds, device)
-    stock = statistics.median(run.seconds for run in measured["stock"])
+        return {f"{compiled.precision}, {took}": compiled}
+
+    return _beside_stock(generators, options, device)
+
+
+def _beside_stock(
+    generators: Callable[["_Model"], "_Generators"], options: argparse.Namespace, device: torch.device
+) -> str:
     rows: list[Sequence[object]] = []
-    for name, results in measured.items():
-        seconds, peak = statistics.median(run.seconds for run in results), max(run.peak for run in results)
-        equal = equal_pixels(measured["stock"][-1].masks, results[-1].masks)
-        cells = f"{1000 * seconds:.1f}", f"{stock / seconds:.1f}", f"{peak / 2**20:.0f}", len(results[-1].masks)
-        rows.append((model.name, name, *cells, f"{equal:.5f}"))
-    return rows
+    for model_type in options.model_types:
+        model = _Model(model_type, options, device)
+        runs = {"stock": model.stock_masks}
+        runs |= {name: functools.partial(_masks, made, model.image) for name, made in generators(model).items()}
+        measured = _interleaved(runs, options.rounds, device)
+        stock = statistics.median(run.seconds for run in measured["stock"])
+        for name, results in measured.items():
+            seconds, peak = statistics.median(run.seconds for run in results), max(run.peak for run in results)
+            equal = equal_pixels(measured["stock"][-1].masks, results[-1].masks)
+            cells = f"{1000 * seconds:.1f}", f"{stock / seconds:.1f}", f"{peak / 2**20:.0f}", len(results[-1].masks)
+            rows.append((model.name, name, *cells, f"{equal:.5f}"))
+        del model, runs, measured
+        _forget(device)
+    header = "model", "generator", "ms an image", "times stock", "peak MiB, weights apart", "masks", "label map equal"
+    return markdown_table(header, rows, text_columns=2)
 
 
 def parts_of_an_image(options: argparse.Namespace, device: torch.device) -> str:
@@ -256,23 +321,27 @@ def prediction(options: argparse.Namespace, device: torch.device) -> str:
 
 
 def fusing(options: argparse.Namespace, device: torch.device) -> str:
-    """`test.py` without metrics, start included, on pairs of two sizes."""
+    """`test.py`, start included, on pairs of two sizes, and of the first with metrics, which CPU cores compute."""
     rows = []
     height, width = options.size
-    for size in ((height, width), (height * 9 // 4, width * 3)):
+    large = height * 9 // 4, width * 3
+    for number, (size, flags) in enumerate((((height, width), []), (large, []), ((height, width), ["--metrics"]))):
         image = cv2.resize(_image(options), size[::-1]).astype(np.uint8)
-        data = _pairs(max(1, options.images // 20), image, f"fused_{size[1]}")
+        data = _pairs(max(1, options.images // 10), image, f"pairs_{number}")
         started = time.perf_counter()
-        argv = ["--dataset_path", str(data), "--precomputed_masks_dir", "none", "--output_dir", f"out_{size[1]}"]
-        _run(test.main, [*argv, "--device", str(device)])
+        argv = ["--dataset_path", str(data), "--precomputed_masks_dir", "none", "--output_dir", f"fused_{number}"]
+        _run(test.main, [*argv, *flags, "--device", str(device)])
         seconds, count = time.perf_counter() - started, len(list((data / "ir").iterdir()))
-        rows.append((f"{size[1]}x{size[0]}", count, f"{seconds:.1f}", f"{_peak(device) / 2**20:.0f}"))
+        name = " ".join([f"{size[1]}x{size[0]}", *flags])
+        rows.append((name, count, f"{seconds:.1f}", f"{_peak(device) / 2**20:.0f}"))
+        _forget(device)
     return markdown_table(("size", "pairs", "s, start included", "peak MiB"), rows)
 
 
 def fusion_networks(options: argparse.Namespace, device: torch.device) -> str:
-    """The network alone beside the layers of another one, of random weights."""
-    networks = {"thfuse_lite": build_network().eval(), OTHER: SeAFusionLayers().eval()}
+    """The network that ships, alone, beside the layers of another one."""
+    shipped, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")
+    networks = {"thfuse_lite": shipped, OTHER: SeAFusionLayers().eval()}
     with torch.no_grad():
         return gpu_table(networks, (options.size[0], options.size[1]), device)
 
@@ -294,13 +363,14 @@ PARTS: dict[str, Callable[[argparse.Namespace, torch.device], str]] = {
     "The generator beside stock": generator_table,
     "Parts of an image": parts_of_an_image,
     "precompute_masks.py": precompute_rate,
-    "Profile": profile,
-    "train.py": training,
-    "finetune.py": tuning,
-    "predict.py": prediction,
-    "test.py": fusing,
     "Fusion networks": fusion_networks,
+    "test.py": fusing,
+    "train.py": training,
+    "predict.py": prediction,
+    "finetune.py": tuning,
     "Tests": test_suite,
+    "The compiled generator beside stock": compiled_table,
+    "Profile": profile,
 }
 
 
@@ -327,6 +397,10 @@ class _Model:
 
     def generator(self, precision: str) -> AutomaticMaskGenerator:
         return self.lookup.generator(self.sam, self.settings(precision))
+
+    def stock_masks(self) -> Masks:
+        records = stock_masks(self.sam, self.image, self.lookup, {"points_per_side": self._points_per_side})
+        return [record["segmentation"] for record in records]
 
 
 def _build(model_type: str, device: torch.device) -> Sam:

@@ -1,6 +1,7 @@
 """The page about a GPU, from start to end at a tiny size; figures mean nothing here."""
 
 import re
+import sys
 from unittest import mock
 
 import pytest
@@ -10,7 +11,7 @@ from benchmarks import gpu
 from tests.reliability.pretended_cuda import pretended_cuda
 
 TINY = ["--model_types", "vit_nano", "--tuned_model_type", "vit_nano", "--precisions", "fp32", "--images", "2"]
-TINY += ["--size", "48", "64", "--points_per_side", "2", "--rounds", "1", "--compile", "off", "--parts"]
+TINY += ["--size", "48", "64", "--points_per_side", "2", "--rounds", "1", "--in_process", "--parts"]
 
 
 @pytest.mark.skipif(
@@ -44,3 +45,34 @@ def test_a_part_that_fails_says_so_and_the_next_one_goes_on(capsys: pytest.Captu
         assert gpu.main(["--device", "cpu", *TINY, "Profile", "Tests"]) == 1
     page = capsys.readouterr().out
     assert "RuntimeError: no such part" in page and "## Tests\n\nall well" in page
+
+
+# Prints as `gpu.measure` does; the part "dies" ends the process, "hangs" takes too long.
+PARTS = """
+import os, sys, time
+print("# GPU", flush=True)
+for name in sys.argv[sys.argv.index("--parts") + 1:]:
+    print(f"## {name}", flush=True)
+    if name == "dies":
+        os.abort()
+    time.sleep(60 * (name == "hangs"))
+    print(f"{name} is done", flush=True)
+"""
+
+
+def test_parts_that_end_their_process_or_hang_do_not_end_the_page(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "_PART_SECONDS", 1.0)
+    command = [sys.executable, "-S", "-c", PARTS]
+    assert gpu.supervise(command, ["a", "dies", "b", "hangs", "c"], minutes=1) == 1
+    page = capsys.readouterr().out
+    assert [f"{name} is done" in page for name in ("a", "dies", "b", "hangs", "c")] == [True, False, True, False, True]
+    assert page.count("# GPU") == 1 and page.count("**This part took too long, or ended its process") == 2
+    assert gpu.supervise(command, ["hangs", "a"], minutes=0) == 1
+    assert gpu.supervise(command, ["a"], minutes=1) == 0
+
+
+def test_parts_without_time_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.supervise([sys.executable, "-S", "-c", PARTS], ["hangs", "a", "b"], minutes=0.02) == 1
+    assert "No time was left for: a, b." in capsys.readouterr().out
