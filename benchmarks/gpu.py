@@ -352,7 +352,9 @@ def test_suite(options: argparse.Namespace, device: torch.device) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
     command.append("tests/reliability/test_cuda.py")
     environment = {**os.environ, "THFUSE_REAL_CUDA": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_PART_SECONDS - 10
+    )
     text = "\n".join((done.stdout or done.stderr).splitlines()[-15:])
     if done.returncode:
         raise RuntimeError(text)

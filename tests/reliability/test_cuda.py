@@ -13,11 +13,14 @@ from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
 
 from benchmarks.agreement import Masks
+from benchmarks.common import ROOT
 from benchmarks.oracle import LookUp
 from benchmarks.precompute import SAMPLE
 from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
 from thfuse_sam.errors import DeviceError
-from thfuse_sam.images import read_for_sam, write_image
+from thfuse_sam.fusion.inference import fuse_batch
+from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.images import luma, read_for_sam, write_image
 from thfuse_sam.masks.instances import Instance
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.precompute.jobs import Job, JobSettings
@@ -196,7 +199,7 @@ def test_precompute_train_and_test(make_pairs, capsys: pytest.CaptureFixture[str
     # Images so small have no MS_SSIM.
     scores = [json.loads(Path(f"fused_{device}/metrics.json").read_text())["mean"] for device in ("cpu", "cuda")]
     numbers = [{name: value for name, value in one.items() if value is not None} for one in scores]
-    assert len(numbers[0]) > 10 and numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+    assert len(numbers[0]) > 10 and numbers[0] == pytest.approx(numbers[1], rel=0.02 if REAL else 1e-4)
 
     for masks in (["--precomputed_masks_dir", "masks_cuda"], ["--use_sam", "--precomputed_masks_dir", "none"]):
         argv = ["--dataset_path", pairs, "--epochs", "1", "--batch_size", "1", "--crop_size", "32", *IN_LINE]
@@ -205,6 +208,19 @@ def test_precompute_train_and_test(make_pairs, capsys: pytest.CaptureFixture[str
             assert train.main([*argv, "--output_dir", f"models_{len(masks)}"]) == 0
         assert traffic.backward == [torch.device("cuda", 0)]
         assert "Tensor Cores" not in capsys.readouterr().err
+
+
+def test_many_pairs_of_one_size_are_fused_by_a_graph(street: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    network, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")
+    ir, vi = (torch.from_numpy(image)[None, None] / 255 for image in (street.infrared, luma(street.visible)))
+    pairs = [(ir * level, vi, torch.rand(1, 2, *ir.shape[2:])) for level in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)]
+    expected = [fuse_batch(network, pair, torch.device("cpu")) for pair in pairs]
+    with pretended_cuda(), caplog.at_level("INFO", "thfuse_sam"):
+        network.to("cuda")
+        found = [fuse_batch(network, pair, torch.device("cuda", 0)) for pair in pairs]
+    assert ("fusing without a CUDA graph" in caplog.text) is not REAL
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("trained", [["--freeze_image_encoder"], ["--lora_rank", "2"], []], ids=str)

@@ -1,5 +1,6 @@
 """The mask generator against segment_anything's own, on a model whose decoder finds regions of equal colour."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -549,3 +550,21 @@ def test_compiled_masks_are_equal_and_nothing_is_compiled_twice(monkeypatch: pyt
     for seed in range(2):
         np.testing.assert_array_equal(generator.label_map(scene(40, 60, seed)), expected[seed])
     assert len(graphs) <= 5, "upsampling may be compiled once more, for an image of other proportions"
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compile_ = torch.compile
+
+    def fail(*_: object) -> Any:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend=fail))
+    generator = AutomaticMaskGenerator(build_vit_nano(64).eval(), OPEN)
+    expected = generator.label_map(scene(40, 60))
+    with caplog.at_level(logging.INFO, "thfuse_sam"):
+        generator.compile()
+    np.testing.assert_array_equal(generator.label_map(scene(40, 60)), expected)
+    assert "SAM runs as it is, because it cannot be compiled here" in caplog.text and "no compiler" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err

@@ -17,6 +17,7 @@ channels, H heads of D channels, M masks per prompt. Names are those of segment_
 `queries` are the prompts' tokens, `keys` the image tokens, and `image_pe` is the encoding of their positions.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -128,10 +129,12 @@ class PointDecoder:
         self._run: Callable[[Any, Tensor], Any] = self._decode
         self._run_upsampling: Callable[[Any, Tensor], Any] = _Upsampling.__call__
 
-    def compile(self) -> None:
-        """Compile what takes the time, for a GPU. It happens when it is used first."""
-        self._run = _for_any_number(torch.compile(self._decode))
-        self._run_upsampling = _for_any_number(torch.compile(_Upsampling.__call__))
+    def compiled(self) -> "PointDecoder":
+        """This decoder with what takes the time compiled, for a GPU. It happens when it is used first."""
+        decoder = copy.copy(self)
+        decoder._run = _for_any_number(torch.compile(self._decode))
+        decoder._run_upsampling = _for_any_number(torch.compile(_Upsampling.__call__))
+        return decoder
 
     @staticmethod
     def supports(sam: Sam) -> bool:

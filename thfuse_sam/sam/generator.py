@@ -27,7 +27,7 @@ import torch
 from segment_anything.utils.amg import build_all_layer_point_grids, remove_small_regions
 
 from thfuse_sam.devices import DTYPES, Chunks, Download, free_memory, unless_out_of_memory, upload
-from thfuse_sam.errors import DeviceError, UsageError
+from thfuse_sam.errors import DeviceError, ThFuseError, UsageError
 from thfuse_sam.images import ImageArray
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
@@ -88,14 +88,24 @@ class AutomaticMaskGenerator:
     def compile(self) -> None:
         """Compile encoder and decoder with `torch.compile`, for many images on a GPU.
 
-        What cannot be compiled runs as it is. Compiled code rounds otherwise, so single pixels of masks may differ.
+        Where that fails, all runs as it is. Compiled code rounds otherwise, so single pixels of masks may differ.
         """
-        torch._dynamo.config.suppress_errors = True
-        started = time.monotonic()
-        self.model.compile()
-        all_masks = copy.copy(self)  # else nothing might be upsampled, and so compiled, before the first real image
-        all_masks.settings = dataclasses.replace(self.settings, pred_iou_thresh=0.0)
-        all_masks.generate(np.zeros((480, 640, 3), np.uint8))
+        started, compiled = time.monotonic(), copy.copy(self)
+        compiled.model = self.model.compiled()
+        compiled.decoder = compiled.model.decoder
+        # All masks, else nothing might be upsampled, and so compiled, before the first real image.
+        compiled.settings = dataclasses.replace(self.settings, pred_iou_thresh=0.0)
+        try:
+            with torch._dynamo.config.patch(suppress_errors=False):
+                compiled.generate(np.zeros((480, 640, 3), np.uint8))
+        except ThFuseError:
+            raise
+        except Exception as error:  # whatever compilers raise
+            reason = " ".join(str(error).split())[:200]
+            log.warning("SAM runs as it is, because it cannot be compiled here: %s", reason)
+            return
+        torch._dynamo.config.suppress_errors = True  # of what a later image may need
+        self.model, self.decoder = compiled.model, compiled.decoder
         log.info("compiled SAM in %.0f s", time.monotonic() - started)
 
     def generate(self, image: npt.NDArray[np.uint8], infrared: ImageArray | None = None) -> list[Instance]:

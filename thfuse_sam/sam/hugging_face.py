@@ -127,8 +127,8 @@ class HuggingFaceSam:
         logits, ious = best_mask(*self._decode(context, prompts.to(self.device), multimask=multimask))
         return above(upsample_logits(logits, frame), self.mask_threshold).cpu().numpy(), ious.cpu().numpy()
 
-    def compile(self) -> None:
-        """Nothing is compiled."""
+    def compiled(self) -> "HuggingFaceSam":
+        return self
 
     @torch.no_grad()
     def _decode(self, context: dict[str, Any], prompts: PromptTensors, *, multimask: bool) -> tuple[Tensor, Tensor]:

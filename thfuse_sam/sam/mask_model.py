@@ -4,6 +4,7 @@
 Segment Anything of 2023 with this project's encoder and decoder; `HuggingFaceSam` runs other models as they are.
 """
 
+import copy
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -47,8 +48,8 @@ class MaskModel(Protocol):
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """The best mask of each of N prompts, and its estimated IoU: bool NxHxW, float32 N."""
 
-    def compile(self) -> None:
-        """Compile what can be compiled, for many images on a GPU."""
+    def compiled(self) -> "MaskModel":
+        """This model with what can be compiled compiled when it is used first, for many images on a GPU."""
 
 
 class FastSam:
@@ -98,10 +99,12 @@ class FastSam:
         assert isinstance(embedding, Tensor)
         return predict(self._sam, embedding[0], frame, prompts)
 
-    def compile(self) -> None:
-        self._compiled_block = torch.compile(run_block)
+    def compiled(self) -> "FastSam":
+        model = copy.copy(self)
+        model._compiled_block = torch.compile(run_block)
         if isinstance(self.decoder, PointDecoder):
-            self.decoder.compile()
+            model.decoder = self.decoder.compiled()
+        return model
 
 
 def mask_model(sam: AnySam, dtype: torch.dtype = torch.float32, *, owns_sam: bool = False) -> MaskModel:
