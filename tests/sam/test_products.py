@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from segment_anything.modeling.common import MLPBlock
 from torch import Tensor, nn
 
 from thfuse_sam.sam import products
-from thfuse_sam.sam.products import apply_linear, baddbmm_, bmm, linear
+from thfuse_sam.sam.products import apply_linear, apply_mlp, baddbmm_, bmm, linear
 
 ONEDNN = pytest.mark.skipif(not products._HAS_ONEDNN, reason="PyTorch was built without oneDNN")
 
@@ -53,15 +54,30 @@ def test_one_thread_and_two_sum_alike() -> None:
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_gelu_on_the_way_equals_pytorchs(dtype: torch.dtype) -> None:
+    x, weight, bias = (random(*shape).to(dtype) for shape in ((50, 64), (9, 64), (9,)))
+    expected = nn.functional.gelu(nn.functional.linear(*(one.float() for one in (x, weight, bias))))
+    torch.testing.assert_close(linear(x, weight, bias, gelu=True), expected.to(dtype))
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.ReLU])
+@torch.no_grad()
+def test_two_layers_equal_pytorchs(activation: type[nn.Module]) -> None:
+    mlp = MLPBlock(3, 5, activation)
+    torch.testing.assert_close(apply_mlp(mlp, random(4, 3)), mlp(random(4, 3)))
+
+
 @ONEDNN
-def test_onednn_is_for_plain_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onednn_is_for_plain_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(products.F, "linear", lambda *arguments: asked.append(arguments) or arguments[0])
     x, weight = random(4, 3), random(7, 3)
     with torch.no_grad():
         linear(x, weight)
         assert not asked
-        linear(x.bfloat16(), weight.bfloat16())
+        linear(x.half(), weight.half())
         with torch.autocast("cpu", torch.bfloat16):
             linear(x, weight)
     linear(x, weight)

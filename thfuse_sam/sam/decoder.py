@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from thfuse_sam.devices import upload
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
-from thfuse_sam.sam.products import baddbmm_, bmm, linear
+from thfuse_sam.sam.products import apply_mlp, baddbmm_, bmm, is_gelu, linear
 
 _GROUP_GPU = 128  # prompts that are upsampled together; on a CPU one, because its cache holds no more
 
@@ -226,7 +226,7 @@ class PointDecoder:
             else:
                 attended = _attend_to_image(to_image, queries + tokens, keys, keys_with_pe)
             queries = layer.norm2(queries + attended)
-            queries = layer.norm3(queries + layer.mlp(queries))
+            queries = layer.norm3(queries + apply_mlp(layer.mlp, queries))
 
             to_token = layer.cross_attn_image_to_token
             k = _heads(to_token.k_proj(queries + tokens), to_token)
@@ -272,7 +272,9 @@ class _Upsampling:
         x = linear(keys, self.first_weight, self.first_bias)
         x = x.view(len(keys), 4 * keys.shape[1], -1)
         x = self.first_activation(_layer_norm(x, self.norm))
-        x = self.second_activation(linear(x, self.second_weight, self.second_bias))
+        fused = is_gelu(self.second_activation)
+        x = linear(x, self.second_weight, self.second_bias, gelu=fused)
+        x = x if fused else self.second_activation(x)
         return x.view(len(keys), LOGITS_PER_TOKEN**2 * keys.shape[1], -1)
 
 

@@ -25,7 +25,7 @@ from segment_anything.modeling.image_encoder import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thfuse_sam.sam.products import apply_linear
+from thfuse_sam.sam.products import apply_linear, apply_mlp
 
 # Values of the bias that exist at once: few enough for the cache of a CPU, or for the memory of a GPU.
 _BIAS_VALUES_CPU = 2**22
@@ -113,8 +113,7 @@ def run_block(block: Block, x: Tensor) -> Tensor:
     else:
         y = _attend(block.attn, y)
     x = x + y
-    hidden = block.mlp.act(apply_linear(block.mlp.lin1, block.norm2(x)))
-    return x + apply_linear(block.mlp.lin2, hidden)
+    return x + apply_mlp(block.mlp, block.norm2(x))
 
 
 def _attend(attention: Attention, x: Tensor) -> Tensor:

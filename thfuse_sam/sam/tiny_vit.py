@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thfuse_sam.sam.assembly import assemble_sam
-from thfuse_sam.sam.products import apply_linear
+from thfuse_sam.sam.products import apply_linear, gelu_
 
 IMAGE_SIZE = 1024  # pixels, the longest side that the encoder sees
 EMBED_DIM = 256  # channels of the image embedding and of the mask decoder
@@ -68,7 +68,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         first, _, second = self.seq
-        return second(_gelu(first(image)))
+        return second(gelu_(first(image)))
 
 
 class ConvBlock(nn.Module):
@@ -95,10 +95,10 @@ class ConvBlock(nn.Module):
         total = x + bias.to(x.dtype).view(-1, 1, 1)
         for first in range(0, len(expand), HIDDEN_AT_ONCE):
             hidden = slice(first, first + HIDDEN_AT_ONCE)
-            y = _gelu(F.conv2d(x, expand[hidden], expand_bias[hidden]))
-            y = _gelu(F.conv2d(y, depthwise[hidden], depthwise_bias[hidden], padding=1, groups=y.shape[1]))
+            y = gelu_(F.conv2d(x, expand[hidden], expand_bias[hidden]))
+            y = gelu_(F.conv2d(y, depthwise[hidden], depthwise_bias[hidden], padding=1, groups=y.shape[1]))
             total += F.conv2d(y, project[:, hidden])
-        return _gelu(total)
+        return gelu_(total)
 
 
 class Downsample(nn.Module):
@@ -111,7 +111,7 @@ class Downsample(nn.Module):
         self.conv3 = ConvNorm(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(_gelu(self.conv2(_gelu(self.conv1(x)))))
+        return self.conv3(gelu_(self.conv2(gelu_(self.conv1(x)))))
 
 
 class WindowAttention(nn.Module):
@@ -156,7 +156,7 @@ class Mlp(nn.Module):
         return _in_parts(self._run, x.flatten(0, -2), 1).view_as(x)
 
     def _run(self, x: Tensor) -> Tensor:
-        return apply_linear(self.fc2, _gelu(apply_linear(self.fc1, self.norm(x))))
+        return apply_linear(self.fc2, apply_linear(self.fc1, self.norm(x), gelu=True))
 
 
 class AttentionBlock(nn.Module):
@@ -236,11 +236,6 @@ def build_vit_t(image_size: int = IMAGE_SIZE) -> Sam:
         image_size: longest side in pixels that the encoder sees, a multiple of 16; the published weights expect 1024.
     """
     return assemble_sam(TinyViT(image_size), image_size, EMBED_DIM, mlp_dim=2048)
-
-
-def _gelu(x: Tensor) -> Tensor:
-    """GELU of a tensor that is not needed afterwards: computed in place, unless gradients are."""
-    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, tokens: int) -> Tensor:
