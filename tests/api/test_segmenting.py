@@ -7,6 +7,7 @@ from PIL import Image
 import thfuse_sam as th
 from thfuse_sam.cli.commands import precompute, predict
 from thfuse_sam.errors import CheckpointError, DeviceError, ImageReadError, ImageSizeError, OptionError, UsageError
+from thfuse_sam.masks import shards
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import shipped_checkpoint
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -65,6 +66,20 @@ def test_prompts_equal_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_pat
     found = sam.predict(pair[1], points=[[(120, 80), (100, 60, 0)]], boxes=[(10, 20, 200, 180)])
     [path] = tmp_path.rglob("*.npy")
     assert np.array_equal(found, np.load(path)) and len(found.instances) == 2
+
+
+def test_what_shards_hold_is_read_once_and_new_ones_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    original = shards._read_index
+    monkeypatch.setattr(shards, "_read_index", lambda shard: read.append(shard) or original(shard))
+    tree = th.MaskTree(tmp_path)
+    for names in (("a", "b"), ("c",)):
+        writer = shards.ShardWriter(tmp_path)
+        for name in names:
+            writer.write("ir", name, np.ones((4, 6), np.uint8))
+        writer.close()
+        assert tree["ir", names[0]].all() and ("ir", names[-1]) in tree
+    assert tree.names("ir") == ["a", "b", "c"] and len(read) == 1 + 2
 
 
 def test_a_model_has_its_own_defaults(sam: th.Sam) -> None:

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from thfuse_sam.api.inputs import as_path
 from thfuse_sam.errors import MaskReadError, shown
 from thfuse_sam.images import MODALITIES, Modality
-from thfuse_sam.masks.store import open_masks
+from thfuse_sam.masks.shards import MaskShards
+from thfuse_sam.masks.store import MaskStore, open_masks
 
 
 class MaskTree:
@@ -31,6 +32,7 @@ class MaskTree:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = as_path(root, "root")
+        self._opened: MaskStore | None = None
 
     def __repr__(self) -> str:
         return f"MaskTree({str(self.root)!r})"
@@ -38,10 +40,10 @@ class MaskTree:
     def __getitem__(self, key: tuple[Modality, str]) -> npt.NDArray[Any]:
         """The label map HxW of the image of ("ir" or "vi", name without suffix). Raises MaskReadError."""
         modality, name = self._checked(key)
-        return open_masks(self.root).read(modality, name, None)
+        return self._masks().read(modality, name, None)
 
     def __contains__(self, key: tuple[Modality, str]) -> bool:
-        return open_masks(self.root).has(*self._checked(key))
+        return self._masks().has(*self._checked(key))
 
     def __iter__(self) -> Iterator[tuple[Modality, str]]:
         return ((modality, name) for modality in MODALITIES for name in self.names(modality))
@@ -51,15 +53,21 @@ class MaskTree:
 
     def names(self, modality: Modality) -> list[str]:
         """The names of the images that have a mask, sorted."""
-        return open_masks(self.root).names(self._checked((modality, ""))[0])
+        return self._masks().names(self._checked((modality, ""))[0])
 
     def instances(self, modality: Modality, name: str) -> list[dict[str, Any]]:
         """The whole masks of an image, which may overlap, each with what SAM says of it; see `save_instances`.
 
         Raises MaskReadError, also where none were saved.
         """
-        store = open_masks(self.root)
+        store = self._masks()
         return store.read_instances(modality, name, store.shape_and_time(modality, name)[0])
+
+    def _masks(self) -> MaskStore:
+        """The masks as they are now; what shards hold is read again only after there were other shards."""
+        if not (isinstance(self._opened, MaskShards) and self._opened.is_up_to_date()):
+            self._opened = open_masks(self.root)
+        return self._opened
 
     def _checked(self, key: tuple[Modality, str]) -> tuple[Modality, str]:
         if not (isinstance(key, tuple) and len(key) == 2 and key[0] in MODALITIES and isinstance(key[1], str)):

@@ -157,9 +157,7 @@ class FusionSession:
         files = ImagePair(vi.stem, ir, vi, self._reading)
         return OpenPair(files, placement, infrared, visible, ir_embedding, vi_embedding, ir_decoder, vi_decoder)
 
-    def fuse(
-        self, pair: OpenPair, thresholds: MaskThresholds, *, gray: bool = False, emphasis: EmphasisPlan | None = None
-    ) -> FusedView:
+    def fuse(self, pair: OpenPair, thresholds: MaskThresholds, *, gray: bool = False) -> FusedView:
         """Segment an open pair anew from its embeddings and fuse it. `gray` leaves out the visible image's colour.
 
         Raises:
@@ -172,8 +170,7 @@ class FusionSession:
         ir_labels = generator.label_map_from(pair.ir_embedding, pair.infrared)
         generator.decoder = pair.vi_decoder
         vi_labels = generator.label_map_from(pair.vi_embedding, pair.infrared)
-        mask_seconds = time.perf_counter() - started
-        return self._fuse_segments(pair, ir_labels, vi_labels, mask_seconds, gray, emphasis)
+        return self._fuse_segments(pair, ir_labels, vi_labels, time.perf_counter() - started, gray)
 
     def emphasise(self, pair: OpenPair, view: FusedView, emphasis: EmphasisPlan, *, gray: bool = False) -> FusedView:
         """Fuse the segments of a `view` again, with another emphasis. Raises ImageSizeError, see `fuse`."""
@@ -186,7 +183,7 @@ class FusionSession:
         vi_labels: LabelMap,
         mask_seconds: float,
         gray: bool,
-        emphasis: EmphasisPlan | None,
+        emphasis: EmphasisPlan | None = None,
     ) -> FusedView:
         started = time.perf_counter()
         sample = fusion_sample(pair.files.name, pair.infrared, pair.visible, ir_labels, vi_labels)

@@ -55,7 +55,7 @@ class MaskShards:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._shards = sorted((root / SHARDS_FOLDER).glob("*.tar"))
+        self._shards = self._present()
         self._write_times: dict[int, int] = {}  # nanoseconds, by number of the shard; filled on demand
         self._members: dict[str, _Member] = {}
         self.damaged: list[str] = []  # one line for each shard that cannot be read
@@ -67,6 +67,10 @@ class MaskShards:
                 log.warning("shard not used: %s", error)
                 continue
             self._members.update((name, _Member(number, offset, size)) for name, (offset, size) in members.items())
+
+    def is_up_to_date(self) -> bool:
+        """Whether no shard was finished or removed since."""
+        return self._shards == self._present()
 
     def location(self, modality: Modality, name: str, suffix: str = MASK_SUFFIX) -> str:
         return self._location(_member_name(self.root, modality, name, suffix))
@@ -102,6 +106,9 @@ class MaskShards:
                 _index_path(shard).unlink(missing_ok=True)
                 shard.unlink(missing_ok=True)
         self._shards, self._members = [], {}
+
+    def _present(self) -> list[Path]:
+        return sorted((self.root / SHARDS_FOLDER).glob("*.tar"))
 
     def _location(self, member_name: str) -> str:
         member = self._members.get(member_name)
