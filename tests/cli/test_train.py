@@ -164,6 +164,20 @@ def test_other_pairs_for_validation(dataset, make_pairs, tmp_path, capsys) -> No
     assert "4 pairs to train on, 3 to validate on" in capsys.readouterr().out
 
 
+def test_masks_of_validation_pairs_are_looked_at_too(dataset, make_pairs, tmp_path, caplog) -> None:
+    write_masks(tmp_path / "masks", dataset)
+    other = make_pairs(("x", "y"), root=tmp_path / "other")
+    options = TrainOptions(
+        dataset_path=(dataset,), val_dataset_path=other, precomputed_masks_dir=(tmp_path / "masks",),
+        max_steps=1, crop_size=32, device="cpu",
+    )  # fmt: skip
+    live = dataclasses.replace(options, val_precomputed_masks_dir=Path("none"), use_sam=True, num_workers=2)
+    assert command._prepare(live).settings.num_workers == 0, "else each process would have a SAM of its own"
+    with caplog.at_level(logging.WARNING):
+        command.train(options)
+    assert "4 of 4 images have no mask" in caplog.text
+
+
 def test_several_folders_are_mixed_each_with_its_masks_and_validation_pairs(
     dataset, make_pairs, tmp_path, capsys
 ) -> None:

@@ -50,7 +50,7 @@ _Split = tuple[PairFolder, list[ImagePair], list[ImagePair]]  # a part, its pair
 class TrainPairs:
     """The pairs of a training, split into those for training and those for validation."""
 
-    parts: list[PairFolder]  # before the split
+    parts: list[PairFolder]  # before the split; with that of `val_dataset_path`
     train: list[PairFolder]
     val: list[PairFolder]
     skipped: dict[str, str] = field(default_factory=dict)  # what cannot be used -> why
@@ -82,6 +82,7 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
         pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
         val = [PairFolder("val", options.val_dataset_path, found, masks, pairs)]
         splits = _without(splits, pairs)
+        parts += val
     return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
 
 
