@@ -21,8 +21,6 @@ from thfuse_sam.state_dicts import describe_differences
 
 log = logging.getLogger(__name__)
 
-_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
-
 
 @dataclass(frozen=True)
 class ModelType:
@@ -35,45 +33,28 @@ class ModelType:
     sha256: str | None  # SHA-256 of the published weights; None: not fixed
 
 
+def _published(name: str, build: Callable[[], Sam], digits: str, sha256: str) -> ModelType:
+    """One of the models of segment_anything's authors; `digits` are those in the file's name."""
+    file_name = f"sam_{name}_{digits}.pth"
+    return ModelType(name, build, file_name, f"https://dl.fbaipublicfiles.com/segment_anything/{file_name}", sha256)
+
+
 # The SHA-256 sums are those that micro-sam's `util.py` (computational-cell-analytics/micro-sam on GitHub) checks its
 # downloads against. The digits in SAM's own file names are the first ones of an MD5 sum.
-MODEL_TYPES: dict[str, ModelType] = {
-    "vit_h": ModelType(
-        name="vit_h",
-        build=build_sam_vit_h,
-        file_name="sam_vit_h_4b8939.pth",
-        url=f"{_SAM_URL}/sam_vit_h_4b8939.pth",
-        sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-    ),
-    "vit_l": ModelType(
-        name="vit_l",
-        build=build_sam_vit_l,
-        file_name="sam_vit_l_0b3195.pth",
-        url=f"{_SAM_URL}/sam_vit_l_0b3195.pth",
-        sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-    ),
-    "vit_b": ModelType(
-        name="vit_b",
-        build=build_sam_vit_b,
-        file_name="sam_vit_b_01ec64.pth",
-        url=f"{_SAM_URL}/sam_vit_b_01ec64.pth",
-        sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-    ),
-    "vit_t": ModelType(
-        name="vit_t",
-        build=tiny_vit.build_vit_t,
-        file_name="mobile_sam.pt",
+_MODEL_TYPES = (
+    _published("vit_h", build_sam_vit_h, "4b8939", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
+    _published("vit_l", build_sam_vit_l, "0b3195", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
+    _published("vit_b", build_sam_vit_b, "01ec64", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
+    ModelType(
+        "vit_t",
+        tiny_vit.build_vit_t,
+        "mobile_sam.pt",
         url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
     ),
-    "vit_nano": ModelType(
-        name="vit_nano",
-        build=nano.build_vit_nano,
-        file_name="vit_nano.safetensors",
-        url=None,
-        sha256=None,
-    ),
-}
+    ModelType("vit_nano", nano.build_vit_nano, "vit_nano.safetensors", url=None, sha256=None),
+)
+MODEL_TYPES = {kind.name: kind for kind in _MODEL_TYPES}
 
 
 def find_model_type(name: str) -> ModelType:
