@@ -1,6 +1,9 @@
 """How files become pairs: names that differ, both modalities in one folder, pairs that are named one by one."""
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +130,17 @@ def test_any_scenes_are_paired_by_usual_words(scenes: list[str], ir: str, vi: st
 
 
 # Pairs that are named one by one
+
+
+@pytest.mark.parametrize("seed", ["0", "2"])  # of hashes; without a rule one chose the first, one the second
+def test_the_choice_between_two_visible_images_is_always_the_same(seed: str) -> None:
+    code = (
+        "from thfuse_sam.datasets.naming import likely_naming as f;"
+        "print(f(['1_ir', '2_ir'], ['1_rgb', '2_rgb', '1_vis', '2_vis']).vi)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "{name}_vis\n"
 
 
 def test_one_pair_into_one_file(tmp_path: Path) -> None:

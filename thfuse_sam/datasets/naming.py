@@ -65,7 +65,8 @@ def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = Fal
     candidates = {naming for name in tried for naming in _candidates(name, vi)}
     candidates = {naming for naming in candidates if naming.ir != naming.vi and (naming.is_known or not known)}
     counts = {naming: naming.pairs(ir, vi) for naming in candidates}
-    best = max(counts, key=lambda naming: (counts[naming], naming.is_known, len(naming.ir)), default=None)
+    # Their own order comes last, so that the choice between two visible images of each scene is always the same.
+    best = max(counts, key=lambda naming: (counts[naming], naming.is_known, len(naming.ir), naming), default=None)
     if best is None or not counts[best]:
         return None
     is_sure = best.is_known or (counts[best] >= 2 and 2 * counts[best] >= min(len(ir), len(vi)))
