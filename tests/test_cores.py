@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -180,3 +181,14 @@ def test_results_keep_the_order_of_their_items(processes: int) -> None:
 def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WorkerError, match="a process of this run died"):
         list(cores.with_results(range(4), os._exit, lambda number: (number,), 2))
+
+
+def test_freed_memory_is_kept_where_the_c_library_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda *words: told.append(words))
+    monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: library)
+    cores.keep_freed_memory()
+    assert told == [(-1, 2**28), (-3, 2**28)]
+    del library.mallopt  # macOS, musl
+    cores.keep_freed_memory()
+    assert len(told) == 2

@@ -94,6 +94,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert {*tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("folder", ["ir", "vi"])
+def test_frames_whose_size_changes_are_brought_to_that_of_the_first(tmp_path: Path, folder: str) -> None:
+    for name in ("ir", "vi"):
+        for number in range(4):
+            scale = 2 if name == folder and number > 1 else 1
+            image = scene(number, height=HEIGHT // scale, width=WIDTH // scale)
+            write_image(tmp_path / name / f"{number}.png", image[..., 0] if name == "ir" else image)
+    assert main(["fuse", str(tmp_path / "ir"), str(tmp_path / "vi"), "-o", str(tmp_path / "fused.mp4")]) == 0
+    assert [frame.shape for frame in read_clip(tmp_path / "fused.mp4")[1]] == [(HEIGHT, WIDTH, 3)] * 4
+
+
 def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
     (tmp_path / "fused.mp4").write_text("mine")
     words = ["fuse", *clips(tmp_path, 3), "-o", str(tmp_path / "fused.mp4")]

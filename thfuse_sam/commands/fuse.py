@@ -25,6 +25,7 @@ from thfuse_sam.commands.inputs import (
     targets_of_pairs,
     warn_if_odd,
 )
+from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.datasets.listed import pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import TargetSet
@@ -66,6 +67,7 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
         options = dataclasses.replace(options, report=False)
     run = _prepare(options)
     pairs = run.pairs.pairs
+    keep_freed_memory()
     make_directory(run.folder_of_output)
     if not is_image_file(options.output_dir):
         remove_abandoned(options.output_dir)

@@ -337,6 +337,7 @@ def fuse_streams(
         except KeyboardInterrupt:
             report.interrupted = True
         finally:
+            pool.shutdown(wait=False, cancel_futures=True)
             for ahead in aheads:
                 ahead.close()
     report.seconds = time.perf_counter() - started

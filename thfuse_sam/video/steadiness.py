@@ -48,16 +48,18 @@ class Smoothed(Generic[_Value]):
 
 
 class CutDetector:
-    """Tells frames that show another scene than the frame before."""
+    """Tells frames that show another scene than the frame before, or have another size."""
 
     def __init__(self) -> None:
         self._before: npt.NDArray[np.float32] | None = None
+        self._shape: tuple[int, ...] = ()
 
     def is_cut(self, grey: ImageArray) -> bool:
         """Whether the next frame, uint8 HxW, is of another scene; the first one is."""
         small = cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         before, self._before = self._before, small
-        if before is None:
+        shape, self._shape = self._shape, grey.shape
+        if before is None or shape != grey.shape:
             return True
         change = float(np.abs(small - before).mean())
         return change > max(_CUT_LEVELS, _CUT_SHARE * float(small.std() + before.std()))

@@ -65,13 +65,17 @@ class VideoWriter:
             raise OutputError(f"{path}: cannot be written ({error.strerror}); check space and permissions") from None
 
     def write(self, image: ImageArray, time: float) -> None:
-        """Add a frame, uint8 HxWx3 RGB or HxW, that is shown from `time` on, seconds. Raises OutputError."""
+        """Add a frame, uint8 HxWx3 RGB or HxW, that is shown from `time` on, seconds. Raises OutputError.
+
+        It is brought to the size of the first one.
+        """
         with delay_interrupts(), self._output_errors():  # one between encoding and writing would lose a packet
             if self._stream is None:
                 self._begin(image, time)
             picture = np.pad(image, ((0, -image.shape[0] % 2), (0, -image.shape[1] % 2), (0, 0))[: image.ndim], "edge")
             frame = self._av.VideoFrame.from_ndarray(picture, format="gray" if image.ndim == 2 else "rgb24")
-            frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+            stored = {"width": self._stream.width, "height": self._stream.height, "format": self._stream.pix_fmt}
+            frame = frame.reformat(**stored, dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = round((time - self._first) / _TIME_BASE), _TIME_BASE
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
