@@ -5,7 +5,8 @@
 
 Ranks are of each metric among all rows, 1 is best, equal values share the mean of their ranks; the mean rank is over
 ten metrics. Simple rules (avg, max, GFF, LP) are rows like others, and below the table stands where they are ahead.
-`--peers` names another file than peers.json beside this one: {"means": data set -> method -> metric -> mean}.
+`--peers` names another file than peers.json beside this one: {"means": data set -> method -> metric -> mean, "pairs":
+data set -> number of pairs that the means are over}.
 """
 
 import json
@@ -37,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", nargs="+", default=COMPARED, metavar="METHOD", help="count wins against these")
     options = parser.parse_args(argv)
     try:
-        rows = {OURS: read_own(options.results), **read_peers(options.peers)[options.dataset]}
-        require_all_metrics(rows)
+        rows = read_rows(options.results, options.peers, options.dataset)
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"--results {options.results}, --peers {options.peers} or --dataset {options.dataset}: {error}")
     print(table(rows), rules_ahead(rows), sep="\n\n", end="\n\n")
@@ -56,6 +56,17 @@ def read_peers(path: Path) -> dict[str, dict[str, Means]]:
     """Data set -> method -> metric -> mean."""
     means: dict[str, dict[str, Means]] = json.loads(path.read_text(encoding="utf-8"))["means"]
     return means
+
+
+def read_rows(results: Path, peers: Path, dataset: str) -> dict[str, Means]:
+    """The means of this network and of the others. Raises ValueError where they lack a metric or are of other pairs."""
+    rows = {OURS: read_own(results), **read_peers(peers)[dataset]}
+    require_all_metrics(rows)
+    own = len(json.loads((results / "metrics.json").read_text(encoding="utf-8"))["images"])
+    theirs = json.loads(peers.read_text(encoding="utf-8")).get("pairs", {}).get(dataset, own)
+    if own != theirs:
+        raise ValueError(f"{results} has {own} images, and the other methods' means are over {theirs}")
+    return rows
 
 
 def read_own(results: Path) -> Means:

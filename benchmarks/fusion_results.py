@@ -18,8 +18,7 @@ from benchmarks.fusion_peers import (
     PEERS,
     mean_ranks,
     own_interval,
-    read_own,
-    read_peers,
+    read_rows,
     rules_ahead,
     table,
     win_counts,
@@ -38,12 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sam_model_type", help="which SAM makes masks (default: images are fused without)")
     parser.add_argument("--output", type=Path, required=True, help="folder for masks, fused images and tables")
     options = parser.parse_args(argv)
-    peers = read_peers(options.peers)
     summary = []
     for name in options.datasets:
         if status := fuse_dataset(options, name):
             return status
-        rows = {OURS: read_own(options.output / name), **peers[name]}
+        try:
+            rows = read_rows(options.output / name, options.peers, name)
+        except (OSError, ValueError, KeyError) as error:
+            parser.error(f"--data_dir {options.data_dir / name} or --peers {options.peers}: {error}")
         print(f"\n{name}\n\n{table(rows)}\n\n{rules_ahead(rows)}\n")
         ours, ranks = rows[OURS], mean_ranks(rows)
         place = 1 + sum(rank < ranks[OURS] for rank in ranks.values())

@@ -73,6 +73,15 @@ def test_peers_refuses_unknown_data_and_incomplete_rows(tmp_path: Path, capsys) 
     assert "this network lacks SD" in capsys.readouterr().err
 
 
+def test_means_over_other_pairs_are_refused(tmp_path: Path, capsys) -> None:
+    argv = write_results(tmp_path, True)
+    peers = tmp_path / "peers.json"
+    peers.write_text(json.dumps({**json.loads(peers.read_text("utf-8")), "pairs": {"TNO": 99}}), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        fusion_peers.main(argv)
+    assert "images, and the other methods' means are over 99" in capsys.readouterr().err
+
+
 def box_masks(root: Path, pairs: Path) -> MaskFiles:
     """A tree with one segment in each image of 48x56 pixels."""
     tree = MaskFiles(root)
