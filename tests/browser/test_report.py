@@ -272,7 +272,9 @@ def finetune_page(root: Path) -> Path:
             {**figure, "kind": "point", "before": 0.25, "after": 0.75},
             {**figure, "kind": "box", "before": 0.5, "after": 0.4},
         ],
-        "charts": [{"title": "loss, total", "series": [{"name": "training", "colour": 0, "points": [[1, 3], [2, 2]]}]}],
+        "charts": [
+            {"title": "loss, total", "series": [{"name": "training", "colour": 0, "points": [[1, 3.00012], [2, 3]]}]}
+        ],
         "columns": ["train/total"],
         "rows": [{"epoch": 1, "train/total": 3}, {"epoch": 2, "train/total": 2}],
         "samples": [{"name": EVIL, "objects": 1, "image": "pictures/1.jpg", "truth": "pictures/1.jpg", **states}],
@@ -301,6 +303,8 @@ def test_finetune_page(other_pages, open_page) -> None:
     assert page.locator("#figures tbody tr").first.locator("td").last.inner_text() in ("-0.100", "+0.500")
     assert page.locator("#sample-table img").count() == 6 and page.locator("img[onerror]").count() == 0
     assert page.locator("#curves figure").count() == 1
+    ticks = page.locator("#curves .tick[text-anchor=end]").all_text_contents()
+    assert ticks == ["3.00000", "3.00005", "3.00010"]
 
 
 def test_masks_page(other_pages, open_page) -> None:

@@ -7,7 +7,7 @@ function seriesClass(index) {
   return `c${index % SERIES_COLOURS}`;
 }
 
-/** Round tick values that cover [low, high]. */
+/** Round tick values that cover [low, high], each with a label of as many decimals as tell it from its neighbours. */
 function ticks(low, high, wanted) {
   const step0 = (high - low || Math.abs(high) || 1) / wanted;
   const power = 10 ** Math.floor(Math.log10(step0));
@@ -16,7 +16,12 @@ function ticks(low, high, wanted) {
   for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) {
     found.push(Math.abs(value) < step * 1e-6 ? 0 : value);
   }
-  return found;
+  const digits = (value) => Math.floor(Math.log10(value) + 1e-9);
+  const decimals = Math.max(0, -digits(step));
+  const largest = Math.max(...found.map(Math.abs), step);
+  const label = (value) => (largest < 0.001 || largest >= 100000) && value !== 0
+    ? value.toExponential(Math.max(0, digits(Math.abs(value)) - digits(step))) : value.toFixed(decimals);
+  return found.map((value) => [value, label(value)]);
 }
 
 /**
@@ -34,10 +39,10 @@ function stripPlot(metric, names, rows, means, choose) {
   const x = (value) => left + ((value - low) / (high - low)) * (width - left - right);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "chart pointed",
     "aria-label": `${metric.key} of every pair, ${metric.better} is better: ${names.map((name, i) => `${name} mean ${formatNumber(means[i])}`).join(", ")}` });
-  for (const value of ticks(low, high, 4)) {
+  for (const [value, label] of ticks(low, high, 4)) {
     drawing.append(svg("line", { class: "grid", x1: x(value), x2: x(value), y1: 0, y2: height - 14 }));
     drawing.append(svg("text", { class: "tick", x: Math.min(Math.max(x(value), 14), width - 14), y: height - 3,
-      "text-anchor": "middle" }, formatNumber(value)));
+      "text-anchor": "middle" }, label));
   }
   rows.forEach((values, row) => {
     const middle = top + rowHeight * (row + 0.5);
@@ -102,12 +107,12 @@ function lineChart(title, series, xLabel) {
   const summary = series.map((line) => `${line.name} ends at ${formatNumber(line.points[line.points.length - 1][1])}`.trim());
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "chart",
     "aria-label": `${title} by ${xLabel}: ${summary.join(", ")}` });
-  for (const value of ticks(yLow, yHigh, 4)) {
+  for (const [value, label] of ticks(yLow, yHigh, 4)) {
     drawing.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
-    drawing.append(svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, formatNumber(value)));
+    drawing.append(svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, label));
   }
-  const whole = ticks(xLow, xHigh, 6).filter((value) => Number.isInteger(value));
-  for (const value of whole) {
+  const whole = ticks(xLow, xHigh, 6).filter(([value]) => Number.isInteger(value));
+  for (const [value] of whole) {
     drawing.append(svg("text", { class: "tick", x: x(value), y: height - 18, "text-anchor": "middle" }, String(value)));
   }
   drawing.append(svg("text", { class: "tick", x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, xLabel));
@@ -132,7 +137,7 @@ function histogram(title, note, labels, series, yLabel) {
   const y = (value) => top + (1 - value / highest) * (height - top - bottom);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "chart",
     "aria-label": `Histogram, ${title}. ${note}` });
-  for (const value of ticks(0, highest, 4).filter((tick) => Number.isInteger(tick))) {
+  for (const [value] of ticks(0, highest, 4).filter(([tick]) => Number.isInteger(tick))) {
     drawing.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     drawing.append(svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, formatNumber(value)));
   }
