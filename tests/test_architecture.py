@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from thfuse_sam.cli.main import ENTRIES
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "thfuse_sam"
 
@@ -60,6 +62,18 @@ def test_imports_run_downwards(path: Path) -> None:
         assert DEPTHS[other] >= DEPTHS[own], (
             f"{path.relative_to(PACKAGE)} imports thfuse_sam.{'.'.join(name)} from a room above its own"
         )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
+def test_only_cli_spells_commands(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    scripts = "precompute_masks|train|test|prepare_data|finetune|predict"
+    spelled = re.compile(rf"\b({scripts})\.py\b|\bthfuse[ -]({'|'.join(ENTRIES)})\b(?!-)")
+    found = [text for text in texts - docstrings if spelled.search(text)]
+    assert room_of(path) == "cli" or not found, "name the command's function, such as `train()`"
 
 
 def test_no_two_rooms_import_each_other() -> None:

@@ -1,7 +1,8 @@
 """Errors that a user can act on: one class per kind of mistake, one line each.
 
 A message names the argument or file, its value and the remedy. An option appears in backticks under the name of its
-field in the options' classes; the commands show it as the flag that is typed. `exit_status` is what a command returns:
+field in the options' classes, a command as its function, such as `precompute()`; `cli/` shows both as they are typed.
+`exit_status` is what a command returns:
 2 for wrong usage, 1 for a failure during the work.
 """
 
@@ -19,7 +20,7 @@ class ThFuseError(Exception):
     field: str | None = None  # name of the option whose value begins the message; set by `naming`
 
     def __str__(self) -> str:
-        message = super().__str__()
+        message = " ".join(super().__str__().splitlines())
         return message if self.field is None else f"`{self.field}` {message}"
 
 
@@ -149,7 +150,12 @@ def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     return separator.join(texts[:most]) + more
 
 
-def command_text(program: str, **options: Any) -> str:
-    """A command line for a message, its options in backticks; those whose value is None are left out."""
-    words = [program, *(f"`{name}` {shlex.quote(str(value))}" for name, value in options.items() if value is not None)]
-    return " ".join(words)
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 pair", "2 pairs"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def command_text(command: str, **options: Any) -> str:
+    """A command with its options for a message; those whose value is None are left out."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return " ".join([f"`{command}()`", *(f"`{name}` {shlex.quote(str(value))}" for name, value in given.items())])

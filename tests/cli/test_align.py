@@ -1,4 +1,5 @@
 import csv
+import shlex
 from pathlib import Path
 
 import cv2
@@ -58,6 +59,9 @@ def test_a_rig_is_calibrated_once_and_used_for_images_and_masks(rig_pairs, capsy
     assert aligned.shape == SIZE and missing is not None and 0.01 < missing.mean() < 0.2
     inner = np.s_[60:180, 80:240]
     assert np.abs(aligned[inner].astype(int) - pair(0)[0][inner]).mean() < 12
+    to_fuse = capsys.readouterr().err.partition("to fuse them: python test.py ")[2].splitlines()[0]
+    assert cli_commands.test.main([*shlex.split(to_fuse), "--device", "cpu"]) == 0
+    assert "3 images fused to results" in (shown := capsys.readouterr().err) and "masks found 1" in shown
     mask = MaskFiles(Path("aligned/masks")).read("ir", "0", SIZE)
     assert set(np.unique(mask)) == {0, 7} and 5000 < np.count_nonzero(mask) < 6400
 

@@ -153,7 +153,7 @@ def test_a_finished_run_is_not_lost(
 def test_one_example(run: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert run("-d", "--num_epochs", "5", "--n_iterations", "2") == 0
-    assert "1 images to train on, 1 to validate on" in caplog.text and "2 steps" in caplog.text
+    assert "1 image to train on, 1 to validate on" in caplog.text and "2 steps" in caplog.text
 
 
 @pytest.mark.parametrize("value", ["off", "auto", "kept"])

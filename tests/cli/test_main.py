@@ -56,6 +56,20 @@ def test_errors_name_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "did you mean --crop_size? See thfuse train --help" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["fuse", "--epochs", "3"], "--epochs 3; --epochs belongs to finetune.py, train.py. See thfuse fuse --help"),
+        (["train", "--calibrate", "x"], "--calibrate belongs to thfuse align. See"),
+        (["prepare", "--device", "cpu"], " and 4 more. See"),
+        (["predict", "--nothing_like_it"], "--nothing_like_it; see thfuse predict --help"),
+    ],
+)
+def test_an_option_of_another_command(words: list[str], advice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert advice in capsys.readouterr().err
+
+
 def test_words_stand_for_options(make_pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     pairs = make_pairs(("a",))

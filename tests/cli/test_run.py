@@ -193,14 +193,15 @@ def test_the_command_that_goes_on_starts_as_this_one_did(
 @pytest.mark.parametrize(
     ("called", "shown"),
     [
-        ("train.py", "x/train.py: python precompute_masks.py --lr, then test.py"),
-        ("/bin/thfuse", "x/train.py: thfuse masks --lr, then thfuse fuse"),
-        ("/lib/thfuse_sam/__main__.py", "x/train.py: thfuse masks --lr, then thfuse fuse"),
+        ("train.py", "train.py: python precompute_masks.py --lr, then test.py and thfuse align"),
+        ("/bin/thfuse", "train.py: thfuse masks --lr, then thfuse fuse and thfuse align"),
+        ("/bin/thfuse-train", "train.py: thfuse masks --lr, then thfuse fuse and thfuse align"),
+        ("/lib/thfuse_sam/__main__.py", "train.py: thfuse masks --lr, then thfuse fuse and thfuse align"),
     ],
 )
 def test_scripts_are_named_as_commands_of_thfuse_where_that_was_called(monkeypatch, called: str, shown: str) -> None:
     monkeypatch.setattr(sys, "argv", [called])
-    assert spell_options("x/train.py: python precompute_masks.py `lr`, then test.py") == shown
+    assert spell_options("train.py: `precompute()` `lr`, then `fuse()` and `align()`") == shown
 
 
 def test_a_misspelt_option_is_corrected(capsys) -> None:

@@ -217,7 +217,7 @@ def test_unequal_sizes_stop_before_anything_is_written(dataset, make_pairs, tmp_
 
     assert run(dataset, "--skip_bad", "--metrics") == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("b: not fused: ") and "1 images fused" in lines[-2]
+    assert lines[-1].startswith("b: not fused: ") and "1 image fused" in lines[-2]
     assert Path("results/a/1.x.jpg").exists() and not Path("results/b.jpg").exists()
 
 

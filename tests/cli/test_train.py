@@ -76,7 +76,7 @@ def test_resume_auto_goes_on_and_the_hint_repeats_the_command(dataset, capsys, m
     assert train.main([*argv, "--resume", "--max_steps", "1"]) == 0
     assert f"--resume: no {Path('models/latest.pth')} yet" in capsys.readouterr().err
     assert train.main([*argv, "--resume", "--epochs", "2"]) == 0
-    assert "1 steps done" in capsys.readouterr().err
+    assert "1 step done" in capsys.readouterr().err
     saved = load_checkpoint(Path("models/latest.pth"))
     assert (saved.epoch, saved.step) == (2, 4)
     assert saved.training["loss_weights"]["gradient"] == 1

@@ -83,7 +83,7 @@ def test_named_tree_wins_over_sam_and_another_model_type_is_said(here) -> None:
 
 
 def test_named_tree_must_exist(here) -> None:
-    with pytest.raises(OptionError, match=r"`precomputed_masks_dir` absent: .*precompute_masks.py"):
+    with pytest.raises(OptionError, match=r"`precomputed_masks_dir` absent: .*`precompute\(\)` `output_dir` absent"):
         plan(precomputed_masks_dir="absent")
 
 

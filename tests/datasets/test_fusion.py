@@ -217,7 +217,7 @@ def test_masks_of_another_size_are_found(make_pairs: MakePairs, tmp_path: Path) 
     tree.path("ir", "c").write_bytes(b"broken")
     found = mask_mismatches(pairs, tmp_path / "masks")
     assert list(found) == ["b"]
-    assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "precompute_masks.py" in found["b"][0]
+    assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "`precompute()`" in found["b"][0]
 
 
 def test_several_data_sets_are_one_with_crops_of_their_own(make_pairs: MakePairs, tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_huge_claim_is_refused_before_memory_is_asked_for(tmp_path: Path) -> Non
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(MaskReadError, match=r"no such mask; run precompute_masks\.py"):
+    with pytest.raises(MaskReadError, match=r"no such mask; run `precompute\(\)`"):
         read_mask(tmp_path / "a.npy", (4, 6))
     with pytest.raises(MaskReadError, match="cannot be read"):
         read_mask(tmp_path, (4, 6))

@@ -98,7 +98,7 @@ def test_damaged_manifest(tmp_path: Path, text: str) -> None:
 
 
 def test_missing_and_binary_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"no such file; make the mask tree with precompute_masks\.py"):
+    with pytest.raises(ManifestError, match=r"no such file; make the mask tree with `precompute\(\)`"):
         Manifest.load(tmp_path)
     (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ManifestError, match="not readable"):

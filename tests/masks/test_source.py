@@ -145,7 +145,7 @@ def test_folder_without_masks(tmp_path: Path, exists: bool) -> None:
     root = tmp_path / "tree"
     if exists:
         root.mkdir()
-    with pytest.raises(UsageError, match=r"`precomputed_masks_dir` .*run precompute_masks\.py first"):
+    with pytest.raises(UsageError, match=r"`precomputed_masks_dir` .*run `precompute\(\)` first"):
         PrecomputedMasks(root, {})
 
 

@@ -51,11 +51,9 @@ class Rig:
             sizes = [_size(content[name]) for name in ("infrared", "visible")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"no rig file ({error})"
-            raise UsageError(f"`rig` {path}: {reason}; make one with thfuse-align `calibrate`") from error
+            raise UsageError(f"`rig` {path}: {reason}; make one with `align()` `calibrate`") from error
         if kind not in get_args(Kind) or matrix.shape != (3, 3) or min(min(size) for size in sizes) < 1:
-            raise UsageError(
-                f"`rig` {path}: kind, sizes or matrix are wrong; make it anew with thfuse-align `calibrate`"
-            )
+            raise UsageError(f"`rig` {path}: kind, sizes or matrix are wrong; make it anew with `align()` `calibrate`")
         if folds(matrix, sizes[0]):
             raise UsageError(f"`rig` {path}: its matrix folds or mirrors the image; make it anew with `calibrate`")
         x, y = transformed(corners(sizes[0]), matrix).T

@@ -23,7 +23,7 @@ from thfuse_sam.api.inputs import (
 )
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import ImageSizeError, UsageError, naming, renaming, shown
+from thfuse_sam.errors import ImageSizeError, UsageError, counted, naming, renaming, shown
 from thfuse_sam.finetune.prediction import Segment, as_segments, prompted_predictor
 from thfuse_sam.images import ImageArray, Modality, as_rgb, size_text
 from thfuse_sam.masks.format import LabelMap, paint_label_map
@@ -71,7 +71,7 @@ class Masks:
 
     def __repr__(self) -> str:
         height, width = self.shape
-        return f"<Masks: {len(self)} segments, {width}x{height}>"
+        return f"<Masks: {counted(len(self), 'segment')}, {width}x{height}>"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from thfuse_sam.cli.parser import CommandLine
 from thfuse_sam.cli.run import command, report_stop
+from thfuse_sam.errors import counted
 from thfuse_sam.options.align import AlignOptions
 from thfuse_sam.options.app import AppOptions
 from thfuse_sam.options.compare import CompareOptions
@@ -26,7 +27,7 @@ SHOWN_PROBLEMS = 50  # lines of `--verify` before it only counts
 
 @command(
     "precompute_masks.py",
-    "Make SAM masks of infrared and visible images once, for train.py and test.py. Finished masks are kept: "
+    "Make SAM masks of infrared and visible images once, for `train()` and `fuse()`. Finished masks are kept: "
     "the same command continues where an earlier one stopped.",
     PrecomputeOptions,
     dry_run="print what would be done and stop",
@@ -50,7 +51,7 @@ def _print_problems(report: "VerifyReport") -> int:
         print(problem)
     if len(problems) > SHOWN_PROBLEMS:
         print(f"and {len(problems) - SHOWN_PROBLEMS} more")
-    verdict = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "no problem"
+    verdict = counted(len(problems), "problem") if problems else "no problem"
     print(f"{report.root}: {report.sound} of {report.images} images have a sound mask; {verdict}")
     return 1 if problems else 0
 

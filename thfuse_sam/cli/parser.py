@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
-from thfuse_sam.errors import OptionError, UsageError
+from thfuse_sam.errors import OptionError, UsageError, first_of
 from thfuse_sam.options.fields import REFUSALS, OptionInfo, Options, accept, info_of, option_groups, wanted
 from thfuse_sam.plain_yaml import read_yaml
 
@@ -20,21 +20,27 @@ _T = TypeVar("_T", bound=Options)
 _Field = dataclasses.Field[Any]
 
 _OPTION_NAME = re.compile(r"`([a-z][a-z0-9_]*(?:\.\.\.)?)`")
+_COMMAND_NAME = re.compile(r"`([a-z]+)\(\)`(?P<options> `)?")
 _SCRIPTS = {
-    "precompute_masks": "masks", "train": "train", "test": "fuse", "prepare_data": "prepare", "finetune": "finetune",
-    "predict": "predict",
+    "precompute": "precompute_masks.py", "train": "train.py", "fuse": "test.py", "prepare": "prepare_data.py",
+    "finetune": "finetune.py", "predict": "predict.py",
 }  # fmt: skip
-_SCRIPT_NAME = re.compile(rf"(?:python )?(?<![\w/.'])({'|'.join(_SCRIPTS)})\.py\b")
 
 
 def spell_options(message: str) -> str:
-    """`message` as the user can type what it names: `lr` in backticks becomes --lr, and where `thfuse` was called,
-    the scripts, which an installed package lacks, become its commands.
+    """`message` as the user can type what it names: `lr` becomes --lr, and `train()` train.py, or thfuse train where no
+    script was called, as an installed package has none.
     """
     called = Path(sys.argv[0])
-    if called.stem == "thfuse" or called.parent.name == "thfuse_sam":  # as `thfuse` or `python -m thfuse_sam`
-        message = _SCRIPT_NAME.sub(lambda found: f"thfuse {_SCRIPTS[found[1]]}", message)
-    return _OPTION_NAME.sub(r"--\1", message)
+    installed = called.name.startswith("thfuse") or called.parent.name == "thfuse_sam"  # `python -m thfuse_sam`
+
+    def command(found: re.Match[str]) -> str:
+        name, options = found[1], found["options"] or ""
+        if installed or name not in _SCRIPTS:
+            return f"thfuse {'masks' if name == 'precompute' else name}{options}"
+        return f"{'python ' if options else ''}{_SCRIPTS[name]}{options}"
+
+    return _OPTION_NAME.sub(r"--\1", _COMMAND_NAME.sub(command, message))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +107,18 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
-        nearest = self._nearest_option(message)
-        raise UsageError(f"{message}; {nearest}{'See' if nearest else 'see'} {self.prog} --help")
+        advice = self._advice(message)
+        raise UsageError(f"{message}; {advice}{'See' if advice else 'see'} {self.prog} --help")
 
-    def _nearest_option(self, message: str) -> str:
-        """A question for the option that was probably meant, if `message` is about an unknown one; "" otherwise."""
+    def _advice(self, message: str) -> str:
+        """What was probably meant, if `message` is about an unknown option; "" otherwise."""
         if not message.startswith("unrecognized arguments:"):
             return ""
         words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         known = [name for action in self._actions for name in action.option_strings]
-        return _nearest(words[0], known) if words else ""
+        if not words:
+            return ""
+        return _nearest(words[0], known, 0.8) or _owners(words[0]) or _nearest(words[0], known)
 
     def parse_command(self, argv: Sequence[str]) -> CommandLine[_T]:
         """Parse `argv`; its options override those of the `--config` file. Raises UsageError."""
@@ -287,7 +295,17 @@ def _parse(kind: Any, given: Any) -> Any:
     return kind.parse(str(given)) if hasattr(kind, "parse") else str(given)
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def _owners(flag: str) -> str:
+    """Which other commands have an option, as the beginning of advice; "" if none has."""
+    from thfuse_sam.cli.main import ENTRIES  # which needs this module
+
+    kinds = {entry.command.options: name for name, entry in ENTRIES.items() if not entry.always}
+    names = sorted(name for kind, name in kinds.items() for field in dataclasses.fields(kind) if flag in _flags(field))
+    owners = [f"`{'precompute' if name == 'masks' else name}()`" for name in names]
+    return f"{flag} belongs to {first_of(owners, 3)}. " if owners else ""
+
+
+def _nearest(word: str, known: Sequence[str], similarity: float = 0.6) -> str:
     """A question for the word that was probably meant, as the beginning of advice; "" if no known word is similar."""
-    similar = difflib.get_close_matches(word, known, 1)
+    similar = difflib.get_close_matches(word, known, 1, similarity)
     return f"did you mean {similar[0]}? " if similar else ""

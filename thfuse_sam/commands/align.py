@@ -15,7 +15,7 @@ from thfuse_sam.align.rig import Calibration, Rig, calibrate
 from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_odd
 from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
-from thfuse_sam.errors import ImageReadError, OptionError, UsageError, renaming
+from thfuse_sam.errors import ImageReadError, OptionError, UsageError, command_text, counted, renaming
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.fusion.misalignment import warn_unsure
@@ -83,6 +83,7 @@ def align(options: AlignOptions) -> AlignedFolder:
         done.alignments[pair.name] = placement.alignment
     write_csv(options.output_dir / CSV, _rows(done.alignments))
     _log_result(done, options.output_dir)
+    _log_next(pairs, options)
     return done
 
 
@@ -111,7 +112,8 @@ def calibrate_rig(options: AlignOptions) -> Calibration:
     for name, distance in result.outliers.items():
         log.warning("%s: not used, %.1f pixels from the other pairs", name, distance)
     log.info(
-        "rig of %d of %d pairs (%d unsure, %d outliers) written to %s; pairs differ from it by %.2f pixels (median)",
+        "rig of %d of %d pairs (%d unsure, %d outliers) written to %s, for `rig` of `fuse()` and `align()`; "
+        "pairs differ from it by %.2f pixels (median)",
         len(result.used), len(estimates), len(result.unsure), len(result.outliers), options.output, result.residual,
     )  # fmt: skip
     return result
@@ -195,6 +197,18 @@ def _log_result(done: AlignedFolder, folder: Path) -> None:
     if sure:
         moved = 100 * float(np.median(sure))
         log.info(
-            "%d pairs aligned to %s, moved by %.1f %% of the width (median); see %s", len(sure), folder, moved, CSV
-        )
+            "%s aligned to %s, moved by %.1f %% of the width (median); see %s",
+            counted(len(sure), "pair"), folder, moved, CSV,
+        )  # fmt: skip
     warn_unsure(unsure, len(done.alignments))
+
+
+def _log_next(pairs: PairSet, options: AlignOptions) -> None:
+    """Log the command that fuses the aligned pairs."""
+    moved_too = options.size != VISIBLE
+    first = pairs.pairs[0]
+    if moved_too or first.vi.stem == Path(first.name).name:  # else both folders have no equal names
+        masks = None if options.masks_dir is None else options.output_dir / "masks"
+        visible = options.output_dir / "vi" if moved_too else pairs.vi_dir
+        folders = {"ir_dir": options.output_dir / "ir", "vi_dir": visible}
+        log.info("to fuse them: %s", command_text("fuse", **folders, precomputed_masks_dir=masks))

@@ -159,7 +159,7 @@ def _require_gradio() -> None:
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"thfuse-app needs Gradio ({error}); pip install 'th-fuse-sam[app]'") from error
+        raise UsageError(f"the app needs Gradio ({error}); pip install 'th-fuse-sam[app]'") from error
 
 
 @contextlib.contextmanager

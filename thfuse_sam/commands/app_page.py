@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
-from thfuse_sam.errors import ThFuseError
+from thfuse_sam.errors import ThFuseError, counted
 from thfuse_sam.files import make_directory
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.emphasis import EmphasisPlan
@@ -425,10 +425,11 @@ class _FolderTab:
                 session = self._sams[sam]()
                 report = session.fuse_folder(pairs, output, MaskThresholds(*values), observe, gray=not colour)
         except _Stopped:
-            return _line(f"Stopped after {done} of {len(pairs.pairs)} pairs; they are in {output}."), shown
+            return _line(f"Stopped after {done} of {counted(len(pairs.pairs), 'pair')}; they are in {output}."), shown
         except gr.Error as error:
             return _line(str(error.message), problem=True), shown
-        text = _line(f"{len(report.fused)} of {len(pairs.pairs)} pairs fused to {output} in {report.seconds:.1f} s.")
+        done_of_all = f"{len(report.fused)} of {counted(len(pairs.pairs), 'pair')}"
+        text = _line(f"{done_of_all} fused to {output} in {report.seconds:.1f} s.")
         unpaired = [f"{path}: no partner, left out" for path in pairs.unpaired]
         return text + _list([*(f"{name}: {why}" for name, why in report.failures.items()), *unpaired]), shown
 

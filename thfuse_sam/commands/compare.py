@@ -11,7 +11,7 @@ import torch
 
 from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, targets_of_pairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair, unusable_pairs
-from thfuse_sam.errors import ImageReadError, ImageSizeError, OptionError, UsageError
+from thfuse_sam.errors import ImageReadError, ImageSizeError, OptionError, UsageError, counted
 from thfuse_sam.files import make_directory, require_writable
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.fusing import FusedPair
@@ -82,7 +82,7 @@ def _require_apart(programs: Sequence[str], rules: Sequence[str]) -> list[str]:
 
 
 def _run(program: Program, pairs: PairSet, folder: Path) -> Method:
-    log.info("%s fuses %d pairs", program.name, len(pairs.pairs))
+    log.info("%s fuses %s", program.name, counted(len(pairs.pairs), "pair"))
     run = run_program(program, pairs, folder)
     where = f"`run` {program.name}"
     return method_of(program.name, folder, pairs.pairs, where=where, failed=run.problems, seconds=run.seconds)

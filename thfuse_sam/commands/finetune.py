@@ -24,7 +24,7 @@ from thfuse_sam.datasets.segmentation import (
 from thfuse_sam.datasets.segmentation.annotated import counts_text
 from thfuse_sam.devices import is_out_of_memory
 from thfuse_sam.downloads import cache_folder
-from thfuse_sam.errors import OptionError, TrainingError, UsageError, naming
+from thfuse_sam.errors import OptionError, TrainingError, UsageError, counted, naming
 from thfuse_sam.files import file_sha256, require_writable
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
@@ -74,7 +74,7 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
         if options.report and result.epoch > 0:
             log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
         return tuning
-    log.info("training done: %d steps, %d epochs; weights in %s", result.step, result.epoch, result.best_file)
+    log.info("training done: %s; weights in %s", result.length, result.best_file)
     _log_advice(tuning)
     if options.export is not None:
         with naming("export", options.export):
@@ -83,7 +83,7 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
                 task.sam,
                 _tuned_generator(own_settings(task.sam), tuning.zero_shot, tuning.fine_tuned),
             )
-        log.info("exported to %s, for precompute_masks.py `sam_checkpoint`", options.export)
+        log.info("exported to %s, for `precompute()` with `sam_checkpoint`", options.export)
     if options.report:
         log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
     return tuning
@@ -131,7 +131,7 @@ class _PreparedTuning:
     def counts(self) -> str:
         """How many images there are, for people."""
         val = len(self.val_set) if self.val_set is not None else 0
-        return f"{len(self.train_set)} images to train on, {val} to validate on"
+        return f"{counted(len(self.train_set), 'image')} to train on, {val} to validate on"
 
     @property
     def record(self) -> dict[str, Any]:
@@ -184,8 +184,8 @@ def finetune_settings(options: FinetuneOptions, adaptation: Adaptation) -> Finet
 def _require_tunable(model_type: str) -> None:
     if model_type == HUGGING_FACE:
         raise UsageError(
-            "`sam_model_type` hf: finetune.py cannot train or export this model yet, only Segment Anything of 2023 and "
-            "MobileSAM; predict.py and precompute_masks.py use it as it is"
+            "`sam_model_type` hf: `finetune()` cannot train or export this model yet, only Segment Anything of 2023 "
+            "and MobileSAM; `predict()` and `precompute()` use it as it is"
         )
 
 

@@ -30,7 +30,7 @@ from thfuse_sam.datasets.listed import pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import CheckpointError, OptionError, PairError, UsageError, naming
+from thfuse_sam.errors import CheckpointError, OptionError, PairError, UsageError, counted, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
 from thfuse_sam.fusion.emphasis import EmphasisPlan, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
@@ -71,7 +71,7 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     make_directory(run.folder_of_output)
     if not is_image_file(options.output_dir):
         remove_abandoned(options.output_dir)
-    log.info("%d pairs; %s from %s on %s", len(pairs), run.network.name, run.model_path, run.device)
+    log.info("%s; %s from %s on %s", counted(len(pairs), "pair"), run.network.name, run.model_path, run.device)
     log_mask_choice(run.masks, pairs, run.folder, options)
     comparison = Comparison(run.network.name, run.methods, fusion_metrics, run.targets)
     report = _fuse(run, comparison, command)
@@ -97,7 +97,7 @@ def plan_fusion(options: FuseOptions) -> dict[str, Any]:
         "network": run.network.name,
         "device": str(run.device),
         "masks": run.masks.mode,
-        "plan": f"{len(run.pairs.pairs)} pairs to fuse",
+        "plan": f"{counted(len(run.pairs.pairs), 'pair')} to fuse",
     }
 
 
@@ -117,7 +117,7 @@ def open_network(options: ModelOptions, shipped: Path = SHIPPED_MODEL) -> tuple[
         if not path.is_file():
             raise CheckpointError(
                 f"`model_path` is not given and {path} is missing; "
-                "train a network with train.py and give its checkpoint"
+                "train a network with `train()` and give its checkpoint"
             )
     with naming("model_path", options.model_path):
         return path, *load_network(path)
@@ -262,8 +262,8 @@ def _write_tables(run: _PreparedFusion, report: FuseReport, comparison: Comparis
         log.info("report: open %s in a browser", options.output_dir / REPORT_FOLDER / INDEX)
     masks = f", masks found {report.masks_found}, placeholders {report.placeholders}"
     log.info(
-        "%d images fused to %s in %.1f s%s",
-        len(report.fused),
+        "%s fused to %s in %.1f s%s",
+        counted(len(report.fused), "image"),
         options.output_dir,
         report.seconds,
         "" if run.masks.mode == "none" else masks,

@@ -110,11 +110,11 @@ def choose_masks(tree: Path | None, options: LiveSamOptions) -> MaskChoice:
     switched_off = tree is not None and str(tree).lower() == str(SWITCHED_OFF)
     if tree is not None and not switched_off:
         if not tree.is_dir():
-            remedy = f"make it with {command_text('precompute_masks.py', output_dir=tree)}, or give '{SWITCHED_OFF}'"
+            remedy = f"make it with {command_text('precompute', output_dir=tree)}, or give '{SWITCHED_OFF}'"
             raise OptionError("precomputed_masks_dir", tree, f"no such folder; {remedy}")
         return _precomputed(tree, "as asked", options.sam_model_type)
     if options.use_sam:
-        return MaskChoice("live", "`use_sam` without a mask tree; precompute_masks.py makes one, which is much faster")
+        return MaskChoice("live", "`use_sam` without a mask tree; `precompute()` makes one, which is much faster")
     if switched_off:
         return MaskChoice("none", "switched off")
     return MaskChoice("none", f"no {DEFAULT_MASKS_DIR / MANIFEST_NAME} and no `use_sam`")
@@ -164,12 +164,12 @@ def log_mask_choice(
         if number:
             log.warning(
                 f"%d of %d images {trouble}; to make them, with the `sam_checkpoint` of the tree if it was one of your "
-                "own: python %s",
+                "own: %s",
                 number,
                 2 * len(pairs),
                 choice.root,
                 command_text(
-                    "precompute_masks.py",
+                    "precompute",
                     dataset_path=folder,
                     ir_dir=folders.ir_dir if folder is None else None,
                     vi_dir=folders.vi_dir if folder is None else None,

@@ -27,6 +27,7 @@ from thfuse_sam.errors import (
     OutputError,
     UsageError,
     WorkerError,
+    counted,
     naming,
 )
 from thfuse_sam.files import remove_abandoned, require_writable
@@ -83,9 +84,9 @@ def precompute_masks(
     summaries = []
     for one in data_sets(options):
         run = _prepare(one, fetch=True)
-        log.info("%d images, of which %d have their masks in %s", len(run.plan.jobs), run.plan.finished, run.plan.root)
+        log.info("%s, %d with a mask in %s", counted(len(run.plan.jobs), "image"), run.plan.finished, run.plan.root)
         if run.plan.changed:
-            log.warning("%d images have changed since their masks were made; these are made again", run.plan.changed)
+            log.warning("changed since its mask was made, which is made again: %s", counted(run.plan.changed, "image"))
         summaries.append(_run(run, command, generator))
         if summaries[-1].failures:
             break

@@ -92,8 +92,8 @@ def mention_unpaired(images: Mapping[Modality, ImageSet]) -> None:
     unpaired = [path for name, path in (*ir.items(), *vi.items()) if not (name in ir and name in vi)]
     if unpaired:
         log.warning(
-            "images without a partner in the other modality: %d, such as %s; they get masks, but train.py and test.py "
-            "refuse them without `skip_bad`",
+            "images without a partner in the other modality: %d, such as %s; they get masks, but `train()` and "
+            "`fuse()` refuse them without `skip_bad`",
             len(unpaired),
             unpaired[0],
         )

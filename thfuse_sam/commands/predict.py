@@ -13,7 +13,7 @@ from thfuse_sam.commands.inputs import open_sam
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import ImageReadError, OptionError, UsageError, naming
+from thfuse_sam.errors import ImageReadError, OptionError, UsageError, counted, naming
 from thfuse_sam.files import remove_abandoned, require_apart, require_writable
 from thfuse_sam.finetune.prediction import (
     OVERLAYS,
@@ -78,7 +78,8 @@ def predict_masks(options: PredictOptions) -> Prediction:
     if options.output_dir.is_dir():
         remove_abandoned(options.output_dir)
     prediction = _predict(options, images, reading, predictor, model_type)
-    log.info("%d masks of %d images by %s in %s", prediction.objects, prediction.images, model_type, options.output_dir)
+    found = f"{counted(prediction.objects, 'mask')} of {counted(prediction.images, 'image')}"
+    log.info("%s by %s in %s", found, model_type, options.output_dir)
     for failure in prediction.failures:
         log.error("failed: %s", failure)
     return prediction

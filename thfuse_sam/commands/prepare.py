@@ -12,7 +12,7 @@ from thfuse_sam.datasets.segmentation import SegmentationDataset, open_segmentat
 from thfuse_sam.datasets.segmentation.known_sets import KNOWN_SETS, fetch
 from thfuse_sam.datasets.segmentation.mixture import Mixture
 from thfuse_sam.datasets.segmentation.prepared import ANNOTATIONS, CONTENT, PreparedWriter
-from thfuse_sam.errors import OptionError, UsageError, naming
+from thfuse_sam.errors import OptionError, UsageError, counted, naming
 from thfuse_sam.files import make_directory
 from thfuse_sam.images import write_image
 from thfuse_sam.options.prepare import CHECK_DIR, PrepareOptions
@@ -106,9 +106,10 @@ def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) 
             if name != ANNOTATIONS:
                 shutil.rmtree(folder / name, ignore_errors=True)
         raise
-    log.info("%s: %d images, %d objects, %s", folder, len(dataset), objects, _class_counts(classes))
+    found = f"{counted(len(dataset), 'image')}, {counted(objects, 'object')}"
+    log.info("%s: %s, %s", folder, found, _class_counts(classes))
     if drawn:
-        log.info("%d pictures to look at in %s", len(drawn), folder / OVERLAYS)
+        log.info("%s to look at in %s", counted(len(drawn), "picture"), folder / OVERLAYS)
 
 
 def _class_counts(classes: Counter[str]) -> str:

@@ -54,9 +54,8 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
         return result
     last = options.output_dir / trainer.task.kept_file(result.epoch)
     log.info(
-        "training done: %d steps, %d epochs; weights in %s",
-        result.step,
-        result.epoch,
+        "training done: %s; weights in %s",
+        result.length,
         last if last.exists() else result.latest,
     )
     for name, reason in run.data.skipped.items():

@@ -20,7 +20,7 @@ from thfuse_sam.commands.inputs import (
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, unusable_pairs
 from thfuse_sam.datasets.splits import split_pairs, training_part
-from thfuse_sam.errors import PairError, UsageError, naming
+from thfuse_sam.errors import PairError, UsageError, counted, naming
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
@@ -59,7 +59,7 @@ class TrainPairs:
     def counts(self) -> str:
         """How many pairs there are, as a text for messages."""
         train, val = (sum(len(part.pairs) for part in parts) for parts in (self.train, self.val))
-        return f"{train} pairs to train on, {val} to validate on"
+        return f"{counted(train, 'pair')} to train on, {val} to validate on"
 
     @property
     def mask_modes(self) -> list[str]:

@@ -12,7 +12,7 @@ from thfuse_sam.commands.fuse import open_network
 from thfuse_sam.commands.infrared import reading_of
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import OptionError
+from thfuse_sam.errors import OptionError, counted
 from thfuse_sam.files import make_directory, require_writable, write_json
 from thfuse_sam.images import MODALITIES, ImageArray, Modality
 from thfuse_sam.options.fuse import InferenceSettings
@@ -114,11 +114,13 @@ def _open_output(options: VideoOptions, codec: str) -> Iterator[Callable[[ImageA
 def _log(options: VideoOptions, report: VideoReport) -> None:
     rate = report.frames / report.seconds if report.seconds else 0.0
     flicker = "not measured" if report.flicker is None else f"{report.flicker:.2f} grey levels"
-    masks = f"; {len(report.key_frames)} key frames, masks of {report.carried} carried" if options.use_sam else ""
+    keys = counted(len(report.key_frames), "key frame")
+    masks = f"; {keys}, masks of {report.carried} carried" if options.use_sam else ""
     end = f"; the {report.ended_first} stream ended first" if report.ended_first else ""
     log.info(
-        "%d frames fused to %s, %.1f a second; %d cuts, flicker %s%s%s",
-        report.frames, options.output, rate, max(0, len(report.scenes) - 1), flicker, masks, end,
+        "%s fused to %s, %.1f a second; %s, flicker %s%s%s",
+        counted(report.frames, "frame"), options.output, rate, counted(max(0, len(report.scenes) - 1), "cut"), flicker,
+        masks, end,
     )  # fmt: skip
     for count, what in (
         (report.unmatched, "visible frames left out: no infrared frame is near in time (see `offset`)"),

@@ -171,7 +171,7 @@ def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[st
                 with contextlib.suppress(MaskReadError, ImageReadError):
                     mismatch = size_mismatch(store, modality, pair.name, path)
                     if mismatch is not None:
-                        remedy = f"{mismatch}; delete the mask and run precompute_masks.py again"
+                        remedy = f"{mismatch}; delete the mask and run `precompute()` again"
                         mismatches.setdefault(pair.name, []).append(remedy)
     return mismatches
 

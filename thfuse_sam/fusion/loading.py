@@ -88,6 +88,6 @@ def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
         return NetworkSpec(name=str(entry["name"]), options=dict(entry["options"])), weights
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
-            f"{path}: has no description of a fusion network; give a file that train.py wrote or that ships with "
+            f"{path}: has no description of a fusion network; give a file that `train()` wrote or that ships with "
             "thfuse_sam (SAM weights go to `sam_checkpoint`)"
         ) from None

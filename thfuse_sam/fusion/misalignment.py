@@ -55,7 +55,7 @@ class MisalignmentWatch:
         if self.offsets:
             log.warning(
                 "%d of %d pairs are out of register, people may appear twice: %s; `align` similarity mends it, and "
-                "thfuse-align `calibrate` finds one transformation for cameras that are fixed to each other",
+                "`align()` `calibrate` finds one transformation for cameras that are fixed to each other",
                 len(self.offsets), pairs,
                 first_of([f"{name} by {100 * off:.1f} % of the width" for name, off in self.offsets.items()], _SHOWN),
             )  # fmt: skip

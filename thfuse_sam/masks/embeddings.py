@@ -31,7 +31,7 @@ from thfuse_sam.masks.tree import FileTree
 EMBEDDINGS_FOLDER = "embeddings"
 EMBEDDING_SUFFIX = ".safetensors"
 
-_REMEDY = "delete it and run precompute_masks.py with `save_embeddings` again"
+_REMEDY = "delete it and run `precompute()` with `save_embeddings` again"
 
 
 @dataclass(frozen=True, eq=False)

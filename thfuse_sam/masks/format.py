@@ -25,9 +25,9 @@ from thfuse_sam.masks.outlines import outlines
 
 MAX_SEGMENTS = 65535
 
-NO_SUCH_MASK = "no such mask; run precompute_masks.py for this data set"
+NO_SUCH_MASK = "no such mask; run `precompute()` for this data set"
 
-_REMEDY = "write it again, or delete it and run precompute_masks.py"
+_REMEDY = "write it again, or delete it and run `precompute()`"
 _PREFIX_BYTES = 10  # before the header's text: magic, version, length of the text
 _READ_BINARY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # only Windows has O_BINARY
 _USUAL_HEADER_BYTES = 128  # the header's length in every mask that this package writes

@@ -65,7 +65,7 @@ def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
     Each record has its `mask` (bool HxW) besides what is stored. Raises MaskReadError if the file is missing,
     damaged, or of another size.
     """
-    with as_read_error(path, "no such file; run precompute_masks.py with `save_instances`"):
+    with as_read_error(path, "no such file; run `precompute()` with `save_instances`"):
         content = path.read_bytes()
     return decode_instances(content, str(path), shape)
 
@@ -77,9 +77,7 @@ def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> l
         for record in records:
             record["mask"] = decode_rle(record["segmentation"], shape)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MaskReadError(
-            f"{location}: damaged ({error}); run precompute_masks.py with `save_instances` again"
-        ) from error
+        raise MaskReadError(f"{location}: damaged ({error}); run `precompute()` with `save_instances` again") from error
     return records
 
 

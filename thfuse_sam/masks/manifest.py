@@ -76,7 +76,7 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ManifestError(f"{path}: no such file; make the mask tree with precompute_masks.py") from error
+            raise ManifestError(f"{path}: no such file; make the mask tree with `precompute()`") from error
         except (OSError, ValueError, RecursionError) as error:
             raise ManifestError(f"{path}: not readable as JSON ({error}); {_REMEDY}") from error
         return cls._from_json(content, path)

@@ -127,7 +127,7 @@ class MaskShards:
             content = file.read(length)
         if len(content) != length:
             location = self._location(member_name)
-            raise MaskReadError(f"{location}: is truncated; delete the shard and run precompute_masks.py again")
+            raise MaskReadError(f"{location}: is truncated; delete the shard and run `precompute()` again")
         return content
 
 
@@ -279,6 +279,6 @@ def _scan(shard: Path) -> dict[str, tuple[int, int]]:
                     members[header.name] = header.offset_data, header.size
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise MaskReadError(
-            f"{shard}: is not a readable tar file ({error}); delete it and run precompute_masks.py again"
+            f"{shard}: is not a readable tar file ({error}); delete it and run `precompute()` again"
         ) from error
     return members

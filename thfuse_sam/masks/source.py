@@ -90,7 +90,7 @@ class PrecomputedMasks:
     def __init__(self, root: Path, image_dirs: Mapping[Modality, Path]) -> None:
         if not has_masks(root):
             raise UsageError(
-                f"`precomputed_masks_dir` {root}: no ir/ or vi/ folder with masks there; run precompute_masks.py first"
+                f"`precomputed_masks_dir` {root}: no ir/ or vi/ folder with masks there; run `precompute()` first"
             )
         self._store = open_masks(root)
         self._foreign = ForeignSources(Manifest.find(root), image_dirs)
@@ -120,11 +120,11 @@ class PrecomputedMasks:
         if foreign_image is not None:
             raise MaskReadError(
                 f"{self._store.location(modality, name)} was made from {foreign_image}, not from {path}; "
-                "run precompute_masks.py for this data set"
+                "run `precompute()` for this data set"
             )
         known = self._records.get(modality, name)
         if known is not None and record_image(path, known).digest != known.digest:
             raise MaskReadError(
-                f"{self._store.location(modality, name)} was made before {path} changed; run precompute_masks.py again"
+                f"{self._store.location(modality, name)} was made before {path} changed; run `precompute()` again"
             )
         self._own.add((modality, name))

@@ -25,7 +25,7 @@ class AlignmentOptions(Options, group="alignment: see docs/alignment.md"):
         metavar="size|shift|similarity|homography",
     )
     rig: Path | None = option(
-        None, "rig file that thfuse-align calibrated: one transformation for all pairs", metavar="FILE.yaml"
+        None, "rig file that `align()` calibrated: one transformation for all pairs", metavar="FILE.yaml"
     )
     size: str = option(VISIBLE, "size of the result: that of the visible or the infrared image, or WIDTHxHEIGHT")
 

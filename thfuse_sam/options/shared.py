@@ -119,14 +119,14 @@ class TunedSamOptions(SamOptions, group=SamOptions.group):
         SamOptions,
         "sam_checkpoint",
         None,
-        help="file of SAM weights, or of weights trained by finetune.py; for the type hf a model's folder, or its "
+        help="file of SAM weights, or of weights trained by `finetune()`; for the type hf a model's folder, or its "
         "owner/name on huggingface.co",
         aliases=("checkpoint", "checkpoint_path"),
     )
     sam_model_type: str = redefault(SamOptions, "sam_model_type", AUTO, aliases=("model_type", "-m"))
     base_checkpoint: Path | None = option(
         None,
-        "SAM weights that finetune.py started from",
+        "SAM weights that `finetune()` started from",
         default_text="looked for beside `sam_checkpoint` and in the cache folder",
     )
 
@@ -144,7 +144,7 @@ class MaskOptions(LiveSamOptions, group=LiveSamOptions.group):
 
     precomputed_masks_dir: Path | None = option(
         None,
-        f"mask tree that precompute_masks.py wrote; '{SWITCHED_OFF}': use no masks",
+        f"mask tree that `precompute()` wrote; '{SWITCHED_OFF}': use no masks",
         default_text=f"{DEFAULT_MASKS_DIR}, if it holds a manifest and `use_sam` is not given",
     )
 
@@ -163,7 +163,7 @@ class ModelOptions(Options, group="network"):
     """Which trained fusion network is used."""
 
     model_path: Path | None = option(
-        None, "fusion network: a checkpoint of train.py", default_text=f"the shipped {SHIPPED_MODEL}"
+        None, "fusion network: a checkpoint of `train()`", default_text=f"the shipped {SHIPPED_MODEL}"
     )
 
 

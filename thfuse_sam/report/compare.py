@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import ImagePair, list_images
 from thfuse_sam.datasets.targets import TargetSet
-from thfuse_sam.errors import ImageReadError, UsageError, first_of
+from thfuse_sam.errors import ImageReadError, UsageError, counted, first_of
 from thfuse_sam.files import write_csv
 from thfuse_sam.fusion.fusing import FusedPair, Metrics
 from thfuse_sam.images import image_size, luma, read_visible, size_text
@@ -235,8 +235,7 @@ class Comparison:
             ("label", self.targets.left_out if self.targets is not None else []),
         ):
             if reasons:
-                subject = f"{len(reasons)} {what}{'s' * (len(reasons) > 1)}"
-                lines.append(f"{subject} left out of every row: {first_of(reasons, _SHOWN, '; ')}.")
+                lines.append(f"{counted(len(reasons), what)} left out of every row: {first_of(reasons, _SHOWN, '; ')}.")
         return lines
 
 

@@ -150,7 +150,7 @@ def _resolve_given(kind: ModelType | None, checkpoint: Path) -> ResolvedSam:
     if trained_metadata(checkpoint) is not None:
         raise CheckpointError(
             f"{checkpoint}: holds trained weights alone, not a whole model; "
-            f"write one by finetune.py `checkpoint` {checkpoint} `export` FILE.pth and give that"
+            f"write one by `finetune()` `checkpoint` {checkpoint} `export` FILE.pth and give that"
         )
     refuse_other_models(weights, checkpoint)
     recognised = recognise_model_type(weights)

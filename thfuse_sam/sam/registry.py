@@ -176,6 +176,6 @@ def refuse_other_models(weights: Mapping[str, Tensor], checkpoint: Path) -> None
         parts = ", ".join(sorted({name.partition(".")[0] for name in weights}))
         raise CheckpointError(
             f"{checkpoint}: holds a part of a SAM alone ({parts}); give the rest by "
-            f"`base_checkpoint` to predict.py, or write a whole model with finetune.py `sam_checkpoint` {checkpoint} "
+            f"`base_checkpoint`, or write a whole model: `finetune()` `sam_checkpoint` {checkpoint} "
             "`base_checkpoint` FILE `export` WHOLE.pth"
         )

@@ -84,7 +84,8 @@ def as_checkpoint(content: Any, path: Path) -> Checkpoint:
     """What was read from `path`, as a checkpoint. Raises CheckpointError where it is none."""
     if not isinstance(content, Mapping) or "format_version" not in content:
         raise CheckpointError(
-            f"{path}: not a checkpoint of train.py; give one that it wrote (SAM weights go to `sam_checkpoint`)"
+            f"{path}: not a checkpoint of a fusion network; give a file that `train()` wrote "
+            "(SAM weights go to `sam_checkpoint`)"
         )
     if content["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
@@ -130,7 +131,7 @@ def reading_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; make it with train.py or give another file") from None
+        raise CheckpointError(f"{path}: no such file; make it with `train()` or give another file") from None
     except MemoryError:
         raise CheckpointError(_NO_MEMORY.format(path=path)) from None
     except OSError as error:
@@ -139,7 +140,7 @@ def reading_errors(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); give a readable file") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: not a checkpoint, or one that holds code; give a file that train.py wrote"
+            f"{path}: not a checkpoint, or one that holds code; give a file that `train()` wrote"
         ) from None
     # A damaged pickle can fail in any of the unpickler's ways.
     except Exception as error:

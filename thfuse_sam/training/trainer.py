@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from thfuse_sam.errors import TrainingError, UsageError
+from thfuse_sam.errors import TrainingError, UsageError, counted
 from thfuse_sam.files import write_json
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.options.shared import Precision
@@ -53,6 +53,11 @@ class RunResult:
     best_file: Path
     latest: Path  # checkpoint to resume from, at exactly this step
     interrupted: bool  # whether Ctrl-C ended it
+
+    @property
+    def length(self) -> str:
+        """How long the training was, for messages."""
+        return f"{counted(self.step, 'step')}, {counted(self.epoch, 'epoch')}"
 
 
 def require_precision(precision: Precision, device: torch.device) -> None:
@@ -125,7 +130,7 @@ class Trainer:
         self._resumed = saved if path.resolve() == self.latest.resolve() else None
         former = {**self.options, **saved.training}
         self._resumed_plan = former["batch_size"], former["accumulate"]
-        log.info("resumed %s: %d epochs, %d steps done", path, saved.epoch, saved.step)
+        log.info("resumed %s: %s, %s done", path, counted(saved.epoch, "epoch"), counted(saved.step, "step"))
 
     def run(self) -> RunResult:
         """Train to the last epoch, to `max_steps`, to early stopping or to Ctrl-C.
