@@ -99,8 +99,13 @@ def read_infrared(path: Path, how: InfraredReading = AS_STORED) -> ImageArray:
 def read_infrared_and_missing(path: Path, how: InfraredReading = AS_STORED) -> tuple[ImageArray, Mask | None]:
     """As `read_infrared`, and which pixels have no data (bool HxW; None: all have). Those are filled in the image."""
     with reading(path):
-        grey, missing = _grey(*_numbers_and_missing(decode(path), how), how.value_range)
-        return as_white_hot(grey, how.polarity), missing
+        return infrared_of(decode(path), how)
+
+
+def infrared_of(stored: DecodedImage, how: InfraredReading) -> tuple[ImageArray, Mask | None]:
+    """As `read_infrared_and_missing`, of an image that is decoded. Raises Refusal, and ValueError without a number."""
+    grey, missing = _grey(*_numbers_and_missing(stored, how), how.value_range)
+    return as_white_hot(grey, how.polarity), missing
 
 
 @within_read_seconds
@@ -110,8 +115,13 @@ def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> tuple[npt.
     Raises ImageReadError.
     """
     with reading(path):
-        values, missing = _numbers_and_missing(decode(path), how)
-        return None if missing is None or values.dtype == np.uint8 else (values, missing)
+        return numbers_of(decode(path), how)
+
+
+def numbers_of(stored: DecodedImage, how: InfraredReading = AS_STORED) -> tuple[npt.NDArray[Any], Mask] | None:
+    """As `infrared_numbers`, of an image that is decoded. Raises Refusal."""
+    values, missing = _numbers_and_missing(stored, how)
+    return None if missing is None or values.dtype == np.uint8 else (values, missing)
 
 
 @within_read_seconds
@@ -332,7 +342,7 @@ def _grey(
     if valid.max() < low or valid.min() > high:
         raise Refusal(
             f"has numbers from {valid.min():g} to {valid.max():g}, none in `ir_range` {low:g} {high:g}; "
-            "give the range in the unit of the files"
+            "give the range in the unit of the image"
         )
     grey = stretch(values, low, high)
     return (grey if missing is None else fill(grey, missing)), missing

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,14 @@ from PIL import Image
 
 import thfuse_sam as th
 from thfuse_sam.cli.commands import test as fuse_command
-from thfuse_sam.errors import CheckpointError, DownloadError, ImageReadError, ImageSizeError, UsageError
+from thfuse_sam.errors import (
+    CheckpointError,
+    DownloadError,
+    ImageKindError,
+    ImageReadError,
+    ImageSizeError,
+    UsageError,
+)
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.shipped import shipped_root
 
@@ -73,6 +81,47 @@ def test_ranges_of_values(fuser: th.Fuser, pair: Pair) -> None:
     assert np.array_equal(fuser(ir[..., None], np.dstack([vi, ir])), expected)  # one channel; alpha
 
 
+def test_arrays_and_pil_images_are_read_as_files_are(fuser: th.Fuser, pair: Pair, tmp_path: Path) -> None:
+    vi, grey = read_visible(pair[1]), read_infrared(pair[0])
+    border = np.arange(grey.shape[1]) < 20  # nothing was measured there
+    deep = np.where(border, 0, 7000 + 4 * grey.astype(np.uint16)).astype(np.uint16)
+    degrees = np.where(border, np.nan, grey).astype(np.float32)
+    seen = np.where(border, 0, 255) * np.ones_like(grey)
+    layers = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(seen.astype(np.uint8))])
+    for name, stored in (("16.png", deep), ("float.tiff", degrees), ("seen.png", layers)):
+        (stored if isinstance(stored, Image.Image) else Image.fromarray(stored)).save(tmp_path / name)
+        expected = fuser(tmp_path / name, vi, value_range=(0, 9000))
+        assert np.array_equal(fuser(Image.open(tmp_path / name), vi, value_range=(0, 9000)), expected)
+        if stored is not layers:
+            assert np.array_equal(fuser(stored, vi, value_range=(0, 9000)), expected)
+    swapped_bytes = deep.astype(">u2")[::-1][::-1]
+    assert np.array_equal(fuser(swapped_bytes, vi, value_range=(0, 9000)), fuser(deep, vi, value_range=(0, 9000)))
+
+
+def test_false_colours_and_closed_images_are_refused(fuser: th.Fuser, tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
+    jet = cv2.cvtColor(cv2.applyColorMap(ramp, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    Image.fromarray(jet).save(tmp_path / "jet.png")
+    for given, error in ((jet, UsageError), (tmp_path / "jet.png", ImageKindError)):
+        with pytest.raises(error, match=r"in false colours, like jet, .*; give its numbers or grey values, HxW$"):
+            fuser(given, ramp)
+    closed = Image.open(tmp_path / "jet.png")
+    closed.close()
+    with pytest.raises(UsageError, match="`ir` cannot be decoded"):
+        fuser(closed, ramp)
+
+
+def test_swapped_and_equal_images_are_asked_about(fuser: th.Fuser, pair: Pair, caplog) -> None:
+    for given, question in (
+        ((pair[1], pair[0]), "`ir` has colours and `vi` has none: are they swapped?"),
+        ((pair[0], pair[0]), "`ir` and `vi` show the same picture: is one given twice?"),
+        (pair, ""),
+    ):
+        caplog.clear()
+        fuser(*given)
+        assert [record.message for record in caplog.records] == ([question] if question else [])
+
+
 def test_tensors_keep_their_gradients(fuser: th.Fuser, pair: Pair) -> None:
     ir, vi = read_infrared(pair[0]), read_visible(pair[1])
     tensors = [torch.tensor(image / 255, dtype=torch.float32)[None, None] for image in (ir, luma(vi))]
@@ -106,6 +155,10 @@ def test_many_pairs_in_batches_and_their_progress(fuser: th.Fuser, pair: Pair) -
     for none in (["ab"], [(ir,)], [5]):
         with pytest.raises(UsageError, match=r"`pairs` has .*; each is \(ir, vi\)"):
             list(fuser.many(none))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="`pairs` None: give pairs"):
+        list(fuser.many(None))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="`progress` 3: give a function"):
+        list(fuser.many([], progress=3))  # type: ignore[arg-type]
 
 
 def test_a_folder_of_the_hubs_form(
@@ -139,8 +192,8 @@ def test_a_folder_of_the_hubs_form(
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((np.zeros((4, 5, 6, 7)), None), {}, UsageError, r"`ir` is float64 of shape \(4, 5, 6, 7\); give an image HxW"),
-        ((np.zeros((32, 32), "U1"), None), {}, UsageError, "`ir` is <U1 .*give numbers"),
+        ((np.zeros((4, 5, 6, 7)), None), {}, UsageError, r"`ir` is float64 of shape \(4, 5, 6, 7\); give a path, a"),
+        ((np.zeros((32, 32), "U1"), None), {}, UsageError, "`ir` is <U1 .*array of numbers"),
         ((np.zeros((32, 32)), None), {}, UsageError, r"which of its values .*`value_range`, such as \(0\.0, 1\.0\)"),
         ((np.zeros((0, 32), np.uint8), None), {}, UsageError, "`ir` is uint8"),
         ((None, np.zeros((32, 30), np.uint8)), {}, ImageSizeError, "`ir` is 32x32 and `vi` 30x32 .*align them"),
@@ -150,13 +203,35 @@ def test_a_folder_of_the_hubs_form(
         ((None, None), {"masks": (None, np.full((32, 32), -1))}, UsageError, "`masks of vi` has values that no mask"),
         ((None, None), {"masks": (None, np.full((32, 32), np.nan))}, UsageError, "values that no mask has"),
         ((None, None), {"masks": (None, np.zeros((2, 32, 32)))}, UsageError, "`masks of vi` is float64"),
-        ((None, None), {"masks": (None,)}, UsageError, r"`masks` \(None,\): give two"),
-        ((None, None), {"masks": np.zeros((32, 32), int)}, UsageError, "`masks` .*: give two"),
+        ((None, None), {"masks": (None,)}, UsageError, "`masks` a tuple of 1: give two"),
+        (
+            (None, None),
+            {"masks": np.zeros((32, 32), int)},
+            UsageError,
+            r"`masks` ndarray of shape \(32, 32\): give two",
+        ),
+        (
+            (None, None),
+            {"masks": (np.full((32, 32), 10**9), None)},
+            UsageError,
+            "labels up to 1000000000; give labels up",
+        ),
+        (([[1, 2], [3]], None), {}, UsageError, "`ir` is no array "),
+        ((np.ma.masked_less(np.zeros((32, 32), np.uint8), 1), None), {}, UsageError, "masked values; .*`filled`"),
+        ((np.full((32, 32), np.nan), None), {"value_range": (0, 1)}, UsageError, "`ir`: no pixel is a finite number"),
+        (
+            (np.zeros((32, 32), int), None),
+            {"value_range": (7, 9)},
+            UsageError,
+            "from 0 to 0, none in `value_range` 7 9",
+        ),
+        ((Path("a\nb.png"), None), {}, ImageReadError, "a b.png: no such file"),
+        ((None, None), {"rig": 3}, UsageError, "`rig` 3: give a path"),
         ((None, None), {"value_range": 5}, UsageError, "`value_range` 5: give two numbers"),
         ((None, None), {"value_range": (0, np.inf)}, UsageError, "`value_range`.*: give two numbers"),
         ((None, None), {"emphasis": {3: "ir"}}, UsageError, "`emphasis` of 3: no such segment"),
         ((None, None), {"emphasis": {("ir", 3): "ir"}}, UsageError, r"`emphasis` of \('ir', 3\): no such segment"),
-        ((5, None), {}, UsageError, "`ir` is int; give an image"),
+        ((5, None), {}, UsageError, "`ir` is int; give a path, a PIL image, or an array"),
         (
             (torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32) * 255),
             {},
@@ -173,6 +248,13 @@ def test_a_folder_of_the_hubs_form(
         ),
         ((torch.zeros(1, 1, 32, 32), None), {}, UsageError, "is a tensor and the other is none"),
         ((torch.zeros(1, 32, 32), torch.zeros(1, 32, 32)), {}, UsageError, "give tensors Bx1xHxW"),
+        ((torch.zeros(1, 1, 32, 32, device="meta"), torch.zeros(1, 1, 32, 32)), {}, UsageError, "meta; give a dense"),
+        (
+            (torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)),
+            {"masks": ("ab", None)},
+            UsageError,
+            "`masks of ir` ab: give label maps BxHxW",
+        ),
         ((torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 30)), {}, ImageSizeError, "differ in size"),
     ],
 )
@@ -190,6 +272,8 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
         th.Fuser(tmp_path / "missing.pth")
     with pytest.raises(CheckpointError, match=r"a folder; open it with `Fuser.from_pretrained`"):
         th.Fuser(tmp_path)
+    with pytest.raises(UsageError, match=r"`folder` .*: give a path"):
+        th.Fuser(device="cpu").save_pretrained("")
     with pytest.raises(UsageError, match="`model` None: give a path"):
         th.Fuser(None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="`device` gpu"):
@@ -208,5 +292,10 @@ def test_metrics_equal_the_commands(pair: Pair, tmp_path: Path, monkeypatch: pyt
     assert th.metrics(grey, turned, pair[1], "MI", ir_polarity="black-hot") == {"MI": expected["MI"]}
     with pytest.raises(UsageError, match="`names` FOO"):
         th.metrics(grey, *pair, names=["FOO"])
+    for names in (3, [["EN"]]):
+        with pytest.raises(UsageError, match=r"`names` .*: no such metric"):
+            th.metrics(grey, *pair, names=names)  # type: ignore[arg-type]
+    with pytest.raises(ImageSizeError, match="at least 2x2 pixels"):
+        th.metrics(grey[:1], grey[:1], grey[:1])
     with pytest.raises(ImageSizeError, match="images of one size"):
         th.metrics(grey[:50], *pair)

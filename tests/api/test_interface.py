@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import pydoc
 import re
 import resource
 import subprocess
@@ -32,6 +33,7 @@ def test_every_name_is_there_and_described() -> None:
     assert set(th.__all__) <= set(dir(th))
     for name in PUBLIC:
         assert len(getattr(th, name).__doc__ or "") > 40, name
+        assert "<function" not in pydoc.plain(pydoc.render_doc(getattr(th, name))), name
     with pytest.raises(AttributeError, match="no attribute 'fuze'"):
         th.fuze  # noqa: B018
 

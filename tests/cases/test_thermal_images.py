@@ -220,7 +220,7 @@ def test_a_range_keeps_a_sequence_steady(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_range_in_another_unit_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", scene(28000, 31500, np.uint16))
-    with pytest.raises(ImageReadError, match="in the unit of the files"):
+    with pytest.raises(ImageReadError, match="in the unit of the image"):
         read_infrared(path, InfraredReading((10.0, 40.0)))
 
 

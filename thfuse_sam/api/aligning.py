@@ -2,14 +2,13 @@
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.align.placement import Placer, resample
-from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_numbers, as_visible
+from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_numbers, as_path, as_visible, warn_if_odd
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.errors import renaming
 from thfuse_sam.images import ImageArray
@@ -82,6 +81,7 @@ def align(
         placer = pair_placer(kind if kind or rig else "similarity", rig, size)
     assert placer is not None
     infrared, visible = as_infrared(ir, "ir", value_range), as_visible(vi, "vi", value_range)
+    warn_if_odd(ir, infrared, visible, value_range)
     placement, numbers = placer.place(infrared, visible), as_numbers(ir, value_range)
     seen, alignment = placement.sees("ir"), placement.alignment
     return Aligned(
@@ -98,4 +98,4 @@ def align(
 
 def pair_placer(align: AlignKind | None, rig: str | os.PathLike[str] | None, size: str = VISIBLE) -> Placer | None:
     """What places the images of a pair; None: nothing is asked for. Raises UsageError."""
-    return build_placer(AlignmentOptions(align=align, rig=None if rig is None else Path(rig), size=size))
+    return build_placer(AlignmentOptions(align=align, rig=None if rig is None else as_path(rig, "rig"), size=size))

@@ -21,7 +21,9 @@ from thfuse_sam.api.inputs import (
     as_mask,
     as_path,
     as_visible,
+    described,
     listening,
+    warn_if_odd,
 )
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
@@ -246,13 +248,15 @@ class Fuser:
         InferenceSettings(batch_size=batch_size)  # refuses what is no batch size
         group: list[_Sample] = []
         placer = pair_placer(align, rig)
+        if not isinstance(pairs, Iterable):
+            raise UsageError(f"`pairs` {described(pairs)}: give pairs (ir, vi) or (ir, vi, masks), such as a list")
         total = len(pairs) if isinstance(pairs, Sized) else None
         with listening(progress):
             bar = progress_bar(total=total, unit=" pairs")
         with bar:
             for pair in pairs:
                 if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
-                    raise UsageError(f"`pairs` has {shown(pair)}; each is (ir, vi) or (ir, vi, masks)")
+                    raise UsageError(f"`pairs` has {described(pair)}; each is (ir, vi) or (ir, vi, masks)")
                 masks = pair[2] if len(pair) > 2 else None
                 sample = self._sample(pair[0], pair[1], masks, value_range, ir_polarity, placer)
                 if group and (len(group) == batch_size or sample[1].shape != group[0][1].shape):
@@ -297,7 +301,7 @@ class Fuser:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `config.json`, `model.safetensors` and, where there is none, a card `README.md`. Raises OutputError."""
-        hub.save(Path(folder), self.network)
+        hub.save(as_path(folder, "folder"), self.network)
 
     def _sample(
         self,
@@ -313,6 +317,7 @@ class Fuser:
         kept = self._range if is_file else None
         infrared = as_infrared(ir, "ir", kept if value_range is None else value_range, ir_polarity)
         visible = as_visible(vi, "vi", value_range)
+        warn_if_odd(ir, infrared, visible, value_range)
         if infrared.shape != visible.shape[:2] and placer is None:
             raise ImageSizeError(
                 f"`ir` is {size_text(infrared.shape)} and `vi` {size_text(visible.shape)} (width x height); "
@@ -361,8 +366,11 @@ class Fuser:
             return None, None
         shape = (images.shape[2], images.shape[3])
         argument = f"masks of {name}"
-        arrays = np.asarray(masks.cpu() if isinstance(masks, Tensor) else masks)
-        maps = [mask for array in arrays if (mask := as_mask(array, shape, argument)) is not None]
+        if isinstance(masks, Tensor):
+            masks = (masks.float() if masks.is_floating_point() else masks).detach().cpu().numpy()
+        if not (isinstance(masks, (list, tuple)) or (isinstance(masks, np.ndarray) and masks.ndim == 3)):
+            raise UsageError(f"`{argument}` {described(masks)}: give label maps BxHxW")
+        maps = [mask for array in masks if (mask := as_mask(array, shape, argument)) is not None]
         if len(maps) != len(images):
             raise UsageError(f"`{argument}`: {len(maps)} for a batch of {len(images)}; give one for each image")
         guidance, labels = (np.stack([make(mask) for mask in maps]) for make in (guidance_inputs, segment_labels))
@@ -376,7 +384,7 @@ def _network_file(model: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise CheckpointError(f"`model` {path}: a folder; open it with `Fuser.from_pretrained`")
     if not path.exists():
-        raise CheckpointError(f"`model` {path}: no such file; give {' or '.join(_SHIPPED)}, or a checkpoint of `train`")
+        raise CheckpointError(f"`model` {path}: no such file; give {' or '.join(_SHIPPED)}, or a file of `train()`")
     return path
 
 
@@ -384,13 +392,16 @@ def _both(masks: MaskPair) -> tuple[MaskInput, MaskInput]:
     if masks is None:
         return None, None
     if not isinstance(masks, (tuple, list)) or len(masks) != 2:
-        raise UsageError(f"`masks` {shown(masks)}: give two, of `ir` and of `vi`; None for one that there is not")
+        raise UsageError(f"`masks` {described(masks)}: give two, of `ir` and of `vi`; None for one that there is not")
     return masks[0], masks[1]
 
 
 def _in_range(images: Tensor, name: str) -> Tensor:
     """Images as float32. Raises UsageError for values outside of [0, 1], but for rounding."""
-    low, high = (float(limit) for limit in images.detach().aminmax())
+    try:
+        low, high = (float(limit) for limit in images.detach().aminmax())
+    except (NotImplementedError, RuntimeError):  # sparse, or without values
+        raise UsageError(f"`{name}` is {images.layout} on {images.device}; give a dense tensor") from None
     if not images.is_floating_point() or not (low > -1e-3 and high < 1 + 1e-3):
         raise UsageError(f"`{name}` is {images.dtype} from {low:.4g} to {high:.4g}; give a float tensor in [0, 1]")
     return images.float()

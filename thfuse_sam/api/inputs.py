@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -10,35 +11,44 @@ from typing import Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from thfuse_sam.errors import ImageSizeError, UsageError, shown
+from thfuse_sam.datasets.pairs import is_colourful
+from thfuse_sam.errors import ImageKindError, ImageSizeError, UsageError, shown
+from thfuse_sam.image_files import DecodedImage, Refusal, orientation_of, pixels_of, upright
 from thfuse_sam.images import (
     ImageArray,
     as_rgb,
     infrared_numbers,
+    infrared_of,
     luma,
+    numbers_of,
     read_infrared_and_missing,
     read_visible,
     size_text,
 )
-from thfuse_sam.masks.format import read_mask
+from thfuse_sam.masks.format import MAX_SEGMENTS, read_mask
 from thfuse_sam.options.fields import Options
 from thfuse_sam.options.shared import Polarity
 from thfuse_sam.progress import Progress, is_watched, reporting_to
-from thfuse_sam.thermal import InfraredReading, Mask, as_white_hot, missing_pixels, stretch
+from thfuse_sam.thermal import InfraredReading, Mask, stretch
 
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
 ValueRange: TypeAlias = tuple[float, float]
 _Options = TypeVar("_Options", bound=Options)
 
+_IMAGE = "a path, a PIL image, or an array of numbers, HxW or HxWx3"
+
+log = logging.getLogger(__name__)
+
 
 def as_path(path: object, argument: str) -> Path:
     """The path of a file or folder; `argument` names it in errors. Raises UsageError."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise UsageError(f"`{argument}` {shown(path)}: give a path")
-    return Path(path)
+    if isinstance(path, (str, os.PathLike)) and path != "":
+        with contextlib.suppress(TypeError):  # a path of bytes
+            return Path(path)
+    raise UsageError(f"`{argument}` {described(path)}: give a path, as text or pathlib.Path")
 
 
 def as_infrared(
@@ -54,31 +64,46 @@ def as_infrared(
 def as_infrared_and_missing(
     image: ImageInput, argument: str, value_range: ValueRange | None = None, ir_polarity: Polarity = "white-hot"
 ) -> tuple[ImageArray, Mask | None]:
-    """As `as_infrared`, and which pixels of a file have no data (bool HxW; None: all have)."""
-    _require_range(value_range)
+    """As `as_infrared`, and which pixels have no data and were filled (bool HxW; None: all have)."""
+    value_range = _range(value_range)
     if ir_polarity not in get_args(Polarity):
         raise UsageError(f"`ir_polarity` {ir_polarity!r}: give one of {', '.join(get_args(Polarity))}")
-    if isinstance(image, (str, os.PathLike)):
-        return read_infrared_and_missing(Path(image), InfraredReading(value_range, polarity=ir_polarity))
-    values = _values(image, argument, value_range)
-    return as_white_hot(luma(values) if values.ndim == 3 else values, ir_polarity), None
+    how = InfraredReading(value_range, polarity=ir_polarity)
+    try:
+        if isinstance(image, (str, os.PathLike)):
+            return read_infrared_and_missing(as_path(image, argument), how)
+        return infrared_of(_decoded(image, argument, value_range), how)
+    except ImageKindError as error:
+        raise ImageKindError(_in_arguments(str(error))) from None
+    except Refusal as error:
+        raise UsageError(_in_arguments(f"`{argument}` {error}")) from None
+    except ValueError as error:
+        raise UsageError(f"`{argument}`: {error}; give an image of numbers") from None
 
 
 def as_numbers(image: ImageInput, value_range: ValueRange | None = None) -> tuple[npt.NDArray[Any], Mask] | None:
     """The numbers HxW of an infrared image, and where they mean nothing (bool HxW); None: it has 8 bits or colours."""
     if isinstance(image, (str, os.PathLike)):
-        return infrared_numbers(Path(image), InfraredReading(value_range))
-    values = _pixels(image) if isinstance(image, Image.Image) else np.asarray(image)
-    has_numbers = values.ndim == 2 and values.dtype.kind in "uif" and values.dtype != np.uint8
-    return (values, missing_pixels(values, ())) if has_numbers else None
+        return infrared_numbers(as_path(image, "ir"), InfraredReading(value_range))
+    return numbers_of(_decoded(image, "ir", value_range))
 
 
 def as_visible(image: ImageInput, argument: str, value_range: ValueRange | None = None) -> ImageArray:
     """A visible image as uint8 HxWx3, RGB; `argument` names it in errors. Raises UsageError and ImageReadError."""
-    _require_range(value_range)
+    value_range = _range(value_range)
     if isinstance(image, (str, os.PathLike)):
-        return read_visible(Path(image))
-    return as_rgb(_values(image, argument, value_range))
+        return read_visible(as_path(image, argument))
+    values = np.ascontiguousarray(_decoded(image, argument, value_range).colours)
+    return as_rgb(values if values.dtype == np.uint8 else stretch(values, *value_range))  # type: ignore[misc]
+
+
+def warn_if_odd(ir: ImageInput, infrared: ImageArray, visible: ImageArray, value_range: ValueRange | None) -> None:
+    """Warn where `ir`, read as `infrared` (uint8 HxW), and `visible` (uint8 HxWx3) seem to be swapped, or one image."""
+    thinned = np.s_[::4, ::4]
+    if infrared.shape == visible.shape[:2] and np.ptp(infrared) and np.array_equal(infrared, luma(visible)):
+        log.warning("`ir` and `vi` show the same picture: is one given twice?")
+    elif not is_colourful(visible[thinned]) and is_colourful(as_visible(ir, "ir", value_range)[thinned]):
+        log.warning("`ir` has colours and `vi` has none: are they swapped?")
 
 
 def as_mask(mask: MaskInput, shape: tuple[int, int], argument: str) -> npt.NDArray[Any] | None:
@@ -89,8 +114,8 @@ def as_mask(mask: MaskInput, shape: tuple[int, int], argument: str) -> npt.NDArr
     if mask is None:
         return None
     if isinstance(mask, (str, os.PathLike)):
-        return read_mask(Path(mask), shape)
-    values = np.asarray(mask)
+        return read_mask(as_path(mask, argument), shape)
+    values = as_array(mask, argument)
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise UsageError(f"`{argument}` is {_kind(values)}; give labels, bool, or float in [0, 1], HxW")
     if values.shape != shape:
@@ -102,6 +127,8 @@ def as_mask(mask: MaskInput, shape: tuple[int, int], argument: str) -> npt.NDArr
         values.dtype == bool or (values.size and values.min() >= 0 and (values.dtype.kind != "f" or values.max() <= 1))
     ):
         raise UsageError(f"`{argument}` has values that no mask has; give labels from 0, bool, or float in [0, 1]")
+    if values.dtype.kind in "ui" and values.max() > MAX_SEGMENTS:
+        raise UsageError(f"`{argument}` has labels up to {values.max()}; give labels up to {MAX_SEGMENTS}")
     return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
@@ -114,46 +141,88 @@ def given_options(kind: type[_Options], given: Mapping[str, Any], noun: str = "o
     return kind(**given)
 
 
+def described(value: object) -> str:
+    """What a caller gave that is not what was asked for, in few words."""
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    shape = getattr(value, "shape", None)
+    return shown(value) if shape is None else f"{type(value).__name__} of shape {tuple(shape)}"
+
+
 def listening(progress: Progress | None) -> AbstractContextManager[None]:
-    """Progress goes to the given function; without one to bars, in a terminal and in notebooks, and nowhere else."""
+    """Progress goes to the given function; without one to bars, in a terminal and in notebooks, and nowhere else.
+
+    Raises UsageError.
+    """
+    if not (progress is None or callable(progress)):
+        raise UsageError(f"`progress` {shown(progress)}: give a function that takes the numbers done and total")
     return reporting_to(progress or (None if is_watched() else lambda done, total: None))
 
 
-def _require_range(value_range: ValueRange | None) -> None:
+def _range(value_range: ValueRange | None) -> ValueRange | None:
+    """Raises UsageError."""
     if value_range is None:
-        return
+        return None
     with contextlib.suppress(TypeError, ValueError):
-        low, high = value_range
+        low, high = (float(number) for number in value_range)
         if np.isfinite((low, high)).all() and low < high:
-            return
+            return low, high
     raise UsageError(f"`value_range` {shown(value_range)}: give two numbers, the lower one first")
 
 
-def _values(image: Image.Image | npt.NDArray[Any], argument: str, value_range: ValueRange | None) -> ImageArray:
-    """uint8 HxW or HxWx3 of an image in memory."""
-    values = _pixels(image) if isinstance(image, Image.Image) else np.asarray(image)
-    if values.ndim == 3 and values.shape[2] in (1, 4):
-        values = values[..., 0] if values.shape[2] == 1 else values[..., :3]  # without alpha, as files are read
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
-        raise UsageError(f"`{argument}` is {_kind(values)}; give an image HxW or HxWx3")
+def _decoded(image: Image.Image | npt.NDArray[Any], argument: str, value_range: ValueRange | None) -> DecodedImage:
+    """An image in memory as if it came from a file. Raises UsageError, also where it needs a `value_range`."""
+    if isinstance(image, Image.Image):
+        stored = _decoded_pillow(image, argument)
+    else:
+        values = _native(as_array(image, argument), argument)
+        is_image = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
+        if not is_image or not values.size:
+            raise UsageError(f"`{argument}` is {_kind(values)}; give {_IMAGE}")
+        stored = DecodedImage(values, has_alpha=values.shape[2:] == (4,))
+    kind = stored.values.dtype
+    if kind != np.uint8 and value_range is None:
+        raise UsageError(
+            f"`{argument}` is {_kind(stored.values)}: which of its values are black and white? Give `value_range`, "
+            f"such as {(0, 65535) if kind.kind in 'ui' else (0.0, 1.0)}, or uint8"
+        )
+    return stored
+
+
+def _decoded_pillow(image: Image.Image, argument: str) -> DecodedImage:
+    try:
+        pixels = pixels_of(image)
+    except (OSError, ValueError, SyntaxError) as error:  # a file that is closed or damaged
+        raise UsageError(f"`{argument}` cannot be decoded ({shown(error)}); give an open, sound image") from None
+    return DecodedImage(upright(pixels, orientation_of(image)), has_alpha=image.mode in ("LA", "RGBA"))
+
+
+def as_array(value: object, argument: str) -> npt.NDArray[Any]:
+    """What a caller gave, as an array of any type. Raises UsageError."""
+    if np.ma.is_masked(value):
+        raise UsageError(f"`{argument}` is an array with masked values; give numbers for them, with `filled`")
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # such as a tensor on a GPU, or rows of unequal length
+        raise UsageError(f"`{argument}` is no array ({shown(error)}); give a NumPy array") from None
+
+
+def _native(values: npt.NDArray[Any], argument: str) -> npt.NDArray[Any]:
+    """Numbers of a type that every library takes, writable and in one piece; bool as 0 and 255. Raises UsageError."""
     if values.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind not in "uif":
-        raise UsageError(f"`{argument}` is {_kind(values)}; give numbers")
-    if values.dtype == np.uint8:
-        return np.require(values, requirements=("C", "W"))  # PyTorch takes no arrays that are read-only
-    if value_range is None:
-        raise UsageError(
-            f"`{argument}` is {_kind(values)}: which of its values are black and white? Give `value_range`, such as "
-            f"{(0, 65535) if values.dtype.kind in 'ui' else (0.0, 1.0)}, or uint8"
-        )
-    return stretch(values, *value_range)
+        raise UsageError(f"`{argument}` is {_kind(values)}; give {_IMAGE}")
+    kind = values.dtype.newbyteorder("=")
+    if kind.kind == "f":
+        kind = np.dtype(np.float32 if kind.itemsize <= 4 else np.float64)
+    return np.require(values, kind, ("C", "W"))
 
 
-def _pixels(image: Image.Image) -> npt.NDArray[Any]:
-    image = ImageOps.exif_transpose(image)
-    is_plain = image.mode in ("1", "L", "RGB", "I", "F") or image.mode.startswith("I;16")
-    return np.asarray(image if is_plain else image.convert("RGB"))
+def _in_arguments(message: str) -> str:
+    """What is said of an infrared image, with the arguments of this package's functions in place of options."""
+    kept, colormap, _ = message.replace("`ir_range`", "`value_range`").partition("; `ir_colormap`")
+    return kept + "; give its numbers or grey values, HxW" * bool(colormap)
 
 
 def _kind(values: npt.NDArray[Any]) -> str:

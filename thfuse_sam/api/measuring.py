@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_visible
-from thfuse_sam.errors import ImageSizeError, UsageError
+from thfuse_sam.errors import ImageSizeError, UsageError, shown
 from thfuse_sam.images import luma, size_text
 from thfuse_sam.metrics import METRICS, fusion_metrics
+from thfuse_sam.metrics.arrays import SMALLEST_SIDE
 from thfuse_sam.options.shared import Polarity
 
 
@@ -13,7 +14,7 @@ def metrics(
     fused: ImageInput,
     ir: ImageInput,
     vi: ImageInput,
-    names: str | Iterable[str] = METRICS,
+    names: str | Iterable[str] | None = None,
     *,
     value_range: ValueRange | None = None,
     ir_polarity: Polarity = "white-hot",
@@ -22,7 +23,7 @@ def metrics(
 
     Args:
         fused, ir, vi: paths, PIL images, or arrays HxW or HxWx3 (RGB), of one size. Colours are reduced to their luma.
-        names: one or several keys of `METRICS`, which says what each is and which direction is better.
+        names: one or several keys of `METRICS`, which says what each is and which direction is better; None: all.
         value_range: the values that become black and white, of arrays of other types than uint8 and of infrared files
             of more than 8 bits.
         ir_polarity: "black-hot" where what is warm is dark in `ir`.
@@ -42,10 +43,11 @@ def metrics(
         >>> th.METRICS["Nabf"].title, th.METRICS["Nabf"].better
         ('fusion artefacts', 'lower')
     """
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = list(METRICS) if names is None else list(names) if isinstance(names, Iterable) else [names]
+    wanted = [names] if isinstance(names, str) else wanted
     for name in wanted:
-        if name not in METRICS:
-            raise UsageError(f"`names` {name}: no such metric; the known ones are {', '.join(METRICS)}")
+        if not isinstance(name, str) or name not in METRICS:
+            raise UsageError(f"`names` {shown(name)}: no such metric; the known ones are {', '.join(METRICS)}")
     images = [
         luma(as_visible(fused, "fused", value_range)),
         as_infrared(ir, "ir", value_range, ir_polarity),
@@ -54,4 +56,6 @@ def metrics(
     if len({image.shape for image in images}) > 1:
         sizes = ", ".join(size_text(image.shape) for image in images)
         raise ImageSizeError(f"`fused`, `ir` and `vi` are {sizes} (width x height); give images of one size")
+    if min(images[0].shape) < SMALLEST_SIDE:
+        raise ImageSizeError(f"`fused` is {size_text(images[0].shape)}; give images of at least 2x2 pixels")
     return fusion_metrics(images[0], images[1], images[2], wanted)

@@ -290,13 +290,13 @@ def suspicion(pair: ImagePair) -> str | None:
     if pair.reading.channel is None and ir.shape == vi.shape and np.ptp(ir) and np.array_equal(luma(ir), luma(vi)):
         return f"{pair.ir} and {pair.vi} show the same picture: is one folder a copy of the other?"
     swapped = "are the infrared and the visible folder swapped?"
-    if pair.reading == AS_STORED and _is_colourful(ir) and not _is_colourful(vi):
+    if pair.reading == AS_STORED and is_colourful(ir) and not is_colourful(vi):
         return f"{pair.ir} has colours and {pair.vi} has none: {swapped}"
     parts = ((*path.parts[:-1], path.stem) for path in (pair.vi, pair.ir))
     if any(itertools.starmap(differ_by_modality, zip(*parts, strict=False))):
         return f"{pair.ir} is taken for infrared and {pair.vi} for visible, which their names deny: {swapped}"
     (ir_is_deep, ir_frames), (vi_is_deep, vi_frames) = image_form(pair.ir), image_form(pair.vi)
-    if vi_is_deep and not ir_is_deep and not _is_colourful(vi):
+    if vi_is_deep and not ir_is_deep and not is_colourful(vi):
         return f"{pair.vi} is grey of more than 8 bits, as infrared images are, and {pair.ir} has 8: {swapped}"
     if ir_frames > 1 or vi_frames > 1:
         path, frames = (pair.ir, ir_frames) if ir_frames > 1 else (pair.vi, vi_frames)
@@ -304,7 +304,8 @@ def suspicion(pair: ImagePair) -> str | None:
     return None
 
 
-def _is_colourful(rgb: ImageArray) -> bool:
+def is_colourful(rgb: ImageArray) -> bool:
+    """Whether uint8 HxWx3 shows more than greys."""
     return float(np.mean(rgb.max(2) - rgb.min(2))) > _COLOURFUL
 
 
@@ -313,7 +314,7 @@ def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> 
     if tuple(ir) != tuple(vi):
         raise ImageSizeError(
             f"pair {pair.name!r}: {pair.ir} is {size_text(ir)} and {pair.vi} is {size_text(vi)} (width x height); "
-            "fuse with `align` similarity, or bring both to one size with thfuse-align"
+            "fuse with `align` similarity, or bring both to one size with `align()`"
         )
 
 
