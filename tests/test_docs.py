@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,10 @@ def test_commands_parse(path: Path, name: str, options: list[str], monkeypatch: 
         parser.parse_command(options)
 
 
-def runnable(path: Path) -> list[tuple[str, list[str]]]:
-    """The commands in the block after a line `<!-- runnable -->`."""
+def runnable(path: Path, mark: str = "<!-- runnable -->") -> list[tuple[str, list[str]]]:
+    """The commands in the block after a line `mark`."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    starts = [number for number, line in enumerate(lines) if line == "<!-- runnable -->"]
+    starts = [number for number, line in enumerate(lines) if line == mark]
     found = []
     for start in starts:
         for line in lines[start + 1 :]:
@@ -97,6 +98,16 @@ def test_runnable_commands_run(path: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     for name, options in runnable(path):
         assert COMMANDS[name].main(options) == 0, (name, options)
+
+
+def test_the_three_commands_fit_the_sample_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    masks, train, fuse = runnable(ROOT / "README.md", "<!-- sample -->")
+    for name, options in (masks, train):
+        assert COMMANDS[name].main([*options, "--dry_run"]) == 0, (name, options)
+    shutil.copy(ROOT / "models" / "thfuse_lite.safetensors", tmp_path)  # in place of what training would write
+    assert fuse == ("test.py", ["--model_path", "models/best.pth"])
+    assert COMMANDS["test.py"].main(["--model_path", "thfuse_lite.safetensors", "--dry_run"]) == 0
 
 
 def test_start_is_runnable() -> None:
