@@ -20,7 +20,7 @@ class ThFuseError(Exception):
     field: str | None = None  # name of the option whose value begins the message; set by `naming`
 
     def __str__(self) -> str:
-        message = " ".join(super().__str__().splitlines())
+        message = super().__str__()
         return message if self.field is None else f"`{self.field}` {message}"
 
 

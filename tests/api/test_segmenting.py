@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import thfuse_sam as th
@@ -66,6 +67,8 @@ def test_prompts_equal_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_pat
     found = sam.predict(pair[1], points=[[(120, 80), (100, 60, 0)]], boxes=[(10, 20, 200, 180)])
     [path] = tmp_path.rglob("*.npy")
     assert np.array_equal(found, np.load(path)) and len(found.instances) == 2
+    points, boxes = torch.tensor([[[120, 80], [100, 60]]]), torch.tensor([[10, 20, 200, 180]])
+    assert len(sam.predict(pair[1], points=points, boxes=boxes)) == 2
 
 
 def test_what_shards_hold_is_read_once_and_new_ones_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +101,11 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (lambda: th.Sam.load("vit_x"), UsageError, "^`model` vit_x: unknown"),
         (lambda: th.Sam.load(checkpoint=tmp_path / "model.pth"), CheckpointError, r"^`checkpoint` .*model\.pth"),
         (lambda: th.Sam.load(checkpoint="no.pth"), CheckpointError, r"^`checkpoint` no\.pth"),
-        (lambda: th.Sam.load("vit_nano", points=3), UsageError, "`points`: no such setting; the known ones are poi"),
+        (
+            lambda: th.Sam.load("vit_nano", points=3),
+            UsageError,
+            "`points`: no such setting; did you mean",
+        ),
         (lambda: th.Sam.load("vit_nano", points_per_side=0), OptionError, "`points_per_side` 0: must be a whole"),
         (lambda: th.masks(image, sam, points_per_side=3), UsageError, "`points_per_side`: `sam` is a loaded model"),
         (
@@ -124,15 +131,33 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (lambda: sam.predict(image, boxes=(1, 2, 3, 4)), UsageError, "`boxes` 1: give"),  # type: ignore[arg-type]
         (lambda: sam.predict(image, boxes=[(1, 2, 3)]), UsageError, r"`boxes` \(1, 2, 3\): give"),
         (lambda: th.precompute(tmp_path, tmp_path, "vit_x"), UsageError, "^`sam` vit_x"),
-        (lambda: th.precompute(tmp_path, n_job=2), UsageError, "`n_job`: no such option; the known ones are"),
+        (
+            lambda: th.precompute(tmp_path, n_job=2),
+            UsageError,
+            "`n_job`: no such option; did you mean `n_jobs`",
+        ),
         (lambda: th.precompute(("a", "b", "c")), UsageError, "`pairs`"),
-        (lambda: th.precompute([(image, image)]), UsageError, r"`pairs` \[.*\.\.\.: give a folder"),  # type: ignore[arg-type]
+        (lambda: th.precompute([(image, image)]), UsageError, "`pairs` a list of 1: give a folder"),  # type: ignore[arg-type]
         (lambda: th.Sam.load("vit_nano", points_per_side=image), OptionError, "`points_per_side` .*: must be a wh"),
         (lambda: th.MaskTree(tmp_path)["it", "a"], th.ThFuseError, r"it.*give \('ir' or 'vi', the"),
         (lambda: th.MaskTree(tmp_path)["ir"], th.ThFuseError, r"^ir: no such mask; give \('ir' or 'vi', the"),  # type: ignore[index]
         (lambda: th.MaskTree(tmp_path).names("it"), th.ThFuseError, "no such mask"),  # type: ignore[arg-type]
         (lambda: th.MaskTree(None), UsageError, "`root` None: give a path"),  # type: ignore[arg-type]
+        (
+            lambda: th.precompute(tmp_path, output_dir="x"),
+            UsageError,
+            "`output_dir`: `tree` says it here; leave",
+        ),
+        (lambda: th.precompute(tmp_path, tmp_path, sam, device="cpu"), UsageError, "`device`: `sam` is a loaded model"),
+        (lambda: th.precompute(tmp_path, tmp_path, sam, verify=True), UsageError, "`verify`: makes no masks"),
+        (lambda: th.train(tmp_path, dataset_path="x"), UsageError, "`dataset_path`: `pairs` says it here"),
+        (lambda: th.MaskTree(tmp_path / "model.pth"), UsageError, "`root` .*model.pth: a file; give the folder"),
+        (lambda: th.MaskTree(tmp_path).instances("ir", 3), th.ThFuseError, "no such mask; give"),  # type: ignore[arg-type]
         (lambda: th.Sam.load(checkpoint=5), UsageError, "`checkpoint` 5: give a path"),  # type: ignore[arg-type]
+        (lambda: th.masks(image, "vit_nano", points_per_side=[1]), OptionError, r"`points_per_side` \[1\]: must be a"),
+        (lambda: th.masks(image, [sam]), UsageError, "`sam` a list of 1: give a model type"),  # type: ignore[arg-type]
+        (lambda: sam.predict(image, points=None), UsageError, "`points` None: give a list"),  # type: ignore[arg-type]
+        (lambda: sam.generate(image).overlay(opacity=2), UsageError, "`opacity` 2: give a number from 0 to 1"),
     ]
     for call, error, message in cases:
         with pytest.raises(error, match=message) as caught:

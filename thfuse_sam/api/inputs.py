@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import logging
 import os
 from collections.abc import Mapping
@@ -137,7 +138,9 @@ def given_options(kind: type[_Options], given: Mapping[str, Any], noun: str = "o
     known = [field.name for field in dataclasses.fields(kind)]
     for name in given:
         if name not in known:
-            raise UsageError(f"`{name}`: no such {noun}; the known ones are {', '.join(known)}")
+            nearest = difflib.get_close_matches(name, known, 1)
+            question = f"did you mean `{nearest[0]}`? The" if nearest else "the"
+            raise UsageError(f"`{name}`: no such {noun}; {question} known ones are {', '.join(known)}")
     return kind(**given)
 
 

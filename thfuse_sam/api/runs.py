@@ -2,16 +2,17 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from thfuse_sam.api.inputs import given_options, listening
+from thfuse_sam.api.inputs import as_path, described, given_options, listening
 from thfuse_sam.api.segmenting import Sam, require_no_settings
 from thfuse_sam.api.trees import MaskTree
 from thfuse_sam.commands.finetune import Tuning
 from thfuse_sam.commands.finetune import finetune as run_finetuning
 from thfuse_sam.commands.precompute import precompute_masks
 from thfuse_sam.commands.train import train as run_training
-from thfuse_sam.errors import UsageError, renaming, shown
+from thfuse_sam.errors import UsageError, renaming
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.finetune import FinetuneOptions
 from thfuse_sam.options.precompute import PrecomputeOptions
@@ -21,6 +22,7 @@ from thfuse_sam.progress import Progress
 from thfuse_sam.training.trainer import RunResult
 
 PathInput: TypeAlias = str | os.PathLike[str]
+_PAIRS = {"dataset_path": "pairs", "ir_dir": "pairs", "vi_dir": "pairs"}  # options -> the argument that stands for them
 
 
 def precompute(
@@ -53,12 +55,16 @@ def precompute(
         ...     th.precompute("datasets/sample/test", folder, "vit_nano", device="cpu", points_per_side=2).written
         16
     """
+    _require_arguments({**_PAIRS, "output_dir": "tree", "sam_model_type": "sam"}, options)
+    if "verify" in options:
+        raise UsageError("`verify`: makes no masks; leave it out")
     generator = None
     if isinstance(sam, Sam):
         generator = sam.generator
-        own = dataclasses.asdict(generator.settings) | {"sam_checkpoint": sam.checkpoint}
+        own = dataclasses.asdict(generator.settings)
+        own |= {"sam_checkpoint": sam.checkpoint, "device": str(generator.sam.device)}
         require_no_settings(name for name in options if name in own)
-        options = {"n_jobs": 1, "device": str(generator.sam.device), **options, **own}
+        options = {"n_jobs": 1, **options, **own}
     options["sam_model_type"] = sam.model_type if isinstance(sam, Sam) else sam
     options["output_dir"] = tree.root if isinstance(tree, MaskTree) else tree
     with renaming(sam_model_type="sam", output_dir="tree", dataset_path="pairs"), listening(progress):
@@ -96,7 +102,8 @@ def train(
         ...     th.train("datasets/sample/train", output_dir=folder, device="cpu", max_steps=1, crop_size=32).step
         1
     """
-    tree = masks.root if isinstance(masks, MaskTree) else "none" if masks is None else masks
+    _require_arguments({**_PAIRS, "precomputed_masks_dir": "masks"}, options)
+    tree = masks.root if isinstance(masks, MaskTree) else "none" if masks is None else as_path(masks, "masks")
     given = {name: (value,) if name == "dataset_path" else value for name, value in _folders(pairs).items()}
     with renaming(dataset_path="pairs", precomputed_masks_dir="masks"), listening(progress):
         return run_training(given_options(TrainOptions, {**given, "precomputed_masks_dir": (tree,), **options}))
@@ -124,7 +131,13 @@ def finetune(data_dir: PathInput, *, progress: Progress | None = None, **options
         thfuse_sam.errors.UsageError: ...
     """
     with listening(progress):
-        return run_finetuning(given_options(FinetuneOptions, {"data_dir": data_dir, **options}))
+        return run_finetuning(given_options(FinetuneOptions, {"data_dir": as_path(data_dir, "data_dir"), **options}))
+
+
+def _require_arguments(renamed: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that another argument stands for."""
+    for name in options.keys() & renamed:
+        raise UsageError(f"`{name}`: `{renamed[name]}` says it here; leave it out")
 
 
 def _folders(pairs: PathInput | tuple[PathInput, PathInput]) -> dict[str, PathInput]:
@@ -137,5 +150,5 @@ def _folders(pairs: PathInput | tuple[PathInput, PathInput]) -> dict[str, PathIn
     ):
         return {"ir_dir": pairs[0], "vi_dir": pairs[1]}
     raise UsageError(
-        f"`pairs` {shown(pairs)}: give a folder of pairs, or the folders of infrared and of visible images"
+        f"`pairs` {described(pairs)}: give a folder of pairs, or the folders of infrared and of visible images"
     )

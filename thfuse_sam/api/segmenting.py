@@ -19,6 +19,7 @@ from thfuse_sam.api.inputs import (
     as_infrared_and_missing,
     as_path,
     as_visible,
+    described,
     given_options,
 )
 from thfuse_sam.datasets.prompts import ObjectPrompt
@@ -79,7 +80,9 @@ class Masks:
         return (self.label_map.shape[0], self.label_map.shape[1])
 
     def overlay(self, *, opacity: float = 0.45) -> ImageArray:
-        """The image with its segments drawn over it: uint8 HxWx3, RGB."""
+        """The image with its segments drawn over it, `opacity` from 0 to 1: uint8 HxWx3, RGB. Raises UsageError."""
+        if not (isinstance(opacity, (int, float)) and 0 <= opacity <= 1):
+            raise UsageError(f"`opacity` {shown(opacity)}: give a number from 0 to 1")
         return draw_overlay(self.image, self.label_map, opacity=opacity)
 
 
@@ -194,7 +197,10 @@ class Sam:
         Raises:
             UsageError: no prompt, or one that lies outside of the image.
         """
-        prompts = [_point_prompt(given) for given in points] + [_box_prompt(box) for box in boxes]
+        for name, given in (("points", points), ("boxes", boxes)):
+            if not isinstance(given, Iterable):
+                raise UsageError(f"`{name}` {shown(given)}: give a list of them, one entry for each object")
+        prompts = [_point_prompt(one) for one in points] + [_box_prompt(box) for box in boxes]
         if not prompts:
             raise UsageError("`points` and `boxes` are empty; give a prompt, or use `generate` for everything")
         pixels, missing, _ = _images(image, modality, None, value_range, "white-hot")
@@ -235,8 +241,10 @@ def masks(
         return sam.generate(
             image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity
         )
+    if not isinstance(sam, str):
+        raise UsageError(f"`sam` {described(sam)}: give a model type, or a model that `Sam.load` has loaded")
     with renaming(model="sam"):
-        kept = _kept_sam(sam, str(device), tuple(sorted(settings.items())))
+        kept = _kept_sam(sam, str(device), given_options(GeneratorOptions, settings, "setting"))
     return kept.generate(image, modality=modality, infrared=infrared, value_range=value_range, ir_polarity=ir_polarity)
 
 
@@ -247,8 +255,8 @@ def require_no_settings(given: Iterable[str]) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _kept_sam(model: str, device: str, settings: tuple[tuple[str, Any], ...]) -> Sam:
-    return Sam.load(model, device=device, **dict(settings))
+def _kept_sam(model: str, device: str, settings: GeneratorOptions) -> Sam:
+    return Sam.load(model, device=device, **vars(settings))
 
 
 def _images(
@@ -285,7 +293,7 @@ def _point_prompt(given: Sequence[Sequence[float]]) -> ObjectPrompt:
 
 def _box_prompt(box: Sequence[float]) -> ObjectPrompt:
     with contextlib.suppress(TypeError, ValueError):
-        corners = np.array(box, float)
+        corners = np.asarray(box, float)
         if corners.shape == (4,):
             return ObjectPrompt(box=corners)
     raise UsageError(f"`boxes` {shown(box)}: give (x0, y0, x1, y1) for each object")

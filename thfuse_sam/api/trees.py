@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from thfuse_sam.api.inputs import as_path
-from thfuse_sam.errors import MaskReadError, shown
+from thfuse_sam.errors import MaskReadError, UsageError, shown
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.shards import MaskShards
 from thfuse_sam.masks.store import MaskStore, open_masks
@@ -32,6 +32,8 @@ class MaskTree:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = as_path(root, "root")
+        if self.root.is_file():
+            raise UsageError(f"`root` {self.root}: a file; give the folder that `precompute()` writes")
         self._opened: MaskStore | None = None
 
     def __repr__(self) -> str:
@@ -60,6 +62,7 @@ class MaskTree:
 
         Raises MaskReadError, also where none were saved.
         """
+        modality, name = self._checked((modality, name))
         store = self._masks()
         return store.read_instances(modality, name, store.shape_and_time(modality, name)[0])
 
