@@ -24,8 +24,6 @@ from thfuse_sam.images import (
     ImageArray,
     Modality,
     luma,
-    read_infrared,
-    read_visible,
     size_text,
     write_image,
     write_numbers,
@@ -134,7 +132,7 @@ def _read(
     failures |= {str(path): "no partner" for path in pairs.unpaired}
     for pair in progress_bar(pairs.pairs, "aligning", unit=" pairs"):
         try:
-            infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
+            infrared, visible = pair.read()
         except ImageReadError as error:
             if not skip_bad:
                 raise

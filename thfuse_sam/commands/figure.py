@@ -7,7 +7,7 @@ from pathlib import Path
 from thfuse_sam.commands.inputs import find_command_pairs, pair_folder
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import OptionError
-from thfuse_sam.images import read_infrared, read_visible
+from thfuse_sam.images import read_visible
 from thfuse_sam.options.figure import FigureOptions, Zoom
 from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.report.compare import Method, find_methods
@@ -59,5 +59,5 @@ def _scene(pair: ImagePair, methods: Sequence[Method], zooms: Sequence[Zoom]) ->
         method.name: read_visible(method.images[pair.name]) if pair.name in method.images else None
         for method in methods
     }
-    sources = dict(zip(SOURCES, (read_infrared(pair.ir, pair.reading), read_visible(pair.vi)), strict=True))
+    sources = dict(zip(SOURCES, pair.read(), strict=True))
     return Scene(pair.name, {**sources, **fused}, zooms)

@@ -292,8 +292,8 @@ def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
 
 def _mention_older(run: _PreparedFusion, report: FuseReport) -> None:
     """Warn of images beside the fused ones that are neither of this run nor its inputs."""
-    known = {path.resolve() for pair in run.pairs.pairs for path in (pair.ir, pair.vi)}
-    known |= {own.resolve() for path in report.fused for own in (path, temperature_path(path))}
+    own = (*run.pairs.files, *report.fused, *map(temperature_path, report.fused))
+    known = {path.resolve() for path in own}
     folders = sorted({path.parent for path in report.fused})
     older = [path for folder in folders for path in sorted(folder.iterdir()) if is_image_file(path)]
     if older := [path for path in older if path.resolve() not in known]:

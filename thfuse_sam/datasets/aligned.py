@@ -10,7 +10,7 @@ from thfuse_sam.align.estimate import by_size
 from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.images import infrared_numbers, read_infrared, read_visible
+from thfuse_sam.images import infrared_numbers
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.align import VISIBLE
 
@@ -30,7 +30,7 @@ class AlignedPairs(Dataset[FusionSample]):
 
     def __getitem__(self, index: int) -> FusionSample:
         pair = self._pairs[index]
-        infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
+        infrared, visible = pair.read()
         placement = self.placements[pair.name] = self._placer.place(infrared, visible)
         ir_mask = self._masks.get("ir", pair.name, pair.ir, placement.alignment.ir_size, infrared)
         # Warm places are looked up in the infrared image as it lies on the visible one.

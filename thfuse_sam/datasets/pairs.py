@@ -59,6 +59,10 @@ class ImagePair:
         """The file of each modality."""
         return {"ir": self.ir, "vi": self.vi}
 
+    def read(self) -> tuple[ImageArray, ImageArray]:
+        """The infrared image, uint8 HxW, and the visible one, HxWx3, each of its own size. Raises ImageReadError."""
+        return read_infrared(self.ir, self.reading), read_visible(self.vi)
+
 
 @dataclass(frozen=True)
 class PairSet:
@@ -199,7 +203,7 @@ def read_pair(pair: ImagePair) -> tuple[ImageArray, ImageArray]:
 
     Raises ImageReadError, and ImageSizeError if the two differ in size.
     """
-    infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
+    infrared, visible = pair.read()
     _require_one_size(pair, infrared.shape, visible.shape[:2])
     return infrared, visible
 

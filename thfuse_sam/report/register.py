@@ -5,7 +5,7 @@ import numpy as np
 
 from thfuse_sam.align.placement import Placement, resample
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.images import ImageArray, luma, read_infrared, read_visible
+from thfuse_sam.images import ImageArray, luma
 
 _STRONG = 97.0  # percentile of the edges that is drawn in full
 _COLOUR = (255, 140, 0)
@@ -13,7 +13,7 @@ _COLOUR = (255, 140, 0)
 
 def register_pictures(pair: ImagePair, placement: Placement) -> tuple[ImageArray, ImageArray]:
     """Two pictures, uint8 HxWx3: before the alignment, where the infrared image is only resampled, and after it."""
-    infrared, visible = read_infrared(pair.ir, pair.reading), read_visible(pair.vi)
+    infrared, visible = pair.read()
     placed = resample(visible, placement.vi, placement.size)
     before, after = (
         edges_over(resample(infrared, matrix, placement.size), luma(placed))
