@@ -106,9 +106,10 @@ def test_frames_whose_size_changes_are_brought_to_that_of_the_first(tmp_path: Pa
 
 
 def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
-    (tmp_path / "fused.mp4").write_text("mine")
     words = ["fuse", *clips(tmp_path, 3), "-o", str(tmp_path / "fused.mp4")]
-    assert main(words) == 2 and (tmp_path / "fused.mp4").read_text() == "mine"
+    for name in ("fused.json", "fused.mp4"):
+        (tmp_path / name).write_text("mine")
+        assert main(words) == 2 and (tmp_path / name).read_text() == "mine"
     assert main([*words, "--overwrite"]) == 0 and len(read_clip(tmp_path / "fused.mp4")[0]) == 3
 
 

@@ -68,10 +68,11 @@ def fuse_video(options: VideoOptions) -> VideoReport:
 
 
 def _require_free(options: VideoOptions) -> None:
-    """Raise OptionError where the output is there already, or is read."""
+    """Raise OptionError where the output, or what is written beside it, is there already, or it is read."""
     output = options.output
-    if output.exists() and not options.overwrite:
-        raise OptionError("output", output, "exists; choose another file, or add `overwrite`")
+    for path in (output, output.with_suffix(".json")):
+        if path.exists() and not options.overwrite:
+            raise OptionError("output", output, f"{path} exists; choose another file, or add `overwrite`")
     for place in (options.ir, options.vi):
         if Path(place).resolve() == output.resolve():
             raise OptionError("output", output, "is one of the streams that are read; choose another file")
