@@ -89,6 +89,8 @@ def test_a_folder_for_each_image(tmp_path: Path) -> None:
         save(tmp_path / f"set/{name}/images/{name}.png", picture())
         for number in range(2):
             save(tmp_path / f"set/{name}/masks/{number:032x}.png", box_mask(top=4 + 9 * number))
+    for beside in (".DS_Store", "a_train_labels.csv", "one/images/.DS_Store"):
+        (tmp_path / "set" / beside).touch()
     dataset = open_segmentation_dataset(tmp_path / "set")
     assert [sample.object_ids for sample in dataset] == [(1, 2), (1, 2)]
 

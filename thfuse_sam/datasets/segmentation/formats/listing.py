@@ -54,7 +54,7 @@ def files_below(root: Path, suffix: str) -> list[Path]:
 
 def subfolder(root: Path, *names: str) -> Path | None:
     """The folder in `root` with the first of these lower-case names that is there, in upper or lower case."""
-    folders = [path for path in root.iterdir() if path.is_dir()]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
     by_name = {path.name.casefold(): path for path in folders} | {path.name: path for path in folders}
     return next((by_name[name] for name in names if name in by_name), None)
 

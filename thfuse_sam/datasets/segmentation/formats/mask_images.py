@@ -88,9 +88,9 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     if images is not None and masks is not None:
         return _pair(images, masks, _MASK_FOLDERS[masks.name.casefold()], reading, _class_names(root))
     parts = {*TRAIN_FOLDERS, *OTHER_FOLDERS}  # which hold a data set each, not an image
-    others = (path for path in root.iterdir() if path.name.casefold() not in parts)
-    folders = list(itertools.islice(others, _FOLDERS_TO_CHECK))
-    if folders and all((path / "masks").is_dir() and len(list(path.glob("images/*"))) == 1 for path in folders):
+    shown = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    folders = list(itertools.islice((path for path in shown if path.name.casefold() not in parts), _FOLDERS_TO_CHECK))
+    if folders and all((path / "masks").is_dir() and len(list(path.glob("images/[!.]*"))) == 1 for path in folders):
         return _pair(root / "**/images", root / "**/masks", None, reading)
     return None
 
