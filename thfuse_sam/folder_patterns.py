@@ -9,6 +9,7 @@
 The last two may be joined: `root/**/lwir/{name}_ir`.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,11 @@ def parse_folder(folder: Path) -> FolderPattern:
     if ANY_FOLDERS in folder.parts:
         return FolderPattern(folder.parent.parent, folder.name, file_name)
     return FolderPattern(folder, None, file_name)
+
+
+def by_number(text: str) -> list[tuple[int, str]]:
+    """A key by which names are sorted as people count: 2 before 10."""
+    return [(int(word or 0), other) for word, other in re.findall(r"(\d*)(\D*)", text)]
 
 
 def name_of_scene(path: str, pattern: str) -> str | None:

@@ -3,7 +3,6 @@
 import csv
 import glob
 import logging
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.errors import PairError
-from thfuse_sam.folder_patterns import NAME, name_in
+from thfuse_sam.folder_patterns import NAME, by_number, name_in
 
 STANDARD_INPUT = Path("-")
 _EQUAL = Naming(NAME, NAME)
@@ -81,16 +80,11 @@ def _expand(option: str, texts: Sequence[str]) -> list[Path]:
     """The files that paths and globs name; those of a glob in the order of their names. Raises PairError."""
     paths = []
     for text in texts:
-        # As people count: 2 before 10.
-        found = [text] if Path(text).is_file() else sorted(glob.glob(text, recursive=True), key=_by_number)  # noqa: PTH207, for absolute ones too
+        found = [text] if Path(text).is_file() else sorted(glob.glob(text, recursive=True), key=by_number)  # noqa: PTH207, for absolute ones too
         if not found:
             raise PairError(f"`{option}` {text}: no such file; check the path")
         paths += [Path(path) for path in found]
     return paths
-
-
-def _by_number(text: str) -> list[tuple[int, str]]:
-    return [(int(word or 0), other) for word, other in re.findall(r"(\d*)(\D*)", text)]
 
 
 def _pair_set(rows: Iterable[tuple[Path, Path, str]]) -> PairSet:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from thfuse_sam.errors import OptionError, UsageError, VideoError
+from thfuse_sam.folder_patterns import by_number
 from thfuse_sam.images import IMAGE_SUFFIXES, Modality, infrared_values, luma, read_visible
 from thfuse_sam.options.video import is_video
 from thfuse_sam.thermal import InfraredReading
@@ -87,7 +88,7 @@ def open_stream(
 
 def _files(place: str) -> list[tuple[int, Path]]:
     """The files that a path, a glob or a pattern with a number, such as %04d, names, and which frame each is: with a
-    number as that says, so that a gap remains one, else in the order of their names.
+    number as that says, so that a gap remains one, else in the order of their names, as people count.
     """
     if Path(place).is_file():
         return [(0, Path(place))]
@@ -98,10 +99,10 @@ def _files(place: str) -> list[tuple[int, Path]]:
         files = sorted((int(number), Path(text)) for text, number in numbers.items() if number.isdecimal())
         return [(number - files[0][0], path) for number, path in files]
     if Path(place).is_dir():
-        paths = [path for path in Path(place).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        texts = [text for text in glob.glob(f"{glob.escape(place)}/*") if text.lower().endswith(IMAGE_SUFFIXES)]  # noqa: PTH207
     else:
-        paths = [Path(text) for text in glob.glob(place)]  # noqa: PTH207, for absolute ones too
-    return [*enumerate(sorted(paths))]
+        texts = glob.glob(place)  # noqa: PTH207, for absolute ones too
+    return [*enumerate(Path(text) for text in sorted(texts, key=by_number))]
 
 
 @dataclass
