@@ -303,9 +303,14 @@ def _decode_as_grey(
 def _has_more_bands(image: TiffImagePlugin.TiffImageFile) -> bool:
     """Whether a TIFF has bands that Pillow drops, or stores them in a way that it does not know in every type."""
     tags = image.tag_v2
-    samples, shown = int(tags.get(_SAMPLES, 1)), 3 if image.mode == "RGBX" else len(image.getbands())
-    is_separate = samples > 1 and tags.get(_PLANAR) == _SEPARATE
-    return (samples > shown or is_separate) and tags.get(_COMPRESSION, 1) not in _JPEG_KINDS
+    is_separate = int(tags.get(_SAMPLES, 1)) > 1 and tags.get(_PLANAR) == _SEPARATE
+    return (hides_bands(image) or is_separate) and tags.get(_COMPRESSION, 1) not in _JPEG_KINDS
+
+
+def hides_bands(image: Image.Image) -> bool:
+    """Whether an image has bands besides those that Pillow shows."""
+    shown = 3 if image.mode == "RGBX" else len(image.getbands())
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and int(image.tag_v2.get(_SAMPLES, 1)) > shown
 
 
 def _nodata(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, ...]:

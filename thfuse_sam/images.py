@@ -45,6 +45,7 @@ from thfuse_sam.image_files import (
     decode,
     decode_by_opencv,
     decode_file,
+    hides_bands,
     is_deep_colour,
     orientation_of,
     pixels_of,
@@ -86,6 +87,8 @@ _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".tiff": {"format": "TIFF"},
     ".webp": {"format": "WEBP", "lossless": True},
 }
+
+_SEVERAL_MASKS = "holds several masks, as bands or as frames; write each into a file of its own"
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -156,13 +159,21 @@ class StoredPixels:
 
 @within_read_seconds
 def read_stored_pixels(path: Path) -> StoredPixels:
-    """The numbers that an image file stores, for masks, whose numbers have a meaning. Raises ImageReadError."""
+    """The numbers that an image file stores, for masks, whose numbers have a meaning. Raises ImageReadError.
+
+    One that holds several, as bands or as frames of one size, is refused.
+    """
     with reading(path), path.open("rb") as file:
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
-            return StoredPixels(decode_file(file).colours, None, None, exact=True)
+            stored = decode_file(file)
+            if stored.values.ndim == 3 and stored.values.shape[2] != 3:
+                raise Refusal(_SEVERAL_MASKS) from None
+            return StoredPixels(stored.colours, None, None, exact=True)
         check_pixels(image.size)
+        if hides_bands(image) or _frames(image) > 1:
+            raise Refusal(_SEVERAL_MASKS)
         exact, deep_colour = image.format in _EXACT_FORMATS, is_deep_colour(image, file)
         image.load()
         orientation = orientation_of(image)
@@ -213,11 +224,18 @@ def image_form(path: Path) -> tuple[bool, int]:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
             return bool(tiff_tags(file)), 1
-        is_deep, size, frames = image.mode[0] in "IF" or is_deep_colour(image, file), image.size, 1
-        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.n_frames > 1:  # those of other formats move
-            image.seek(1)
-            frames = image.n_frames if image.size == size else 1
-        return is_deep, frames
+        return image.mode[0] in "IF" or is_deep_colour(image, file), _frames(image)
+
+
+def _frames(image: Image.Image) -> int:
+    """How many frames of one size a TIFF holds; 1 for other formats, whose frames move."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.n_frames == 1:
+        return 1
+    size = image.size
+    image.seek(1)
+    frames = image.n_frames if image.size == size else 1
+    image.seek(0)
+    return frames
 
 
 def image_frame(path: Path) -> tuple[tuple[int, int], int]:

@@ -243,6 +243,22 @@ def beside(*files: tuple[str, np.ndarray], folder: str = "", **more: str) -> Cal
     return write
 
 
+def frames(*pages: np.ndarray) -> Callable[[Path], None]:
+    """A TIFF of several pages as the mask of an image."""
+
+    def write(root: Path) -> None:
+        image(root / "images/a.png")
+        first, *rest = map(Image.fromarray, pages)
+        (root / "masks").mkdir()
+        first.save(root / "masks/a.tif", save_all=True, append_images=rest)
+
+    return write
+
+
+def photo_with_alpha(mask: np.ndarray) -> np.ndarray:
+    return np.dstack([np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8), mask])
+
+
 def sa_1b(root: Path) -> None:
     for number in (1, 2):
         name = f"sa_{number}"
@@ -367,6 +383,11 @@ CASES: dict[str, Case] = {
     "16-bit classes, told": Case(masks(("a.png", numbers(300, 9000, np.uint16))), BOTH, ("--mask_kind", "classes")),
     "trimap": Case(masks(("a.png", numbers(128, 255))), None),
     "trimap, told": Case(masks(("a.png", numbers(128, 255))), ONE, ("--mask_values", "255", "--ignore_value", "128")),
+    "a mask in each frame": Case(frames(numbers(255, 0), numbers(0, 255)), None),
+    "a mask in each channel": Case(
+        masks(("a.png", np.dstack([numbers(0, 255), *[numbers(0, 0)] * 2, numbers(255, 0)]))), None
+    ),
+    "a photo under the alpha channel": Case(masks(("a.png", photo_with_alpha(numbers(255, 0)))), {"a": [120]}),
     "void": Case(masks(("a.png", numbers(1, 255)), folder="instances"), {"a": [120]}),
     "another void": Case(masks(("a.png", numbers(7, 255)), folder="instances"), ONE, ("--ignore_value", "7")),
     "cityscapes": Case(

@@ -115,9 +115,10 @@ def _numbered(pixels: StoredPixels, ignore_value: int | None, *, named: bool) ->
 def _certain_kind(pixels: StoredPixels) -> Kind:
     """The kind that the file itself shows. Raises ValueError if several are possible."""
     if pixels.alpha is not None and pixels.alpha.min() != pixels.alpha.max():
-        shown = np.unique(_codes(pixels)[over_half(pixels.alpha)])
-        if 1 < len(shown) <= _SMALL:
-            raise ValueError(f"has an alpha channel and {len(shown)} colours; say by `mask_kind` what counts")
+        opaque = over_half(pixels.alpha)
+        for shown in (np.unique(_codes(pixels)[where]) for where in (opaque, ~opaque)):
+            if 1 < len(shown) <= _SMALL:
+                raise ValueError(f"has an alpha channel and {len(shown)} colours; say by `mask_kind` what counts")
         return "alpha"
     grey, values = _is_grey(pixels), np.unique(_codes(pixels))
     if not grey and not pixels.exact and _has_hues(pixels.values):
