@@ -543,5 +543,8 @@ def test_no_sample_is_for_training_and_for_validation(tmp_path: Path, caplog: py
     train, val = open_train_and_val(tmp_path / "all", val_path=tmp_path / "val")
     assert train.names == ["day/1", "day/2"] and val.names == ["3"]
     assert "1 samples for training are those for validation, too, and are left out" in caplog.text
+    text(tmp_path / "mix.yaml", f"train: [data_dir: {tmp_path / 'all'}]\ntest: {{data_dir: {tmp_path / 'val'}}}")
+    train, val = open_train_and_val(tmp_path / "mix.yaml")
+    assert train.names == ["all/day/1", "all/day/2"] and val.names == ["3"]
     train, val = open_train_and_val(tmp_path / "all", val_path=tmp_path / "all")
     assert train.names == val.names and "says nothing of others" in caplog.text

@@ -71,6 +71,7 @@ def test_wrong_value_names_field_value_and_what_it_must_be(name: str, value: Any
 def test_values_become_those_of_the_fields() -> None:
     options = Demo(folder="a", epochs=np.int64(5), lr=1, files=["x", Path("y")], weights={"ssim": 2})  # type: ignore[arg-type]
     assert options.folder == Path("a") and options.files == (Path("x"), Path("y"))
+    assert Demo(folder="~/a").folder == Path.home() / "a"  # type: ignore[arg-type]
     assert type(options.epochs) is int and type(options.lr) is float and type(options.weights["ssim"]) is float
     assert Demo().weights == {} and Demo().weights is not Demo().weights
 

@@ -118,7 +118,7 @@ def _yolo_targets(words: Sequence[str], classes: Sequence[str] | None, size: Siz
 
 def _coco_targets(item: coco.CocoObject, size: Size) -> list[Target]:
     """The target of an annotation. Raises ValueError, TypeError or OverflowError."""
-    if item.size != size:
+    if item.size not in (size, (None, None), (0, 0)):  # some files do not say
         raise ValueError(f"the file says that its image is of another size than its pair, which has {size_text(size)}")
     if item.category is None:
         raise ValueError("its category is not in the file")

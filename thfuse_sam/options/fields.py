@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import math
 import operator
+import os
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -138,8 +139,8 @@ def accept(kind: Any, value: Any, info: OptionInfo) -> Any:
             return value
     elif kind in (int, float):
         return _number(kind, value, info)
-    elif kind is Path:
-        return Path(value)
+    elif kind is Path:  # the shell expands ~ on command lines only, and not behind "="
+        return Path(os.path.expanduser(value))  # noqa: PTH111 - Path's method raises for the home of nobody
     elif origin is tuple:
         if not isinstance(value, (str, bytes)):
             items = list(value)

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.segmentation.annotated import without_shared
 from thfuse_sam.datasets.segmentation.augment import crop_foreground
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
@@ -150,6 +151,8 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
             for number, part in enumerate(parts, 1)
         ]
         test_set = None if test is None else open_folder(_test_dir(test))
+        if test_set is not None:
+            parts = [replace(part, dataset=without_shared(part.dataset, test_set)) for part in parts]
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return Mixture(parts, test_set, seed)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from thfuse_sam.datasets.segmentation.annotated import AnnotatedImages, read_all
+from thfuse_sam.datasets.segmentation.annotated import read_all, without_shared
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
 from thfuse_sam.datasets.segmentation.formats.listing import Listing, subfolder
@@ -123,7 +123,8 @@ def open_train_and_val(
     if val_path is not None:
         train_set = open_set(path)
         with naming("val_dir", val_path, instead_of="data_dir"):
-            return _apart(train_set, open_set(val_path))
+            val_set = open_set(val_path)
+        return without_shared(train_set, val_set), val_set
     if path.is_dir():
         files = coco.annotation_files(path)
         train, val = _file_named(files, TRAIN_FOLDERS), _file_named(files, OTHER_FOLDERS)
@@ -134,19 +135,6 @@ def open_train_and_val(
         if train_folder and val_folder and _find(path, AS_THEY_SHOW) is None:
             return open_set(train_folder), open_set(val_folder)
     return _parts_by_name(open_set(path), val_fraction, seed)
-
-
-def _apart(train: SegmentationDataset, val: SegmentationDataset) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """Both sets; what is in both is left out of that for training, unless that is all of it. A warning tells it."""
-    if not (isinstance(train, AnnotatedImages) and isinstance(val, AnnotatedImages)):
-        return train, val
-    known = {path.resolve() for path in val.paths}
-    rest = [index for index, path in enumerate(train.paths) if path.resolve() not in known]
-    if len(rest) == len(train):
-        return train, val
-    what = "left out of training" if rest else "trained on, so the validation says nothing of others"
-    log.warning("%d samples for training are those for validation, too, and are %s", len(train) - len(rest), what)
-    return Subset(train, rest) if rest else train, val
 
 
 def _file_named(files: Sequence[Path], words: Sequence[str]) -> Path | None:
