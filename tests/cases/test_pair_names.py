@@ -19,6 +19,7 @@ from thfuse_sam.datasets.listed import STANDARD_INPUT, pairs_of_files, pairs_of_
 from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs, require_partners, unusable_pairs
 from thfuse_sam.errors import OptionError, PairError, UsageError
+from thfuse_sam.false_colour import colour_table
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.options.fuse import FuseOptions
@@ -291,7 +292,7 @@ def test_swapped_names_are_asked_about(tmp_path: Path, ir: str, vi: str, caplog:
 
 @pytest.mark.parametrize(
     ("ir", "vi", "said"), [("a.tif", "b.png", "swapped?"), ("c.tif", "d.png", "holds 3 frames"), ("b.png", "a.tif", ""),
-                           ("a.tif", "d.png", "")],
+                           ("a.tif", "d.png", ""), ("a.tif", "e.png", "drawn in false colours")],
 )  # fmt: skip
 def test_what_the_form_of_images_says(
     tmp_path: Path, ir: str, vi: str, said: str, caplog: pytest.LogCaptureFixture
@@ -301,6 +302,7 @@ def test_what_the_form_of_images_says(
     Image.fromarray(grey.astype(np.uint16) * 200).save(tmp_path / "b.png")
     Image.fromarray(grey).save(tmp_path / "c.tif", save_all=True, append_images=[Image.fromarray(grey)] * 2)
     write_image(tmp_path / "d.png", RANDOM.integers(0, 255, (32, 48, 3), dtype=np.uint8))
+    write_image(tmp_path / "e.png", colour_table("jet")[grey])
     warn_if_odd([ImagePair("1", tmp_path / ir, tmp_path / vi)])
     assert said in caplog.text and bool(said) == bool(caplog.text)
 

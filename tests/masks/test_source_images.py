@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ def test_find_image(tmp_path: Path) -> None:
     assert find_image(tmp_path / "kaist" / "**" / "lwir", "set00/V001/I0") is None
     assert find_image(tmp_path, "a/scene") is None
     assert find_image(tmp_path / "gone", "a") is None
+    for name in ("b.Jpg", f"{unicodedata.normalize('NFD', 'ä')}.png"):
+        assert image(tmp_path / name, 1) == find_image(tmp_path, unicodedata.normalize("NFC", Path(name).stem))
 
 
 def test_foreign_source(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, visible_entries
 from thfuse_sam.datasets.naming import Naming, differ_by_modality, likely_naming
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
+from thfuse_sam.false_colour import recognise
 from thfuse_sam.folder_patterns import NAME, name_of_scene, parse_folder
 from thfuse_sam.images import (
     IMAGE_SUFFIXES,
@@ -296,6 +297,8 @@ def suspicion(pair: ImagePair) -> str | None:
     swapped = "are the infrared and the visible folder swapped?"
     if pair.reading == AS_STORED and is_colourful(ir) and not is_colourful(vi):
         return f"{pair.ir} has colours and {pair.vi} has none: {swapped}"
+    if (colormap := recognise(vi)) is not None:
+        return f"{pair.vi} looks drawn in false colours, like {colormap}, as infrared images are: {swapped}"
     parts = ((*path.parts[:-1], path.stem) for path in (pair.vi, pair.ir))
     if any(itertools.starmap(differ_by_modality, zip(*parts, strict=False))):
         return f"{pair.ir} is taken for infrared and {pair.vi} for visible, which their names deny: {swapped}"

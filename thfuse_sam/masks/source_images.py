@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from thfuse_sam.folder_patterns import NAME, parse_folder
 from thfuse_sam.images import IMAGE_SUFFIXES, Modality
 from thfuse_sam.masks.manifest import Manifest
 
-_SUFFIXES = tuple(suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
+_SUFFIXES = tuple(suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper(), lower.title()))
 
 
 class ForeignSources:
@@ -59,10 +60,11 @@ def find_image(folder: Path, name: str) -> Path | None:
 
 
 def images_named(folder: Path, stem: str) -> Iterator[Path]:
-    """The image files in `folder` that are called `stem` and a suffix of images."""
+    """The image files in `folder` that are called `stem`, composed or not, and a suffix of images."""
     above = str(folder)
     if os.path.isdir(above):  # noqa: PTH112, asked for every image of a data set
-        candidates = (os.path.join(above, stem + suffix) for suffix in _SUFFIXES)  # noqa: PTH118
+        stems = (stem,) if stem.isascii() else (stem, unicodedata.normalize("NFD", stem))
+        candidates = (os.path.join(above, form + suffix) for form in stems for suffix in _SUFFIXES)  # noqa: PTH118
         yield from (Path(path) for path in candidates if os.path.isfile(path))  # noqa: PTH113
 
 
