@@ -46,6 +46,7 @@ def test_split_above_the_modality(tmp_path: Path, make_pairs: Callable[..., Path
         ("train2017", "val2017"),
         ("train-all-02", "test-all-20"),
         ("trainset", "testset"),
+        ("Day/Train", "Day/NewTest"),
     ],
 )
 def test_parts_by_words(tmp_path: Path, make_pairs: Callable[..., Path], train: str, other: str) -> None:

@@ -16,15 +16,24 @@ def training_part(found: PairSet) -> tuple[PairSet, list[str]]:
     """The pairs to train on, and the folders that were left out because they are published for tests or validation.
 
     Nothing is left out of a data set that is not divided, nor of one that has no folder for training. Words in the
-    names of folders (`set_Train`, `test2017`) count where no whole name does.
+    names of folders count (`VT5000_Test`, `NewTest`), but not below a folder for training.
     """
-    folders = {folder for pair in found.pairs for folder in pair.name.split("/")[:-1]}
-    train, other = {*TRAIN_FOLDERS}, {*OTHER_FOLDERS}
-    words_of = next((rule for rule in (whole_name, words_in) if any(rule(folder) & train for folder in folders)), None)
-    if words_of is None:
+    folders = {pair.name: pair.name.split("/")[:-1] for pair in found.pairs}
+    if not any(_is_part(folder, TRAIN_FOLDERS) for own in folders.values() for folder in own):
         return found, []
-    left_out = {folder for folder in folders if words_of(folder) & other and not words_of(folder) & train}
-    return found.only(lambda name: left_out.isdisjoint(name.split("/")[:-1])), sorted(left_out)
+    left_out = {folder for own in folders.values() if (folder := _other_part(own)) is not None}
+    return found.only(lambda name: _other_part(name.split("/")[:-1]) is None), sorted(left_out)
+
+
+def _other_part(folders: Sequence[str]) -> str | None:
+    """The folder of a path that is for tests or validation; None: there is none, or one for training comes first."""
+    parts = (folder for folder in folders if _is_part(folder, (*TRAIN_FOLDERS, *OTHER_FOLDERS)))
+    first = next(parts, None)
+    return None if first is None or _is_part(first, TRAIN_FOLDERS) else first
+
+
+def _is_part(folder: str, names: Sequence[str]) -> bool:
+    return not (whole_name(folder) | words_in(folder)).isdisjoint(names)
 
 
 def whole_name(folder: str) -> set[str]:
@@ -33,8 +42,8 @@ def whole_name(folder: str) -> set[str]:
 
 
 def words_in(folder: str) -> set[str]:
-    """The words in the name of a folder, such as "train" in `set_Train` and `train2017`."""
-    return {*re.findall("[a-z]+", folder.casefold())}
+    """The words in the name of a folder, such as "train" in `set_Train`, `train2017` and `NewTrain`."""
+    return {word.casefold() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", folder)}
 
 
 def held_out(count: int, fraction: float, seed: int) -> list[int]:
