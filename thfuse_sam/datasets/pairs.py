@@ -39,7 +39,25 @@ from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 _MOST_NAMES = 1000  # of a folder of no known layout, which tell whether it holds both modalities
 _TRIED = 20  # names that are looked for in the other folder, to see whether names are equal
-_UNREAD_SUFFIXES = (".gif", ".pgm", ".ppm", ".pnm", ".jp2", ".jfif", ".heic", ".heif", ".avif", ".exr", ".dng", ".raw")
+_UNREAD_SUFFIXES = (
+    *(
+        ".gif",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+        ".jp2",
+        ".jpe",
+        ".jfif",
+        ".jxl",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".exr",
+        ".hdr",
+        ".tga",
+    ),
+    *(".dng", ".raw", ".cr2", ".nef", ".arw", ".dcm", ".fits", ".seq", ".csq", ".fff"),  # the last of FLIR's cameras
+)
 _COLOURFUL = 4.0  # mean difference of largest and smallest channel, in 0..255; in grey JPEG images it is smaller
 
 
