@@ -51,6 +51,8 @@ def pair_names(pairs: list[ImagePair]) -> dict[str, tuple[str, str]]:
         ("{}_ir", "{}_co"),
         ("{}_ir", "{}"),
         ("IRX_{}", "MAX_{}"),
+        ("frame_ir_{}", "frame_vis_{}"),
+        ("cam1-{}-thermal", "cam1-{}-rgb"),
         ("thermal_{}", "visual_{}"),
         ("{}_ir", "{}_eo"),
     ],

@@ -34,6 +34,11 @@ class Naming(NamedTuple):
     @property
     def is_known(self) -> bool:
         """Whether the patterns differ by words that are used for the two modalities."""
+        return self.is_plain or differ_by_modality(*(pattern.replace(NAME, " ") for pattern in self))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the patterns hold nothing but such words."""
         return _word(self.ir) in _IR_WORDS and _word(self.vi) in _VI_WORDS
 
     def pairs(self, ir: Collection[str], vi: Collection[str]) -> int:
@@ -66,7 +71,8 @@ def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = Fal
     candidates = {naming for naming in candidates if naming.ir != naming.vi and (naming.is_known or not known)}
     counts = {naming: naming.pairs(ir, vi) for naming in candidates}
     # Their own order comes last, so that the choice between two visible images of each scene is always the same.
-    best = max(counts, key=lambda naming: (counts[naming], naming.is_known, len(naming.ir), naming), default=None)
+    rank = {naming: (n, naming.is_plain, naming.is_known, len(naming.ir), naming) for naming, n in counts.items()}
+    best = max(rank, key=lambda naming: rank[naming], default=None)
     if best is None or not counts[best]:
         return None
     is_sure = best.is_known or (counts[best] >= 2 and 2 * counts[best] >= min(len(ir), len(vi)))
