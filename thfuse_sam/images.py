@@ -313,6 +313,11 @@ def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[
         return values
     if values.dtype != np.uint8:
         return np.asarray(values.astype(np.float64) @ np.array(LUMA_WEIGHTS))
+    return infrared_of_colours(values, how)
+
+
+def infrared_of_colours(values: ImageArray, how: InfraredReading) -> ImageArray:
+    """An infrared image in colours, uint8 HxWx3 RGB, as its grey values, HxW. Raises Refusal where they have none."""
     if how.colormap is not None:
         numbers, share = false_colour.turn_back(values, how.colormap)
         if share < 0.5:

@@ -10,15 +10,22 @@ from PIL import Image
 
 from tests.video.clips import HEIGHT, WIDTH, scene, write_clip
 from tests.video.servers import HttpFile, MjpegCamera, RtspCamera, TcpCamera
-from thfuse_sam.errors import OptionError, ThFuseError, UsageError
-from thfuse_sam.images import Modality
-from thfuse_sam.thermal import AS_STORED
+from thfuse_sam.errors import ImageKindError, OptionError, ThFuseError, UsageError
+from thfuse_sam.false_colour import colour_table
+from thfuse_sam.images import Modality, luma
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 from thfuse_sam.video import reading
 from thfuse_sam.video.reading import Stream, open_stream
 
 
-def opened(place: Path | str, modality: Modality = "ir", fps: float = 25, reopen: int = 0) -> Stream:
-    return open_stream(str(place), modality, fps=fps, how=AS_STORED, reopen=reopen)
+def opened(
+    place: Path | str,
+    modality: Modality = "ir",
+    fps: float = 25,
+    reopen: int = 0,
+    how: InfraredReading = AS_STORED,
+) -> Stream:
+    return open_stream(str(place), modality, fps=fps, how=how, reopen=reopen)
 
 
 def test_sixteen_bit_numbers_are_read_as_they_are(tmp_path: Path) -> None:
@@ -48,6 +55,24 @@ def test_numbers_are_those_of_the_file_whatever_its_depth(tmp_path: Path, kind: 
         output.mux([*stream.encode(av.VideoFrame.from_ndarray(numbers, format=kind)), *stream.encode()])
     (read,) = opened(deep).frames()
     assert np.array_equal(read.values, numbers)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".tiff"])
+def test_infrared_in_false_colours_is_turned_back_or_refused(tmp_path: Path, suffix: str) -> None:
+    warm = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+    coloured = [colour_table("ironbow")[warm], colour_table("ironbow")[warm[:, ::-1]]]
+    path = tmp_path / f"ir{suffix}"
+    if suffix == ".mp4":
+        write_clip(path, coloured, codec="mpeg4")
+    else:
+        Image.fromarray(coloured[0]).save(path, save_all=True, append_images=[Image.fromarray(coloured[1])])
+    with pytest.raises(ImageKindError, match="false colours, like ironbow"):
+        list(opened(path).frames())
+    first, second = (frame.values for frame in opened(path, how=InfraredReading(colormap="ironbow")).frames())
+    assert np.abs(first.astype(int) - warm).mean() < 6 and np.abs(second.astype(int) - warm[:, ::-1]).mean() < 6
+    greys = [frame.values for frame in opened(path, how=InfraredReading(gray=True)).frames()]
+    assert [grey.shape for grey in greys] == [(HEIGHT, WIDTH)] * 2
+    assert np.abs(greys[0].astype(int) - luma(coloured[0])).mean() < 6
 
 
 @pytest.mark.parametrize("modality", ["ir", "vi"])

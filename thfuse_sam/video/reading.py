@@ -14,9 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from thfuse_sam.errors import OptionError, UsageError, VideoError
+from thfuse_sam.errors import ImageKindError, OptionError, UsageError, VideoError
+from thfuse_sam.false_colour import turn_back
 from thfuse_sam.folder_patterns import by_number
-from thfuse_sam.images import IMAGE_SUFFIXES, Modality, infrared_values, luma, read_visible
+from thfuse_sam.image_files import Refusal
+from thfuse_sam.images import (
+    IMAGE_SUFFIXES,
+    ImageArray,
+    Modality,
+    infrared_of_colours,
+    infrared_values,
+    luma,
+    read_visible,
+)
 from thfuse_sam.options.video import is_video
 from thfuse_sam.thermal import InfraredReading
 
@@ -65,7 +75,7 @@ def open_stream(
 
     Args:
         fps: frames a second of stacks and sequences, which do not say it.
-        how: how infrared images of a sequence are read.
+        how: how infrared images are read.
         reopen: how often a live stream that broke is opened again.
         option: name of the option that gave `place`; None: that of the modality.
 
@@ -80,10 +90,10 @@ def open_stream(
             raise OptionError(option, place, "no such file; give a video, an address or a pattern such as ir/%04d.png")
         first = files[0][1]
         if len(files) == 1 and first.suffix.lower() in _STACKS:
-            return _Stack(place, first, modality, fps)
+            return _Stack(place, first, modality, fps, how)
         if any(path.suffix.lower() in IMAGE_SUFFIXES for _, path in files):
             return _Sequence(place, files, modality, fps, how)
-    return _Video(place, modality, reopen, option)
+    return _Video(place, modality, how, reopen, option)
 
 
 def _files(place: str) -> list[tuple[int, Path]]:
@@ -131,6 +141,7 @@ class _Stack:
     path: Path
     modality: Modality
     fps: float
+    how: InfraredReading
     is_live = False
     reopened = 0
 
@@ -140,7 +151,9 @@ class _Stack:
                 for index, page in enumerate(ImageSequence.Iterator(image)):
                     is_grey = self.modality == "ir" and len(page.getbands()) == 1 and page.mode != "P"
                     values = np.array(page if is_grey else page.convert("RGB"))
-                    yield Frame(index / self.fps, luma(values) if self.modality == "ir" and not is_grey else values)
+                    if self.modality == "ir" and not is_grey:
+                        values = _grey(values, self.how, self.name, is_first=index == 0)
+                    yield Frame(index / self.fps, values)
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise VideoError(f"{self.name}: cannot be read ({error}); is the file whole?") from None
 
@@ -148,8 +161,9 @@ class _Stack:
 class _Video:
     """What PyAV opens. Errors of the first opening are those of the option that gave the name."""
 
-    def __init__(self, name: str, modality: Modality, reopen: int, option: str) -> None:
-        self.name, self.modality = name, modality
+    def __init__(self, name: str, modality: Modality, how: InfraredReading, reopen: int, option: str) -> None:
+        self.name, self.modality, self._how = name, modality, how
+        self._is_first = True
         self.is_live = _LIVE.match(name) is not None
         self.reopened = 0
         self._reopen = reopen
@@ -235,10 +249,34 @@ class _Video:
 
     def _values(self, frame: Any, aspect: Fraction | int) -> npt.NDArray[Any]:
         """The frame as players show it: upright, with square pixels. `aspect`: width of its pixels by their height."""
-        is_deep = frame.format.components[0].bits > 8 and len(frame.format.components) == 1
-        kind = "rgb24" if self.modality == "vi" else frame.format.name if is_deep else "gray"
-        values = frame.to_ndarray(format=kind, width=round(frame.width * aspect))
-        return np.ascontiguousarray(np.rot90(values, round(frame.rotation / 90)))
+
+        def shown(kind: str) -> npt.NDArray[Any]:
+            values = frame.to_ndarray(format=kind, width=round(frame.width * aspect))
+            return np.ascontiguousarray(np.rot90(values, round(frame.rotation / 90)))
+
+        first, self._is_first = self._is_first, False
+        if self.modality == "vi":
+            return shown("rgb24")
+        if len(frame.format.components) == 1:
+            return shown(frame.format.name if frame.format.components[0].bits > 8 else "gray")
+        if first or self._how.colormap is not None:
+            grey = _grey(shown("rgb24"), self._how, self.name, is_first=first)
+            if self._how.colormap is not None:
+                return grey
+        return shown("gray")
+
+
+def _grey(colours: ImageArray, how: InfraredReading, name: str, *, is_first: bool) -> ImageArray:
+    """An infrared frame in colours, uint8 HxWx3, as HxW. Only of the first one it is asked what its colours mean.
+
+    Raises ImageKindError.
+    """
+    if is_first:
+        try:
+            return infrared_of_colours(colours, how)
+        except Refusal as error:
+            raise ImageKindError(f"{name}: {error}") from None
+    return luma(colours) if how.colormap is None else turn_back(colours, how.colormap)[0]
 
 
 def _reason(error: Exception) -> str:
