@@ -25,6 +25,13 @@ _SCRIPTS = {
     "precompute": "precompute_masks.py", "train": "train.py", "fuse": "test.py", "prepare": "prepare_data.py",
     "finetune": "finetune.py", "predict": "predict.py",
 }  # fmt: skip
+_OWNERS: dict[type[Options], str] = {}  # the options of each command -> what a message calls it
+
+
+def register(program: str, options: type[Options]) -> None:
+    """Remember which command has which options, for those that are given to another one."""
+    functions = {script: name for name, script in _SCRIPTS.items()}
+    _OWNERS[options] = f"`{functions.get(program, program.removeprefix('thfuse-'))}()`"
 
 
 def spell_options(message: str) -> str:
@@ -297,11 +304,8 @@ def _parse(kind: Any, given: Any) -> Any:
 
 def _owners(flag: str) -> str:
     """Which other commands have an option, as the beginning of advice; "" if none has."""
-    from thfuse_sam.cli.main import ENTRIES  # which needs this module
-
-    kinds = {entry.command.options: name for name, entry in ENTRIES.items() if not entry.always}
-    names = sorted(name for kind, name in kinds.items() for field in dataclasses.fields(kind) if flag in _flags(field))
-    owners = [f"`{'precompute' if name == 'masks' else name}()`" for name in names]
+    known = _OWNERS.items()
+    owners = sorted(name for kind, name in known for field in dataclasses.fields(kind) if flag in _flags(field))
     return f"{flag} belongs to {first_of(owners, 3)}. " if owners else ""
 
 

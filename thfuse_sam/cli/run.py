@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import thfuse_sam
-from thfuse_sam.cli.parser import CommandLine, CommandParser, spell_options
+from thfuse_sam.cli.parser import CommandLine, CommandParser, register, spell_options
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.interrupts import Terminated, delay_interrupts, stop_on_interrupts
 from thfuse_sam.options.fields import Options
@@ -90,6 +90,7 @@ def command(
     program: str, description: str, options: type[_T], *, dry_run: str | None = None
 ) -> Callable[[_Work[_T]], Command[_T]]:
     """A decorator that makes a function the work of a command."""
+    register(program, options)
     return lambda work: Command(program, description, options, dry_run, work)
 
 
