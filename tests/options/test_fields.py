@@ -108,7 +108,7 @@ def test_errors_reach_other_processes() -> None:
 
 
 def test_a_command_to_type() -> None:
-    assert command_text("run.py", output_dir=Path("a b"), store=None, n=3) == "run.py `output_dir` 'a b' `n` 3"
+    assert command_text("run", output_dir=Path("a b"), store=None, n=3) == "`run()` `output_dir` 'a b' `n` 3"
 
 
 def test_an_empty_list_is_not_taken_for_the_default() -> None:
