@@ -36,10 +36,9 @@ def missing_contrast(
         from 0 to 1: float, count. Gradients lead back to `fused` from the first.
     """
     images = torch.stack([fused[:, 0], ir[:, 0], vi[:, 0]])
-    inside, around = segment_levels(segments, images)
-    _, all_in_ir, all_in_vi = inside - around
+    inside, all_around, around = segment_levels(segments, images, 1.0, OTHERS)
+    _, all_in_ir, all_in_vi = inside - all_around
     weights = _weights(segments, all_in_ir, all_in_vi, ir[0].numel())
-    inside, around = segment_levels(segments, images, OTHERS)
     in_ir = (inside - around)[1]
     # Above bright surroundings there is not room for all of it: what fits keeps its texture.
     room = (1 - SOFT_END - around[0]).clamp(min=0)

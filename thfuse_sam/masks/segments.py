@@ -58,7 +58,7 @@ def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
     return Segments(index, count, areas)
 
 
-def segment_levels(segments: Segments, images: Tensor, others: float = 1.0) -> tuple[Tensor, Tensor]:
+def segment_levels(segments: Segments, images: Tensor, *others: float) -> tuple[Tensor, ...]:
     """The mean of several images inside each segment, and in its surroundings.
 
     Surroundings are the pixels of other segments, or of none, at REACH pixels from any pixel of the segment in eight
@@ -67,31 +67,34 @@ def segment_levels(segments: Segments, images: Tensor, others: float = 1.0) -> t
     Args:
         segments: segments of N label maps.
         images: float K x N x H x W, the images whose values are averaged.
-        others: how much a pixel of another segment counts in the surroundings, where one of no segment counts 1.
+        others: how much a pixel of another segment counts in the surroundings, where one of no segment counts 1; each
+            number above 0 gives surroundings of its own.
 
     Returns:
-        Two float K x count, inside and around. They are equal for a segment that has no surroundings (it fills its
-        image), and 0 for number 0.
+        Float K x count each: inside, then the surroundings for each of `others`. They are equal for a segment that has
+        no surroundings (it fills its image), and 0 for number 0.
     """
     index, values = segments.index.flatten(), images.flatten(1)
-    around, count = values.new_zeros(len(values), segments.count), values.new_zeros(segments.count)
+    counted = torch.cat([values, torch.ones_like(values[:1])])  # the last row counts pixels
+    sums = counted.new_zeros(len(counted), 2 * segments.count)  # of each segment over pixels of none, and of others
     for first, second, step in _shifted_pairs(*segments.index.shape[1:]):
         differ = torch.zeros_like(segments.index, dtype=torch.bool)
         differ[first] = segments.index[first] != segments.index[second]
         here = differ.flatten().nonzero()[:, 0]  # few pixels: only these are gathered
         # Each pair counts twice: either pixel lies in the surroundings of the other's segment.
         for inner, outer in ((here, here + step), (here + step, here)):
-            weights = torch.where(index[outer] == 0, 1.0, others).to(values)
-            count = _add_at(count, index[inner], weights)
-            around = _add_at(around, index[inner], values[:, outer] * weights)
-    inside = _add_at(values.new_zeros(around.shape), index, values) / segments.areas.clamp(min=1)
+            sums = _add_at(sums, 2 * index[inner] + (index[outer] > 0), counted[:, outer])
+    inside = _add_at(values.new_zeros(len(values), segments.count), index, values) / segments.areas.clamp(min=1)
     inside = torch.where(segments.areas > 0, inside, 0)
-    return inside, torch.where((count > 0) & (segments.areas > 0), around / count.clamp(min=1e-6), inside)
+    of_none, of_others = sums.unflatten(1, (-1, 2)).unbind(2)
+    weighted = [of_none + weight * of_others for weight in others]
+    has_any = (segments.areas > 0) & (sums[-1].view(-1, 2).sum(1) > 0)
+    return inside, *(torch.where(has_any, total[:-1] / total[-1].clamp(min=1e-6), inside) for total in weighted)
 
 
 def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
     """By how much each segment is brighter than its surroundings, see `segment_levels`: float K x count."""
-    inside, around = segment_levels(segments, images)
+    inside, around = segment_levels(segments, images, 1.0)
     return inside - around
 
 
