@@ -182,8 +182,8 @@ class Sam:
         self,
         image: ImageInput,
         *,
-        points: Sequence[Sequence[Sequence[float]]] = (),
-        boxes: Sequence[Sequence[float]] = (),
+        points: Sequence[Sequence[Sequence[float]]] | npt.NDArray[Any] = (),
+        boxes: Sequence[Sequence[float]] | npt.NDArray[Any] = (),
         modality: Modality = "vi",
         value_range: ValueRange | None = None,
     ) -> Masks:
