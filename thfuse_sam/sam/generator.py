@@ -44,8 +44,7 @@ from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, ratings, warm_boxes, without_parts
 
-# Bytes of the image tokens of all points that are decoded together: few enough for a CPU's cache.
-_BATCH_BYTES_CPU = 8 * 2**20
+_BATCH_BYTES_CPU = 16 * 2**20  # of the image tokens of all points that are decoded together
 _MAX_POINTS_GPU = 128  # points that are decoded together; enough to keep a GPU busy
 _BUFFERS_PER_POINT = 16  # embedding-sized buffers needed at once to decode one point
 
