@@ -1,6 +1,9 @@
 """What takes too long is given up; what does not, passes on its result or its error."""
 
+import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -18,3 +21,17 @@ def test_what_hangs_is_given_up() -> None:
     with pytest.raises(TimeoutError):
         within(0.05, lambda: answered.wait(10))
     answered.set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows wakes no thread that waits")
+def test_work_has_ended_when_an_interrupt_is_passed_on() -> None:
+    ended = threading.Event()
+
+    def work() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.2)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        within(10, work)
+    assert ended.is_set()

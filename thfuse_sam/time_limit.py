@@ -6,6 +6,8 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
+_LAST_SECONDS = 2.0  # that work has to end after an interrupt
+
 
 def within(seconds: float, function: Callable[[], _T]) -> _T:
     """What `function` returns or raises, or TimeoutError if it takes longer than `seconds`.
@@ -15,20 +17,29 @@ def within(seconds: float, function: Callable[[], _T]) -> _T:
     """
     results: list[_T] = []
     errors: list[BaseException] = []
+    ended = (
+        threading.Event()
+    )  # an interrupted `Thread.join` of older Pythons takes a thread that runs for one that ended
 
     def work() -> None:
         try:
             results.append(function())
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     # A daemon thread does not keep the process from ending.
     thread = threading.Thread(target=work, name="within a time limit", daemon=True)
     try:
         thread.start()
+        ended.wait(seconds)
     except RuntimeError as error:
         raise MemoryError(str(error)) from error
-    thread.join(seconds)
+    except BaseException:
+        # An interrupt: a library at work while the process ends around it may turn that into an abort.
+        ended.wait(_LAST_SECONDS)
+        raise
     if errors:
         raise errors[0]
     if not results:
