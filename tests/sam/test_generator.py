@@ -405,7 +405,7 @@ def test_automatic_batch_depends_on_the_size_of_the_embedding() -> None:
         generator = AutomaticMaskGenerator(model, GeneratorSettings(points_per_batch="auto"))
         grid, channels = model.prompt_encoder.image_embedding_size[0], model.prompt_encoder.embed_dim
         chosen[name] = generator._points_at_once(torch.zeros(1, channels, grid, grid))
-    assert chosen == {"vit_nano": 16, "vit_t": 2}
+    assert chosen == {"vit_nano": 32, "vit_t": 4}
 
 
 def test_signature_holds_what_decides_about_masks() -> None:
