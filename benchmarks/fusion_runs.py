@@ -109,7 +109,12 @@ def train(
     }
     set_seed(seed)
     task = FusionTask(
-        build_network(options.network, contrast_gain=TrainOptions.contrast_gain, calming=TrainOptions.calming),
+        build_network(
+            options.network,
+            contrast_gain=TrainOptions.contrast_gain,
+            sky=TrainOptions.sky,
+            selection=TrainOptions.selection,
+        ),
         FusionLoss({**DEFAULT_WEIGHTS, **weights}),
         Withheld(MixedPairs(parts), arm),
         None,

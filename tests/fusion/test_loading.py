@@ -54,6 +54,20 @@ def test_exported_network_is_rebuilt_in_single_precision(tmp_path, dtype) -> Non
     assert int(loaded.count) == 7
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_former_names_of_options_are_read(tmp_path, suffix: str) -> None:
+    network = build_network("thfuse_lite", width=8, growth=4, fine_width=6, dim=16, heads=2, sky=0.5)
+    options = {name: value for name, value in network.options.items() if name != "sky"}
+    spec, path = checkpoints.NetworkSpec("thfuse_lite", {**options, "calming": 0.5}), tmp_path / f"model{suffix}"
+    if suffix == ".pth":
+        content = checkpoints.Checkpoint(spec, network.state_dict(), {"calming": 0.5}, 2, 9, {}, {}, {}, {})
+        checkpoints.save_checkpoint(path, content)
+    else:
+        save_network(path, network, spec)
+    loaded, training = load_network(path)
+    assert loaded.sky == 0.5 and training == ({"sky": 0.5} if suffix == ".pth" else {})
+
+
 def break_file(name: str, tmp_path):
     path = tmp_path / ("model.safetensors" if "safetensors" in name else "model.pth")
     if name == "missing":

@@ -42,7 +42,7 @@ def test_the_file_fuses_as_the_package_does(name: str, tmp_path: Path) -> None:
         "thfuse_lite": {"width": 8, "growth": 4, "fine_width": 6, "dim": 16, "heads": 2},
         "thfuse": {"spatial_dim": 16, "spatial_depth": 1, "channel_dim": 16, "channel_depth": 1},
     }[name]
-    network = build_network(name, **small, contrast_gain=1.5, calming=1.0).eval()
+    network = build_network(name, **small, contrast_gain=1.5, sky=1.0, selection=1.0).eval()
     for parameter in network.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.1)

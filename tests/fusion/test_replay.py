@@ -78,7 +78,7 @@ def test_a_graph_with_other_values_is_not_used(captures: list[replay.Inputs], ca
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_what_becomes_a_graph_does_not_wait(name: str) -> None:
-    network = build_network(name, contrast_gain=1.0, calming=1.0).eval()
+    network = build_network(name, contrast_gain=1.0, sky=1.0, selection=1.0).eval()
     with pretended_cuda() as traffic:
         network.to("cuda")
         images = [image.to("cuda") for image in torch.rand(1, 6, 40, 56).split([1, 1, 2, 2], dim=1)]

@@ -13,7 +13,7 @@ SMALL = {"width": 8, "growth": 4, "fine_width": 6, "dim": 16, "heads": 2}
 def network() -> FusionNetwork:
     """Weights large enough for the masks, the attention and the residual to show."""
     torch.manual_seed(0)
-    network = build_network("thfuse_lite", **SMALL, contrast_gain=1.5, calming=1.0).eval()
+    network = build_network("thfuse_lite", **SMALL, contrast_gain=1.5, sky=1.0, selection=1.0).eval()
     for parameter in [*network.guidance.parameters(), *network.maps.parameters()]:
         nn.init.normal_(parameter, std=0.7)
     for parameter in [*network.base.parameters(), *network.details.parameters()]:

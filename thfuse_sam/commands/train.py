@@ -114,7 +114,7 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
 
 
 def _network(options: TrainOptions) -> FusionNetwork:
-    stages = {"contrast_gain": options.contrast_gain, "calming": options.calming}
+    stages = {"contrast_gain": options.contrast_gain, "sky": options.sky, "selection": options.selection}
     if options.init is None:
         return build_network(options.network, **stages)
     with naming("init", options.init):

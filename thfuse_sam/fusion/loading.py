@@ -21,6 +21,7 @@ from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, is_origina
 from thfuse_sam.training.checkpoint import (
     NetworkSpec,
     as_checkpoint,
+    current_names,
     load_weights,
     read_torch_file,
     reading_errors,
@@ -85,7 +86,7 @@ def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         entry = json.loads(metadata[METADATA_KEY])
-        return NetworkSpec(name=str(entry["name"]), options=dict(entry["options"])), weights
+        return NetworkSpec(name=str(entry["name"]), options=current_names(entry["options"])), weights
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{path}: has no description of a fusion network; give a file that `train()` wrote or that ships with "

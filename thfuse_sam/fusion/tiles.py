@@ -3,7 +3,7 @@
     pass 1   tiles with a margin -> coarse features, margin cut off -> coarse features of the whole image
              -> attention over the whole image -> maps (one coarse pixel for each 8 x 8 pixels of the image)
     pass 2   tiles with a margin, their parts of the maps -> fused tiles, margin cut off -> fused image
-    pass 3   tiles with a margin -> calmed tiles, margin cut off
+    pass 3   tiles with a margin -> their local stages, margin cut off -> all but the last stage
 
 If each tile ran through the whole network, each would have its own attention and so its own brightness: seams.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thfuse_sam.models.base import MINIMUM_SIZE, PaddedBatch, TiledNetwork, padded_batch
-from thfuse_sam.models.calm import REACH, REGION
+from thfuse_sam.models.sky import REACH, REGION
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def fuse_tiled(
         )
         fused[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(fused)
     fused = fused[(..., *batch.window)].clamp(0, 1)
-    calmed = torch.empty_like(fused)
+    refined = torch.empty_like(fused)
     for tile in tiles(fused.shape[-2], fused.shape[-1], -(-size // REGION) * REGION, REACH):
-        result = network.calm(*(_part(image, tile, device) for image in (fused, ir, vi)))
-        calmed[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(calmed)
-    return network.keep_contrast(calmed, ir, vi, ir_labels)
+        result = network.local_stages(*(_part(image, tile, device) for image in (fused, ir, vi)))
+        refined[(..., *tile.inner)] = result[(..., *tile.inner_in_outer)].to(refined)
+    return network.keep_contrast(refined, ir, vi, ir_labels)
 
 
 def _coarse_features(network: TiledNetwork, batch: PaddedBatch, grid: Sequence[Tile], device: torch.device) -> Tensor:

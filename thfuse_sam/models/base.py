@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from thfuse_sam.errors import ImageSizeError, UsageError
 from thfuse_sam.models.blocks import clamp_keeping_gradients, pad_to_multiple
-from thfuse_sam.models.calm import calm
 from thfuse_sam.models.contrast import keep_contrast
 from thfuse_sam.models.guidance import GuidanceBranch, relative_guidance
+from thfuse_sam.models.selection import select_source
+from thfuse_sam.models.sky import keep_sky
 
 MINIMUM_SIZE = 16  # pixels, the shortest side that a network takes
 INPUTS = ("ir", "vi", "ir_guidance", "vi_guidance", "ir_labels")  # the arguments of `FusionNetwork.forward`, in order
@@ -24,7 +25,8 @@ class FusionNetwork(nn.Module):
 
     Args:
         contrast_gain: factor on the infrared contrast that warm segments get in the last stage; 0: there is none.
-        calming: how far bright skies are calmed in the stage before it, 0 to 1; 0: there is none.
+        sky: how far bright skies look as in the visible image, in the stage before it, 0 to 1; 0: there is none.
+        selection: how far each place follows one source, in the stage before that, 0 to 1; 0: there is none.
     """
 
     name: ClassVar[str]  # the network's name in the registry
@@ -32,10 +34,10 @@ class FusionNetwork(nn.Module):
     guidance: GuidanceBranch  # turns the guidance that `fuse` gets into gates on the network's features
     options: dict[str, Any]  # every keyword that rebuilds this network, JSON-able; set by `build_network`
 
-    def __init__(self, contrast_gain: float = 0.0, calming: float = 0.0) -> None:
+    def __init__(self, contrast_gain: float = 0.0, sky: float = 0.0, selection: float = 0.0) -> None:
         super().__init__()
-        require_at_least(0, contrast_gain=contrast_gain, calming=calming)
-        self.contrast_gain, self.calming = contrast_gain, calming
+        require_at_least(0, contrast_gain=contrast_gain, sky=sky, selection=selection)
+        self.contrast_gain, self.sky, self.selection = contrast_gain, sky, selection
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
         """Fuse one padded batch.
@@ -78,11 +80,16 @@ class FusionNetwork(nn.Module):
         batch = padded_batch(ir, vi, ir_guidance, vi_guidance, self.size_multiple)
         fused = self.fuse(batch.ir, batch.vi, batch.guidance)[(..., *batch.window)]
         fused = clamp_keeping_gradients(fused.to(ir.dtype))  # layers may have run in half precision
-        return fused if self.training else self.keep_contrast(self.calm(fused, ir, vi), ir, vi, ir_labels)
+        return fused if self.training else self.keep_contrast(self.local_stages(fused, ir, vi), ir, vi, ir_labels)
 
-    def calm(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
-        """Bright skies calmed, in images of any size; left out in training. Returns float B1HW in [0, 1]."""
-        return calm(fused, ir, vi, self.calming) if self.calming else fused
+    def local_stages(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+        """The stages before the last one, for images of any size: `select_source` and `keep_sky`.
+
+        They see nothing beyond `sky.REACH` pixels and are left out in training. Returns float B1HW in [0, 1].
+        """
+        if self.selection:
+            fused = select_source(fused, ir, vi, self.selection)
+        return keep_sky(fused, ir, vi, self.sky) if self.sky else fused
 
     def keep_contrast(self, fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
         """The last stage, on images of any size; see `forward`. Returns float B1HW in [0, 1]."""
@@ -112,8 +119,8 @@ class TiledNetwork(Protocol):
     def fuse_with_maps(self, ir: Tensor, vi: Tensor, guidance: Tensor | None, maps: Tensor) -> Tensor:
         """`FusionNetwork.fuse` of a part of the image, with that part of the attention maps."""
 
-    def calm(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
-        """See `FusionNetwork.calm`."""
+    def local_stages(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+        """See `FusionNetwork.local_stages`."""
 
     def keep_contrast(self, fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
         """See `FusionNetwork.keep_contrast`."""

@@ -241,3 +241,19 @@ def halved(images: Tensor) -> Tensor:
 def upsample(x: Tensor, factor: int, align_corners: bool = False) -> Tensor:
     """BCHW enlarged by a whole factor, bilinear."""
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)
+
+
+def extend(images: Tensor, multiple: int) -> Tensor:
+    """BCHW with border pixels repeated below and to the right, up to the next multiple of a side."""
+    rows, columns = ((multiple - size % multiple) % multiple for size in images.shape[-2:])
+    return F.pad(images, (0, columns, 0, rows), mode="replicate")
+
+
+def local_mean(images: Tensor, window: int, passes: int = 1) -> Tensor:
+    """Mean over a square window, an odd number of pixels wide, border pixels repeated; several times if asked for."""
+    images = F.pad(images, (window // 2 * passes,) * 4, mode="replicate")
+    for dim in passes * (2, 3):
+        size = images.shape[dim] - window + 1
+        shifted = [images.narrow(dim, shift, size) for shift in range(window)]
+        images = sum(shifted[1:], start=shifted[0])
+    return images / window ** (2 * passes)

@@ -118,7 +118,7 @@ class THFuse(FusionNetwork):
         heads: attention heads in both.
         pixel_range: images in [0, 1] are multiplied by it on the way in and divided on the way out; 255 is what the
             authors' weights expect, 1 is easier to train.
-        contrast_gain, calming: see `FusionNetwork`.
+        contrast_gain, sky, selection: see `FusionNetwork`.
     """
 
     name = "thfuse"
@@ -134,9 +134,10 @@ class THFuse(FusionNetwork):
         heads: int = 4,
         pixel_range: float = 1.0,
         contrast_gain: float = 0.0,
-        calming: float = 0.0,
+        sky: float = 0.0,
+        selection: float = 0.0,
     ):
-        super().__init__(contrast_gain, calming)
+        super().__init__(contrast_gain, sky, selection)
         require_at_least(1, spatial_depth=spatial_depth, channel_depth=channel_depth, heads=heads)
         require_multiple(heads, "heads", spatial_dim=spatial_dim, channel_dim=channel_dim)
         require_at_least(1, pixel_range=pixel_range)

@@ -119,7 +119,7 @@ class THFuseLite(FusionNetwork):
         dim: channels of the attention blocks, a multiple of `heads`.
         depth: pairs of channel and spatial attention blocks.
         heads: attention heads.
-        contrast_gain, calming: see `FusionNetwork`.
+        contrast_gain, sky, selection: see `FusionNetwork`.
     """
 
     name = "thfuse_lite"
@@ -137,9 +137,10 @@ class THFuseLite(FusionNetwork):
         depth: int = 1,
         heads: int = 4,
         contrast_gain: float = 0.0,
-        calming: float = 0.0,
+        sky: float = 0.0,
+        selection: float = 0.0,
     ):
-        super().__init__(contrast_gain, calming)
+        super().__init__(contrast_gain, sky, selection)
         require_at_least(1, fine_width=fine_width, width=width, growth=growth, depth=depth, heads=heads)
         require_multiple(heads, "heads", dim=dim)
         self.stem = LiteConv(self.image_channels, growth)

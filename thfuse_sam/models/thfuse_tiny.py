@@ -21,7 +21,7 @@ class THFuseTiny(THFuseLite):
     """TH-Fuse for video. Arguments are those of `THFuseLite`, at half the resolution.
 
     Args:
-        fine_width, width, growth, dim, depth, heads, contrast_gain, calming: see `THFuseLite`.
+        fine_width, width, growth, dim, depth, heads, contrast_gain, sky, selection: see `THFuseLite`.
     """
 
     name = "thfuse_tiny"
@@ -39,7 +39,8 @@ class THFuseTiny(THFuseLite):
         depth: int = 1,
         heads: int = 4,
         contrast_gain: float = 0.0,
-        calming: float = 0.0,
+        sky: float = 0.0,
+        selection: float = 0.0,
     ):
         super().__init__(
             fine_width=fine_width,
@@ -49,7 +50,8 @@ class THFuseTiny(THFuseLite):
             depth=depth,
             heads=heads,
             contrast_gain=contrast_gain,
-            calming=calming,
+            sky=sky,
+            selection=selection,
         )
         self.finest = DetailMix(fine_width, STEP)
 

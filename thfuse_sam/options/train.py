@@ -82,10 +82,13 @@ class TrainOptions(
         default_text="random weights",
     )
     contrast_gain: float = option(
-        1.1, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
+        1.15, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
     )
-    calming: float = option(
+    sky: float = option(
         1.0, "how far bright skies look as in the visible image when pairs are fused; 0: not at all", low=0, high=1
+    )
+    selection: float = option(
+        0.4, "how far each place follows one source when pairs are fused; 0: as the layers mix them", low=0, high=1
     )
     loss_weights: Mapping[str, float] = option(
         {},

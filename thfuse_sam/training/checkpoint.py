@@ -32,8 +32,13 @@ FORMAT_VERSION = 1
 _NO_MEMORY = "{path}: memory does not suffice to read it; close other programs"
 _TRUNCATED = "{path}: truncated or not a checkpoint; copy it again or give another file"
 
-# What fine-tuning called its options before it shared them with the training of fusion networks.
-_FORMER_OPTIONS = {"virtual_batch_size": "accumulate", "patience": "plateau_patience", "test_interval": "val_interval"}
+# What options were called in files of earlier versions.
+_FORMER_OPTIONS = {
+    "virtual_batch_size": "accumulate",
+    "patience": "plateau_patience",
+    "test_interval": "val_interval",
+    "calming": "sky",
+}
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,19 @@ def as_checkpoint(content: Any, path: Path) -> Checkpoint:
             for field in fields(Checkpoint)
             if field.name in content or field.default_factory is MISSING
         }
-        network = NetworkSpec(name=values["network"]["name"], options=dict(values["network"]["options"]))
+        network = NetworkSpec(name=values["network"]["name"], options=current_names(values["network"]["options"]))
         scheduler = dict(values["scheduler"])
         if "zero_shot" in scheduler:  # earlier versions kept it there
             values["task"] = {"zero_shot": scheduler.pop("zero_shot")}
-        training = {_FORMER_OPTIONS.get(key, key): value for key, value in values["training"].items()}
+        training = current_names(values["training"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: incomplete checkpoint ({error}); train again or give another file") from None
     return Checkpoint(**{**values, "network": network, "scheduler": scheduler, "training": training})
+
+
+def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that were read from a file, under the names that they have now."""
+    return {_FORMER_OPTIONS.get(name, name): value for name, value in dict(options).items()}
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from thfuse_sam.devices import is_exporting
 from thfuse_sam.losses.filters import smooth_step
-from thfuse_sam.models.blocks import halved, upsample
+from thfuse_sam.models.blocks import extend, halved, local_mean, upsample
 
 REACH = 224  # pixels, a multiple of REGION; what lies farther away has no influence
 COARSE = 4  # pixels, side of the squares on which means around a pixel are computed
@@ -28,7 +28,7 @@ WARM = (100 / 255, 160 / 255)  # intensity by which something is brighter in inf
 HIDDEN = (0.02, 0.002)  # share of a region in which infrared alone sees something warm; such a region stays as it is
 
 
-def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
+def keep_sky(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
     """Take away what infrared adds to bright flat visible skies.
 
     Args:
@@ -39,10 +39,9 @@ def calm(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
         float B1HW in [0, 1]. Gradients lead back to `fused`.
     """
     height, width = fused.shape[-2:]
-    rows, columns = ((REGION - size % REGION) % REGION for size in (height, width))
-    fused, ir, vi = (F.pad(image, (0, columns, 0, rows), mode="replicate") for image in (fused, ir, vi))
+    fused, ir, vi = (extend(image, REGION) for image in (fused, ir, vi))
     ir_halved, vi_halved = halved(torch.cat([ir, vi], dim=1)).split(1, dim=1)
-    flat = smooth_step(_gradient(_mean(vi_halved, 3, passes=2)) / 2, *FLAT) * smooth_step(vi_halved, *CLEAR)
+    flat = smooth_step(_gradient(local_mean(vi_halved, 3, passes=2)) / 2, *FLAT) * smooth_step(vi_halved, *CLEAR)
     sky = flat * smooth_step(vi_halved - ir_halved, *COLDER)
     # Without a sky there is no work; a GPU does it in any case, because to ask it takes longer, and ends a CUDA graph.
     if is_exporting() or sky.device.type == "cuda" or sky.any():
@@ -58,27 +57,17 @@ def _sky_weight(ir: Tensor, vi: Tensor, flat: Tensor, sky: Tensor) -> Tensor:
     # The mean over the sky alone reaches up to the roofs before it, so that no fringe is left there.
     cold = sky * (vi_coarse - ir_coarse) ** 4  # nearly that of the coldest, else what is warm would hide itself
     sums = torch.cat([sky, sky * vi_coarse, cold, cold * ir_coarse], dim=1)
-    around, vi_mean, share, ir_mean = _mean(sums, 5, passes=2).split(1, dim=1)
+    around, vi_mean, share, ir_mean = local_mean(sums, 5, passes=2).split(1, dim=1)
     vi_mean, ir_mean = vi_mean / around.clamp(min=1e-4), ir_mean / share.clamp(min=1e-4)
     near = smooth_step(around, *SKY_AROUND)
     hidden = near * flat * smooth_step(vi_coarse - vi_mean, *LIKE_SKY) * smooth_step(ir_coarse - ir_mean, *WARM)
     region = torch.cat([sky, sky * vi_coarse, hidden], dim=1)
     region = halved(halved(halved(region)))  # from COARSE to REGION
-    share, brightness, hidden = _mean(region, 5, passes=2).split(1, dim=1)
+    share, brightness, hidden = local_mean(region, 5, passes=2).split(1, dim=1)
     wanted = smooth_step(brightness / share.clamp(min=1e-4), *BRIGHT) * smooth_step(hidden, *HIDDEN)
     coarse = torch.cat([near * upsample(wanted, REGION // COARSE), vi_mean], dim=1)
     weight, vi_mean = upsample(coarse, COARSE).split(1, dim=1)
     return weight * smooth_step(vi - vi_mean, *LIKE_SKY) * smooth_step(vi - ir, *COLDER)
-
-
-def _mean(images: Tensor, window: int, passes: int = 1) -> Tensor:
-    """Mean over a square window, an odd number of pixels wide, border pixels repeated; several times if asked for."""
-    images = F.pad(images, (window // 2 * passes,) * 4, mode="replicate")
-    for dim in passes * (2, 3):
-        size = images.shape[dim] - window + 1
-        shifted = [images.narrow(dim, shift, size) for shift in range(window)]
-        images = sum(shifted[1:], start=shifted[0])
-    return images / window ** (2 * passes)
 
 
 def _gradient(images: Tensor) -> Tensor:
@@ -86,4 +75,4 @@ def _gradient(images: Tensor) -> Tensor:
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
     down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
-    return _mean((across**2 + down**2 + 1e-9).sqrt() / 2, 3)
+    return local_mean((across**2 + down**2 + 1e-9).sqrt() / 2, 3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thfuse_sam.models.calm import REACH, calm
+from thfuse_sam.models.sky import REACH, keep_sky
 
 ROOF = 60  # rows of sky above it
 SKY = (..., slice(4, ROOF - 8), slice(None))
@@ -33,7 +33,7 @@ def gradient(image: Tensor) -> float:
 
 def test_a_bright_sky_is_damped_and_brighter_up_to_the_roof(stripes: Tensor) -> None:
     ir, vi, fused = before_sky(stripes, 0.5), before_sky(0.95, 0.3), before_sky(stripes + 0.35, 0.4)
-    result = calm(fused, ir, vi, 1.0)
+    result = keep_sky(fused, ir, vi, 1.0)
     assert gradient(result[SKY]) < 0.5 * gradient(ir[SKY])
     rows = result[0, 0, :, 48]
     assert rows[: ROOF - 1].min() > 0.73  # no fringe
@@ -47,7 +47,7 @@ def test_other_areas_keep_their_infrared_details(stripes: Tensor, infrared: floa
     checks = (torch.arange(96)[:, None] // 8 + torch.arange(96) // 8) % 2
     vi = flat(visible) if visible else 0.7 + 0.2 * checks.expand(1, 1, 96, 96)
     ir = stripes + infrared - 0.2
-    change = calm(stripes, ir, vi, 1.0) - stripes
+    change = keep_sky(stripes, ir, vi, 1.0) - stripes
     assert change[..., 8:-8, 8:-8].abs().max() < 2 / 255
 
 
@@ -57,10 +57,10 @@ def test_what_infrared_alone_sees_before_bright_smoke_stays(warm: float, width: 
     ir, vi = flat(0.1).repeat(1, 1, 4, 4), flat(0.98).repeat(1, 1, 4, 4)
     ir[..., 180:200, 160 : 160 + width] = warm
     fused = ir.clone()
-    result = calm(fused, ir, vi, 1.0)
+    result = keep_sky(fused, ir, vi, 1.0)
     assert (result - fused)[..., 170:210, 150:210].max() < 0.1
     assert result[..., 190, 180] - result[..., 170, 180] > warm - 0.2
-    assert calm(fused, flat(0.1).repeat(1, 1, 4, 4), vi, 1.0)[..., 190, 150].item() == pytest.approx(0.98)
+    assert keep_sky(fused, flat(0.1).repeat(1, 1, 4, 4), vi, 1.0)[..., 190, 150].item() == pytest.approx(0.98)
 
 
 def test_the_mean_of_a_region_decides_so_that_a_darkening_sky_gets_no_disc() -> None:
@@ -68,13 +68,13 @@ def test_the_mean_of_a_region_decides_so_that_a_darkening_sky_gets_no_disc() -> 
     away = torch.hypot(*torch.meshgrid(torch.arange(-192.0, 192), torch.arange(-192.0, 192), indexing="ij"))
     vi = (0.82 - 0.24 * (away / 128).clamp(max=1)).reshape(1, 1, 384, 384)
     dark = flat(0.1).repeat(1, 1, 4, 4)
-    result = calm(dark, dark, vi, 1.0)
+    result = keep_sky(dark, dark, vi, 1.0)
     assert gradient(result) < 1.2 * gradient(vi)
 
 
 def test_it_comes_and_goes_smoothly(stripes: Tensor) -> None:
     """Half a grey level of the visible image never makes more than a twentieth of the whole change."""
-    levels = [calm(stripes, stripes, flat(0.5 + step / 510), 1.0) for step in range(120)]
+    levels = [keep_sky(stripes, stripes, flat(0.5 + step / 510), 1.0) for step in range(120)]
     steps = torch.stack([after - before for before, after in pairwise(levels)])
     assert levels[-1].mean() - levels[0].mean() > 0.3
     assert steps.abs().max() < 0.05 * (levels[-1] - levels[0]).max()
@@ -82,16 +82,16 @@ def test_it_comes_and_goes_smoothly(stripes: Tensor) -> None:
 
 def test_nothing_farther_away_than_its_reach_counts(stripes: Tensor) -> None:
     images = [image.repeat(1, 1, 4, 4) for image in (stripes, stripes, flat(0.75) + GRAIN)]
-    before = calm(*images, 1.0)
+    before = keep_sky(*images, 1.0)
     for image in images:
         image[..., :8, :8] = 0.1
-    changed = torch.where((calm(*images, 1.0) != before)[0, 0])
+    changed = torch.where((keep_sky(*images, 1.0) != before)[0, 0])
     assert 96 < int(max(places.max() for places in changed)) < 8 + REACH
 
 
 def test_half_of_it_and_gradients(stripes: Tensor) -> None:
     fused, vi = (stripes + 0.3).requires_grad_(), flat(0.95)
-    half, whole = (calm(fused, stripes, vi, amount) for amount in (0.5, 1.0))
+    half, whole = (keep_sky(fused, stripes, vi, amount) for amount in (0.5, 1.0))
     assert fused.mean() < half.mean() < whole.mean()
     half.sum().backward()
     assert fused.grad is not None and fused.grad.isfinite().all() and fused.grad.min() > 0.1
