@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation, fusion_peers, fusion_results, fusion_speed, loss_choice
+from benchmarks import ablation, cross_validation, fusion_peers, fusion_results, fusion_speed, loss_choice
 from benchmarks.fusion_runs import Withheld
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.masks.tree import MaskFiles
@@ -173,3 +173,26 @@ def test_one_command_makes_masks_images_and_the_table(
     assert not (tmp_path / "out" / "masks").exists()
     assert fusion_results.main([*argv, "--output", str(tmp_path / "masked"), "--sam_model_type", "vit_nano"]) == 0
     assert (tmp_path / "masked" / "masks" / pairs.name / "manifest.json").exists()
+
+
+def test_cross_validation_judges_on_the_set_left_out(make_pairs: Callable[..., Path], tmp_path: Path, capsys) -> None:
+    for name in "xyz":
+        make_pairs(("a", "b"), size=(48, 56), root=tmp_path / name)
+    argv = [
+        "--data_dir",
+        str(tmp_path),
+        "--datasets",
+        *"xyz",
+        "--baseline",
+        "models/thfuse_lite.safetensors",
+        "--every",
+        "2",
+    ]
+    argv += ["--output", str(tmp_path / "cv"), "--epochs", "1", "--batch_size", "4", "--crop_size", "32"]
+    assert cross_validation.main(argv) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert [row.split("|")[1].strip() for row in rows] == [name for name in "xyz" for _ in range(3)]
+    figures = tmp_path / "cv" / "x" / "y_selection0.4_sky0.json"
+    kept = figures.stat().st_mtime_ns
+    assert cross_validation.main(argv) == 0  # nothing is trained or measured twice
+    assert figures.stat().st_mtime_ns == kept

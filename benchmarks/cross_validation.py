@@ -1,0 +1,98 @@
+"""How good is a training on sets of another kind? Each set is left out once: train on the others, judge on it.
+
+    python -m benchmarks.cross_validation --data_dir DATA --datasets RoadScene171 MSRS80 MSRS120 \\
+        --baseline models/thfuse_lite.safetensors --output cv --epochs 12 --lr 2e-3 --ema_decay 0.995
+
+`DATA/NAME` holds the pairs of a set. Options that are not listed below go to `train.py`, which trains without masks.
+How far each place follows one source (`selection`) is chosen, too: the amount that beats `--baseline` on the most
+metrics over the sets that were trained on. Rows are means over every fourth pair of the set left out, without masks;
+with the stage for skies and without, which takes pictures away from what the metrics ask for. Finished trainings and
+figures in `--output` are kept.
+"""
+
+import argparse
+import functools
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import command_line, made_by, markdown_table
+from benchmarks.fusion_peers import wins
+from benchmarks.fusion_runs import kept_figures
+from thfuse_sam.cli.commands import train
+from thfuse_sam.datasets.fusion import FusionDataset, to_uint8
+from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.files import write_text
+from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.masks.source import NoMasks
+from thfuse_sam.metrics import TEN_METRICS, fusion_metrics
+from thfuse_sam.training.resuming import LATEST
+
+AMOUNTS = (0.0, 0.4, 1.0)  # of `selection`
+Means = dict[str, float]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line(__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--datasets", nargs="+", required=True, help="their folders' names, three or more")
+    parser.add_argument("--baseline", type=Path, required=True, help="network to compare with")
+    parser.add_argument("--every", type=int, default=4, help="judge every so many pairs (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints, figures and table.md")
+    options, training = parser.parse_known_args(argv)
+    rows = []
+    for left_out in options.datasets:
+        others = [name for name in options.datasets if name != left_out]
+        folder = options.output / left_out
+        data = [str(options.data_dir / name) for name in others]
+        fixed = ["--precomputed_masks_dir", "none", "--val_fraction", "0", "--resume", "auto"]
+        if status := train.main(["--dataset_path", *data, *fixed, *training, "--output_dir", str(folder)]):
+            return status
+        baseline = {name: _means(options, options.output, options.baseline, name) for name in options.datasets}
+        trained = functools.partial(_means, options, folder, folder / LATEST)
+        won = {amount: sum(len(wins(trained(name, amount), baseline[name])) for name in others) for amount in AMOUNTS}
+        best = max(won, key=lambda amount: won[amount])
+        rows.append((left_out, "baseline", *_cells(baseline[left_out]), ""))
+        for label, sky in (("trained on the others", 1.0), ("without the stage for skies", 0.0)):
+            means = trained(left_out, best, sky)
+            won_by = wins(means, baseline[left_out])
+            rows.append(
+                (left_out, f"{label}, selection {best:g}", *_cells(means), f"{len(won_by)}: {', '.join(won_by)}")
+            )
+    text = markdown_table(("left out", "network", *TEN_METRICS, "better on"), rows) + f"\n\n{made_by()}.\n"
+    write_text(options.output / "table.md", text)
+    print(text)
+    return 0
+
+
+def _means(
+    options: argparse.Namespace, folder: Path, network: Path, name: str, selection: float = 0.0, sky: float = 0.0
+) -> Means:
+    """Mean metrics on a set, from `folder` where they are known."""
+    make = functools.partial(measure, network, options.data_dir / name, options.every, selection, sky)
+    return kept_figures(folder / f"{name}_selection{selection:g}_sky{sky:g}.json", make)
+
+
+def measure(path: Path, dataset: Path, every: int, selection: float, sky: float) -> Means:
+    """Mean metrics of a network, with other amounts of its stages, over every so many pairs of a set."""
+    network, _ = load_network(path)
+    network.selection, network.sky = selection, sky
+    scores: list[Mapping[str, float]] = []
+    samples = FusionDataset(find_pairs(dataset).pairs[::every], NoMasks())
+    for sample in (samples[index] for index in range(len(samples))):
+        (fused,) = fuse_lumas(network, [sample], torch.device("cpu"))
+        scores.append(fusion_metrics(fused, to_uint8(sample["ir"][0]), to_uint8(sample["vi"][0]), TEN_METRICS))
+    return {metric: statistics.fmean(one[metric] for one in scores) for metric in TEN_METRICS}
+
+
+def _cells(means: Means) -> list[str]:
+    return [f"{means[metric]:.4g}" for metric in TEN_METRICS]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
