@@ -105,6 +105,10 @@ def test_false_colours_and_closed_images_are_refused(fuser: th.Fuser, tmp_path: 
     for given, error in ((jet, UsageError), (tmp_path / "jet.png", ImageKindError)):
         with pytest.raises(error, match=r"in false colours, like jet, .*; give its numbers or grey values, HxW$"):
             fuser(given, ramp)
+    marked = np.dstack([ramp] * 3)
+    marked[20:24, 20:40] = (255, 0, 0)
+    with pytest.raises(UsageError, match=r"marks are drawn, which is no temperature; give its numbers or grey values"):
+        fuser(marked, ramp)
     closed = Image.open(tmp_path / "jet.png")
     closed.close()
     with pytest.raises(UsageError, match="`ir` cannot be decoded"):

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -224,8 +225,8 @@ def _native(values: npt.NDArray[Any], argument: str) -> npt.NDArray[Any]:
 
 def _in_arguments(message: str) -> str:
     """What is said of an infrared image, with the arguments of this package's functions in place of options."""
-    kept, colormap, _ = message.replace("`ir_range`", "`value_range`").partition("; `ir_colormap`")
-    return kept + "; give its numbers or grey values, HxW" * bool(colormap)
+    kept, *options = re.split("; `ir_(?:colormap|gray)`", message.replace("`ir_range`", "`value_range`"), maxsplit=1)
+    return kept + "; give its numbers or grey values, HxW" * bool(options)
 
 
 def _kind(values: npt.NDArray[Any]) -> str:
