@@ -22,6 +22,7 @@ other pixel. How an infrared image is read may be changed by an `InfraredReading
 The EXIF orientation is applied. Of a file with several frames or pages the first one is read.
 """
 
+import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".webp": {"format": "WEBP", "lossless": True},
 }
 
+# A tag of TIFF, and its bits for a smaller copy and for a mask of transparency.
+_SUBFILE_TYPE, _NO_FRAME = 254, 1 | 4
 _SEVERAL_MASKS = "holds several masks, as bands or as frames; write each into a file of its own"
 
 ImageArray = npt.NDArray[np.uint8]
@@ -172,7 +175,7 @@ def read_stored_pixels(path: Path) -> StoredPixels:
                 raise Refusal(_SEVERAL_MASKS) from None
             return StoredPixels(stored.colours, None, None, exact=True)
         check_pixels(image.size)
-        if hides_bands(image) or _frames(image) > 1:
+        if hides_bands(image) or _frames(path, image) > 1:
             raise Refusal(_SEVERAL_MASKS)
         exact, deep_colour = image.format in _EXACT_FORMATS, is_deep_colour(image, file)
         image.load()
@@ -224,17 +227,24 @@ def image_form(path: Path) -> tuple[bool, int]:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
             return bool(tiff_tags(file)), 1
-        return image.mode[0] in "IF" or is_deep_colour(image, file), _frames(image)
+        return image.mode[0] in "IF" or is_deep_colour(image, file), _frames(path, image)
 
 
-def _frames(image: Image.Image) -> int:
-    """How many frames of one size a TIFF holds; 1 for other formats, whose frames move."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.n_frames == 1:
+def _frames(path: Path, image: Image.Image) -> int:
+    """How many frames of one size a TIFF holds; 1 for other formats, whose frames move.
+
+    Smaller copies and masks of transparency are no frames, and what is broken behind the first one does not count.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1
-    size = image.size
-    image.seek(1)
-    frames = image.n_frames if image.size == size else 1
-    image.seek(0)
+    frames = 1
+    # Opened anew, because an error leaves an image unusable.
+    with contextlib.suppress(Exception), path.open("rb") as file:
+        pages = TiffImagePlugin.TiffImageFile(file)
+        for number in range(1, pages.n_frames):
+            pages.seek(number)
+            tags = pages.tag_v2
+            frames += pages.size == image.size and not tags.get(_SUBFILE_TYPE, 0) & _NO_FRAME
     return frames
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs, require_partners, unusable_pairs
 from thfuse_sam.errors import OptionError, PairError, UsageError
 from thfuse_sam.false_colour import colour_table
-from thfuse_sam.images import write_image
+from thfuse_sam.images import image_form, read_stored_pixels, write_image
 from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.precompute import PrecomputeOptions
@@ -307,6 +308,45 @@ def test_what_the_form_of_images_says(
     write_image(tmp_path / "e.png", colour_table("jet")[grey])
     warn_if_odd([ImagePair("1", tmp_path / ir, tmp_path / vi)])
     assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
+@pytest.mark.parametrize("kind", ["broken", "metadata", "smaller copy", "mask"])
+def test_what_follows_the_image_of_a_tiff_is_no_frame(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    grey, path = RANDOM.integers(0, 255, (32, 48), dtype=np.uint8), tmp_path / "ir/1.tif"
+    path.parent.mkdir()
+    if kind in ("broken", "metadata"):
+        Image.fromarray(grey).save(path)
+        content = bytearray(path.read_bytes())
+        (directory,) = struct.unpack_from("<I", content, 4)
+        (count,) = struct.unpack_from("<H", content, directory)
+        end = len(content)
+        struct.pack_into("<I", content, directory + 2 + 12 * count, end + 1000 if kind == "broken" else end)
+        path.write_bytes(content + struct.pack("<HHHIII", 1, 305, 2, 4, 0x00787878, 0))
+    else:
+        page = Image.fromarray(grey)
+        page.encoderinfo = {"tiffinfo": {254: 1 if kind == "smaller copy" else 4}}
+        Image.fromarray(grey).save(path, save_all=True, append_images=[page])
+    assert image_form(path) == (False, 1)
+    assert np.array_equal(read_stored_pixels(path).values, grey)
+    write_image(tmp_path / "vi/1.png", 255 - grey)
+    warn_if_odd([ImagePair("1", path, tmp_path / "vi/1.png")])
+    assert not caplog.text
+
+
+def test_other_folders_are_not_told_as_unnamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(*(tmp_path / path for path in ("a/ir/1_ir.png", "a/vi/1_vi.png", "a/ir/2.png", "labels/1.png")))
+    assert sorted(pair_names(find_pairs(tmp_path).pairs)) == ["a/1"]
+    assert "1 images are named neither {name}_ir nor {name}_vi" in caplog.text and "ir/2.png" in caplog.text
+
+
+def test_listed_names_that_repeat_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = [[tmp_path / folder / f"1_{word}.png" for folder in "ab"] for word in ("ir", "vi")]
+    make(*files[0], *files[1])
+    with pytest.raises(PairError, match=r"two pairs are named '1_ir': .*a/1_ir\.png and .*b/1_ir\.png; name them in a"):
+        pairs_of_files(*(list(map(str, paths)) for paths in files))
+    assert not caplog.text
 
 
 def test_files_in_their_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

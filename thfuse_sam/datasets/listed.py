@@ -37,12 +37,13 @@ def pairs_of_files(ir: Sequence[str], vi: Sequence[str]) -> PairSet:
             (path, partners[name], str(name)) for path in files["ir"] if (name := name_in(path.stem, naming.ir))
         )
     rows = list(zip(files["ir"], files["vi"], strict=True))
-    if len(rows) > 1 and count and any(one.stem != other.stem for one, other in rows):
+    is_unique = len({*stems["ir"]}) == len(rows)  # if not, the error about equal names says it
+    if is_unique and len(rows) > 1 and count and any(one.stem != other.stem for one, other in rows):
         raise PairError(
             f"by their names only {count} of {len(rows)} files are pairs; leave the others out, or name all pairs in a "
             "table, `pairs`"
         )
-    if len(rows) > 1:
+    if is_unique and len(rows) > 1:
         log.warning("pairs: names tell none, so they are in the order of the files, such as %s and %s", *rows[0])
     return _pair_set((one, other, one.stem) for one, other in rows)
 

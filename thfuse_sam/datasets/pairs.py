@@ -289,8 +289,8 @@ def unread_file(folder: Path, name: str) -> Path | None:
 
 def _mention_unnamed(folders: ModalityFolders, used: set[Path]) -> None:
     """Warn of images in folders of patterns that fit none of them, such as the third one of each scene."""
-    roots = dict.fromkeys(parse_folder(folder).root for folder in folders if NAME in folder.name)
-    rest = [path for root in roots for _, path in _named_files(root) if path not in used]
+    whole = dict.fromkeys(folder.parent for folder in folders if NAME in folder.name)
+    rest = [path for folder in whole for _, path in _named_files(folder) if path not in used]
     if rest:
         log.warning(
             "%d images are named neither %s nor %s, such as %s; they are left out",
@@ -308,6 +308,7 @@ def suspicion(pair: ImagePair) -> str | None:
     """What looks wrong about the two images of a pair as such; None: nothing does, or they cannot be read."""
     try:
         ir, vi = read_visible(pair.ir), read_visible(pair.vi)
+        (ir_is_deep, ir_frames), (vi_is_deep, vi_frames) = image_form(pair.ir), image_form(pair.vi)
     except ImageReadError:
         return None
     if pair.reading.channel is None and ir.shape == vi.shape and np.ptp(ir) and np.array_equal(luma(ir), luma(vi)):
@@ -320,7 +321,6 @@ def suspicion(pair: ImagePair) -> str | None:
     parts = ((*path.parts[:-1], path.stem) for path in (pair.vi, pair.ir))
     if any(itertools.starmap(differ_by_modality, zip(*parts, strict=False))):
         return f"{pair.ir} is taken for infrared and {pair.vi} for visible, which their names deny: {swapped}"
-    (ir_is_deep, ir_frames), (vi_is_deep, vi_frames) = image_form(pair.ir), image_form(pair.vi)
     if vi_is_deep and not ir_is_deep and not is_colourful(vi):
         return f"{pair.vi} is grey of more than 8 bits, as infrared images are, and {pair.ir} has 8: {swapped}"
     if ir_frames > 1 or vi_frames > 1:
@@ -418,7 +418,8 @@ def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
 def _named_files(folder: Path, unread: list[Path] | None = None) -> Iterator[tuple[str, Path]]:
     """(name, file) of the images below a folder or pattern, in the order of the paths; names may repeat.
 
-    Images of formats that are not read, and links that lead nowhere, are added to `unread`.
+    Images of formats that are not read are added to `unread`, and links that lead nowhere and are not named as images.
+    Those that are count as images, so that one that is lost is refused or counted when it is read.
     """
     root, modality_folder, file_name = parse_folder(folder)
     for relative in _image_files(root, "", ()):

@@ -4,7 +4,7 @@
     manifest.json    ir/a/0001.npy  vi/a/0001.npy     what precompute_masks.py writes, also in shards; the manifest
                                                       names the images and says how infrared ones are read
 
-0 is no object, k is object k. In `masks/`, 255 beside few others is what other programs ignore.
+0 is no object, k is object k. 255 beside few other numbers is what other programs ignore.
 """
 
 from collections.abc import Callable
