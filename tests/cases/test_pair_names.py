@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +255,50 @@ def test_folders_told_apart_by_words(tmp_path: Path, ir: str, vi: str) -> None:
     if "rain" in ir:
         with pytest.raises(PairError, match="more than one layout"):
             find_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ("images/{ir,vi}/1;masks_{ir,vi}/1", "images/1"),
+        ("Part I/{ir,vi}/1;Part V/{ir,vi}/2", "Part I/1;Part V/2"),
+        ("set_t/{ir,vi}/1;set_v/{ir,vi}/2", "set_t/1;set_v/2"),
+        ("train/{ir,vi}/1;other/{ir_labels,vi_labels}/1", "train/1"),
+        ("train/{ir,vi}/1;runs/fused_{ir,vi}/", "train/1"),
+        ("1_{ir,vi};fused_{ir,vi}/", "1"),
+        ("1_{ir,vi};cam_{ir,vi}/7", "1"),
+        ("a/cam_{ir,vi}/1;b/cam_{ir,vi}/2", "a/1;b/2"),
+        ("cam_{ir,vi}/1;cam_{ir,vi}_masks/1;old_{ir,vi}/", "1"),
+        *((f"{name}_{{ir,vi}}/1", None) for name in ("masks", "fused", "results", "labels")),
+        ("set_{t,v}/1", None),
+        ("cam_{ir,vi}/", None),
+    ],
+)
+def test_words_of_folders_are_the_last_resort(tmp_path: Path, files: str, expected: str | None) -> None:
+    for pattern in files.split(";"):
+        before, words, after = re.split("[{}]", pattern)
+        for word in words.split(","):
+            path = tmp_path / f"{before}{word}{after}"
+            path.mkdir(parents=True) if after == "/" else make(path.with_name(f"{path.name}.png"))
+    if expected is None:
+        with pytest.raises(PairError, match="no infrared and visible folder"):
+            find_pairs(tmp_path)
+    else:
+        assert sorted(pair_names(find_pairs(tmp_path).pairs)) == expected.split(";")
+
+
+def test_a_pattern_beside_words_of_folders(tmp_path: Path) -> None:
+    make(tmp_path / "cam_ir/1_a.png", tmp_path / "cam_vi/1_b.png")
+    assert sorted(pair_names(find_pairs(tmp_path, naming=Naming("{name}_a", "{name}_b")).pairs)) == ["1"]
+
+
+def test_many_folders_of_scenes_are_searched_at_once(tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / f"scene_{number}").mkdir()
+    make(tmp_path / "cam_ir/1.png", tmp_path / "cam_vi/1.png")
+    start = time.process_time()
+    assert len(find_pairs(tmp_path).pairs) == 1
+    assert time.process_time() - start < 5  # a comparison of each with each takes 30 seconds
 
 
 def test_what_systems_keep_is_no_image(tmp_path: Path) -> None:

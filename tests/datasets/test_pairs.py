@@ -76,6 +76,15 @@ def test_data_sets_as_published(tmp_path: Path, files: list[str], expected: list
     assert names(tmp_path) == expected
 
 
+def test_parts_for_tests_beside_one_for_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("train", "val", "test"):
+        touch(*(tmp_path / part / f"{part}{kind}" / "1.jpg" for kind in ("imgr", "img")))
+    assert names(tmp_path) == ["train/1"]
+    assert "testimgr, valimgr are for tests, and are left out" in caplog.text
+    caplog.clear()
+    assert names(tmp_path / "val") == ["1"] and not caplog.text
+
+
 def test_nested_images_carry_their_own_modality(tmp_path: Path) -> None:
     touch(tmp_path / "set00" / "lwir" / "1.jpg", tmp_path / "set00" / "visible" / "1.png")
     found = find_pairs(tmp_path)

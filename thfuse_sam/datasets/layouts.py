@@ -9,24 +9,33 @@ In the second form a pair is named by its path without the modality folder (`set
 one modality is written as a pattern, `root/**/lwir`: every folder of that name below the root.
 """
 
+import logging
 import os
-from collections.abc import Iterator
-from itertools import permutations
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from thfuse_sam.datasets.naming import differ_by_modality
+from thfuse_sam.datasets.naming import modality_words
 from thfuse_sam.errors import PairError, first_of
 from thfuse_sam.folder_patterns import ANY_FOLDERS
+from thfuse_sam.images import IMAGE_SUFFIXES
 
 _IMAGES = "images"  # folder of files that hold both images, in MFNet
 _MAX_LISTED = 8  # folders that a message names
 # What systems keep beside a user's files: contents of archives, thumbnails and deleted files.
 _NOT_OF_USERS = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
+# Words in the names of folders that hold one file for each image, too, but no images of a camera.
+_NOT_OF_CAMERAS = {
+    *("mask", "masks", "label", "labels", "gt", "annotation", "annotations", "fused", "fusion", "result", "results"),
+}
+_HELD_OUT = ("valimgr", "testimgr")  # infrared folders that are for validation or tests, as published
 
 # How many folders may lie between the root and the modality folders, so that a wrong root (a home folder, a whole
 # disk) is not searched to its end.
 _SEARCH_DEPTH = 4
+
+log = logging.getLogger(__name__)
 
 
 class Layout(NamedTuple):
@@ -73,7 +82,7 @@ def detect_folders(root: Path, in_one_file: bool = False) -> ModalityFolders:
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "no such folder"
         raise PairError(f"`dataset_path` {root}: {kind}; give the folder that holds ir/ and vi/")
-    matches = _matches(root) or _patterns(root)
+    matches = _without_held_out(root, _matches(root, _known))
     if not matches and in_one_file:
         folder = root / _IMAGES if (root / _IMAGES).is_dir() else root
         return ModalityFolders(folder, folder)
@@ -85,10 +94,16 @@ def detect_folders(root: Path, in_one_file: bool = False) -> ModalityFolders:
             f"{accepted_layouts()}; rename the folders or give `ir_dir` and `vi_dir` (one folder may be both, "
             "with `pair_pattern`, or with `ir_channel` if each file holds both images)"
         )
-    if len(matches) > 1:
-        choices = ", ".join(f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches)
-        raise PairError(f"`dataset_path` {root}: more than one layout fits ({choices}); give `ir_dir` and `vi_dir`")
-    return matches[0]
+    return _only(root, matches)
+
+
+def told_folders(root: Path) -> ModalityFolders | None:
+    """Two folders of images, of no known layout, whose names differ by a word for the modality: `test_ir`, `test_vis`.
+
+    Raises PairError if there are several such pairs of folders.
+    """
+    matches = [] if _matches(root, _known) else _matches(root, _told)
+    return _only(root, matches) if matches else None
 
 
 def accepted_layouts() -> str:
@@ -111,18 +126,61 @@ def _subfolders(folder: Path) -> list[str]:
         return []
 
 
-def _matches(folder: Path) -> list[ModalityFolders]:
-    """The layouts whose two folders lie in `folder`; if none do, pairs of folders that words for modalities tell."""
+def _only(root: Path, matches: list[ModalityFolders]) -> ModalityFolders:
+    """Raises PairError if there are several."""
+    if len(matches) > 1:
+        choices = [f"{match.ir.relative_to(root)}+{match.vi.relative_to(root)}" for match in matches]
+        raise PairError(
+            f"`dataset_path` {root}: more than one layout fits ({first_of(choices, _MAX_LISTED)}); "
+            "give `ir_dir` and `vi_dir`"
+        )
+    return matches[0]
+
+
+def _without_held_out(root: Path, matches: list[ModalityFolders]) -> list[ModalityFolders]:
+    """`matches` less those for validation and tests, with a warning, unless there are no others."""
+    held_out = [match for match in matches if match.ir.name.casefold() in _HELD_OUT]
+    if not held_out or len(held_out) == len(matches):
+        return matches
+    names = ", ".join(match.ir.name for match in held_out)
+    log.warning("%s: %s are for tests, and are left out; to use one give the folder above it", root, names)
+    return [match for match in matches if match not in held_out]
+
+
+_Find = Callable[[Path], list[ModalityFolders]]
+
+
+def _matches(root: Path, find: _Find) -> list[ModalityFolders]:
+    """What `find` finds directly below `root`, else further down."""
+    return find(root) or _patterns(root, find)
+
+
+def _known(folder: Path) -> list[ModalityFolders]:
+    """The layouts whose two folders lie in `folder`."""
     names = _subfolders(folder)
     pairs = ((_folder_named(layout.ir, names), _folder_named(layout.vi, names)) for layout in LAYOUTS)
-    known = [ModalityFolders(folder / ir, folder / vi) for ir, vi in pairs if ir is not None and vi is not None]
-    told = (pair for pair in permutations(names, 2) if not known and differ_by_modality(*pair))
-    return known or [ModalityFolders(folder / ir, folder / vi) for ir, vi in told]
+    return [ModalityFolders(folder / ir, folder / vi) for ir, vi in pairs if ir is not None and vi is not None]
 
 
-def _patterns(root: Path) -> list[ModalityFolders]:
-    """The layouts whose two folders lie together further down, as patterns `root/**/name`."""
-    matches = (match for parent in _folders_below(root, _SEARCH_DEPTH) for match in _matches(parent))
+def _told(folder: Path) -> list[ModalityFolders]:
+    """The pairs of folders in `folder` that hold images and whose names differ by a word for the modality."""
+    ir: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    vi: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for name in _subfolders(folder):
+        for is_ir, others in modality_words(name):
+            if _NOT_OF_CAMERAS.isdisjoint(others):
+                (ir if is_ir else vi)[others].append(folder / name)
+    pairs = (ModalityFolders(one, other) for others in ir for one in ir[others] for other in vi.get(others, ()))
+    return [pair for pair in pairs if all(map(_has_image, pair))]
+
+
+def _has_image(folder: Path) -> bool:
+    return any(name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+
+
+def _patterns(root: Path, find: _Find) -> list[ModalityFolders]:
+    """What `find` finds in one folder further down, as patterns `root/**/name`."""
+    matches = (match for parent in _folders_below(root, _SEARCH_DEPTH) for match in find(parent))
     # Patterns match upper and lower case alike, so one of several that differ only by case is enough.
     unique = {
         (ir.casefold(), vi.casefold()): ModalityFolders(root / ANY_FOLDERS / ir, root / ANY_FOLDERS / vi)

@@ -59,6 +59,17 @@ def differ_by_modality(ir: str, vi: str) -> bool:
     return own in _IR_WORDS and other in _VI_WORDS
 
 
+def modality_words(name: str) -> Iterator[tuple[bool, tuple[str, ...]]]:
+    """For each word of a folder's name that tells the modality: whether it is infrared, and the words around it.
+
+    Where the word stood is "". Single letters do not count, as they number folders, too: `Part I`, `Part V`.
+    """
+    words = _WORD.findall(name.casefold())
+    for index, word in enumerate(words):
+        if len(word) > 1 and (word in _IR_WORDS or word in _VI_WORDS):
+            yield word in _IR_WORDS, (*words[:index], "", *words[index + 1 :])
+
+
 def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = False) -> Naming | None:
     """The patterns by which most of the names, relative paths without suffix, are pairs; None if there are none.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, visible_entries
+from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, told_folders, visible_entries
 from thfuse_sam.datasets.naming import Naming, differ_by_modality, likely_naming
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
 from thfuse_sam.false_colour import recognise
@@ -371,15 +371,20 @@ def _folders(
 
 
 def _folders_of_set(root: Path, naming: Naming | None, in_one_file: bool) -> ModalityFolders:
-    """The folders of a known layout, else `root` twice if the names of its files tell the modalities apart."""
+    """The folders of a known layout, else `root` twice if the names of its files tell the modalities apart.
+
+    If they do not, the two folders whose names do.
+    """
     try:
         return detect_folders(root, in_one_file)
     except PairError:
-        folders = ModalityFolders(root, root)
         names = [name for name, _ in itertools.islice(_named_files(root), _MOST_NAMES)] if root.is_dir() else []
-        if not names or (naming is None and not likely_naming(names, names, known=True)):
+        naming = naming or likely_naming(names, names, known=True)
+        if (naming is None or not naming.pairs(names, names)) and (told := told_folders(root)) is not None:
+            return told
+        if not names or naming is None:
             raise
-        return folders
+        return ModalityFolders(root, root)
 
 
 def _usual_naming(folders: ModalityFolders, is_one: bool) -> Naming | None:
