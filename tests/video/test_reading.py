@@ -1,5 +1,6 @@
 """Streams: what is read of a video, a stack or images, with which times, and what is refused."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from thfuse_sam.false_colour import colour_table
 from thfuse_sam.images import Modality, luma
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 from thfuse_sam.video import reading
-from thfuse_sam.video.reading import Stream, open_stream
+from thfuse_sam.video.reading import Stream, open_stream, share_times
 
 
 def opened(
@@ -117,6 +118,67 @@ def test_a_gap_in_numbered_images_remains_one(tmp_path: Path) -> None:
         Image.fromarray(np.full((HEIGHT, WIDTH), number, np.uint8)).save(tmp_path / f"f{number:03d}.png")
     frames = list(opened(f"{tmp_path}/f%03d.png", fps=10).frames())
     assert [(frame.time, int(frame.values[0, 0])) for frame in frames] == [(0, 7), (0.1, 8), (0.4, 11)]
+
+
+@pytest.mark.parametrize("numbers", [(0, 10, 20, 30, 50), [1700000000000 + ms for ms in (0, 40, 81, 121, 201)]])
+def test_numbers_may_be_those_of_every_tenth_frame_or_milliseconds(tmp_path: Path, numbers: Sequence[int]) -> None:
+    for number in numbers:
+        Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / f"{number}.png")
+    times = [frame.time for frame in opened(f"{tmp_path}/%d.png", fps=10).frames()]
+    assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.5], abs=0.01)
+
+
+def shared_numbers(folder: Path, ir: list[str], vi: list[str], pattern: str = "") -> list[list[int]]:
+    """The frame of each image, when infrared images of the names `ir` and visible ones of `vi` share their times."""
+    for kind, names in (("ir", ir), ("vi", vi)):
+        (folder / kind).mkdir()
+        for name in names:
+            Image.new("L", (WIDTH, HEIGHT)).save(folder / kind / f"{name}.png")
+    streams = opened(f"{folder}/ir{pattern}", fps=1), opened(f"{folder}/vi{pattern}", "vi", fps=1)
+    share_times(*streams)
+    return [[round(frame.time) for frame in stream.frames()] for stream in streams]
+
+
+@pytest.mark.parametrize(
+    ("ir", "vi", "expected"),
+    [
+        (range(5, 8), range(8), [[5, 6, 7], [*range(8)]]),
+        (range(8), range(5, 8), [[*range(-5, 3)], [0, 1, 2]]),
+        (range(3), range(1000, 1003), [[0, 1, 2], [0, 1, 2]]),  # cameras that count from elsewhere begin together
+        (range(7, 400, 40), range(0, 400, 40), [[*range(10)], [*range(10)]]),
+    ],
+)
+def test_patterns_whose_numbers_overlap_share_them(
+    tmp_path: Path, ir: range, vi: range, expected: list[list[int]]
+) -> None:
+    names = [[f"{number:04d}" for number in numbers] for numbers in (ir, vi)]
+    assert shared_numbers(tmp_path, *names, "/%04d.png") == expected
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("ir_cam1_", ""), ("FLIR", "_ir")])
+def test_an_image_that_one_folder_lacks_shifts_no_other(tmp_path: Path, before: str, after: str) -> None:
+    ir = [f"{before}{number:02d}{after}" for number in (1, 2, 4, 20)]
+    assert shared_numbers(tmp_path, ir, ["01", "02", "03", "04", "20"]) == [[0, 1, 3, 4], [0, 1, 2, 3, 4]]
+
+
+def test_images_that_are_paired_in_their_order_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert shared_numbers(tmp_path, ["a", "b"], ["a", "b", "c"]) == [[0, 1], [0, 1, 2]]
+    assert "ir (2 images) and" in caplog.text and "paired in their order" in caplog.text
+
+
+def test_palettes_are_colours(tmp_path: Path) -> None:
+    av = reading.import_av()
+    warm = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+    palette = np.full((256, 4), 255, np.uint8)
+    palette[:, 1:] = colour_table("ironbow")  # alpha first
+    with av.open(str(tmp_path / "ir.mov"), "w") as output:
+        stream = output.add_stream("png", rate=25, width=WIDTH, height=HEIGHT, pix_fmt="pal8")
+        frame = av.VideoFrame.from_ndarray((warm, palette), format="pal8")
+        output.mux([*stream.encode(frame), *stream.encode()])
+    with pytest.raises(ImageKindError, match="false colours, like ironbow"):
+        list(opened(tmp_path / "ir.mov").frames())
+    (read,) = opened(tmp_path / "ir.mov", how=InfraredReading(colormap="ironbow")).frames()
+    assert np.abs(read.values.astype(int) - warm).mean() < 2
 
 
 def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from thfuse_sam.options.video import SHIPPED_VIDEO_MODEL, VideoOptions
 from thfuse_sam.thermal import InfraredReading
 from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams
 from thfuse_sam.video.preview import Preview
-from thfuse_sam.video.reading import Stream, open_stream
+from thfuse_sam.video.reading import Stream, open_stream, share_times
 from thfuse_sam.video.steadiness import ThermalLevels
 from thfuse_sam.video.writing import VideoWriter, choose_codec
 
@@ -39,6 +39,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
     require_writable("output", options.output.parent)
     reading = reading_of(options)
     infrared, visible = _open_streams(options, reading)
+    share_times(infrared, visible)
     make_label_map = build_generator(options, device).label_map if options.use_sam else None
     fuser = FrameFuser(
         network.to(device).eval(),

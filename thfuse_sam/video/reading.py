@@ -1,8 +1,11 @@
 """Streams of frames with times: video files, cameras and addresses (through PyAV), stacks and sequences of images."""
 
 import glob
+import itertools
 import logging
+import os
 import re
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,34 +88,69 @@ def open_stream(
     """
     option = option or modality
     if not is_video(place):
-        files = _files(place)
+        files, is_numbered = _files(place)
         if not files:
             raise OptionError(option, place, "no such file; give a video, an address or a pattern such as ir/%04d.png")
         first = files[0][1]
         if len(files) == 1 and first.suffix.lower() in _STACKS:
             return _Stack(place, first, modality, fps, how)
         if any(path.suffix.lower() in IMAGE_SUFFIXES for _, path in files):
-            return _Sequence(place, files, modality, fps, how)
+            return _Sequence(place, files, is_numbered, modality, fps, how)
     return _Video(place, modality, how, reopen, option)
 
 
-def _files(place: str) -> list[tuple[int, Path]]:
-    """The files that a path, a glob or a pattern with a number, such as %04d, names, and which frame each is: with a
-    number as that says, so that a gap remains one, else in the order of their names, as people count.
+def share_times(infrared: Stream, visible: Stream) -> None:
+    """Let images of two streams whose numbers say it belong together: by patterns such as %04d if the numbers overlap,
+    in folders if most names have the same numbers. Others begin together, and a warning says so if names differ.
+    """
+    if not (isinstance(infrared, _Sequence) and isinstance(visible, _Sequence)):
+        return
+    both = infrared, visible
+    if all(stream.is_numbered for stream in both):
+        first, last = ([stream.files[end][0] for stream in both] for end in (0, -1))
+        is_shared = max(first) <= min(last)
+    else:
+        keys = [stream.keys() for stream in both]
+        is_shared = all(own == sorted({*own}) for own in keys)
+        is_shared = is_shared and 2 * len({*keys[0]} & {*keys[1]}) > min(map(len, keys))
+        if is_shared:
+            ranks = {key: rank for rank, key in enumerate(sorted({*keys[0], *keys[1]}))}
+            for stream, own in zip(both, keys, strict=True):
+                stream.files = [(ranks[key], path) for key, (_, path) in zip(own, stream.files, strict=True)]
+    if is_shared:
+        infrared.clock = visible.clock = _clock(visible.files)
+    elif [path.stem for _, path in infrared.files] != [path.stem for _, path in visible.files]:
+        log.warning(
+            "%s (%d images) and %s (%d): names differ, so images are paired in their order from the first ones",
+            infrared.name, len(infrared.files), visible.name, len(visible.files),
+        )  # fmt: skip
+
+
+def _clock(files: list[tuple[int, Path]]) -> tuple[int, int]:
+    """The first number, and the commonest step from one to the next: 10 if it is every tenth frame, 40 if they are
+    milliseconds.
+    """
+    numbers = [number for number, _ in files]
+    steps = [after - before for before, after in itertools.pairwise(numbers) if after > before]
+    return numbers[0], statistics.median_low(statistics.multimode(steps) or [1])
+
+
+def _files(place: str) -> tuple[list[tuple[int, Path]], bool]:
+    """The files that a path, a glob or a pattern with a number, such as %04d, names, with the number that each has
+    by the pattern, or in the order of their names, as people count; and whether it is that of a pattern.
     """
     if Path(place).is_file():
-        return [(0, Path(place))]
+        return [(0, Path(place))], False
     if match := re.search(r"%0?\d*d", place):
         before, after = place[: match.start()], place[match.end() :]
         texts = glob.glob(f"{glob.escape(before)}*{glob.escape(after)}")  # noqa: PTH207, for absolute ones too
         numbers = {text: text[len(before) : len(text) - len(after)] for text in texts}
-        files = sorted((int(number), Path(text)) for text, number in numbers.items() if number.isdecimal())
-        return [(number - files[0][0], path) for number, path in files]
+        return sorted((int(number), Path(text)) for text, number in numbers.items() if number.isdecimal()), True
     if Path(place).is_dir():
         texts = [text for text in glob.glob(f"{glob.escape(place)}/*") if text.lower().endswith(IMAGE_SUFFIXES)]  # noqa: PTH207
     else:
         texts = glob.glob(place)  # noqa: PTH207, for absolute ones too
-    return [*enumerate(Path(text) for text in sorted(texts, key=by_number))]
+    return [*enumerate(Path(text) for text in sorted(texts, key=by_number))], False
 
 
 @dataclass
@@ -121,16 +159,27 @@ class _Sequence:
 
     name: str
     files: list[tuple[int, Path]]  # the number of each frame, and its image
+    is_numbered: bool  # by a pattern
     modality: Modality
     fps: float
     how: InfraredReading
     is_live = False
     reopened = 0
 
+    def __post_init__(self) -> None:
+        self.clock = _clock(self.files)
+
+    def keys(self) -> list[tuple[int, ...]]:
+        """The numbers in each name, without those before the first one that differs."""
+        stems = [path.stem for _, path in self.files]
+        start = len(os.path.commonprefix(stems).rstrip("0123456789"))  # noqa: RUF071, of text
+        return [tuple(map(int, re.findall("[0-9]+", stem[start:]))) for stem in stems]
+
     def frames(self) -> Iterator[Frame]:
-        for index, path in self.files:
+        first, step = self.clock
+        for number, path in self.files:
             values = read_visible(path) if self.modality == "vi" else infrared_values(path, self.how)
-            yield Frame(index / self.fps, values)
+            yield Frame((number - first) / step / self.fps, values)
 
 
 @dataclass
@@ -257,7 +306,7 @@ class _Video:
         first, self._is_first = self._is_first, False
         if self.modality == "vi":
             return shown("rgb24")
-        if len(frame.format.components) == 1:
+        if len(frame.format.components) == 1 and not frame.format.name.startswith("pal"):
             return shown(frame.format.name if frame.format.components[0].bits > 8 else "gray")
         if first or self._how.colormap is not None:
             grey = _grey(shown("rgb24"), self._how, self.name, is_first=first)
