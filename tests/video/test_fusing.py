@@ -1,6 +1,7 @@
 """Two videos become one: sizes, sound, cuts, interrupts, bad input."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from thfuse_sam.images import write_image
 from thfuse_sam.models import build_network
 from thfuse_sam.options.video import is_video
 from thfuse_sam.thermal import AS_STORED
-from thfuse_sam.video.fusing import FrameFuser, VideoReport, fuse_streams
+from thfuse_sam.video.fusing import FrameFuser, Placing, VideoReport, fuse_streams
 from thfuse_sam.video.reading import Frame, open_stream
 from thfuse_sam.video.steadiness import ThermalLevels
 
@@ -105,6 +106,14 @@ def test_frames_whose_size_changes_are_brought_to_that_of_the_first(tmp_path: Pa
     assert [frame.shape for frame in read_clip(tmp_path / "fused.mp4")[1]] == [(HEIGHT, WIDTH, 3)] * 4
 
 
+def test_frames_whose_sizes_become_equal_are_taken_as_they_are() -> None:
+    placing = Placing(None)
+    placing.images(np.zeros((24, 32), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    assert placing.placement is not None
+    placing.images(np.zeros((24, 32), np.uint8), np.zeros((24, 32, 3), np.uint8))
+    assert placing.placement is None
+
+
 def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
     words = ["fuse", *clips(tmp_path, 3), "-o", str(tmp_path / "fused.mp4")]
     for name in ("fused.json", "fused.mp4"):
@@ -185,14 +194,14 @@ class _Uneven(torch.nn.Module):
     def __init__(self, broken_at: int | None = None) -> None:
         super().__init__()
         self.broken_at = broken_at
-        self.threads: set[int] = set()
+        self.threads: dict[int, int] = {}  # of each thread that ran it
 
     def forward(self, ir: torch.Tensor, vi: torch.Tensor) -> torch.Tensor:
         number = round(255 * float(ir[0, 0, 0, 0]))
         if number == self.broken_at:
             raise RuntimeError(f"broken at {number}")
         time.sleep(0.03 if number % 4 == 0 else 0.0)
-        self.threads.add(torch.get_num_threads())
+        self.threads[threading.get_ident()] = torch.get_num_threads()
         return ir
 
 
@@ -209,9 +218,10 @@ class _Numbered:
             yield Frame(k / 25, np.full((HEIGHT, WIDTH) if self._infrared else (HEIGHT, WIDTH, 3), k, np.uint8))
 
 
-def test_frames_that_are_fused_at_once_keep_their_order_and_errors_arrive() -> None:
+@pytest.mark.parametrize(("cores", "shares"), [(4, [1, 1, 1, 1]), (7, [1, 2, 2, 2])])
+def test_frames_that_are_fused_at_once_keep_their_order_and_errors_arrive(cores: int, shares: list[int]) -> None:
     former = torch.get_num_threads()
-    torch.set_num_threads(4)
+    torch.set_num_threads(cores)
     try:
         network, numbers = _Uneven(), []
 
@@ -221,10 +231,10 @@ def test_frames_that_are_fused_at_once_keep_their_order_and_errors_arrive() -> N
             fuse_streams(*streams, fuser, lambda image, _: numbers.append(image[0, 0]), levels=levels, gray=True)
 
         fused(network)
-        assert numbers == list(range(12)) and network.threads == {1}
+        assert numbers == list(range(12)) and sorted(network.threads.values()) == shares
         with pytest.raises(RuntimeError, match="broken at 7"):
             fused(_Uneven(broken_at=7))
-        assert numbers[12:] == list(range(7)) and torch.get_num_threads() == 4
+        assert numbers[12:] == list(range(7)) and torch.get_num_threads() == cores
     finally:
         torch.set_num_threads(former)
 

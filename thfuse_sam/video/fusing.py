@@ -228,6 +228,7 @@ class Placing:
         if self._placer is None and self._frames == 1:
             self._notice(infrared, visible)
         if self._placer is None and sizes[0] == sizes[1]:
+            self.placement = None  # of frames of other sizes before
             return infrared, visible
         is_new = former is None or (former.ir_size, former.vi_size) != sizes
         is_unsure = former is not None and not former.confident
@@ -269,11 +270,12 @@ def _until(pairs: Iterable[Pair], seconds: float | None) -> Iterator[Pair]:
 def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
     """Threads for the network, which share PyTorch's threads among them."""
     threads = torch.get_num_threads()
+    shares = iter([(threads + index) // number for index in range(number)])
     started = threading.Barrier(number + 1, timeout=_START_SECONDS)
 
     def start() -> None:
         torch.get_num_threads()  # a thread's first question sets its number to that of the process
-        torch.set_num_threads(threads // number)  # of this thread, and of the process
+        torch.set_num_threads(next(shares))  # of this thread, and of the process
         started.wait()
 
     with ThreadPoolExecutor(number, initializer=start) as pool:
