@@ -183,12 +183,27 @@ def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         list(cores.with_results(range(4), os._exit, lambda number: (number,), 2))
 
 
-def test_freed_memory_is_kept_where_the_c_library_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (2**40, [(-3, 2**28), (-1, 2**28)]),
+        (2**25, [(-3, 2**28), (-3, 2**25), (-1, 2**28)]),  # older glibc
+        (0, [(-3, 2**28), (-3, 2**25)]),
+    ],
+)
+def test_freed_memory_is_kept_where_the_c_library_can_be_told(
+    monkeypatch: pytest.MonkeyPatch, most: int, expected: list[tuple[int, int]]
+) -> None:
     told: list[tuple[int, int]] = []
-    library = SimpleNamespace(mallopt=lambda *words: told.append(words))
+
+    def mallopt(option: int, value: int) -> int:
+        told.append((option, value))
+        return int(value <= most)
+
+    library = SimpleNamespace(mallopt=mallopt)
     monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: library)
     cores.keep_freed_memory()
-    assert told == [(-1, 2**28), (-3, 2**28)]
+    assert told == expected
     del library.mallopt  # macOS, musl
     cores.keep_freed_memory()
-    assert len(told) == 2
+    assert told == expected

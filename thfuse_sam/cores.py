@@ -25,6 +25,7 @@ _CONTROL_GROUPS, _PROC = Path("/sys/fs/cgroup"), Path("/proc")
 _SPINS = 5000  # of libgomp, by default 300,000: lost time where others come later stays bounded
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _KEPT_BYTES = 2**28
+_KEPT_BY_OLD_GLIBC = 2**25  # up to 2.34, which refuses more
 _IDLE_SECONDS = 300  # after which a process without work ends, also where its parent was killed
 
 _Item = TypeVar("_Item")
@@ -54,8 +55,8 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         set_option = ctypes.CDLL(None).mallopt
-        for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-            set_option(option, _KEPT_BYTES)
+        if any(set_option(_MMAP_THRESHOLD, size) for size in (_KEPT_BYTES, _KEPT_BY_OLD_GLIBC)):
+            set_option(_TRIM_THRESHOLD, _KEPT_BYTES)  # alone, it would stop glibc from adapting the other one
 
 
 def usable_cores() -> int:
