@@ -85,6 +85,11 @@ def test_words_stand_for_options(make_pairs, tmp_path: Path, monkeypatch: pytest
     assert main(["verify", "tree"]) == 1
 
 
+def test_an_output_with_an_equals_sign_may_be_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuse", f"{tmp_path}/ir", f"{tmp_path}/vi", f"--output={tmp_path}/fused.mp4", "--device", "cpu"]) == 2
+    assert "no such file; give a video" in capsys.readouterr().err
+
+
 def test_two_images_are_fused(make_pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     pair = make_pairs(("a",))

@@ -98,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> int:
     number = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    outputs = [value for option, value in pairwise(words) if option in ("-o", "--output")]
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("-") else [word])]
+    outputs = [value for option, value in pairwise(parts) if option in ("-o", "--output")]
     if name == "fuse" and any(map(is_video, [*words[:number], *outputs])):
         name = "video"
     entry = ENTRIES[name]
