@@ -123,22 +123,30 @@ def _run_parts(command: Sequence[str], deadline: float, *, with_title: bool) -> 
     begun = None
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
 
+        def end() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+
         def limit() -> threading.Timer:
-            seconds = max(0.0, min(_PART_SECONDS, deadline - time.monotonic()))
-            timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))  # with all that it has started
+            timer = threading.Timer(max(0.0, min(_PART_SECONDS, deadline - time.monotonic())), end)
             timer.start()
             return timer
 
         timer = limit()
-        for line in process.stdout or ():
-            if line.startswith(_HEADING):
-                begun = line.removeprefix(_HEADING).strip()
-                timer.cancel()
-                timer = limit()
-            if with_title or begun is not None:
-                print(line, end="", flush=True)
-        status = process.wait()
-        timer.cancel()
+        try:
+            for line in process.stdout or ():
+                if line.startswith(_HEADING):
+                    begun = line.removeprefix(_HEADING).strip()
+                    timer.cancel()
+                    timer = limit()
+                if with_title or begun is not None:
+                    print(line, end="", flush=True)
+            status = process.wait()
+        except BaseException:  # Ctrl-C does not reach a session of its own
+            end()
+            raise
+        finally:
+            timer.cancel()
     return status, begun
 
 

@@ -1,6 +1,9 @@
 """The page about a GPU, from start to end at a tiny size; figures mean nothing here."""
 
+import os
 import re
+import signal
+import subprocess
 import sys
 from unittest import mock
 
@@ -71,6 +74,24 @@ def test_parts_that_end_their_process_or_hang_do_not_end_the_page(
     assert page.count("# GPU") == 1 and page.count("**This part took too long, or ended its process") == 2
     assert gpu.supervise(command, ["hangs", "a"], minutes=0) == 1
     assert gpu.supervise(command, ["a"], minutes=1) == 0
+
+
+def test_an_interrupt_ends_the_process_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *words, **kinds: started.append(popen(*words, **kinds)) or started[0]
+    )
+    killpg = os.killpg
+
+    def kill_twice(group: int, number: int) -> None:  # as if the timer came first
+        killpg(group, number)
+        started[0].wait()
+        killpg(group, number)
+
+    monkeypatch.setattr(os, "killpg", kill_twice)
+    with mock.patch("builtins.print", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        gpu.supervise([sys.executable, "-S", "-c", PARTS], ["hangs"], minutes=1)
+    assert started[0].returncode == -signal.SIGKILL
 
 
 def test_parts_without_time_are_named(capsys: pytest.CaptureFixture[str]) -> None:
