@@ -80,6 +80,12 @@ def test_tiny_images(size) -> None:
     assert not estimate_alignment(np.full(size, 9, np.uint8), np.full(size, 9, np.uint8)).confident
 
 
+def test_noise_in_small_images_is_left_as_it_is() -> None:
+    infrared, visible = np.random.default_rng(0).integers(0, 256, (2, 104, 104), dtype=np.uint8)
+    found = estimate_alignment(infrared, visible)
+    assert found.blocks > 95 and not found.confident and "smaller than 128 pixels" in str(found)
+
+
 def test_the_quick_look_agrees_with_the_full_search() -> None:
     infrared, visible = pair(6)
     image, truth = moved(infrared, 0, 1, (16, 4))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.align.fitting import LEAST_MATCHES, Places, distances, first_fit, least_squares, robust_fit
-from thfuse_sam.align.matching import Level, Matches, Pair, candidates, match_blocks
+from thfuse_sam.align.matching import COARSE_LENGTH, Level, Matches, Pair, candidates, match_blocks
 from thfuse_sam.align.transform import Kind, Matrix, Size, corner_distance, fitted, folds, inverse, transformed
 from thfuse_sam.images import ImageArray
 
@@ -106,7 +106,9 @@ class Alignment:
         if self.kind == "size":
             return "resampled"
         if not self.confident:
-            return "left as it is: too little structure agrees"
+            is_small = max(self.vi_size) < COARSE_LENGTH
+            small = f"the visible image is smaller than {COARSE_LENGTH} pixels"
+            return f"left as it is: {small if is_small else 'too little structure agrees'}"
         agreed = f"; {self.blocks} parts of the image agree" if self.blocks else ""
         return f"{self.kind}, moved by {100 * self.offset:.1f} % of the width{agreed}"
 
@@ -226,6 +228,7 @@ def _judged(fit: _Fit, pair: Pair, ir_size: Size, search: Search) -> Alignment:
     blocks, share = int(inside.sum()), float(inside.mean())
     disagreement = _disagreement(transformed(source, fit.step), target, pair.size)
     is_sure = blocks >= search.least_blocks and share >= search.least_share and disagreement <= search.most_disagreement
+    is_sure = is_sure and max(pair.size) >= COARSE_LENGTH  # of less, blocks share so many pixels that noise agrees, too
     own_source = transformed(source, inverse(fit.before @ pair.start))
     return Alignment(
         fit.after @ pair.start, ir_size, pair.size, fit.kind, is_sure, blocks, share, disagreement, own_source, target
