@@ -52,10 +52,10 @@ def test_two_videos_become_one_with_sound(tmp_path: Path) -> None:
 
 def test_folders_of_frames_become_a_video_where_the_output_is_one(tmp_path: Path) -> None:
     for folder in ("ir", "vi"):
-        for number in range(3):
+        for number in range(2 if folder == "ir" else 0, 6):
             write_image(tmp_path / folder / f"{number}.png", scene(number)[..., 0] if folder == "ir" else scene(number))
     assert main(["fuse", str(tmp_path / "ir"), f"{tmp_path}/vi/%d.png", "-o", str(tmp_path / "fused.mp4")]) == 0
-    assert len(read_clip(tmp_path / "fused.mp4")[0]) == 3
+    assert len(read_clip(tmp_path / "fused.mp4")[0]) == 5  # the first has no infrared image near in time
 
 
 def test_odd_sizes_grey_and_the_shorter_video(tmp_path: Path) -> None:
