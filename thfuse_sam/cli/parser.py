@@ -29,9 +29,10 @@ _OWNERS: dict[type[Options], str] = {}  # the options of each command -> what a 
 
 
 def register(program: str, options: type[Options]) -> None:
-    """Remember which command has which options, for those that are given to another one."""
+    """Remember which command has which options, for those that are given to another one; tools are no commands."""
     functions = {script: name for name, script in _SCRIPTS.items()}
-    _OWNERS[options] = f"`{functions.get(program, program.removeprefix('thfuse-'))}()`"
+    if program in functions or program.startswith("thfuse-"):
+        _OWNERS[options] = f"`{functions.get(program, program.removeprefix('thfuse-'))}()`"
 
 
 def spell_options(message: str) -> str:
