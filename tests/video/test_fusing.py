@@ -24,6 +24,7 @@ from thfuse_sam.models import build_network
 from thfuse_sam.options.video import is_video
 from thfuse_sam.thermal import AS_STORED
 from thfuse_sam.video.fusing import FrameFuser, Placing, VideoReport, fuse_streams
+from thfuse_sam.video.matching import Ahead
 from thfuse_sam.video.reading import Frame, open_stream
 from thfuse_sam.video.steadiness import ThermalLevels
 
@@ -135,6 +136,42 @@ def test_an_interrupt_leaves_a_playable_file(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(VideoWriter, "write", interrupted)
     assert main(["fuse", *clips(tmp_path, 12), "-o", str(tmp_path / "fused.mp4")]) == 130
     assert len(read_clip(tmp_path / "fused.mp4")[0]) == 4
+
+
+def test_an_interrupt_before_the_first_frame_says_that_nothing_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from thfuse_sam.video.writing import VideoWriter
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    assert main(["fuse", *clips(tmp_path, 3), "-o", str(tmp_path / "fused.mp4")]) == 130
+    assert "interrupted; nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "fused.mp4").exists()
+
+
+def test_an_interrupt_waits_for_what_still_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ahead.close, "__defaults__", (0.0,))
+    begun, ended = [], []
+
+    def make(image: np.ndarray, infrared: np.ndarray | None) -> np.ndarray:
+        begun.append(1)
+        time.sleep(0.1 if len(begun) > 2 else 0.0)
+        ended.append(1)
+        return np.zeros(image.shape[:2], np.uint8)
+
+    def write(image: np.ndarray, moment: float) -> None:
+        while len(begun) < 3:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    fuser = FrameFuser(build_network("thfuse_tiny").eval(), torch.device("cpu"), make_label_map=make, mask_every=1)
+    ir, vi = clips(tmp_path, 8)
+    streams = [open_stream(ir, "ir", fps=25, how=AS_STORED), open_stream(vi, "vi", fps=25, how=AS_STORED)]
+    report = fuse_streams(*streams, fuser, write, levels=ThermalLevels(AS_STORED, 0.3))
+    assert report.interrupted and len(begun) == len(ended)
 
 
 def test_masks_are_made_on_key_frames_and_carried_between(tmp_path: Path) -> None:

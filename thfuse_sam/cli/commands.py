@@ -90,8 +90,10 @@ def test(line: CommandLine[FuseOptions]) -> int:
 def video(line: CommandLine[VideoOptions]) -> None:
     from thfuse_sam.commands.video import fuse_video
 
-    if fuse_video(line.options).interrupted:
-        raise KeyboardInterrupt(f"{line.options.output} holds what was fused up to here")
+    report = fuse_video(line.options)
+    if report.interrupted:
+        there = f"{line.options.output} holds what was fused up to here" if report.frames else "nothing was written"
+        raise KeyboardInterrupt(there)
 
 
 @command(

@@ -64,7 +64,7 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         )
     if report.frames:
         write_json(options.output.with_suffix(".json"), {"options": options.plain(), **dataclasses.asdict(report)})
-    _log(options, report)
+        _log(options, report)
     return report
 
 

@@ -38,6 +38,7 @@ from thfuse_sam.video.steadiness import Brightness, CutDetector, FlickerMeter, S
 log = logging.getLogger(__name__)
 
 _START_SECONDS = 60.0  # within which threads begin
+_LAST_SECONDS = 30.0  # that computing has to end: if the process ended around it, PyTorch would abort
 _MOST_AT_ONCE = 4  # frames in the network; more would make a camera's picture late
 
 MakeLabelMap = Callable[[ImageArray, ImageArray | None], LabelMap]
@@ -330,7 +331,6 @@ def fuse_streams(
         prepared = (fuser.prepare(pair) for pair in _until(pairs, most_seconds))
         running = Ahead((frame, pool.submit(fuser.run, frame)) for frame in prepared)
         pictures = Ahead(_finished(fuser, running, gray))
-        aheads: list[Ahead[Any]] = [*sources, running, pictures]
         try:
             for frame, fused, picture in pictures:
                 flicker.add(frame.pair.infrared, frame.pair.visible_luma, fused, frame.pair.is_cut)
@@ -340,8 +340,10 @@ def fuse_streams(
             report.interrupted = True
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for ahead in aheads:
-                ahead.close()
+            for source in sources:
+                source.close()
+            for ahead in (running, pictures):
+                ahead.close(_LAST_SECONDS)
     report.seconds = time.perf_counter() - started
     report.unmatched, report.ended_first, report.flicker = unmatched.frames, unmatched.ended_first, flicker.flicker
     report.alignment, report.matrix = placing.facts

@@ -88,10 +88,12 @@ class Ahead(Generic[_T]):
                 raise error
             yield item  # type: ignore[misc]
 
-    def close(self) -> None:
-        """End the thread, and whoever waits for its items. One that waits for a camera ends by itself."""
+    def close(self, seconds: float = _CLOSE_SECONDS) -> None:
+        """End the thread, for which it has `seconds`, and whoever waits for its items. One that waits for a camera ends
+        by itself.
+        """
         self._stopped.set()
-        self._thread.join(_CLOSE_SECONDS)
+        self._thread.join(seconds)
 
     def _run(self, items: Iterator[_T]) -> None:
         try:
