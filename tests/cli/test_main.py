@@ -50,6 +50,12 @@ def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixt
     assert shown.startswith("thfuse: error: ") and message in shown and shown.count("\n") == 1
 
 
+def test_every_command_that_writes_takes_o_for_output(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in {*ENTRIES} - {"app"}:
+        assert main([name, "--help"]) == 0
+        assert re.search(r"^  --output(_dir)?\b.*, -o ", capsys.readouterr().out, re.MULTILINE), name
+
+
 def test_errors_name_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuse", "no/such", "--device", "cpu"]) == 2
     assert capsys.readouterr().err.startswith("thfuse fuse: error: --dataset_path no/such: ")

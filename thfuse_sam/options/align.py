@@ -58,7 +58,7 @@ class AlignOptions(PairOptions, AlignmentOptions, group=AlignmentOptions.group):
         None, "folder of pairs of two cameras that are fixed to each other: find their rig, write no image"
     )
     output: Path = option(Path("rig.yaml"), "rig file that `calibrate` writes", metavar="FILE.yaml")
-    output_dir: Path = option(Path("aligned"), "folder of the aligned images and of alignment.csv")
+    output_dir: Path = option(Path("aligned"), "folder of the aligned images and of alignment.csv", aliases=("-o",))
     masks_dir: Path | None = option(None, "mask tree of the pairs: its masks are written to OUTPUT_DIR/masks, aligned")
     skip_bad: bool = option(False, "leave out images that cannot be read or have no partner, and list them")
 

@@ -19,4 +19,6 @@ class CompareOptions(PairOptions, MeasureOptions, group="methods"):
         metavar="NAME=COMMAND",
     )
     rules: bool = option(True, "also fuse by simple rules: avg, max, Laplacian pyramid (LP), guided filtering (GFF)")
-    output_dir: Path = option(Path("comparison"), "folder of the tables, the report and what programs and rules fuse")
+    output_dir: Path = option(
+        Path("comparison"), "folder of the tables, the report and what programs and rules fuse", aliases=("-o",)
+    )

@@ -47,4 +47,6 @@ class FigureOptions(PairOptions, group="figure"):
     width: float = option(7.0, "width of the figure, inches", above=0)
     dpi: int = option(300, "pixels per inch", low=1)
     no_names: bool = option(False, "leave out the pairs' names at the left")
-    output: tuple[Path, ...] = option((Path("figure.png"), Path("figure.pdf")), "files to write, .png or .pdf")
+    output: tuple[Path, ...] = option(
+        (Path("figure.png"), Path("figure.pdf")), "files to write, .png or .pdf", aliases=("-o",)
+    )

@@ -61,7 +61,7 @@ class SpreadOptions(Options, group="several processes, several machines: see doc
 class OutputOptions(Options, group="output"):
     """What is written where, and how."""
 
-    output_dir: Path = option(DEFAULT_MASKS_DIR, "folder of the masks (the mask tree)")
+    output_dir: Path = option(DEFAULT_MASKS_DIR, "folder of the masks (the mask tree)", aliases=("-o",))
     overwrite: bool = option(False, "make all masks again, also those that exist")
     save_instances: bool = option(False, "also write each image's overlapping masks as COCO RLE in JSON")
     save_embeddings: bool = option(False, "also write the image embeddings, for a later run with `embeddings`")

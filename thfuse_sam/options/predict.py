@@ -70,7 +70,7 @@ class PromptOptions(Options, group="prompts, the same for each image, in pixels"
 class PredictionOptions(Options, group="output"):
     """What is written."""
 
-    output_dir: Path = option(Path("results/predict"), "folder of the masks", aliases=("output",))
+    output_dir: Path = option(Path("results/predict"), "folder of the masks", aliases=("output", "-o"))
     format: tuple[MaskFormat, ...] = option(
         ("npy",), "files to write: label maps as .npy or PNG, or objects as COCO JSON", metavar="npy|png|coco"
     )

@@ -20,6 +20,7 @@ class PreparedOptions(Options, group="output"):
         None,
         "folder of the data set, or of the pictures of `check`",
         default_text=f"{CHECK_DIR} with `check`; a data set needs a folder",
+        aliases=("-o",),
     )
     val_fraction: float | None = redefault(
         SplitOptions,

@@ -238,7 +238,9 @@ class RunOutputOptions(Options, group="output"):
     """Where a training run writes, and the checkpoint that it is resumed from."""
 
     output_dir: Path = option(
-        Path("models"), "folder of the checkpoints: the best, the latest, and one each `save_interval` epochs"
+        Path("models"),
+        "folder of the checkpoints: the best, the latest, and one each `save_interval` epochs",
+        aliases=("-o",),
     )
     log_dir: Path | None = option(
         None, "folder of train_log.csv and TensorBoard's files", default_text="the folder of the checkpoints"
