@@ -18,6 +18,7 @@ from PIL import Image
 from thfuse_sam.commands.fuse import fuse
 from thfuse_sam.commands.inputs import find_command_pairs, warn_if_odd
 from thfuse_sam.commands.precompute import plan_masks
+from thfuse_sam.commands.precompute_images import images_by_modality
 from thfuse_sam.datasets.listed import STANDARD_INPUT, pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.naming import Naming, likely_naming
 from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs, require_partners, unusable_pairs
@@ -322,7 +323,18 @@ def test_links_that_lead_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_a_third_image_of_each_scene_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(*(tmp_path / f"DJI_{number}_{camera}.png" for number in (1, 2) for camera in "TWZ"))
     assert len(find_pairs(tmp_path).pairs) == 2
-    assert "2 images are named neither {name}_T nor {name}_W" in caplog.text and "DJI_1_Z.png" in caplog.text
+    assert "left out: 2 images named neither {name}_T nor {name}_W" in caplog.text and "DJI_1_Z.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("ir/1.png", "vi/1.png", "ir/scene one.png", "vi/Scene One.png"),
+     ("1_thermal.png", "1_rgb.png", "scene one_thermal.png", "Scene One_rgb.png")],
+)  # fmt: skip
+def test_names_that_differ_in_their_case_only_are_told(tmp_path: Path, files: tuple[str, ...]) -> None:
+    make(*(tmp_path / file for file in files))
+    with pytest.raises(PairError, match="but for upper and lower case in their names 1 of them would be pairs"):
+        require_partners(find_pairs(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -384,7 +396,15 @@ def test_what_follows_the_image_of_a_tiff_is_no_frame(
 def test_other_folders_are_not_told_as_unnamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(*(tmp_path / path for path in ("a/ir/1_ir.png", "a/vi/1_vi.png", "a/ir/2.png", "labels/1.png")))
     assert sorted(pair_names(find_pairs(tmp_path).pairs)) == ["a/1"]
-    assert "1 images are named neither {name}_ir nor {name}_vi" in caplog.text and "ir/2.png" in caplog.text
+    assert "left out: 1 image named neither {name}_ir nor {name}_vi" in caplog.text and "ir/2.png" in caplog.text
+
+
+def test_masks_tell_the_names_once_and_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(*(tmp_path / path for path in ("ir/1_ir.png", "ir/2.png", "vi/1_vi.png")))
+    with caplog.at_level("INFO"):
+        found = images_by_modality(PrecomputeOptions(ir_dir=tmp_path / "ir", vi_dir=tmp_path / "vi"))
+    assert list(found["ir"].images) == list(found["vi"].images) == ["1"]
+    assert caplog.text.count("pairs: files named") == caplog.text.count("left out: 1 image named neither") == 1
 
 
 def test_listed_names_that_repeat_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

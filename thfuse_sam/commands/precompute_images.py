@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from thfuse_sam.commands.inputs import pairing
-from thfuse_sam.datasets.pairs import ImageSet, find_images
+from thfuse_sam.datasets.pairs import ImageSet, find_both, find_images
 from thfuse_sam.errors import ManifestError, OptionError
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.manifest import Manifest
@@ -62,16 +62,10 @@ def images_by_modality(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
                 "dataset_path", dataset_path, "is given beside `ir_dir` or `vi_dir`; give one or the other"
             )
         dataset_path = find_shipped(dataset_path)
-    return {
-        modality: find_images(
-            dataset_path,
-            ir_dir=options.ir_dir,
-            vi_dir=options.vi_dir,
-            modality=modality,
-            **pairing(options),
-        )
-        for modality in _modalities(options)
-    }
+    folders = {"ir_dir": options.ir_dir, "vi_dir": options.vi_dir, **pairing(options)}
+    if options.modality == "both":
+        return find_both(dataset_path, **folders)
+    return {options.modality: find_images(dataset_path, modality=options.modality, **folders)}
 
 
 def find_infrared(options: PrecomputeOptions, images: Mapping[Modality, ImageSet]) -> Mapping[str, Path]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, told_folders, visible_entries
 from thfuse_sam.datasets.naming import Naming, differ_by_modality, likely_naming
-from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError
+from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError, counted
 from thfuse_sam.false_colour import recognise
 from thfuse_sam.folder_patterns import NAME, name_of_scene, parse_folder
 from thfuse_sam.images import (
@@ -143,12 +143,9 @@ def find_pairs(
 
     Raises PairError: folder missing, layout unknown, no image, no pair, or two files with one name.
     """
-    folders = _folders(dataset_path, ir_dir, vi_dir, naming, in_one_file)
-    ir = _images_or_error(folders.ir, "ir")
-    vi = _images_or_error(folders.vi, "vi")
-    if not in_one_file:  # the pattern {name} fits the files of {name}_ir as well
-        vi = _without(vi, ir) or vi
-    _mention_unnamed(folders, {*ir.values(), *vi.values()})
+    both = find_both(dataset_path, ir_dir=ir_dir, vi_dir=vi_dir, naming=naming, in_one_file=in_one_file)
+    folders = ModalityFolders(both["ir"].folder, both["vi"].folder)
+    ir, vi = both["ir"].images, both["vi"].images
     pairs = [ImagePair(name, ir[name], vi[name]) for name in ir if name in vi]
     if not pairs:
         raise PairError(
@@ -163,6 +160,24 @@ def find_pairs(
         unpaired_ir={name: path for name, path in ir.items() if name not in vi},
         unpaired_vi={name: path for name, path in vi.items() if name not in ir},
     )
+
+
+def find_both(
+    dataset_path: Path | None = None,
+    *,
+    ir_dir: Path | None = None,
+    vi_dir: Path | None = None,
+    naming: Naming | None = None,
+    in_one_file: bool = False,
+) -> dict[Modality, ImageSet]:
+    """Find all images of both modalities, with or without a partner; see `find_pairs`."""
+    folders = _folders(dataset_path, ir_dir, vi_dir, naming, in_one_file)
+    ir = _images_or_error(folders.ir, "ir")
+    vi = _images_or_error(folders.vi, "vi")
+    if not in_one_file:  # the pattern {name} fits the files of {name}_ir as well
+        vi = _without(vi, ir) or vi
+    _mention_unnamed(folders, {*ir.values(), *vi.values()})
+    return {"ir": ImageSet(folders.ir, ir), "vi": ImageSet(folders.vi, vi)}
 
 
 def find_images(
@@ -267,7 +282,9 @@ def require_partners(pairs: PairSet) -> None:
 
 
 def _advice(ir: Mapping[str, Path], vi: Mapping[str, Path]) -> str:
-    """How to name the patterns by which these images would be pairs, to end a message; "" if none are found."""
+    """What keeps these images from being pairs, to end a message; "" if nothing is found."""
+    if of_any_case := len({*map(str.casefold, ir)} & {*map(str.casefold, vi)}):
+        return f"; but for upper and lower case in their names {of_any_case} of them would be pairs"
     naming = likely_naming(ir.keys(), vi.keys())
     if naming is None:
         return ""
@@ -293,8 +310,8 @@ def _mention_unnamed(folders: ModalityFolders, used: set[Path]) -> None:
     rest = [path for folder in whole for _, path in _named_files(folder) if path not in used]
     if rest:
         log.warning(
-            "%d images are named neither %s nor %s, such as %s; they are left out",
-            len(rest), folders.ir.name, folders.vi.name, rest[0],
+            "left out: %s named neither %s nor %s, such as %s",
+            counted(len(rest), "image"), folders.ir.name, folders.vi.name, rest[0],
         )  # fmt: skip
 
 
