@@ -73,11 +73,12 @@ def test_label_selection_merge_and_split(data: Path) -> None:
 
 
 @pytest.mark.parametrize("selection", ["center", "random", "bbox"])
-def test_check_draws_prompts(data: Path, selection: str) -> None:
+def test_check_draws_prompts(data: Path, selection: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["--check", "--data_dir", "lm", "--point_selection", selection, "--num_points", "2", "--num_samples", "2"])
         == 0
     )
+    assert "2 of 4 images looked at, all fine; --num_samples sets how many" in capsys.readouterr().err
     pictures = sorted(Path("results/check").iterdir())
     assert [path.name for path in pictures] == ["0.png", "2.png"]
     plain = command.draw_sample(open_segmentation_dataset(data)[0])

@@ -78,11 +78,14 @@ def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
         folder = make_directory(options.output_dir or CHECK_DIR)
     mix = PromptMix.from_selection(options.point_selection, options.num_points)
     rng = np.random.default_rng(options.seed)
-    for index in _spread(len(dataset), options.num_samples):
+    looked_at = _spread(len(dataset), options.num_samples)
+    for index in looked_at:
         sample = dataset[index]
         path = folder / f"{sample.name}.png"
         write_image(path, draw_sample(sample, sample_prompts(sample, sample.object_ids, mix, rng)))
         log.info("%s: objects %d, %s", path, len(sample.object_ids), _class_counts(Counter(sample.categories.values())))
+    total = counted(len(dataset), "image")
+    log.info("%d of %s looked at, all fine; `num_samples` sets how many", len(looked_at), total)
     return folder
 
 
