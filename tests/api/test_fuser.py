@@ -200,7 +200,12 @@ def test_a_folder_of_the_hubs_form(
         ((np.zeros((32, 32), "U1"), None), {}, UsageError, "`ir` is <U1 .*array of numbers"),
         ((np.zeros((32, 32)), None), {}, UsageError, r"which of its values .*`value_range`, such as \(0\.0, 1\.0\)"),
         ((np.zeros((0, 32), np.uint8), None), {}, UsageError, "`ir` is uint8"),
-        ((None, np.zeros((32, 30), np.uint8)), {}, ImageSizeError, "`ir` is 32x32 and `vi` 30x32 .*align them"),
+        (
+            (None, np.zeros((32, 30), np.uint8)),
+            {},
+            ImageSizeError,
+            "`ir` is 32x32 and `vi` 30x32 .*align them, with `align=.similarity",
+        ),
         (("no.png", None), {}, ImageReadError, "no.png: no such file"),
         ((None, None), {"value_range": (1, 0)}, UsageError, "`value_range`.*the lower one first"),
         ((None, None), {"masks": (np.zeros((8, 8), int), None)}, ImageSizeError, "`masks of ir` is 8x8 and its image"),

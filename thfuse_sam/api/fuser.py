@@ -321,7 +321,7 @@ class Fuser:
         if infrared.shape != visible.shape[:2] and placer is None:
             raise ImageSizeError(
                 f"`ir` is {size_text(infrared.shape)} and `vi` {size_text(visible.shape)} (width x height); "
-                "align them, with `align`"
+                'align them, with `align="similarity"`'
             )
         maps = [
             as_mask(mask, (image.shape[0], image.shape[1]), f"masks of {name}")
