@@ -156,6 +156,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def command_text(command: str, **options: Any) -> str:
-    """A command with its options for a message; those whose value is None are left out."""
+    """A command with its options for a message; those whose value is None are left out, those of True have none."""
     given = {name: value for name, value in options.items() if value is not None}
-    return " ".join([f"`{command}()`", *(f"`{name}` {shlex.quote(str(value))}" for name, value in given.items())])
+    texts = [f"`{name}`" if value is True else f"`{name}` {shlex.quote(str(value))}" for name, value in given.items()]
+    return " ".join([f"`{command}()`", *texts])

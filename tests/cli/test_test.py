@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from tests.align import scenes
 from thfuse_sam.cli import commands as cli_commands
+from thfuse_sam.cli.main import main as thfuse
 from thfuse_sam.commands import fuse as command
 from thfuse_sam.fusion.loading import save_network
 from thfuse_sam.images import image_size, read_visible
@@ -44,7 +46,7 @@ def test_fuses_at_own_size_under_own_name(dataset, capsys) -> None:
     assert files == ["a/1.x.jpg", "b.jpg"]
     assert image_size(Path("results/b.jpg")) == (32, 48)
     err = capsys.readouterr().err
-    assert "2 images fused to results" in err and "placeholders" not in err
+    assert "2 images fused to results" in err and "masks found" not in err
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(dataset, capsys) -> None:
@@ -64,7 +66,47 @@ def test_images_without_a_mask_or_a_partner_are_named(dataset, capsys) -> None:
     assert "3 of 4 images have no mask in masks and get no help of masks" in err
     assert "to make them, with the --sam_checkpoint of the tree if it was one of your own: python" in err
     assert f"python precompute_masks.py --dataset_path {dataset} --output_dir masks" in err
-    assert "masks found 1, placeholders 3" in err and "lonely.png: no partner" in err
+    assert "masks found 1, 3 images without a mask" in err and "lonely.png: no partner" in err
+
+
+def test_the_advice_to_make_masks_repeats_the_settings_of_the_tree(dataset, capsys) -> None:
+    folders = ["--ir_dir", str(dataset / "ir"), "--vi_dir", str(dataset / "vi")]
+    settings = ["--points_per_side", "2", "--thermal_points", "0", "--adaptive_points", "--pred_iou_thresh", "0.99"]
+    make = cli_commands.precompute.main
+    first = ["--dataset_path", str(dataset), "-o", "masks", "--sam_model_type", "vit_nano", "--device", "cpu"]
+    assert make([*first, *settings]) == 0
+    shutil.copy(dataset / "ir" / "b.png", dataset / "ir" / "c.png")
+    shutil.copy(dataset / "vi" / "b.jpg", dataset / "vi" / "c.jpg")
+    capsys.readouterr()
+    options = ["--model_path", "net.safetensors", "--device", "cpu", "--no-report", "--precomputed_masks_dir", "masks"]
+    assert main([*options, *folders]) == 0
+    typed = capsys.readouterr().err.partition("precompute_masks.py ")[2].partition("\n")[0]
+    assert make([*shlex.split(typed), "--device", "cpu"]) == 0
+    assert main([*options, *folders]) == 0
+    assert "have no mask" not in capsys.readouterr().err
+
+
+def test_the_advice_for_single_files_names_their_folders(dataset, capsys) -> None:
+    MaskFiles(Path("masks")).write("ir", "other", np.zeros((32, 48), np.uint8))
+    files = ["--ir", str(dataset / "ir/b.png"), "--vi", str(dataset / "vi/b.jpg")]
+    options = ["--model_path", "net.safetensors", "--device", "cpu", "--precomputed_masks_dir", "masks", "--no-report"]
+    assert main([*files, *options, "-o", "one.png"]) == 0
+    assert f"masks.py --ir_dir {dataset / 'ir'} --vi_dir {dataset / 'vi'} --output_dir masks" in capsys.readouterr().err
+
+
+def test_an_output_of_an_unknown_kind_is_refused(dataset, capsys) -> None:
+    assert run(dataset, "-o", "out/x.gif") == 2
+    err = capsys.readouterr().err
+    assert "--output_dir out/x.gif: .gif is no suffix of images (.png," in err and not Path("out").exists()
+    Path("out/x.gif").mkdir(parents=True)
+    assert run(dataset, "-o", "out/x.gif", "--dry_run") == 0
+    assert run(dataset, "-o", "run.v2", "--dry_run") == 0
+
+
+def test_a_file_and_a_folder_are_no_pair(dataset, capsys) -> None:
+    options = ["--model_path", "net.safetensors", "--device", "cpu"]
+    assert thfuse(["fuse", str(dataset / "ir/b.png"), str(dataset / "vi"), *options]) == 2
+    assert f"--vi {dataset / 'vi'}: is a folder; give two files, or two folders" in capsys.readouterr().err
 
 
 def test_images_that_changed_after_their_masks_were_made_are_counted(dataset, capsys) -> None:

@@ -39,11 +39,13 @@ from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.fusion.temperature import TemperatureKeeper, temperature_path
+from thfuse_sam.images import IMAGE_SUFFIXES
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import FusionNetwork, count_parameters
 from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
+from thfuse_sam.options.video import VIDEO_SUFFIXES
 from thfuse_sam.report.compare import (
     Comparison,
     Method,
@@ -72,7 +74,8 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     if not is_image_file(options.output_dir):
         remove_abandoned(options.output_dir)
     log.info("%s; %s from %s on %s", counted(len(pairs), "pair"), run.network.name, run.model_path, run.device)
-    log_mask_choice(run.masks, pairs, run.folder, options)
+    of_files = dataclasses.replace(options, ir_dir=run.pairs.ir_dir, vi_dir=run.pairs.vi_dir)
+    log_mask_choice(run.masks, pairs, run.folder, of_files if options.is_listed else options)
     comparison = Comparison(run.network.name, run.methods, fusion_metrics, run.targets)
     report = _fuse(run, comparison, command)
     _write_tables(run, report, comparison)
@@ -129,7 +132,7 @@ class _PreparedFusion:
 
     options: FuseOptions
     device: torch.device
-    folder: Path | None  # of the pairs; None: `ir_dir` and `vi_dir` were given
+    folder: Path | None  # of the pairs; None: two folders or single files were given
     pairs: PairSet
     masks: MaskChoice
     mismatches: Mapping[str, list[str]]  # pair -> what is wrong with its masks
@@ -154,7 +157,8 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     device = resolve_device(options.device)
     placer = build_placer(options)
     _require_measurable(options)
-    folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
+    _require_image_or_folder(options.output_dir)
+    folder = None if options.is_listed else pair_folder(options.dataset_path, options, TEST_SAMPLE)
     masks = choose_masks(options.precomputed_masks_dir, options)
     model_path, network, training = open_network(options)
     kept = {
@@ -177,8 +181,7 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
 
 def _find_pairs(options: FuseOptions, folder: Path | None) -> PairSet:
     """The pairs that are named one by one, else those of folders. Raises PairError and OptionError."""
-    is_listed = bool(options.ir or options.vi or options.pairs)
-    if not is_listed:
+    if not options.is_listed:
         found = find_folder_pairs(folder, options)
     elif options.dataset_path or options.ir_dir or options.vi_dir or (options.pairs and (options.ir or options.vi)):
         raise UsageError("pairs are named twice; give `ir` and `vi`, or `pairs`, or folders")
@@ -193,6 +196,18 @@ def _find_pairs(options: FuseOptions, folder: Path | None) -> PairSet:
     if is_image_file(options.output_dir) and len(found.pairs) != 1:
         raise OptionError("output_dir", options.output_dir, f"is one file for {len(found.pairs)} pairs; give a folder")
     return found
+
+
+def _require_image_or_folder(output: Path) -> None:
+    """Raise OptionError for a file of an unknown kind, which would become a folder of that name."""
+    suffix = output.suffix.lower()
+    if suffix[1:].isalpha() and suffix not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and not output.is_dir():
+        raise OptionError(
+            "output_dir",
+            output,
+            f"{suffix} is no suffix of images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(VIDEO_SUFFIXES)}); "
+            "give one of these, or a folder without suffix",
+        )
 
 
 def _require_measurable(options: FuseOptions) -> None:
@@ -260,7 +275,7 @@ def _write_tables(run: _PreparedFusion, report: FuseReport, comparison: Comparis
         _write_measures(run, comparison)
     if options.report:
         log.info("report: open %s in a browser", options.output_dir / REPORT_FOLDER / INDEX)
-    masks = f", masks found {report.masks_found}, placeholders {report.placeholders}"
+    masks = f", masks found {report.masks_found}, {counted(report.placeholders, 'image')} without a mask"
     log.info(
         "%s fused to %s in %.1f s%s",
         counted(len(report.fused), "image"),

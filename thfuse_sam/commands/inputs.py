@@ -2,8 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.store import has_masks
 from thfuse_sam.options.fields import AUTO
+from thfuse_sam.options.generator import changed_settings
 from thfuse_sam.options.shared import (
     DEFAULT_MASKS_DIR,
     SWITCHED_OFF,
@@ -101,6 +102,7 @@ class MaskChoice:
     reason: str
     root: Path | None = None  # the mask tree; None in the other modes
     made_by: str | None = None  # the model type that made the tree, if its manifest says so
+    settings: Mapping[str, Any] = field(default_factory=dict)  # options of the tree that are not the model type's own
 
 
 def choose_masks(tree: Path | None, options: LiveSamOptions) -> MaskChoice:
@@ -121,13 +123,16 @@ def choose_masks(tree: Path | None, options: LiveSamOptions) -> MaskChoice:
 
 
 def _precomputed(root: Path, reason: str, model_type: str) -> MaskChoice:
-    made_by = None
+    made_by, settings = None, {}
     if (root / MANIFEST_NAME).is_file():  # the masks of another program have none
-        made_by = Manifest.load(root).signature.model_type
+        signature = Manifest.load(root).signature
+        made_by, settings = signature.model_type, changed_settings(signature.generator, signature.model_type)
+        if signature.precision != "fp32":
+            settings["precision"] = signature.precision
         reason += f", made by {made_by}"
         if model_type not in (AUTO, made_by):
             reason += f" although `sam_model_type` is {model_type}"
-    return MaskChoice("precomputed", reason, root, made_by)
+    return MaskChoice("precomputed", reason, root, made_by, settings)
 
 
 def require_usable_pairs(
@@ -175,6 +180,7 @@ def log_mask_choice(
                     vi_dir=folders.vi_dir if folder is None else None,
                     output_dir=choice.root,
                     sam_model_type=choice.made_by,
+                    **choice.settings,
                 ),
             )
 

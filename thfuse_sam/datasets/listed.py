@@ -81,6 +81,8 @@ def _expand(option: str, texts: Sequence[str]) -> list[Path]:
     """The files that paths and globs name; those of a glob in the order of their names. Raises PairError."""
     paths = []
     for text in texts:
+        if Path(text).is_dir():
+            raise PairError(f"`{option}` {text}: is a folder; give two files, or two folders as `ir_dir` and `vi_dir`")
         found = [text] if Path(text).is_file() else sorted(glob.glob(text, recursive=True), key=by_number)  # noqa: PTH207, for absolute ones too
         if not found:
             raise PairError(f"`{option}` {text}: no such file; check the path")

@@ -33,6 +33,11 @@ class ListedPairOptions(PairOptions, group=PairOptions.group):
         None, "CSV file of lines ir,vi or ir,vi,name; -: read them from standard input", metavar="FILE.csv"
     )
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether pairs are named one by one."""
+        return bool(self.ir or self.vi or self.pairs)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FuseOptions(

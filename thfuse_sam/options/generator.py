@@ -122,6 +122,13 @@ GENERATOR_DEFAULTS: Mapping[str, GeneratorSettings] = {
 MODEL_TYPE_NAMES = (AUTO, *GENERATOR_DEFAULTS)  # the values that `sam_model_type` takes
 
 
+def changed_settings(signed: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """The settings in a signature that are not the model type's own, as options by name."""
+    usual = GENERATOR_DEFAULTS.get(model_type, _PUBLISHED).signature()
+    changed = [name for name in usual | _ADDED_LATER if signed.get(name) != usual.get(name)]
+    return {name: signed.get(name, _ADDED_LATER.get(name)) for name in changed}
+
+
 def _as_changes(owner: type["GeneratorOptions"]) -> type["GeneratorOptions"]:
     """Add each setting to `owner` as an option that defaults to None, the model type's value, which help lists."""
     for field in dataclasses.fields(GeneratorSettings):
