@@ -42,7 +42,8 @@ def read_yaml(path: Path, *, as_texts: bool = False) -> Any:
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 10} KiB")
     try:
-        return yaml.load(content.decode("utf-8"), Loader=_TextLoader if as_texts else _PlainLoader)
+        text = content.decode("utf-8")
+        return yaml.load(text, Loader=_TextLoader) if as_texts else yaml.load(text, Loader=_PlainLoader)
     # Not only YAMLError: a value that cannot be converted, such as the date 2001-99-99, raises Python's own errors.
     except Exception as error:
         raise ValueError(" ".join(str(error).split())[:_LONGEST_REASON]) from error
