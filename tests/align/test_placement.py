@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -38,14 +39,34 @@ def test_what_one_camera_sees_alone_keeps_its_picture_with_a_soft_border() -> No
     assert not placement.sees("ir")[:, :100].any() and placement.sees("ir")[:, 100:].all()
     ir, vi = placement.images(infrared, visible)
     fused = placement.blend(np.full(SIZE, 250, np.uint8), luma(vi))[0].astype(int)
-    assert (ir[:, :100] == 150).all() and (fused[:100] == 150).all() and (fused[120:] == 250).all()
-    assert (np.diff(fused) >= 0).all() and np.diff(fused).max() < 15
-    rows, columns = placement.common
-    assert (rows, columns.stop) == (slice(0, 240), 320) and 100 < columns.start < 120
+    assert (ir[:, :64] == 150).all() and (fused[:64] == 150).all() and (fused[100:] == 250).all()
+    assert (np.diff(fused) >= 0).all() and np.diff(fused).max() < 6
+    assert placement.common == (slice(0, 240), slice(100, 320))
 
     in_infrared = placed(np.array([[1, 0, 100.0], [0, 1, 0], [0, 0, 1]]), "infrared")
     ir, vi = in_infrared.images(infrared, visible)
-    assert (vi[:, 220:] == 50).all() and (vi[:, :200] == 150).all() and (ir == 50).all()
+    assert (vi[:, 256:] == 50).all() and (vi[:, :220] == 150).all() and (ir == 50).all()
+
+
+def test_no_frame_shows_in_flat_parts() -> None:
+    image, move = np.full(SIZE, 40, np.uint8), similarity(1, 1.0, (-6, 5), SIZE)
+    for margin in (0, 6):  # black, of an image that was moved
+        infrared = cv2.copyMakeBorder(image[margin:, margin:], margin, 0, margin, 0, cv2.BORDER_CONSTANT)
+        placement = placed(move @ similarity(0, 1.02, (8, 8), SIZE))
+        ir, vi = placement.images(infrared, np.full((*SIZE, 3), 220, np.uint8))
+        assert not placement.sees("ir").all()
+        fused = placement.blend(np.rint(ir * 0.3 + luma(vi) * 0.7).astype(np.uint8), luma(vi)).astype(int)
+        assert max(np.abs(np.diff(fused, axis=axis)).max() for axis in (0, 1)) <= 6
+        assert (fused[placement.sees("ir")] == 166).all()
+
+
+def test_noise_goes_on_where_the_infrared_image_ends() -> None:
+    noise = np.random.default_rng(0).integers(40, 80, SIZE).astype(np.uint8)
+    ir = placed(np.array([[1, 0, 6.0], [0, 1, 0], [0, 0, 1]])).images(noise, np.full((*SIZE, 3), 60, np.uint8))[0]
+    assert np.array_equal(ir[3:-3, 9:], noise[3:-3, 3:-6])
+    assert np.array_equal(ir[20:-20, 8], noise[20:-20, 4])  # the outermost pixels may be mixed with black
+    outside = ir[20:-20, :6].std(axis=0)
+    assert (outside[3:] > 0.7 * noise.std()).all() and (np.diff(outside) > 0).all()  # fading
 
 
 def test_masks_move_with_their_image_and_keep_their_numbers() -> None:

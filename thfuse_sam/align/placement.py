@@ -17,7 +17,10 @@ from thfuse_sam.images import ImageArray, Modality, luma
 from thfuse_sam.options.align import FRAME_WORDS, INFRARED, VISIBLE
 from thfuse_sam.thermal import Mask, fill
 
-_SOFT = 0.04  # of the frame's width: the border over which the fused picture becomes that of one camera
+# Shares of the frame's shorter side:
+_LEVELS = 0.15  # how far outside of what both see the fused picture has become that of one camera
+_DETAILS = 0.05  # how far an image goes on with its details, and the widest black margin
+_CELL = 0.06  # of these cells the mean is what remains without details
 _SHRINKING = 0.9  # a smaller scale averages pixels, a larger one interpolates
 
 
@@ -44,7 +47,9 @@ class Placement:
         """Both images in the frame, uint8 HxW and HxWx3. Where only one camera sees the scene, both show its
         picture.
         """
-        own_ir, own_vi = resample(infrared, self.ir, self.size), resample(visible, self.vi, self.size)
+        ir_details, vi_details = self._details
+        own_ir = _continued(infrared, _margin(infrared), self.ir, ir_details)
+        own_vi = _continued(visible, np.zeros(visible.shape[:2], np.bool_), self.vi, vi_details)
         ir_weight, vi_weight = self._weights
         return (
             mix(own_ir, luma(own_vi), ir_weight),
@@ -90,7 +95,7 @@ class Placement:
         """Rows and columns of a rectangle that both cameras see, as large as cutting the worse side again and again
         leaves it; empty slices where they share nothing.
         """
-        seen = np.minimum(*self._weights) >= 1
+        seen = self.sees("ir") & self.sees("vi")
         top, left, bottom, right = 0, 0, *self.size
         while top < bottom and left < right:
             part = seen[top:bottom, left:right]
@@ -109,8 +114,12 @@ class Placement:
     @cached_property
     def _weights(self) -> tuple[Float, Float]:
         """How much each camera's picture counts, float32 HxW in [0, 1], with a soft border."""
-        soft = max(1.0, _SOFT * self.size[1])
-        return _soft(self.sees("ir"), soft), _soft(self.sees("vi"), soft)
+        return _soft(self.sees("ir"), _LEVELS), _soft(self.sees("vi"), _LEVELS)
+
+    @cached_property
+    def _details(self) -> tuple[Float, Float]:
+        """`_weights`, of each picture's details."""
+        return _soft(self.sees("ir"), _DETAILS), _soft(self.sees("vi"), _DETAILS)
 
 
 @dataclass(frozen=True)
@@ -177,8 +186,53 @@ def mix(one: ImageArray, other: ImageArray, weight: Float) -> ImageArray:
     return np.rint(weight * one + (1 - weight) * other).astype(np.uint8)
 
 
-def _soft(seen: npt.NDArray[np.bool_], width: float) -> Float:
-    if seen.all():
-        return np.ones(seen.shape, np.float32)
-    distance = cv2.distanceTransform(seen.astype(np.uint8), cv2.DIST_L2, 5)
-    return np.minimum(distance / np.float32(width), 1).astype(np.float32)
+def _soft(seen: npt.NDArray[np.bool_], share: float) -> Float:
+    """1 where `seen`, and a smooth step down to 0 outside of it, as wide as `share` of the frame's shorter side."""
+    if seen.all() or not seen.any():
+        return seen.astype(np.float32)
+    distance = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, 5)
+    near = 1 - np.minimum(distance / np.float32(max(1.0, share * min(seen.shape))), 1)
+    return np.asarray(near * near * (3 - 2 * near), np.float32)
+
+
+def _continued(image: ImageArray, margin: Mask, matrix: Matrix, details: Float) -> ImageArray:
+    """An image in the frame, which goes on outside of it and in its margin: mirrored, as noise and texture do not end
+    there, and with ever less detail, as objects do. `details` is the share that is left, HxW.
+    """
+    size = (details.shape[0], details.shape[1])
+    own = resample(image, matrix, size)
+    if details.min() >= 1:
+        return own
+    own = _mirrored(own, warp((~margin).astype(np.uint8), matrix, size, interpolation=cv2.INTER_NEAREST) > 0)
+    cells = [max(1, round(side / max(1.0, _CELL * min(size)))) for side in size[::-1]]
+    level = cv2.resize(cv2.resize(own, cells, interpolation=cv2.INTER_AREA), size[::-1])
+    return mix(own, np.asarray(level, np.uint8), details if image.ndim == 2 else details[..., None])
+
+
+def _mirrored(image: ImageArray, seen: Mask) -> ImageArray:
+    """An image whose other pixels are those that lie as far on the other side of the nearest one that is seen."""
+    if not seen.any():
+        return image
+    unseen = (~seen).astype(np.uint8)
+    labels = cv2.distanceTransformWithLabels(unseen, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    places = np.zeros(int(labels.max()) + 1, np.intp)  # in the flattened image
+    places[labels[seen]] = np.flatnonzero(seen)
+    own, nearest = (
+        np.column_stack(np.divmod(at, seen.shape[1])) for at in (np.flatnonzero(~seen), places[labels[~seen]])
+    )
+    across = np.clip(2 * nearest - own, 0, np.array(seen.shape) - 1)
+    source = np.where(seen[tuple(across.T)][:, None], across, nearest)
+    mirrored = image.copy()
+    mirrored[~seen] = image[tuple(source.T)]
+    return mirrored
+
+
+def _margin(image: ImageArray) -> Mask:
+    """What turning or moving an image HxW leaves at its edges: black, and the pixels beside it, which are darker."""
+    black, margin = image == 0, np.zeros(image.shape, np.uint8)
+    width = max(1, round(_DETAILS * min(image.shape)))
+    for turns in range(4):
+        side = np.rot90(margin, turns)
+        side[:width] |= np.logical_and.accumulate(np.rot90(black, turns)[:width], axis=0)
+        side[0] = 1  # black may have a share in these pixels alone
+    return np.asarray(cv2.dilate(margin, np.ones((5, 5), np.uint8)) > 0)
