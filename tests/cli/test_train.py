@@ -119,7 +119,8 @@ def test_a_finished_run_is_neither_lost_nor_mixed_with_another(dataset, tmp_path
 def test_starts_from_given_weights(dataset, capsys) -> None:
     argv = ["--dataset_path", str(dataset), *FAST, "--lr", "1e-12", "--val_fraction", "0"]
     assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--output_dir", "tuned"]) == 0
-    assert "few" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "few" not in err and "starting from models/thfuse_lite.safetensors with a learning rate of 1e-12" in err
     trained, (shipped, _) = (
         load_checkpoint(Path("tuned/best.pth")).weights,
         load_network(ROOT / "models/thfuse_lite.safetensors"),

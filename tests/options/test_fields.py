@@ -114,3 +114,8 @@ def test_a_command_to_type() -> None:
 def test_an_empty_list_is_not_taken_for_the_default() -> None:
     with pytest.raises(OptionError, match="`dataset_path`"):
         TrainOptions(dataset_path=())
+
+
+def test_trained_weights_are_trained_on_with_smaller_steps() -> None:
+    init = Path("weights.pth")
+    assert [TrainOptions().lr, TrainOptions(init=init).lr, TrainOptions(init=init, lr=0.01).lr] == [1e-3, 1e-4, 0.01]

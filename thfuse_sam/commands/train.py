@@ -40,6 +40,8 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     """Train a fusion network. `command` is the typed command line, for the report. Raises ThFuseError."""
     run = _prepare(options)
     log.info("%s; %s on %s", run.data.counts, options.network, run.device)
+    if options.init is not None:
+        log.info("starting from %s with a learning rate of %g", options.init, options.lr)
     for part in run.data.parts:
         warn_if_odd(part.pairs)
         log_mask_choice(part.masks, part.pairs, part.folder, options)

@@ -25,6 +25,7 @@ LOSS_WEIGHTS = {
     "gradient": 16.0, "ssim": 0.75, "region": 0.5, "region_edges": 2.0, "contrast": 1.0, "perceptual": 0.0,
     "colour": 0.0,
 }  # fmt: skip
+_LR = FusionSettings().lr
 METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM", "MS_SSIM", "CC", "PSNR", "Nabf")
 
 
@@ -81,6 +82,7 @@ class TrainOptions(
         metavar="FILE",
         default_text="random weights",
     )
+    lr: float = redefault(FusionSettings, "lr", None, default_text=f"{_LR}; with `init` a tenth of that")
     contrast_gain: float = option(
         1.15, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
     )
@@ -108,3 +110,8 @@ class TrainOptions(
         choices=(*METRICS, "all", "none"),
     )
     num_workers: int | None = redefault(FusionSettings, "num_workers", None, default_text=DEFAULT_WORKERS)
+
+    def __post_init__(self) -> None:
+        if self.lr is None:
+            object.__setattr__(self, "lr", _LR if self.init is None else _LR / 10)
+        super().__post_init__()
