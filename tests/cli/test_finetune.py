@@ -451,7 +451,8 @@ def test_every_prompt_is_an_object_in_every_format(ask: Callable[..., int], tmp_
         labels = np.load(tmp_path / "out" / f"{name}.npy")
         assert labels.shape == (40, 56) and labels.max() <= 3
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), labels)
-        assert np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{name}.png")).shape == (40, 56, 3)
+        overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{name}.png"))
+        assert overlay.shape == (40, 56, 3) and tuple(overlay[30, 40]) == (40, 220, 60)  # the second point, in green
         own = [item for item in content["annotations"] if item["image_id"] == image["id"]]
         union = np.zeros((40, 56), bool)
         for item in own:
@@ -545,6 +546,7 @@ def test_infrared_options_of_predictions(
     assert ask(*image, "--modality", "ir", "--ir_colormap", "jet", "--overlay") == 0
     drawn = np.asarray(Image.open(tmp_path / "out" / "overlays" / "jet.png"))
     bare = np.load(tmp_path / "out" / "jet.npy") == 0
+    bare[5:21, 4:25] = False  # there the box is drawn
     np.testing.assert_array_equal(drawn[bare][:, 0], ramp[bare])  # the model saw temperatures
 
 

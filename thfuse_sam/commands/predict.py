@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from thfuse_sam.finetune.prediction import (
 from thfuse_sam.images import image_size, read_for_sam_and_missing
 from thfuse_sam.options.predict import PredictOptions
 from thfuse_sam.progress import progress_bar
+from thfuse_sam.report.prompts import draw_objects
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.hugging_face import HuggingFaceSam
 from thfuse_sam.sam.onnx import export_sam_onnx
@@ -77,7 +80,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
         predictor = automatic_predictor(AutomaticMaskGenerator(sam, settings))
     if options.output_dir.is_dir():
         remove_abandoned(options.output_dir)
-    prediction = _predict(options, images, reading, predictor, model_type)
+    prediction = _predict(options, images, reading, predictor, prompts, model_type)
     found = f"{counted(prediction.objects, 'mask')} of {counted(prediction.images, 'image')}"
     log.info("%s by %s in %s", found, model_type, options.output_dir)
     for failure in prediction.failures:
@@ -118,9 +121,11 @@ def _predict(
     images: dict[str, Path],
     reading: InfraredReading,
     predictor: ImagePredictor,
+    prompts: Sequence[ObjectPrompt],
     model_type: str,
 ) -> Prediction:
-    writer = PredictionWriter(options.output_dir, options.format, overlays=options.overlay)
+    draw = partial(draw_objects, prompts=prompts, longer_side=0)
+    writer = PredictionWriter(options.output_dir, options.format, draw if options.overlay else None)
     failures: list[str] = []
     objects = 0
     for name, path in progress_bar(images.items(), unit=" images"):

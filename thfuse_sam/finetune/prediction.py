@@ -17,7 +17,6 @@ from thfuse_sam.finetune.samples import prompt_tensors
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
 from thfuse_sam.masks.instances import Instance, without
-from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam, mask_model
 from thfuse_sam.thermal import Mask
@@ -54,6 +53,7 @@ class Segment:
 
 # Takes an image (uint8 HxWx3), and its pixels without data (bool HxW; None: all have), which no mask covers.
 ImagePredictor = Callable[[npt.NDArray[np.uint8], Mask | None], list[Segment]]
+Draw = Callable[[npt.NDArray[np.uint8], Sequence[Mask]], npt.NDArray[np.uint8]]
 
 
 def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
@@ -89,10 +89,12 @@ def as_segments(instances: Sequence[Instance]) -> list[Segment]:
 
 
 class PredictionWriter:
-    """Writes predicted masks: `<name>.npy` and `<name>.png` (label maps), `annotations.json` (COCO), overlays."""
+    """Writes predicted masks: `<name>.npy` and `<name>.png` (label maps), `annotations.json` (COCO), and what `draw`,
+    if it is given, makes of an image and its masks.
+    """
 
-    def __init__(self, folder: Path, formats: Sequence[str], *, overlays: bool) -> None:
-        self.folder, self.formats, self.overlays = folder, tuple(formats), overlays
+    def __init__(self, folder: Path, formats: Sequence[str], draw: Draw | None) -> None:
+        self.folder, self.formats, self._draw = folder, tuple(formats), draw
         self._annotations = CocoAnnotations("object")
 
     def write(self, name: str, file_name: str, image: npt.NDArray[np.uint8], objects: Sequence[Segment]) -> None:
@@ -108,8 +110,9 @@ class PredictionWriter:
         if "png" in self.formats:
             picture = Image.fromarray(labels)
             write_atomically(self.folder / f"{name}.png", lambda file: picture.save(file, format="PNG"))
-        if self.overlays:
-            write_image(self.folder / OVERLAYS / f"{name}.png", draw_overlay(image, labels))
+        if self._draw is not None:
+            picture_of_masks = self._draw(image, [item.mask for item in objects])
+            write_image(self.folder / OVERLAYS / f"{name}.png", picture_of_masks)
         if "coco" in self.formats:
             self._annotations.add_image(file_name, shape)
             for item in objects:

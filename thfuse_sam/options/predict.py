@@ -74,7 +74,7 @@ class PredictionOptions(Options, group="output"):
     format: tuple[MaskFormat, ...] = option(
         ("npy",), "files to write: label maps as .npy or PNG, or objects as COCO JSON", metavar="npy|png|coco"
     )
-    overlay: bool = option(False, "also draw the masks over the images")
+    overlay: bool = option(False, "also draw the masks and their prompts over the images")
 
 
 @dataclass(frozen=True, kw_only=True)

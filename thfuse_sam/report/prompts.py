@@ -35,7 +35,12 @@ def draw_sample(sample: SegmentationSample, prompts: Sequence[ObjectPrompt] = ()
 
 
 def draw_objects(
-    image: Picture, masks: Sequence[Mask], prompts: Sequence[ObjectPrompt] = (), names: Sequence[str] | None = None
+    image: Picture,
+    masks: Sequence[Mask],
+    prompts: Sequence[ObjectPrompt] = (),
+    names: Sequence[str] | None = None,
+    *,
+    longer_side: int = _MIN_LONGER_SIDE,
 ) -> Picture:
     """The image with objects in colour, names, and prompts.
 
@@ -48,12 +53,13 @@ def draw_objects(
             ones, whose outlines are drawn whole.
         prompts: one per mask, or empty for no prompts.
         names: text to write at each object, one per mask; None for no text.
+        longer_side: least length of the picture's longer side, pixels; 0 for the image's own size.
 
     Returns:
         uint8 RGB, HxWx3 or a whole multiple of that size if the image is small.
     """
     height, width = image.shape[:2]
-    factor = max(1, -(-_MIN_LONGER_SIDE // max(height, width)))
+    factor = max(1, -(-longer_side // max(height, width)))
     areas = [int(np.count_nonzero(mask)) for mask in masks]
     labels = paint_label_map(masks, (height, width), numbered_by_area=False)
     visible_areas = np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:]
