@@ -94,13 +94,15 @@ def test_the_advice_for_single_files_names_their_folders(dataset, capsys) -> Non
     assert f"masks.py --ir_dir {dataset / 'ir'} --vi_dir {dataset / 'vi'} --output_dir masks" in capsys.readouterr().err
 
 
-def test_an_output_of_an_unknown_kind_is_refused(dataset, capsys) -> None:
-    assert run(dataset, "-o", "out/x.gif") == 2
+def test_an_image_of_an_unknown_kind_is_refused(dataset, capsys) -> None:
+    pair = ["--ir", str(dataset / "ir/b.png"), "--vi", str(dataset / "vi/b.jpg"), "--model_path", "net.safetensors"]
+    assert main([*pair, "-o", "out/x.gif"]) == 2
     err = capsys.readouterr().err
     assert "--output_dir out/x.gif: .gif is no suffix of images (.png," in err and not Path("out").exists()
     Path("out/x.gif").mkdir(parents=True)
-    assert run(dataset, "-o", "out/x.gif", "--dry_run") == 0
-    assert run(dataset, "-o", "run.v2", "--dry_run") == 0
+    for folder in ("out/x.gif", "run.v2"):
+        assert main([*pair, "-o", folder, "--dry_run"]) == 0
+    assert run(dataset, "-o", "all.runs", "--dry_run") == 0
 
 
 def test_a_file_and_a_folder_are_no_pair(dataset, capsys) -> None:

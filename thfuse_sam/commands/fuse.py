@@ -157,7 +157,8 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     device = resolve_device(options.device)
     placer = build_placer(options)
     _require_measurable(options)
-    _require_image_or_folder(options.output_dir)
+    if options.is_listed:
+        _require_image_or_folder(options.output_dir)
     folder = None if options.is_listed else pair_folder(options.dataset_path, options, TEST_SAMPLE)
     masks = choose_masks(options.precomputed_masks_dir, options)
     model_path, network, training = open_network(options)
