@@ -143,7 +143,7 @@ def test_images_of_an_earlier_run_are_noticed(dataset, capsys) -> None:
     assert "b.jpg" not in capsys.readouterr().err  # a/ alone is written to
     shutil.copy("results/b.jpg", "results/a/of_earlier.jpg")
     assert run(dataset, "--no-report") == 0
-    assert "1 images beside these are not of this run, such as results/a/of_earlier.jpg" in capsys.readouterr().err
+    assert "not of this run, but beside it: 1 image, such as results/a/of_earlier.jpg" in capsys.readouterr().err
 
 
 def test_gray_has_no_colour(dataset) -> None:

@@ -80,7 +80,7 @@ def test_parts_for_tests_beside_one_for_training(tmp_path: Path, caplog: pytest.
     for part in ("train", "val", "test"):
         touch(*(tmp_path / part / f"{part}{kind}" / "1.jpg" for kind in ("imgr", "img")))
     assert names(tmp_path) == ["train/1"]
-    assert "testimgr, valimgr are for tests, and are left out" in caplog.text
+    assert "testimgr, valimgr are for validation or tests, and are left out" in caplog.text
     caplog.clear()
     assert names(tmp_path / "val") == ["1"] and not caplog.text
 

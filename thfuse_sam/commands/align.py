@@ -206,7 +206,7 @@ def _log_next(pairs: PairSet, options: AlignOptions) -> None:
     moved_too = options.size != VISIBLE
     first = pairs.pairs[0]
     if moved_too or first.vi.stem == Path(first.name).name:  # else both folders have no equal names
-        masks = None if options.masks_dir is None else options.output_dir / "masks"
+        masks = None if options.masks_dir is None else options.output_dir / MASKS
         visible = options.output_dir / "vi" if moved_too else pairs.vi_dir
         folders = {"ir_dir": options.output_dir / "ir", "vi_dir": visible}
         log.info("to fuse them: %s", command_text("fuse", **folders, precomputed_masks_dir=masks))

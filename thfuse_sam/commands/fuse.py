@@ -313,4 +313,4 @@ def _mention_older(run: _PreparedFusion, report: FuseReport) -> None:
     folders = sorted({path.parent for path in report.fused})
     older = [path for folder in folders for path in sorted(folder.iterdir()) if is_image_file(path)]
     if older := [path for path in older if path.resolve() not in known]:
-        log.warning("%d images beside these are not of this run, such as %s", len(older), older[0])
+        log.warning("not of this run, but beside it: %s, such as %s", counted(len(older), "image"), older[0])

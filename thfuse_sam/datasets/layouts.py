@@ -143,7 +143,9 @@ def _without_held_out(root: Path, matches: list[ModalityFolders]) -> list[Modali
     if not held_out or len(held_out) == len(matches):
         return matches
     names = ", ".join(match.ir.name for match in held_out)
-    log.warning("%s: %s are for tests, and are left out; to use one give the folder above it", root, names)
+    log.warning(
+        "%s: %s are for validation or tests, and are left out; to use one give the folder above it", root, names
+    )
     return [match for match in matches if match not in held_out]
 
 

@@ -40,24 +40,10 @@ from thfuse_sam.thermal import AS_STORED, InfraredReading
 _MOST_NAMES = 1000  # of a folder of no known layout, which tell whether it holds both modalities
 _TRIED = 20  # names that are looked for in the other folder, to see whether names are equal
 _UNREAD_SUFFIXES = (
-    *(
-        ".gif",
-        ".pgm",
-        ".ppm",
-        ".pnm",
-        ".jp2",
-        ".jpe",
-        ".jfif",
-        ".jxl",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".exr",
-        ".hdr",
-        ".tga",
-    ),
-    *(".dng", ".raw", ".cr2", ".nef", ".arw", ".dcm", ".fits", ".seq", ".csq", ".fff"),  # the last of FLIR's cameras
-)
+    ".gif", ".pgm", ".ppm", ".pnm", ".jp2", ".jpe", ".jfif", ".jxl", ".heic", ".heif", ".avif", ".exr", ".hdr", ".tga",
+    ".dng", ".raw", ".cr2", ".nef", ".arw", ".dcm", ".fits",
+    ".seq", ".csq", ".fff",  # of FLIR's cameras
+)  # fmt: skip
 _COLOURFUL = 4.0  # mean difference of largest and smallest channel, in 0..255; in grey JPEG images it is smaller
 
 
@@ -139,7 +125,6 @@ def find_pairs(
     Args:
         naming: patterns of the file names of both images. None: equal names, or else patterns that are in common use.
         in_one_file: one file may be both images of a pair, so one folder may be both, too.
-
 
     Raises PairError: folder missing, layout unknown, no image, no pair, or two files with one name.
     """
