@@ -1,6 +1,6 @@
 """Giving up on what may never answer: a disk or a network."""
 
-import threading
+import _thread
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,9 +17,8 @@ def within(seconds: float, function: Callable[[], _T]) -> _T:
     """
     results: list[_T] = []
     errors: list[BaseException] = []
-    ended = (
-        threading.Event()
-    )  # an interrupted `Thread.join` of older Pythons takes a thread that runs for one that ended
+    running = _thread.allocate_lock()
+    running.acquire()
 
     def work() -> None:
         try:
@@ -27,21 +26,21 @@ def within(seconds: float, function: Callable[[], _T]) -> _T:
         except BaseException as error:
             errors.append(error)
         finally:
-            ended.set()
+            running.release()
 
-    # A daemon thread does not keep the process from ending.
-    thread = threading.Thread(target=work, name="within a time limit", daemon=True)
     try:
-        thread.start()
-        ended.wait(seconds)
+        # A `threading.Thread` needs memory of its own before and after its work: without any, its start waits forever
+        # and its end prints a traceback.
+        _thread.start_new_thread(work, ())
+        ended = running.acquire(timeout=seconds)
     except RuntimeError as error:
         raise MemoryError(str(error)) from error
     except BaseException:
         # An interrupt: a library at work while the process ends around it may turn that into an abort.
-        ended.wait(_LAST_SECONDS)
+        running.acquire(timeout=_LAST_SECONDS)
         raise
+    if not ended:
+        raise TimeoutError
     if errors:
         raise errors[0]
-    if not results:
-        raise TimeoutError
     return results[0]
