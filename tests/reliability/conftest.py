@@ -45,7 +45,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if sys.platform == "win32":
         pytest.skip("Windows has no fork")
     cache = tmp_path_factory.mktemp("cache")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "THFUSE_OFFLINE": "1", "SAM_CACHE": str(cache)}
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # OpenBLAS starts its own anew in each child
+    env = {**os.environ, **threads, "THFUSE_OFFLINE": "1", "SAM_CACHE": str(cache)}
     with subprocess.Popen(
         [sys.executable, str(HERE / "fork_server.py")],
         stdin=subprocess.PIPE,

@@ -119,7 +119,7 @@ def test_an_image_that_changes_under_the_run(ground: Ground, tmp_path: Path, nam
     ground.require_recovery(name)
 
 
-# Of seven runs with little memory. With PyTorch 2.6 threads that are started at 20 and 40 MiB often wait forever.
+# Of seven runs with little memory. The libraries of PyTorch 2.6's time often wait forever at 40 and 60 MiB.
 ENDED_BY_OTHERS = 3 if torch.__version__.startswith("2.6.") else 1
 
 
