@@ -30,10 +30,20 @@ def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
     if name not in NETWORKS:
         raise UsageError(f"network {name!r} is unknown; use one of {', '.join(NETWORKS)}")
     builder = NETWORKS[name]
-    known = inspect.signature(builder).parameters
+    known = _options(builder)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise UsageError(f"network {name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     network = builder(**options)
-    network.options = {option: options.get(option, parameter.default) for option, parameter in known.items()}
+    network.options = {**known, **options}
     return network
+
+
+def _options(network: type[FusionNetwork]) -> dict[str, Any]:
+    """The options of a network, its own and then those of its bases, with their defaults."""
+    options: dict[str, Any] = {}
+    for kind in network.__mro__[: network.__mro__.index(FusionNetwork) + 1]:
+        for one in inspect.signature(kind).parameters.values():
+            if one.default is not one.empty:
+                options.setdefault(one.name, one.default)
+    return options

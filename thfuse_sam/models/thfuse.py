@@ -118,7 +118,7 @@ class THFuse(FusionNetwork):
         heads: attention heads in both.
         pixel_range: images in [0, 1] are multiplied by it on the way in and divided on the way out; 255 is what the
             authors' weights expect, 1 is easier to train.
-        contrast_gain, sky, selection: see `FusionNetwork`.
+        stages: `contrast_gain`, `sky` and `selection`, see `FusionNetwork`.
     """
 
     name = "thfuse"
@@ -133,11 +133,9 @@ class THFuse(FusionNetwork):
         channel_depth: int = 4,
         heads: int = 4,
         pixel_range: float = 1.0,
-        contrast_gain: float = 0.0,
-        sky: float = 0.0,
-        selection: float = 0.0,
+        **stages: float,
     ):
-        super().__init__(contrast_gain, sky, selection)
+        super().__init__(**stages)
         require_at_least(1, spatial_depth=spatial_depth, channel_depth=channel_depth, heads=heads)
         require_multiple(heads, "heads", spatial_dim=spatial_dim, channel_dim=channel_dim)
         require_at_least(1, pixel_range=pixel_range)

@@ -119,7 +119,7 @@ class THFuseLite(FusionNetwork):
         dim: channels of the attention blocks, a multiple of `heads`.
         depth: pairs of channel and spatial attention blocks.
         heads: attention heads.
-        contrast_gain, sky, selection: see `FusionNetwork`.
+        stages: `contrast_gain`, `sky` and `selection`, see `FusionNetwork`.
     """
 
     name = "thfuse_lite"
@@ -136,11 +136,9 @@ class THFuseLite(FusionNetwork):
         dim: int = 64,
         depth: int = 1,
         heads: int = 4,
-        contrast_gain: float = 0.0,
-        sky: float = 0.0,
-        selection: float = 0.0,
+        **stages: float,
     ):
-        super().__init__(contrast_gain, sky, selection)
+        super().__init__(**stages)
         require_at_least(1, fine_width=fine_width, width=width, growth=growth, depth=depth, heads=heads)
         require_multiple(heads, "heads", dim=dim)
         self.stem = LiteConv(self.image_channels, growth)

@@ -7,6 +7,8 @@
 No pixel is lost: the network sees and weighs all of them. But its layers run on a quarter of the places.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,41 +20,15 @@ STEP = 2  # pixels a side that share one place of the features
 
 
 class THFuseTiny(THFuseLite):
-    """TH-Fuse for video. Arguments are those of `THFuseLite`, at half the resolution.
-
-    Args:
-        fine_width, width, growth, dim, depth, heads, contrast_gain, sky, selection: see `THFuseLite`.
-    """
+    """TH-Fuse for video. Options are those of `THFuseLite`, at half the resolution."""
 
     name = "thfuse_tiny"
     size_multiple = STEP * COARSEST
     tile_margin = 128
     image_channels = 2 * STEP**2
 
-    def __init__(
-        self,
-        *,
-        fine_width: int = 12,
-        width: int = 24,
-        growth: int = 8,
-        dim: int = 64,
-        depth: int = 1,
-        heads: int = 4,
-        contrast_gain: float = 0.0,
-        sky: float = 0.0,
-        selection: float = 0.0,
-    ):
-        super().__init__(
-            fine_width=fine_width,
-            width=width,
-            growth=growth,
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            contrast_gain=contrast_gain,
-            sky=sky,
-            selection=selection,
-        )
+    def __init__(self, *, fine_width: int = 12, **options: Any):
+        super().__init__(fine_width=fine_width, **options)
         self.finest = DetailMix(fine_width, STEP)
 
     def _images(self, ir: Tensor, vi: Tensor) -> Tensor:
