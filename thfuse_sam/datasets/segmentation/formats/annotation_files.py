@@ -6,11 +6,11 @@ import os
 import unicodedata
 import urllib.parse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from thfuse_sam.errors import SampleError
+from thfuse_sam.errors import SampleError, UsageError
 
 _MAX_PATH = 200  # characters of a path that an error shows
 _MAX_VALUE = 80  # characters of any other value that an error shows
@@ -24,6 +24,19 @@ def read_json(path: Path) -> Any:
         raise SampleError(f"{path}: its text is not in UTF-8; save it in this encoding") from error
     except (OSError, ValueError, RecursionError) as error:
         raise SampleError(f"{path}: not readable as JSON ({error}); mend or remove it") from error
+
+
+def is_taken(load: Callable[[Path], object], file: Path) -> bool:
+    """Whether `load` takes a file for one of its format."""
+    try:
+        load(file)
+    except (SampleError, UsageError):
+        return False
+    return True
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def as_id(value: Any) -> int | str | None:

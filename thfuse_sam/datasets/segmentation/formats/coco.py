@@ -28,6 +28,8 @@ from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     as_id,
     as_size,
     base_name,
+    is_number,
+    is_taken,
     quote,
     read_json,
 )
@@ -73,7 +75,7 @@ def annotation_files(root: Path) -> list[Path]:
     names = [path.name.casefold() for path in files]
     usual = [path for path, name in zip(files, names, strict=True) if name in _FILE_NAMES or name.startswith(_PREFIX)]
     # Tools have names of their own; a folder of many JSON files is of another format.
-    return usual or [path for path in files if len(files) <= _FILES_TO_CHECK and _is_coco(path)]
+    return usual or [path for path in files if len(files) <= _FILES_TO_CHECK and is_taken(_load, path)]
 
 
 def find(root: Path, reading: AnnotationReading) -> Listing | None:
@@ -157,7 +159,7 @@ def read(
 def find_for_each_image(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of a folder in which each image has a file of its own, as in SA-1B; None if it is another."""
     files = files_below(root, ".json")
-    if not any(map(_is_of_one_image, files[:_FILES_TO_CHECK])):
+    if not any(is_taken(_load_of_one_image, file) for file in files[:_FILES_TO_CHECK]):
         return None
     finder, entries, problems = ImageFinder(root), list[Entry](), list[str]()
     for file in files:
@@ -182,13 +184,6 @@ def _load_of_one_image(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise SampleError(f"{file}: not a file of one image, it needs 'image' and a list 'annotations'; remove it")
     return content
-
-
-def _is_of_one_image(file: Path) -> bool:
-    try:
-        return bool(_load_of_one_image(file))
-    except SampleError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -287,14 +282,6 @@ def _category_names(content: Mapping[str, Any], file: Path) -> dict[Id | None, s
     return names
 
 
-def _is_coco(path: Path) -> bool:
-    try:
-        _load(path)
-    except UsageError:
-        return False
-    return True
-
-
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
     values = annotation.get("iscrowd"), annotation.get("ignore")  # the latter as MMDetection writes difficult objects
     return any(value is True or as_id(value) == 1 for value in values)
@@ -361,7 +348,7 @@ def _draw(annotation: Mapping[str, Any], shape: Size, reasons: list[str]) -> Mas
     """The mask of an annotation; it may be empty. Raises ValueError or TypeError."""
     mask = segmentation_mask(annotation.get("segmentation"), shape, reasons)
     box = annotation.get("bbox")
-    if mask.any() and isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
+    if mask.any() and isinstance(box, list) and len(box) == 4 and all(map(is_number, box)):
         x, y, width, height = box
         given = np.clip([x, y, x + width, y + height], 0, [*shape[::-1], *shape[::-1]])
         drawn = mask_box(mask)
@@ -392,9 +379,9 @@ def _polygons(segmentation: Any) -> list[Any]:
     """The polygons of a segmentation: a list of them, or one, written as x, y, x, y, ... or as points [x, y]."""
     if not isinstance(segmentation, list):
         raise ValueError("its segmentation is neither a list of polygons nor a run-length encoding")
-    if all(_is_number(value) for value in segmentation):
+    if all(is_number(value) for value in segmentation):
         return [segmentation]
-    points = [item for item in segmentation if isinstance(item, list) and len(item) == 2 and all(map(_is_number, item))]
+    points = [item for item in segmentation if isinstance(item, list) and len(item) == 2 and all(map(is_number, item))]
     return [segmentation] if len(points) == len(segmentation) >= 3 else segmentation
 
 
@@ -403,10 +390,6 @@ def _points(polygon: Any) -> list[Point]:
     flat = polygon
     if isinstance(polygon, list) and polygon and all(isinstance(item, list) for item in polygon):
         flat = [value for item in polygon for value in (item if len(item) == 2 else [None])]
-    if not isinstance(flat, list) or len(flat) % 2 or not all(map(_is_number, flat)):
+    if not isinstance(flat, list) or len(flat) % 2 or not all(map(is_number, flat)):
         raise ValueError("a polygon is no list of x, y, x, y, ...")
     return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)

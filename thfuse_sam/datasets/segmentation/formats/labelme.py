@@ -11,6 +11,7 @@ and `line` and `linestrip` if they are given a width. Shapes of one label and on
 import base64
 import binascii
 import io
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -27,6 +28,8 @@ from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     as_id,
     as_size,
     base_name,
+    is_number,
+    is_taken,
     quote,
     read_json,
 )
@@ -57,7 +60,7 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     Raises PairError: two images with one name.
     """
     files = _json_files(root)
-    if not any(map(_is_labelme, files[:_FILES_TO_CHECK])):
+    if not any(is_taken(_load, file) for file in files[:_FILES_TO_CHECK]):
         return None
     is_beside = any(True for _ in images_named(files[0].parent, files[0].stem))
     apart = None if is_beside else image_folder(root)
@@ -141,14 +144,6 @@ def _json_files(root: Path) -> list[Path]:
     return files_below(folder if folder.is_dir() and (root / _IMAGES).is_dir() else root, ".json")
 
 
-def _is_labelme(path: Path) -> bool:
-    try:
-        _load(path)
-    except SampleError:
-        return False
-    return True
-
-
 def _load(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
@@ -215,9 +210,8 @@ def _draw(outline: Any, line_width: int | None, shape: tuple[int, int], reasons:
 
 def _points(points: Any) -> list[Point]:
     """The points (x, y) in pixels of a shape of the file. Raises ValueError."""
-    if not isinstance(points, list) or not all(
-        isinstance(point, list) and [type(value) in (int, float) for value in point] == [True, True] for point in points
-    ):
+    is_list = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    if not is_list or not all(map(is_number, itertools.chain(*points))):
         raise ValueError("its points are no list of [x, y]")
     return [(float(x), float(y)) for x, y in points]
 
