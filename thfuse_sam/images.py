@@ -58,16 +58,7 @@ from thfuse_sam.image_files import (
     upright,
     within_read_seconds,
 )
-from thfuse_sam.thermal import (
-    AS_STORED,
-    InfraredReading,
-    Mask,
-    as_white_hot,
-    fill,
-    limits,
-    missing_pixels,
-    stretch,
-)
+from thfuse_sam.thermal import AS_STORED, InfraredReading, Mask, as_white_hot, fill, limits, missing_pixels, stretch
 
 Modality = Literal["ir", "vi"]
 MODALITIES: tuple[Modality, Modality] = ("ir", "vi")

@@ -260,11 +260,7 @@ def _kept_sam(model: str, device: str, settings: GeneratorOptions) -> Sam:
 
 
 def _images(
-    image: ImageInput,
-    modality: str,
-    infrared: ImageInput | None,
-    value_range: ValueRange | None,
-    ir_polarity: Polarity,
+    image: ImageInput, modality: str, infrared: ImageInput | None, value_range: ValueRange | None, ir_polarity: Polarity
 ) -> tuple[ImageArray, Mask | None, ImageArray | None]:
     """What the model sees, uint8 HxWx3; where it has no data; and the infrared image, uint8 HxW, if there is one."""
     if modality not in ("ir", "vi"):

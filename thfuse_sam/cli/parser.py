@@ -80,13 +80,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
     """
 
     def __init__(
-        self,
-        prog: str,
-        description: str,
-        options: type[_T],
-        *,
-        dry_run: str | None = None,
-        usage: str | None = None,
+        self, prog: str, description: str, options: type[_T], *, dry_run: str | None = None, usage: str | None = None
     ) -> None:
         super().__init__(
             prog=prog,

@@ -19,15 +19,7 @@ from thfuse_sam.errors import ImageReadError, OptionError, UsageError, command_t
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.fusion.misalignment import warn_unsure
-from thfuse_sam.images import (
-    MODALITIES,
-    ImageArray,
-    Modality,
-    luma,
-    size_text,
-    write_image,
-    write_numbers,
-)
+from thfuse_sam.images import MODALITIES, ImageArray, Modality, luma, size_text, write_image, write_numbers
 from thfuse_sam.masks.format import segment_labels
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles

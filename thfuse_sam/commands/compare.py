@@ -22,14 +22,7 @@ from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.options.compare import CompareOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.progress import progress_bar
-from thfuse_sam.report.compare import (
-    Comparison,
-    Method,
-    find_methods,
-    method_of,
-    write_comparison,
-    write_targets,
-)
+from thfuse_sam.report.compare import Comparison, Method, find_methods, method_of, write_comparison, write_targets
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing, require_replaceable
 from thfuse_sam.report.run_facts import run_facts
@@ -105,11 +98,7 @@ def _fuse_by_rule(name: str, pairs: Sequence[ImagePair], folder: Path) -> Method
 
 
 def _measure(
-    options: CompareOptions,
-    pairs: Sequence[ImagePair],
-    methods: Sequence[Method],
-    comparison: Comparison,
-    command: str,
+    options: CompareOptions, pairs: Sequence[ImagePair], methods: Sequence[Method], comparison: Comparison, command: str
 ) -> None:
     """Measure the pairs that all methods have, and show them in the report if there is one."""
     with contextlib.ExitStack() as stack:

@@ -79,9 +79,7 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
     if options.export is not None:
         with naming("export", options.export):
             export_sam(
-                options.export,
-                task.sam,
-                _tuned_generator(own_settings(task.sam), tuning.zero_shot, tuning.fine_tuned),
+                options.export, task.sam, _tuned_generator(own_settings(task.sam), tuning.zero_shot, tuning.fine_tuned)
             )
         log.info("exported to %s, for `precompute()` with `sam_checkpoint`", options.export)
     if options.report:

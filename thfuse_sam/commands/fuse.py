@@ -46,14 +46,7 @@ from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
 from thfuse_sam.options.video import VIDEO_SUFFIXES
-from thfuse_sam.report.compare import (
-    Comparison,
-    Method,
-    comparison_text,
-    find_methods,
-    write_comparison,
-    write_targets,
-)
+from thfuse_sam.report.compare import Comparison, Method, comparison_text, find_methods, write_comparison, write_targets
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts

@@ -55,11 +55,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     if result.interrupted:
         return result
     last = options.output_dir / trainer.task.kept_file(result.epoch)
-    log.info(
-        "training done: %s; weights in %s",
-        result.length,
-        last if last.exists() else result.latest,
-    )
+    log.info("training done: %s; weights in %s", result.length, last if last.exists() else result.latest)
     for name, reason in run.data.skipped.items():
         log.warning("skipped %s: %s", name, reason)
     return result

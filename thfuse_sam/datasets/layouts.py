@@ -27,7 +27,7 @@ _MAX_LISTED = 8  # folders that a message names
 _NOT_OF_USERS = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
 # Words in the names of folders that hold one file for each image, too, but no images of a camera.
 _NOT_OF_CAMERAS = {
-    *("mask", "masks", "label", "labels", "gt", "annotation", "annotations", "fused", "fusion", "result", "results"),
+    *("mask", "masks", "label", "labels", "gt", "annotation", "annotations", "fused", "fusion", "result", "results")
 }
 _HELD_OUT = ("valimgr", "testimgr")  # infrared folders that are for validation or tests, as published
 

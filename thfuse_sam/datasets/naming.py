@@ -15,7 +15,7 @@ _IR_WORDS = {
     *("irx", "previewdata"),
 }
 _VI_WORDS = {
-    *("vi", "vis", "visible", "visual", "rgb", "color", "colour", "co", "eo", "optical", "wide", "w", "v", "max", ""),
+    *("vi", "vis", "visible", "visual", "rgb", "color", "colour", "co", "eo", "optical", "wide", "w", "v", "max", "")
 }
 
 _SEPARATORS = "_-. "

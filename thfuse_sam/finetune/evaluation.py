@@ -16,13 +16,7 @@ from thfuse_sam.datasets.prompts import ObjectPrompt, PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.finetune.samples import find_embedding, group_prompts, object_masks
-from thfuse_sam.metrics.segmentation import (
-    ScoredMask,
-    boundary_iou,
-    coco_average_precision,
-    mask_dice,
-    mask_iou,
-)
+from thfuse_sam.metrics.segmentation import ScoredMask, boundary_iou, coco_average_precision, mask_dice, mask_iou
 from thfuse_sam.sam.geometry import Frame, resize_image
 from thfuse_sam.sam.prompted import encode, predict
 from thfuse_sam.training.distributed import run_processes

@@ -14,10 +14,7 @@ METRICS_JSON = "metrics.json"
 
 
 def write_metrics(
-    output_dir: Path,
-    metrics: Mapping[str, Mapping[str, float]],
-    model: str,
-    targets: Sequence[TargetRow] | None = None,
+    output_dir: Path, metrics: Mapping[str, Mapping[str, float]], model: str, targets: Sequence[TargetRow] | None = None
 ) -> dict[str, float]:
     """Write both files, with the values of each image (by name) and their mean, and return the mean.
 

@@ -24,10 +24,7 @@ def segment_colors(count: int) -> npt.NDArray[np.uint8]:
 
 
 def draw_overlay(
-    image: npt.NDArray[np.uint8],
-    label_map: npt.NDArray[np.integer],
-    *,
-    opacity: float = 0.45,
+    image: npt.NDArray[np.uint8], label_map: npt.NDArray[np.integer], *, opacity: float = 0.45
 ) -> npt.NDArray[np.uint8]:
     """Draw the segments of `label_map` over `image`.
 

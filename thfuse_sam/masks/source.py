@@ -57,9 +57,7 @@ class LiveMasks:
     """
 
     def __init__(
-        self,
-        make_label_map: Callable[[ImageArray, ImageArray | None], LabelMap],
-        reading: InfraredReading = AS_STORED,
+        self, make_label_map: Callable[[ImageArray, ImageArray | None], LabelMap], reading: InfraredReading = AS_STORED
     ) -> None:
         self._make_label_map = make_label_map
         self._reading = reading

@@ -227,8 +227,7 @@ class PromptKindOptions(Options, group="prompts"):
     """Which prompts are made from annotated objects."""
 
     point_selection: Literal["center", "random", "bbox"] | None = option(
-        None,
-        "use one kind of prompt: the point farthest inside the object, random points, or a jittered box",
+        None, "use one kind of prompt: the point farthest inside the object, random points, or a jittered box"
     )
     num_points: int = option(1, "number of points in a prompt of several points", low=1, metavar="N")
 

@@ -38,13 +38,7 @@ class StreamOptions(InfraredOptions, group="streams: see docs/video.md"):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions(
-    StreamOptions,
-    ModelOptions,
-    LiveSamOptions,
-    AlignmentOptions,
-    DeviceOptions,
-    InferenceSettings,
-    group="output",
+    StreamOptions, ModelOptions, LiveSamOptions, AlignmentOptions, DeviceOptions, InferenceSettings, group="output"
 ):
     """Which streams are fused by which network, and what is written."""
 

@@ -14,14 +14,7 @@ import torch
 
 from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
 from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError, WorkerError
-from thfuse_sam.images import (
-    ImageArray,
-    as_rgb,
-    image_size,
-    read_infrared,
-    read_infrared_and_missing,
-    read_visible,
-)
+from thfuse_sam.images import ImageArray, as_rgb, image_size, read_infrared, read_infrared_and_missing, read_visible
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.image_records import ImageRecord, record_image

@@ -81,11 +81,7 @@ def contact_sheet(cards: Sequence[Card], *, cell_width: int = 320) -> ImageArray
 
 
 def write_contact_sheets(
-    folder: Path,
-    entries: Sequence[Entry],
-    store: MaskStore,
-    count: int,
-    reading: InfraredReading = AS_STORED,
+    folder: Path, entries: Sequence[Entry], store: MaskStore, count: int, reading: InfraredReading = AS_STORED
 ) -> list[Path]:
     """Write contact sheets of `count` masks of `store`, spread evenly over `entries`.
 

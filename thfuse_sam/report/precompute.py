@@ -36,10 +36,7 @@ class _Tally:
 
 
 def write_precompute_report(
-    root: Path,
-    images: Mapping[Modality, Mapping[str, Path]],
-    facts: Facts,
-    reading: InfraredReading = AS_STORED,
+    root: Path, images: Mapping[Modality, Mapping[str, Path]], facts: Facts, reading: InfraredReading = AS_STORED
 ) -> Path:
     """Write the report of the mask tree at `root` on `images` (name -> file) and return the path of its page.
 

@@ -40,7 +40,7 @@ KNOWN_SETS: dict[str, KnownSet] = {
         sha256=None,
         folder="PennFudanPed",
         terms="no licence stated",
-    ),
+    )
 }
 
 

@@ -91,11 +91,7 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
 
 
 def read(
-    name: str,
-    image_path: Path,
-    json_path: Path,
-    content: Mapping[str, Any],
-    reading: AnnotationReading,
+    name: str, image_path: Path, json_path: Path, content: Mapping[str, Any], reading: AnnotationReading
 ) -> SegmentationSample:
     """An image and the objects that are drawn on it.
 
