@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs, mask_mismatches
+from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, MixedPairs
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError
 from thfuse_sam.images import luma, read_for_sam, read_infrared, read_visible
 from thfuse_sam.masks.source import LiveMasks, NoMasks, PrecomputedMasks
+from thfuse_sam.masks.state import size_mismatches
 from thfuse_sam.masks.tree import MaskFiles
 
 MakePairs = Callable[..., Path]
@@ -215,7 +216,8 @@ def test_masks_of_another_size_are_found(make_pairs: MakePairs, tmp_path: Path) 
     tree.write("ir", "a", np.ones((32, 48), np.uint8))
     tree.write("vi", "b", np.ones((30, 48), np.uint8))
     tree.path("ir", "c").write_bytes(b"broken")
-    found = mask_mismatches(pairs, tmp_path / "masks")
+    images = [(modality, pair.name, path) for pair in pairs for modality, path in pair.images.items()]
+    found = size_mismatches(images, tmp_path / "masks")
     assert list(found) == ["b"]
     assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "`precompute()`" in found["b"][0]
 

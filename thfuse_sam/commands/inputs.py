@@ -11,7 +11,6 @@ import torch
 
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.infrared import infrared_reading
-from thfuse_sam.datasets.fusion import count_changed_images, count_missing_masks, mask_mismatches
 from thfuse_sam.datasets.naming import Naming
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, require_partners, suspicion
 from thfuse_sam.datasets.targets import TargetSet, read_targets
@@ -20,6 +19,7 @@ from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.images import image_size
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
+from thfuse_sam.masks.state import NamedImage, count_changed_images, count_missing_masks, size_mismatches
 from thfuse_sam.masks.store import has_masks
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import changed_settings
@@ -146,7 +146,7 @@ def require_usable_pairs(
     if not skip_bad:
         require_partners(pairs)
         require_usable(pairs.pairs, placer)
-    mismatches = {} if masks.root is None else mask_mismatches(pairs.pairs, masks.root)
+    mismatches = {} if masks.root is None else size_mismatches(_named_images(pairs.pairs), masks.root)
     if mismatches and not skip_bad:
         raise MaskReadError(next(iter(mismatches.values()))[0])
     return mismatches
@@ -160,10 +160,10 @@ def log_mask_choice(
     log.info("masks: %s%s (%s)", choice.mode, place, choice.reason)
     if choice.root is None:
         return
-    missing = count_missing_masks(pairs, choice.root) if has_masks(choice.root) else 0
+    missing = count_missing_masks(_named_images(pairs), choice.root) if has_masks(choice.root) else 0
     troubles = {
         "have no mask in %s and get no help of masks": missing,
-        "have changed since their masks in %s were made": count_changed_images(pairs, choice.root),
+        "have changed since their masks in %s were made": count_changed_images(_named_images(pairs), choice.root),
     }
     for trouble, number in troubles.items():
         if number:
@@ -183,6 +183,10 @@ def log_mask_choice(
                     **choice.settings,
                 ),
             )
+
+
+def _named_images(pairs: Sequence[ImagePair]) -> list[NamedImage]:
+    return [(modality, pair.name, path) for pair in pairs for modality, path in pair.images.items()]
 
 
 def build_mask_source(choice: MaskChoice, options: SamOptions, device: torch.device, pairs: PairSet) -> MaskSource:

@@ -6,9 +6,7 @@ Reads any layout that `datasets.pairs` finds, with masks from any `MaskSource`::
     precomputed_masks/ir/a/0001.npy precomputed_masks/vi/a/0001.npy
 """
 
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -18,14 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from thfuse_sam.datasets.pairs import ImagePair, read_pair
-from thfuse_sam.errors import ImageReadError, MaskReadError
-from thfuse_sam.images import MODALITIES, ImageArray, luma
+from thfuse_sam.images import ImageArray, luma
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
-from thfuse_sam.masks.image_records import ImageRecords
 from thfuse_sam.masks.placeholder import placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
-from thfuse_sam.masks.store import open_masks
-from thfuse_sam.masks.verify import size_mismatch
 
 _Array = npt.NDArray[Any]
 
@@ -156,44 +150,6 @@ class MixedPairs(Dataset[FusionSample]):
         name, part, own_index = self._samples[index]
         sample = part[own_index]
         return {**sample, "name": f"{name}/{sample['name']}"}
-
-
-def mask_mismatches(pairs: Iterable[ImagePair], root: Path) -> dict[str, list[str]]:
-    """Masks at `root` whose size is not their image's: pair name -> one line for each mask. Reads headers only.
-
-    Masks that are missing or not readable are not reported, because these images get the placeholder.
-    """
-    store = open_masks(root)
-    mismatches: dict[str, list[str]] = {}
-    for pair in pairs:
-        for modality, path in pair.images.items():
-            if store.has(modality, pair.name):
-                with contextlib.suppress(MaskReadError, ImageReadError):
-                    mismatch = size_mismatch(store, modality, pair.name, path)
-                    if mismatch is not None:
-                        remedy = f"{mismatch}; delete the mask and run `precompute()` again"
-                        mismatches.setdefault(pair.name, []).append(remedy)
-    return mismatches
-
-
-def count_missing_masks(pairs: Iterable[ImagePair], root: Path) -> int:
-    """How many images of `pairs` have no mask at `root`."""
-    store = open_masks(root)
-    return sum(not store.has(modality, pair.name) for pair in pairs for modality in MODALITIES)
-
-
-def count_changed_images(pairs: Iterable[ImagePair], root: Path) -> int:
-    """How many images of `pairs` have another size in bytes than when their masks at `root` were made.
-
-    Only sizes are compared, because a data set that was copied would have to be read whole. Raises ManifestError.
-    """
-    records, changed = ImageRecords.load(root), 0
-    for pair in pairs:
-        for modality, path in pair.images.items():
-            known = records.get(modality, pair.name)
-            with contextlib.suppress(OSError):  # it is reported when it is read
-                changed += known is not None and known.size != path.stat().st_size
-    return changed
 
 
 class _CropAndTurn:

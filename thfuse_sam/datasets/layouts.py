@@ -17,19 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thfuse_sam.datasets.naming import modality_words
+from thfuse_sam.datasets.words import HELD_OUT_IR, NOT_OF_CAMERAS, NOT_OF_USERS
 from thfuse_sam.errors import PairError, first_of
 from thfuse_sam.folder_patterns import ANY_FOLDERS
 from thfuse_sam.images import IMAGE_SUFFIXES
 
 _IMAGES = "images"  # folder of files that hold both images, in MFNet
 _MAX_LISTED = 8  # folders that a message names
-# What systems keep beside a user's files: contents of archives, thumbnails and deleted files.
-_NOT_OF_USERS = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
-# Words in the names of folders that hold one file for each image, too, but no images of a camera.
-_NOT_OF_CAMERAS = {
-    *("mask", "masks", "label", "labels", "gt", "annotation", "annotations", "fused", "fusion", "result", "results")
-}
-_HELD_OUT = ("valimgr", "testimgr")  # infrared folders that are for validation or tests, as published
 
 # How many folders may lie between the root and the modality folders, so that a wrong root (a home folder, a whole
 # disk) is not searched to its end.
@@ -114,7 +108,7 @@ def accepted_layouts() -> str:
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of `folder` in the order of their names, without hidden ones and those of the system."""
     with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not (entry.name[0] == "." or entry.name.casefold() in _NOT_OF_USERS)]
+        shown = [entry for entry in entries if not (entry.name[0] == "." or entry.name.casefold() in NOT_OF_USERS)]
     return sorted(shown, key=lambda entry: entry.name)
 
 
@@ -139,7 +133,7 @@ def _only(root: Path, matches: list[ModalityFolders]) -> ModalityFolders:
 
 def _without_held_out(root: Path, matches: list[ModalityFolders]) -> list[ModalityFolders]:
     """`matches` less those for validation and tests, with a warning, unless there are no others."""
-    held_out = [match for match in matches if match.ir.name.casefold() in _HELD_OUT]
+    held_out = [match for match in matches if match.ir.name.casefold() in HELD_OUT_IR]
     if not held_out or len(held_out) == len(matches):
         return matches
     names = ", ".join(match.ir.name for match in held_out)
@@ -170,7 +164,7 @@ def _told(folder: Path) -> list[ModalityFolders]:
     vi: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for name in _subfolders(folder):
         for is_ir, others in modality_words(name):
-            if _NOT_OF_CAMERAS.isdisjoint(others):
+            if NOT_OF_CAMERAS.isdisjoint(others):
                 (ir if is_ir else vi)[others].append(folder / name)
     pairs = (ModalityFolders(one, other) for others in ir for one in ir[others] for other in vi.get(others, ()))
     return [pair for pair in pairs if all(map(_has_image, pair))]

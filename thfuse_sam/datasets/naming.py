@@ -6,17 +6,8 @@ from collections.abc import Collection, Iterator
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
+from thfuse_sam.datasets.words import IR_WORDS, VI_WORDS
 from thfuse_sam.folder_patterns import NAME, name_of_scene
-
-# What remains of a file name besides the name of the scene, in programs, cameras (DJI, Autel) and data sets (TNO, FLIR
-# ADAS, RGBT234, VEDAI).
-_IR_WORDS = {
-    *("ir", "i", "infrared", "inf", "infra", "thermal", "therm", "thrm", "lwir", "mwir", "fir", "nir", "tir", "t"),
-    *("irx", "previewdata"),
-}
-_VI_WORDS = {
-    *("vi", "vis", "visible", "visual", "rgb", "color", "colour", "co", "eo", "optical", "wide", "w", "v", "max", "")
-}
 
 _SEPARATORS = "_-. "
 _WORD = re.compile(rf"[^{re.escape(_SEPARATORS)}]+")
@@ -39,7 +30,7 @@ class Naming(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether the patterns hold nothing but such words."""
-        return _word(self.ir) in _IR_WORDS and _word(self.vi) in _VI_WORDS
+        return _word(self.ir) in IR_WORDS and _word(self.vi) in VI_WORDS
 
     def pairs(self, ir: Collection[str], vi: Collection[str]) -> int:
         """How many of the names are pairs by these patterns."""
@@ -56,7 +47,7 @@ def differ_by_modality(ir: str, vi: str) -> bool:
     if len(words[0]) != len(words[1]) or len(differing) != 1:
         return False
     [(own, other)] = differing
-    return own in _IR_WORDS and other in _VI_WORDS
+    return own in IR_WORDS and other in VI_WORDS
 
 
 def modality_words(name: str) -> Iterator[tuple[bool, tuple[str, ...]]]:
@@ -66,8 +57,8 @@ def modality_words(name: str) -> Iterator[tuple[bool, tuple[str, ...]]]:
     """
     words = _WORD.findall(name.casefold())
     for index, word in enumerate(words):
-        if len(word) > 1 and (word in _IR_WORDS or word in _VI_WORDS):
-            yield word in _IR_WORDS, (*words[:index], "", *words[index + 1 :])
+        if len(word) > 1 and (word in IR_WORDS or word in VI_WORDS):
+            yield word in IR_WORDS, (*words[:index], "", *words[index + 1 :])
 
 
 def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = False) -> Naming | None:

@@ -1,15 +1,11 @@
 """Which samples of a data set are for training, and which are kept for validation or tests."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
-
-# Folders into which data sets are divided as published; of several, the first that is there.
-TRAIN_FOLDERS = ("train", "training", "trainval", "trainset")
-OTHER_FOLDERS = ("val", "valid", "validation", "test", "testing", "valset", "testset")
+from thfuse_sam.datasets.words import OTHER_FOLDERS, TRAIN_FOLDERS, whole_name, words_in
 
 
 def training_part(found: PairSet) -> tuple[PairSet, list[str]]:
@@ -34,16 +30,6 @@ def _other_part(folders: Sequence[str]) -> str | None:
 
 def _is_part(folder: str, names: Sequence[str]) -> bool:
     return not (whole_name(folder) | words_in(folder)).isdisjoint(names)
-
-
-def whole_name(folder: str) -> set[str]:
-    """The name of a folder as the only word."""
-    return {folder.casefold()}
-
-
-def words_in(folder: str) -> set[str]:
-    """The words in the name of a folder, such as "train" in `set_Train`, `train2017` and `NewTrain`."""
-    return {word.casefold() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", folder)}
 
 
 def held_out(count: int, fraction: float, seed: int) -> list[int]:

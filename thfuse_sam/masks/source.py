@@ -14,9 +14,9 @@ import numpy.typing as npt
 from thfuse_sam.errors import MaskReadError, UsageError
 from thfuse_sam.images import ImageArray, Modality, read_for_sam_and_missing
 from thfuse_sam.masks.format import LabelMap
-from thfuse_sam.masks.image_records import ImageRecords, record_image
+from thfuse_sam.masks.image_records import ImageRecords
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.source_images import ForeignSources
+from thfuse_sam.masks.state import ForeignSources, changed_image
 from thfuse_sam.masks.store import has_masks, open_masks
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
@@ -120,8 +120,7 @@ class PrecomputedMasks:
                 f"{self._store.location(modality, name)} was made from {foreign_image}, not from {path}; "
                 "run `precompute()` for this data set"
             )
-        known = self._records.get(modality, name)
-        if known is not None and record_image(path, known).digest != known.digest:
+        if changed_image(self._records, modality, name, path):
             raise MaskReadError(
                 f"{self._store.location(modality, name)} was made before {path} changed; run `precompute()` again"
             )

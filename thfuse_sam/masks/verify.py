@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from thfuse_sam.errors import ImageReadError, ManifestError, MaskReadError
-from thfuse_sam.images import Modality, image_size, size_text
-from thfuse_sam.masks.image_records import ImageRecords, record_image
+from thfuse_sam.images import Modality
+from thfuse_sam.masks.image_records import ImageRecords
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.shards import MaskShards
-from thfuse_sam.masks.source_images import ForeignSources, find_image
+from thfuse_sam.masks.source_images import find_image
+from thfuse_sam.masks.state import ForeignSources, changed_image, size_mismatch
 from thfuse_sam.masks.store import MaskStore
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX, partial_files
 
@@ -124,30 +125,13 @@ class _Checks:
                     return "missing", store.location(modality, name, INSTANCES_SUFFIX)
                 store.read_instances(modality, name, (height, width))
             known = self.records.get(modality, name)
-            if known is not None:
-                depends = modality == "vi" and (self.uses_infrared or known.infrared is not None)
-                infrared = self.infrared.get(name) if depends else None
-                now = record_image(image, known, infrared)
-                if not now.has_content_of(known):
-                    changed = image if now.digest != known.digest else infrared
-                    return "changed", f"{location}: {changed} has changed since"
+            depends = modality == "vi" and (self.uses_infrared or (known is not None and known.infrared is not None))
+            infrared = self.infrared.get(name) if depends else None
+            if changed := changed_image(self.records, modality, name, image, infrared):
+                return "changed", f"{location}: {changed} has changed since"
         except (ImageReadError, MaskReadError) as error:
             return "unreadable", str(error)
         return None
-
-
-def size_mismatch(store: MaskStore, modality: Modality, name: str, image: Path) -> str | None:
-    """Says of a mask that is not of its image's size; None if it is. Reads headers only.
-
-    Raises MaskReadError and ImageReadError.
-    """
-    mask_size, size = store.shape_and_time(modality, name)[0], image_size(image)
-    if mask_size == size:
-        return None
-    return (
-        f"mask {store.location(modality, name)} is {size_text(mask_size)} and its image {image} "
-        f"{size_text(size)} (width x height)"
-    )
 
 
 def _left_over(

@@ -11,7 +11,7 @@ from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingFiles
 from thfuse_sam.masks.image_records import ImageRecords, record_image
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature, require_same_signature
 from thfuse_sam.masks.shards import SHARD_SIZE, SHARDS_FOLDER
-from thfuse_sam.masks.source_images import ForeignSources
+from thfuse_sam.masks.state import ForeignSources
 from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX
 from thfuse_sam.precompute.jobs import Job, JobSettings

@@ -1,7 +1,6 @@
 """Recognising the format of a data set by its content, and opening it."""
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
 from thfuse_sam.datasets.segmentation.formats.listing import Listing, subfolder
 from thfuse_sam.datasets.segmentation.mixture import Mixture, open_mixture
-from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS, whole_name, words_in
+from thfuse_sam.datasets.words import OTHER_FOLDERS, TRAIN_FOLDERS, whole_name, words_in
 from thfuse_sam.errors import ThFuseError, UsageError, naming
 from thfuse_sam.options.shared import AnnotationReading
 
@@ -112,7 +111,7 @@ def open_train_and_val(
     """Training and validation samples; `choices` and errors are those of `open_segmentation_dataset`.
 
     With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (see
-    `splits.TRAIN_FOLDERS` and `OTHER_FOLDERS`) in `path`, which may also be folders of images below a common one, or
+    `words.TRAIN_FOLDERS` and `OTHER_FOLDERS`) in `path`, which may also be folders of images below a common one, or
     two COCO files with such a word in their names, as in `instances_train2017.json`; if there is no such part, the
     samples are split by `val_fraction` and `seed`.
     """
@@ -139,7 +138,7 @@ def open_train_and_val(
 
 def _file_named(files: Sequence[Path], words: Sequence[str]) -> Path | None:
     """The file whose name holds the first of the words that is there, None if none or several do."""
-    found = ([file for file in files if word in re.findall("[a-z]+", file.stem.casefold())] for word in words)
+    found = ([file for file in files if word in words_in(file.stem)] for word in words)
     named: list[Path] = next(filter(None, found), [])
     return named[0] if len(named) == 1 else None
 

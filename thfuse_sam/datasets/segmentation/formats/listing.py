@@ -7,9 +7,8 @@ from pathlib import Path
 
 from thfuse_sam.datasets.pairs import unread_file
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
+from thfuse_sam.datasets.words import IMAGE_FOLDERS
 
-VOC_IMAGES = "jpegimages"
-_IMAGE_FOLDERS = ("images", "imgs", "image", "img", "img_dir", "pngimages", "leftimg8bit", VOC_IMAGES)
 WITHOUT_OBJECTS = "images without an object, left out"
 
 
@@ -43,7 +42,7 @@ def no_image(mask: Path, folder: Path) -> str:
 
 def image_folder(root: Path) -> Path | None:
     """The folder of images in a data set's folder, if it has a usual name."""
-    return subfolder(root, *_IMAGE_FOLDERS)
+    return subfolder(root, *IMAGE_FOLDERS)
 
 
 def files_below(root: Path, suffix: str) -> list[Path]:

@@ -35,7 +35,6 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.pairs import image_names, list_images
 from thfuse_sam.datasets.segmentation.formats.listing import (
-    VOC_IMAGES,
     Entry,
     Listing,
     image_folder,
@@ -46,7 +45,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import (
 from thfuse_sam.datasets.segmentation.formats.mask_values import Kind, MaskValues, mask_values
 from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame, is_background, is_ignored
 from thfuse_sam.datasets.segmentation.sample import NOTE, Flaw, SegmentationSample
-from thfuse_sam.datasets.splits import OTHER_FOLDERS, TRAIN_FOLDERS
+from thfuse_sam.datasets.words import OTHER_FOLDERS, TRAIN_FOLDERS, VOC_IMAGES
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import image_frame, image_size, read_stored_pixels, read_visible, size_text
 from thfuse_sam.options.shared import AnnotationReading

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY, NO_OUTLINE, STRAY, Mask
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, NOTE, Flaw, SegmentationSample
+from thfuse_sam.datasets.words import NO_OBJECTS, TO_IGNORE
 from thfuse_sam.errors import SampleError
 from thfuse_sam.image_files import upright
 from thfuse_sam.images import image_frame, read_visible, size_text
@@ -19,9 +20,6 @@ _STORED = "drawn on an image as stored, turned upright with it as its EXIF data 
 _EITHER_WAY = "on an image with an EXIF rotation, taken as drawn on the upright image (if not: `ignore_exif`)"
 
 _BACKGROUND, _IGNORED = "labelled as background, left out", "labelled as what is to be ignored, ignored"
-# Names of classes that are none, without separators, in lower case.
-_NO_OBJECTS = {"background"}
-_TO_IGNORE = {"ignore", "ignored", "ignoredregion", "ignoredregions", "dontcare"}
 
 # (shape, reasons) -> mask, which may be empty; may raise ValueError
 Draw = Callable[[tuple[int, int], list[str]], Mask]
@@ -119,12 +117,12 @@ class ImageObjects:
 
 def is_background(category: Any) -> bool:
     """Whether a class name says that there is no object, as LabelMe's `_background_`."""
-    return _plain(category) in _NO_OBJECTS
+    return _plain(category) in NO_OBJECTS
 
 
 def is_ignored(category: Any) -> bool:
     """Whether a class name says that there is neither object nor background, as LabelMe's `__ignore__`."""
-    return _plain(category) in _TO_IGNORE
+    return _plain(category) in TO_IGNORE
 
 
 def _plain(category: Any) -> str:

@@ -6,7 +6,8 @@ from PIL import Image
 
 from thfuse_sam.images import Modality
 from thfuse_sam.masks.manifest import Manifest, Signature
-from thfuse_sam.masks.source_images import ForeignSources, find_image
+from thfuse_sam.masks.source_images import find_image
+from thfuse_sam.masks.state import ForeignSources
 
 SIGNATURE = Signature("vit_b", "ab" * 32, {}, "1.0")
 
