@@ -109,9 +109,7 @@ def _lowest_apart(
     lowest_pixels = values == lowest
     if gap > span * _GAP_ANYWHERE:
         return lowest_pixels
-    labels = cv2.connectedComponents(lowest_pixels.astype(np.uint8), connectivity=8)[1]
-    at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    connected = np.count_nonzero(np.isin(labels, at_border[at_border > 0]))
+    connected = np.count_nonzero(connected_with_border(lowest_pixels))
     return lowest_pixels if connected >= _LEAST_AT_BORDER * np.count_nonzero(lowest_pixels) else nothing
 
 
@@ -119,12 +117,24 @@ def fill(grey: npt.NDArray[_Number], missing: Mask) -> npt.NDArray[_Number]:
     """HxW with each missing pixel replaced by the nearest other one; as it is if every pixel is missing."""
     if not missing.any() or missing.all():
         return grey
+    return np.where(missing, grey.ravel()[nearest_places(missing)], grey)
+
+
+def nearest_places(missing: Mask) -> npt.NDArray[np.intp]:
+    """For each pixel HxW the place, in the flattened image, of the nearest one that is not missing; there is one."""
     # Distances are to pixels of 0, the labels are those of the nearest one.
     is_missing = missing.astype(np.uint8)
     labels = cv2.distanceTransformWithLabels(is_missing, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
-    nearest = np.zeros(int(labels.max()) + 1, grey.dtype)
-    nearest[labels[~missing]] = grey[~missing]
-    return np.where(missing, nearest[labels], grey)
+    places = np.zeros(int(labels.max()) + 1, np.intp)
+    places[labels[~missing]] = np.flatnonzero(~missing)
+    return places[labels]
+
+
+def connected_with_border(mask: Mask) -> Mask:
+    """The parts of a mask HxW that touch the border of the image."""
+    labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
+    at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    return np.isin(labels, at_border[at_border > 0])
 
 
 def as_white_hot(grey: npt.NDArray[np.uint8], polarity: str) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from thfuse_sam.align.structure import Float
 from thfuse_sam.align.transform import Kind, Matrix, Size, inverse, scaling, transformed, warp
 from thfuse_sam.images import ImageArray, Modality, luma
 from thfuse_sam.options.align import FRAME_WORDS, INFRARED, VISIBLE
-from thfuse_sam.thermal import Mask, fill
+from thfuse_sam.thermal import Mask, fill, nearest_places
 
 # Shares of the frame's shorter side:
 _LEVELS = 0.15  # how far outside of what both see the fused picture has become that of one camera
@@ -213,13 +213,8 @@ def _mirrored(image: ImageArray, seen: Mask) -> ImageArray:
     """An image whose other pixels are those that lie as far on the other side of the nearest one that is seen."""
     if not seen.any():
         return image
-    unseen = (~seen).astype(np.uint8)
-    labels = cv2.distanceTransformWithLabels(unseen, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
-    places = np.zeros(int(labels.max()) + 1, np.intp)  # in the flattened image
-    places[labels[seen]] = np.flatnonzero(seen)
-    own, nearest = (
-        np.column_stack(np.divmod(at, seen.shape[1])) for at in (np.flatnonzero(~seen), places[labels[~seen]])
-    )
+    places = (np.flatnonzero(~seen), nearest_places(~seen)[~seen])  # in the flattened image
+    own, nearest = (np.column_stack(np.divmod(at, seen.shape[1])) for at in places)
     across = np.clip(2 * nearest - own, 0, np.array(seen.shape) - 1)
     source = np.where(seen[tuple(across.T)][:, None], across, nearest)
     mirrored = image.copy()

@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.images import ImageArray
+from thfuse_sam.thermal import connected_with_border
 
 Float = npt.NDArray[np.float32]
 
@@ -34,9 +35,7 @@ def measured_area(image: ImageArray) -> Float:
     black = image == 0
     if not (black[0].any() or black[-1].any() or black[:, 0].any() or black[:, -1].any()):
         return np.ones(image.shape, np.float32)
-    labels = cv2.connectedComponents(black.astype(np.uint8), connectivity=8)[1]
-    at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    black = np.isin(labels, at_border[at_border > 0])
+    black = connected_with_border(black)
     if not _LEAST_SHARE < black.mean() < 1:
         return np.ones(image.shape, np.float32)
     shown = (~black).astype(np.uint8)

@@ -103,7 +103,7 @@ class PairTab:
         self.sam = gr.Dropdown(names, value=names[0], label="Segment Anything model", elem_id="sam")
         with gr.Accordion("Mask thresholds", open=True):
             usual = dataclasses.asdict(self._session.thresholds)
-            self.thresholds = [
+            self.thresholds: list[Any] = [
                 gr.Slider(0, 1, value=usual[name], step=0.01, label=label, info=info, elem_id=name)
                 for name, (label, info) in _THRESHOLDS.items()
             ]

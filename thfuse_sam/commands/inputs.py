@@ -12,7 +12,7 @@ import torch
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.datasets.naming import Naming
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, require_partners, suspicion
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, Search, find_pairs, require_partners, suspicion
 from thfuse_sam.datasets.targets import TargetSet, read_targets
 from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, UsageError, command_text, first_of, naming
 from thfuse_sam.fusion.fusing import require_usable
@@ -57,11 +57,15 @@ def find_command_pairs(folder: Path | None, options: FolderOptions) -> PairSet:
 
 def find_folder_pairs(folder: Path | None, options: FolderOptions) -> PairSet:
     """The pairs in `folder`, else in the folders of `options`. Raises PairError."""
-    return find_pairs(folder, ir_dir=options.ir_dir, vi_dir=options.vi_dir, **pairing(options))
+    return find_pairs(folder, **search_of(options))
 
 
-def pairing(options: FolderOptions) -> dict[str, Any]:
-    """How files become pairs, as arguments of `find_pairs` and `find_images`."""
+def search_of(options: FolderOptions) -> Search:
+    return {"ir_dir": options.ir_dir, "vi_dir": options.vi_dir, **pairing(options)}
+
+
+def pairing(options: FolderOptions) -> Search:
+    """How files become pairs."""
     naming = None if options.pair_pattern is None else Naming(*options.pair_pattern)
     return {"naming": naming, "in_one_file": options.ir_channel is not None}
 

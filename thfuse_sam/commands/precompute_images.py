@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from thfuse_sam.commands.inputs import pairing
+from thfuse_sam.commands.inputs import search_of
 from thfuse_sam.datasets.pairs import ImageSet, find_both, find_images
 from thfuse_sam.errors import ManifestError, OptionError
 from thfuse_sam.images import MODALITIES, Modality
@@ -36,7 +36,8 @@ def data_sets_of_tree(options: PrecomputeOptions) -> list[PrecomputeOptions]:
     kept = manifest.signature.generator.get("ir_channel")  # with it, one folder may be both
     channel = kept if isinstance(kept, int) else options.ir_channel
     for source in manifest.sources:
-        folders = {modality: Path(source[modality]) for modality in _modalities(options) if modality in source}
+        wanted = (modality for modality in MODALITIES if options.modality in (modality, "both"))
+        folders = {modality: Path(source[modality]) for modality in wanted if modality in source}
         if folders:
             modality = next(iter(folders)) if len(folders) == 1 else "both"
             ir, vi = folders.get("ir"), folders.get("vi")
@@ -49,10 +50,6 @@ def data_sets_of_tree(options: PrecomputeOptions) -> list[PrecomputeOptions]:
     return sets
 
 
-def _modalities(options: PrecomputeOptions) -> tuple[Modality, ...]:
-    return MODALITIES if options.modality == "both" else (options.modality,)
-
-
 def images_by_modality(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
     """The images of each modality that is asked for. For `modality` ir or vi one folder is enough."""
     dataset_path = options.dataset_path
@@ -62,10 +59,9 @@ def images_by_modality(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
                 "dataset_path", dataset_path, "is given beside `ir_dir` or `vi_dir`; give one or the other"
             )
         dataset_path = find_shipped(dataset_path)
-    folders = {"ir_dir": options.ir_dir, "vi_dir": options.vi_dir, **pairing(options)}
     if options.modality == "both":
-        return find_both(dataset_path, **folders)
-    return {options.modality: find_images(dataset_path, modality=options.modality, **folders)}
+        return find_both(dataset_path, **search_of(options))
+    return {options.modality: find_images(dataset_path, modality=options.modality, **search_of(options))}
 
 
 def find_infrared(options: PrecomputeOptions, images: Mapping[Modality, ImageSet]) -> Mapping[str, Path]:

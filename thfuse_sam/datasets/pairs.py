@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -36,6 +37,9 @@ from thfuse_sam.images import (
 )
 from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.thermal import AS_STORED, InfraredReading
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _MOST_NAMES = 1000  # of a folder of no known layout, which tell whether it holds both modalities
 _TRIED = 20  # names that are looked for in the other folder, to see whether names are equal
@@ -112,23 +116,21 @@ class ImageSet:
     images: dict[str, Path]  # name -> file, in the order of the names
 
 
-def find_pairs(
-    dataset_path: Path | None = None,
-    *,
-    ir_dir: Path | None = None,
-    vi_dir: Path | None = None,
-    naming: Naming | None = None,
-    in_one_file: bool = False,
-) -> PairSet:
-    """Find the pairs below `dataset_path`, or below `ir_dir` and `vi_dir`, which take precedence when both are given.
+class Search(TypedDict, total=False):
+    """Where images are looked for besides a data set's folder, and how they become pairs."""
 
-    Args:
-        naming: patterns of the file names of both images. None: equal names, or else patterns that are in common use.
-        in_one_file: one file may be both images of a pair, so one folder may be both, too.
+    ir_dir: Path | None  # both folders take precedence over that of the data set
+    vi_dir: Path | None
+    naming: Naming | None  # patterns of the file names; None: equal names, or else patterns that are in common use
+    in_one_file: bool  # one file may be both images of a pair, so one folder may be both, too
+
+
+def find_pairs(dataset_path: Path | None = None, **search: "Unpack[Search]") -> PairSet:
+    """Find the pairs below `dataset_path`, or below the folders of `search`.
 
     Raises PairError: folder missing, layout unknown, no image, no pair, or two files with one name.
     """
-    both = find_both(dataset_path, ir_dir=ir_dir, vi_dir=vi_dir, naming=naming, in_one_file=in_one_file)
+    both = find_both(dataset_path, **search)
     folders = ModalityFolders(both["ir"].folder, both["vi"].folder)
     ir, vi = both["ir"].images, both["vi"].images
     pairs = [ImagePair(name, ir[name], vi[name]) for name in ir if name in vi]
@@ -138,54 +140,37 @@ def find_pairs(
             f"{_examples(ir)} and {_examples(vi)}; give both images of a scene the same relative path without suffix"
             f"{_advice(ir, vi)}"
         )
-    return PairSet(
-        pairs=pairs,
-        ir_dir=folders.ir,
-        vi_dir=folders.vi,
-        unpaired_ir={name: path for name, path in ir.items() if name not in vi},
-        unpaired_vi={name: path for name, path in vi.items() if name not in ir},
-    )
+    unpaired_ir = {name: path for name, path in ir.items() if name not in vi}
+    unpaired_vi = {name: path for name, path in vi.items() if name not in ir}
+    return PairSet(pairs, *folders, unpaired_ir, unpaired_vi)
 
 
-def find_both(
-    dataset_path: Path | None = None,
-    *,
-    ir_dir: Path | None = None,
-    vi_dir: Path | None = None,
-    naming: Naming | None = None,
-    in_one_file: bool = False,
-) -> dict[Modality, ImageSet]:
+def find_both(dataset_path: Path | None = None, **search: "Unpack[Search]") -> dict[Modality, ImageSet]:
     """Find all images of both modalities, with or without a partner; see `find_pairs`."""
-    folders = _folders(dataset_path, ir_dir, vi_dir, naming, in_one_file)
+    folders = _folders(dataset_path, **search)
     ir = _images_or_error(folders.ir, "ir")
     vi = _images_or_error(folders.vi, "vi")
-    if not in_one_file:  # the pattern {name} fits the files of {name}_ir as well
+    if not search.get("in_one_file"):  # the pattern {name} fits the files of {name}_ir as well
         vi = _without(vi, ir) or vi
     _mention_unnamed(folders, {*ir.values(), *vi.values()})
     return {"ir": ImageSet(folders.ir, ir), "vi": ImageSet(folders.vi, vi)}
 
 
-def find_images(
-    dataset_path: Path | None = None,
-    *,
-    ir_dir: Path | None = None,
-    vi_dir: Path | None = None,
-    modality: Modality,
-    naming: Naming | None = None,
-    in_one_file: bool = False,
-) -> ImageSet:
+def find_images(dataset_path: Path | None = None, *, modality: Modality, **search: "Unpack[Search]") -> ImageSet:
     """Find all images of one modality, with or without a partner; see `find_pairs`.
 
     The folder of that modality is enough; only a `dataset_path` needs both folders, as its layout is told by them.
     Raises PairError: folder missing, layout unknown, no image, or two files with one name.
     """
+    ir_dir, vi_dir, naming = search.get("ir_dir"), search.get("vi_dir"), search.get("naming")
     own = ir_dir if modality == "ir" else vi_dir
     if own is not None and (ir_dir is None or vi_dir is None):
         folder = own if naming is None else own / getattr(naming, modality)
         return ImageSet(folder, _images_or_error(folder, modality))
-    folders = _folders(dataset_path, ir_dir, vi_dir, naming, in_one_file)
+    folders = _folders(dataset_path, **search)
     images = _images_or_error(getattr(folders, modality), modality)
-    if modality == "vi" and not in_one_file and parse_folder(folders.ir).root == parse_folder(folders.vi).root:
+    is_mixed = parse_folder(folders.ir).root == parse_folder(folders.vi).root and not search.get("in_one_file")
+    if modality == "vi" and is_mixed:
         images = _without(images, _images_or_error(folders.ir, "ir")) or images
     return ImageSet(getattr(folders, modality), images)
 
@@ -346,7 +331,11 @@ def _require_one_size(pair: ImagePair, ir: Sequence[int], vi: Sequence[int]) -> 
 
 
 def _folders(
-    dataset_path: Path | None, ir_dir: Path | None, vi_dir: Path | None, naming: Naming | None, in_one_file: bool
+    dataset_path: Path | None,
+    ir_dir: Path | None = None,
+    vi_dir: Path | None = None,
+    naming: Naming | None = None,
+    in_one_file: bool = False,
 ) -> ModalityFolders:
     """The folders or patterns of both modalities. Raises PairError."""
     if ir_dir is not None and vi_dir is not None:

@@ -131,7 +131,7 @@ class FusionSession:
     def read(self, path: Path, modality: Modality) -> ImageArray:
         """Read one image file: uint8 HxW (infrared), or HxWx3. Raises ImageReadError as `open`."""
         self._require_within_limits(path)
-        with _naming_files_only(path):
+        with _naming_file_only(path):
             return read_infrared(path, self._reading) if modality == "ir" else read_visible(path)
 
     def open(self, ir: Path, vi: Path) -> OpenPair:
@@ -231,10 +231,10 @@ class FusionSession:
         size = path.stat().st_size if path.is_file() else 0  # reading reports a missing file
         if size > self.limits.max_bytes:
             raise ImageReadError(
-                f"{path.name}: {_mib(size)} MiB, more than the {_mib(self.limits.max_bytes)} MiB allowed here; "
-                "use a smaller file"
+                f"{path.name}: {size / 2**20:.3g} MiB, more than the {self.limits.max_bytes / 2**20:.3g} MiB allowed "
+                "here; use a smaller file"
             )
-        with _naming_files_only(path):
+        with _naming_file_only(path):
             height, width = image_size(path)
         if height * width > self.limits.max_pixels:
             raise ImageReadError(
@@ -244,16 +244,9 @@ class FusionSession:
 
 
 @contextlib.contextmanager
-def _naming_files_only(*paths: Path) -> Iterator[None]:
-    """Take the folders of `paths` out of the text of an error."""
+def _naming_file_only(path: Path) -> Iterator[None]:
+    """Take the folder of `path` out of the text of an error."""
     try:
         yield
     except ThFuseError as error:
-        text = str(error)
-        for path in paths:
-            text = text.replace(str(path), path.name)
-        raise type(error)(text) from error
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.3g}"
+        raise type(error)(str(error).replace(str(path), path.name)) from error
