@@ -12,7 +12,7 @@ from PIL import Image
 from thfuse_sam.align.estimate import Alignment, estimate_alignment
 from thfuse_sam.align.placement import Placement, Placer, resample
 from thfuse_sam.align.rig import Calibration, Rig, calibrate
-from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, warn_if_odd
+from thfuse_sam.commands.inputs import find_command_pairs, require_no_input_in, warn_if_odd
 from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, command_text, counted, renaming
@@ -24,7 +24,6 @@ from thfuse_sam.masks.format import segment_labels
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.options.align import VISIBLE, AlignmentOptions, AlignOptions
-from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.progress import progress_bar
 
 CSV, MASKS = "alignment.csv", "masks"
@@ -58,12 +57,11 @@ def align(options: AlignOptions) -> AlignedFolder:
     masks: MaskSource = NoMasks()
     if options.masks_dir is not None:
         masks = PrecomputedMasks(options.masks_dir, {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
+        require_no_input_in(options.output_dir, [MASKS], [options.masks_dir])
     if not options.skip_bad:
         require_usable(pairs.pairs, placer)
     require_writable("output_dir", options.output_dir)
     require_no_input_in(options.output_dir, MODALITIES, pairs.files)
-    if options.masks_dir is not None:
-        require_no_input_in(options.output_dir, [MASKS], [options.masks_dir])
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
     done = AlignedFolder()
@@ -110,7 +108,7 @@ def calibrate_rig(options: AlignOptions) -> Calibration:
 
 
 def _find(options: AlignOptions, folder: Path | None) -> PairSet:
-    pairs = find_command_pairs(pair_folder(folder, options, TEST_SAMPLE), options)
+    pairs = find_command_pairs(folder, options)
     if not options.skip_bad:
         require_partners(pairs)
     warn_if_odd(pairs.pairs)

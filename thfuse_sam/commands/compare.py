@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.inputs import find_command_pairs, pair_folder, require_no_input_in, targets_of_pairs
+from thfuse_sam.commands.inputs import find_command_pairs, require_no_input_in, targets_of_pairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair, unusable_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError, OptionError, UsageError, counted
 from thfuse_sam.files import make_directory, require_writable
@@ -20,7 +20,6 @@ from thfuse_sam.fusion.rules import RULES, fuse_by_rule
 from thfuse_sam.images import luma, read_visible, write_image
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.options.compare import CompareOptions
-from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.progress import progress_bar
 from thfuse_sam.report.compare import Comparison, Method, find_methods, method_of, write_comparison, write_targets
 from thfuse_sam.report.fusion import FusionReport
@@ -35,7 +34,7 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
     if not options.methods and not options.run:
         raise OptionError("methods", "is not given", "name folders of fused images, or give `run`")
     programs = [Program.parse(text) for text in options.run]
-    pairs = find_command_pairs(pair_folder(options.dataset_path, options, TEST_SAMPLE), options)
+    pairs = find_command_pairs(options.dataset_path, options)
     bad = unusable_pairs(pairs.pairs)
     usable = replace(pairs, pairs=[pair for pair in pairs.pairs if pair.name not in bad])
     if not usable.pairs:

@@ -4,12 +4,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from thfuse_sam.commands.inputs import find_command_pairs, pair_folder
+from thfuse_sam.commands.inputs import find_command_pairs
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import OptionError
 from thfuse_sam.images import read_visible
 from thfuse_sam.options.figure import FigureOptions, Zoom
-from thfuse_sam.options.shared import TEST_SAMPLE
 from thfuse_sam.report.compare import Method, find_methods
 from thfuse_sam.report.figure import MAX_ZOOMS, SUFFIXES, Scene, draw_figure, save_figure
 
@@ -24,8 +23,7 @@ def make_figure(options: FigureOptions) -> tuple[Path, ...]:
     for path in options.output:
         if path.suffix.lower() not in SUFFIXES:
             raise OptionError("output", path, f"the suffix is not one of {', '.join(SUFFIXES)}; change it")
-    folder = pair_folder(options.dataset_path, options, TEST_SAMPLE)
-    pairs = _chosen(options, find_command_pairs(folder, options).pairs)
+    pairs = _chosen(options, find_command_pairs(options.dataset_path, options).pairs)
     unknown = {zoom.pair for zoom in options.zoom if zoom.pair} - {pair.name for pair in pairs}
     if unknown:
         raise OptionError("zoom", f"{min(unknown)}:...", "this pair is not in the figure; add it to `pairs`")

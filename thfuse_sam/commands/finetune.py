@@ -30,6 +30,7 @@ from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signatur
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
 from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
+from thfuse_sam.models import count_parameters
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.finetune import DEFAULT_PROMPTS, LOSS_WEIGHTS, OFF, FinetuneOptions, LoraSettings
 from thfuse_sam.options.generator import HUGGING_FACE, GeneratorSettings
@@ -70,19 +71,15 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
     tuning = Tuning(result, task.zero_shot, task.fine_tuned)
     if not run_processes().is_main:
         return tuning
-    if result.interrupted:
-        if options.report and result.epoch > 0:
-            log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
-        return tuning
-    log.info("training done: %s; weights in %s", result.length, result.best_file)
-    _log_advice(tuning)
-    if options.export is not None:
-        with naming("export", options.export):
-            export_sam(
-                options.export, task.sam, _tuned_generator(own_settings(task.sam), tuning.zero_shot, tuning.fine_tuned)
-            )
-        log.info("exported to %s, for `precompute()` with `sam_checkpoint`", options.export)
-    if options.report:
+    if not result.interrupted:
+        log.info("training done: %s; weights in %s", result.length, result.best_file)
+        _log_advice(tuning)
+        if options.export is not None:
+            generator = _tuned_generator(own_settings(task.sam), tuning.zero_shot, tuning.fine_tuned)
+            with naming("export", options.export):
+                export_sam(options.export, task.sam, generator)
+            log.info("exported to %s, for `precompute()` with `sam_checkpoint`", options.export)
+    if options.report and (result.epoch > 0 or not result.interrupted):
         log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
     return tuning
 
@@ -277,9 +274,8 @@ def _log_advice(tuning: Tuning) -> None:
         log.warning(
             "fine-tuning did not help: mean IoU on the validation images is %.3f, was %.3f before; "
             "keep the former checkpoint, or train longer, with another `lr`, or on more images",
-            after,
-            before,
-        )
+            after, before,
+        )  # fmt: skip
 
 
 def _evaluated_generator(trained: Path, sam: Sam) -> dict[str, float]:
@@ -303,10 +299,7 @@ def _tuned_generator(defaults: GeneratorSettings, zero_shot: Results, fine_tuned
 
 
 def _write_report(run: _PreparedTuning, task: FinetuneTask, tuning: Tuning, command: str) -> Path:
-    trained, total = (
-        sum(value.numel() for value in task.sam.parameters() if value.requires_grad or not only)
-        for only in (True, False)
-    )
+    trained, total = count_parameters(task.sam), sum(value.numel() for value in task.sam.parameters())
     best_file = tuning.run.best_file
     details = {
         "network": f"{run.base.model_type}, {trained:,} of {total:,} parameters trained",

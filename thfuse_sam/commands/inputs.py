@@ -26,6 +26,7 @@ from thfuse_sam.options.generator import changed_settings
 from thfuse_sam.options.shared import (
     DEFAULT_MASKS_DIR,
     SWITCHED_OFF,
+    TEST_SAMPLE,
     FolderOptions,
     LiveSamOptions,
     SamOptions,
@@ -47,11 +48,11 @@ def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Pat
     return None if folders.ir_dir or folders.vi_dir else find_shipped(sample)
 
 
-def find_command_pairs(folder: Path | None, options: FolderOptions) -> PairSet:
-    """The pairs of a command, `folder` from `pair_folder`, and how their infrared images are read; see
-    `infrared_reading`. Raises PairError and ImageKindError.
+def find_command_pairs(given: Path | None, options: FolderOptions) -> PairSet:
+    """The pairs of a command in the folder `given`, else in those of `options`, else the sample; and how their infrared
+    images are read, see `infrared_reading`. Raises PairError and ImageKindError.
     """
-    found = find_folder_pairs(folder, options)
+    found = find_folder_pairs(pair_folder(given, options, TEST_SAMPLE), options)
     return found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs]))
 
 

@@ -147,12 +147,15 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     if options.report:
         require_replaceable(options.output_dir / REPORT_FOLDER)
     sam = _resolve_sam(options, fetch)
-    settings = _with_precision(
-        options.generator_settings(generator_defaults(sam.model_type, sam.checkpoint)), options, devices
-    )
+    settings = options.generator_settings(generator_defaults(sam.model_type, sam.checkpoint))
+    settings = _with_precision(settings, options, devices)
     with _no_garbage_collection():
         infrared = find_infrared(options, images) if settings.max_warm_places else {}
-        reading = _reading(options, list(images["ir"].images.values() if "ir" in images else infrared.values()))
+        seen = list(images["ir"].images.values() if "ir" in images else infrared.values())
+        # A tree goes on with the range and polarity that it was begun with.
+        tree = None if options.overwrite else options.output_dir
+        kept = {f"as in {tree}": range_of_tree(tree)}
+        reading = infrared_reading(options, seen, kept, tree) if seen else AS_STORED
         jobs = list_jobs({modality: found.images for modality, found in images.items()}, infrared)
         if options.shard is not None:
             jobs = take_part(jobs, options.shard.number, options.shard.total)
@@ -225,17 +228,6 @@ def _with_precision(
     if len(meant) > 1:
         raise OptionError("precision", AUTO, f"means {' and '.join(sorted(meant))} on these devices; give one of them")
     return dataclasses.replace(settings, precision=meant.pop())
-
-
-def _reading(options: PrecomputeOptions, infrared: Sequence[Path]) -> InfraredReading:
-    """How infrared images are read; a tree goes on with the range and polarity that it was begun with.
-
-    Raises ImageKindError.
-    """
-    if not infrared:
-        return AS_STORED
-    tree = None if options.overwrite else options.output_dir
-    return infrared_reading(options, infrared, {f"as in {tree}": range_of_tree(tree)}, tree)
 
 
 def _plan(
