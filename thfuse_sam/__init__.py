@@ -46,22 +46,16 @@ __all__ = [
     "train",
 ]
 
-_MODULES = {
-    "Aligned": "api.aligning",
-    "Fuser": "api.fuser",
-    "fuse": "api.fuser",
-    "align": "api.aligning",
-    "metrics": "api.measuring",
-    "finetune": "api.runs",
-    "precompute": "api.runs",
-    "train": "api.runs",
-    "masks": "api.segmenting",
-    "Masks": "api.segmenting",
-    "Sam": "api.segmenting",
-    "Segment": "api.segmenting",
-    "MaskTree": "api.trees",
-    "METRICS": "metrics",
+_NAMES = {
+    "api.aligning": ("Aligned", "align"),
+    "api.fuser": ("Fuser", "fuse"),
+    "api.measuring": ("metrics",),
+    "api.runs": ("finetune", "precompute", "train"),
+    "api.segmenting": ("Masks", "Sam", "Segment", "masks"),
+    "api.trees": ("MaskTree",),
+    "metrics": ("METRICS",),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 prepare_openmp()  # here, because whatever is used of the package, this module runs first, and so before torch
 

@@ -78,10 +78,8 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
             found = find_pairs(find_shipped(options.val_dataset_path), **pairing(options))
         tree = options.val_precomputed_masks_dir
         masks = parts[0].masks if tree is None else choose_masks(tree, options)
-        found = _read_as(found, parts[0].found.reading, masks, options)
-        pairs = _usable_pairs(found, masks, options.skip_bad, skipped)
-        val = [PairFolder("val", options.val_dataset_path, found, masks, pairs)]
-        splits = _without(splits, pairs)
+        val = [_part("val", options.val_dataset_path, found, masks, parts[0].found.reading, options, skipped)]
+        splits = _without(splits, val[0].pairs)
         parts += val
     return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
 
@@ -110,7 +108,7 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
             "give one for all, or one for each in the same order"
         )
     names = [path.resolve().name if path is not None else "" for path in paths]
-    parts: list[PairFolder] = []
+    folders = []
     for index, path in enumerate(paths):
         folder = pair_folder(path, options, TRAIN_SAMPLE)
         found, left_out = training_part(find_folder_pairs(folder, options))
@@ -118,33 +116,38 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
             place = folder or options.ir_dir
             log.warning("%s: pairs of %s/ are for tests, and are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
-        masks = choose_masks(trees[index if len(trees) > 1 else 0], options)
-        parts.append(PairFolder(name, folder, found, masks, []))
+        folders.append((name, folder, found, choose_masks(trees[index if len(trees) > 1 else 0], options)))
     # One reading for all, so that equal numbers are equal grey values.
-    images = [pair.ir for part in parts for pair in part.found.pairs]
-    kept = {f"as the masks in {part.masks.root} were made": range_of_tree(part.masks.root) for part in parts}
+    images = [pair.ir for _, _, found, _ in folders for pair in found.pairs]
+    kept = {f"as the masks in {masks.root} were made": range_of_tree(masks.root) for *_, masks in folders}
     reading = infrared_reading(options, images, kept)
-    parts = [replace(part, found=_read_as(part.found, reading, part.masks, options)) for part in parts]
-    return [replace(part, pairs=_usable_pairs(part.found, part.masks, options.skip_bad, skipped)) for part in parts]
+    return [_part(*values, reading, options, skipped) for values in folders]
 
 
-def _read_as(found: PairSet, reading: InfraredReading, masks: MaskChoice, options: TrainOptions) -> PairSet:
-    """The pairs, read as `reading` says; what is warm is bright or dark by folder, as its masks were made."""
-    return found.read_as(replace(reading, polarity=polarity(options, masks.root)))
+def _part(
+    name: str,
+    folder: Path | None,
+    found: PairSet,
+    masks: MaskChoice,
+    reading: InfraredReading,
+    options: TrainOptions,
+    skipped: dict[str, str],
+) -> PairFolder:
+    """The pairs of a folder, read as `reading` says; what is warm is bright or dark by folder, as its masks were made.
 
-
-def _usable_pairs(found: PairSet, masks: MaskChoice, skip_bad: bool, skipped: dict[str, str]) -> list[ImagePair]:
-    """The pairs of `found` that can be used. Without `skip_bad`, raises ThFuseError unless all can be used."""
-    mismatches = require_usable_pairs(found, masks, skip_bad=skip_bad)
-    bad = unusable_pairs(found.pairs, read_pair) if skip_bad else {}
+    Without `skip_bad`, raises ThFuseError unless all can be used.
+    """
+    found = found.read_as(replace(reading, polarity=polarity(options, masks.root)))
+    mismatches = require_usable_pairs(found, masks, skip_bad=options.skip_bad)
+    bad = unusable_pairs(found.pairs, read_pair) if options.skip_bad else {}
     pairs = [pair for pair in found.pairs if pair.name not in bad]
     if not pairs:
         raise PairError(f"no pair of {found.ir_dir} and {found.vi_dir} can be used, such as {next(iter(bad.values()))}")
-    if skip_bad:
+    if options.skip_bad:
         skipped |= {str(path): "no partner" for path in found.unpaired}
         skipped |= bad
-        skipped |= {f"the mask of {name}": "; ".join(lines) for name, lines in mismatches.items()}
-    return pairs
+        skipped |= {f"the mask of {pair}": "; ".join(lines) for pair, lines in mismatches.items()}
+    return PairFolder(name, folder, found, masks, pairs)
 
 
 class MaskSources:

@@ -1,5 +1,6 @@
 """Checking a mask tree against the images that it was made for; reads everything, writes nothing, needs no SAM."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -69,15 +70,8 @@ def verify_tree(
         records = ImageRecords.load(store.root)
     except ManifestError as error:
         report.lines["settings"].append(str(error))
-    checks = _Checks(
-        store,
-        manifest.failure_reasons() if manifest is not None else {},
-        ForeignSources(manifest, folders or {}),
-        require_instances,
-        records,
-        images_by_modality.get("ir", {}),
-        manifest is not None and bool(manifest.signature.generator.get("thermal_points")),
-    )
+    foreign = ForeignSources(manifest, folders or {})
+    checks = _Checks(store, manifest, records, foreign, images_by_modality.get("ir", {}), require_instances)
     for modality, images in images_by_modality.items():
         for name, image in images.items():
             problem = checks.find_problem(modality, name, image)
@@ -97,12 +91,15 @@ class _Checks:
     """The checks of the mask of one image."""
 
     store: MaskStore
-    failure_reasons: Mapping[tuple[str, str], str]
-    foreign: ForeignSources
-    require_instances: bool
+    manifest: Manifest | None
     records: ImageRecords
+    foreign: ForeignSources
     infrared: Mapping[str, Path]  # infrared images by name
-    uses_infrared: bool  # whether visible masks depend on infrared images where there are some
+    require_instances: bool
+
+    @functools.cached_property
+    def failure_reasons(self) -> Mapping[tuple[str, str], str]:
+        return self.manifest.failure_reasons() if self.manifest is not None else {}
 
     def find_problem(self, modality: Modality, name: str, image: Path) -> tuple[Kind, str] | None:
         """The first problem of the mask and its line in the report; None if the mask is sound."""
@@ -124,14 +121,18 @@ class _Checks:
                 if not store.has(modality, name, INSTANCES_SUFFIX):
                     return "missing", store.location(modality, name, INSTANCES_SUFFIX)
                 store.read_instances(modality, name, (height, width))
-            known = self.records.get(modality, name)
-            depends = modality == "vi" and (self.uses_infrared or (known is not None and known.infrared is not None))
-            infrared = self.infrared.get(name) if depends else None
+            infrared = self.infrared.get(name) if self._depends_on_infrared(modality, name) else None
             if changed := changed_image(self.records, modality, name, image, infrared):
                 return "changed", f"{location}: {changed} has changed since"
         except (ImageReadError, MaskReadError) as error:
             return "unreadable", str(error)
         return None
+
+    def _depends_on_infrared(self, modality: Modality, name: str) -> bool:
+        """Whether a mask depends on the infrared image of the scene besides its own, as far as anybody knows."""
+        known, manifest = self.records.get(modality, name), self.manifest
+        uses_it = manifest is not None and bool(manifest.signature.generator.get("thermal_points"))
+        return modality == "vi" and (uses_it or (known is not None and known.infrared is not None))
 
 
 def _left_over(
