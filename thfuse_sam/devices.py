@@ -37,11 +37,8 @@ _GPU_FAILURES = ("cuda error", "triton error [cuda]", "cudnn error", "cublas_sta
 def resolve_device(name: str | torch.device) -> torch.device:
     """The device that `name` asks for.
 
-    Args:
-        name: "auto" (the first CUDA device where there is one, else the CPU), "cpu", "cuda" or "cuda:i"; or a device.
-
-    Raises:
-        DeviceError: the name is none of these, or this machine has no such device.
+    `name`: "auto" (the first CUDA device where there is one, else the CPU), "cpu", "cuda" or "cuda:i"; or a device.
+    Raises DeviceError: the name is none of these, or this machine has no such device.
     """
     name = str(name)
     if name == "auto":
@@ -98,15 +95,11 @@ def unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
 class Chunks:
     """Divides some kind of work so that it fits into memory. A size that did not fit is halved for good.
 
-    Args:
-        items: what is counted, for the log: "points are decoded".
-
-    Attributes:
-        limit: the most items at once; None: no limit is known yet.
+    `items` says what is counted, for the log: "points are decoded".
     """
 
     def __init__(self, items: str) -> None:
-        self.limit: int | None = None
+        self.limit: int | None = None  # the most items at once; None: not known yet
         self._items = items
 
     def map(self, work: Callable[[slice], _T], count: int, at_once: int, no_memory: str) -> Iterator[_T]:

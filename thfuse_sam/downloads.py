@@ -30,11 +30,8 @@ def cache_folder() -> Path:
 def download(url: str, target: Path, sha256: str | None) -> None:
     """Download `url` to the file `target`.
 
-    Args:
-        sha256: the checksum that the content must have, in hexadecimal; None accepts any content.
-
-    Raises:
-        DownloadError: with the reason in a few words; no incomplete file stays behind.
+    `sha256`: the checksum that the content must have, in hexadecimal; None accepts any content. Raises DownloadError:
+    with the reason in a few words; no incomplete file stays behind.
     """
     if os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
         raise DownloadError(f"{OFFLINE_VARIABLE} forbids the download")

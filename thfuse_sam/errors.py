@@ -104,11 +104,8 @@ class DownloadError(ThFuseError):
 def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[None]:
     """Put an option's name before the message of an error that begins with the option's value.
 
-    Args:
-        field: name of the option.
-        path: value of the option; None: errors stay as they are.
-        instead_of: name of an option with which the message may already begin, because the function that raises the
-            error usually handles that option; `field` replaces it.
+    `path` is the value; None: errors stay as they are. `instead_of` names an option with which the message may already
+    begin, because the function that raises the error usually handles that one; `field` replaces it.
     """
     try:
         yield

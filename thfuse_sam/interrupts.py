@@ -23,9 +23,7 @@ def ignore_interrupts(worker: int = 0) -> None:
     """Ignore Ctrl-C in this process from now on.
 
     A terminal sends Ctrl-C to every process of a command; the one that the user started decides and ends the others.
-
-    Args:
-        worker: not used; the number that a `DataLoader` passes to its `worker_init_fn`.
+    `worker`: not used; the number that a `DataLoader` passes to its `worker_init_fn`.
     """
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

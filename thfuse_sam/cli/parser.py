@@ -69,15 +69,7 @@ class CommandLine(Generic[_T]):
 
 
 class CommandParser(argparse.ArgumentParser, Generic[_T]):
-    """A parser made from a class of options, which also reads `--config FILE.yaml`.
-
-    Args:
-        prog: name of the command.
-        description: what it does.
-        options: the class of its options.
-        dry_run: help of `--dry_run`; None: the command has none.
-        usage: first line of the help; None: `prog` and its options.
-    """
+    """A parser made from a class of options, which also reads `--config FILE.yaml`; arguments as in `run.Command`."""
 
     def __init__(
         self, prog: str, description: str, options: type[_T], *, dry_run: str | None = None, usage: str | None = None

@@ -61,10 +61,7 @@ class _Current:
 class PairTab:
     """Files or a sample, thresholds, the fused image beside its sources, masks, download.
 
-    Attributes:
-        thresholds: the sliders, in the order of the fields of `MaskThresholds`.
-        colour: the checkbox that keeps the visible image's colour.
-        sam: the list of models.
+    Its controls `colour`, `sam` and `thresholds`, in the order of `MaskThresholds`, count for the other tab, too.
     """
 
     def __init__(self, sams: Sams, samples: Sequence[ImagePair], files: Path) -> None:

@@ -128,11 +128,7 @@ class FusionDataset(Dataset[FusionSample]):
 
 
 class MixedPairs(Dataset[FusionSample]):
-    """Several data sets as one, each with its masks; a sample's name begins with that of its data set.
-
-    Args:
-        parts: the data sets by name, in this order.
-    """
+    """Several data sets as one, each with its masks; a sample's name begins with that of its data set."""
 
     def __init__(self, parts: Mapping[str, FusionDataset]) -> None:
         self._samples = [(name, part, index) for name, part in parts.items() for index in range(len(part))]
@@ -155,10 +151,7 @@ class MixedPairs(Dataset[FusionSample]):
 class _CropAndTurn:
     """One choice of padding, crop, mirroring and turn, applied alike to all arrays of a sample.
 
-    Args:
-        shape: height and width of the images.
-        crop_size: side of the square crop in pixels; None: no crop.
-        random: None: the middle crop, neither mirrored nor turned.
+    `random` None: the middle crop, neither mirrored nor turned.
     """
 
     def __init__(self, shape: tuple[int, int], crop_size: int | None, random: np.random.Generator | None) -> None:

@@ -64,9 +64,8 @@ def modality_words(name: str) -> Iterator[tuple[bool, tuple[str, ...]]]:
 def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = False) -> Naming | None:
     """The patterns by which most of the names, relative paths without suffix, are pairs; None if there are none.
 
-    Args:
-        known: only patterns of words that are used for the two modalities. Others are found if at least two names and
-            half of all are pairs by them.
+    `known`: only patterns of words that are used for the two modalities. Others are found if at least two names and
+    half of all are pairs by them.
     """
     tried = list(itertools.islice(sorted(ir), _TRIED))
     candidates = {naming for name in tried for naming in _candidates(name, vi)}

@@ -112,8 +112,7 @@ def interior_point(mask: Mask) -> tuple[float, float]:
 def jittered_box(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """The box around a mask, each side moved by up to 10 % of the box's own length or 20 pixels, kept in the image.
 
-    Returns:
-        float32 (x0, y0, x1, y1), at least four fifths as wide and as high as that box.
+    Returns float32 (x0, y0, x1, y1), at least four fifths as wide and as high as that box.
     """
     box = mask_box(mask)
     sides = np.tile(box[2:] - box[:2], 2)
@@ -141,8 +140,7 @@ def next_points(
     al., "Segment Anything", ICCV 2023, training algorithm.)
 
     Args:
-        predicted: bool NxHxW.
-        target: bool NxHxW.
+        predicted, target: bool NxHxW.
 
     Returns:
         points: float32 Nx1x2, (x, y) in pixels of these masks.

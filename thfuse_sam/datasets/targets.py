@@ -37,15 +37,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclasses.dataclass
 class TargetSet:
-    """The targets of a set of pairs.
+    """The targets of a set of pairs."""
 
-    Attributes:
-        by_name: the targets of each pair that has any.
-        left_out: a line for each label that cannot be used.
-    """
-
-    by_name: dict[str, list[Target]] = dataclasses.field(default_factory=dict)
-    left_out: list[str] = dataclasses.field(default_factory=list)
+    by_name: dict[str, list[Target]] = dataclasses.field(default_factory=dict)  # of each pair that has any
+    left_out: list[str] = dataclasses.field(default_factory=list)  # a line for each label that cannot be used
 
 
 # What stands somewhere about one image: the pair's name, the place, and what makes targets of it or raises an error.

@@ -26,11 +26,7 @@ _CHECKED = ((1, 141, 203), (2, 160, 136), (1, 240, 320))  # batch, height, width
 
 
 class ImageFusion(nn.Module):
-    """A fusion network for images as files hold them, its colour step included.
-
-    Args:
-        network: a fusion network in evaluation mode.
-    """
+    """A fusion network, in evaluation mode, for images as files hold them, its colour step included."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -82,12 +78,8 @@ def export_onnx(network: nn.Module, path: Path) -> float:
         network: a fusion network on the CPU, in evaluation mode.
         path: where to write the file; any suffix will do.
 
-    Returns:
-        the largest difference of onnxruntime's luma to the network's.
-
-    Raises:
-        UsageError: the packages that the export needs are not installed.
-        OutputError: the file cannot be written, or computes something else.
+    Returns the largest difference of onnxruntime's luma to the network's. Raises UsageError: the packages that the
+    export needs are not installed; OutputError: the file cannot be written, or computes something else.
     """
     require_exporter()
     module = ImageFusion(network)

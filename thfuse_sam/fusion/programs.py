@@ -58,11 +58,9 @@ class ProgramRun:
 def run_program(program: Program, pairs: PairSet, folder: Path) -> ProgramRun:
     """Run a program on all pairs; its images go to `folder`, what it prints to `folder` with the suffix `.log`.
 
-    Images that `folder` already has for the pairs are removed first, so that they are never taken for new ones.
-
-    Raises:
-        OptionError: the program cannot be started, or there are no two folders for placeholders of folders.
-        ThFuseError: it failed at every pair.
+    Images that `folder` already has for the pairs are removed first, so that they are never taken for new ones. Raises
+    OptionError: the program cannot be started, or there are no two folders for placeholders of folders; ThFuseError: it
+    failed at every pair.
     """
     make_directory(folder)
     _remove_former(folder, {pair.name for pair in pairs.pairs})

@@ -137,11 +137,9 @@ class FusionSession:
     def open(self, ir: Path, vi: Path) -> OpenPair:
         """Read and embed a pair of image files, aligned if they differ in size or are out of register.
 
-        Errors name the files without their folders, which mean nothing to somebody who has uploaded them.
-
-        Raises:
-            ImageReadError: a file is no readable image, or has more bytes or pixels than the limits allow.
-            DeviceError: memory does not suffice.
+        Errors name the files without their folders, which mean nothing to somebody who has uploaded them. Raises
+        ImageReadError: a file is no readable image, or has more bytes or pixels than the limits allow; DeviceError:
+        memory does not suffice.
         """
         infrared, visible = self.read(ir, "ir"), self.read(vi, "vi")
         placement = None
@@ -160,9 +158,8 @@ class FusionSession:
     def fuse(self, pair: OpenPair, thresholds: MaskThresholds, *, gray: bool = False) -> FusedView:
         """Segment an open pair anew from its embeddings and fuse it. `gray` leaves out the visible image's colour.
 
-        Raises:
-            UsageError: a threshold is out of its range.
-            ImageSizeError: the images are too small for the network, or do not fit into memory.
+        Raises UsageError: a threshold is out of its range; ImageSizeError: the images are too small for the network, or
+        do not fit into memory.
         """
         started = time.perf_counter()
         generator = self._generator(thresholds)

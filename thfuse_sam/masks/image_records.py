@@ -84,9 +84,8 @@ class ImageRecords:
 def record_image(path: Path, known: ImageRecord | None = None, infrared: Path | None = None) -> ImageRecord:
     """The record of an image as it is now. It is read only where size or time differ from those of `known`.
 
-    Args:
-        infrared: the infrared image of the scene, if the masks of `path` depend on it. Where it is not given, or cannot
-            be read, its record is that of `known`.
+    `infrared`: the infrared image of the scene, if the masks of `path` depend on it. Where it is not given, or cannot
+    be read, its record is that of `known`.
 
     Raises ImageReadError.
     """

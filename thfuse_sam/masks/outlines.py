@@ -14,13 +14,8 @@ _Labels = TypeVar("_Labels", npt.NDArray[Any], "Tensor")
 def outlines(labels: _Labels) -> _Labels:
     """Pixels that have a pixel of another label above, below, left or right of them.
 
-    Both sides of a border are marked, so that outlines turn and flip with the image.
-
-    Args:
-        labels: integers ...xHxW, an array or a tensor.
-
-    Returns:
-        bool ...xHxW, an array or a tensor as `labels` is.
+    Both sides of a border are marked, so that outlines turn and flip with the image. `labels`: integers ...xHxW, an
+    array or a tensor. Returns bool ...xHxW, an array or a tensor as `labels` is.
     """
     result = labels != labels  # False everywhere
     below = labels[..., 1:, :] != labels[..., :-1, :]
@@ -35,13 +30,8 @@ def outlines(labels: _Labels) -> _Labels:
 def thin_outlines(label_map: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     """Outlines to draw: one pixel wide, inside the segments.
 
-    Where two segments meet, only the smaller label's side is marked.
-
-    Args:
-        label_map: integers HxW, 0 is "no segment".
-
-    Returns:
-        bool HxW; False wherever the label is 0.
+    Where two segments meet, only the smaller label's side is marked. `label_map`: integers HxW, 0 is "no segment".
+    Returns bool HxW; False wherever the label is 0.
     """
     level = np.where(label_map == 0, np.inf, label_map)  # a pixel is marked where a neighbour's level is higher
     result = np.zeros(label_map.shape, dtype=bool)

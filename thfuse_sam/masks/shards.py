@@ -134,10 +134,8 @@ class MaskShards:
 class ShardWriter:
     """Packs masks into new shards below `root`, from any thread of one process. Several processes may each have one.
 
-    What is in the shard that is being filled is lost if the process is killed.
-
-    Args:
-        images: number of images in a full shard.
+    What is in the shard that is being filled is lost if the process is killed. `images`: number of images in a full
+    shard.
     """
 
     def __init__(self, root: Path, images: int = SHARD_SIZE) -> None:

@@ -17,11 +17,8 @@ SMALLEST_SIDE = 2  # px; below that an image has no gradient
 def grey_values(**images: Grey) -> list[Values]:
     """Check named 8-bit grey images against each other and give them as float64 in [0, 255].
 
-    Args:
-        images: uint8 HxW each, all of one shape, sides of at least 2 px. The names appear in error messages.
-
-    Raises:
-        ValueError: a type, number of dimensions or shape differs from that.
+    `images`: uint8 HxW each, all of one shape, sides of at least 2 px. The names appear in error messages. Raises
+    ValueError: a type, number of dimensions or shape differs from that.
     """
     first_name, first = next(iter(images.items()))
     for name, image in images.items():
@@ -54,8 +51,7 @@ def gaussian_window(size: int, sigma: float) -> Callable[[Values], Values]:
         size: window side in px, odd.
         sigma: standard deviation in px.
 
-    Returns:
-        a function from float64 HxW to float64 (H - size + 1)x(W - size + 1).
+    Returns a function from float64 HxW to float64 (H - size + 1)x(W - size + 1).
     """
     radius = size // 2
     taps = np.exp(-(np.arange(-radius, radius + 1, dtype=np.float64) ** 2) / (2 * sigma**2))

@@ -1,6 +1,6 @@
 """Metrics of natural looks: colour that is kept, and skies and flat areas that stay as calm as they were.
 
-Their limits and thresholds are this project's own.
+Images are uint8 HxW, those in RGB HxWx3. Limits and thresholds are this project's own.
 """
 
 import math
@@ -30,9 +30,6 @@ def chroma_kept(fused_rgb: Colour, visible_rgb: Colour) -> float:
 
     The chroma is the vector (Cb, Cr) of BT.601. Of the fused one counts what points in the visible one's direction, at
     most all of it; the mean is over pixels. NaN where less than 0.5 % of the pixels are such.
-
-    Args:
-        fused_rgb, visible_rgb: uint8 HxWx3.
     """
     fused, visible = fused_rgb.astype(np.float64), visible_rgb.astype(np.float64)
     luma, highest = visible @ np.array(LUMA_WEIGHTS), visible.max(axis=2)
@@ -48,9 +45,6 @@ def sky_gradient(fused: Grey, infrared: Grey, visible: Grey) -> float:
 
     Lower is better: 0 is a clean sky, 1 one that is as restless as the infrared image. NaN where less than 0.5 % of the
     pixels are such, or the infrared image is calm there, too: a mean gradient of less than 1 level.
-
-    Args:
-        fused, infrared, visible: uint8 HxW.
     """
     fused_values, infrared_values, visible_values = grey_values(fused=fused, infrared=infrared, visible=visible)
     sky = _is_flat(visible_values) & (_smooth(visible_values) > BRIGHT)
@@ -64,9 +58,6 @@ def flat_noise(fused: Grey, infrared: Grey, visible: Grey) -> float:
     The noise is the standard deviation that J. Immerkaer, "Fast noise variance estimation", Computer Vision and Image
     Understanding 64, 1996 estimates; a source's counts as at least that of rounding to 8 bits. NaN where less than
     0.5 % of the pixels are flat.
-
-    Args:
-        fused, infrared, visible: uint8 HxW.
     """
     values = grey_values(fused=fused, infrared=infrared, visible=visible)
     flat = _is_flat(values[1]) & _is_flat(values[2])

@@ -46,8 +46,7 @@ class FusionNetwork(nn.Module):
             ir, vi: float B1HW in [0, 1], sides are multiples of `size_multiple`.
             guidance: float B4HW in [0, 1] from `relative_guidance` (a channel without information is zero), or None.
 
-        Returns:
-            float B1HW, not yet limited to [0, 1].
+        Returns float B1HW, not yet limited to [0, 1].
         """
         raise NotImplementedError
 
@@ -140,8 +139,7 @@ def padded_batch(
 ) -> PaddedBatch:
     """Check the arguments of `FusionNetwork.forward`, join the guidance, and pad all sides to a multiple of `multiple`.
 
-    Raises:
-        ImageSizeError, ValueError: see `FusionNetwork.forward`.
+    Raises ImageSizeError, ValueError: see `FusionNetwork.forward`.
     """
     if ir.dim() != 4 or ir.shape[1] != 1 or ir.shape != vi.shape:
         raise ValueError(f"ir {tuple(ir.shape)} and vi {tuple(vi.shape)} must be equal and B x 1 x H x W")

@@ -18,11 +18,8 @@ GUIDANCE_CHANNELS = 4  # union and edges of the infrared segments, union and edg
 def relative_guidance(ir_guidance: Tensor | None, vi_guidance: Tensor | None) -> Tensor | None:
     """Join both modalities' guidance and measure each channel from its own minimum.
 
-    Args:
-        ir_guidance, vi_guidance: float B2HW in [0, 1]; None without masks.
-
-    Returns:
-        float B4HW in [0, 1] (infrared first), zero in every channel that is constant; None where both are None.
+    `ir_guidance`, `vi_guidance`: float B2HW in [0, 1]; None without masks. Returns float B4HW in [0, 1] (infrared
+    first), zero in every channel that is constant; None where both are None.
     """
     present = ir_guidance if ir_guidance is not None else vi_guidance
     if present is None:
@@ -51,13 +48,9 @@ class GuidanceBranch(nn.Module):
             nn.init.normal_(weight, std=0.02)
 
     def forward(self, guidance: Tensor) -> list[Tensor]:
-        """One gate per scale.
+        """One gate per scale for `gated`, float BCH'W' in (-1, 1), from float B4HW of `relative_guidance`.
 
-        Args:
-            guidance: float B4HW from `relative_guidance`, sides divisible by 2**(scales - 1).
-
-        Returns:
-            Per scale float BCH'W' in (-1, 1), for `gated`.
+        Its sides are divisible by 2**(scales - 1).
         """
         hidden = F.leaky_relu_(self.features(guidance.contiguous(memory_format=torch.channels_last)))
         gates = [torch.tanh(self.gates[0](hidden))]

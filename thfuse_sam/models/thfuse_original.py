@@ -41,10 +41,7 @@ def thfuse_from_original(state_dict: Mapping[str, Tensor]) -> FusionNetwork:
 
     Names and sizes come from the authors' source code; it was never tried on a file of their trained weights. The sizes
     of the transformers are read from the weights; the number of heads is the published four. The guidance branch, which
-    the original lacks, starts untrained.
-
-    Raises:
-        CheckpointError: names are missing or unknown, or sizes do not fit.
+    the original lacks, starts untrained. Raises CheckpointError: names are missing or unknown, or sizes do not fit.
     """
     weights = {_own_name(key): value for key, value in state_dict.items()}
     try:

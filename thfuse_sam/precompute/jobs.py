@@ -40,8 +40,7 @@ class JobSettings:
 def list_jobs(images: Mapping[Modality, Mapping[str, Path]], infrared: Mapping[str, Path] | None = None) -> list[Job]:
     """One job for every image; both modalities of a name are neighbours, so that whole pairs are ready early.
 
-    Args:
-        infrared: the infrared images by name at whose warm places SAM is prompted, in both images of a pair.
+    `infrared`: the infrared images by name at whose warm places SAM is prompted, in both images of a pair.
     """
     find = (infrared or {}).get
     jobs = [Job(modality, name, path, find(name)) for modality, paths in images.items() for name, path in paths.items()]

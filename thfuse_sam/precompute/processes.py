@@ -51,10 +51,8 @@ def make_in_processes(jobs: Sequence[Job], settings: WorkerSettings, devices: Se
     """Make the masks of `jobs` in one process for each entry of `devices`; results come in no fixed order.
 
     CPU processes divide the cores among themselves. If a worker dies, the images that it may have worked on are made
-    again, one at a time; an image whose worker then dies again counts as failed.
-
-    Raises:
-        WorkerError: workers die whatever image they are given.
+    again, one at a time; an image whose worker then dies again counts as failed. Raises WorkerError: workers die
+    whatever image they are given.
     """
     todo = list(jobs)
     claims = Path(tempfile.mkdtemp(prefix="thfuse-devices-"))
@@ -109,8 +107,7 @@ class _Pool:
 def _side_by_side(pool: _Pool, jobs: Sequence[Job], begun: list[Job]) -> Iterator[MaskResult]:
     """The masks of `jobs`, in blocks that go to whichever process is free.
 
-    Args:
-        begun: filled with the images that were given to a process.
+    `begun`: filled with the images that were given to a process.
 
     Raises TerminatedWorkerError if a process dies.
     """

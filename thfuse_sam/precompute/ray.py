@@ -51,11 +51,8 @@ def require_ray() -> None:
 def make_on_ray(jobs: Sequence[Job], settings: WorkerSettings, cluster: RaySettings) -> Iterator[MaskResult]:
     """Make the masks of `jobs` on a Ray cluster; results come in no fixed order.
 
-    If a worker is killed, another one makes its block of images again.
-
-    Raises:
-        WorkerError: the cluster cannot be reached, or is lost during the run; results that were yielded before are
-            valid.
+    If a worker is killed, another one makes its block of images again. Raises WorkerError: the cluster cannot be
+    reached, or is lost during the run; results that were yielded before are valid.
     """
     require_ray()
     context = multiprocessing.get_context("spawn")

@@ -100,10 +100,8 @@ def make_masks(
 
     An image that cannot be read or segmented gives a `MaskResult` with the reason and does not stop the run. While one
     image is segmented, `num_workers` threads read the next ones, one image each; with 0 the calling thread reads.
-
-    Args:
-        ahead: for a GPU: the next image's encoder is started before this image's masks are asked for, so that the GPU
-            always has work. Without effect where embeddings are kept or used.
+    `ahead`: for a GPU: the next image's encoder is started before this image's masks are asked for, so that the GPU
+    always has work. Without effect where embeddings are kept or used.
 
     Raises WorkerError: the GPU has failed.
     """

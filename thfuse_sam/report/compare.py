@@ -129,18 +129,15 @@ class Comparison:
 
     A pair of which a method has no usable image counts for none, so that all rows are about the same pairs.
 
-    Attributes:
-        names: of the methods.
-        values: pair name -> metrics of each method; None: it has no image.
-        left_out: pair name -> why the pair does not count; may be added to.
+    `left_out` may be added to.
     """
 
     def __init__(
         self, own_name: str, others: Sequence[Method], metrics: Metrics, targets: TargetSet | None = None
     ) -> None:
         self.names = [own_name, *(method.name for method in others)]
-        self.values: dict[str, list[dict[str, float] | None]] = {}
-        self.left_out: dict[str, str] = {}
+        self.values: dict[str, list[dict[str, float] | None]] = {}  # pair name -> metrics of each; None: no image
+        self.left_out: dict[str, str] = {}  # pair name -> why it does not count
         self.targets = targets
         self.seconds: dict[str, float | None] = {method.name: method.seconds for method in others}
         self._scores: dict[str, list[list[TargetScore]]] = {}  # of targets; pair name -> one entry per method

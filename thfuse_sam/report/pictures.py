@@ -106,10 +106,8 @@ def resize_labels(label_map: _Labels, size: tuple[int, int]) -> npt.NDArray[np.u
 def _is_plain(source: Path, dimensions: int) -> bool:
     """Whether a browser shows `source` as it was read: the format of its suffix, 8 bits per channel, no EXIF.
 
-    EXIF may turn the image, and tells more than should be passed on.
-
-    Args:
-        dimensions: of the image that was read: 2 for grey, 3 for colour. The file must be grey or colour as well.
+    EXIF may turn the image, and tells more than should be passed on. `dimensions`: of the image that was read: 2 for
+    grey, 3 for colour. The file must be grey or colour as well.
     """
     kind = _SHOWN_BY_BROWSERS[source.suffix.lower()]
     try:

@@ -10,11 +10,8 @@ from torch import Tensor
 class EmaWeights:
     """Averaged weights of a network, in single precision.
 
-    The first averages are over few steps: after step n the decay is at most (1 + n) / (10 + n).
-
-    Args:
-        weights: what the average starts from, by name.
-        decay: part of the former average that each step keeps, in [0, 1).
+    It starts from `weights`, and each step keeps the part `decay`, in [0, 1), of it. The first averages are over few
+    steps: after step n the decay is at most (1 + n) / (10 + n).
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:

@@ -101,9 +101,8 @@ def read_all(
 ) -> AnnotatedImages:
     """Read every entry of `path` once, make a data set of the sound ones, and log what was mended or left out.
 
-    Raises:
-        SampleError: a file is bad, and `skip_bad` is not set.
-        UsageError: no sample is left, or none has an object of `labels`.
+    Raises SampleError: a file is bad, and `skip_bad` is not set; UsageError: no sample is left, or none has an object
+    of `labels`.
     """
     entries, flaws = listing.entries, Counter(listing.notes)
     problems, left_out, sound = list(listing.problems), list[str](), list[Entry]()

@@ -31,15 +31,8 @@ def crop_foreground(
     """Cut out all objects together and paste them onto `background` at another place and scale.
 
     The largest part of the background that has the sample's proportions is cut out at a random place and resized.
-    Objects that have no pixel left after scaling are dropped.
-
-    Args:
-        sample: has at least one object.
-        background: uint8 HxWx3, RGB, of any size.
-        rng: decides crop, place, scale and mirroring.
-
-    Returns:
-        a sample of the same name and size.
+    Objects that have no pixel left after scaling are dropped. The sample has at least one object; the result has its
+    name and size. `background` is uint8 HxWx3, RGB, of any size.
     """
     height, width = sample.shape
     foreground = np.logical_or.reduce([sample.labels > 0, *sample.overlapped.values()])

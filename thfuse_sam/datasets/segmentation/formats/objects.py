@@ -26,14 +26,9 @@ Draw = Callable[[tuple[int, int], list[str]], Mask]
 
 
 class ImageObjects:
-    """Collects the objects of one image. Outlines are drawn at `shape` and then turned as `orientation` says.
+    """Collects the objects of one image, uint8 HxWx3 RGB, upright.
 
-    Args:
-        name: of the sample.
-        image: uint8 HxWx3, RGB, upright.
-        shape: (height, width) of the image that the outlines were drawn on.
-        orientation: EXIF orientation that makes their masks upright.
-        flaws: what is known to be wrong.
+    Outlines are drawn at (height, width) `shape`, and their masks then made upright as the EXIF `orientation` says.
     """
 
     def __init__(
