@@ -165,29 +165,20 @@ def log_mask_choice(
     log.info("masks: %s%s (%s)", choice.mode, place, choice.reason)
     if choice.root is None:
         return
-    missing = count_missing_masks(_named_images(pairs), choice.root) if has_masks(choice.root) else 0
+    images = _named_images(pairs)
+    missing = count_missing_masks(images, choice.root) if has_masks(choice.root) else 0
     troubles = {
-        "have no mask in %s and get no help of masks": missing,
-        "have changed since their masks in %s were made": count_changed_images(_named_images(pairs), choice.root),
+        f"have no mask in {choice.root} and get no help of masks": missing,
+        f"have changed since their masks in {choice.root} were made": count_changed_images(images, choice.root),
     }
+    where = {"ir_dir": folders.ir_dir, "vi_dir": folders.vi_dir} if folder is None else {"dataset_path": folder}
+    made = {"output_dir": choice.root, "sam_model_type": choice.made_by, **choice.settings}
     for trouble, number in troubles.items():
         if number:
             log.warning(
-                f"%d of %d images {trouble}; to make them, with the `sam_checkpoint` of the tree if it was one of your "
-                "own: %s",
-                number,
-                2 * len(pairs),
-                choice.root,
-                command_text(
-                    "precompute",
-                    dataset_path=folder,
-                    ir_dir=folders.ir_dir if folder is None else None,
-                    vi_dir=folders.vi_dir if folder is None else None,
-                    output_dir=choice.root,
-                    sam_model_type=choice.made_by,
-                    **choice.settings,
-                ),
-            )
+                "%d of %d images %s; to make them, with the `sam_checkpoint` of the tree if it was one of your own: %s",
+                number, len(images), trouble, command_text("precompute", **where, **made),
+            )  # fmt: skip
 
 
 def _named_images(pairs: Sequence[ImagePair]) -> list[NamedImage]:

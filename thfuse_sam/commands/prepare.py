@@ -17,7 +17,6 @@ from thfuse_sam.files import make_directory
 from thfuse_sam.images import write_image
 from thfuse_sam.options.prepare import CHECK_DIR, PrepareOptions
 from thfuse_sam.progress import progress_bar
-from thfuse_sam.report.pictures import spread
 from thfuse_sam.report.prompts import draw_sample
 
 OVERLAYS = "overlays"
@@ -79,7 +78,7 @@ def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
         folder = make_directory(options.output_dir or CHECK_DIR)
     mix = PromptMix.from_selection(options.point_selection, options.num_points)
     rng = np.random.default_rng(options.seed)
-    looked_at = spread(range(len(dataset)), options.num_samples)
+    looked_at = _spread(len(dataset), options.num_samples)
     for index in looked_at:
         sample = dataset[index]
         path = folder / f"{sample.name}.png"
@@ -93,7 +92,7 @@ def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
 def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) -> None:
     """Write a data set that `open_segmentation_dataset` reads; if that fails, what was written is removed."""
     writer = PreparedWriter(folder)
-    drawn = set(spread(range(len(dataset)), options.num_samples)) if options.visualize else set()
+    drawn = set(_spread(len(dataset), options.num_samples)) if options.visualize else set()
     classes: Counter[str] = Counter()
     objects = 0
     try:
@@ -118,3 +117,9 @@ def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) 
 
 def _class_counts(classes: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(classes.items())) or "no class names"
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """`count` evenly spaced indices below `total`; all indices if there are fewer than `count`."""
+    count = min(total, count)
+    return [index * total // count for index in range(count)]

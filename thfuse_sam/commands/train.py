@@ -155,10 +155,8 @@ def _log_if_short(run: _PreparedTraining) -> None:
         log.info(
             "%d steps are few for random weights, which need about %d: raise `%s`, or start from `init` "
             "models/thfuse_lite.safetensors",
-            steps,
-            ENOUGH_STEPS,
-            "epochs" if settings.max_steps is None or settings.max_steps > steps else "max_steps",
-        )
+            steps, ENOUGH_STEPS, "max_steps" if steps == settings.max_steps else "epochs",
+        )  # fmt: skip
 
 
 def _write_report(run: _PreparedTraining, sources: MaskSources, result: RunResult, command: str) -> None:

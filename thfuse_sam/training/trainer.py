@@ -246,11 +246,9 @@ class Trainer:
             return
         log.info(
             "training goes on at step %d of %d with learning rate %.3g, schedule %s",
-            progress.step,
-            total_steps,
-            learning_rate(settings, progress.step, total_steps, self.plateau.scale),
-            settings.schedule,
-        )
+            progress.step, total_steps,
+            learning_rate(settings, progress.step, total_steps, self.plateau.scale), settings.schedule,
+        )  # fmt: skip
 
     def _is_done(self, run: "_FabricSetup") -> bool:
         return self.progress.epoch >= run.epochs or run.step_settings.is_last(self.progress.step) or self._stops_early()
