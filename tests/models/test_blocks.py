@@ -1,7 +1,19 @@
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from thfuse_sam.models.blocks import ChannelAttention, PooledSpatialAttention, clamp_keeping_gradients, pad_to_multiple
+from thfuse_sam.models.blocks import (
+    ChannelAttention,
+    PooledSpatialAttention,
+    cell_means,
+    channels_to_space,
+    clamp_keeping_gradients,
+    pad_to_multiple,
+    pointwise,
+    space_to_channels,
+    upsample,
+)
 
 
 def test_padding_mirrors_where_it_can() -> None:
@@ -64,3 +76,39 @@ def test_channel_attention_ignores_how_large_the_image_is() -> None:
     x = torch.rand(1, 4, 4, 8)
     tiled = x.repeat(1, 2, 3, 1)
     torch.testing.assert_close(attention(tiled)[:, :4, :4], attention(x))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+def test_enlarged_images_are_pytorchs_with_and_without_gradients(channels: int, factor: int) -> None:
+    x = torch.rand(2, channels, 5, 7)
+    expected = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    assert torch.equal(upsample(x, factor), expected)
+    with torch.no_grad():
+        for layout in (torch.contiguous_format, torch.channels_last):
+            torch.testing.assert_close(upsample(x.contiguous(memory_format=layout), factor), expected)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_pixels_become_channels_and_again_pixels(factor: int) -> None:
+    image, cells = torch.rand(2, 3, 4, 6), torch.rand(2, 8, 3, 5)
+    with torch.no_grad():
+        for layout in (torch.contiguous_format, torch.channels_last):
+            own = space_to_channels(image.contiguous(memory_format=layout), factor)
+            assert torch.equal(own, F.pixel_unshuffle(image, factor))
+            assert own.is_contiguous(memory_format=torch.channels_last)
+            own = channels_to_space(cells.contiguous(memory_format=layout), factor)
+            assert torch.equal(own, F.pixel_shuffle(cells, factor))
+            assert own.is_contiguous()
+
+
+def test_a_pointwise_convolution_is_pytorchs() -> None:
+    conv, x = nn.Conv2d(6, 4, 1), torch.rand(2, 6, 5, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(pointwise(conv, x), conv(x))
+        assert pointwise(conv, x).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_cell_means_are_means_of_squares() -> None:
+    images = torch.rand(2, 3, 8, 16)
+    torch.testing.assert_close(cell_means(images, 4), F.avg_pool2d(images, 4))

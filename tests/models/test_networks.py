@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError
 from thfuse_sam.losses import FusionLoss
 from thfuse_sam.models import NETWORKS, FusionNetwork, build_network, count_parameters, thfuse_from_original
-from thfuse_sam.models.thfuse_lite import joined_conv
+from thfuse_sam.models.thfuse_lite import DetailMix, LiteConv, LiteDenseBranch, weights_of_features
 from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
 
 CONSTANTS = [0.5, 0.0, 1.0, 0.3]
@@ -232,9 +232,21 @@ class TestTHFuseTiny(NetworkTests):
                 assert difference[(..., *place)].item() > 1e-4
 
 
-def test_a_joined_convolution_is_that_of_its_parts_put_together() -> None:
-    conv, parts = nn.Conv2d(5, 4, 3, padding=1), [torch.rand(2, 3, 8, 9), torch.rand(2, 2, 8, 9)]
-    torch.testing.assert_close(joined_conv(conv, parts), conv(torch.cat(parts, dim=1)))
+def test_each_dense_layer_sees_all_results_before_it() -> None:
+    branch, x = LiteDenseBranch(5, growth=4), torch.rand(2, 5, 8, 9)
+    results = [x]
+    for layer in branch.layers:
+        assert isinstance(layer, LiteConv)
+        results.append(layer(torch.cat(results, dim=1)))
+    for own, expected in zip(branch(x), results, strict=True):
+        torch.testing.assert_close(own, expected)
+
+
+def test_weights_of_details_come_from_features_and_from_which_source_is_more_active() -> None:
+    mixes, features = [DetailMix(3, 1), DetailMix(3, 2)], torch.rand(2, 3, 8, 6)
+    for mix, own in zip(mixes, weights_of_features(mixes, features), strict=True):
+        nothing = torch.zeros(2, mix.factor**2, 8, 6)
+        torch.testing.assert_close(own, mix.weigh(torch.cat([features, nothing], dim=1)))
 
 
 class TestTHFuseLite(NetworkTests):

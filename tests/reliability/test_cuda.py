@@ -16,6 +16,7 @@ from benchmarks.agreement import Masks
 from benchmarks.common import ROOT
 from benchmarks.oracle import LookUp
 from benchmarks.precompute import SAMPLE
+from thfuse_sam import products
 from thfuse_sam.cli.commands import finetune, precompute, predict, test, train
 from thfuse_sam.errors import DeviceError
 from thfuse_sam.fusion.inference import fuse_batch
@@ -26,7 +27,7 @@ from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.precompute.jobs import Job, JobSettings
 from thfuse_sam.precompute.worker import make_masks
 from thfuse_sam.sam import decoder as decoder_module
-from thfuse_sam.sam import filtering, products
+from thfuse_sam.sam import filtering
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, BegunImage, SegmentedImage

@@ -15,9 +15,9 @@ def box_mean(images: Tensor, window: int) -> Tensor:
     for dim in (2, 3):
         size, border = images.shape[dim], window // 2
         padded = F.pad(images, (0, 0, border, border) if dim == 2 else (border, border))
-        total = padded.narrow(dim, 0, size)
-        for shift in range(1, window):
-            total = total + padded.narrow(dim, shift, size)
+        total = padded.narrow(dim, 0, size) + padded.narrow(dim, 1, size)
+        for shift in range(2, window):
+            total += padded.narrow(dim, shift, size)
         place = torch.arange(size, device=images.device)
         count = (place + border).clamp(max=size - 1) - (place - border).clamp(min=0) + 1
         images = total / count.view(-1, 1) if dim == 2 else total / count

@@ -1,5 +1,6 @@
 """Parts that the fusion networks are made of."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thfuse_sam.devices import is_exporting
+from thfuse_sam.products import apply_linear, linear
+
+_MANY_CHANNELS = 4  # from which on PyTorch enlarges in good time on a CPU; for fewer it takes up to ten times as long
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
@@ -95,7 +99,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """... x dim -> ... x dim."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return apply_linear(self.fc2, apply_linear(self.fc1, x, gelu=True))
 
 
 class Attention(nn.Module):
@@ -109,8 +113,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x tokens x dim -> B x tokens x dim."""
-        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        return self.proj(join_heads(F.scaled_dot_product_attention(query, key, value)))
+        query, key, value = (split_heads(part, self.heads) for part in apply_linear(self.qkv, x).chunk(3, dim=-1))
+        return apply_linear(self.proj, join_heads(F.scaled_dot_product_attention(query, key, value)))
 
 
 class TransformerBlock(nn.Module):
@@ -171,10 +175,10 @@ class PooledSpatialAttention(nn.Module):
         """BHWC -> BHWC."""
         batch, height, width, dim = x.shape
         tokens = self._pooled(x).flatten(1, 2)
-        query = split_heads(self.query(x).reshape(batch, height * width, dim), self.heads)
-        key, value = (split_heads(part, self.heads) for part in self.key_value(tokens).chunk(2, dim=-1))
+        query = split_heads(apply_linear(self.query, x).reshape(batch, height * width, dim), self.heads)
+        key, value = (split_heads(part, self.heads) for part in apply_linear(self.key_value, tokens).chunk(2, dim=-1))
         attended = join_heads(F.scaled_dot_product_attention(query, key, value))
-        return self.proj(attended).reshape(batch, height, width, dim)
+        return apply_linear(self.proj, attended).reshape(batch, height, width, dim)
 
     def _pooled(self, x: Tensor) -> Tensor:
         """Means over the cells of the grid: BHWC -> B x rows x columns x C."""
@@ -212,13 +216,13 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """BHWC -> BHWC."""
         batch, height, width, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, height * width, 3 * dim)
+        qkv = apply_linear(self.qkv, x).reshape(batch, height * width, 3 * dim)
         query, key, value = (split_heads(part, self.heads).transpose(-2, -1) for part in qkv.chunk(3, dim=-1))
         # Sums over all pixels of a large image do not fit into half precision.
         query, key = F.normalize(query.float(), dim=-1), F.normalize(key.float(), dim=-1)
         weights = (query @ key.transpose(-2, -1) * self.temperature).softmax(dim=-1)
         mixed = weights.to(value.dtype) @ value
-        return self.proj(join_heads(mixed.transpose(-2, -1))).reshape(batch, height, width, dim)
+        return apply_linear(self.proj, join_heads(mixed.transpose(-2, -1))).reshape(batch, height, width, dim)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -238,14 +242,78 @@ def halved(images: Tensor) -> Tensor:
     return (rows[..., ::2] + rows[..., 1::2]) / 4
 
 
+def _is_plain_cpu(x: Tensor) -> bool:
+    """Whether `x` is only to be computed with, on a CPU. What is faster there may be slower elsewhere."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not is_exporting()
+
+
+def pointwise(conv: Any, x: Tensor) -> Tensor:
+    """`conv(x)` of a 1x1 convolution: BCHW -> BC'HW, on a CPU with the channels innermost.
+
+    As a matrix product: for few channels PyTorch's convolution takes several times as long on a CPU, and leaves the
+    channels outermost, which slows down what follows.
+    """
+    if not _is_plain_cpu(x):
+        plain: Tensor = conv(x)
+        return plain
+    return linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
+
+
+def space_to_channels(x: Tensor, factor: int) -> Tensor:
+    """`F.pixel_unshuffle`, with the channels innermost: BCHW -> B x C * factor**2 x H/factor x W/factor."""
+    if not _is_plain_cpu(x):
+        return F.pixel_unshuffle(x, factor).contiguous(memory_format=torch.channels_last)
+    cells = x.unflatten(3, (-1, factor)).unflatten(2, (-1, factor)).permute(0, 2, 4, 1, 3, 5)
+    result = torch.empty_like(cells, memory_format=torch.contiguous_format)
+    for row, column in itertools.product(range(factor), repeat=2):  # a third of the time of PyTorch's way
+        result[..., row, column] = cells[..., row, column]
+    return result.flatten(3).permute(0, 3, 1, 2)
+
+
+def channels_to_space(x: Tensor, factor: int) -> Tensor:
+    """`F.pixel_shuffle`, contiguous: B x C * factor**2 x H x W -> BC x H * factor x W * factor."""
+    if not _is_plain_cpu(x):
+        return F.pixel_shuffle(x.contiguous(), factor)
+    cells = x.unflatten(1, (-1, factor, factor)).permute(0, 1, 4, 2, 5, 3)
+    result = torch.empty_like(cells, memory_format=torch.contiguous_format)
+    for row, column in itertools.product(range(factor), repeat=2):
+        result[:, :, :, row, :, column] = cells[:, :, :, row, :, column]
+    return result.flatten(4).flatten(2, 3)
+
+
+def cell_means(images: Tensor, side: int) -> Tensor:
+    """Means of the squares of `side` pixels of BCHW images, whose sides are multiples of it."""
+    rows = images.unflatten(2, (-1, side)).sum(3)
+    return rows.unflatten(3, (-1, side)).sum(4) / side**2
+
+
 def upsample(x: Tensor, factor: int, align_corners: bool = False) -> Tensor:
     """BCHW enlarged by a whole factor, bilinear."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)
+    if align_corners or x.shape[1] >= _MANY_CHANNELS or not _is_plain_cpu(x):
+        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)
+    return _upsample_few(x.contiguous(), factor)
+
+
+def _upsample_few(x: Tensor, factor: int) -> Tensor:
+    """As `upsample`, axis by axis and without gradients."""
+    height, width = x.shape[2:]
+    skipped = factor // 2  # outputs before the first input
+    places = [(index + 0.5 - skipped) / factor + 0.5 for index in range(factor)]  # of outputs between two inputs
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    before, after = x[..., :-1], x[..., 1:]
+    wide = x.new_empty((*before.shape, factor))
+    for index, place in enumerate(places):
+        torch.lerp(before, after, place, out=wide[..., index])
+    wide = wide.flatten(3).narrow(3, skipped, factor * width).unsqueeze(3)
+    tall = torch.lerp(wide[:, :, :-1], wide[:, :, 1:], x.new_tensor(places)[:, None])
+    return tall.flatten(2, 3).narrow(2, skipped, factor * height)
 
 
 def extend(images: Tensor, multiple: int) -> Tensor:
     """BCHW with border pixels repeated below and to the right, up to the next multiple of a side."""
     rows, columns = ((multiple - size % multiple) % multiple for size in images.shape[-2:])
+    if not is_exporting() and not rows and not columns:
+        return images
     return F.pad(images, (0, columns, 0, rows), mode="replicate")
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.models.blocks import pointwise
+
 GUIDANCE_CHANNELS = 4  # union and edges of the infrared segments, union and edges of the visible segments
 
 
@@ -53,10 +55,10 @@ class GuidanceBranch(nn.Module):
         Its sides are divisible by 2**(scales - 1).
         """
         hidden = F.leaky_relu_(self.features(guidance.contiguous(memory_format=torch.channels_last)))
-        gates = [torch.tanh(self.gates[0](hidden))]
+        gates = [torch.tanh(pointwise(self.gates[0], hidden))]
         for mix, gate in zip(self.mix, self.gates[1:], strict=True):
             hidden = F.leaky_relu_(mix(F.avg_pool2d(hidden, 2)))
-            gates.append(torch.tanh(gate(hidden)))
+            gates.append(torch.tanh(pointwise(gate, hidden)))
         return gates
 
 

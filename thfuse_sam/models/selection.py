@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thfuse_sam.losses.filters import smooth_step
-from thfuse_sam.models.blocks import extend, halved, local_mean, upsample
+from thfuse_sam.models.blocks import cell_means, extend, local_mean, upsample
 
 CELL = 32  # pixels, side of the squares on which means around a pixel are computed
 WINDOW = 5  # cells; two passes are about a Gaussian of 65 pixels: with a smaller one smudges show in trees
@@ -42,28 +42,24 @@ def select_source(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tenso
 def _selected(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     """`fused`, B1HW, nearer to one source."""
     difference = ir - vi
-    means = torch.cat([ir, vi, ir**2, vi**2, difference * (fused - vi), difference**2], dim=1)
-    for _ in range(CELL.bit_length() - 1):
-        means = halved(means)
+    images = (ir, vi, ir**2, vi**2, difference * (fused - vi), difference**2)
+    means = torch.cat([cell_means(image, CELL) for image in images], dim=1)
     ir_mean, vi_mean, ir_square, vi_square, common, squares = local_mean(means, WINDOW, passes=2).split(1, dim=1)
     ir_variance, vi_variance = ir_square - ir_mean**2 + EPS, vi_square - vi_mean**2 + EPS
     varied = torch.sigmoid(DECISION * (ir_variance / vi_variance).log())
     share = (common / (squares + EPS)).clamp(0, 1)  # of infrared in the layers' mixture, by least squares
     bright = smooth_step(torch.maximum(ir_mean, vi_mean), *DARK)
     more = TOWARDS_VARIED * bright * varied + smooth_step(share, 0, 1) - share  # so that the mixture is more decided
-    coarse = torch.cat([more, TOWARDS_VARIED * bright, TOWARDS_BRIGHTER * (1 - bright)], dim=1)
-    more, towards_varied, towards_brighter = upsample(coarse, CELL).split(1, dim=1)
-    ir_weight = more + towards_brighter * torch.sigmoid(difference / BRIGHTER)
-    return fused + (towards_varied + towards_brighter) * (vi - fused) + ir_weight * difference
+    towards_brighter = TOWARDS_BRIGHTER * (1 - bright)
+    coarse = torch.cat([more, towards_brighter, TOWARDS_VARIED * bright + towards_brighter], dim=1)
+    more, towards_brighter, towards = upsample(coarse, CELL).split(1, dim=1)
+    ir_weight = torch.addcmul(more, towards_brighter, torch.sigmoid(difference / BRIGHTER))
+    return torch.addcmul(torch.addcmul(fused, towards, vi - fused), ir_weight, difference)
 
 
 def _without_overshoots(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     """`fused`, B1HW, with details that are nowhere stronger than in both sources."""
-    images = torch.cat([fused, ir, vi], dim=1)
-    means = images
-    for _ in range(DETAIL_CELL.bit_length() - 1):
-        means = halved(means)
-    details = images - upsample(local_mean(means, DETAIL_WINDOW), DETAIL_CELL)
-    own, ir_own, vi_own = details.split(1, dim=1)
-    strongest = torch.maximum(ir_own.abs(), vi_own.abs())
-    return fused + torch.maximum(torch.minimum(own, strongest), -strongest) - own
+    means = torch.cat([cell_means(image, DETAIL_CELL) for image in (fused, ir, vi)], dim=1)
+    mean, ir_mean, vi_mean = upsample(local_mean(means, DETAIL_WINDOW), DETAIL_CELL).split(1, dim=1)
+    strongest = torch.maximum((ir - ir_mean).abs(), (vi - vi_mean).abs())
+    return mean + (fused - mean).clamp(-strongest, strongest)

@@ -40,7 +40,7 @@ def keep_sky(fused: Tensor, ir: Tensor, vi: Tensor, amount: float) -> Tensor:
     """
     height, width = fused.shape[-2:]
     fused, ir, vi = (extend(image, REGION) for image in (fused, ir, vi))
-    ir_halved, vi_halved = halved(torch.cat([ir, vi], dim=1)).split(1, dim=1)
+    ir_halved, vi_halved = halved(ir), halved(vi)
     flat = smooth_step(_gradient(local_mean(vi_halved, 3, passes=2)) / 2, *FLAT) * smooth_step(vi_halved, *CLEAR)
     sky = flat * smooth_step(vi_halved - ir_halved, *COLDER)
     # Without a sky there is no work; a GPU does it in any case, because to ask it takes longer, and ends a CUDA graph.

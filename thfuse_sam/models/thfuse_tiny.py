@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from thfuse_sam.models.blocks import halved, upsample
+from thfuse_sam.models.blocks import halved, space_to_channels, upsample
 from thfuse_sam.models.thfuse_lite import COARSEST, DetailMix, THFuseLite
 
 STEP = 2  # pixels a side that share one place of the features
@@ -32,7 +31,7 @@ class THFuseTiny(THFuseLite):
         self.finest = DetailMix(fine_width, STEP)
 
     def _images(self, ir: Tensor, vi: Tensor) -> Tensor:
-        return F.pixel_unshuffle(super()._images(ir, vi), STEP)
+        return space_to_channels(super()._images(ir, vi), STEP)
 
     def _reconstruct(
         self, ir: Tensor, vi: Tensor, guidance: Tensor | None, features: list[Tensor], maps: Tensor
@@ -41,5 +40,5 @@ class THFuseTiny(THFuseLite):
         smaller = halved(images)
         if guidance is not None:
             guidance = halved(guidance)
-        fused, fine = self._rebuilt(smaller[:, :1], smaller[:, 1:], guidance, features, maps)
-        return upsample(fused, STEP) + self.finest(fine, images - upsample(smaller, STEP))
+        fused, (weights,) = self._rebuilt(smaller[:, :1], smaller[:, 1:], guidance, features, maps, [self.finest])
+        return upsample(fused, STEP) + self.finest.mixed(weights, images - upsample(smaller, STEP))

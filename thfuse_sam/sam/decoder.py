@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thfuse_sam.devices import upload
+from thfuse_sam.products import apply_mlp, baddbmm_, bmm, is_gelu, linear
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
-from thfuse_sam.sam.products import apply_mlp, baddbmm_, bmm, is_gelu, linear
 
 _GROUP_GPU = 128  # prompts that are upsampled together; on a CPU one, because its cache holds no more
 

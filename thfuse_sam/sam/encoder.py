@@ -25,7 +25,7 @@ from segment_anything.modeling.image_encoder import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thfuse_sam.sam.products import apply_linear, apply_mlp
+from thfuse_sam.products import apply_linear, apply_mlp
 
 # Values of the bias that exist at once: few enough for the cache of a CPU, or for the memory of a GPU.
 _BIAS_VALUES_CPU = 2**22

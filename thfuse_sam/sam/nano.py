@@ -10,9 +10,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.products import linear
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.geometry import LOGITS_PER_TOKEN
-from thfuse_sam.sam.products import linear
 
 IMAGE_SIZE = 640  # pixels, the longest side that the encoder sees
 EMBED_DIM = 128  # channels of the image embedding and of the mask decoder

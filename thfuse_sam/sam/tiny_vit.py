@@ -16,8 +16,8 @@ from segment_anything.modeling.image_encoder import window_partition, window_unp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.products import apply_linear, gelu_
 from thfuse_sam.sam.assembly import assemble_sam
-from thfuse_sam.sam.products import apply_linear, gelu_
 
 IMAGE_SIZE = 1024  # pixels, the longest side that the encoder sees
 EMBED_DIM = 256  # channels of the image embedding and of the mask decoder

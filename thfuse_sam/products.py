@@ -6,8 +6,9 @@ Where it cannot be used (on a GPU, in other number formats, with autocast or gra
 exported), these functions are PyTorch's own.
 """
 
+from typing import Any
+
 import torch
-from segment_anything.modeling.common import MLPBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,8 +35,8 @@ def apply_linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
     return gelu_(y) if gelu else y
 
 
-def apply_mlp(mlp: MLPBlock, x: Tensor) -> Tensor:
-    """`mlp(x)`, by `apply_linear`."""
+def apply_mlp(mlp: Any, x: Tensor) -> Tensor:
+    """`mlp(x)` of segment_anything's `MLPBlock`, by `apply_linear`."""
     if is_gelu(mlp.act):
         return apply_linear(mlp.lin2, apply_linear(mlp.lin1, x, gelu=True))
     return apply_linear(mlp.lin2, mlp.act(apply_linear(mlp.lin1, x)))

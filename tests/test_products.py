@@ -7,8 +7,8 @@ import torch
 from segment_anything.modeling.common import MLPBlock
 from torch import Tensor, nn
 
-from thfuse_sam.sam import products
-from thfuse_sam.sam.products import apply_linear, apply_mlp, baddbmm_, bmm, linear
+from thfuse_sam import products
+from thfuse_sam.products import apply_linear, apply_mlp, baddbmm_, bmm, linear
 
 ONEDNN = pytest.mark.skipif(not products._HAS_ONEDNN, reason="PyTorch was built without oneDNN")
 
