@@ -162,9 +162,11 @@ def decode_file(file: IO[bytes]) -> DecodedImage:
         return _decode_unknown_tiff(file)
     check_pixels(image.size)
     nodata: tuple[float, ...] = ()
+    is_signed = False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         nodata = _nodata(image.tag_v2)
-        if _has_more_bands(image):
+        is_signed = image.tag_v2.get(_SAMPLE_FORMAT, ())[:1] == (_SIGNED,)
+        if image.tag_v2.get(_COMPRESSION, 1) not in _JPEG_KINDS and (hides_bands(image) or _is_separate(image.tag_v2)):
             return DecodedImage(_decode_bands(file, image.tag_v2), nodata=nodata)
     deep_colour = is_deep_colour(image, file)
     has_alpha = image.mode in ("LA", "RGBA")
@@ -172,7 +174,7 @@ def decode_file(file: IO[bytes]) -> DecodedImage:
     # Pillow turns a TIFF upright while loading and then reports orientation 1; OpenCV turns TIFF only.
     orientation = orientation_of(image)
     pixels = decode_by_opencv(file) if deep_colour else pixels_of(image)
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode == "L" and _is_signed(image.tag_v2):
+    if is_signed and image.mode == "L":
         pixels = pixels.view(np.int8).astype(np.int16)  # Pillow takes them for numbers from 0 to 255
     return DecodedImage(upright(pixels, orientation), has_alpha, nodata)
 
@@ -300,11 +302,9 @@ def _decode_as_grey(
     return np.array(image)
 
 
-def _has_more_bands(image: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether a TIFF has bands that Pillow drops, or stores them in a way that it does not know in every type."""
-    tags = image.tag_v2
-    is_separate = int(tags.get(_SAMPLES, 1)) > 1 and tags.get(_PLANAR) == _SEPARATE
-    return (hides_bands(image) or is_separate) and tags.get(_COMPRESSION, 1) not in _JPEG_KINDS
+def _is_separate(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether bands are stored one after the other, which Pillow does not know in every type."""
+    return int(tags.get(_SAMPLES, 1)) > 1 and tags.get(_PLANAR) == _SEPARATE
 
 
 def hides_bands(image: Image.Image) -> bool:
@@ -318,10 +318,6 @@ def _nodata(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[float, ...]:
     with contextlib.suppress(ValueError, AttributeError, IndexError):
         return (float(str(tags.get(_GDAL_NODATA, "")).strip("\0 ").split()[0]),)
     return ()
-
-
-def _is_signed(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
-    return bool(tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED)
 
 
 def tiff_tags(file: IO[bytes]) -> TiffImagePlugin.ImageFileDirectory_v2:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 def serve(options: AppOptions) -> None:
     """Serve the page until an interrupt. Raises ThFuseError."""
     _require_gradio()
+    import uvicorn
+
     device = resolve_device(options.device)
     with _listening(options.host, options.port) as listener, _own_files() as files:
         _, network, _ = open_network(options)
@@ -55,7 +57,8 @@ def serve(options: AppOptions) -> None:
         address = listener.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         log.info("open http://%s:%d in a browser; Ctrl-C stops", host, address[1])
-        _run_server(app, listener)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def find_sams(options: AppOptions) -> dict[str, AppOptions]:
@@ -186,10 +189,3 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         ) from error
     with listener:
         yield listener
-
-
-def _run_server(app: Any, listener: socket.socket) -> None:
-    import uvicorn
-
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    uvicorn.Server(config).run(sockets=[listener])

@@ -196,7 +196,9 @@ class PairTab:
         try:
             with explained():
                 view = current.session.fuse(current.pair, MaskThresholds(*values), gray=not colour)
-                choices = current.choices if _same_segments(current.view, view) else {}
+                before = current.view
+                is_same = np.array_equal([before.ir_labels, before.vi_labels], [view.ir_labels, view.vi_labels])
+                choices = current.choices if is_same else {}
                 changed = dataclasses.replace(current, settings=(colour, values), view=view, choices=choices)
                 changed = _emphasised(changed, choices) if choices else changed
                 return [*_shown(changed, choice), *_mask_pictures(changed)]
@@ -291,10 +293,6 @@ def _emphasised(current: _Current, choices: Mapping[tuple[Modality, int], Emphas
     plan = EmphasisPlan(chosen={current.pair.files.name: choices})
     view = current.session.emphasise(current.pair, current.view, plan, gray=not current.settings[0])
     return dataclasses.replace(current, view=view, choices=choices)
-
-
-def _same_segments(one: FusedView, other: FusedView) -> bool:
-    return np.array_equal(one.ir_labels, other.ir_labels) and np.array_equal(one.vi_labels, other.vi_labels)
 
 
 def _view_line(view: FusedView, pair: OpenPair, chosen: int) -> str:

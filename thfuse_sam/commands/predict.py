@@ -69,7 +69,8 @@ def predict_masks(options: PredictOptions) -> Prediction:
             require_prompts_inside(prompts, image_size(path), f", {path}")
     reading = infrared_reading(options, list(images.values())) if options.modality == "ir" else AS_STORED
     require_writable("output_dir", options.output_dir)
-    pictures = (folder / f"{name}.png" for folder in _picture_folders(options) for name in images)
+    folders = ["."] * ("png" in options.format) + [OVERLAYS] * options.overlay  # of pictures named as the images
+    pictures = (options.output_dir / folder / f"{name}.png" for folder in folders for name in images)
     require_apart("output_dir", options.output_dir, pictures, images.values())
     device = resolve_device(options.device)
     sam, model_type = open_sam(options, device)
@@ -108,12 +109,6 @@ def _images(path: Path) -> dict[str, Path]:
     if not images:
         raise OptionError("input", path, "holds no image; give a folder of PNG, JPEG, BMP or TIFF files")
     return images
-
-
-def _picture_folders(options: PredictOptions) -> list[Path]:
-    """Where pictures are written that may have the names of the images."""
-    folders = [options.output_dir] if "png" in options.format else []
-    return [*folders, options.output_dir / OVERLAYS] if options.overlay else folders
 
 
 def _predict(

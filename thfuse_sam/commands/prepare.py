@@ -31,8 +31,10 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
     output = None if options.check else options.output_dir
     if output is None and not (options.check or options.download):
         raise UsageError("`output_dir` is not given; name a folder for the data set, or draw samples with `check`")
-    if options.output_dir is not None:
-        _require_outside(options.output_dir, options.data_dir)
+    target, source = options.output_dir, options.data_dir
+    # What is written would be read, or take the place of images.
+    if target is not None and source is not None and target.resolve().is_relative_to(source.resolve()):
+        raise OptionError("output_dir", target, "lies in `data_dir`; choose one beside it")
     if output is not None:
         _require_free(output)
     path = options.data_dir
@@ -56,12 +58,6 @@ def prepare_data(options: PrepareOptions) -> list[Path]:
         with naming("output_dir", folder):
             _write(options, part, folder)
     return list(parts)
-
-
-def _require_outside(output: Path, data_dir: Path | None) -> None:
-    """Refuse an output folder in the data folder: what is written would be read, or take the place of images."""
-    if data_dir is not None and output.resolve().is_relative_to(data_dir.resolve()):
-        raise OptionError("output_dir", output, "lies in `data_dir`; choose one beside it")
 
 
 def _require_free(output: Path) -> None:

@@ -78,20 +78,16 @@ def _labels(path: Path) -> Iterator[_Label]:
     if texts:
         classes = next((_lines(each / CLASSES) for each in (folder, path) if (each / CLASSES).is_file()), None)
         for file in texts:
-            yield from _yolo_labels(file, _name(file.relative_to(folder)), classes)
+            for number, line in enumerate(_lines(file), 1):
+                if words := line.split():
+                    name = _name(file.relative_to(folder))
+                    yield (name, f"{file}, line {number}", partial(_yolo_targets, words, classes))
     elif path.is_file() or coco.annotation_file(folder) is not None:
         for item in coco.objects_by_image(folder):
             yield (_name(Path(item.file_name)), item.where, partial(_coco_targets, item))
     else:
         for file in files_below(folder, MASK_SUFFIX):
             yield (_name(file.relative_to(folder)), str(file), partial(_map_targets, file))
-
-
-def _yolo_labels(file: Path, name: str, classes: Sequence[str] | None) -> Iterator[_Label]:
-    for number, line in enumerate(_lines(file), 1):
-        if words := line.split():
-            where = f"{file}, line {number}"
-            yield (name, where, partial(_yolo_targets, words, classes))
 
 
 def _yolo_targets(words: Sequence[str], classes: Sequence[str] | None, size: Size) -> list[Target]:

@@ -6,7 +6,7 @@ The choices for a mask tree lie beside its masks, in `emphasis.json`: pair -> mo
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -61,20 +61,17 @@ def read_emphasis(root: Path) -> dict[str, Choices]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): dict(map(_choice, _flat(entry))) for name, entry in content.items()}
+        return {str(name): dict(_choices(entry)) for name, entry in content.items()}
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: no choices of emphasis ({error}); correct or remove the file") from None
 
 
-def _flat(entry: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str, str]]:
-    return [(modality, label, choice) for modality, labels in entry.items() for label, choice in labels.items()]
-
-
-def _choice(item: tuple[Any, Any, Any]) -> tuple[tuple[Modality, int], Emphasis]:
-    modality, label, choice = item
-    if modality not in MODALITIES or choice not in get_args(Emphasis):
-        raise ValueError(f"{modality} {label}: {choice}")
-    return (modality, int(label)), choice
+def _choices(entry: Mapping[Any, Mapping[Any, Any]]) -> Iterator[tuple[tuple[Modality, int], Emphasis]]:
+    for modality, labels in entry.items():
+        for label, choice in labels.items():
+            if modality not in MODALITIES or choice not in get_args(Emphasis):
+                raise ValueError(f"{modality} {label}: {choice}")
+            yield (modality, int(label)), choice
 
 
 def _regions(sample: FusionSample, usual: Emphasis | None, choices: Choices) -> dict[Emphasis, NDArray[np.bool_]]:

@@ -5,13 +5,12 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from thfuse_sam.datasets.pairs import PairSet, list_images
 from thfuse_sam.errors import OptionError, ThFuseError
 from thfuse_sam.files import as_output_error, make_directory
-from thfuse_sam.images import IMAGE_SUFFIXES
 
 FOR_PAIRS = ("ir", "vi", "out")  # files; the program is run once for each pair
 FOR_FOLDERS = ("ir_dir", "vi_dir", "out_dir")  # folders; it is run once
@@ -63,7 +62,10 @@ def run_program(program: Program, pairs: PairSet, folder: Path) -> ProgramRun:
     failed at every pair.
     """
     make_directory(folder)
-    _remove_former(folder, {pair.name for pair in pairs.pairs})
+    names = {pair.name for pair in pairs.pairs}
+    for former in (path for name, path in list_images(folder).items() if name in names):
+        with as_output_error(former):
+            former.unlink()
     log = folder.with_name(f"{folder.name}.log")
     problems: dict[str, str] = {}
     started = time.perf_counter()
@@ -98,10 +100,3 @@ def _run(program: Program, values: Mapping[str, Path], log: Path, output: int) -
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return f"exit status {status}: {next((line.strip() for line in reversed(lines) if line.strip()), 'no message')}"
-
-
-def _remove_former(folder: Path, names: Sequence[str] | set[str]) -> None:
-    for name, path in list_images(folder).items():
-        if name in names and path.suffix.lower() in IMAGE_SUFFIXES:
-            with as_output_error(path):
-                path.unlink()

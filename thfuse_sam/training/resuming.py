@@ -120,12 +120,9 @@ def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], may_diffe
         for name, value in plain_now.items()
         if name in plain_former and name not in may_differ and plain_former[name] != value
     ]
-    return [_described(name, plain_former[name], plain_now[name]) for name in changed]
-
-
-def _described(name: str, former: Any, now: Any) -> str:
-    change = f"{_shown(name)} was {former}, now it is {now}"
-    return change if len(change) <= 400 else f"{_shown(name)} is another"  # such as the signatures of mask trees
+    changes = {name: f"{_shown(name)} was {plain_former[name]}, now it is {plain_now[name]}" for name in changed}
+    # Long ones are such as the signatures of mask trees.
+    return [change if len(change) <= 400 else f"{_shown(name)} is another" for name, change in changes.items()]
 
 
 def _shown(name: str) -> str:

@@ -59,7 +59,8 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
 
     Raises PairError: two images with one name.
     """
-    files = _json_files(root)
+    folder = root / _ANNOTATIONS
+    files = files_below(folder if folder.is_dir() and (root / _IMAGES).is_dir() else root, ".json")
     if not any(is_taken(_load, file) for file in files[:_FILES_TO_CHECK]):
         return None
     is_beside = any(True for _ in images_named(files[0].parent, files[0].stem))
@@ -103,7 +104,10 @@ def read(
     except ValueError as error:
         raise SampleError(f"{json_path}: {error}") from error
     if image_path == json_path:
-        image = _embedded_image(json_path)
+        try:
+            image = decode_visible(embedded_bytes(json_path), json_path)
+        except ImageReadError as error:
+            raise SampleError(f"{json_path}: its imageData is no readable image; save the file again") from error
         require_size(json_path, image.shape[:2], size, json_path)
         objects = ImageObjects(name, image, (image.shape[0], image.shape[1]))
     else:
@@ -124,20 +128,6 @@ def embedded_bytes(path: Path) -> bytes:
         return base64.b64decode("".join(_load(path)["imageData"].split()).rpartition(",")[2], validate=True)
     except (binascii.Error, AttributeError, TypeError, ValueError, KeyError) as error:
         raise SampleError(f"{path}: its imageData is damaged ({error}); save the file again") from error
-
-
-def _embedded_image(path: Path) -> npt.NDArray[np.uint8]:
-    """The pixels of the embedded image, uint8 HxWx3 RGB."""
-    try:
-        return decode_visible(embedded_bytes(path), path)
-    except ImageReadError as error:
-        raise SampleError(f"{path}: its imageData is no readable image; save the file again") from error
-
-
-def _json_files(root: Path) -> list[Path]:
-    """The JSON files that may be LabelMe's: those in `annotations/`, else all below `root`; none hidden."""
-    folder = root / _ANNOTATIONS
-    return files_below(folder if folder.is_dir() and (root / _IMAGES).is_dir() else root, ".json")
 
 
 def _load(path: Path) -> dict[str, Any]:
