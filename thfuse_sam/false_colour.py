@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import ImageArray
+
 COLORMAPS = (
     "ironbow", "autumn", "bone", "cividis", "cool", "deepgreen", "hot", "hsv", "inferno", "jet", "magma", "ocean",
     "parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "viridis", "winter",
@@ -32,7 +34,7 @@ _SAMPLE = 8000  # pixels that are looked at
 _BLOCK = 1 << 14  # colours that are compared with a table at once
 
 
-def colour_table(name: str) -> npt.NDArray[np.uint8]:
+def colour_table(name: str) -> ImageArray:
     """The colours of one of COLORMAPS from cold to hot, uint8 256x3 RGB."""
     if name == "ironbow":
         positions = np.linspace(0, 255, len(_IRONBOW))
@@ -42,7 +44,7 @@ def colour_table(name: str) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(cv2.applyColorMap(greys, getattr(cv2, f"COLORMAP_{name.upper()}"))[:, 0, ::-1])
 
 
-def drawn_on_grey(rgb: npt.NDArray[np.uint8]) -> float:
+def drawn_on_grey(rgb: ImageArray) -> float:
     """The share of pixels, 0 to 1, in strong colours of an image, uint8 HxWx3, that is grey but for few; else 0.
 
     Cameras draw what is hot in colours, and programs draw marks.
@@ -53,7 +55,7 @@ def drawn_on_grey(rgb: npt.NDArray[np.uint8]) -> float:
     return vivid if vivid >= _LEAST_VIVID and np.mean(spread <= _GREY) >= _LEAST_GREY else 0.0
 
 
-def recognise(rgb: npt.NDArray[np.uint8]) -> str | None:
+def recognise(rgb: ImageArray) -> str | None:
     """The most similar of COLORMAPS for an image, uint8 HxWx3, that looks drawn in false colours.
 
     None: it is grey, or a photo.
@@ -77,7 +79,7 @@ def recognise(rgb: npt.NDArray[np.uint8]) -> str | None:
     return best if (has_its_colours or very_few) and best not in _LIKE_PHOTOS else None
 
 
-def turn_back(rgb: npt.NDArray[np.uint8], name: str) -> tuple[npt.NDArray[np.uint8], float]:
+def turn_back(rgb: ImageArray, name: str) -> tuple[ImageArray, float]:
     """The position in the map `name`, 0 to 255, of each pixel of uint8 HxWx3, and the share of pixels near to the map.
 
     The nearest colour counts.
@@ -89,7 +91,7 @@ def turn_back(rgb: npt.NDArray[np.uint8], name: str) -> tuple[npt.NDArray[np.uin
     return positions[inverse.reshape(codes.shape)], float(counts[distances <= 2 * _NEAR].sum() / codes.size)
 
 
-def _nearest(colours: npt.NDArray[np.int64], name: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def _nearest(colours: npt.NDArray[np.int64], name: str) -> tuple[ImageArray, npt.NDArray[np.float32]]:
     """For each of Nx3 colours the position of the nearest one in a map, and its distance."""
     table = colour_table(name).astype(np.float32)
     positions, distances = [], []

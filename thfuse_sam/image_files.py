@@ -18,9 +18,9 @@ from typing import IO, Any, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from thfuse_sam.arrays import Array, Size
 from thfuse_sam.errors import ImageKindError, ImageReadError
 from thfuse_sam.files import told_by_head
 from thfuse_sam.time_limit import within
@@ -63,16 +63,16 @@ _T = TypeVar("_T")
 class DecodedImage:
     """What an image file stores, upright."""
 
-    values: npt.NDArray[Any]  # HxW, or HxWxC in the file's order: RGB, RGBA, or its bands; 1-bit as uint8 0 and 255
+    values: Array  # HxW, or HxWxC in the file's order: RGB, RGBA, or its bands; 1-bit as uint8 0 and 255
     has_alpha: bool = False  # whether the last channel is transparency
     nodata: tuple[float, ...] = ()  # numbers that mean "nothing measured", as a GeoTIFF says
 
     @property
-    def colours(self) -> npt.NDArray[Any]:
+    def colours(self) -> Array:
         return colours(self.values)
 
 
-def colours(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def colours(values: Array) -> Array:
     """HxW or HxWxC without alpha and other channels: HxW, or HxWx3."""
     if values.ndim == 2:
         return values
@@ -142,7 +142,7 @@ def _other_kind(path: Path) -> str | None:
     return kind and f"not an image but {kind}"
 
 
-def check_pixels(size: tuple[int, int]) -> None:
+def check_pixels(size: Size) -> None:
     """Refuse an image of more than MAX_PIXELS; the order of its two sides does not matter."""
     if size[0] * size[1] > MAX_PIXELS:
         raise Image.DecompressionBombError
@@ -179,7 +179,7 @@ def decode_file(file: IO[bytes]) -> DecodedImage:
     return DecodedImage(upright(pixels, orientation), has_alpha, nodata)
 
 
-def pixels_of(image: Image.Image) -> npt.NDArray[Any]:
+def pixels_of(image: Image.Image) -> Array:
     """The pixels of a loaded image, not turned upright: HxW or HxWxC in the stored type, 1-bit as uint8."""
     if image.mode == "1":
         return np.where(np.asarray(image), np.uint8(255), np.uint8(0))
@@ -208,7 +208,7 @@ def is_deep_colour(image: Image.Image, file: IO[bytes]) -> bool:
     return False
 
 
-def decode_by_opencv(file: IO[bytes]) -> npt.NDArray[Any]:
+def decode_by_opencv(file: IO[bytes]) -> Array:
     """The pixels in their stored type, HxW, or HxWx3 or HxWx4 in the order RGBA."""
     file.seek(0)
     pixels = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
@@ -235,7 +235,7 @@ def _decode_unknown_tiff(file: IO[bytes]) -> DecodedImage:
     return DecodedImage(decode_by_opencv(file), nodata=_nodata(tags))
 
 
-def _decode_bands(file: IO[bytes], tags: TiffImagePlugin.ImageFileDirectory_v2) -> npt.NDArray[Any]:
+def _decode_bands(file: IO[bytes], tags: TiffImagePlugin.ImageFileDirectory_v2) -> Array:
     """The bands of a TIFF, HxWxC upright, whatever their number, type and order in the file.
 
     Another directory, put behind the content, lets the same data be read as grey images: one for each band that is
@@ -275,9 +275,7 @@ def _decode_bands(file: IO[bytes], tags: TiffImagePlugin.ImageFileDirectory_v2) 
     return upright(values, tiff_orientation(tags))
 
 
-def _decode_as_grey(
-    content: bytes, tags: TiffImagePlugin.ImageFileDirectory_v2, changes: dict[int, Any]
-) -> npt.NDArray[Any]:
+def _decode_as_grey(content: bytes, tags: TiffImagePlugin.ImageFileDirectory_v2, changes: dict[int, Any]) -> Array:
     """HxW: what a TIFF holds if its directory has `changes`; not turned upright."""
     numbers = {tag: tags[tag] for tag in _DATA_TAGS if tag in tags} | changes
     entries = {tag: value if isinstance(value, tuple) else (value,) for tag, value in numbers.items()}
@@ -334,7 +332,7 @@ def tiff_tags(file: IO[bytes]) -> TiffImagePlugin.ImageFileDirectory_v2:
     return tags
 
 
-def tiff_size(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
+def tiff_size(tags: TiffImagePlugin.ImageFileDirectory_v2) -> Size:
     """(height, width) of the upright image."""
     width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
     return (width, height) if tiff_orientation(tags) >= 5 else (height, width)
@@ -371,7 +369,7 @@ def png_has_metadata_after_pixels(file: IO[bytes]) -> bool:
     return metadata_follows
 
 
-def upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+def upright(pixels: Array, orientation: int) -> Array:
     """Undo an EXIF orientation: 2-4 are flips and a half turn, 5-8 swap height and width."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from thfuse_sam import false_colour
+from thfuse_sam.arrays import Array, ImageArray, Mask, Size
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.image_files import (
@@ -58,7 +58,7 @@ from thfuse_sam.image_files import (
     upright,
     within_read_seconds,
 )
-from thfuse_sam.thermal import AS_STORED, InfraredReading, Mask, as_white_hot, fill, limits, missing_pixels, stretch
+from thfuse_sam.thermal import AS_STORED, InfraredReading, as_white_hot, fill, limits, missing_pixels, stretch
 
 Modality = Literal["ir", "vi"]
 MODALITIES: tuple[Modality, Modality] = ("ir", "vi")
@@ -84,8 +84,6 @@ _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
 _SUBFILE_TYPE, _NO_FRAME = 254, 1 | 4
 _SEVERAL_MASKS = "holds several masks, as bands or as frames; write each into a file of its own"
 
-ImageArray = npt.NDArray[np.uint8]
-
 
 def read_infrared(path: Path, how: InfraredReading = AS_STORED) -> ImageArray:
     """Read one infrared image as uint8 HxW, 0..255. A colour file gives its luma. Raises ImageReadError."""
@@ -106,7 +104,7 @@ def infrared_of(stored: DecodedImage, how: InfraredReading) -> tuple[ImageArray,
 
 
 @within_read_seconds
-def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> tuple[npt.NDArray[Any], Mask] | None:
+def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> tuple[Array, Mask] | None:
     """The numbers that an infrared image measured, HxW, and where they mean nothing, bool HxW; None: it is 8-bit.
 
     Raises ImageReadError.
@@ -115,14 +113,14 @@ def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> tuple[npt.
         return numbers_of(decode(path), how)
 
 
-def numbers_of(stored: DecodedImage, how: InfraredReading = AS_STORED) -> tuple[npt.NDArray[Any], Mask] | None:
+def numbers_of(stored: DecodedImage, how: InfraredReading = AS_STORED) -> tuple[Array, Mask] | None:
     """As `infrared_numbers`, of an image that is decoded. Raises Refusal."""
     values, missing = _numbers_and_missing(stored, how)
     return None if missing is None or values.dtype == np.uint8 else (values, missing)
 
 
 @within_read_seconds
-def infrared_values(path: Path, how: InfraredReading = AS_STORED) -> npt.NDArray[Any]:
+def infrared_values(path: Path, how: InfraredReading = AS_STORED) -> Array:
     """The numbers that an infrared image stores, HxW, missing ones among them. Raises ImageReadError."""
     with reading(path):
         return _infrared_values(decode(path), how)
@@ -145,9 +143,9 @@ def decode_visible(content: bytes, source: Path) -> ImageArray:
 class StoredPixels:
     """What an image file stores, upright: of a palette image the indices, of RGBA the colours under the alpha too."""
 
-    values: npt.NDArray[Any]  # HxW, or HxWx3 RGB
-    palette: npt.NDArray[np.uint8] | None  # Kx3 RGB, if `values` are indices
-    alpha: npt.NDArray[Any] | None  # HxW
+    values: Array  # HxW, or HxWx3 RGB
+    palette: ImageArray | None  # Kx3 RGB, if `values` are indices
+    alpha: Array | None  # HxW
     exact: bool  # whether the format keeps numbers as they are
 
 
@@ -202,7 +200,7 @@ def read_for_sam_and_missing(
     return as_rgb(infrared), missing
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> Size:
     """(height, width) of the upright image, from the file's header without decoding it. Raises ImageReadError."""
     return image_frame(path)[0]
 
@@ -239,7 +237,7 @@ def _frames(path: Path, image: Image.Image) -> int:
     return frames
 
 
-def image_frame(path: Path) -> tuple[tuple[int, int], int]:
+def image_frame(path: Path) -> tuple[Size, int]:
     """`image_size`, and the EXIF orientation (1..8) that made the image upright. Raises ImageReadError."""
     with reading(path), path.open("rb") as file:
         try:
@@ -283,13 +281,13 @@ def write_image(path: Path, image: ImageArray) -> None:
     write_atomically(path, lambda file: picture.save(file, **options))
 
 
-def write_numbers(path: Path, values: npt.NDArray[Any]) -> None:
+def write_numbers(path: Path, values: Array) -> None:
     """Write HxW numbers atomically, uint16 or float32, as TIFF or (uint16) PNG by the suffix. Raises OutputError."""
     picture = Image.fromarray(np.ascontiguousarray(values))
     write_atomically(path, lambda file: picture.save(file, **_WRITE_OPTIONS[path.suffix]))
 
 
-def _numbers_and_missing(stored: DecodedImage, how: InfraredReading) -> tuple[npt.NDArray[Any], Mask | None]:
+def _numbers_and_missing(stored: DecodedImage, how: InfraredReading) -> tuple[Array, Mask | None]:
     """The numbers of an infrared image HxW, and which mean nothing, bool HxW; None: all of its 8 bits mean something.
 
     Raises Refusal.
@@ -302,7 +300,7 @@ def _numbers_and_missing(stored: DecodedImage, how: InfraredReading) -> tuple[np
     return values, missing
 
 
-def _infrared_values(stored: DecodedImage, how: InfraredReading) -> npt.NDArray[Any]:
+def _infrared_values(stored: DecodedImage, how: InfraredReading) -> Array:
     """HxW: the numbers of the infrared image, uint8 where the file has 8 bits. Raises Refusal."""
     if how.channel is not None:
         channels = 1 if stored.values.ndim == 2 else stored.values.shape[2]
@@ -352,7 +350,7 @@ def _transparent(stored: DecodedImage, how: InfraredReading) -> Mask | None:
 
 
 def _grey(
-    values: npt.NDArray[Any], missing: Mask | None, value_range: tuple[float, float] | None = None
+    values: Array, missing: Mask | None, value_range: tuple[float, float] | None = None
 ) -> tuple[ImageArray, Mask | None]:
     """HxW numbers as uint8, `missing` pixels filled, and `missing`, or None if no pixel is."""
     if missing is None or not missing.any():

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, ImageArray, Mask
+
 # Percentiles that become 0 and 255 unless a range is given.
 STRETCH_PERCENTILES = (0.5, 99.5)
 WHITE_HOT, BLACK_HOT = "white-hot", "black-hot"
@@ -23,7 +25,6 @@ _LEAST_SHARE_LARGEST = 0.01  # of pixels of such a number, which a hot object ma
 _NO_NUMBER = 1e20  # programs write the largest float, of which files keep 3.4e38
 _LEAST_AT_BORDER = 0.5  # share of the pixels of that number that are connected with the border
 
-Mask = npt.NDArray[np.bool_]
 _Number = TypeVar("_Number", bound=np.generic)
 
 
@@ -73,7 +74,7 @@ def as_range(value: Any) -> tuple[float, float] | None:
     return None
 
 
-def missing_pixels(values: npt.NDArray[Any], nodata: Iterable[float]) -> Mask:
+def missing_pixels(values: Array, nodata: Iterable[float]) -> Mask:
     """Where HxW numbers mean "nothing measured": NaN, infinity and beyond 1e20, those of `nodata`, the lowest number if
     it is very far from all others, and a block of the lowest number, or of the largest of an integer type, at the
     border. Of 8-bit images only those of `nodata`.
@@ -92,10 +93,7 @@ def missing_pixels(values: npt.NDArray[Any], nodata: Iterable[float]) -> Mask:
 
 
 def _lowest_apart(
-    values: npt.NDArray[Any],
-    valid: npt.NDArray[Any],
-    least_share: float = _LEAST_SHARE,
-    gap_of_type: float = _GAP_OF_TYPE,
+    values: Array, valid: Array, least_share: float = _LEAST_SHARE, gap_of_type: float = _GAP_OF_TYPE
 ) -> Mask:
     nothing = np.zeros(values.shape, bool)
     lowest = valid.min()
@@ -137,12 +135,12 @@ def connected_with_border(mask: Mask) -> Mask:
     return np.isin(labels, at_border[at_border > 0])
 
 
-def as_white_hot(grey: npt.NDArray[np.uint8], polarity: str) -> npt.NDArray[np.uint8]:
+def as_white_hot(grey: ImageArray, polarity: str) -> ImageArray:
     """Grey values, uint8 of any shape, in which what is warm is bright."""
     return 255 - grey if polarity == BLACK_HOT else grey
 
 
-def limits(valid: npt.NDArray[Any]) -> tuple[float, float]:
+def limits(valid: Array) -> tuple[float, float]:
     """The numbers that become 0 and 255: robust percentiles of `valid`, which holds at least one finite number."""
     low, high = (float(value) for value in np.percentile(valid, STRETCH_PERCENTILES))
     if high <= low:  # nearly all pixels are equal: a few small hot spots must not vanish
@@ -150,7 +148,7 @@ def limits(valid: npt.NDArray[Any]) -> tuple[float, float]:
     return low, high
 
 
-def stretch(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+def stretch(values: Array, low: float, high: float) -> ImageArray:
     """Numbers of any type and shape as uint8: `low` becomes 0, `high` 255; NaN becomes 0."""
     if high <= low:
         return np.zeros(values.shape, dtype=np.uint8)

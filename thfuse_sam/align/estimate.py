@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from thfuse_sam.align.fitting import LEAST_MATCHES, Places, distances, first_fit, least_squares, robust_fit
 from thfuse_sam.align.matching import COARSE_LENGTH, Level, Matches, Pair, candidates, match_blocks
-from thfuse_sam.align.transform import Kind, Matrix, Size, corner_distance, fitted, folds, inverse, transformed
-from thfuse_sam.images import ImageArray
+from thfuse_sam.align.transform import Kind, Matrix, corner_distance, fitted, folds, inverse, transformed
+from thfuse_sam.arrays import ImageArray, Mask, Size, size_of
 
 _INSIDE = 1.5  # times the tolerance: a block that the transformation takes to its place
 _RIVAL = 0.5  # times the blocks of the best candidate: another one that is refined as well
@@ -127,7 +126,7 @@ def estimate_alignment(
     distance from the cameras; it is the one at which most blocks lie.
     """
     pair = Pair(infrared, visible)
-    ir_size: Size = (infrared.shape[0], infrared.shape[1])
+    ir_size = size_of(infrared)
     if kind == "size":
         return by_size(ir_size, pair.size)
     rigid: Kind = "shift" if kind == "shift" else "similarity"
@@ -162,7 +161,7 @@ class _Fit:
         return int(self.inside.sum())
 
     @cached_property
-    def inside(self) -> npt.NDArray[np.bool_]:
+    def inside(self) -> Mask:
         """Which blocks agree."""
         return distances(self.step, self.matches.source, self.matches.target) < _INSIDE * self.tolerance
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -10,8 +9,8 @@ import numpy.typing as npt
 
 from thfuse_sam.align.fitting import Places
 from thfuse_sam.align.structure import Float, measured_area, orientations
-from thfuse_sam.align.transform import Matrix, Size, fitted, inverse, scaling, similarity, warp
-from thfuse_sam.images import ImageArray
+from thfuse_sam.align.transform import Matrix, fitted, inverse, scaling, similarity, warp
+from thfuse_sam.arrays import Array, ImageArray, Size, size_of
 
 COARSE_LENGTH = 128  # pixels of the longer side in the search over rotations and scales
 MAX_SHIFT = 0.12  # share of the width
@@ -49,17 +48,17 @@ class Pair:
 
     def __init__(self, infrared: ImageArray, visible: ImageArray) -> None:
         """Both uint8 HxW, of any sizes."""
-        self.size: Size = (visible.shape[0], visible.shape[1])
+        self.size = size_of(visible)
         self._infrared, self._visible = infrared.astype(np.float32), visible.astype(np.float32)
         self._ir_shown, self._vi_shown = measured_area(infrared), measured_area(visible)
-        self._ir_size: Size = (infrared.shape[0], infrared.shape[1])
+        self._ir_size = size_of(infrared)
         self.start = fitted(self._ir_size, self.size)
         self._scaled: dict[int, tuple[Float, Float, Float, Matrix, Matrix]] = {}
 
     def placed(self, correction: Matrix, length: int) -> tuple[Float, Float]:
         """The infrared image's orientations HxWx2 after `correction`, 0 where it shows nothing, and where it does."""
         infrared, shown, visible, to_level, from_own = self._at(length)
-        size = (visible.shape[0], visible.shape[1])
+        size = size_of(visible)
         matrix = to_level @ correction @ from_own
         mask = _eroded(warp(shown, matrix, size))
         return orientations(warp(infrared, matrix, size, border=None)) * mask[..., None], mask
@@ -137,7 +136,7 @@ def match_blocks(pair: Pair, correction: Matrix, level: Level) -> Matches:
     return Matches(places[0] * scale + offset, places[1] * scale + offset)
 
 
-def _peak(score: npt.NDArray[Any]) -> tuple[float, float] | None:
+def _peak(score: Array) -> tuple[float, float] | None:
     """The place (x, y) of the highest score to a part of a pixel; None if it is too low or at the border."""
     _, best, _, (x, y) = cv2.minMaxLoc(score)
     if best < _LEAST_SCORE or not (0 < x < score.shape[1] - 1 and 0 < y < score.shape[0] - 1):
@@ -149,7 +148,7 @@ def _peak(score: npt.NDArray[Any]) -> tuple[float, float] | None:
     )
 
 
-def _sums(values: npt.NDArray[Any], side: int) -> npt.NDArray[np.float64]:
+def _sums(values: Array, side: int) -> npt.NDArray[np.float64]:
     """Sum of each square of `side` pixels, at the place of its top left pixel."""
     table = cv2.integral(values)
     return np.asarray(table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side])

@@ -3,19 +3,18 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from thfuse_sam.align.estimate import Alignment, by_size, estimate_alignment
 from thfuse_sam.align.rig import Rig
 from thfuse_sam.align.structure import Float
-from thfuse_sam.align.transform import Kind, Matrix, Size, inverse, scaling, transformed, warp
-from thfuse_sam.images import ImageArray, Modality, luma
+from thfuse_sam.align.transform import Kind, Matrix, inverse, scaling, transformed, warp
+from thfuse_sam.arrays import Array, ImageArray, Mask, Size, size_of
+from thfuse_sam.images import Modality, luma
 from thfuse_sam.options.align import FRAME_WORDS, INFRARED, VISIBLE
-from thfuse_sam.thermal import Mask, fill, nearest_places
+from thfuse_sam.thermal import fill, nearest_places
 
 # Shares of the frame's shorter side:
 _LEVELS = 0.15  # how far outside of what both see the fused picture has become that of one camera
@@ -56,7 +55,7 @@ class Placement:
             mix(own_vi, np.repeat(own_ir[..., None], 3, axis=2), vi_weight[..., None]),
         )
 
-    def mask(self, modality: Modality, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def mask(self, modality: Modality, mask: Array) -> Array:
         """A mask HxW of one of the images in the frame: each pixel has the value of the nearest one, or 0 outside."""
         matrix = self.ir if modality == "ir" else self.vi
         y, x = np.mgrid[: self.size[0], : self.size[1]]
@@ -67,7 +66,7 @@ class Placement:
         placed[inside] = mask[row[inside], column[inside]]
         return placed.reshape(self.size)
 
-    def numbers(self, values: npt.NDArray[Any], missing: Mask) -> npt.NDArray[Any]:
+    def numbers(self, values: Array, missing: Mask) -> Array:
         """Numbers HxW of the infrared image in the frame: uint16 stay so, with 0 where nothing was measured; others
         become float32, with NaN there. None is outside of what was measured, as cubic interpolation would make them.
         """
@@ -84,7 +83,7 @@ class Placement:
         """The fused luma HxW, with a soft border to what only one camera sees; `visible_luma` is that of `images`."""
         return mix(fused, visible_luma, np.minimum(*self._weights))
 
-    def sees(self, modality: Modality) -> npt.NDArray[np.bool_]:
+    def sees(self, modality: Modality) -> Mask:
         """Which pixels of the frame one of the cameras sees, HxW."""
         ir = modality == "ir"
         own, matrix = (self.alignment.ir_size, self.ir) if ir else (self.alignment.vi_size, self.vi)
@@ -132,7 +131,7 @@ class Placer:
 
     def place(self, infrared: ImageArray, visible: ImageArray) -> Placement:
         """Of a pair, uint8 HxW and HxWx3. Raises UsageError where the rig is of other sizes."""
-        ir_size, vi_size = (infrared.shape[0], infrared.shape[1]), (visible.shape[0], visible.shape[1])
+        ir_size, vi_size = size_of(infrared), size_of(visible)
         if self.rig is not None:
             return Placement.of(self.rig.alignment(ir_size, vi_size), self.frame)
         if self.kind == "size":
@@ -155,18 +154,13 @@ def frame_size(frame: str, ir_size: Size, vi_size: Size) -> Size:
 
 
 def resample(
-    image: npt.NDArray[Any],
-    matrix: Matrix,
-    size: Size,
-    *,
-    border: int | None = None,
-    interpolation: int = cv2.INTER_CUBIC,
-) -> npt.NDArray[Any]:
+    image: Array, matrix: Matrix, size: Size, *, border: int | None = None, interpolation: int = cv2.INTER_CUBIC
+) -> Array:
     """An image HxW or HxWxC as `matrix` places it in a frame of `size`; pixels are averaged where it shrinks.
 
     Outside of it its edge goes on, or all is `border`. The image itself where it fits already.
     """
-    own = (image.shape[0], image.shape[1])
+    own = size_of(image)
     if own == size and np.array_equal(matrix, np.eye(3)):
         return image
     middle = np.array([[(own[1] - 1) / 2, (own[0] - 1) / 2]])
@@ -186,7 +180,7 @@ def mix(one: ImageArray, other: ImageArray, weight: Float) -> ImageArray:
     return np.rint(weight * one + (1 - weight) * other).astype(np.uint8)
 
 
-def _soft(seen: npt.NDArray[np.bool_], share: float) -> Float:
+def _soft(seen: Mask, share: float) -> Float:
     """1 where `seen`, and a smooth step down to 0 outside of it, as wide as `share` of the frame's shorter side."""
     if seen.all() or not seen.any():
         return seen.astype(np.float32)
@@ -199,7 +193,7 @@ def _continued(image: ImageArray, margin: Mask, matrix: Matrix, details: Float) 
     """An image in the frame, which goes on outside of it and in its margin: mirrored, as noise and texture do not end
     there, and with ever less detail, as objects do. `details` is the share that is left, HxW.
     """
-    size = (details.shape[0], details.shape[1])
+    size = size_of(details)
     own = resample(image, matrix, size)
     if details.min() >= 1:
         return own

@@ -5,16 +5,15 @@ whole numbers, the top left one (0, 0). Sizes are (height, width) in pixels.
 """
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, Size
 from thfuse_sam.options.align import AlignKind
 
 Matrix = npt.NDArray[np.float64]
-Size = tuple[int, int]
 Kind = AlignKind
 
 _SAME_ASPECT = 0.01  # sides of two images whose ratios differ by less were rounded, not cut
@@ -51,7 +50,7 @@ def inverse(matrix: Matrix) -> Matrix:
     return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
-def transformed(points: npt.NDArray[Any], matrix: Matrix) -> npt.NDArray[np.float64]:
+def transformed(points: Array, matrix: Matrix) -> npt.NDArray[np.float64]:
     """Nx2 places (x, y) after the transformation."""
     moved = np.column_stack([points, np.ones(len(points))]) @ matrix.T
     return np.asarray(moved[:, :2] / moved[:, 2:])
@@ -77,13 +76,8 @@ def folds(matrix: Matrix, size: Size) -> bool:
 
 
 def warp(
-    image: npt.NDArray[Any],
-    matrix: Matrix,
-    size: Size,
-    *,
-    interpolation: int = cv2.INTER_LINEAR,
-    border: int | None = 0,
-) -> npt.NDArray[Any]:
+    image: Array, matrix: Matrix, size: Size, *, interpolation: int = cv2.INTER_LINEAR, border: int | None = 0
+) -> Array:
     """The image HxW or HxWxC as `matrix` places it in an image of `size`. Pixels outside of it are `border`, or None:
     those of its edge.
     """

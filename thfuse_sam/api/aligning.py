@@ -2,16 +2,15 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.align.placement import Placer, resample
 from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_numbers, as_path, as_visible, warn_if_odd
+from thfuse_sam.arrays import Array, ImageArray, Mask
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.errors import renaming
-from thfuse_sam.images import ImageArray
 from thfuse_sam.options.align import VISIBLE, AlignKind, AlignmentOptions
 
 
@@ -35,9 +34,9 @@ class Aligned:
         (False, 0.0)
     """
 
-    ir: npt.NDArray[Any] = field(repr=False)
+    ir: Array = field(repr=False)
     vi: ImageArray = field(repr=False)
-    seen: npt.NDArray[np.bool_] = field(repr=False)
+    seen: Mask = field(repr=False)
     matrix: npt.NDArray[np.float64]
     confident: bool
     offset: float

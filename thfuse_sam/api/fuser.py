@@ -25,13 +25,14 @@ from thfuse_sam.api.inputs import (
     listening,
     warn_if_odd,
 )
+from thfuse_sam.arrays import ImageArray, size_of
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError, naming, shown
 from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, ImageArray, size_text
+from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.options.align import AlignKind
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
@@ -324,7 +325,7 @@ class Fuser:
                 'align them, with `align="similarity"`'
             )
         maps = [
-            as_mask(mask, (image.shape[0], image.shape[1]), f"masks of {name}")
+            as_mask(mask, size_of(image), f"masks of {name}")
             for name, image, mask in zip(MODALITIES, (infrared, visible), _both(masks), strict=True)
         ]
         placement = None if placer is None else placer.place(infrared, visible)

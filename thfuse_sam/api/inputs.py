@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from thfuse_sam.arrays import Array, ImageArray, Mask, Size
 from thfuse_sam.datasets.pairs import is_colourful
 from thfuse_sam.errors import ImageKindError, ImageSizeError, UsageError, shown
 from thfuse_sam.image_files import DecodedImage, Refusal, orientation_of, pixels_of, upright
 from thfuse_sam.images import (
-    ImageArray,
     as_rgb,
     infrared_numbers,
     infrared_of,
@@ -33,9 +32,9 @@ from thfuse_sam.masks.format import MAX_SEGMENTS, read_mask
 from thfuse_sam.options.fields import Options
 from thfuse_sam.options.shared import Polarity
 from thfuse_sam.progress import Progress, is_watched, reporting_to
-from thfuse_sam.thermal import InfraredReading, Mask, stretch
+from thfuse_sam.thermal import InfraredReading, stretch
 
-ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
+ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | Array
 MaskInput: TypeAlias = Any  # None, a path, `Masks`, or an array HxW: labels, bool, or float in [0, 1]
 ValueRange: TypeAlias = tuple[float, float]
 _Options = TypeVar("_Options", bound=Options)
@@ -83,7 +82,7 @@ def as_infrared_and_missing(
         raise UsageError(f"`{argument}`: {error}; give an image of numbers") from None
 
 
-def as_numbers(image: ImageInput, value_range: ValueRange | None = None) -> tuple[npt.NDArray[Any], Mask] | None:
+def as_numbers(image: ImageInput, value_range: ValueRange | None = None) -> tuple[Array, Mask] | None:
     """The numbers HxW of an infrared image, and where they mean nothing (bool HxW); None: it has 8 bits or colours."""
     if isinstance(image, (str, os.PathLike)):
         return infrared_numbers(as_path(image, "ir"), InfraredReading(value_range))
@@ -108,7 +107,7 @@ def warn_if_odd(ir: ImageInput, infrared: ImageArray, visible: ImageArray, value
         log.warning("`ir` has colours and `vi` has none: are they swapped?")
 
 
-def as_mask(mask: MaskInput, shape: tuple[int, int], argument: str) -> npt.NDArray[Any] | None:
+def as_mask(mask: MaskInput, shape: Size, argument: str) -> Array | None:
     """The mask of an image of (height, width) `shape`, as `masks.format.read_mask` gives it; None stays None.
 
     Raises UsageError for values that are no mask, ImageSizeError for another size, and MaskReadError.
@@ -174,7 +173,7 @@ def _range(value_range: ValueRange | None) -> ValueRange | None:
     raise UsageError(f"`value_range` {shown(value_range)}: give two numbers, the lower one first")
 
 
-def _decoded(image: Image.Image | npt.NDArray[Any], argument: str, value_range: ValueRange | None) -> DecodedImage:
+def _decoded(image: Image.Image | Array, argument: str, value_range: ValueRange | None) -> DecodedImage:
     """An image in memory as if it came from a file. Raises UsageError, also where it needs a `value_range`."""
     if isinstance(image, Image.Image):
         stored = _decoded_pillow(image, argument)
@@ -201,7 +200,7 @@ def _decoded_pillow(image: Image.Image, argument: str) -> DecodedImage:
     return DecodedImage(upright(pixels, orientation_of(image)), has_alpha=image.mode in ("LA", "RGBA"))
 
 
-def as_array(value: object, argument: str) -> npt.NDArray[Any]:
+def as_array(value: object, argument: str) -> Array:
     """What a caller gave, as an array of any type. Raises UsageError."""
     if np.ma.is_masked(value):
         raise UsageError(f"`{argument}` is an array with masked values; give numbers for them, with `filled`")
@@ -211,7 +210,7 @@ def as_array(value: object, argument: str) -> npt.NDArray[Any]:
         raise UsageError(f"`{argument}` is no array ({shown(error)}); give a NumPy array") from None
 
 
-def _native(values: npt.NDArray[Any], argument: str) -> npt.NDArray[Any]:
+def _native(values: Array, argument: str) -> Array:
     """Numbers of a type that every library takes, writable and in one piece; bool as 0 and 255. Raises UsageError."""
     if values.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255)
@@ -229,5 +228,5 @@ def _in_arguments(message: str) -> str:
     return kept + "; give its numbers or grey values, HxW" * bool(options)
 
 
-def _kind(values: npt.NDArray[Any]) -> str:
+def _kind(values: Array) -> str:
     return f"{values.dtype} of shape {values.shape}" if values.ndim else type(values.item()).__name__

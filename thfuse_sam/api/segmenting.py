@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from thfuse_sam.api.inputs import (
@@ -22,11 +21,12 @@ from thfuse_sam.api.inputs import (
     described,
     given_options,
 )
+from thfuse_sam.arrays import Array, ImageArray, Mask, Size, size_of
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageSizeError, UsageError, counted, naming, renaming, shown
 from thfuse_sam.finetune.prediction import Segment, as_segments, prompted_predictor
-from thfuse_sam.images import ImageArray, Modality, as_rgb, size_text
+from thfuse_sam.images import Modality, as_rgb, size_text
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.instances import without
 from thfuse_sam.masks.overlay import draw_overlay
@@ -38,7 +38,6 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.mask_model import AnySam
 from thfuse_sam.sam.registry import own_settings
-from thfuse_sam.thermal import Mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class Masks:
     label_map: LabelMap
     instances: list[Segment]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.label_map, dtype=dtype) if copy else np.asarray(self.label_map, dtype=dtype)
 
     def __len__(self) -> int:
@@ -75,9 +74,9 @@ class Masks:
         return f"<Masks: {counted(len(self), 'segment')}, {width}x{height}>"
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> Size:
         """Height and width."""
-        return (self.label_map.shape[0], self.label_map.shape[1])
+        return size_of(self.label_map)
 
     def overlay(self, *, opacity: float = 0.45) -> ImageArray:
         """The image with its segments drawn over it, `opacity` from 0 to 1: uint8 HxWx3, RGB. Raises UsageError."""
@@ -182,8 +181,8 @@ class Sam:
         self,
         image: ImageInput,
         *,
-        points: Sequence[Sequence[Sequence[float]]] | npt.NDArray[Any] = (),
-        boxes: Sequence[Sequence[float]] | npt.NDArray[Any] = (),
+        points: Sequence[Sequence[Sequence[float]]] | Array = (),
+        boxes: Sequence[Sequence[float]] | Array = (),
         modality: Modality = "vi",
         value_range: ValueRange | None = None,
     ) -> Masks:

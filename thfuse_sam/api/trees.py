@@ -4,9 +4,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import numpy.typing as npt
-
 from thfuse_sam.api.inputs import as_path
+from thfuse_sam.arrays import Array
 from thfuse_sam.errors import MaskReadError, UsageError, shown
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.shards import MaskShards
@@ -39,7 +38,7 @@ class MaskTree:
     def __repr__(self) -> str:
         return f"MaskTree({str(self.root)!r})"
 
-    def __getitem__(self, key: tuple[Modality, str]) -> npt.NDArray[Any]:
+    def __getitem__(self, key: tuple[Modality, str]) -> Array:
         """The label map HxW of the image of ("ir" or "vi", name without suffix). Raises MaskReadError."""
         modality, name = self._checked(key)
         return self._masks().read(modality, name, None)

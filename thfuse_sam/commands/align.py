@@ -12,6 +12,7 @@ from PIL import Image
 from thfuse_sam.align.estimate import Alignment, estimate_alignment
 from thfuse_sam.align.placement import Placement, Placer, resample
 from thfuse_sam.align.rig import Calibration, Rig, calibrate
+from thfuse_sam.arrays import ImageArray, size_of
 from thfuse_sam.commands.inputs import find_command_pairs, require_no_input_in, warn_if_odd
 from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
@@ -19,7 +20,7 @@ from thfuse_sam.errors import ImageReadError, OptionError, UsageError, command_t
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.fusion.misalignment import warn_unsure
-from thfuse_sam.images import MODALITIES, ImageArray, Modality, luma, size_text, write_image, write_numbers
+from thfuse_sam.images import MODALITIES, Modality, luma, size_text, write_image, write_numbers
 from thfuse_sam.masks.format import segment_labels
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles
@@ -148,7 +149,7 @@ def _write(
     tree = MaskFiles(folder / MASKS)
     images: tuple[tuple[Modality, Path, ImageArray], ...] = (("ir", pair.ir, infrared), ("vi", pair.vi, visible))
     for modality, path, image in images:
-        mask = masks.get(modality, pair.name, path, (image.shape[0], image.shape[1]))
+        mask = masks.get(modality, pair.name, path, size_of(image))
         if mask is not None:
             is_label_map = mask.dtype in (np.uint8, np.uint16)
             labels = mask if is_label_map else segment_labels(mask).astype(np.uint8)

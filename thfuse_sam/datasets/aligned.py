@@ -1,13 +1,12 @@
 """Pairs whose images are placed in one frame when they are read, and so may differ in size."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from thfuse_sam.align.estimate import by_size
 from thfuse_sam.align.placement import Placement, Placer
+from thfuse_sam.arrays import Array
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.images import infrared_numbers
@@ -44,7 +43,7 @@ class AlignedPairs(Dataset[FusionSample]):
         )
 
 
-def registered_numbers(pair: ImagePair, placement: Placement | None) -> npt.NDArray[Any] | None:
+def registered_numbers(pair: ImagePair, placement: Placement | None) -> Array | None:
     """The numbers of the infrared image HxW in the frame, see `Placement.numbers`; None: it has only 8 bits.
 
     `placement` None: the frame is the image itself. Raises ImageReadError.

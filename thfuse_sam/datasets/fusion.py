@@ -7,21 +7,19 @@ Reads any layout that `datasets.pairs` finds, with masks from any `MaskSource`::
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from thfuse_sam.arrays import Array, ImageArray, Size, size_of
 from thfuse_sam.datasets.pairs import ImagePair, read_pair
-from thfuse_sam.images import ImageArray, luma
+from thfuse_sam.images import luma
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.masks.placeholder import placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
-
-_Array = npt.NDArray[Any]
 
 
 class FusionSample(TypedDict):
@@ -41,7 +39,7 @@ class FusionSample(TypedDict):
 
 
 def fusion_sample(
-    name: str, infrared: ImageArray, visible: ImageArray, ir_mask: _Array | None, vi_mask: _Array | None
+    name: str, infrared: ImageArray, visible: ImageArray, ir_mask: Array | None, vi_mask: Array | None
 ) -> FusionSample:
     """The sample of one pair: an infrared image (uint8 HxW) and a visible one (uint8 HxWx3, RGB).
 
@@ -111,7 +109,7 @@ class FusionDataset(Dataset[FusionSample]):
     def __getitem__(self, index: int) -> FusionSample:
         pair = self._pairs[index]
         infrared, visible = read_pair(pair)
-        shape = (infrared.shape[0], infrared.shape[1])
+        shape = size_of(infrared)
         ir_mask = self._masks.get("ir", pair.name, pair.ir, shape, infrared)
         vi_mask = self._masks.get("vi", pair.name, pair.vi, shape, infrared)
         random = np.random.default_rng((self._seed, self._epoch, index)) if self._augment else None
@@ -154,7 +152,7 @@ class _CropAndTurn:
     `random` None: the middle crop, neither mirrored nor turned.
     """
 
-    def __init__(self, shape: tuple[int, int], crop_size: int | None, random: np.random.Generator | None) -> None:
+    def __init__(self, shape: Size, crop_size: int | None, random: np.random.Generator | None) -> None:
         crop = (crop_size, crop_size) if crop_size is not None else shape
         self._padding = [(0, max(side - length, 0)) for side, length in zip(crop, shape, strict=True)]
         room = [max(length - side, 0) for side, length in zip(crop, shape, strict=True)]
@@ -170,7 +168,7 @@ class _CropAndTurn:
                 self._quarter_turns = self._quarter_turns // 2 * 2
         self._window = (slice(top, top + crop[0]), slice(left, left + crop[1]))
 
-    def apply(self, array: _Array) -> _Array:
+    def apply(self, array: Array) -> Array:
         """HxW or HxWxC -> the chosen part of it, contiguous."""
         if any(after for _, after in self._padding):
             padding = self._padding + [(0, 0)] * (array.ndim - 2)
@@ -181,7 +179,7 @@ class _CropAndTurn:
         return np.ascontiguousarray(np.rot90(array, self._quarter_turns))
 
 
-def _mask_inputs(mask: _Array | None, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _mask_inputs(mask: Array | None, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Guidance (float32 2xHxW) and labels (int64 HxW) of a mask; None: the placeholder, (height, width) `shape`."""
     if mask is None:
         height, width = shape

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, told_folders, visible_entries
 from thfuse_sam.datasets.naming import Naming, differ_by_modality, likely_naming
 from thfuse_sam.errors import ImageReadError, ImageSizeError, PairError, counted
@@ -26,7 +27,6 @@ from thfuse_sam.false_colour import recognise
 from thfuse_sam.folder_patterns import NAME, name_of_scene, parse_folder
 from thfuse_sam.images import (
     IMAGE_SUFFIXES,
-    ImageArray,
     Modality,
     image_form,
     image_size,
@@ -217,7 +217,7 @@ def check_headers(pair: ImagePair) -> None:
     _require_one_size(pair, *read_headers(pair))
 
 
-def read_headers(pair: ImagePair) -> tuple[tuple[int, int], tuple[int, int]]:
+def read_headers(pair: ImagePair) -> tuple[Size, Size]:
     """(height, width) of the infrared and of the visible image. Raises ImageReadError."""
     return image_size(pair.ir), image_size(pair.vi)
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 from thfuse_sam.errors import UsageError
 
@@ -20,7 +21,6 @@ MAX_JITTER = 20.0  # pixels by which a box side moves at most
 _JITTER = 0.1  # fraction of the box's width or height by which a side moves at most
 _EARLIER_MASK_LOGIT = 8.0  # a simulated earlier mask has this logit inside, its negative outside
 
-Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float32]
 
 
@@ -131,9 +131,7 @@ def random_points(region: Mask, count: int, rng: np.random.Generator) -> Points:
     return np.stack([x, y], 1).astype(np.float32) + np.float32(0.5)
 
 
-def next_points(
-    predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], rng: np.random.Generator
-) -> tuple[Points, npt.NDArray[np.int32]]:
+def next_points(predicted: Mask, target: Mask, rng: np.random.Generator) -> tuple[Points, npt.NDArray[np.int32]]:
     """One correcting point for each object, drawn evenly from where its predicted mask is wrong.
 
     A point in a missed part of the object is foreground, one in a wrongly included part is background. (A. Kirillov et

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from thfuse_sam.arrays import Mask, Size
 from thfuse_sam.datasets.segmentation.formats import coco
 from thfuse_sam.datasets.segmentation.formats.listing import files_below
 from thfuse_sam.datasets.segmentation.formats.outlines import TOLERANCE, polygon_mask
@@ -30,9 +30,6 @@ from thfuse_sam.metrics.targets import Target
 CLASSES = "classes.txt"
 NO_CLASS = "object"  # class of the objects of label maps
 _SHOWN = 3  # problems that a message names
-
-Size = tuple[int, int]  # height, width
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclasses.dataclass

@@ -11,11 +11,11 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.masks.embeddings import EMBEDDING_SUFFIX, ImageEmbedding
@@ -56,7 +56,7 @@ class EmbeddingCache:
         self._full = False  # whether the disk is full, so that nothing more is written
 
     @staticmethod
-    def key(image: npt.NDArray[np.uint8]) -> str:
+    def key(image: ImageArray) -> str:
         """The key of an image (uint8 HxWx3): a digest of its size and pixels, as 40 hexadecimal digits."""
         digest = hashlib.sha256(str(image.shape).encode())
         digest.update(np.ascontiguousarray(image).data)

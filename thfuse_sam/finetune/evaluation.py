@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 
+from thfuse_sam.arrays import Mask
 from thfuse_sam.datasets.prompts import ObjectPrompt, PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
@@ -28,7 +29,6 @@ TITLES = {"iou": "IoU", "dice": "Dice", "boundary_iou": "boundary IoU", "AP": "A
 
 # Kind of prompt -> figure -> value. The higher the better, but for "objects" (their number) and ESTIMATE.
 Results = dict[str, dict[str, float]]
-Mask = npt.NDArray[np.bool_]  # HxW
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class PredictedObjects:
     """Predicted masks of an image's N objects, in the order of its `object_ids`, without pixels that are ignored."""
 
     prompts: list[ObjectPrompt]
-    masks: npt.NDArray[np.bool_]  # NxHxW
+    masks: Mask  # NxHxW
     scores: npt.NDArray[np.float32]  # N, the model's own estimate of each mask's IoU
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from thfuse_sam.arrays import ImageArray, Mask, Size, size_of
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.datasets.segmentation.formats.coco import CocoAnnotations
 from thfuse_sam.errors import UsageError
@@ -19,7 +19,6 @@ from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
 from thfuse_sam.masks.instances import Instance, without
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam, mask_model
-from thfuse_sam.thermal import Mask
 
 OVERLAYS = "overlays"  # folder of the pictures of masks, below that of the masks
 
@@ -40,7 +39,7 @@ class Segment:
         6
     """
 
-    mask: npt.NDArray[np.bool_]
+    mask: Mask
     score: float
 
     def __repr__(self) -> str:
@@ -52,8 +51,8 @@ class Segment:
 
 
 # Takes an image (uint8 HxWx3), and its pixels without data (bool HxW; None: all have), which no mask covers.
-ImagePredictor = Callable[[npt.NDArray[np.uint8], Mask | None], list[Segment]]
-Draw = Callable[[npt.NDArray[np.uint8], Sequence[Mask]], npt.NDArray[np.uint8]]
+ImagePredictor = Callable[[ImageArray, Mask | None], list[Segment]]
+Draw = Callable[[ImageArray, Sequence[Mask]], ImageArray]
 
 
 def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePredictor:
@@ -63,8 +62,8 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
     """
     model = mask_model(sam)
 
-    def run(image: npt.NDArray[np.uint8], missing: Mask | None) -> list[Segment]:
-        shape = (image.shape[0], image.shape[1])
+    def run(image: ImageArray, missing: Mask | None) -> list[Segment]:
+        shape = size_of(image)
         require_prompts_inside(prompts, shape)
         frame = model.frame(shape)
         embedding = model.encode(image, frame)
@@ -97,12 +96,12 @@ class PredictionWriter:
         self.folder, self.formats, self._draw = folder, tuple(formats), draw
         self._annotations = CocoAnnotations("object")
 
-    def write(self, name: str, file_name: str, image: npt.NDArray[np.uint8], objects: Sequence[Segment]) -> None:
+    def write(self, name: str, file_name: str, image: ImageArray, objects: Sequence[Segment]) -> None:
         """Write the objects of one image (uint8 HxWx3); `name` is its path below its folder, without suffix.
 
         Raises OutputError.
         """
-        shape = (image.shape[0], image.shape[1])
+        shape = size_of(image)
         labels = paint_label_map((item.mask for item in objects), shape, numbered_by_area=False)
         # Not `with_suffix`: a dot may be a part of the name.
         if "npy" in self.formats:
@@ -124,7 +123,7 @@ class PredictionWriter:
             write_text(self.folder / "annotations.json", json.dumps(self._annotations.content()) + "\n")
 
 
-def require_prompts_inside(prompts: Sequence[ObjectPrompt], shape: tuple[int, int], where: str = "") -> None:
+def require_prompts_inside(prompts: Sequence[ObjectPrompt], shape: Size, where: str = "") -> None:
     """Raise UsageError for a prompt outside an image of (height, width) `shape`, or in fractions of it, as some
     programs write; `where` names the image.
     """
@@ -136,7 +135,7 @@ def require_prompts_inside(prompts: Sequence[ObjectPrompt], shape: tuple[int, in
         _require_inside(prompt, shape, where)
 
 
-def _require_inside(prompt: ObjectPrompt, shape: tuple[int, int], where: str) -> None:
+def _require_inside(prompt: ObjectPrompt, shape: Size, where: str) -> None:
     height, width = shape
     for x, y in () if prompt.points is None else prompt.points:
         if not (0 <= x <= width and 0 <= y <= height):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from thfuse_sam.arrays import Array, Mask
 from thfuse_sam.datasets.prompts import ObjectPrompt, PromptMix, sample_prompts
 from thfuse_sam.datasets.segmentation import SegmentationDataset, SegmentationSample
 from thfuse_sam.datasets.segmentation.augment import flipped
@@ -93,7 +93,7 @@ class PromptedSamples:
         )
 
 
-def object_masks(sample: SegmentationSample, object_ids: Sequence[int]) -> npt.NDArray[np.bool_]:
+def object_masks(sample: SegmentationSample, object_ids: Sequence[int]) -> Mask:
     """Masks of objects, bool NxHxW."""
     return np.stack([sample.mask(object_id) for object_id in object_ids])
 
@@ -120,7 +120,7 @@ def group_prompts(prompts: Sequence[ObjectPrompt], frame: Frame) -> list[tuple[T
 def prompt_tensors(prompts: Sequence[ObjectPrompt], frame: Frame) -> PromptTensors:
     """Prompts of one kind as the model takes them."""
 
-    def stacked(name: str) -> npt.NDArray[Any] | None:
+    def stacked(name: str) -> Array | None:
         values = [getattr(prompt, name) for prompt in prompts]
         return None if values[0] is None else np.stack(values)
 

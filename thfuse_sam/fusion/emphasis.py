@@ -14,13 +14,13 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from thfuse_sam.arrays import ImageArray, Mask
 from thfuse_sam.datasets.fusion import FusionSample, to_uint8
 from thfuse_sam.errors import UsageError
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas
-from thfuse_sam.images import MODALITIES, ImageArray, Modality
+from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
 
 EMPHASIS_FILE = "emphasis.json"
@@ -74,9 +74,9 @@ def _choices(entry: Mapping[Any, Mapping[Any, Any]]) -> Iterator[tuple[tuple[Mod
             yield (modality, int(label)), choice
 
 
-def _regions(sample: FusionSample, usual: Emphasis | None, choices: Choices) -> dict[Emphasis, NDArray[np.bool_]]:
+def _regions(sample: FusionSample, usual: Emphasis | None, choices: Choices) -> dict[Emphasis, Mask]:
     """Where which emphasis is wanted, bool HxW each. Of two choices for one pixel, the last named kind is seen."""
-    regions: dict[Emphasis, NDArray[np.bool_]] = {}
+    regions: dict[Emphasis, Mask] = {}
     for modality in MODALITIES:
         labels = sample["ir_labels" if modality == "ir" else "vi_labels"].numpy()
         own = {label: choice for (of, label), choice in choices.items() if of == modality}
@@ -90,7 +90,7 @@ def _regions(sample: FusionSample, usual: Emphasis | None, choices: Choices) -> 
     return {choice: inside for choice, inside in regions.items() if inside.any()}
 
 
-def _without_lift(sample: FusionSample, regions: Mapping[Emphasis, NDArray[np.bool_]]) -> FusionSample:
+def _without_lift(sample: FusionSample, regions: Mapping[Emphasis, Mask]) -> FusionSample:
     """The sample without the infrared segments there that a choice is about: the network shall not lift them."""
     if not regions:
         return sample
@@ -99,7 +99,7 @@ def _without_lift(sample: FusionSample, regions: Mapping[Emphasis, NDArray[np.bo
     return FusionSample(**{**sample, "ir_labels": labels})
 
 
-def _emphasise(luma: ImageArray, sample: FusionSample, regions: Mapping[Emphasis, NDArray[np.bool_]]) -> ImageArray:
+def _emphasise(luma: ImageArray, sample: FusionSample, regions: Mapping[Emphasis, Mask]) -> ImageArray:
     result = luma.astype(np.float32)
     for choice in get_args(Emphasis):
         if choice == "neutral" or choice not in regions:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from thfuse_sam.align.placement import Placement, Placer
+from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.cores import usable_cores, with_results
 from thfuse_sam.datasets.aligned import AlignedPairs
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
@@ -20,7 +21,7 @@ from thfuse_sam.files import require_apart
 from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, plan_batches
-from thfuse_sam.images import IMAGE_SUFFIXES, ImageArray, image_size, write_image
+from thfuse_sam.images import IMAGE_SUFFIXES, image_size, write_image
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.progress import progress_bar
@@ -221,7 +222,7 @@ def _fused_pair(pair: ImagePair, sample: FusionSample, luma: ImageArray, path: P
     )
 
 
-def _size(pair: ImagePair, settings: InferenceSettings, placer: Placer | None) -> tuple[int, int]:
+def _size(pair: ImagePair, settings: InferenceSettings, placer: Placer | None) -> Size:
     """(height, width) of the fused image from the headers; (0, 0) where those are unreadable, or no batches are
     planned.
     """

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.datasets.fusion import FusionSample, to_uint8
 from thfuse_sam.devices import DTYPES
 from thfuse_sam.errors import ImageSizeError
 from thfuse_sam.fusion.replay import MOST_PIXELS, replayed
 from thfuse_sam.fusion.tiles import fuse_tiled
-from thfuse_sam.images import ImageArray
 from thfuse_sam.models import INPUTS, FusionNetwork, TiledNetwork
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.options.shared import Precision
@@ -19,13 +19,13 @@ from thfuse_sam.options.shared import Precision
 DEFAULT_INFERENCE = InferenceSettings()
 
 
-def plan_batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+def plan_batches(sizes: Sequence[Size], batch_size: int) -> list[list[int]]:
     """Group images by size: lists of indices into `sizes`, (height, width) each, of at most `batch_size`.
 
     Groups come in the order of their first images, and images in theirs.
     """
     groups: list[list[int]] = []
-    unfinished: dict[tuple[int, int], list[int]] = {}
+    unfinished: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
         group = unfinished.get(size)
         if group is None or len(group) >= batch_size:

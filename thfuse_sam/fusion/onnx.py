@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from thfuse_sam.arrays import Array
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.fusion.colour import CLIPPED, COLOURFUL, DARK, GROWTH, KEPT_CHROMA
@@ -103,7 +103,7 @@ def export_onnx(network: nn.Module, path: Path) -> float:
     return difference
 
 
-def _difference(found: Sequence[NDArray[Any]], own: Sequence[NDArray[Any]]) -> float:
+def _difference(found: Sequence[Array], own: Sequence[Array]) -> float:
     """The largest difference of lumas; 1 if colours differ by more than a level where lumas round to the same."""
     (fused, luma), (own_fused, own_luma) = found, own
     same = np.rint(255 * luma) == np.rint(255 * own_luma)

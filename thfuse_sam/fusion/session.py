@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thfuse_sam.align.placement import Placement, Placer
+from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.devices import upload
@@ -19,7 +20,7 @@ from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.emphasis import EmphasisPlan, fuse_emphasised
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs
 from thfuse_sam.fusion.misalignment import noticed_offset
-from thfuse_sam.images import ImageArray, Modality, as_rgb, image_size, luma, read_infrared, read_visible
+from thfuse_sam.images import Modality, as_rgb, image_size, luma, read_infrared, read_visible
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.source import LiveMasks
@@ -79,7 +80,7 @@ class RememberedPrompts:
         self._context: Any = None
         self._decoded: dict[tuple[torch.Size, bytes], DecodedPrompts] = {}
 
-    def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Any:
+    def prepare(self, features: Tensor, input_size: Size) -> Any:
         if self._context is None:
             self._context = self._decoder.prepare(features, input_size)
         return self._context

@@ -7,10 +7,10 @@ from typing import Any
 import lightning_fabric
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.metrics import fusion_metrics
@@ -108,7 +108,7 @@ def batch_metrics(fused: Tensor, batch: Batch, names: Sequence[str]) -> dict[str
     return values
 
 
-def pictures(fused: Tensor, batch: Batch, number: int) -> dict[str, NDArray[np.uint8]]:
+def pictures(fused: Tensor, batch: Batch, number: int) -> dict[str, ImageArray]:
     """The first `number` samples of a batch by name, each a row of five images as uint8 Hx(5W)x3 RGB.
 
     From left to right: infrared, visible, fused, infrared with its segments drawn in, visible with its segments.

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.errors import MaskReadError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.images import Modality
@@ -39,8 +40,8 @@ class ImageEmbedding:
     """What the image encoder made of one image."""
 
     features: npt.NDArray[np.floating]  # CxHxW; float32 from the encoder, float16 from a file
-    input_size: tuple[int, int]  # height, width that the encoder saw, without its padding
-    image_size: tuple[int, int]  # height, width of the image
+    input_size: Size  # height, width that the encoder saw, without its padding
+    image_size: Size  # height, width of the image
     finer: tuple[npt.NDArray[np.floating], ...] = ()  # further outputs of the encoder, of three dimensions each
 
     def rounded(self) -> "ImageEmbedding":

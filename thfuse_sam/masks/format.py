@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, Mask, Size
 from thfuse_sam.errors import MaskReadError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.masks.outlines import outlines
@@ -36,9 +37,7 @@ _MAX_HEADER_BYTES = 10_000  # NumPy refuses longer headers too
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
-def paint_label_map(
-    masks: Iterable[npt.NDArray[np.bool_]], shape: tuple[int, int], *, numbered_by_area: bool = True
-) -> LabelMap:
+def paint_label_map(masks: Iterable[Mask], shape: Size, *, numbered_by_area: bool = True) -> LabelMap:
     """Paint instance masks (N of bool HxW) into one label map of `shape` = (height, width), smaller over larger ones.
 
     Label k is the k-th mask by area (equal areas in the given order) or, without `numbered_by_area`, the k-th given
@@ -63,7 +62,7 @@ def paint_order(areas: Sequence[int]) -> list[int]:
     return sorted(range(len(areas)), key=lambda index: -areas[index])
 
 
-def guidance_inputs(mask: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def guidance_inputs(mask: Array) -> npt.NDArray[np.float32]:
     """Derive the network's guidance from a mask HxW: a label map, bool, or float in [0, 1].
 
     Returns float32 2xHxW in [0, 1]: the union of all segments, and their outlines.
@@ -72,7 +71,7 @@ def guidance_inputs(mask: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.stack([union, outlines(segment_labels(mask)).astype(np.float32)])
 
 
-def segment_labels(mask: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def segment_labels(mask: Array) -> npt.NDArray[np.int64]:
     """Segment numbers int64 HxW of a mask: those of a label map; of a union mask (bool, float) 1 above 0.5, else 0."""
     return (mask > 0.5).astype(np.int64) if mask.dtype.kind == "f" else mask.astype(np.int64)
 
@@ -99,7 +98,7 @@ def encode_mask(mask: LabelMap) -> tuple[bytes, memoryview]:
     return header.getvalue(), contiguous.data.cast("B")
 
 
-def read_mask(path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+def read_mask(path: Path, shape: Size | None) -> Array:
     """Read a mask: uint8 or uint16 labels, bool, or float32 in [0, 1]; HxW, native byte order, writable.
 
     `shape` is the (height, width) that the mask must have; None takes any. Raises MaskReadError: no such file, not
@@ -109,12 +108,12 @@ def read_mask(path: Path, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
         return _read_mask(file, str(path), shape, os.fstat(file.fileno()).st_size)
 
 
-def decode_mask(content: bytes, location: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+def decode_mask(content: bytes, location: str, shape: Size | None) -> Array:
     """As `read_mask`, from the bytes of a `.npy` file; `location` names the file in errors."""
     return _read_mask(io.BytesIO(content), location, shape, len(content))
 
 
-def mask_shape_and_time(path: Path | str) -> tuple[tuple[int, int], int]:
+def mask_shape_and_time(path: Path | str) -> tuple[Size, int]:
     """(height, width) of a mask from its header alone, and the time of its last change in nanoseconds.
 
     Fast enough for very many masks. Raises MaskReadError as `read_mask` does, but does not look at the values.
@@ -134,7 +133,7 @@ def mask_shape_and_time(path: Path | str) -> tuple[tuple[int, int], int]:
     return header.shape, status.st_mtime_ns
 
 
-def encoded_shape(content: bytes, length: int, location: str) -> tuple[int, int]:
+def encoded_shape(content: bytes, length: int, location: str) -> Size:
     """(height, width) of a mask, from the first bytes of a `.npy` file that is `length` bytes long.
 
     `location` names the file in errors. Raises MaskReadError as `mask_shape_and_time` does.
@@ -163,13 +162,13 @@ def _opened(path: Path | str) -> Iterator[IO[bytes]]:
 class _Header(NamedTuple):
     """The content of a mask file's header."""
 
-    shape: tuple[int, int]  # height, width
+    shape: Size  # height, width
     fortran_order: bool
     dtype: np.dtype[Any]
     file_size: int  # bytes that a file with this header has at least
 
 
-def _read_mask(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> npt.NDArray[Any]:
+def _read_mask(file: IO[bytes], location: str, shape: Size | None, length: int) -> Array:
     """Check the header of a file of `length` bytes, then read exactly as many values as it promises."""
     header = _read_header(file, location, shape, length)
     content = bytearray(math.prod(header.shape) * header.dtype.itemsize)
@@ -194,7 +193,7 @@ def _usual_header(start: bytes) -> _Header | None:
         return None
 
 
-def _read_header(file: IO[bytes], location: str, shape: tuple[int, int] | None, length: int) -> _Header:
+def _read_header(file: IO[bytes], location: str, shape: Size | None, length: int) -> _Header:
     """Read the whole header and check that it is that of a mask of `shape` (None: any) in a file of `length` bytes."""
     try:
         prefix = file.read(_PREFIX_BYTES)

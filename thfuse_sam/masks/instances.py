@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from thfuse_sam.arrays import Mask, Size
 from thfuse_sam.errors import MaskReadError
 from thfuse_sam.masks.format import as_read_error, paint_order
 from thfuse_sam.masks.rle import decode_rle, encode_rle
@@ -28,7 +28,7 @@ from thfuse_sam.masks.rle import decode_rle, encode_rle
 class Instance:
     """One segment of an image, as a mask generator gives it. Coordinates are pixels of the whole image."""
 
-    mask: npt.NDArray[np.bool_]  # HxW
+    mask: Mask  # HxW
     bbox: tuple[int, int, int, int]  # x, y of the first pixel; width, height as SAM counts: last minus first pixel
     predicted_iou: float  # the model's own estimate of the mask's quality
     stability_score: float  # IoU of the masks at a raised and a lowered threshold, in [0, 1]
@@ -36,7 +36,7 @@ class Instance:
     area: int  # pixels
 
 
-def without(instances: Sequence[Instance], missing: npt.NDArray[np.bool_] | None) -> list[Instance]:
+def without(instances: Sequence[Instance], missing: Mask | None) -> list[Instance]:
     """The instances less the pixels `missing` (bool HxW; None: no pixel); one of which nothing is left is dropped."""
     if missing is None:
         return list(instances)
@@ -51,7 +51,7 @@ def without(instances: Sequence[Instance], missing: npt.NDArray[np.bool_] | None
     return kept
 
 
-def encode_instances(instances: Sequence[Instance], shape: tuple[int, int]) -> str:
+def encode_instances(instances: Sequence[Instance], shape: Size) -> str:
     """The content of the instance file of an image of (height, width) `shape`, in the order of the labels."""
     order = paint_order([int(np.count_nonzero(instance.mask)) for instance in instances])
     records = [_record(label, instances[index], shape) for label, index in enumerate(order, start=1)]
@@ -59,7 +59,7 @@ def encode_instances(instances: Sequence[Instance], shape: tuple[int, int]) -> s
     return json.dumps(content, separators=(",", ":")) + "\n"
 
 
-def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
+def read_instances(path: Path, shape: Size) -> list[dict[str, Any]]:
     """The records of the instance file of an image of (height, width) `shape`, in the order of their labels.
 
     Each record has its `mask` (bool HxW) besides what is stored. Raises MaskReadError if the file is missing,
@@ -70,7 +70,7 @@ def read_instances(path: Path, shape: tuple[int, int]) -> list[dict[str, Any]]:
     return decode_instances(content, str(path), shape)
 
 
-def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
+def decode_instances(content: bytes, location: str, shape: Size) -> list[dict[str, Any]]:
     """As `read_instances`, from the content of the file; `location` names it in errors."""
     try:
         records = [dict(record) for record in json.loads(content.decode("utf-8"))["instances"]]
@@ -81,7 +81,7 @@ def decode_instances(content: bytes, location: str, shape: tuple[int, int]) -> l
     return records
 
 
-def _record(label: int, instance: Instance, shape: tuple[int, int]) -> dict[str, Any]:
+def _record(label: int, instance: Instance, shape: Size) -> dict[str, Any]:
     if instance.mask.shape != shape:
         raise ValueError(f"an instance mask has shape {instance.mask.shape}, but the image has {shape}")
     return {

@@ -1,14 +1,16 @@
 """The outlines of segments: where the labels of neighbouring pixels differ."""
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, Mask
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-_Labels = TypeVar("_Labels", npt.NDArray[Any], "Tensor")
+_Labels = TypeVar("_Labels", Array, "Tensor")
 
 
 def outlines(labels: _Labels) -> _Labels:
@@ -27,7 +29,7 @@ def outlines(labels: _Labels) -> _Labels:
     return result
 
 
-def thin_outlines(label_map: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+def thin_outlines(label_map: npt.NDArray[np.integer]) -> Mask:
     """Outlines to draw: one pixel wide, inside the segments.
 
     Where two segments meet, only the smaller label's side is marked. `label_map`: integers HxW, 0 is "no segment".

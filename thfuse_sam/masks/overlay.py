@@ -5,6 +5,7 @@ import colorsys
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.masks.outlines import thin_outlines
 
 # The golden ratio spreads any number of hues so that consecutive segments never look alike.
@@ -13,7 +14,7 @@ _HUE_STEP = 0.6180339887498949
 _TONES = ((0.55, 0.95), (0.68, 0.80), (0.45, 0.85))  # (HLS lightness, HLS saturation)
 
 
-def segment_colors(count: int) -> npt.NDArray[np.uint8]:
+def segment_colors(count: int) -> ImageArray:
     """Colours of segments 1..count: uint8 count x 3, RGB. The colour of a segment does not depend on `count`."""
     colors = np.empty((count, 3), dtype=np.uint8)
     for index in range(count):
@@ -23,9 +24,7 @@ def segment_colors(count: int) -> npt.NDArray[np.uint8]:
     return colors
 
 
-def draw_overlay(
-    image: npt.NDArray[np.uint8], label_map: npt.NDArray[np.integer], *, opacity: float = 0.45
-) -> npt.NDArray[np.uint8]:
+def draw_overlay(image: ImageArray, label_map: npt.NDArray[np.integer], *, opacity: float = 0.45) -> ImageArray:
     """Draw the segments of `label_map` over `image`.
 
     Args:

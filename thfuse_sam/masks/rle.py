@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from thfuse_sam.arrays import Mask, Size
 
-def encode_rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+
+def encode_rle(mask: Mask) -> dict[str, Any]:
     """A mask HxW -> {"size": [height, width], "counts": text}, as COCO's JSON files hold it."""
     counts = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     return {"size": list(mask.shape), "counts": counts.decode("ascii")}
 
 
-def decode_rle(encoded: Mapping[str, Any], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def decode_rle(encoded: Mapping[str, Any], shape: Size) -> Mask:
     """A mask HxW from its encoding, compressed or as a list of counts.
 
     Raises ValueError if the encoding is damaged or the mask has not the image's `shape` (height, width).
@@ -34,7 +35,7 @@ def decode_rle(encoded: Mapping[str, Any], shape: tuple[int, int]) -> npt.NDArra
         return np.asarray(coco_mask.decode(encoded)).astype(bool)
 
 
-def _from_counts(counts: list[object], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _from_counts(counts: list[object], shape: Size) -> Mask:
     runs = [count for count in counts if isinstance(count, int) and count >= 0]
     if len(runs) != len(counts) or sum(runs) != shape[0] * shape[1]:
         raise ValueError("the counts of a run-length encoding do not add up to the image")

@@ -23,8 +23,7 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
-
+from thfuse_sam.arrays import Array, Size
 from thfuse_sam.errors import MaskReadError, OutputError
 from thfuse_sam.files import as_output_error, mark_being_written, open_partial, partial_path, write_text
 from thfuse_sam.images import MODALITIES, Modality
@@ -83,15 +82,15 @@ class MaskShards:
         members = (member for member in self._members if member.startswith(start) and member.endswith(suffix))
         return sorted(member[len(start) : -len(suffix)] for member in members)
 
-    def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+    def read(self, modality: Modality, name: str, shape: Size | None) -> Array:
         member_name = _member_name(self.root, modality, name, MASK_SUFFIX)
         return decode_mask(self._content(member_name), self._location(member_name), shape)
 
-    def read_instances(self, modality: Modality, name: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
+    def read_instances(self, modality: Modality, name: str, shape: Size) -> list[dict[str, Any]]:
         member_name = _member_name(self.root, modality, name, INSTANCES_SUFFIX)
         return decode_instances(self._content(member_name), self._location(member_name), shape)
 
-    def shape_and_time(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
+    def shape_and_time(self, modality: Modality, name: str) -> tuple[Size, int]:
         member_name = _member_name(self.root, modality, name, MASK_SUFFIX)
         content = self._content(member_name, _HEADER_BYTES)
         member = self._members[member_name]

@@ -6,13 +6,13 @@ No module of this room imports SAM: with precomputed masks it is not even loaded
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, ImageArray, Size
 from thfuse_sam.errors import MaskReadError, UsageError
-from thfuse_sam.images import ImageArray, Modality, read_for_sam_and_missing
+from thfuse_sam.images import Modality, read_for_sam_and_missing
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.image_records import ImageRecords
 from thfuse_sam.masks.manifest import Manifest
@@ -22,9 +22,8 @@ from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 log = logging.getLogger(__name__)
 
-_Size = tuple[int, int]
 _Infrared = ImageArray | None
-_Mask = npt.NDArray[Any] | None
+_Mask = Array | None
 
 _MAX_WARNINGS = 20  # masks that cannot be used are named in the log, up to this many
 
@@ -32,7 +31,7 @@ _MAX_WARNINGS = 20  # masks that cannot be used are named in the log, up to this
 class MaskSource(Protocol):
     """Hands out the mask of an image, at the image's full size."""
 
-    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> _Mask:
+    def get(self, modality: Modality, name: str, path: Path, shape: Size, infrared: _Infrared = None) -> _Mask:
         """The mask of the image at `path` of (height, width) `shape`, as `format.read_mask` returns it; None: it has no
         usable one.
 
@@ -43,7 +42,7 @@ class MaskSource(Protocol):
 class NoMasks:
     """No image has a mask."""
 
-    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> None:
+    def get(self, modality: Modality, name: str, path: Path, shape: Size, infrared: _Infrared = None) -> None:
         return None
 
 
@@ -62,7 +61,7 @@ class LiveMasks:
         self._make_label_map = make_label_map
         self._reading = reading
 
-    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> LabelMap:
+    def get(self, modality: Modality, name: str, path: Path, shape: Size, infrared: _Infrared = None) -> LabelMap:
         image, missing = read_for_sam_and_missing(path, modality, self._reading)
         label_map = self._make_label_map(image, infrared)
         if label_map.shape != shape:
@@ -94,7 +93,7 @@ class PrecomputedMasks:
         self._broken: set[tuple[Modality, str]] = set()
         self._own: set[tuple[Modality, str]] = set()  # masks known to be made from this data set's images
 
-    def get(self, modality: Modality, name: str, path: Path, shape: _Size, infrared: _Infrared = None) -> _Mask:
+    def get(self, modality: Modality, name: str, path: Path, shape: Size, infrared: _Infrared = None) -> _Mask:
         if not self._store.has(modality, name):
             return None
         try:

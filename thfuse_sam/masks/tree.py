@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar
 
-import numpy.typing as npt
-
+from thfuse_sam.arrays import Array, Size
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import PARTIAL_SUFFIX, as_output_error, write_text
 from thfuse_sam.images import Modality
@@ -81,15 +80,15 @@ class MaskFiles(FileTree):
         """Where the mask lies, or would lie if it existed, for messages."""
         return str(self.path(modality, name, suffix))
 
-    def read(self, modality: Modality, name: str, shape: tuple[int, int] | None) -> npt.NDArray[Any]:
+    def read(self, modality: Modality, name: str, shape: Size | None) -> Array:
         """The mask of an image of (height, width) `shape`, None for any; see `read_mask`. Raises MaskReadError."""
         return read_mask(self.path(modality, name), shape)
 
-    def read_instances(self, modality: Modality, name: str, shape: tuple[int, int]) -> list[dict[str, Any]]:
+    def read_instances(self, modality: Modality, name: str, shape: Size) -> list[dict[str, Any]]:
         """The instance masks of an image of (height, width) `shape`. Raises MaskReadError."""
         return read_instances(self.path(modality, name, INSTANCES_SUFFIX), shape)
 
-    def shape_and_time(self, modality: Modality, name: str) -> tuple[tuple[int, int], int]:
+    def shape_and_time(self, modality: Modality, name: str) -> tuple[Size, int]:
         """(height, width) of a mask from its header, and when it was written (ns). Raises MaskReadError."""
         return mask_shape_and_time(self._path_text(modality, name))
 

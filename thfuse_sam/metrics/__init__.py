@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.metrics.arrays import Grey, grey_values
 from thfuse_sam.metrics.gradient import average_gradient, edge_preservation, fusion_artefacts, spatial_frequency
 from thfuse_sam.metrics.information import entropy, mutual_information, visual_information_fidelity
@@ -18,7 +19,7 @@ from thfuse_sam.metrics.intensity import (
     standard_deviation,
     sum_of_correlations_of_differences,
 )
-from thfuse_sam.metrics.natural import Colour, chroma_kept, flat_noise, sky_gradient
+from thfuse_sam.metrics.natural import chroma_kept, flat_noise, sky_gradient
 from thfuse_sam.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 __all__ = ["METRICS", "NATURAL_METRICS", "TEN_METRICS", "Metric", "fusion_metrics", "natural_metrics"]
@@ -86,7 +87,7 @@ def fusion_metrics(fused: Grey, ir: Grey, vi: Grey, names: Iterable[str] = METRI
     return {name: METRICS[name].compute(*(inputs[need] for need in METRICS[name].needs)) for name in names}
 
 
-def natural_metrics(fused: Grey, fused_rgb: Colour, ir: Grey, vi: Grey, vi_rgb: Colour) -> dict[str, float]:
+def natural_metrics(fused: Grey, fused_rgb: ImageArray, ir: Grey, vi: Grey, vi_rgb: ImageArray) -> dict[str, float]:
     """Compute the metrics of NATURAL_METRICS of one fused image.
 
     Args:

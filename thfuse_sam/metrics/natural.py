@@ -7,12 +7,10 @@ import math
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from thfuse_sam.arrays import ImageArray, Mask
 from thfuse_sam.images import LUMA_WEIGHTS
 from thfuse_sam.metrics.arrays import Grey, Values, grey_values
-
-Colour = npt.NDArray[np.uint8]
 
 COLOURFUL = 0.25  # saturation (HSV) from which on a visible pixel counts as colourful
 EXPOSED = (40, 220)  # luma between which it counts as well exposed
@@ -25,7 +23,7 @@ _ROUNDING_NOISE = 1 / math.sqrt(12)  # levels; standard deviation of what roundi
 _NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float64)
 
 
-def chroma_kept(fused_rgb: Colour, visible_rgb: Colour) -> float:
+def chroma_kept(fused_rgb: ImageArray, visible_rgb: ImageArray) -> float:
     """Share of the visible image's chroma that the fused image keeps where that is colourful and well exposed; 0 to 1.
 
     The chroma is the vector (Cb, Cr) of BT.601. Of the fused one counts what points in the visible one's direction, at
@@ -67,7 +65,7 @@ def flat_noise(fused: Grey, infrared: Grey, visible: Grey) -> float:
     return own / max(min(sources), _ROUNDING_NOISE)
 
 
-def _is_enough(chosen: npt.NDArray[np.bool_]) -> bool:
+def _is_enough(chosen: Mask) -> bool:
     return bool(chosen.mean() >= _SMALLEST_SHARE)
 
 
@@ -86,10 +84,10 @@ def _gradient(image: Values) -> Values:
     return np.sqrt(horizontal**2 + vertical**2)
 
 
-def _is_flat(image: Values) -> npt.NDArray[np.bool_]:
+def _is_flat(image: Values) -> Mask:
     return np.asarray(_gradient(_smooth(image)) < FLAT)
 
 
-def _noise(image: Values, flat: npt.NDArray[np.bool_]) -> float:
+def _noise(image: Values, flat: Mask) -> float:
     response = np.abs(np.asarray(cv2.filter2D(image, cv2.CV_64F, _NOISE_KERNEL)))
     return math.sqrt(math.pi / 2) / 6 * float(response[flat].mean())

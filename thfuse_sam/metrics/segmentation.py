@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from thfuse_sam.arrays import Mask, Size
 from thfuse_sam.errors import UsageError
 from thfuse_sam.masks.rle import encode_rle
-
-Mask = npt.NDArray[np.bool_]
 
 
 def mask_iou(predicted: Mask, target: Mask) -> float:
@@ -55,7 +53,7 @@ class ScoredMask:
     """A predicted mask and its target, run-length encoded, because there may be thousands of them."""
 
     image: str  # name; masks of one image are matched with each other
-    size: tuple[int, int]  # height, width
+    size: Size  # height, width
     predicted: str  # COCO's compressed run-length encoding
     target: str
     score: float  # the model's own estimate of the mask's quality
@@ -110,7 +108,7 @@ def coco_average_precision(masks: Sequence[ScoredMask]) -> dict[str, float]:
     return dict(zip(names, (float(values.mean()), float(values[0]), float(values[5])), strict=True))
 
 
-def _annotation(counts: str, size: tuple[int, int], image_id: int) -> dict[str, object]:
+def _annotation(counts: str, size: Size, image_id: int) -> dict[str, object]:
     encoded = {"size": list(size), "counts": counts}
     return {
         "image_id": image_id,

@@ -6,11 +6,11 @@ Not part of `METRICS`, because they need labels.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, Mask
 from thfuse_sam.metrics.arrays import Grey, grey_values
 
 ALL = "all"  # a row over every class, or over every size
@@ -37,7 +37,7 @@ class Target:
 
     category: str
     box: tuple[int, int, int, int]
-    mask: npt.NDArray[np.bool_] | None = None
+    mask: Mask | None = None
 
     @property
     def area(self) -> int:
@@ -150,7 +150,7 @@ def _row(scores: Sequence[TargetScore], category: str, size: str) -> TargetRow:
     return TargetRow(category, size, len(kept), contrast, well, badly, len(found), share_found)
 
 
-def box_ious(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def box_ious(boxes: Array, others: Array) -> npt.NDArray[np.float64]:
     """IoU of N with M boxes (x0, y0, x1, y1): ...xNx4 and ...xMx4 -> float64 ...xNxM."""
     x0, y0, x1, y1 = (boxes[..., :, None, side] for side in range(4))
     u0, v0, u1, v1 = (others[..., None, :, side] for side in range(4))

@@ -12,16 +12,16 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from thfuse_sam.arrays import ImageArray, Mask, Size, size_of
 from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
 from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError, WorkerError
-from thfuse_sam.images import ImageArray, as_rgb, image_size, read_infrared, read_infrared_and_missing, read_visible
+from thfuse_sam.images import as_rgb, image_size, read_infrared, read_infrared_and_missing, read_visible
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.image_records import ImageRecord, record_image
 from thfuse_sam.masks.instances import Instance, encode_instances, without
 from thfuse_sam.precompute.jobs import Job, JobSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator, BegunImage, SegmentedImage
-from thfuse_sam.thermal import Mask
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class PendingMask:
     """The segments of one image; `finish` paints and encodes them, from any thread."""
 
     job: Job
-    shape: tuple[int, int]  # height, width
+    shape: Size  # height, width
     find_segments: Callable[[], Sequence[Instance]]
     save_instances: bool
     embedding: ImageEmbedding | None  # None: it is not kept
@@ -207,7 +207,7 @@ def _segment(
     image, missing, infrared = read.image, read.missing, read.infrared
     if options.embeddings is None and not options.save_embeddings:
         assert isinstance(image, np.ndarray)
-        shape = (image.shape[0], image.shape[1])
+        shape = size_of(image)
         segments = generator.generate(image, infrared)
         return PendingMask(job, shape, lambda: segments, options.save_instances, None, read.record, missing)
     embedding = image if isinstance(image, ImageEmbedding) else generator.encode(image)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.datasets.pairs import ImagePair, list_images
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.errors import ImageReadError, UsageError, counted, first_of
@@ -148,7 +149,7 @@ class Comparison:
         """Measure all methods' images of a pair."""
         name = result.pair.name
         lacking = [reason for method in self._others if (reason := method.lacks(name))]
-        pictures: list[npt.NDArray[np.uint8] | None] = [read_visible(result.path)]
+        pictures: list[ImageArray | None] = [read_visible(result.path)]
         for method in self._others:
             try:
                 pictures.append(read_visible(method.images[name]) if name in method.images else None)
@@ -170,9 +171,7 @@ class Comparison:
                 measure_targets(labelled, grey, result.infrared, masks) for grey in lumas if grey is not None
             ]
 
-    def _measure(
-        self, grey: npt.NDArray[np.uint8], picture: npt.NDArray[np.uint8], result: FusedPair, is_own: bool
-    ) -> dict[str, float]:
+    def _measure(self, grey: ImageArray, picture: ImageArray, result: FusedPair, is_own: bool) -> dict[str, float]:
         cut = result.common
         sources = cut(result.infrared), cut(result.visible_luma)
         values = result.metrics if is_own else self._metrics(cut(grey), *sources)

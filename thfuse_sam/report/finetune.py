@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from thfuse_sam.arrays import ImageArray, Mask, size_of
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.datasets.segmentation import SegmentationDataset
 from thfuse_sam.finetune.evaluation import KINDS, TITLES, PredictedObjects, Results, predict_objects
 from thfuse_sam.finetune.samples import object_masks
 from thfuse_sam.finetune.training import FinetuneTask
-from thfuse_sam.images import ImageArray
 from thfuse_sam.metrics.segmentation import mask_iou
 from thfuse_sam.report.page import replacing, write_page
 from thfuse_sam.report.pictures import Pictures, resize_labels, shrink, spread
@@ -35,8 +34,6 @@ _TITLES = {
 }
 _TRAINING = ("training", 0)  # name and colour number of the curves of training
 _CURVES = ("iou", "dice")  # metrics of every evaluation that are drawn as curves
-
-Masks = npt.NDArray[np.bool_]  # NxHxW
 
 
 def write_finetune_report(folder: Path, log: Path, facts: Facts, task: FinetuneTask) -> Path:
@@ -143,7 +140,7 @@ def _write_samples(folder: Path, task: FinetuneTask) -> list[dict[str, Any]]:
 
 
 def _write_predictions(
-    drawing: "_Drawing", when: str, truth: Masks, predictions: Mapping[str, PredictedObjects]
+    drawing: "_Drawing", when: str, truth: Mask, predictions: Mapping[str, PredictedObjects]
 ) -> dict[str, dict[str, Any]]:
     """Kind of prompt -> mean IoU and picture."""
     return {
@@ -164,9 +161,9 @@ class _Drawing:
         self._scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
         self._image = shrink(image, LONGEST_SIDE, LONGEST_SIDE)
 
-    def write(self, name: str, masks: Masks, prompts: Sequence[ObjectPrompt] = ()) -> str:
+    def write(self, name: str, masks: Mask, prompts: Sequence[ObjectPrompt] = ()) -> str:
         """Draw masks NxHxW, at the full image's size, and their prompts; returns the address of the picture."""
-        size = (self._image.shape[0], self._image.shape[1])
+        size = size_of(self._image)
         if masks.shape[1:] != size:
             masks = np.array([resize_labels(mask, size) for mask in masks], bool).reshape(-1, *size)
             prompts = [_scaled(prompt, self._scale) for prompt in prompts]

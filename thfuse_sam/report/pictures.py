@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from thfuse_sam.arrays import Array, ImageArray, Size
 from thfuse_sam.files import write_atomically
-from thfuse_sam.images import ImageArray, write_image
+from thfuse_sam.images import write_image
 from thfuse_sam.masks.outlines import thin_outlines
 from thfuse_sam.masks.overlay import segment_colors
 from thfuse_sam.report.page import copy_file
@@ -19,7 +20,7 @@ _SHOWN_BY_BROWSERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _SEGMENT_OPACITY = 115  # 0 to 255
 _OUTLINE_OPACITY = 235  # 0 to 255
 
-_Labels = npt.NDArray[Any]  # integers or bool HxW
+_Labels = Array  # integers or bool HxW
 
 
 class Pictures:
@@ -85,19 +86,19 @@ def shrink(image: ImageArray, width: int, height: int | None = None) -> ImageArr
     return resize(image, scaled_size(image.shape, scale)) if scale < 1 else image
 
 
-def scaled_size(shape: Sequence[int], scale: float) -> tuple[int, int]:
+def scaled_size(shape: Sequence[int], scale: float) -> Size:
     """(height, width) of an image of `shape` after scaling, at least one pixel each."""
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+def resize(image: ImageArray, size: Size) -> ImageArray:
     """The image, uint8 HxW or HxWx3, resized to `size`, (height, width)."""
     smaller = size[0] < image.shape[0]
     resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
     return np.asarray(resized, dtype=np.uint8)
 
 
-def resize_labels(label_map: _Labels, size: tuple[int, int]) -> npt.NDArray[np.uint16]:
+def resize_labels(label_map: _Labels, size: Size) -> npt.NDArray[np.uint16]:
     """A label map HxW resized to `size`, (height, width); every pixel gets the label of the nearest original pixel."""
     resized = cv2.resize(label_map.astype(np.uint16), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, dtype=np.uint16)

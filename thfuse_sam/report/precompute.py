@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array
 from thfuse_sam.errors import ImageReadError, MaskReadError
 from thfuse_sam.images import Modality, read_for_sam
 from thfuse_sam.masks.format import segment_labels
@@ -137,7 +138,7 @@ def _histograms(tallies: Sequence[_Tally]) -> list[dict[str, Any]]:
     ]
 
 
-def _bins(values: npt.ArrayLike, edges: npt.NDArray[Any]) -> list[int]:
+def _bins(values: npt.ArrayLike, edges: Array) -> list[int]:
     """How many values lie between each edge and the next."""
     return [int(count) for count in np.histogram(np.asarray(values, dtype=np.float64), edges)[0]]
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from thfuse_sam.arrays import ImageArray, Mask
 from thfuse_sam.datasets.prompts import BACKGROUND, FOREGROUND, ObjectPrompt, interior_point
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.masks.format import paint_label_map
@@ -18,11 +18,8 @@ _MARK_RADIUS = 5  # pixels
 _POINT_COLORS = {FOREGROUND: (40, 220, 60), BACKGROUND: (240, 40, 40)}
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
-Picture = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
 
-
-def draw_sample(sample: SegmentationSample, prompts: Sequence[ObjectPrompt] = ()) -> Picture:
+def draw_sample(sample: SegmentationSample, prompts: Sequence[ObjectPrompt] = ()) -> ImageArray:
     """`draw_objects` of a sample: objects with their class names; `prompts` in the order of `object_ids`, or empty.
 
     Pixels that are ignored are greyed.
@@ -35,13 +32,13 @@ def draw_sample(sample: SegmentationSample, prompts: Sequence[ObjectPrompt] = ()
 
 
 def draw_objects(
-    image: Picture,
+    image: ImageArray,
     masks: Sequence[Mask],
     prompts: Sequence[ObjectPrompt] = (),
     names: Sequence[str] | None = None,
     *,
     longer_side: int = _MIN_LONGER_SIDE,
-) -> Picture:
+) -> ImageArray:
     """The image with objects in colour, names, and prompts.
 
     Boxes have their object's colour; foreground points are green discs, background points red crosses; an earlier

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_csv
 
@@ -38,7 +36,7 @@ class EpochLog:
             for key, value in values.items():
                 self._board.add_scalar(key, value, epoch)
 
-    def write_picture(self, epoch: int, name: str, picture: NDArray[np.uint8]) -> None:
+    def write_picture(self, epoch: int, name: str, picture: ImageArray) -> None:
         """Show a picture, uint8 HxWx3 RGB, in TensorBoard, where it is installed."""
         if self._board is not None:
             self._board.add_image(name, picture, epoch, dataformats="HWC")

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning_fabric
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.options.training import RunSettings
 from thfuse_sam.training.batches import Batch, EpochDataset
 from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec, load_weights, save_checkpoint
 
 # (name, uint8 HxWx3 RGB): shows a picture beside the log
-ShowPicture = Callable[[str, NDArray[np.uint8]], None]
+ShowPicture = Callable[[str, ImageArray], None]
 
 
 @dataclass(frozen=True)

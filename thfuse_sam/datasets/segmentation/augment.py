@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, ImageArray
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 
 _PASTE_SCALES = (0.75, 1.25)  # range of a pasted foreground's scale; thin objects would break up beyond it
@@ -25,9 +25,7 @@ def flipped(sample: SegmentationSample) -> SegmentationSample:
     )
 
 
-def crop_foreground(
-    sample: SegmentationSample, background: npt.NDArray[np.uint8], rng: np.random.Generator
-) -> SegmentationSample:
+def crop_foreground(sample: SegmentationSample, background: ImageArray, rng: np.random.Generator) -> SegmentationSample:
     """Cut out all objects together and paste them onto `background` at another place and scale.
 
     The largest part of the background that has the sample's proportions is cut out at a random place and resized.
@@ -44,11 +42,11 @@ def crop_foreground(
     new_top, new_left = int(rng.integers(height - new_height + 1)), int(rng.integers(width - new_width + 1))
     target = slice(new_top, new_top + new_height), slice(new_left, new_left + new_width)
 
-    def scaled(array: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+    def scaled(array: Array, interpolation: int) -> Array:
         resized = cv2.resize(array[top:bottom, left:right], (new_width, new_height), interpolation=interpolation)
         return resized[:, ::-1] if mirror else resized
 
-    def moved(layer: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    def moved(layer: Array) -> npt.NDArray[np.int32]:
         numbers = np.zeros(sample.shape, np.int32)
         numbers[target] = scaled(layer.astype(np.float32), cv2.INTER_NEAREST_EXACT)
         return numbers
@@ -65,7 +63,7 @@ def crop_foreground(
     return replace(pasted, categories={k: v for k, v in sample.categories.items() if k in pasted.object_ids})
 
 
-def _cover(background: npt.NDArray[np.uint8], shape: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def _cover(background: ImageArray, shape: Sequence[int], rng: np.random.Generator) -> ImageArray:
     """The largest part of the background that fits (height, width) `shape`, at a random place, resized: a new array."""
     scale = max(shape[0] / background.shape[0], shape[1] / background.shape[1])
     size = [min(side, max(1, round(own / scale))) for own, side in zip(shape, background.shape, strict=False)]

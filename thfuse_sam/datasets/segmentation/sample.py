@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import ImageArray, Mask, Size
 from thfuse_sam.masks.format import paint_order
 
 NOTE, MENDED, BAD = range(3)  # severity of a flaw
@@ -47,12 +48,12 @@ class SegmentationSample:
     """
 
     name: str
-    image: npt.NDArray[np.uint8]
+    image: ImageArray
     labels: npt.NDArray[np.int32]
     categories: Mapping[int, str] = field(default_factory=dict)
-    overlapped: Mapping[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    overlapped: Mapping[int, Mask] = field(default_factory=dict)
     source: Path | None = None
-    ignored: npt.NDArray[np.bool_] | None = None
+    ignored: Mask | None = None
     flaws: tuple[Flaw, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,11 +64,11 @@ class SegmentationSample:
     def from_masks(
         cls,
         name: str,
-        image: npt.NDArray[np.uint8],
-        masks: Mapping[int, npt.NDArray[np.bool_]],
+        image: ImageArray,
+        masks: Mapping[int, Mask],
         categories: Mapping[int, str] | None = None,
         *,
-        ignored: npt.NDArray[np.bool_] | None = None,
+        ignored: Mask | None = None,
         flaws: Sequence[Flaw] = (),
     ) -> "SegmentationSample":
         """A sample whose objects (id of at least 1 -> bool HxW, not empty) may overlap.
@@ -89,7 +90,7 @@ class SegmentationSample:
         return cls(name, image, labels, dict(categories or {}), overlapped, ignored=ignored, flaws=tuple(flaws))
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> Size:
         """(height, width) in pixels."""
         return self.labels.shape[0], self.labels.shape[1]
 
@@ -99,7 +100,7 @@ class SegmentationSample:
         shown = np.flatnonzero(np.bincount(self.labels.ravel()))
         return tuple(sorted({int(label) for label in shown if label > 0} | set(self.overlapped)))
 
-    def mask(self, object_id: int) -> npt.NDArray[np.bool_]:
+    def mask(self, object_id: int) -> Mask:
         """The whole object, bool HxW, also where another object covers it. Raises KeyError for an unknown number."""
         if object_id not in self.object_ids:
             raise KeyError(object_id)
@@ -108,7 +109,7 @@ class SegmentationSample:
         return np.asarray(self.labels == object_id)
 
 
-def mask_box(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+def mask_box(mask: Mask) -> npt.NDArray[np.float32]:
     """The tight box around a bool HxW mask, float32 (x0, y0, x1, y1) in pixels. Raises ValueError: empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.errors import SampleError, UsageError
 
 _MAX_PATH = 200  # characters of a path that an error shows
@@ -49,7 +50,7 @@ def as_id(value: Any) -> int | str | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def as_size(height: Any, width: Any) -> tuple[int, int] | None:
+def as_size(height: Any, width: Any) -> Size | None:
     """(height, width) as a file says; None: it does not. Raises ValueError: it says something else than sizes."""
     size = as_id(height), as_id(width)
     if all(length in (None, 0, -1) for length in size):

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from thfuse_sam.arrays import Array, Mask, Size
 from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     ImageFinder,
     as_id,
@@ -35,7 +35,7 @@ from thfuse_sam.datasets.segmentation.formats.annotation_files import (
 )
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing, files_below
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, is_background, is_ignored
-from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Mask, Point, polygon_mask, require_pixels
+from thfuse_sam.datasets.segmentation.formats.outlines import NO_OUTLINE, Point, polygon_mask, require_pixels
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample, mask_box
 from thfuse_sam.errors import SampleError, UsageError
 from thfuse_sam.masks.rle import decode_rle, encode_rle
@@ -55,7 +55,6 @@ _LEAST_OVERLAP, _ROUNDING = 0.5, 3.0  # of an outline's box and the bbox (IoU); 
 _IGNORED = "ignore"  # category of the regions that `CocoAnnotations.ignore` adds
 
 Id = int | str
-Size = tuple[int, int]  # (height, width)
 
 
 def annotation_file(root: Path) -> Path | None:
@@ -224,16 +223,16 @@ class CocoAnnotations:
         self._annotations: list[dict[str, Any]] = []
         self._categories = {name: number for number, name in enumerate(categories, 1)}
 
-    def add_image(self, file_name: str, shape: tuple[int, int]) -> None:
+    def add_image(self, file_name: str, shape: Size) -> None:
         """Add an image of (height, width) `shape`."""
         number = len(self._images) + 1
         self._images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1]})
 
-    def ignore(self, mask: npt.NDArray[np.bool_]) -> None:
+    def ignore(self, mask: Mask) -> None:
         """Add a region (bool HxW) that is neither object nor background, as a crowd, to the image added last."""
         self.add_object(mask, _IGNORED, is_crowd=True)
 
-    def add_object(self, mask: npt.NDArray[np.bool_], category: str, *, is_crowd: bool = False, **more: Any) -> None:
+    def add_object(self, mask: Mask, category: str, *, is_crowd: bool = False, **more: Any) -> None:
         """Add an object (bool HxW) to the image that was added last; `more` is written beside the entries of COCO."""
         encoded = encode_rle(mask)
         self._annotations.append(
@@ -359,7 +358,7 @@ def _draw(annotation: Mapping[str, Any], shape: Size, reasons: list[str]) -> Mas
     return mask
 
 
-def _area(box: Sequence[float] | npt.NDArray[Any]) -> float:
+def _area(box: Sequence[float] | Array) -> float:
     return float(max(box[2] - box[0], 0) * max(box[3] - box[1], 0))
 
 

@@ -10,11 +10,10 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, size_of
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, files_below, no_image, no_mask
 from thfuse_sam.datasets.segmentation.formats.mask_values import VOID
@@ -76,15 +75,15 @@ def _find_in_tree(root: Path) -> Listing:
 def _read(
     name: str,
     image_path: Path,
-    load_mask: Callable[[], npt.NDArray[Any]],
+    load_mask: Callable[[], Array],
     location: str | Path,
     modality: Modality = "vi",
     how: InfraredReading = AS_STORED,
 ) -> SegmentationSample:
     """An image, read as `how` says if it is infrared, and its label map. Raises the errors of both readers."""
     mask = load_mask()
-    shape, orientation, flaws = drawn_frame(image_path, (mask.shape[0], mask.shape[1]), ignore_exif=False)
-    require_size(image_path, shape, (mask.shape[0], mask.shape[1]), location)
+    shape, orientation, flaws = drawn_frame(image_path, size_of(mask), ignore_exif=False)
+    require_size(image_path, shape, size_of(mask), location)
     label_map = upright(segment_labels(mask).astype(np.int32), orientation)
     ignored = None
     others = np.unique(label_map[(label_map > 0) & (label_map != VOID)])

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from thfuse_sam.arrays import Mask, Size, size_of
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     ImageFinder,
@@ -37,7 +37,6 @@ from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, fil
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects, require_size
 from thfuse_sam.datasets.segmentation.formats.outlines import (
     CLIPPED,
-    Mask,
     Point,
     circle_mask,
     line_mask,
@@ -109,7 +108,7 @@ def read(
         except ImageReadError as error:
             raise SampleError(f"{json_path}: its imageData is no readable image; save the file again") from error
         require_size(json_path, image.shape[:2], size, json_path)
-        objects = ImageObjects(name, image, (image.shape[0], image.shape[1]))
+        objects = ImageObjects(name, image, size_of(image))
     else:
         objects = ImageObjects.on(name, image_path, size, json_path, reading)
     for index, outline in enumerate(content["shapes"]):
@@ -167,7 +166,7 @@ def _images_without_annotation(apart: Path | None, folders: set[Path], annotated
     return [f"{image}: no LabelMe file belongs to it" for image in images if image.absolute() not in known]
 
 
-def _draw(outline: Any, line_width: int | None, shape: tuple[int, int], reasons: list[str]) -> Mask:
+def _draw(outline: Any, line_width: int | None, shape: Size, reasons: list[str]) -> Mask:
     """A shape of the file as a mask, which may be empty. Raises ValueError, TypeError, OverflowError."""
     if not isinstance(outline, dict) or not isinstance(outline.get("label"), str):
         raise ValueError("has no label")
@@ -202,7 +201,7 @@ def _points(points: Any) -> list[Point]:
     return [(float(x), float(y)) for x, y in points]
 
 
-def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int], reasons: list[str]) -> Mask:
+def _stored_mask(png: bytes, corners: Sequence[Point], shape: Size, reasons: list[str]) -> Mask:
     """The mask in a PNG pasted at the first corner; the other belongs to it, or is the next. Raises ValueError."""
     (left, top), (right, bottom) = ((round(x), round(y)) for x, y in corners)
     part = _decode_png_mask(png, (bottom - top + 1, right - left + 1))
@@ -215,7 +214,7 @@ def _stored_mask(png: bytes, corners: Sequence[Point], shape: tuple[int, int], r
     return whole
 
 
-def _decode_png_mask(content: bytes, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _decode_png_mask(content: bytes, shape: Size) -> Mask:
     """A mask of (height, width) `shape`, or a pixel less, from the bytes of a PNG, True where it is not black.
 
     Raises ValueError: no readable PNG, or of another size.

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import Array, Mask
 from thfuse_sam.images import StoredPixels, luma, upright
 from thfuse_sam.options.shared import AnnotationReading
 
@@ -27,8 +28,6 @@ _FLAT = 0.1  # fraction of the largest value by which levels in a flat region of
 _HUE, _LEAST_OF_HUE = 0.25, 0.02  # share of the largest value by which another colour differs; share of its pixels
 _SHOWN_VALUES = 6
 
-Array = npt.NDArray[Any]
-
 
 @dataclass(frozen=True)
 class MaskValues:
@@ -36,7 +35,7 @@ class MaskValues:
 
     labels: npt.NDArray[np.int32]  # HxW; 0 is no object
     names: dict[int, str] = field(default_factory=dict)  # class name by label
-    ignored: npt.NDArray[np.bool_] | None = None  # HxW
+    ignored: Mask | None = None  # HxW
 
     def turned(self, orientation: int) -> "MaskValues":
         """The mask with an EXIF orientation undone."""
@@ -65,17 +64,17 @@ def mask_values(pixels: StoredPixels, kind: Kind | None, reading: AnnotationRead
     return _one_object(over_half(np.where(ignored, 0, values)), ignored)
 
 
-def over_half(values: Array) -> npt.NDArray[np.bool_]:
+def over_half(values: Array) -> Mask:
     """Where a binary mask exceeds half of its largest value.
 
     Half, because JPEG leaves small values around a mask: if every value above 0 counted, the mask would grow.
     """
     numbers = np.nan_to_num(values.astype(np.float64))
-    inside: npt.NDArray[np.bool_] = numbers * 2 > numbers.max(initial=0.0)
+    inside: Mask = numbers * 2 > numbers.max(initial=0.0)
     return inside
 
 
-def _one_object(inside: npt.NDArray[np.bool_], ignored: npt.NDArray[np.bool_]) -> MaskValues:
+def _one_object(inside: Mask, ignored: Mask) -> MaskValues:
     return MaskValues(inside.astype(np.int32), {}, ignored if ignored.any() else None)
 
 

@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY, NO_OUTLINE, STRAY, Mask
+from thfuse_sam.arrays import ImageArray, Mask, Size
+from thfuse_sam.datasets.segmentation.formats.outlines import EMPTY, NO_OUTLINE, STRAY
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, NOTE, Flaw, SegmentationSample
 from thfuse_sam.datasets.words import NO_OBJECTS, TO_IGNORE
 from thfuse_sam.errors import SampleError
@@ -22,7 +20,7 @@ _EITHER_WAY = "on an image with an EXIF rotation, taken as drawn on the upright 
 _BACKGROUND, _IGNORED = "labelled as background, left out", "labelled as what is to be ignored, ignored"
 
 # (shape, reasons) -> mask, which may be empty; may raise ValueError
-Draw = Callable[[tuple[int, int], list[str]], Mask]
+Draw = Callable[[Size, list[str]], Mask]
 
 
 class ImageObjects:
@@ -32,12 +30,7 @@ class ImageObjects:
     """
 
     def __init__(
-        self,
-        name: str,
-        image: npt.NDArray[np.uint8],
-        shape: tuple[int, int],
-        orientation: int = 1,
-        flaws: Sequence[Flaw] = (),
+        self, name: str, image: ImageArray, shape: Size, orientation: int = 1, flaws: Sequence[Flaw] = ()
     ) -> None:
         self._name, self._image, self._shape, self._orientation = name, image, shape, orientation
         self._flaws = list(flaws)
@@ -48,7 +41,7 @@ class ImageObjects:
 
     @classmethod
     def on(
-        cls, name: str, image_path: Path, size: tuple[int, int] | None, source: Path, reading: AnnotationReading
+        cls, name: str, image_path: Path, size: Size | None, source: Path, reading: AnnotationReading
     ) -> "ImageObjects":
         """For an image file that `source` annotates at (height, width) `size`; None: it does not say.
 
@@ -124,9 +117,7 @@ def _plain(category: Any) -> str:
     return "".join(letter for letter in str(category).casefold() if letter.isalnum())
 
 
-def drawn_frame(
-    image_path: Path, size: tuple[int, int] | None, *, ignore_exif: bool
-) -> tuple[tuple[int, int], int, list[Flaw]]:
+def drawn_frame(image_path: Path, size: Size | None, *, ignore_exif: bool) -> tuple[Size, int, list[Flaw]]:
     """What the annotations of an image were drawn on: (height, width), and the EXIF orientation to be undone in them.
 
     `size`: the (height, width) that they give; None: they give none. Raises ImageReadError.
@@ -143,7 +134,7 @@ def drawn_frame(
     return shape, 1, [Flaw(_EITHER_WAY, str(image_path), NOTE)] if unsure else []
 
 
-def require_size(image: Path, shape: tuple[int, int], size: tuple[int, int] | None, source: Path | str) -> None:
+def require_size(image: Path, shape: Size, size: Size | None, source: Path | str) -> None:
     """Raise SampleError if `source` says that the image of (height, width) `shape` has another `size`."""
     if size in (None, shape):
         return

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from thfuse_sam.arrays import Mask, Size
 from thfuse_sam.masks.rle import decode_rle
 
-Mask = npt.NDArray[np.bool_]
 Point = tuple[float, float]
 
 CLIPPED = "partly outside of the image, cut off at its border"
@@ -26,7 +26,7 @@ TOLERANCE = 1.0  # pixels that a point may lie outside the image without a word:
 _FARTHEST = 1e6  # pixels; a coordinate beyond it is no position
 
 
-def polygon_mask(polygons: Sequence[Sequence[Point]], shape: tuple[int, int], reasons: list[str]) -> Mask:
+def polygon_mask(polygons: Sequence[Sequence[Point]], shape: Size, reasons: list[str]) -> Mask:
     """The inside of polygons, each a list of points (x, y), bool of (height, width) `shape`; it may be empty.
 
     Raises ValueError: a point that is no finite number.
@@ -53,7 +53,7 @@ def require_pixels(polygons: Sequence[Sequence[Point]]) -> None:
         raise ValueError("its coordinates lie between 0 and 1, as fractions of the image do; give pixels")
 
 
-def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int], reasons: list[str]) -> Mask:
+def circle_mask(centre: Point, on_circle: Point, shape: Size, reasons: list[str]) -> Mask:
     """The part in the image of the circle around `centre` through `on_circle`. Raises ValueError: no finite number."""
     x, y = _finite([centre, on_circle])[0]
     radius = math.dist(centre, on_circle)
@@ -64,7 +64,7 @@ def circle_mask(centre: Point, on_circle: Point, shape: tuple[int, int], reasons
     return inside
 
 
-def line_mask(points: Sequence[Point], width: int, shape: tuple[int, int], reasons: list[str]) -> Mask:
+def line_mask(points: Sequence[Point], width: int, shape: Size, reasons: list[str]) -> Mask:
     """A line through `points`, `width` pixels wide, with round ends; it may be empty.
 
     Raises ValueError: a point that is no finite number, or fewer than 2 points.
@@ -95,12 +95,12 @@ def _finite(points: Sequence[Point]) -> npt.NDArray[np.float64]:
     return corners
 
 
-def _leaves(corners: npt.NDArray[np.float64], shape: tuple[int, int]) -> bool:
+def _leaves(corners: npt.NDArray[np.float64], shape: Size) -> bool:
     """Whether a point lies outside the image by more than TOLERANCE."""
     return bool((corners < -TOLERANCE).any() or (corners > np.array(shape[::-1]) + TOLERANCE).any())
 
 
-def _cut(corners: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+def _cut(corners: npt.NDArray[np.float64], shape: Size) -> npt.NDArray[np.float64]:
     """The part of a polygon in the image and a pixel around it (Sutherland and Hodgman, CACM 1974): Kx2, or empty.
 
     pycocotools cuts too, but walks along every pixel of an edge, however far outside it runs.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from thfuse_sam.arrays import Mask, Size
 from thfuse_sam.datasets.pairs import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import (
     WITHOUT_OBJECTS,
@@ -24,7 +25,7 @@ from thfuse_sam.datasets.segmentation.formats.listing import (
     subfolder,
 )
 from thfuse_sam.datasets.segmentation.formats.objects import ImageObjects
-from thfuse_sam.datasets.segmentation.formats.outlines import Mask, polygon_mask
+from thfuse_sam.datasets.segmentation.formats.outlines import polygon_mask
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import SampleError
 from thfuse_sam.images import IMAGE_SUFFIXES
@@ -113,7 +114,7 @@ def _lines(file: Path) -> list[str]:
         raise SampleError(f"{file}: not readable as text ({error}); mend or remove it") from error
 
 
-def _mask(words: list[str], shape: tuple[int, int], reasons: list[str]) -> Mask:
+def _mask(words: list[str], shape: Size, reasons: list[str]) -> Mask:
     """The polygon of a line. Raises ValueError: numbers that make no outline."""
     values = [float(word) for word in words]
     if len(values) == 4:
