@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from thfuse_sam.align.transform import Matrix, similarity
-from thfuse_sam.images import ImageArray
+from thfuse_sam.arrays import ImageArray
 
 SIZE = (240, 320)
 

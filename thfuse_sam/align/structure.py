@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.images import ImageArray
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.thermal import connected_with_border
 
 Float = npt.NDArray[np.float32]

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.commands.app_widgets import AT_ONCE, QUEUED, THUMBNAIL_PIXELS, Sams, explained, gallery, line, shrunk
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.errors import counted
@@ -15,7 +16,6 @@ from thfuse_sam.files import make_directory
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.fusing import FusedPair, require_outputs_apart
 from thfuse_sam.fusion.session import MaskThresholds
-from thfuse_sam.images import ImageArray
 
 _PICTURES = 12  # how many of the fused images are shown
 

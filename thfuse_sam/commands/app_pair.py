@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.commands.app_widgets import AT_ONCE, QUEUED, THUMBNAIL_PIXELS, Sams, explained, gallery, line, shrunk
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.fusion.emphasis import EmphasisPlan
 from thfuse_sam.fusion.session import FusedView, FusionSession, MaskThresholds, OpenPair
-from thfuse_sam.images import IMAGE_SUFFIXES, MODALITIES, ImageArray, Modality, as_rgb, luma, read_visible, write_image
+from thfuse_sam.images import IMAGE_SUFFIXES, MODALITIES, Modality, as_rgb, luma, read_visible, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.options.fuse import Emphasis
 from thfuse_sam.report.register import edges_over, register_pictures

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 import torch
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.fusion.session import FusionSession
-from thfuse_sam.images import ImageArray
 from thfuse_sam.report.pictures import shrink
 
 THUMBNAIL_PIXELS = 320

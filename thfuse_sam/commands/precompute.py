@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import thfuse_sam
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
 from thfuse_sam.commands.inputs import require_no_input_in
 from thfuse_sam.commands.precompute_images import data_sets, find_infrared, images_by_modality, mention_unpaired
@@ -32,7 +33,7 @@ from thfuse_sam.errors import (
 )
 from thfuse_sam.files import remove_abandoned, require_writable
 from thfuse_sam.folder_patterns import parse_folder
-from thfuse_sam.images import MODALITIES, ImageArray, Modality, read_infrared
+from thfuse_sam.images import MODALITIES, Modality, read_infrared
 from thfuse_sam.masks.embeddings import EmbeddingFiles
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest, Signature

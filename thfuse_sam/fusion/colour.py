@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from thfuse_sam.align.placement import Placement
-from thfuse_sam.images import LUMA_WEIGHTS, ImageArray, luma
+from thfuse_sam.arrays import ImageArray
+from thfuse_sam.images import LUMA_WEIGHTS, luma
 from thfuse_sam.losses.filters import smooth_step
 
 # Below the first of these values a visible pixel's colour is noise, from the second on it is trusted (8-bit values).

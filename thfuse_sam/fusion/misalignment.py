@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 
 from thfuse_sam.align.estimate import FULL, QUICK, estimate_alignment
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import first_of
 from thfuse_sam.fusion.fusing import FusedPair
-from thfuse_sam.images import ImageArray
 
 NOTICED = 0.02  # share of the width, by which the corners of a pair that is out of register are off
 _SHOWN = 5  # pairs that a line names

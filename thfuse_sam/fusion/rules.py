@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.images import ImageArray
+from thfuse_sam.arrays import ImageArray
 
 _Image = npt.NDArray[np.float64]  # HxW; in [0, 255] unless said otherwise
 

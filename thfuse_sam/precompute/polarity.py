@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from thfuse_sam.images import ImageArray
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.metrics.targets import Target, label_boxes, target_contrast
 

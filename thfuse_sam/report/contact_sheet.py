@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import ImageReadError, MaskReadError
-from thfuse_sam.images import ImageArray, Modality, read_for_sam, write_image
+from thfuse_sam.images import Modality, read_for_sam, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.store import MaskStore
 from thfuse_sam.report.pictures import resize, resize_labels, scaled_size

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_atomically
-from thfuse_sam.images import ImageArray, as_rgb
+from thfuse_sam.images import as_rgb
 from thfuse_sam.options.figure import Zoom
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import ImageReadError
 from thfuse_sam.fusion.fusing import FusedPair
-from thfuse_sam.images import ImageArray, read_visible
+from thfuse_sam.images import read_visible
 from thfuse_sam.report.compare import ALL_METRICS, Comparison, Method, MethodScores
 from thfuse_sam.report.page import write_page
 from thfuse_sam.report.pictures import Pictures

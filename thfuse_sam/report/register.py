@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 
 from thfuse_sam.align.placement import Placement, resample
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.datasets.pairs import ImagePair
-from thfuse_sam.images import ImageArray, luma
+from thfuse_sam.images import luma
 
 _STRONG = 97.0  # percentile of the edges that is drawn in full
 _COLOUR = (255, 140, 0)
