@@ -1,7 +1,10 @@
 """The fusion networks by name."""
 
 import inspect
+import itertools
 from typing import Any
+
+from torch import nn
 
 from thfuse_sam.errors import UsageError
 from thfuse_sam.models.base import FusionNetwork
@@ -41,7 +44,7 @@ def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
 def _options(network: type[FusionNetwork]) -> dict[str, Any]:
     """The options of a network, its own and then those of its bases, with their defaults."""
     options: dict[str, Any] = {}
-    for kind in network.__mro__[: network.__mro__.index(FusionNetwork) + 1]:
+    for kind in itertools.takewhile(lambda kind: kind is not nn.Module, network.__mro__):
         for one in inspect.signature(kind).parameters.values():
             if one.default is not one.empty:
                 options.setdefault(one.name, one.default)
