@@ -8,9 +8,13 @@ from thfuse_sam.errors import TrainingError
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.training.batches import Batch
 from thfuse_sam.training.distributed import make_fabric
-from thfuse_sam.training.loop import Progress, StepSettings, train_epoch
+from thfuse_sam.training.loop import Progress, StepParts, StepSettings, train_epoch
 
 from .conftest import Numbers, load
+
+
+def seen(batch: Batch) -> dict[str, int]:
+    return {"seen": len(batch["name"])}
 
 
 def run_steps(loss_function, settings: StepSettings, stop: StopRequest | None = None) -> tuple:
@@ -22,10 +26,8 @@ def run_steps(loss_function, settings: StepSettings, stop: StopRequest | None = 
     error = None
     before = [value.clone() for value in module.parameters()]
     try:
-        train_epoch(
-            fabric, network, optimizer, loader, loss_function, lambda batch: {"seen": len(batch["name"])}, settings,
-            progress, stop or StopRequest(),
-        )  # fmt: skip
+        parts = StepParts(fabric, network, optimizer, loader, loss_function, seen, settings)
+        train_epoch(parts, progress, stop or StopRequest())
     except TrainingError as caught:
         error = caught
     changed = any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
@@ -83,10 +85,10 @@ def step_with(batch_size: int, step_size: int) -> list[torch.Tensor]:
     network, optimizer = fabric.setup(module, torch.optim.SGD(module.parameters(), lr=1e-3))
     loader, batches = load(Numbers(), batch_size, step_size=step_size)
     progress = Progress()
+    settings = StepSettings(lambda step: 1e-3, 1e6)
     train_epoch(
-        fabric, network, optimizer, loader, squares, lambda batch: {"seen": len(batch["name"])},
-        StepSettings(lambda step: 1e-3, 1e6), progress, StopRequest(), None, batches.plan,
-    )  # fmt: skip
+        StepParts(fabric, network, optimizer, loader, squares, seen, settings, batches.plan), progress, StopRequest()
+    )
     assert (progress.images, progress.step, progress.counts) == (10, batches.steps, {"seen": 10})
     return [value.detach().clone() for value in module.parameters()]
 

@@ -63,33 +63,33 @@ class StepSettings:
         return self.max_steps is not None and step >= self.max_steps
 
 
-def train_epoch(
-    fabric: lightning_fabric.Fabric,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: Iterable[Batch],
-    loss_function: LossFunction,
-    count: CountFunction,
-    settings: StepSettings,
-    progress: Progress,
-    stop: StopRequest,
-    bar: "tqdm[Any] | None" = None,
-    plan: Sequence[PlannedBatch] | None = None,
-) -> None:
-    """Take the remaining steps of the epoch under way, until `stop` or `settings` end it, and update `progress`.
+@dataclass(frozen=True)
+class StepParts:
+    """What optimiser steps are taken with; Fabric has set up the network, the optimiser and the loader."""
 
-    `network`, `optimizer` and `loader` are set up by Fabric. `plan` says which batches make a step
-    (`EpochBatches.plan`); None: each batch makes one.
+    fabric: lightning_fabric.Fabric
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    loader: Iterable[Batch]
+    loss: LossFunction
+    count: CountFunction
+    settings: StepSettings
+    plan: Sequence[PlannedBatch] | None = None  # which batches make a step; None: each batch makes one
+
+
+def train_epoch(parts: StepParts, progress: Progress, stop: StopRequest, bar: "tqdm[Any] | None" = None) -> None:
+    """Take the remaining steps of the epoch under way, until `stop` or the settings end it, and update `progress`.
 
     Raises TrainingError before a step that is not finite, so that the weights are still good ones.
     """
+    fabric, network, optimizer, settings = parts.fabric, parts.network, parts.optimizer, parts.settings
     network.train()
-    remaining = iter(loader)
+    remaining = iter(parts.loader)
     overflows = 0
     # Asked before a batch is made: with live masks, making one that is not used takes seconds.
     while not is_asked(fabric, stop) and not settings.is_last(progress.step):
         optimizer.zero_grad(set_to_none=True)
-        step = _add_gradients(fabric, network, remaining, loss_function, progress, plan)
+        step = _add_gradients(parts, remaining, progress)
         if not step.batches:
             return
         clipped = fabric.clip_gradients(network, optimizer, max_norm=settings.grad_clip, error_if_nonfinite=False)
@@ -104,7 +104,7 @@ def train_epoch(
             group["lr"] = settings.learning_rate(progress.step)
         optimizer.step()
         for batch, values in zip(step.batches, step.values, strict=True):
-            _add_up(progress, batch, values, count)
+            _add_up(progress, batch, values, parts.count(batch))
         progress.step += 1
         if settings.after_step is not None:
             settings.after_step(progress.step)
@@ -131,29 +131,22 @@ class _Step:
             )
 
 
-def _add_gradients(
-    fabric: lightning_fabric.Fabric,
-    network: nn.Module,
-    remaining: Iterator[Batch],
-    loss_function: LossFunction,
-    progress: Progress,
-    plan: Sequence[PlannedBatch] | None,
-) -> _Step:
+def _add_gradients(parts: StepParts, remaining: Iterator[Batch], progress: Progress) -> _Step:
     """Add up the gradients of the next step's batches; a step without batches at the end of the epoch."""
-    step = _Step()
+    step, fabric, network = _Step(), parts.fabric, parts.network
     while (batch := next_batch(remaining)) is not None:
-        planned = PlannedBatch() if plan is None else plan[progress.batch + len(step.batches)]
+        planned = PlannedBatch() if parts.plan is None else parts.plan[progress.batch + len(step.batches)]
         waits = fabric.world_size > 1 and not planned.ends_step
         with fabric.no_backward_sync(network) if waits else contextlib.nullcontext():  # type: ignore[arg-type]
-            parts = loss_function(network, batch)
+            loss = parts.loss(network, batch)
             # One transfer for all parts, because each one waits for the GPU.
-            numbers = torch.stack([part.detach().float() for part in parts.values()]).tolist()
-            values = dict(zip(parts, numbers, strict=True))
+            numbers = torch.stack([part.detach().float() for part in loss.values()]).tolist()
+            values = dict(zip(loss, numbers, strict=True))
             step.check(values, progress, batch)
             # One of several processes must not stop here: the others would wait for it where they exchange gradients.
             if step.trouble and fabric.world_size == 1:
                 raise TrainingError(step.trouble[0])
-            fabric.backward(parts[TOTAL] * planned.loss_scale)
+            fabric.backward(loss[TOTAL] * planned.loss_scale)
         step.batches.append(batch)
         step.values.append(values)
         if planned.ends_step:
@@ -161,11 +154,11 @@ def _add_gradients(
     return step
 
 
-def _add_up(progress: Progress, batch: Batch, values: Mapping[str, float], count: CountFunction) -> None:
+def _add_up(progress: Progress, batch: Batch, values: Mapping[str, float], counts: Mapping[str, int]) -> None:
     images = len(batch["name"])
     for key, value in values.items():
         progress.sums[key] = progress.sums.get(key, 0.0) + value * images
-    for key, number in count(batch).items():
+    for key, number in counts.items():
         progress.counts[key] = progress.counts.get(key, 0) + number
     progress.images += images
     progress.batch += 1

@@ -18,7 +18,6 @@ from typing import Any
 
 import lightning_fabric
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from thfuse_sam.errors import TrainingError, UsageError, counted
@@ -31,7 +30,7 @@ from thfuse_sam.training.checkpoint import Checkpoint, load_checkpoint, save_che
 from thfuse_sam.training.distributed import make_fabric, own_device, run_processes
 from thfuse_sam.training.ema import EmaWeights
 from thfuse_sam.training.epoch_log import EpochLog
-from thfuse_sam.training.loop import TOTAL, Progress, StepSettings, is_asked, train_epoch
+from thfuse_sam.training.loop import TOTAL, Progress, StepParts, StepSettings, is_asked, train_epoch
 from thfuse_sam.training.random_state import capture_random_states, restore_random_states
 from thfuse_sam.training.resuming import LATEST, check_resumable
 from thfuse_sam.training.schedules import Plateau, learning_rate
@@ -190,7 +189,7 @@ class Trainer:
             task=self.task.state(),
         )
 
-    def _set_up(self, fabric: lightning_fabric.Fabric) -> "_FabricSetup":
+    def _set_up(self, fabric: lightning_fabric.Fabric) -> "_Setup":
         """Hand model, optimiser and samples to Fabric. Raises TrainingError where there are too few samples."""
         settings, task = self.settings, self.task
         module = task.compiled() if settings.compile else task.module
@@ -218,17 +217,18 @@ class Trainer:
             collate=task.collate,
         )
         epochs, total_steps = run_length(settings.epochs, settings.max_steps, batches.steps)
-        step_settings = StepSettings(
+        steps = StepSettings(
             lambda step: learning_rate(settings, step, total_steps, self.plateau.scale),
             settings.grad_clip,
             settings.max_steps,
             overflows=MAX_OVERFLOWS if settings.precision == "fp16" else 0,
             after_step=None if self.ema is None else self._average,
         )
-        on_device = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        on_device: Any = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         if self._resumed_plan is not None:
             self._continue_plan(batches, total_steps)
-        return _FabricSetup(fabric, network, optimizer, on_device, batches, step_settings, epochs, total_steps)
+        parts = StepParts(fabric, network, optimizer, on_device, task.loss, task.counts, steps, batches.plan)
+        return _Setup(parts, batches, epochs, total_steps)
 
     def _continue_plan(self, batches: EpochBatches, total_steps: int) -> None:
         """Place a resumed run in its plan of steps, which another batch size changes, and log what will come.
@@ -250,36 +250,37 @@ class Trainer:
             learning_rate(settings, progress.step, total_steps, self.plateau.scale), settings.schedule,
         )  # fmt: skip
 
-    def _is_done(self, run: "_FabricSetup") -> bool:
-        return self.progress.epoch >= run.epochs or run.step_settings.is_last(self.progress.step) or self._stops_early()
+    def _is_done(self, run: "_Setup") -> bool:
+        return (
+            self.progress.epoch >= run.epochs or run.parts.settings.is_last(self.progress.step) or self._stops_early()
+        )
 
     def _stops_early(self) -> bool:
         return self.settings.early_stopping is not None and self.stale >= self.settings.early_stopping
 
-    def _run_epoch(self, run: "_FabricSetup", epoch_log: EpochLog | None, stop: StopRequest, bar: "tqdm[Any]") -> None:
-        progress, fabric = self.progress, run.fabric
+    def _run_epoch(self, run: "_Setup", epoch_log: EpochLog | None, stop: StopRequest, bar: "tqdm[Any]") -> None:
+        progress = self.progress
         run.batches.start_at(progress.epoch, progress.batch)
         label = f"epoch {progress.epoch + 1}/{run.epochs}"
         bar.set_description(label, refresh=False)
         images_before, started = progress.images, time.perf_counter()
-        train_epoch(
-            fabric, run.network, run.optimizer, run.loader, self.task.loss, self.task.counts, run.step_settings,
-            progress, stop, bar, run.batches.plan,
-        )  # fmt: skip
+        train_epoch(run.parts, progress, stop, bar)
         finished = progress.batch == len(run.batches)
         if stop.asked and not finished:
             self._save([])
             return
-        speed = (progress.images - images_before) * fabric.world_size / max(time.perf_counter() - started, 1e-9)
+        speed = (
+            (progress.images - images_before) * run.parts.fabric.world_size / max(time.perf_counter() - started, 1e-9)
+        )
         self._end_of_epoch(run, epoch_log, label, speed, finished)
 
     def _end_of_epoch(
-        self, run: "_FabricSetup", epoch_log: EpochLog | None, label: str, speed: float, finished: bool
+        self, run: "_Setup", epoch_log: EpochLog | None, label: str, speed: float, finished: bool
     ) -> None:
         """Evaluate, log the epoch, write its files. `finished` False: `max_steps` has ended it early."""
         progress, epoch = self.progress, self.progress.epoch + 1
-        is_last = not finished or epoch == run.epochs or run.step_settings.is_last(progress.step)
-        train, counts = progress.totals(run.fabric)
+        is_last = not finished or epoch == run.epochs or run.parts.settings.is_last(progress.step)
+        train, counts = progress.totals(run.parts.fabric)
         evaluation = None
         if self.task.val_set is None:
             evaluation = Evaluation(train[TOTAL])
@@ -300,14 +301,14 @@ class Trainer:
         self._save(names)
 
     @torch.no_grad()
-    def _evaluate(self, run: "_FabricSetup", epoch_log: EpochLog | None) -> Evaluation:
+    def _evaluate(self, run: "_Setup", epoch_log: EpochLog | None) -> Evaluation:
         epoch = self.progress.epoch + 1
         show = None
         if epoch_log is not None and (epoch == 1 or self._is_kept(run, epoch)):
             show = functools.partial(epoch_log.write_picture, epoch)
         self.task.module.eval()
-        with self._averaged(), run.fabric.autocast():
-            return self.task.evaluate(run.fabric, show)
+        with self._averaged(), run.parts.fabric.autocast():
+            return self.task.evaluate(run.parts.fabric, show)
 
     def _record_score(self, evaluation: Evaluation, label: str, finished: bool) -> list[str]:
         """Record a score; returns the files to write because of it. Raises TrainingError if it is not finite."""
@@ -340,7 +341,7 @@ class Trainer:
         for name in self.progress.files:
             self.task.save(self.output_dir / name, checkpoint)
 
-    def _is_kept(self, run: "_FabricSetup", epoch: int) -> bool:
+    def _is_kept(self, run: "_Setup", epoch: int) -> bool:
         """Whether the weights after `epoch` epochs get a file of their own."""
         return epoch % self.settings.save_interval == 0 or epoch == run.epochs
 
@@ -356,15 +357,11 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class _FabricSetup:
-    """The objects that Fabric has set up for a run, and the plan of its steps."""
+class _Setup:
+    """What Fabric has set up for a run, and the plan of its steps."""
 
-    fabric: lightning_fabric.Fabric
-    network: nn.Module
-    optimizer: Any
-    loader: Any
+    parts: StepParts
     batches: EpochBatches
-    step_settings: StepSettings
     epochs: int  # passes over the training samples in the whole run
     total_steps: int  # optimiser steps that the learning rate's schedule spans
 

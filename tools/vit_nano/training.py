@@ -16,7 +16,7 @@ from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.training.batches import Batch, EpochBatches, make_loader
 from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec
 from thfuse_sam.training.distributed import make_fabric
-from thfuse_sam.training.loop import Progress, StepSettings, train_epoch
+from thfuse_sam.training.loop import Progress, StepParts, StepSettings, train_epoch
 from thfuse_sam.training.task import TrainingTask
 from tools.scenes import Scene
 from tools.vit_nano.images import Photo
@@ -123,9 +123,8 @@ def steps_within(minutes: float, task: NanoTask, device: torch.device) -> int:
     )
     started = time.monotonic()
     with StopRequest() as stop:
-        train_epoch(
-            fabric, network, optimizer, loader, task.loss, task.counts, steps, Progress(), stop, plan=batches.plan
-        )
+        parts = StepParts(fabric, network, optimizer, loader, task.loss, task.counts, steps, batches.plan)
+        train_epoch(parts, Progress(), stop)
     # The first step waits for the workers to start.
     seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - started
     return max(round(60 * minutes / seconds), 1)
