@@ -94,7 +94,7 @@ def test_tree_of_another_program_needs_no_manifest(here) -> None:
 
 def test_plan_is_one_log_line(here, caplog) -> None:
     with caplog.at_level(logging.INFO):
-        inputs.log_mask_choice(plan(), [], None, FolderOptions())
+        inputs.log_mask_choice(plan(), PairSet([], here, here, {}, {}))
     assert len(caplog.messages) == 1
 
 

@@ -67,8 +67,7 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     if not is_image_file(options.output_dir):
         remove_abandoned(options.output_dir)
     log.info("%s; %s from %s on %s", counted(len(pairs), "pair"), run.network.name, run.model_path, run.device)
-    of_files = dataclasses.replace(options, ir_dir=run.pairs.ir_dir, vi_dir=run.pairs.vi_dir)
-    log_mask_choice(run.masks, pairs, run.folder, of_files if options.is_listed else options)
+    log_mask_choice(run.masks, run.pairs)
     comparison = Comparison(run.network.name, run.methods, fusion_metrics, run.targets)
     report = _fuse(run, comparison, command)
     _write_tables(run, report, comparison)
@@ -125,7 +124,6 @@ class _PreparedFusion:
 
     options: FuseOptions
     device: torch.device
-    folder: Path | None  # of the pairs; None: two folders or single files were given
     pairs: PairSet
     masks: MaskChoice
     mismatches: Mapping[str, list[str]]  # pair -> what is wrong with its masks
@@ -152,14 +150,13 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     _require_measurable(options)
     if options.is_listed:
         _require_image_or_folder(options.output_dir)
-    folder = None if options.is_listed else pair_folder(options.dataset_path, options, TEST_SAMPLE)
     masks = choose_masks(options.precomputed_masks_dir, options)
     model_path, network, training = open_network(options)
     kept = {
         f"as {model_path} was trained": as_range(training.get("ir_range")),
         f"as the masks in {masks.root} were made": range_of_tree(masks.root),
     }
-    pairs = _find_pairs(options, folder)
+    pairs = _find_pairs(options)
     pairs = pairs.read_as(infrared_reading(options, [pair.ir for pair in pairs.pairs], kept, masks.root))
     output = options.output_dir
     require_writable("output_dir", output.parent if is_image_file(output) else output)
@@ -168,15 +165,13 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     warn_if_odd(pairs.pairs)
     methods = find_methods(options.compare, pairs.pairs, [network.name])
     targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)
-    return _PreparedFusion(
-        options, device, folder, pairs, masks, mismatches, model_path, network, methods, targets, placer
-    )
+    return _PreparedFusion(options, device, pairs, masks, mismatches, model_path, network, methods, targets, placer)
 
 
-def _find_pairs(options: FuseOptions, folder: Path | None) -> PairSet:
+def _find_pairs(options: FuseOptions) -> PairSet:
     """The pairs that are named one by one, else those of folders. Raises PairError and OptionError."""
     if not options.is_listed:
-        found = find_folder_pairs(folder, options)
+        found = find_folder_pairs(pair_folder(options.dataset_path, options, TEST_SAMPLE), options)
     elif options.dataset_path or options.ir_dir or options.vi_dir or (options.pairs and (options.ir or options.vi)):
         raise UsageError("pairs are named twice; give `ir` and `vi`, or `pairs`, or folders")
     else:

@@ -157,27 +157,24 @@ def require_usable_pairs(
     return mismatches
 
 
-def log_mask_choice(
-    choice: MaskChoice, pairs: Sequence[ImagePair], folder: Path | None, folders: FolderOptions
-) -> None:
-    """Log where masks come from and how many are missing. `folder` is what `pair_folder` returned for the pairs."""
+def log_mask_choice(choice: MaskChoice, pairs: PairSet) -> None:
+    """Log where masks come from and how many are missing."""
     place = f" from {choice.root}" if choice.root is not None else ""
     log.info("masks: %s%s (%s)", choice.mode, place, choice.reason)
     if choice.root is None:
         return
-    images = _named_images(pairs)
+    images = _named_images(pairs.pairs)
     missing = count_missing_masks(images, choice.root) if has_masks(choice.root) else 0
     troubles = {
         f"have no mask in {choice.root} and get no help of masks": missing,
         f"have changed since their masks in {choice.root} were made": count_changed_images(images, choice.root),
     }
-    where = {"ir_dir": folders.ir_dir, "vi_dir": folders.vi_dir} if folder is None else {"dataset_path": folder}
     made = {"output_dir": choice.root, "sam_model_type": choice.made_by, **choice.settings}
     for trouble, number in troubles.items():
         if number:
             log.warning(
                 "%d of %d images %s; to make them, with the `sam_checkpoint` of the tree if it was one of your own: %s",
-                number, len(images), trouble, command_text("precompute", **where, **made),
+                number, len(images), trouble, command_text("precompute", **pairs.given, **made),
             )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
         log.info("starting from %s with a learning rate of %g", options.init, options.lr)
     for part in run.data.parts:
         warn_if_odd(part.pairs)
-        log_mask_choice(part.masks, part.pairs, part.folder, options)
+        log_mask_choice(part.masks, part.found)
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)
     _log_if_short(run)

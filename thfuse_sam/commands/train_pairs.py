@@ -37,10 +37,16 @@ class PairFolder:
     """Pairs of one folder, and where their masks come from."""
 
     name: str  # prefix of its samples' names if there are several parts
-    folder: Path | None  # None: `ir_dir` and `vi_dir` were given
     found: PairSet
     masks: MaskChoice
-    pairs: list[ImagePair]  # those of `found` that are used
+
+    @property
+    def pairs(self) -> list[ImagePair]:
+        return self.found.pairs
+
+    def of(self, pairs: list[ImagePair]) -> "PairFolder":
+        """Some of the pairs alone."""
+        return replace(self, found=replace(self.found, pairs=pairs))
 
 
 _Split = tuple[PairFolder, list[ImagePair], list[ImagePair]]  # a part, its pairs for training and for validation
@@ -72,16 +78,16 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
     parts = _parts(options, skipped)
     fraction = options.val_fraction if options.val_dataset_path is None else 0.0
     splits = [(part, *split_pairs(part.pairs, fraction, options.seed)) for part in parts]
-    val = [replace(part, pairs=held_out) for part, _, held_out in splits if held_out]
+    val = [part.of(held_out) for part, _, held_out in splits if held_out]
     if options.val_dataset_path is not None:
         with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
             found = find_pairs(find_shipped(options.val_dataset_path), **pairing(options))
         tree = options.val_precomputed_masks_dir
         masks = parts[0].masks if tree is None else choose_masks(tree, options)
-        val = [_part("val", options.val_dataset_path, found, masks, parts[0].found.reading, options, skipped)]
+        val = [_part("val", found, masks, parts[0].found.reading, options, skipped)]
         splits = _without(splits, val[0].pairs)
         parts += val
-    return TrainPairs(parts, [replace(part, pairs=train) for part, train, _ in splits], val, skipped)
+    return TrainPairs(parts, [part.of(train) for part, train, _ in splits], val, skipped)
 
 
 def _without(splits: list[_Split], val: Sequence[ImagePair]) -> list[_Split]:
@@ -110,15 +116,14 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
     names = [path.resolve().name if path is not None else "" for path in paths]
     folders = []
     for index, path in enumerate(paths):
-        folder = pair_folder(path, options, TRAIN_SAMPLE)
-        found, left_out = training_part(find_folder_pairs(folder, options))
+        found, left_out = training_part(find_folder_pairs(pair_folder(path, options, TRAIN_SAMPLE), options))
         if left_out:
-            place = folder or options.ir_dir
+            place = next(iter(found.given.values()))
             log.warning("%s: pairs of %s/ are for tests, and are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
-        folders.append((name, folder, found, choose_masks(trees[index if len(trees) > 1 else 0], options)))
+        folders.append((name, found, choose_masks(trees[index if len(trees) > 1 else 0], options)))
     # One reading for all, so that equal numbers are equal grey values.
-    images = [pair.ir for _, _, found, _ in folders for pair in found.pairs]
+    images = [pair.ir for _, found, _ in folders for pair in found.pairs]
     kept = {f"as the masks in {masks.root} were made": range_of_tree(masks.root) for *_, masks in folders}
     reading = infrared_reading(options, images, kept)
     return [_part(*values, reading, options, skipped) for values in folders]
@@ -126,7 +131,6 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
 
 def _part(
     name: str,
-    folder: Path | None,
     found: PairSet,
     masks: MaskChoice,
     reading: InfraredReading,
@@ -147,7 +151,7 @@ def _part(
         skipped |= {str(path): "no partner" for path in found.unpaired}
         skipped |= bad
         skipped |= {f"the mask of {pair}": "; ".join(lines) for pair, lines in mismatches.items()}
-    return PairFolder(name, folder, found, masks, pairs)
+    return PairFolder(name, replace(found, pairs=pairs), masks)
 
 
 class MaskSources:

@@ -99,4 +99,5 @@ def _pair_set(rows: Iterable[tuple[Path, Path, str]]) -> PairSet:
             raise PairError(f"two pairs are named {name!r}: {pairs[name].ir} and {ir}; name them in a table, `pairs`")
         pairs[name] = ImagePair(name, ir, vi)
     first = next(iter(pairs.values()))
-    return PairSet(list(pairs.values()), first.ir.parent, first.vi.parent, {}, {})
+    ir_dir, vi_dir = first.ir.parent, first.vi.parent
+    return PairSet(list(pairs.values()), ir_dir, vi_dir, {}, {}, given={"ir_dir": ir_dir, "vi_dir": vi_dir})

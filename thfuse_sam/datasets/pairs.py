@@ -13,7 +13,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -83,6 +83,7 @@ class PairSet:
     unpaired_ir: dict[str, Path]  # name -> file
     unpaired_vi: dict[str, Path]
     reading: InfraredReading = AS_STORED  # of all infrared images
+    given: Mapping[str, Path | None] = field(default_factory=dict)  # the options that lead here, by name
 
     @property
     def unpaired(self) -> list[Path]:
@@ -142,7 +143,9 @@ def find_pairs(dataset_path: Path | None = None, **search: "Unpack[Search]") -> 
         )
     unpaired_ir = {name: path for name, path in ir.items() if name not in vi}
     unpaired_vi = {name: path for name, path in vi.items() if name not in ir}
-    return PairSet(pairs, *folders, unpaired_ir, unpaired_vi)
+    ir_dir, vi_dir = search.get("ir_dir"), search.get("vi_dir")
+    given = {"dataset_path": dataset_path} if ir_dir is None else {"ir_dir": ir_dir, "vi_dir": vi_dir}
+    return PairSet(pairs, *folders, unpaired_ir, unpaired_vi, given=given)
 
 
 def find_both(dataset_path: Path | None = None, **search: "Unpack[Search]") -> dict[Modality, ImageSet]:

@@ -24,7 +24,7 @@ from thfuse_sam.masks.store import MaskStore, open_masks
 from thfuse_sam.masks.tree import INSTANCES_SUFFIX, MaskFiles
 from thfuse_sam.precompute.jobs import Job
 from thfuse_sam.precompute.plan import Plan, store_kind
-from thfuse_sam.precompute.worker import MaskResult, PendingMask
+from thfuse_sam.precompute.worker import Result
 from thfuse_sam.progress import progress_bar
 
 # Always images per second; below one, tqdm itself would show seconds per image.
@@ -41,9 +41,7 @@ class RunSummary:
     records: ImageRecords = field(default_factory=ImageRecords, repr=False)  # of the images whose masks were written
 
 
-def write_masks(
-    plan: Plan, results: Iterable[MaskResult | PendingMask], summary: RunSummary, *, num_workers: int = 0
-) -> None:
+def write_masks(plan: Plan, results: Iterable[Result], summary: RunSummary, *, num_workers: int = 0) -> None:
     """Write what is made of `plan.todo`.
 
     An image that could not be read or segmented is noted in `summary.failures` and the rest is done. Whatever stops
@@ -106,7 +104,7 @@ class _ResultWriter:
             disable=False,
         )
 
-    def add(self, result: MaskResult | PendingMask) -> None:
+    def add(self, result: Result) -> None:
         """Write `result` soon. Raises OutputError, also for a result that was added before."""
         if self._threads is None:
             self._write(result)
@@ -140,7 +138,7 @@ class _ResultWriter:
             self._threads.shutdown(wait=True, cancel_futures=True)
         self._bar.close()
 
-    def _write(self, result: MaskResult | PendingMask) -> None:
+    def _write(self, result: Result) -> None:
         mask = result.finish()
         if mask.label_map is not None:
             modality, name = mask.job.modality, mask.job.name
