@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.common import command_line, markdown_table
 from thfuse_sam.metrics import METRICS, TEN_METRICS
-from thfuse_sam.report.compare import DRAWS, INTERVAL
+from thfuse_sam.metrics.ranks import DRAWS, INTERVAL
 
 PEERS = Path(__file__).with_name("peers.json")
 # Methods that wins are counted against, where they are listed.

@@ -104,7 +104,7 @@ def video(line: CommandLine[VideoOptions]) -> None:
 )
 def compare(line: CommandLine[CompareOptions]) -> int:
     from thfuse_sam.commands.compare import compare
-    from thfuse_sam.report.compare import comparison_text
+    from thfuse_sam.report.measures import comparison_text
 
     comparison = compare(line.options, line.text)
     print(comparison_text(comparison))

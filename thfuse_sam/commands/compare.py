@@ -21,8 +21,9 @@ from thfuse_sam.images import luma, read_visible, write_image
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.options.compare import CompareOptions
 from thfuse_sam.progress import progress_bar
-from thfuse_sam.report.compare import Comparison, Method, find_methods, method_of, write_comparison, write_targets
+from thfuse_sam.report.compare import Comparison, Method, find_methods, method_of
 from thfuse_sam.report.fusion import FusionReport
+from thfuse_sam.report.measures import write_comparison, write_targets
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing, require_replaceable
 from thfuse_sam.report.run_facts import run_facts
 

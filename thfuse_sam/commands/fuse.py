@@ -35,7 +35,6 @@ from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, requ
 from thfuse_sam.fusion.emphasis import EmphasisPlan, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.fusion.metric_files import write_metrics
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.fusion.temperature import TemperatureKeeper, temperature_path
@@ -46,8 +45,9 @@ from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
 from thfuse_sam.options.video import VIDEO_SUFFIXES
-from thfuse_sam.report.compare import Comparison, Method, comparison_text, find_methods, write_comparison, write_targets
+from thfuse_sam.report.compare import Comparison, Method, find_methods
 from thfuse_sam.report.fusion import FusionReport
+from thfuse_sam.report.measures import comparison_text, write_comparison, write_metrics, write_targets
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.shipped import shipped_root

@@ -13,17 +13,14 @@ from thfuse_sam.arrays import ImageArray
 from thfuse_sam.datasets.pairs import ImagePair, list_images
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.errors import ImageReadError, UsageError, counted, first_of
-from thfuse_sam.files import write_csv
 from thfuse_sam.fusion.fusing import FusedPair, Metrics
 from thfuse_sam.images import image_size, luma, read_visible, size_text
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS, TEN_METRICS, natural_metrics
-from thfuse_sam.metrics.targets import ALL, TargetRow, TargetScore, measure_targets, target_rows
-from thfuse_sam.report.tables import figure_text, markdown_table
+from thfuse_sam.metrics.ranks import mean_ranks, rank_intervals
+from thfuse_sam.metrics.targets import TargetRow, TargetScore, measure_targets, target_rows
 
 ALL_METRICS = {**METRICS, **NATURAL_METRICS}  # the columns of a table
 BETTER = {key: metric.better for key, metric in ALL_METRICS.items()}
-DRAWS = 1000  # bootstrap samples of the pairs
-INTERVAL = (2.5, 97.5)  # percentiles of the mean ranks in them
 NO_IMAGE = "no fused image"
 _SHOWN = 5  # left-out pairs that a line names
 
@@ -233,113 +230,6 @@ class Comparison:
             if reasons:
                 lines.append(f"{counted(len(reasons), what)} left out of every row: {first_of(reasons, _SHOWN, '; ')}.")
         return lines
-
-
-def mean_ranks(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean rank of each method by each metric: pairs x methods x metrics, larger is better -> methods x metrics.
-
-    Rank 1 is the best; equal values share the mean of their ranks. A pair counts for a metric if the metric is defined
-    for every method; nan if there is no such pair.
-    """
-    return _weighted_mean_ranks(scores, np.ones((1, len(scores))))[0]
-
-
-def rank_intervals(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """95 % interval of each method's mean rank over all metrics: scores as of `mean_ranks` -> methods x 2 (low, high).
-
-    A bootstrap over pairs (B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979):
-    the percentiles of the mean ranks in samples of as many pairs, drawn with replacement. nan without pairs.
-    """
-    undefined = np.full((scores.shape[1], 2), math.nan)
-    if not len(scores):
-        return undefined
-    draws = np.random.default_rng(0).multinomial(len(scores), [1 / len(scores)] * len(scores), DRAWS)
-    ranks = _weighted_mean_ranks(scores, draws.astype(float))  # draws x methods x metrics
-    defined = np.isfinite(ranks)
-    means = np.where(defined, ranks, 0).sum(axis=2) / np.maximum(defined.sum(axis=2), 1)
-    means = means[np.all(defined.any(axis=2), axis=1)]
-    return np.percentile(means, INTERVAL, axis=0).T if len(means) else undefined
-
-
-def _weighted_mean_ranks(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`mean_ranks` for several weightings of the pairs: weights draws x pairs -> draws x methods x metrics."""
-    ranks = np.empty(scores.shape)
-    for method in range(scores.shape[1]):
-        own = scores[:, method : method + 1]
-        ranks[:, method] = 1 + (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
-    defined = np.logical_not(np.isnan(scores).any(axis=1))  # pairs x metrics
-    counts = (weights @ defined)[:, np.newaxis]
-    sums = np.tensordot(weights, np.where(defined[:, np.newaxis], ranks, 0.0), axes=1)
-    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), math.nan))
-
-
-def best_first(table: Sequence[MethodScores]) -> list[MethodScores]:
-    """The rows by mean rank; a single row as it is."""
-    return sorted(table, key=lambda row: row.mean_rank)
-
-
-def comparison_text(comparison: Comparison) -> str:
-    """The caption and the table of metrics, the best mean rank first, then that of targets if they were measured."""
-    table = best_first(comparison.table())
-    heads = [f"{key} ({metric.note})" if metric.note else key for key, metric in ALL_METRICS.items()]
-    is_timed = any(row.seconds is not None for row in table)
-    rows = [
-        (
-            row.name,
-            _rank_text(row),
-            *(figure_text(value) for value in row.mean.values()),
-            *([figure_text(math.nan if row.seconds is None else row.seconds, ".3g")] if is_timed else []),
-        )
-        for row in table
-    ]
-    text = markdown_table(("method", "mean rank", *heads, *(["s/pair"] if is_timed else [])), rows)
-    lines = [*comparison.caption(), "", text]
-    if comparison.targets is not None:
-        lines += ["", targets_text({row.name: row.targets for row in table})]
-    return "\n".join(lines)
-
-
-def _rank_text(row: MethodScores) -> str:
-    low, high = (figure_text(end, ".2f") for end in row.interval)
-    return f"{row.mean_rank:.2f} [{low} to {high}]" if math.isfinite(row.mean_rank) else figure_text(row.mean_rank)
-
-
-_TARGET_HEADS = ("targets", "contrast kept", "at least 80 %", "below 40 %", "boxes", "found by masks")
-
-
-def targets_text(rows: Mapping[str, Sequence[TargetRow]]) -> str:
-    """Target measures by method and class as a table; by size, too, if there is one method."""
-    cells = [
-        (
-            *(name, row.category, row.size, row.targets),
-            *map(figure_text, (row.contrast_kept, row.well_kept, row.badly_kept)),
-            *(row.boxes, figure_text(row.found)),
-        )
-        for name, own in rows.items()
-        for row in own
-        if row.size == ALL or len(rows) == 1
-    ]
-    return markdown_table(("method", "class", "size", *_TARGET_HEADS), cells, text_columns=3)
-
-
-def write_targets(folder: Path, rows: Mapping[str, Sequence[TargetRow]]) -> None:
-    """Write target measures by method, class and size to targets.csv. Raises OutputError."""
-    names = [field.name for field in dataclasses.fields(TargetRow)]
-    cells = [[name, *dataclasses.astuple(row)] for name, own in rows.items() for row in own]
-    write_csv(folder / "targets.csv", [["method", *names], *cells])
-
-
-def write_comparison(folder: Path, table: Sequence[MethodScores]) -> None:
-    """Write the table to comparison.csv: one row per method, the best mean rank first. Raises OutputError."""
-    metrics, ranked = list(table[0].mean), list(table[0].ranks)
-    head = ["method", "images", "mean_rank", "rank_low", "rank_high", "seconds", *metrics]
-    rows: list[list[str | float]] = [[*head, *(f"rank_{key}" for key in ranked)]]
-    for row in best_first(table):
-        seconds = math.nan if row.seconds is None else row.seconds
-        rows.append(
-            [row.name, row.images, row.mean_rank, *row.interval, seconds, *row.mean.values(), *row.ranks.values()]
-        )
-    write_csv(folder / "comparison.csv", rows)
 
 
 def _name_and_folder(text: str) -> tuple[str, Path]:

@@ -2,7 +2,7 @@ import csv
 import json
 import math
 
-from thfuse_sam.fusion.metric_files import mean_metrics, write_metrics
+from thfuse_sam.report.measures import mean_metrics, write_metrics
 
 
 def test_metric_files_hold_each_image_and_the_mean(tmp_path) -> None:
