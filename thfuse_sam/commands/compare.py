@@ -52,8 +52,8 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
     make_directory(options.output_dir)
     methods += [_run(program, usable, options.output_dir / program.name) for program in programs]
     methods += [_fuse_by_rule(name, usable.pairs, options.output_dir / name) for name in rules]
-    comparison = Comparison(methods[0].name, methods[1:], fusion_metrics, targets)
-    comparison.seconds[methods[0].name] = methods[0].seconds
+    own = methods[0]
+    comparison = Comparison(own.name, methods[1:], fusion_metrics, targets, own_seconds=own.seconds)
     for name, reason in bad.items():
         log.warning("left out of every row: %s", reason)
         comparison.left_out[name] = reason

@@ -131,13 +131,19 @@ class Comparison:
     """
 
     def __init__(
-        self, own_name: str, others: Sequence[Method], metrics: Metrics, targets: TargetSet | None = None
+        self,
+        own_name: str,
+        others: Sequence[Method],
+        metrics: Metrics,
+        targets: TargetSet | None = None,
+        *,
+        own_seconds: float | None = None,
     ) -> None:
         self.names = [own_name, *(method.name for method in others)]
         self.values: dict[str, list[dict[str, float] | None]] = {}  # pair name -> metrics of each; None: no image
         self.left_out: dict[str, str] = {}  # pair name -> why it does not count
         self.targets = targets
-        self.seconds: dict[str, float | None] = {method.name: method.seconds for method in others}
+        self._seconds = [own_seconds, *(method.seconds for method in others)]
         self._scores: dict[str, list[list[TargetScore]]] = {}  # of targets; pair name -> one entry per method
         self._others = others
         self._metrics = metrics
@@ -201,7 +207,7 @@ class Comparison:
                 _mean(ranks[index]),
                 (float(intervals[index, 0]), float(intervals[index, 1])),
                 self.target_rows(index),
-                self.seconds.get(name),
+                self._seconds[index],
             )
             for index, name in enumerate(self.names)
         ]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from thfuse_sam.arrays import ImageArray
-from thfuse_sam.errors import ImageReadError, MaskReadError
+from thfuse_sam.errors import ImageReadError, MaskReadError, counted
 from thfuse_sam.images import Modality, read_for_sam, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.store import MaskStore
@@ -127,8 +127,7 @@ def _draw_caption(draw: ImageDraw.ImageDraw, font: _Font, card: Card, left: int,
     """Draw the title at the left; at the right the number of segments and the part of the image that they cover."""
     segments = len(np.unique(card.label_map[card.label_map > 0]))
     covered = np.count_nonzero(card.label_map) / max(1, card.label_map.size)
-    noun = "segment" if segments == 1 else "segments"
-    facts = f"{segments} {noun}, {covered:.0%} covered" if segments else "no segment"
+    facts = f"{counted(segments, 'segment')}, {covered:.0%} covered" if segments else "no segment"
     facts_width = draw.textlength(facts, font=font)
     draw.text((left + width - facts_width, top), facts, fill=_FAINT, font=font)
     title_width = width - facts_width - _MARGIN
