@@ -18,3 +18,9 @@ def find_shipped(path: Path) -> Path:
     """
     shipped = shipped_root() / path
     return path if path.exists() or not shipped.exists() else shipped
+
+
+def find_network(path: Path) -> Path:
+    """`find_shipped`, also for the bare name of a network that ships, such as thfuse_lite."""
+    named = shipped_root() / "models" / f"{path}.safetensors"
+    return find_shipped(path) if path.exists() or not named.is_file() else named

@@ -146,7 +146,7 @@ def test_a_click_on_a_segment_makes_it_brighter(page) -> None:
     wait_for_status(page, "48×32 pixels")
     before = page.locator("#divider img").last.get_attribute("src")
     page.locator("#infrared_masks img").click()
-    wait_for_status(page, "Emphasis chosen for 1.")
+    wait_for_status(page, "brighter.")
     assert page.locator("#divider img").last.get_attribute("src") != before
     page.locator("#emphasis").get_by_label("As it is").check()
     page.locator("#infrared_masks img").click()

@@ -73,7 +73,7 @@ def test_pairs_are_aligned_one_by_one_and_doubtful_ones_left(rig_pairs, tmp_path
         for name, image in zip("ab", images, strict=True):
             Image.fromarray(image).save(data / folder / f"{name}.png")
     assert main(["--dataset_path", str(data)]) == 0
-    assert "1 of 2 pairs are left as they are, because too little structure agrees: a;" in capsys.readouterr().err
+    assert "left as they are, because too little structure agrees: 1 of 2 pairs (a);" in capsys.readouterr().err
     assert [row["confident"] for row in rows()] == ["false", "true"]
     assert np.array_equal(read_infrared(Path("aligned/ir/a.png")), pair(0)[0])
 

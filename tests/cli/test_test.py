@@ -265,6 +265,13 @@ def test_unequal_sizes_stop_before_anything_is_written(dataset, make_pairs, tmp_
     assert Path("results/a/1.x.jpg").exists() and not Path("results/b.jpg").exists()
 
 
+@pytest.mark.parametrize("name", ["thfuse_tiny", "models/thfuse_tiny.safetensors"])
+def test_shipped_networks_are_found_by_their_names(dataset, capsys, name: str) -> None:
+    argv = ["--model_path", name, "--dataset_path", str(dataset), "--device", "cpu", "--no-report"]
+    assert main(argv) == 0
+    assert "thfuse_tiny from" in capsys.readouterr().err
+
+
 def test_missing_shipped_model_names_the_remedy(dataset, capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(command, "shipped_root", lambda: tmp_path)
     line = failure(capsys, ["--dataset_path", str(dataset)], 1)
@@ -275,6 +282,8 @@ def test_missing_shipped_model_names_the_remedy(dataset, capsys, monkeypatch, tm
     ("argv", "status", "words"),
     [
         (["--model_path", "absent.pth"], 1, ("absent.pth", "no such file")),
+        (["--model_path", "."], 1, ("--model_path .", "is a folder; give a file in it")),
+        (["--emphasis", "ir"], 2, ("--emphasis ir", "there are no masks", "--use_sam")),
         (["--precomputed_masks_dir", "absent"], 2, ("absent", "precompute_masks.py")),
         (["--dataset_path", "absent"], 2, ("absent",)),
         (["--metric"], 2, ("--metric",)),
@@ -372,7 +381,7 @@ def test_pairs_out_of_register_are_noticed_and_mended(dataset, tmp_path, capsys)
             Image.fromarray(image).save(tmp_path / "two" / folder / f"{name}.png")
     assert run(tmp_path / "two", "--precomputed_masks_dir", "none") == 0
     err = capsys.readouterr().err
-    assert "1 of 2 pairs are out of register" in err and "off by 6" in err and "--align similarity" in err
+    assert "appear twice: 1 of 2 pairs (off by 6" in err and "--align similarity" in err
     page = Path("results/report/data.js").read_text()
     assert page.count('"offset":null') == 1 and '"offset":0.06' in page
     assert run(tmp_path / "two", "--align", "similarity", "--metrics", "--output_dir", "mended") == 0
@@ -384,7 +393,7 @@ def test_a_pair_that_cannot_be_aligned_is_named(dataset, tmp_path, capsys) -> No
         (tmp_path / "one" / folder).mkdir(parents=True)
         Image.fromarray(image).save(tmp_path / "one" / folder / "a.png")
     assert run(tmp_path / "one", "--align", "similarity", "--no-report") == 0
-    assert "1 of 1 pairs are left as they are, because too little structure agrees: a;" in capsys.readouterr().err
+    assert "left as they are, because too little structure agrees: 1 of 1 pair (a);" in capsys.readouterr().err
 
 
 def test_the_report_shows_an_aligned_pair_before_and_after(dataset, tmp_path) -> None:

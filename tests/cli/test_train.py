@@ -88,6 +88,16 @@ def test_resume_auto_goes_on_and_the_hint_repeats_the_command(dataset, capsys, m
     assert hint.endswith(f"gradient=1 --resume {Path('models/latest.pth')}") and str(dataset) in hint
 
 
+def test_a_resumed_run_keeps_its_learning_rate(dataset, capsys) -> None:
+    argv = ["--dataset_path", str(dataset), *FAST]
+    assert train.main([*argv, "--init", "thfuse_lite", "--output_dir", "tuned"]) == 0
+    assert train.main([*argv, "--epochs", "2", "--output_dir", "tuned", "--resume", "tuned"]) == 0
+    assert "--lr was" not in capsys.readouterr().err
+    assert load_checkpoint(Path("tuned/latest.pth")).training["lr"] == 1e-4
+    assert train.main([*argv, "--epochs", "3", "--output_dir", "tuned", "--resume", "--lr", "0.01"]) == 0
+    assert "--lr was 0.0001, now it is 0.01" in capsys.readouterr().err
+
+
 def test_report_has_the_curves_and_a_sample_of_each_checkpoint(dataset, capsys) -> None:
     argv = ["--dataset_path", str(dataset), *FAST, "--epochs", "2", "--save_interval", "1", "--report"]
     assert train.main(argv) == 0
@@ -126,6 +136,8 @@ def test_starts_from_given_weights(dataset, capsys) -> None:
         load_network(ROOT / "models/thfuse_lite.safetensors"),
     )
     torch.testing.assert_close(trained, shipped.state_dict(), atol=1e-6, rtol=1e-6)
+    assert "the best weights are in tuned" in err
+    assert train.main([*argv, "--init", "thfuse_lite", "--output_dir", "named"]) == 0
     assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--network", "thfuse"]) == 2
     assert "--init models/thfuse_lite.safetensors: holds thfuse_lite" in capsys.readouterr().err
     assert train.main([*argv]) == 0

@@ -78,15 +78,17 @@ def test_choices_are_read_beside_the_masks(tmp_path: Path) -> None:
     assert read_emphasis(tmp_path) == {"a/1": {("ir", 3): "brighter", ("vi", 12): "vi"}, "b": {("ir", 1): "ir"}}
 
 
-@pytest.mark.parametrize("text", ["[", "[1]", '{"a": {"ir": {"3": "loud"}}}', '{"a": {"uv": {"3": "ir"}}}', '{"a": 1}'])
+@pytest.mark.parametrize(
+    "text", ["[", "[1]", '{"a": {"ir": {"3": "loud"}}}', '{"a": {"uv": {"3": "ir"}}}', '{"a": {"3": "ir"}}']
+)
 def test_a_damaged_file_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "emphasis.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=r"emphasis\.json: no choices of emphasis") as caught:
+    with pytest.raises(UsageError, match=r"emphasis\.json: no .*; write .*one of ir, vi, brighter, neutral") as caught:
         read_emphasis(tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "object" not in str(caught.value)
 
 
-def test_commands_and_python_agree(make_pairs, tmp_path: Path) -> None:
+def test_commands_and_python_agree(make_pairs, tmp_path: Path, caplog) -> None:
     dataset, labels = make_pairs(("1",)), np.zeros((32, 48), np.uint8)
     labels[8:20, 10:30] = 2
     tree = MaskFiles(tmp_path / "masks")
@@ -101,5 +103,10 @@ def test_commands_and_python_agree(make_pairs, tmp_path: Path) -> None:
     written = read_visible(next((tmp_path / "chosen").glob("1.*")))
     assert np.array_equal(result, written)
     assert not np.array_equal(written, read_visible(next((tmp_path / "vi").glob("1.*"))))
+    wrong = '{"1": {"ir": {"2": "vi", "7": "vi"}}, "1.png": {"ir": {"2": "vi"}}}'
+    (tmp_path / "masks" / "emphasis.json").write_text(wrong, encoding="utf-8")
+    caplog.clear()
+    assert fuse_command.main([*argv, "--output_dir", str(tmp_path / "wrong")]) == 0
+    assert "no pair of this run is called 1.png" in caplog.text and "1: has no segment 7 in its ir mask" in caplog.text
     with pytest.raises(UsageError, match="`emphasis` loud: unknown"):
         th.fuse(ir, vi, (labels, labels), emphasis="loud")  # type: ignore[call-overload,arg-type]

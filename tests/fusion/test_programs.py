@@ -61,7 +61,7 @@ def test_failures_are_named_and_former_images_are_not_taken_for_new_ones(pairs: 
     [
         ("python f.py {ir} {vi} {out}", "begins with no name"),
         ("../x=f {ir} {vi} {out}", "begins with no name"),
-        ("x=f {ir} {vi}", "has the placeholders"),
+        ("x=f {ir} {vi}", "has the placeholders {ir} {vi};"),
         ("x=f {ir} {vi} {out} {out_dir}", "has the placeholders"),
         ("x=", "has the placeholders none"),
         ("x=f '{ir} {vi} {out}", "no closing quotation"),

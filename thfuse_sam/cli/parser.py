@@ -101,6 +101,10 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
+        if found := re.match(r"argument (--\w+)\S*: (expected .*)", message):
+            action = self._option_string_actions[found[1]]
+            wanted = self._get_formatter()._format_args(action, action.dest.upper())
+            message = f"{found[1]}: {found[2]}, as in {found[1]} {wanted}"
         advice = self._advice(message)
         raise UsageError(f"{message}; {advice}{'See' if advice else 'see'} {self.prog} --help")
 
@@ -298,5 +302,6 @@ def _owners(flag: str) -> str:
 
 def _nearest(word: str, known: Sequence[str], similarity: float = 0.6) -> str:
     """A question for the word that was probably meant, as the beginning of advice; "" if no known word is similar."""
-    similar = difflib.get_close_matches(word, known, 1, similarity)
+    longer = [name for name in known if name.startswith(word)]
+    similar = longer or difflib.get_close_matches(word, known, 1, similarity)
     return f"did you mean {similar[0]}? " if similar else ""

@@ -254,7 +254,7 @@ def _shown(current: _Current, choice: str) -> list[Any]:
     pictures = {name: shrunk(image, _PREVIEW_PIXELS) for name, image in images.items()}
     return [
         dataclasses.replace(current, pictures=pictures),
-        _view_line(view, pair, len(current.choices)),
+        _view_line(view, pair, [f"{of} {label} {choice}" for (of, label), choice in current.choices.items()]),
         _compared(pictures, choice),
         gr.update(value=str(path), interactive=True),
     ]
@@ -296,12 +296,12 @@ def _emphasised(current: _Current, choices: Mapping[tuple[Modality, int], Emphas
     return dataclasses.replace(current, view=view, choices=choices)
 
 
-def _view_line(view: FusedView, pair: OpenPair, chosen: int) -> str:
+def _view_line(view: FusedView, pair: OpenPair, chosen: Sequence[str]) -> str:
     height, width = view.fused.shape[:2]
     counts = [np.count_nonzero(np.bincount(labels.ravel())[1:]) for labels in (view.ir_labels, view.vi_labels)]
     return line(
         f"{width}×{height} pixels. Segments: {counts[0]} infrared, {counts[1]} visible, "
         f"made in {view.mask_seconds:.2f} s. Fused in {view.fuse_seconds:.2f} s."
-        + (f" Emphasis chosen for {chosen}." if chosen else "")
+        + (f" Emphasis: {', '.join(chosen)}." if chosen else "")
         + ("" if pair.placement is None else f" Alignment: {pair.placement.alignment}.")
     )

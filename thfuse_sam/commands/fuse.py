@@ -30,9 +30,9 @@ from thfuse_sam.datasets.listed import pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import CheckpointError, OptionError, PairError, UsageError, counted, naming
+from thfuse_sam.errors import CheckpointError, OptionError, PairError, UsageError, counted, first_of, naming
 from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
-from thfuse_sam.fusion.emphasis import EmphasisPlan, read_emphasis
+from thfuse_sam.fusion.emphasis import EMPHASIS_FILE, EmphasisPlan, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
@@ -50,7 +50,7 @@ from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.measures import comparison_text, write_comparison, write_metrics, write_targets
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
-from thfuse_sam.shipped import shipped_root
+from thfuse_sam.shipped import find_network, shipped_root
 from thfuse_sam.thermal import as_range
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,7 @@ def open_network(options: ModelOptions, shipped: Path = SHIPPED_MODEL) -> tuple[
                 "train a network with `train()` and give its checkpoint"
             )
     with naming("model_path", options.model_path):
+        path = find_network(path)
         return path, *load_network(path)
 
 
@@ -132,6 +133,7 @@ class _PreparedFusion:
     methods: list[Method]  # to compare with
     targets: TargetSet | None
     placer: Placer | None  # None: pairs are fused as they are
+    emphasis: EmphasisPlan
 
     @property
     def folder_of_output(self) -> Path:
@@ -163,9 +165,28 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     require_outputs_apart(pairs.pairs, options.output_dir, temperature_path if options.keep_temperature else None)
     mismatches = require_usable_pairs(pairs, masks, skip_bad=options.skip_bad, placer=placer)
     warn_if_odd(pairs.pairs)
+    emphasis = _emphasis(options, masks, pairs)
     methods = find_methods(options.compare, pairs.pairs, [network.name])
     targets = None if options.targets is None else targets_of_pairs(options.targets, pairs.pairs)
-    return _PreparedFusion(options, device, pairs, masks, mismatches, model_path, network, methods, targets, placer)
+    return _PreparedFusion(
+        options, device, pairs, masks, mismatches, model_path, network, methods, targets, placer, emphasis
+    )
+
+
+def _emphasis(options: FuseOptions, masks: MaskChoice, pairs: PairSet) -> EmphasisPlan:
+    """What is wanted of segments, in general and beside their masks. Raises UsageError."""
+    if options.emphasis is not None and masks.mode == "none":
+        raise OptionError(
+            "emphasis", options.emphasis, "is about segments, and there are no masks; give `precomputed_masks_dir` or "
+            "add `use_sam`"
+        )  # fmt: skip
+    chosen = {} if masks.root is None else read_emphasis(masks.root)
+    names = {pair.name for pair in pairs.pairs}
+    if chosen:
+        log.info("%s: choices for segments of %s", EMPHASIS_FILE, counted(len(chosen.keys() & names), "pair"))
+    if others := sorted(chosen.keys() - names):
+        log.warning("%s: no pair of this run is called %s", EMPHASIS_FILE, first_of(others, 3))
+    return EmphasisPlan(options.emphasis, chosen)
 
 
 def _find_pairs(options: FuseOptions) -> PairSet:
@@ -235,7 +256,7 @@ def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseRep
             observers=observers,
             settings=options,
             placer=run.placer,
-            emphasis=EmphasisPlan(options.emphasis, {} if run.masks.root is None else read_emphasis(run.masks.root)),
+            emphasis=run.emphasis,
         )
         watch.warn(len(report.fused))
         keeper.warn()

@@ -45,7 +45,10 @@ def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Pat
     """The folder that holds the pairs: the given one; None if `ir_dir` or `vi_dir` is given; else `sample`."""
     if given is not None:
         return find_shipped(given)
-    return None if folders.ir_dir or folders.vi_dir else find_shipped(sample)
+    if folders.ir_dir or folders.vi_dir:
+        return None
+    log.info("no folder is named: these are the sample pairs in %s", sample)
+    return find_shipped(sample)
 
 
 def find_command_pairs(given: Path | None, options: FolderOptions) -> PairSet:

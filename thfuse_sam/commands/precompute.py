@@ -395,6 +395,9 @@ def _hint_polarity(run: _PreparedRun) -> None:
 
 def _log_summary(plan: Plan, summary: RunSummary, seconds: float) -> None:
     """Log the counts of the run, then one line for each failure."""
+    if not summary.written and not summary.failures:
+        log.info("masks made: 0, kept: %d; all are in %s already", plan.finished, plan.root)
+        return
     log.info(
         "masks made: %d in %.1f s (%.2f images/s), of these without a segment: %d, kept: %d, failed: %d; in %s",
         summary.written, seconds, summary.written / max(seconds, 1e-9),

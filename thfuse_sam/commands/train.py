@@ -24,7 +24,8 @@ from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.report.training import write_training_report
-from thfuse_sam.shipped import find_shipped
+from thfuse_sam.shipped import find_network
+from thfuse_sam.training.checkpoint import load_checkpoint
 from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
@@ -41,7 +42,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     run = _prepare(options)
     log.info("%s; %s on %s", run.data.counts, options.network, run.device)
     if options.init is not None:
-        log.info("starting from %s with a learning rate of %g", options.init, options.lr)
+        log.info("starting from %s with a learning rate of %g", options.init, run.options.lr)
     for part in run.data.parts:
         warn_if_odd(part.pairs)
         log_mask_choice(part.masks, part.found)
@@ -55,7 +56,8 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     if result.interrupted:
         return result
     last = options.output_dir / trainer.task.kept_file(result.epoch)
-    log.info("training done: %s; weights in %s", result.length, last if last.exists() else result.latest)
+    others = f", the last ones in {last}" if last.exists() else ""
+    log.info("training done: %s; the best weights are in %s%s", result.length, result.best_file, others)
     for name, reason in run.data.skipped.items():
         log.warning("skipped %s: %s", name, reason)
     return result
@@ -101,6 +103,9 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
     device = run_device(options.device)
     data = find_train_pairs(options)
     resume = find_checkpoint(options)
+    if options.lr is None:  # `resume` without it
+        kept = None if resume is None else load_checkpoint(resume).training.get("lr")
+        options = dataclasses.replace(options, resume=None, lr=kept)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
     if "live" in data.mask_modes:
         settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
@@ -116,7 +121,7 @@ def _network(options: TrainOptions) -> FusionNetwork:
     if options.init is None:
         return build_network(options.network, **stages)
     with naming("init", options.init):
-        initial, _ = load_network(find_shipped(options.init))
+        initial, _ = load_network(find_network(options.init))
     if initial.name != options.network:
         raise OptionError("init", options.init, f"holds {initial.name}; give `network` {initial.name} or other weights")
     network = build_network(initial.name, **{**initial.options, **stages})
@@ -154,7 +159,7 @@ def _log_if_short(run: _PreparedTraining) -> None:
     if run.options.init is None and run.resume is None and steps < ENOUGH_STEPS:
         log.info(
             "%d steps are few for random weights, which need about %d: raise `%s`, or start from `init` "
-            "models/thfuse_lite.safetensors",
+            "thfuse_lite",
             steps, ENOUGH_STEPS, "max_steps" if steps == settings.max_steps else "epochs",
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ The choices for a mask tree lie beside its masks, in `emphasis.json`: pair -> mo
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ EMPHASIS_FILE = "emphasis.json"
 LEANING = 0.75  # share of the preferred source in a segment
 BRIGHTER = 32.0  # grey levels of 255
 FEATHER = 2.0  # pixels, sigma of the Gaussian that softens borders
+_FORM = f'{{"PAIR": {{"ir" or "vi": {{"LABEL": choice}}}}}}, a choice being one of {", ".join(get_args(Emphasis))}'
+
+log = logging.getLogger(__name__)
 
 Choices = Mapping[tuple[Modality, int], Emphasis]  # (modality, label of the segment) -> choice
 
@@ -62,8 +66,9 @@ def read_emphasis(root: Path) -> dict[str, Choices]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): dict(_choices(entry)) for name, entry in content.items()}
-    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: no choices of emphasis ({error}); correct or remove the file") from None
+    except (AttributeError, OSError, RecursionError, ValueError) as error:
+        said = "" if isinstance(error, AttributeError) else f" ({error})"  # something else than a mapping
+        raise UsageError(f"{path}: no choices of emphasis{said}; write {_FORM}") from None
 
 
 def _choices(entry: Mapping[Any, Mapping[Any, Any]]) -> Iterator[tuple[tuple[Modality, int], Emphasis]]:
@@ -80,6 +85,10 @@ def _regions(sample: FusionSample, usual: Emphasis | None, choices: Choices) -> 
     for modality in MODALITIES:
         labels = sample["ir_labels" if modality == "ir" else "vi_labels"].numpy()
         own = {label: choice for (of, label), choice in choices.items() if of == modality}
+        for label in own.keys() - set(np.unique(labels).tolist()):
+            log.warning(
+                "%s: has no segment %d in its %s mask, so its emphasis is left out", sample["name"], label, modality
+            )
         for choice in {usual, *own.values()} - {None}:
             assert choice is not None
             named = [label for label, other in own.items() if other == choice]

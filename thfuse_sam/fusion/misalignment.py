@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from thfuse_sam.align.estimate import FULL, QUICK, estimate_alignment
 from thfuse_sam.arrays import ImageArray
-from thfuse_sam.errors import first_of
+from thfuse_sam.errors import counted, first_of
 from thfuse_sam.fusion.fusing import FusedPair
 
 NOTICED = 0.02  # share of the width, by which the corners of a pair that is out of register are off
@@ -27,9 +27,9 @@ def warn_unsure(names: Sequence[str], pairs: int) -> None:
     """Name those of `pairs` pairs that could not be aligned, and the remedy."""
     if names:
         log.warning(
-            "%d of %d pairs are left as they are, because too little structure agrees: %s; "
+            "left as they are, because too little structure agrees: %d of %s (%s); "
             "for cameras that are fixed to each other, calibrate a rig with other pairs",
-            len(names), pairs, first_of(names, _SHOWN),
+            len(names), counted(pairs, "pair"), first_of(names, _SHOWN),
         )  # fmt: skip
 
 
@@ -54,8 +54,8 @@ class MisalignmentWatch:
         warn_unsure(self._unsure, pairs)
         if self.offsets:
             log.warning(
-                "%d of %d pairs are out of register, people may appear twice: %s; `align` similarity mends it, and "
+                "out of register, so that people may appear twice: %d of %s (%s); `align` similarity mends it, and "
                 "`align()` `calibrate` finds one transformation for cameras that are fixed to each other",
-                len(self.offsets), pairs,
+                len(self.offsets), counted(pairs, "pair"),
                 first_of([f"{name} by {100 * off:.1f} % of the width" for name, off in self.offsets.items()], _SHOWN),
             )  # fmt: skip

@@ -38,7 +38,8 @@ class Program:
             raise OptionError("run", text, f"{str(error).lower()}; {_WANTED}") from error
         used = {match for word in words for match in _PLACEHOLDER.findall(word)}
         if used not in (set(FOR_PAIRS), set(FOR_FOLDERS)):
-            raise OptionError("run", text, f"has the placeholders {sorted(used) or 'none'}; {_WANTED}")
+            named = " ".join(f"{{{name}}}" for name in sorted(used)) or "none"
+            raise OptionError("run", text, f"has the placeholders {named}; {_WANTED}")
         return cls(name, words, used == set(FOR_PAIRS))
 
     def filled(self, values: Mapping[str, Path]) -> list[str]:

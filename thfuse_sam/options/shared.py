@@ -163,7 +163,9 @@ class ModelOptions(Options, group="network"):
     """Which trained fusion network is used."""
 
     model_path: Path | None = option(
-        None, "fusion network: a checkpoint of `train()`", default_text=f"the shipped {SHIPPED_MODEL}"
+        None,
+        "fusion network: a checkpoint of `train()`, or thfuse_lite or thfuse_tiny, which ship",
+        default_text=f"the shipped {SHIPPED_MODEL}",
     )
 
 

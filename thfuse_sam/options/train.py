@@ -78,11 +78,13 @@ class TrainOptions(
     network: str = option("thfuse_lite", "fusion network to train", choices=NETWORKS)
     init: Path | None = option(
         None,
-        "weights to start from, such as models/thfuse_lite.safetensors: a checkpoint of the same `network`",
+        "weights to start from: a checkpoint of the same `network`, or thfuse_lite or thfuse_tiny, which ship",
         metavar="FILE",
         default_text="random weights",
     )
-    lr: float = redefault(FusionSettings, "lr", None, default_text=f"{_LR}; with `init` a tenth of that")
+    lr: float | None = redefault(  # type: ignore[assignment]  # None: that of the run that goes on
+        FusionSettings, "lr", None, default_text=f"{_LR}; with `init` a tenth of that, with `resume` that of the run"
+    )
     contrast_gain: float = option(
         1.15, "contrast that warm segments get when pairs are fused, times that in infrared; 0: whatever comes", low=0
     )
@@ -112,6 +114,6 @@ class TrainOptions(
     num_workers: int | None = redefault(FusionSettings, "num_workers", None, default_text=DEFAULT_WORKERS)
 
     def __post_init__(self) -> None:
-        if self.lr is None:
+        if self.lr is None and self.resume is None:
             object.__setattr__(self, "lr", _LR if self.init is None else _LR / 10)
         super().__post_init__()

@@ -142,6 +142,8 @@ def reading_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; make it with `train()` or give another file") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: is a folder; give a file in it, such as best.pth") from None
     except MemoryError:
         raise CheckpointError(_NO_MEMORY.format(path=path)) from None
     except OSError as error:

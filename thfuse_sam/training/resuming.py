@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
-    """The file that `resume` means: none, the named one, or the latest of `output_dir`, if any. Raises OptionError."""
+    """The file that `resume` means: none, the named one, the latest in the named folder, or that of `output_dir`, if
+    any. Raises OptionError."""
     latest = output_dir / LATEST
     if asked is None:
         return None
@@ -43,6 +44,8 @@ def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
             log.info("`resume`: no %s yet, so training starts from the beginning", latest)
             return None
         return latest
+    if asked.is_dir():
+        asked /= LATEST
     if not asked.is_file():
         raise OptionError("resume", asked, f"no such file; give a {LATEST}, or '{AUTO}' for {latest} if any")
     return asked

@@ -56,7 +56,8 @@ class RunResult:
     @property
     def length(self) -> str:
         """How long the training was, for messages."""
-        return f"{counted(self.step, 'step')}, {counted(self.epoch, 'epoch')}"
+        epochs = f", {counted(self.epoch, 'epoch')}" if self.epoch else ""  # 0 in the midst of the first
+        return counted(self.step, "step") + epochs
 
 
 def require_precision(precision: Precision, device: torch.device) -> None:
