@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.agreement import Masks, best_ious
 from benchmarks.common import command_line, markdown_table, timed
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.images import read_for_sam
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam

@@ -16,7 +16,7 @@ from PIL import Image
 from segment_anything.modeling import Sam
 
 from benchmarks.common import command_line, markdown_table, timed
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.images import Modality, read_for_sam, read_visible
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.sam.checkpoints import resolve_sam

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.common import command_line, made_by, markdown_table, timed
-from thfuse_sam.datasets.pairs import find_pairs, read_pair
+from thfuse_sam.datasets.pair_checks import read_pair
+from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.datasets.targets import read_targets
 from thfuse_sam.images import as_rgb
 from thfuse_sam.metrics.targets import TargetScore, measure_targets, target_rows

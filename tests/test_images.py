@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from thfuse_sam import image_files, images
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.errors import ImageReadError, OutputError
 from thfuse_sam.images import image_size, luma, read_for_sam, read_infrared, read_visible, write_image
 

@@ -21,7 +21,8 @@ from thfuse_sam.commands.precompute import plan_masks
 from thfuse_sam.commands.precompute_images import images_by_modality
 from thfuse_sam.datasets.listed import STANDARD_INPUT, pairs_of_files, pairs_of_table
 from thfuse_sam.datasets.naming import Naming, likely_naming
-from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs, require_partners, unusable_pairs
+from thfuse_sam.datasets.pair_checks import require_partners, unusable_pairs
+from thfuse_sam.datasets.pairs import ImagePair, find_images, find_pairs
 from thfuse_sam.errors import OptionError, PairError, UsageError
 from thfuse_sam.false_colour import colour_table
 from thfuse_sam.images import image_form, read_stored_pixels, write_image

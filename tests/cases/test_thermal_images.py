@@ -18,7 +18,7 @@ from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.commands.inputs import find_command_pairs
 from thfuse_sam.commands.precompute import precompute_masks
 from thfuse_sam.commands.verify import verify_masks
-from thfuse_sam.datasets.pairs import read_pair
+from thfuse_sam.datasets.pair_checks import read_pair
 from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError, PairError
 from thfuse_sam.false_colour import COLORMAPS, colour_table
 from thfuse_sam.images import read_infrared, read_infrared_and_missing, read_visible, write_image

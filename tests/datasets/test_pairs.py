@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from thfuse_sam.datasets.layouts import LAYOUTS, accepted_layouts
-from thfuse_sam.datasets.pairs import find_images, find_pairs, list_images, read_pair, require_partners, unusable_pairs
+from thfuse_sam.datasets.named_images import list_images
+from thfuse_sam.datasets.pair_checks import read_pair, require_partners, unusable_pairs
+from thfuse_sam.datasets.pairs import find_images, find_pairs
 from thfuse_sam.errors import PairError
 
 MakePairs = Callable[..., Path]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from thfuse_sam import onnx_files
 from thfuse_sam.datasets.fusion import fusion_sample
-from thfuse_sam.datasets.pairs import find_pairs, read_pair
+from thfuse_sam.datasets.pair_checks import read_pair
+from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.errors import OutputError, UsageError
 from thfuse_sam.fusion import onnx
 from thfuse_sam.fusion.colour import add_colour, leave_room

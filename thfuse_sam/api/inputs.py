@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from thfuse_sam.arrays import Array, ImageArray, Mask, Size
-from thfuse_sam.datasets.pairs import is_colourful
+from thfuse_sam.datasets.pair_checks import is_colourful
 from thfuse_sam.errors import ImageKindError, ImageSizeError, UsageError, shown
 from thfuse_sam.image_files import DecodedImage, Refusal, orientation_of, pixels_of, upright
 from thfuse_sam.images import (

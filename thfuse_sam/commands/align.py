@@ -15,7 +15,8 @@ from thfuse_sam.align.rig import Calibration, Rig, calibrate
 from thfuse_sam.arrays import ImageArray, size_of
 from thfuse_sam.commands.inputs import find_command_pairs, require_no_input_in, warn_if_odd
 from thfuse_sam.datasets.aligned import registered_numbers
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, require_partners
+from thfuse_sam.datasets.pair_checks import require_partners
+from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, command_text, counted, renaming
 from thfuse_sam.files import make_directory, remove_abandoned, require_writable, write_atomically, write_csv
 from thfuse_sam.fusion.fusing import require_usable

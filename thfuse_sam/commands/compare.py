@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from thfuse_sam.commands.inputs import find_command_pairs, require_no_input_in, targets_of_pairs
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, read_pair, unusable_pairs
+from thfuse_sam.datasets.pair_checks import read_pair, unusable_pairs
+from thfuse_sam.datasets.pairs import ImagePair, PairSet
 from thfuse_sam.errors import ImageReadError, ImageSizeError, OptionError, UsageError, counted
 from thfuse_sam.files import make_directory, require_writable
 from thfuse_sam.fusion.colour import add_colour

@@ -12,7 +12,8 @@ import torch
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.datasets.naming import Naming
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, Search, find_pairs, require_partners, suspicion
+from thfuse_sam.datasets.pair_checks import require_partners, suspicion
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, Search, find_pairs
 from thfuse_sam.datasets.targets import TargetSet, read_targets
 from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, UsageError, command_text, first_of, naming
 from thfuse_sam.fusion.fusing import require_usable

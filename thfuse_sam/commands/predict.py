@@ -12,7 +12,7 @@ import torch
 
 from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.commands.inputs import open_sam
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import ImageReadError, OptionError, UsageError, counted, naming

@@ -18,7 +18,8 @@ from thfuse_sam.commands.inputs import (
     require_usable_pairs,
 )
 from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs
-from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs, read_pair, unusable_pairs
+from thfuse_sam.datasets.pair_checks import read_pair, unusable_pairs
+from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs
 from thfuse_sam.datasets.splits import split_pairs, training_part
 from thfuse_sam.errors import PairError, UsageError, counted, naming
 from thfuse_sam.masks.source import MaskSource

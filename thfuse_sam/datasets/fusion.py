@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from thfuse_sam.arrays import Array, ImageArray, Size, size_of
-from thfuse_sam.datasets.pairs import ImagePair, read_pair
+from thfuse_sam.datasets.pair_checks import read_pair
+from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.images import luma
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.masks.placeholder import placeholder_guidance

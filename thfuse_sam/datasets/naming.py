@@ -80,6 +80,17 @@ def likely_naming(ir: Collection[str], vi: Collection[str], *, known: bool = Fal
     return best if is_sure else None
 
 
+def naming_advice(ir: Collection[str], vi: Collection[str]) -> str:
+    """What keeps images of these names from being pairs, to end a message; "" if nothing is found."""
+    if of_any_case := len({*map(str.casefold, ir)} & {*map(str.casefold, vi)}):
+        return f"; but for upper and lower case in their names {of_any_case} of them would be pairs"
+    naming = likely_naming(ir, vi)
+    if naming is None:
+        return ""
+    number = naming.pairs(ir, vi)
+    return f"; by `pair_pattern` '{naming.ir}' '{naming.vi}' {number} of them would be pairs"
+
+
 def _candidates(name: str, others: Collection[str]) -> Iterator[Naming]:
     """The patterns that make `name` a pair with one of `others`."""
     stem = name.rpartition("/")[2]

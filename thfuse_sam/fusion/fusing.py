@@ -15,7 +15,8 @@ from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.cores import usable_cores, with_results
 from thfuse_sam.datasets.aligned import AlignedPairs
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
-from thfuse_sam.datasets.pairs import ImagePair, check_headers, read_headers, unusable_pairs
+from thfuse_sam.datasets.pair_checks import check_headers, read_headers, unusable_pairs
+from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError
 from thfuse_sam.files import require_apart
 from thfuse_sam.fusion.colour import add_colour, leave_room

@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from thfuse_sam.datasets.pairs import PairSet, list_images
+from thfuse_sam.datasets.named_images import list_images
+from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.errors import OptionError, ThFuseError
 from thfuse_sam.files import as_output_error, make_directory
 

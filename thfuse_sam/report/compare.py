@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.arrays import ImageArray
-from thfuse_sam.datasets.pairs import ImagePair, list_images
+from thfuse_sam.datasets.named_images import list_images
+from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.errors import ImageReadError, UsageError, counted, first_of
 from thfuse_sam.fusion.fusing import FusedPair, Metrics

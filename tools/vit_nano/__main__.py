@@ -14,7 +14,7 @@ import torch
 
 from thfuse_sam.cli.parser import CommandLine
 from thfuse_sam.cli.run import INTERRUPTED, command
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.files import make_directory, remove_abandoned, write_atomically
 from thfuse_sam.images import read_visible

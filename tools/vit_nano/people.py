@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.targets import read_targets
 from thfuse_sam.errors import UsageError
 from thfuse_sam.images import image_size, luma, read_stored_pixels, read_visible

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.segmentation.annotated import without_shared
 from thfuse_sam.datasets.segmentation.augment import crop_foreground
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset

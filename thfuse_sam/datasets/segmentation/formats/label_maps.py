@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from thfuse_sam.arrays import Array, size_of
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import Entry, Listing, files_below, no_image, no_mask
 from thfuse_sam.datasets.segmentation.formats.mask_values import VOID
 from thfuse_sam.datasets.segmentation.formats.objects import drawn_frame, require_size

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from thfuse_sam.arrays import Mask, Size, size_of
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.segmentation.formats.annotation_files import (
     ImageFinder,
     as_id,

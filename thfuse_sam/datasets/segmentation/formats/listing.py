@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thfuse_sam.datasets.pairs import unread_file
+from thfuse_sam.datasets.named_images import unread_file
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.datasets.words import IMAGE_FOLDERS
 

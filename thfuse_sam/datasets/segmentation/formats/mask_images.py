@@ -33,7 +33,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.datasets.pairs import image_names, list_images
+from thfuse_sam.datasets.named_images import image_names, list_images
 from thfuse_sam.datasets.segmentation.formats.listing import (
     Entry,
     Listing,

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from thfuse_sam.arrays import Mask, Size
-from thfuse_sam.datasets.pairs import list_images
+from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.segmentation.formats.listing import (
     WITHOUT_OBJECTS,
     Entry,
