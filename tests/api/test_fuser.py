@@ -126,12 +126,17 @@ def test_swapped_and_equal_images_are_asked_about(fuser: th.Fuser, pair: Pair, c
         assert [record.message for record in caplog.records] == ([question] if question else [])
 
 
+def rounds_to(fused: torch.Tensor, image: np.ndarray) -> bool:
+    """Without gradients some layers add up in another order, which may turn a half upwards."""
+    return np.allclose(fused[0, 0].detach().numpy() * 255, image, rtol=0, atol=0.501)
+
+
 def test_tensors_keep_their_gradients(fuser: th.Fuser, pair: Pair) -> None:
     ir, vi = read_infrared(pair[0]), read_visible(pair[1])
     tensors = [torch.tensor(image / 255, dtype=torch.float32)[None, None] for image in (ir, luma(vi))]
     tensors[0].requires_grad_()
     fused = fuser(*tensors)
-    assert np.array_equal((fused[0, 0].detach() * 255).round().byte().numpy(), fuser(ir, vi, gray=True))
+    assert rounds_to(fused, fuser(ir, vi, gray=True))
     fused.mean().backward()
     assert tensors[0].grad is not None and tensors[0].grad.abs().sum() > 0
     colour = torch.tensor(vi.transpose(2, 0, 1) / 255, dtype=torch.float32)[None]
@@ -141,7 +146,7 @@ def test_tensors_keep_their_gradients(fuser: th.Fuser, pair: Pair) -> None:
     assert torch.equal(fuser(*(tensor.double() for tensor in tensors)), fused)
     masked = fuser(*tensors, masks=(torch.tensor(labels), labels))
     grey = fuser(ir, vi, masks=(labels[0], labels[0]), gray=True)
-    assert np.array_equal((masked[0, 0].detach() * 255).round().byte().numpy(), grey)
+    assert rounds_to(masked, grey)
 
 
 def test_many_pairs_in_batches_and_their_progress(fuser: th.Fuser, pair: Pair) -> None:
