@@ -305,6 +305,7 @@ def test_finetune_page(other_pages, open_page) -> None:
     assert page.locator("#curves figure").count() == 1
     ticks = page.locator("#curves .tick[text-anchor=end]").all_text_contents()
     assert ticks == ["3.00000", "3.00005", "3.00010"]
+    assert page.locator("#curves .tick[text-anchor=middle]").all_text_contents() == ["1", "2", "epoch"]
 
 
 def test_masks_page(other_pages, open_page) -> None:

@@ -109,3 +109,5 @@ def test_what_holds_no_targets_is_refused(tmp_path: Path) -> None:
         read_targets(tmp_path, SIZES)
     with pytest.raises(UsageError, match="no pair 'other'"):
         read(tmp_path, {"other.txt": "0 0.5 0.5 0.5 0.5"})
+    with pytest.raises(UsageError, match="text of one image; give the folder"):
+        read_targets(tmp_path / "other.txt", SIZES)

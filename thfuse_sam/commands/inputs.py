@@ -117,7 +117,7 @@ class MaskChoice:
 def choose_masks(tree: Path | None, options: LiveSamOptions) -> MaskChoice:
     """Choose the mask source without building or opening anything but the manifest of `tree`. Raises OptionError."""
     if tree is None and not options.use_sam and (DEFAULT_MASKS_DIR / MANIFEST_NAME).is_file():
-        return _precomputed(DEFAULT_MASKS_DIR, f"found {DEFAULT_MASKS_DIR}", options.sam_model_type)
+        return _precomputed(DEFAULT_MASKS_DIR, "found there", options.sam_model_type)
     switched_off = tree is not None and str(tree).lower() == str(SWITCHED_OFF)
     if tree is not None and not switched_off:
         if not tree.is_dir():
@@ -128,7 +128,7 @@ def choose_masks(tree: Path | None, options: LiveSamOptions) -> MaskChoice:
         return MaskChoice("live", "`use_sam` without a mask tree; `precompute()` makes one, which is much faster")
     if switched_off:
         return MaskChoice("none", "switched off")
-    return MaskChoice("none", f"no {DEFAULT_MASKS_DIR / MANIFEST_NAME} and no `use_sam`")
+    return MaskChoice("none", f"no {DEFAULT_MASKS_DIR / MANIFEST_NAME}; `precompute()` makes masks")
 
 
 def _precomputed(root: Path, reason: str, model_type: str) -> MaskChoice:

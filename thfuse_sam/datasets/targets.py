@@ -71,6 +71,8 @@ def read_targets(path: Path, sizes: Mapping[str, Size]) -> TargetSet:
 def _labels(path: Path) -> Iterator[_Label]:
     """The labels of the first layout that a folder has; in a file, those of COCO."""
     folder = path / "ir" if (path / "ir").is_dir() else path
+    if path.is_file() and path.suffix == ".txt":
+        raise UsageError(f"`targets` {path}: is the text of one image; give the folder that holds it")
     texts = [] if path.is_file() else [file for file in files_below(folder, ".txt") if file.name != CLASSES]
     if texts:
         classes = next((_lines(each / CLASSES) for each in (folder, path) if (each / CLASSES).is_file()), None)

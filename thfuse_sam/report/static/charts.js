@@ -13,8 +13,8 @@ function ticks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(step0));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= step0);
   const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) {
-    found.push(Math.abs(value) < step * 1e-6 ? 0 : value);
+  for (let count = Math.ceil(low / step); count * step <= high + step * 1e-6; count++) {
+    found.push(count * step);  // a sum of steps would miss whole numbers
   }
   const digits = (value) => Math.floor(Math.log10(value) + 1e-9);
   const decimals = Math.max(0, -digits(step));
