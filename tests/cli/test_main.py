@@ -41,7 +41,7 @@ def test_the_first_screen_shows_what_one_needs(capsys: pytest.CaptureFixture[str
         ),
         (["app", "a"], "app a: takes no word before its options; see thfuse app --help"),
         (["completion", "fish"], "completion fish: name one shell of bash, zsh"),
-        (["completion"], "name one shell of"),
+        (["completion"], "error: completion: name one shell of"),
     ],
 )
 def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

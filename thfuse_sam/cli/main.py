@@ -128,7 +128,7 @@ def _print_completion(words: Sequence[str]) -> int:
     except ImportError:
         return _refuse("completion needs shtab, which is not installed; run: pip install 'th-fuse-sam[completion]'")
     if len(words) != 1 or words[0] not in SHELLS:
-        return _refuse(f"completion {' '.join(words)}: name one shell of {', '.join(SHELLS)}")
+        return _refuse(f"{' '.join(['completion', *words])}: name one shell of {', '.join(SHELLS)}")
     parser = argparse.ArgumentParser("thfuse")
     parser.add_argument("--version", action="store_true")
     parsers = parser.add_subparsers(parser_class=lambda prog: _completing(_named(prog.split()[-1]).build_parser()))  # type: ignore[call-overload]

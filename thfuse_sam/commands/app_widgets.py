@@ -42,7 +42,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except ThFuseError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise gr.Error(str(error).replace("`", ""), print_exception=False) from error
     except torch.cuda.OutOfMemoryError as error:
         raise gr.Error("out of GPU memory; use smaller images", print_exception=False) from error
     except OSError as error:
