@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from thfuse_sam.arrays import ImageArray
 from thfuse_sam.datasets.fusion import to_uint8
+from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import INPUTS, FusionNetwork
@@ -88,10 +89,9 @@ def forward_batch(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def fusion_loss(loss: nn.Module, fused: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-    """Loss parts of the fused images of a batch."""
-    parts: Mapping[str, Tensor] = loss(
-        fused, batch["ir"], batch["vi"], batch["ir_labels"], batch["vi_labels"], batch.get("vi_rgb")
-    )
+    """Loss parts of the fused images of a batch. Without any mask the parts that are about segments take no time."""
+    labels = (batch[f"{modality}_labels"] if batch[f"has_{modality}_mask"].any() else None for modality in MODALITIES)
+    parts: Mapping[str, Tensor] = loss(fused, batch["ir"], batch["vi"], *labels, batch.get("vi_rgb"))
     return parts
 
 
