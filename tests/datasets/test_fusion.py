@@ -117,6 +117,34 @@ def test_random_choices_follow_seed_epoch_and_index_only(make_pairs: MakePairs) 
     assert not torch.equal(other_seed[0]["ir"], expected[0]["ir"])
 
 
+def test_jitter_gives_other_tones_and_sizes_to_images_and_sizes_alone_to_masks(make_pairs: MakePairs) -> None:
+    pairs = find_pairs(make_pairs(("0",), size=(48, 64))).pairs
+    plain, jittered = (FusionDataset(pairs, LIVE, crop_size=16, augment=True, jitter=jitter) for jitter in (0.0, 1.0))
+    own_values = set(np.unique(read_infrared(pairs[0].ir)).tolist())
+    means, sizes = {"ir": set(), "vi": set()}, set()
+    for epoch in range(20):
+        plain.set_epoch(epoch)
+        jittered.set_epoch(epoch)
+        sample = jittered[0]
+        assert sample["ir"].shape == (1, 16, 16) and sample["vi_rgb"].shape == (3, 16, 16)
+        assert sample["ir"].min() >= 0 and sample["ir"].max() <= 1
+        assert set(sample["ir_labels"].unique().tolist()) <= own_values  # a mixture of two labels is another segment
+        for key, seen in means.items():
+            seen.add(round(float(sample[key].mean()), 3))  # type: ignore[literal-required]
+        sizes.add(len(sample["ir_labels"].unique()))
+    assert min(len(seen) for seen in means.values()) > 15 and len(sizes) > 1
+
+
+def test_jitter_of_a_flat_image_keeps_it_flat(tmp_path: Path) -> None:
+    for modality in ("ir", "vi"):
+        (tmp_path / modality).mkdir()
+        Image.new("L", (20, 18), 40).save(tmp_path / modality / "0.png")
+    dataset = FusionDataset(find_pairs(tmp_path).pairs, NoMasks(), crop_size=16, augment=True, jitter=1.0)
+    for epoch in range(10):
+        dataset.set_epoch(epoch)
+        assert dataset[0]["ir"].min() == dataset[0]["ir"].max()
+
+
 def test_middle_crop_without_augmentation(make_pairs: MakePairs) -> None:
     pairs = find_pairs(make_pairs(("0",), size=(20, 30))).pairs
     dataset = FusionDataset(pairs, LIVE, crop_size=10)

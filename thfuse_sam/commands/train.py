@@ -143,7 +143,9 @@ def _trainer(run: _PreparedTraining, sources: MaskSources) -> Trainer:
     task = FusionTask(
         run.network,
         run.loss,
-        fusion_dataset(run.data.train, sources, crop_size=options.crop_size, augment=True, seed=seed),
+        fusion_dataset(
+            run.data.train, sources, crop_size=options.crop_size, augment=True, seed=seed, jitter=options.jitter
+        ),
         fusion_dataset(run.data.val, sources, crop_size=options.crop_size) if run.data.val else None,
         run.settings,
     )

@@ -171,12 +171,23 @@ class MaskSources:
 
 
 def fusion_dataset(
-    parts: Sequence[PairFolder], sources: MaskSources, *, crop_size: int, augment: bool = False, seed: int = 0
+    parts: Sequence[PairFolder],
+    sources: MaskSources,
+    *,
+    crop_size: int,
+    augment: bool = False,
+    seed: int = 0,
+    jitter: float = 0.0,
 ) -> FusionDataset | MixedPairs:
     """One data set with the pairs of all parts."""
     datasets = {
         part.name: FusionDataset(
-            part.pairs, sources.of(part), crop_size=crop_size, augment=augment, seed=seed + _SEED_STEP * index
+            part.pairs,
+            sources.of(part),
+            crop_size=crop_size,
+            augment=augment,
+            seed=seed + _SEED_STEP * index,
+            jitter=jitter,
         )
         for index, part in enumerate(parts)
     }

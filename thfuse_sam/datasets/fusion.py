@@ -9,6 +9,7 @@ Reads any layout that `datasets.pairs` finds, with masks from any `MaskSource`::
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ from thfuse_sam.images import luma
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.masks.placeholder import placeholder_guidance
 from thfuse_sam.masks.source import MaskSource
+
+# What `jitter` changes. Brightness and contrast are means and standard deviations of whole images, intensity.
+SMALLEST_WINDOW = 0.75  # side of the window that becomes a crop, in crops; the largest is the image's shorter side
+GAMMA = 0.3  # standard deviation of the logarithm of the exponent
+BRIGHTNESS, CONTRAST = (0.15, 0.6), (0.1, 0.28)
+MOST_CONTRAST = 3  # largest factor on an image's own contrast, which keeps grain from filling a dark image
 
 
 class FusionSample(TypedDict):
@@ -79,6 +86,8 @@ class FusionDataset(Dataset[FusionSample]):
             or 180 degrees, to keep its shape.
         seed: decides every random choice, together with the epoch and the index. Neither the worker process nor the
             order of reading changes it.
+        jitter: with `augment`, the probability that a crop is resized from a window of another size, and that each of
+            its images gets another brightness and contrast: pairs of one camera then stand for those of others.
 
     Raises on reading a sample: ImageReadError; ImageSizeError if the two images differ in size.
     """
@@ -91,6 +100,7 @@ class FusionDataset(Dataset[FusionSample]):
         crop_size: int | None = None,
         augment: bool = False,
         seed: int = 0,
+        jitter: float = 0.0,
     ) -> None:
         if crop_size is not None and crop_size < 1:
             raise ValueError(f"crop_size must be at least 1 or None, got {crop_size}")
@@ -99,6 +109,7 @@ class FusionDataset(Dataset[FusionSample]):
         self._crop_size = crop_size
         self._augment = augment
         self._seed, self._epoch = seed, 0
+        self._jitter = jitter
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -114,15 +125,17 @@ class FusionDataset(Dataset[FusionSample]):
         ir_mask = self._masks.get("ir", pair.name, pair.ir, shape, infrared)
         vi_mask = self._masks.get("vi", pair.name, pair.vi, shape, infrared)
         random = np.random.default_rng((self._seed, self._epoch, index)) if self._augment else None
-        transform = _CropAndTurn(shape, self._crop_size, random)
+        transform = _CropAndTurn(shape, self._crop_size, random, self._jitter)
+        if random is not None and self._jitter:
+            infrared, visible = (_other_tone(image, random, self._jitter) for image in (infrared, visible))
         return fusion_sample(
             pair.name,
             transform.apply(infrared),
             transform.apply(visible),
             # Masks are cropped before guidance is derived: it is less work, and only outlines along the crop's border
             # are lost.
-            None if ir_mask is None else transform.apply(ir_mask),
-            None if vi_mask is None else transform.apply(vi_mask),
+            None if ir_mask is None else transform.apply(ir_mask, labels=True),
+            None if vi_mask is None else transform.apply(vi_mask, labels=True),
         )
 
 
@@ -148,13 +161,20 @@ class MixedPairs(Dataset[FusionSample]):
 
 
 class _CropAndTurn:
-    """One choice of padding, crop, mirroring and turn, applied alike to all arrays of a sample.
+    """One choice of padding, crop, size, mirroring and turn, applied alike to all arrays of a sample.
 
-    `random` None: the middle crop, neither mirrored nor turned.
+    `random` None: the middle crop, neither mirrored nor turned. `jitter`: probability of a window of another size.
     """
 
-    def __init__(self, shape: Size, crop_size: int | None, random: np.random.Generator | None) -> None:
-        crop = (crop_size, crop_size) if crop_size is not None else shape
+    def __init__(
+        self, shape: Size, crop_size: int | None, random: np.random.Generator | None, jitter: float = 0.0
+    ) -> None:
+        self._resized_to, window = None, crop_size
+        if random is not None and crop_size is not None and jitter and random.random() < jitter:
+            smallest = SMALLEST_WINDOW * crop_size
+            window = round(np.exp(random.uniform(*np.log([smallest, max(smallest, min(shape))]))))
+            self._resized_to = crop_size
+        crop = shape if window is None else (window, window)
         self._padding = [(0, max(side - length, 0)) for side, length in zip(crop, shape, strict=True)]
         room = [max(length - side, 0) for side, length in zip(crop, shape, strict=True)]
         if random is None:
@@ -169,15 +189,37 @@ class _CropAndTurn:
                 self._quarter_turns = self._quarter_turns // 2 * 2
         self._window = (slice(top, top + crop[0]), slice(left, left + crop[1]))
 
-    def apply(self, array: Array) -> Array:
-        """HxW or HxWxC -> the chosen part of it, contiguous."""
+    def apply(self, array: Array, *, labels: bool = False) -> Array:
+        """HxW or HxWxC -> the chosen part of it, contiguous. `labels`: values are not mixed."""
         if any(after for _, after in self._padding):
             padding = self._padding + [(0, 0)] * (array.ndim - 2)
             array = np.pad(array, padding, mode="reflect")
         array = array[self._window]
+        if self._resized_to is not None:
+            array = _resized(array, self._resized_to, labels)
         if self._mirror:
             array = array[:, ::-1]
         return np.ascontiguousarray(np.rot90(array, self._quarter_turns))
+
+
+def _resized(array: Array, size: int, labels: bool) -> Array:
+    """A square HxW or HxWxC array with sides of `size` pixels."""
+    if labels:
+        nearest = ((np.arange(size) + 0.5) * len(array) / size).astype(int)
+        return array[nearest[:, np.newaxis], nearest]
+    way = cv2.INTER_AREA if len(array) > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(array, (size, size), interpolation=way))
+
+
+def _other_tone(image: ImageArray, random: np.random.Generator, probability: float) -> ImageArray:
+    """A uint8 image, with the given probability with another gamma, brightness and contrast."""
+    if random.random() >= probability:
+        return image
+    table = np.linspace(0, 1, 256) ** np.exp(random.normal(0, GAMMA))
+    levels = table[image[::8, ::8]]  # enough for a mean
+    gain = random.uniform(*CONTRAST) / max(levels.std(), 1e-6)
+    table = (table - levels.mean()) * np.clip(gain, 1 / MOST_CONTRAST, MOST_CONTRAST) + random.uniform(*BRIGHTNESS)
+    return np.rint(table.clip(0, 1) * 255).astype(np.uint8)[image]
 
 
 def _mask_inputs(mask: Array | None, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,14 @@ class TrainPairOptions(FolderOptions, group=FolderOptions.group):
         False, "leave out pairs that cannot be read or used, and list them (reads all images first)"
     )
     crop_size: int = option(128, "height and width of the training crops, pixels", low=1, high=4096)
+    jitter: float = option(
+        0.0,
+        "probability that a crop is resized from a window of another size, and that each of its images gets another "
+        "brightness and contrast, for images of other cameras than those trained on",
+        low=0,
+        high=1,
+        metavar="P",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
