@@ -176,23 +176,26 @@ def test_one_command_makes_masks_images_and_the_table(
 
 
 def test_cross_validation_judges_on_the_set_left_out(make_pairs: Callable[..., Path], tmp_path: Path, capsys) -> None:
-    for name in "xyz":
+    for name in (*"xyz", "beside"):
         make_pairs(("a", "b"), size=(48, 56), root=tmp_path / name)
-    argv = [
-        "--data_dir",
-        str(tmp_path),
-        "--datasets",
-        *"xyz",
-        "--baseline",
-        "models/thfuse_lite.safetensors",
-        "--every",
-        "2",
-    ]
-    argv += ["--output", str(tmp_path / "cv"), "--epochs", "1", "--batch_size", "4", "--crop_size", "32"]
-    assert cross_validation.main(argv) == 0
+    argv = ["--data_dir", str(tmp_path), "--datasets", *"xyz", "--beside", str(tmp_path / "beside"), "--every", "2"]
+    argv += ["--baseline", "models/thfuse_lite.safetensors", "--output", str(tmp_path / "cv")]
+    argv += ["--batch_size", "4", "--crop_size", "32", "--epochs"]
+    assert cross_validation.main([*argv, "1"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
     assert [row.split("|")[1].strip() for row in rows] == [name for name in "xyz" for _ in range(3)]
-    figures = tmp_path / "cv" / "x" / "y_selection0.4_sky0.json"
+    trained_on = json.loads((tmp_path / "cv" / "x" / "train_options.json").read_text(encoding="utf-8"))["dataset_path"]
+    assert [Path(path).name for path in trained_on] == ["y", "z", "beside"]
+    (figures,) = (tmp_path / "cv" / "x").glob("y_every2_selection0.4_sky0_*.json")
     kept = figures.stat().st_mtime_ns
-    assert cross_validation.main(argv) == 0  # nothing is trained or measured twice
+    assert cross_validation.main([*argv, "1"]) == 0  # nothing is trained or measured twice
     assert figures.stat().st_mtime_ns == kept
+    assert cross_validation.main([*argv, "2"]) == 0  # figures of a shorter training are not those of a longer one
+    assert len(list((tmp_path / "cv" / "x").glob("y_every2_selection0.4_sky0_*.json"))) == 2
+
+
+def test_of_amounts_that_win_equally_many_metrics_mi_and_ssim_decide() -> None:
+    baseline = dict.fromkeys(TEN_METRICS, 1.0)
+    with_mi, with_sd, with_both = ({**baseline, **dict.fromkeys(won, 2.0)} for won in (["MI"], ["SD"], ["SD", "AG"]))
+    assert cross_validation._won([(with_mi, baseline)]) > cross_validation._won([(with_sd, baseline)])
+    assert cross_validation._won([(with_both, baseline)]) > cross_validation._won([(with_mi, baseline)])
