@@ -107,7 +107,7 @@ def break_file(name: str, tmp_path):
     ("name", "reason"),
     [
         ("missing", "no such file"),
-        ("a folder", "cannot be read"),
+        ("a folder", "is a folder; give a file in it"),
         ("empty", "not a checkpoint"),
         ("text", "not a checkpoint"),
         ("truncated", "truncated"),
