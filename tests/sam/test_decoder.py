@@ -95,6 +95,22 @@ def test_prompts_do_not_see_each_other() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def test_tokens_take_each_others_place_only_without_gradients_and_never_those_of_the_image() -> None:
+    sam = build(4, 64)
+    features, _ = inputs(sam, 3)
+    decoder = PointDecoder(sam)
+    sparse = torch.rand(3, 2, sam.prompt_encoder.embed_dim)
+    with torch.no_grad():
+        context = decoder.prepare(features, (64, 64))
+        first, again = decoder.decode_all(context, sparse), decoder.decode_all(context, sparse)
+    with_gradients = decoder.decode_all(context, sparse.requires_grad_())
+    for one, two, three in zip(first, again, with_gradients, strict=True):
+        assert torch.equal(one, two)
+        torch.testing.assert_close(three.detach(), one, rtol=0, atol=1e-5)
+    with_gradients[0].sum().backward()
+    assert sparse.grad is not None and sparse.grad.abs().sum() > 0
+
+
 @torch.no_grad()
 def test_half_precision_is_near_and_leaves_the_weights() -> None:
     sam = build(4, 64)

@@ -128,6 +128,7 @@ def test_vit_t_trains_at_any_size() -> None:
 
 def test_vit_t_folds_its_norms_and_divides_its_tokens_only_to_encode(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the statistics of a trained model; and a gradient sees the same function, with nothing overwritten."""
+    monkeypatch.setattr(tiny_vit, "ROWS_AT_ONCE", 16)
     monkeypatch.setattr(tiny_vit, "TOKENS_AT_ONCE", 200)  # one of the largest windows, four of the smaller ones
     torch.manual_seed(0)
     encoder = build_vit_t(64).image_encoder.eval()

@@ -232,9 +232,8 @@ class PointDecoder:
             k = _heads(to_token.k_proj(queries + tokens), to_token)
             weights = _weights_of_context(context, k) if first else _weights_of_image(to_token, keys_with_pe, k)
             keys = _attend_to_tokens(to_token, context.keys if first else keys, weights, queries, keeps_keys=first)
-            keys = _layer_norm(keys, layer.norm4)
             reused = None if first or keys.requires_grad else keys_with_pe
-            keys_with_pe = torch.add(keys, context.image_pe, out=reused)
+            keys, keys_with_pe = _normalised(keys, layer.norm4, context.image_pe, reused)
         final = transformer.final_attn_token_to_image
         attended = _attend_to_image(final, queries + tokens, keys, keys_with_pe)
         return transformer.norm_final_attn(queries + attended), keys
@@ -379,6 +378,22 @@ def _attend_to_tokens(
     if keeps_keys:
         keys = keys.repeat(len(weights), 1, 1)
     return baddbmm_(keys, weights.mT, values)
+
+
+def _normalised(keys: Tensor, norm: nn.Module, image_pe: Tensor, reused: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Normalised image tokens NxTxC, and with the encoding of their positions (TxC), which takes the place of `reused`.
+
+    On a CPU they take the place of `keys`, one prompt after the other: a third tensor of this size would not fit into
+    what the system's memory allocator keeps for the next batch, and to get it anew takes a tenth of the time.
+    """
+    if keys.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        keys = _layer_norm(keys, norm)
+        return keys, torch.add(keys, image_pe, out=reused)
+    keys_with_pe = torch.empty_like(keys) if reused is None else reused
+    for own, own_with_pe in zip(keys, keys_with_pe, strict=True):
+        own.copy_(_layer_norm(own, norm))
+        torch.add(own, image_pe, out=own_with_pe)
+    return keys, keys_with_pe
 
 
 def _sparse_embeddings(encoder: PromptEncoder, prompts: Tensor) -> Tensor:

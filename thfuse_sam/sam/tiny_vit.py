@@ -29,6 +29,7 @@ HEADS = (0, 4, 5, 10)  # attention heads; the first stage is convolutional
 WINDOWS = (0, 7, 14, 7)  # tokens along one side of an attention window
 EXPANSION = 4  # hidden channels for one channel, in the convolutional blocks and in the MLPs
 HIDDEN_AT_ONCE = 64  # hidden channels of a convolutional block that exist at the same time
+ROWS_AT_ONCE = 512  # pixels of an image whose hidden channels before the first stage do, a multiple of 4
 TOKENS_AT_ONCE = 1024  # tokens that go together through attention or an MLP: few enough for the cache of a CPU
 CLASSES = 1000  # outputs of the unused classification head
 
@@ -67,6 +68,13 @@ class PatchEmbedding(nn.Module):
         self.seq = nn.Sequential(ConvNorm(3, width // 2, 3, 2), nn.GELU(), ConvNorm(width // 2, width, 3, 2))
 
     def forward(self, image: Tensor) -> Tensor:
+        if self.training or torch.is_grad_enabled():
+            return self._run(image)
+        # Some rows at a time, with those above that their first row of output depends on.
+        strips = ((max(0, top - 4), top + ROWS_AT_ONCE) for top in range(0, image.shape[2], ROWS_AT_ONCE))
+        return torch.cat([self._run(image[:, :, first:last])[:, :, first and 1 :] for first, last in strips], dim=2)
+
+    def _run(self, image: Tensor) -> Tensor:
         first, _, second = self.seq
         return second(gelu_(first(image)))
 
@@ -111,7 +119,16 @@ class Downsample(nn.Module):
         self.conv3 = ConvNorm(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(gelu_(self.conv2(gelu_(self.conv1(x)))))
+        if self.training or torch.is_grad_enabled():
+            return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        (expand, expand_bias), (depthwise, depthwise_bias) = self.conv1.folded(), self.conv2.folded()
+        parts = []
+        for first in range(0, len(expand), HIDDEN_AT_ONCE):
+            hidden = slice(first, first + HIDDEN_AT_ONCE)
+            y = gelu_(F.conv2d(x, expand[hidden], expand_bias[hidden]))
+            stride, groups = self.conv2.c.stride, y.shape[1]
+            parts.append(F.conv2d(y, depthwise[hidden], depthwise_bias[hidden], stride, padding=1, groups=groups))
+        return self.conv3(gelu_(torch.cat(parts, dim=1)))
 
 
 class WindowAttention(nn.Module):
@@ -198,10 +215,9 @@ class Stage(nn.Module):
             stride = 1 if index + 2 == len(WIDTHS) else 2
             self.downsample = Downsample(width, WIDTHS[index + 1], stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x if self.downsample is None else self.downsample(x)
+    def parts(self) -> list[nn.Module]:
+        """What runs one after the other, BxCxHxW -> BxC'xH'xW' each."""
+        return [*self.blocks, *([] if self.downsample is None else [self.downsample])]
 
 
 class TinyViT(nn.Module):
@@ -224,8 +240,9 @@ class TinyViT(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.patch_embed(image)
-        for stage in self.layers:
-            x = stage(x)
+        # In one loop: a stage's caller would hold its input until the stage ends.
+        for part in [part for stage in self.layers if isinstance(stage, Stage) for part in stage.parts()]:
+            x = part(x)
         return self.neck(x)
 
 
