@@ -115,6 +115,7 @@ def test_parts_in_two_coco_files(coco: Write, tmp_path: Path) -> None:
     "stems",
     [
         ("instances_trainval", "instances_test"),
+        ("instances_trainVal", "instances_test"),
         ("instances_train2017", "instances_val2017"),
         ("_train", "_test"),
         ("Train", "Test"),

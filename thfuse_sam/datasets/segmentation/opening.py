@@ -138,7 +138,7 @@ def open_train_and_val(
 
 def _file_named(files: Sequence[Path], words: Sequence[str]) -> Path | None:
     """The file whose name holds the first of the words that is there, None if none or several do."""
-    found = ([file for file in files if word in words_in(file.stem)] for word in words)
+    found = ([file for file in files if word in words_in(file.stem.casefold())] for word in words)
     named: list[Path] = next(filter(None, found), [])
     return named[0] if len(named) == 1 else None
 
