@@ -108,5 +108,9 @@ def test_commands_and_python_agree(make_pairs, tmp_path: Path, caplog) -> None:
     caplog.clear()
     assert fuse_command.main([*argv, "--output_dir", str(tmp_path / "wrong")]) == 0
     assert "no pair of this run is called 1.png" in caplog.text and "1: has no segment 7 in its ir mask" in caplog.text
+    of_others = '{"1.png": {"ir": {"2": "vi"}}}'
+    (tmp_path / "masks" / "emphasis.json").write_text(of_others, encoding="utf-8")
+    assert fuse_command.main([*argv[:-1], "--output_dir", str(tmp_path / "of_others")]) == 0
+    assert "what single segments show" not in (tmp_path / "of_others" / "report" / "data.js").read_text("utf-8")
     with pytest.raises(UsageError, match="`emphasis` loud: unknown"):
         th.fuse(ir, vi, (labels, labels), emphasis="loud")  # type: ignore[call-overload,arg-type]

@@ -176,17 +176,15 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
 def _emphasis(options: FuseOptions, masks: MaskChoice, pairs: PairSet) -> EmphasisPlan:
     """What is wanted of segments, in general and beside their masks. Raises UsageError."""
     if options.emphasis is not None and masks.mode == "none":
-        raise OptionError(
-            "emphasis", options.emphasis, "is about segments, and there are no masks; give `precomputed_masks_dir` or "
-            "add `use_sam`"
-        )  # fmt: skip
+        reason = "is about segments, and there are no masks; give `precomputed_masks_dir` or add `use_sam`"
+        raise OptionError("emphasis", options.emphasis, reason)
     chosen = {} if masks.root is None else read_emphasis(masks.root)
-    names = {pair.name for pair in pairs.pairs}
-    if chosen:
-        log.info("%s: choices for segments of %s", EMPHASIS_FILE, counted(len(chosen.keys() & names), "pair"))
-    if others := sorted(chosen.keys() - names):
+    own = {pair.name: chosen[pair.name] for pair in pairs.pairs if pair.name in chosen}
+    if own:
+        log.info("%s: choices for segments of %s", EMPHASIS_FILE, counted(len(own), "pair"))
+    if others := sorted(chosen.keys() - own.keys()):
         log.warning("%s: no pair of this run is called %s", EMPHASIS_FILE, first_of(others, 3))
-    return EmphasisPlan(options.emphasis, chosen)
+    return EmphasisPlan(options.emphasis, own)
 
 
 def _find_pairs(options: FuseOptions) -> PairSet:

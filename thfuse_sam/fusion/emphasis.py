@@ -85,10 +85,11 @@ def _regions(sample: FusionSample, usual: Emphasis | None, choices: Choices) -> 
     for modality in MODALITIES:
         labels = sample["ir_labels" if modality == "ir" else "vi_labels"].numpy()
         own = {label: choice for (of, label), choice in choices.items() if of == modality}
-        for label in own.keys() - set(np.unique(labels).tolist()):
-            log.warning(
-                "%s: has no segment %d in its %s mask, so its emphasis is left out", sample["name"], label, modality
-            )
+        for label in own:
+            if not (labels == label).any():
+                log.warning(
+                    "%s: has no segment %d in its %s mask, so its emphasis is left out", sample["name"], label, modality
+                )
         for choice in {usual, *own.values()} - {None}:
             assert choice is not None
             named = [label for label, other in own.items() if other == choice]
