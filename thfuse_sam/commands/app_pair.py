@@ -149,8 +149,10 @@ class PairTab:
         swapped.then(self._open, inputs, self._results, **QUEUED)
         self._choice.change(
             lambda current, choice: gr.skip() if current is None else _compared(current.pictures, choice),
-            [self._current, self._choice], self._slider, **AT_ONCE,
-        )  # fmt: skip
+            [self._current, self._choice],
+            self._slider,
+            **AT_ONCE,
+        )
         self._defaults.click(self._default_values, self.sam, self.thresholds, **QUEUED)
 
     def _default_values(self, sam: str) -> tuple[float, ...]:

@@ -274,8 +274,9 @@ def _log_advice(tuning: Tuning) -> None:
         log.warning(
             "fine-tuning did not help: mean IoU on the validation images is %.3f, was %.3f before; "
             "keep the former checkpoint, or train longer, with another `lr`, or on more images",
-            after, before,
-        )  # fmt: skip
+            after,
+            before,
+        )
 
 
 def _evaluated_generator(trained: Path, sam: Sam) -> dict[str, float]:

@@ -287,9 +287,11 @@ def _write_tables(run: _PreparedFusion, report: FuseReport, comparison: Comparis
     masks = f", masks found {report.masks_found}, {counted(report.placeholders, 'image')} without a mask"
     log.info(
         "%s fused to %s in %.1f s%s",
-        counted(len(report.fused), "image"), options.output_dir, report.seconds,
+        counted(len(report.fused), "image"),
+        options.output_dir,
+        report.seconds,
         "" if run.masks.mode == "none" else masks,
-    )  # fmt: skip
+    )
     for name, reason in report.failures.items():
         log.error("%s: not fused: %s", name, reason)
 

@@ -178,8 +178,11 @@ def log_mask_choice(choice: MaskChoice, pairs: PairSet) -> None:
         if number:
             log.warning(
                 "%d of %d images %s; to make them, with the `sam_checkpoint` of the tree if it was one of your own: %s",
-                number, len(images), trouble, command_text("precompute", **pairs.given, **made),
-            )  # fmt: skip
+                number,
+                len(images),
+                trouble,
+                command_text("precompute", **pairs.given, **made),
+            )
 
 
 def _named_images(pairs: Sequence[ImagePair]) -> list[NamedImage]:

@@ -400,8 +400,13 @@ def _log_summary(plan: Plan, summary: RunSummary, seconds: float) -> None:
         return
     log.info(
         "masks made: %d in %.1f s (%.2f images/s), of these without a segment: %d, kept: %d, failed: %d; in %s",
-        summary.written, seconds, summary.written / max(seconds, 1e-9),
-        summary.empty, plan.finished, len(summary.failures), plan.root,
-    )  # fmt: skip
+        summary.written,
+        seconds,
+        summary.written / max(seconds, 1e-9),
+        summary.empty,
+        plan.finished,
+        len(summary.failures),
+        plan.root,
+    )
     for job, reason in summary.failures.items():
         log.error("failed: %s: %s", job, reason)

@@ -160,10 +160,11 @@ def _log_if_short(run: _PreparedTraining) -> None:
     steps = min(per_epoch * (settings.epochs or math.inf), settings.max_steps or math.inf)
     if run.options.init is None and run.resume is None and steps < ENOUGH_STEPS:
         log.info(
-            "%d steps are few for random weights, which need about %d: raise `%s`, or start from `init` "
-            "thfuse_lite",
-            steps, ENOUGH_STEPS, "max_steps" if steps == settings.max_steps else "epochs",
-        )  # fmt: skip
+            "%d steps are few for random weights, which need about %d: raise `%s`, or start from `init` thfuse_lite",
+            steps,
+            ENOUGH_STEPS,
+            "max_steps" if steps == settings.max_steps else "epochs",
+        )
 
 
 def _write_report(run: _PreparedTraining, sources: MaskSources, result: RunResult, command: str) -> None:

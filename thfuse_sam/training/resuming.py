@@ -111,8 +111,9 @@ def check_resumable(path: Path, saved: Checkpoint, task: TrainingTask, options: 
     for change in changed_options(former, options, MAY_DIFFER | task.may_differ):
         log.warning(
             "`resume` %s: %s; training goes on with the new value, so the result differs from an uninterrupted run",
-            path, change,
-        )  # fmt: skip
+            path,
+            change,
+        )
 
 
 def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], may_differ: Iterable[str]) -> list[str]:

@@ -247,9 +247,11 @@ class Trainer:
             return
         log.info(
             "training goes on at step %d of %d with learning rate %.3g, schedule %s",
-            progress.step, total_steps,
-            learning_rate(settings, progress.step, total_steps, self.plateau.scale), settings.schedule,
-        )  # fmt: skip
+            progress.step,
+            total_steps,
+            learning_rate(settings, progress.step, total_steps, self.plateau.scale),
+            settings.schedule,
+        )
 
     def _is_done(self, run: "_Setup") -> bool:
         return (
