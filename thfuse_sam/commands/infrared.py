@@ -35,7 +35,8 @@ def infrared_reading(
         kept: ranges that were kept earlier, by what keeps them; the first one counts where `ir_range` gives none.
         tree: masks of the images, see `polarity`.
 
-    Raises ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
+    Raises:
+        ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
     """
     how = dataclasses.replace(reading_of(options), polarity=polarity(options, tree))
     if how.polarity == BLACK_HOT:

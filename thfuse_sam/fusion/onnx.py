@@ -78,8 +78,12 @@ def export_onnx(network: nn.Module, path: Path) -> float:
         network: a fusion network on the CPU, in evaluation mode.
         path: where to write the file; any suffix will do.
 
-    Returns the largest difference of onnxruntime's luma to the network's. Raises UsageError: the packages that the
-    export needs are not installed; OutputError: the file cannot be written, or computes something else.
+    Returns:
+        the largest difference of onnxruntime's luma to the network's.
+
+    Raises:
+        UsageError: the packages that the export needs are not installed.
+        OutputError: the file cannot be written, or computes something else.
     """
     require_exporter()
     module = ImageFusion(network)

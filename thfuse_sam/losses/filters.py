@@ -8,7 +8,7 @@ SOFT_END = 0.08  # intensity; values closer than this to 0 or 1, or beyond, are 
 
 
 def box_mean(images: Tensor, window: int) -> Tensor:
-    """Mean of the pixels of BCHW images in a square window, an odd number of pixels wide, that lie in the image.
+    """Mean of the pixels of BCHW images, in a square window 3, 5, ... pixels wide, that lie in the image.
 
     As sums of shifted images a tenth of the work of `avg_pool2d`.
     """

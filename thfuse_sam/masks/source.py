@@ -79,7 +79,9 @@ class PrecomputedMasks:
         image_dirs: the data set's folder (or pattern, see `source_images.find_image`) of each modality. Needed to
             notice a tree made from other images of the same names.
 
-    Raises UsageError: `root` is no mask tree; ManifestError: the manifest or the records of the images are unreadable.
+    Raises:
+        UsageError: `root` is no mask tree.
+        ManifestError: the manifest or the records of the images are unreadable.
     """
 
     def __init__(self, root: Path, image_dirs: Mapping[Modality, Path]) -> None:

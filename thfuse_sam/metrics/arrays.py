@@ -51,7 +51,8 @@ def gaussian_window(size: int, sigma: float) -> Callable[[Values], Values]:
         size: window side in px, odd.
         sigma: standard deviation in px.
 
-    Returns a function from float64 HxW to float64 (H - size + 1)x(W - size + 1).
+    Returns:
+        a function from float64 HxW to float64 (H - size + 1)x(W - size + 1).
     """
     radius = size // 2
     taps = np.exp(-(np.arange(-radius, radius + 1, dtype=np.float64) ** 2) / (2 * sigma**2))

@@ -46,7 +46,8 @@ class FusionNetwork(nn.Module):
             ir, vi: float B1HW in [0, 1], sides are multiples of `size_multiple`.
             guidance: float B4HW in [0, 1] from `relative_guidance` (a channel without information is zero), or None.
 
-        Returns float B1HW, not yet limited to [0, 1].
+        Returns:
+            float B1HW, not yet limited to [0, 1].
         """
         raise NotImplementedError
 

@@ -27,7 +27,8 @@ def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
         name: a key of NETWORKS.
         options: keyword arguments of that network. The `options` of an existing network build another one like it.
 
-    Raises UsageError: unknown name, unknown option or a value that cannot work.
+    Raises:
+        UsageError: unknown name, unknown option or a value that cannot work.
     """
     if name not in NETWORKS:
         raise UsageError(f"network {name!r} is unknown; use one of {', '.join(NETWORKS)}")

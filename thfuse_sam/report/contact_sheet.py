@@ -92,7 +92,11 @@ def write_contact_sheets(
         count: 0 or less writes nothing.
         reading: how infrared images are read.
 
-    Returns the files that were written. Raises OutputError: a file cannot be written.
+    Returns:
+        The files that were written.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
     cards = itertools.islice(_cards(spread_entries(entries, count), store, reading), max(0, count))
     several = count > _PER_SHEET

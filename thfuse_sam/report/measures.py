@@ -17,7 +17,7 @@ _TARGET_HEADS = ("targets", "contrast kept", "at least 80 %", "below 40 %", "box
 def write_metrics(
     output_dir: Path, metrics: Mapping[str, Mapping[str, float]], model: str, targets: Sequence[TargetRow] | None = None
 ) -> dict[str, float]:
-    """Write both files, with the values of each image (by name) and their mean, and return the mean.
+    """Write the values of each image (by name) and their mean to metrics.csv and metrics.json, and return the mean.
 
     Undefined values (nan) stay empty, or null. Target measures go into the JSON file. Raises OutputError.
     """

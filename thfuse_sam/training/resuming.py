@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
-    """The file that `resume` means: none, the named one, the latest in the named folder, or that of `output_dir`, if
-    any. Raises OptionError."""
+    """The file that `resume` means: none, the named one, the latest in a named folder, or that of `output_dir`, if any.
+
+    Raises OptionError.
+    """
     latest = output_dir / LATEST
     if asked is None:
         return None
