@@ -20,11 +20,12 @@ import numpy as np
 
 from benchmarks.common import command_line, made_by, markdown_table, timed
 from thfuse_sam.align.estimate import QUICK, Alignment, estimate_alignment
-from thfuse_sam.align.transform import Kind, Matrix, Size, corner_distance, corners, fitted, inverse, similarity
+from thfuse_sam.align.transform import Kind, Matrix, corner_distance, corners, fitted, inverse, similarity
+from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.datasets.pair_checks import read_pair
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.fusion.misalignment import NOTICED, noticed_offset
-from thfuse_sam.images import ImageArray, luma
+from thfuse_sam.images import luma
 
 WRONG = 6.0  # pixels of an image 640 wide
 

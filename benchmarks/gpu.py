@@ -44,11 +44,12 @@ from benchmarks.oracle import LookUp, OracleDecoder, stock_masks
 from benchmarks.precompute import SAMPLE
 from benchmarks.precompute_command import busy, gpu_use
 from benchmarks.traffic import counted
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.cli.commands import finetune, precompute, predict, test
 from thfuse_sam.commands import precompute as precompute_command
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.images import ImageArray, read_for_sam, write_image
+from thfuse_sam.images import read_for_sam, write_image
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES

@@ -21,9 +21,10 @@ import torch
 from benchmarks.common import command_line, made_by, markdown_table, timed
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.align.transform import corner_distance, inverse, scaling, similarity, warp
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.fusion.inference import fuse_batch
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.images import MODALITIES, ImageArray, write_image
+from thfuse_sam.images import MODALITIES, write_image
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.options.shared import Precision
 from thfuse_sam.shipped import shipped_root

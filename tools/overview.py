@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import torch
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.datasets.fusion import FusionDataset
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.fusion.colour import add_colour
 from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.images import ImageArray, as_rgb, write_image
+from thfuse_sam.images import as_rgb, write_image
 from thfuse_sam.masks.overlay import draw_overlay
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS

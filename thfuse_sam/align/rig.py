@@ -10,7 +10,8 @@ import yaml
 
 from thfuse_sam.align.estimate import Alignment
 from thfuse_sam.align.fitting import robust_fit
-from thfuse_sam.align.transform import Kind, Matrix, Size, corner_distance, corners, fitted, folds, inverse, transformed
+from thfuse_sam.align.transform import Kind, Matrix, corner_distance, corners, fitted, folds, inverse, transformed
+from thfuse_sam.arrays import Size
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_text
 from thfuse_sam.images import size_text

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.fuse import open_network
 from thfuse_sam.commands.infrared import reading_of
@@ -14,7 +15,7 @@ from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import OptionError, counted
 from thfuse_sam.files import make_directory, require_writable, write_json
-from thfuse_sam.images import MODALITIES, ImageArray, Modality
+from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.options.video import SHIPPED_VIDEO_MODEL, VideoOptions
 from thfuse_sam.thermal import InfraredReading

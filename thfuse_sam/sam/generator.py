@@ -26,9 +26,9 @@ import numpy.typing as npt
 import torch
 from segment_anything.utils.amg import build_all_layer_point_grids, remove_small_regions
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.devices import DTYPES, Chunks, Download, free_memory, unless_out_of_memory, upload
 from thfuse_sam.errors import DeviceError, ThFuseError, UsageError
-from thfuse_sam.images import ImageArray
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
 from thfuse_sam.masks.instances import Instance

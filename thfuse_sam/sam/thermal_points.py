@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from thfuse_sam.images import ImageArray
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.masks.format import paint_order
 from thfuse_sam.metrics.targets import box_ious
 from thfuse_sam.options.generator import GeneratorSettings

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from thfuse_sam.align.placement import Placement, Placer
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.errors import VideoError
 from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_batch
 from thfuse_sam.fusion.misalignment import noticed_offset
-from thfuse_sam.images import ImageArray, as_rgb, luma
+from thfuse_sam.images import as_rgb, luma
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.masks.format import LabelMap, guidance_inputs
 from thfuse_sam.models import FusionNetwork

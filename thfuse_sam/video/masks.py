@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.images import ImageArray
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.masks.format import LabelMap
 
 # Where something of a frame lies in an earlier one: float32 HxWx2, x and y in pixels.

@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import OptionError
-from thfuse_sam.images import ImageArray
 
 _POLL_SECONDS = 0.5
 _BOUNDARY = "frame"

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.images import ImageArray
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.thermal import InfraredReading, as_white_hot, fill, limits, missing_pixels, stretch
 
 _Value = TypeVar("_Value", float, npt.NDArray[np.float32])

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from thfuse_sam.arrays import ImageArray
 from thfuse_sam.errors import OptionError, OutputError
 from thfuse_sam.files import partial_path
-from thfuse_sam.images import ImageArray
 from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.video.reading import import_av
 
