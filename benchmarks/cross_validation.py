@@ -2,7 +2,8 @@
 
     python -m tools.scenes --output scenes --count 150 --seed 5000
     python -m benchmarks.cross_validation --data_dir DATA --datasets RoadScene171 MSRS80 MSRS120 --beside scenes \\
-        --baseline models/thfuse_lite.safetensors --output cv --epochs 20 --lr 2e-3 --ema_decay 0.995 --jitter 0.5
+        --baseline models/thfuse_lite.safetensors --output cv --epochs 17 --crop_size 144 --batch_size 4 --lr 2e-3 \\
+        --ema_decay 0.995 --jitter 0.5 --then "--epochs 3 --lr 5e-4 --ema_decay 0.99 --jitter 0 --seed 1"
 
 `DATA/NAME` holds the pairs of a set. Options that are not listed below go to `train.py`, which trains without masks.
 How far each place follows one source (`selection`) is chosen, too: the amount that beats `--baseline` on the most
@@ -13,6 +14,7 @@ from what the metrics ask for. Finished trainings and figures in `--output` are 
 
 import argparse
 import functools
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--datasets", nargs="+", required=True, help="their folders' names, three or more")
     parser.add_argument("--beside", type=Path, nargs="+", default=[], help="folders of pairs for every training")
+    parser.add_argument("--then", type=shlex.split, default=[], help="options of a training that goes on from each")
     parser.add_argument("--baseline", type=Path, required=True, help="network to compare with")
     parser.add_argument("--every", type=int, default=4, help="judge every so many pairs (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints, figures and table.md")
@@ -54,8 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = options.output / left_out
         data = [str(path) for path in (*(options.data_dir / name for name in others), *options.beside)]
         fixed = ["--precomputed_masks_dir", "none", "--val_fraction", "0", "--resume", "auto"]
-        if status := train.main(["--dataset_path", *data, *fixed, *training, "--output_dir", str(folder)]):
+        common = ["--dataset_path", *data, *fixed, *training]
+        if status := train.main([*common, "--output_dir", str(folder)]):
             return status
+        if options.then:
+            first = folder / LATEST
+            folder /= f"then_{file_sha256(first)[:8]}"
+            go_on = ["--init", str(first), *options.then, "--output_dir", str(folder)]
+            if status := train.main([*common, *go_on]):
+                return status
         baseline = {name: _means(options, options.output, options.baseline, name) for name in options.datasets}
         trained = functools.partial(_means, options, folder, folder / LATEST)
         best = max(AMOUNTS, key=lambda amount: _won([(trained(name, amount), baseline[name]) for name in others]))

@@ -11,6 +11,7 @@ import torch
 from benchmarks import ablation, cross_validation, fusion_peers, fusion_results, fusion_speed, loss_choice
 from benchmarks.fusion_runs import Withheld
 from thfuse_sam.datasets.pairs import find_pairs
+from thfuse_sam.files import file_sha256
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import METRICS, TEN_METRICS
 from thfuse_sam.models import count_parameters
@@ -175,23 +176,31 @@ def test_one_command_makes_masks_images_and_the_table(
     assert (tmp_path / "masked" / "masks" / pairs.name / "manifest.json").exists()
 
 
-def test_cross_validation_judges_on_the_set_left_out(make_pairs: Callable[..., Path], tmp_path: Path, capsys) -> None:
+def test_cross_validation_judges_on_the_set_left_out(
+    make_pairs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(cross_validation, "AMOUNTS", (0.4,))
     for name in (*"xyz", "beside"):
         make_pairs(("a", "b"), size=(48, 56), root=tmp_path / name)
     argv = ["--data_dir", str(tmp_path), "--datasets", *"xyz", "--beside", str(tmp_path / "beside"), "--every", "2"]
     argv += ["--baseline", "models/thfuse_lite.safetensors", "--output", str(tmp_path / "cv")]
-    argv += ["--batch_size", "4", "--crop_size", "32", "--epochs"]
-    assert cross_validation.main([*argv, "1"]) == 0
+    argv += ["--batch_size", "8", "--crop_size", "32", "--then", "--epochs 1 --lr 1e-4", "--epochs", "1"]
+    assert cross_validation.main(argv) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
     assert [row.split("|")[1].strip() for row in rows] == [name for name in "xyz" for _ in range(3)]
-    trained_on = json.loads((tmp_path / "cv" / "x" / "train_options.json").read_text(encoding="utf-8"))["dataset_path"]
+    folder = tmp_path / "cv" / "x"
+    trained_on = json.loads((folder / "train_options.json").read_text(encoding="utf-8"))["dataset_path"]
     assert [Path(path).name for path in trained_on] == ["y", "z", "beside"]
-    (figures,) = (tmp_path / "cv" / "x").glob("y_every2_selection0.4_sky0_*.json")
+    (then,) = folder.glob("then_*")
+    went_on = json.loads((then / "train_options.json").read_text(encoding="utf-8"))
+    assert (went_on["init"], went_on["lr"]) == (str(folder / "latest.pth"), 1e-4)
+    (figures,) = then.glob("y_every2_selection0.4_sky0_*.json")
     kept = figures.stat().st_mtime_ns
-    assert cross_validation.main([*argv, "1"]) == 0  # nothing is trained or measured twice
+    assert cross_validation.main(argv) == 0  # nothing is trained or measured twice
     assert figures.stat().st_mtime_ns == kept
-    assert cross_validation.main([*argv, "2"]) == 0  # figures of a shorter training are not those of a longer one
-    assert len(list((tmp_path / "cv" / "x").glob("y_every2_selection0.4_sky0_*.json"))) == 2
+    # What a shorter training led to is not taken for that of a longer one.
+    assert then.name.endswith(file_sha256(folder / "latest.pth")[:8])
+    assert figures.stem.endswith(file_sha256(then / "latest.pth")[:8])
 
 
 def test_of_amounts_that_win_equally_many_metrics_mi_and_ssim_decide() -> None:
