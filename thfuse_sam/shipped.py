@@ -21,6 +21,6 @@ def find_shipped(path: Path) -> Path:
 
 
 def find_network(path: Path) -> Path:
-    """`find_shipped`, also for the bare name of a network that ships, such as thfuse_lite."""
-    named = shipped_root() / "models" / f"{path}.safetensors"
-    return find_shipped(path) if path.exists() or not named.is_file() else named
+    """The file of a network that ships for its bare name, such as thfuse_lite; `find_shipped` for any other path."""
+    named = shipped_root() / "models" / f"{path.name}.safetensors"
+    return named if str(path) == path.name and named.is_file() else find_shipped(path)

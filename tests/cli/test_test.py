@@ -267,6 +267,7 @@ def test_unequal_sizes_stop_before_anything_is_written(dataset, make_pairs, tmp_
 
 @pytest.mark.parametrize("name", ["thfuse_tiny", "models/thfuse_tiny.safetensors"])
 def test_shipped_networks_are_found_by_their_names(dataset, capsys, name: str) -> None:
+    Path("thfuse_tiny").mkdir()  # such as the output of a training
     argv = ["--model_path", name, "--dataset_path", str(dataset), "--device", "cpu", "--no-report"]
     assert main(argv) == 0
     assert "thfuse_tiny from" in capsys.readouterr().err

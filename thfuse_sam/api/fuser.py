@@ -36,15 +36,14 @@ from thfuse_sam.images import LUMA_WEIGHTS, MODALITIES, size_text
 from thfuse_sam.masks.format import guidance_inputs, segment_labels
 from thfuse_sam.options.align import AlignKind
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
-from thfuse_sam.options.shared import SHIPPED_MODEL, Polarity, Precision
+from thfuse_sam.options.shared import Polarity, Precision
 from thfuse_sam.progress import Progress, progress_bar
-from thfuse_sam.shipped import shipped_root
+from thfuse_sam.shipped import find_network
 from thfuse_sam.thermal import as_range
 
 _NAME = "ir, vi"  # what messages call a pair
 EmphasisInput = Emphasis | Choices | None
 MaskPair = tuple[MaskInput, MaskInput] | None  # of the infrared and of the visible image
-_SHIPPED = ("thfuse_lite", "thfuse_tiny")  # in the folder of SHIPPED_MODEL
 _Sample = tuple[FusionSample, ImageArray, Placement | None]
 
 
@@ -379,13 +378,11 @@ class Fuser:
 
 
 def _network_file(model: str | os.PathLike[str]) -> Path:
-    path = as_path(model, "model")
-    if str(path) in _SHIPPED:
-        return shipped_root() / SHIPPED_MODEL.with_stem(str(path))
+    path = find_network(as_path(model, "model"))
     if path.is_dir():
         raise CheckpointError(f"`model` {path}: a folder; open it with `Fuser.from_pretrained`")
     if not path.exists():
-        raise CheckpointError(f"`model` {path}: no such file; give {' or '.join(_SHIPPED)}, or a file of `train()`")
+        raise CheckpointError(f"`model` {path}: no such file; give thfuse_lite or thfuse_tiny, or a file of `train()`")
     return path
 
 
