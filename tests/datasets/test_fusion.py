@@ -13,7 +13,6 @@ from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.errors import ImageReadError, ImageSizeError
 from thfuse_sam.images import luma, read_for_sam, read_infrared, read_visible
 from thfuse_sam.masks.source import LiveMasks, NoMasks, PrecomputedMasks
-from thfuse_sam.masks.state import size_mismatches
 from thfuse_sam.masks.tree import MaskFiles
 
 MakePairs = Callable[..., Path]
@@ -236,18 +235,6 @@ def test_pickling(make_pairs: MakePairs, tmp_path: Path) -> None:
     dataset = FusionDataset(pairs, PrecomputedMasks(tmp_path / "tree", {}), crop_size=8, augment=True)
     dataset.set_epoch(7)
     assert_same(pickle.loads(pickle.dumps(dataset))[1], dataset[1])  # noqa: S301
-
-
-def test_masks_of_another_size_are_found(make_pairs: MakePairs, tmp_path: Path) -> None:
-    pairs = find_pairs(make_pairs(("a", "b", "c"))).pairs
-    tree = MaskFiles(tmp_path / "masks")
-    tree.write("ir", "a", np.ones((32, 48), np.uint8))
-    tree.write("vi", "b", np.ones((30, 48), np.uint8))
-    tree.path("ir", "c").write_bytes(b"broken")
-    images = [(modality, pair.name, path) for pair in pairs for modality, path in pair.images.items()]
-    found = size_mismatches(images, tmp_path / "masks")
-    assert list(found) == ["b"]
-    assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "`precompute()`" in found["b"][0]
 
 
 def test_several_data_sets_are_one_with_crops_of_their_own(make_pairs: MakePairs, tmp_path: Path) -> None:

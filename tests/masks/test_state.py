@@ -1,13 +1,15 @@
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from thfuse_sam.images import Modality
+from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source_images import find_image
-from thfuse_sam.masks.state import ForeignSources
+from thfuse_sam.masks.state import ForeignSources, size_mismatches
+from thfuse_sam.masks.tree import MaskFiles
 
 SIGNATURE = Signature("vit_b", "ab" * 32, {}, "1.0")
 
@@ -54,3 +56,15 @@ def test_foreign_source_in_nested_folders(tmp_path: Path) -> None:
     manifest = Manifest(SIGNATURE, sources=[{"ir": str(tmp_path / "kaist" / "**" / "lwir")}])
     assert ForeignSources(manifest, {"ir": tmp_path / "new"}).find("ir", "set00/I0", own) == other
     assert ForeignSources(manifest, {"ir": tmp_path / "kaist" / "**" / "lwir"}).find("ir", "set00/I0", other) is None
+
+
+def test_masks_of_another_size_are_found(make_pairs: Callable[..., Path], tmp_path: Path) -> None:
+    pairs = make_pairs(("a", "b", "c"))
+    tree = MaskFiles(tmp_path / "masks")
+    tree.write("ir", "a", np.ones((32, 48), np.uint8))
+    tree.write("vi", "b", np.ones((30, 48), np.uint8))
+    tree.path("ir", "c").write_bytes(b"broken")
+    images = [(modality, name, pairs / modality / f"{name}.png") for name in "abc" for modality in MODALITIES]
+    found = size_mismatches(images, tmp_path / "masks")
+    assert list(found) == ["b"]
+    assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "`precompute()`" in found["b"][0]
