@@ -43,7 +43,9 @@ log = logging.getLogger(__name__)
 
 
 def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Path | None:
-    """The folder that holds the pairs: the given one; None if `ir_dir` or `vi_dir` is given; else `sample`."""
+    """The folder that holds the pairs: the given one; None if `ir_dir` or `vi_dir` is given; else `sample`, and it is
+    said so.
+    """
     if given is not None:
         return find_shipped(given)
     if folders.ir_dir or folders.vi_dir:
@@ -66,6 +68,7 @@ def find_folder_pairs(folder: Path | None, options: FolderOptions) -> PairSet:
 
 
 def search_of(options: FolderOptions) -> Search:
+    """Where images are looked for besides a data set's folder, and how they become pairs."""
     return {"ir_dir": options.ir_dir, "vi_dir": options.vi_dir, **pairing(options)}
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from thfuse_sam.arrays import ImageArray
+from thfuse_sam.arrays import ImageArray, size_of
 from thfuse_sam.masks.format import paint_order
 from thfuse_sam.metrics.targets import box_ious
 from thfuse_sam.options.generator import GeneratorSettings
@@ -54,7 +54,7 @@ def warm_boxes(infrared: ImageArray, count: int) -> Boxes:
     Boxes may lie inside one another. Returns float64 Nx4 (x0, y0, x1, y1, ends exclusive), those that stay over most
     thresholds first, in turn of the image and of the image with filled gaps.
     """
-    return _warm_boxes(infrared.tobytes(), (infrared.shape[0], infrared.shape[1]), count)
+    return _warm_boxes(infrared.tobytes(), size_of(infrared), count)
 
 
 @functools.lru_cache(maxsize=1)  # the infrared and the visible image of a pair come one after the other

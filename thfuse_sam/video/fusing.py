@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from thfuse_sam.align.placement import Placement, Placer
-from thfuse_sam.arrays import ImageArray
+from thfuse_sam.arrays import ImageArray, size_of
 from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.datasets.fusion import to_uint8
 from thfuse_sam.errors import VideoError
@@ -224,7 +224,7 @@ class Placing:
 
     def images(self, infrared: ImageArray, visible: ImageArray) -> tuple[ImageArray, ImageArray]:
         """Both images in the frame: uint8 HxW and HxWx3. Raises UsageError where a rig is of other sizes."""
-        sizes = (infrared.shape[0], infrared.shape[1]), (visible.shape[0], visible.shape[1])
+        sizes = size_of(infrared), size_of(visible)
         former = None if self.placement is None else self.placement.alignment
         self._frames += 1
         if self._placer is None and self._frames == 1:
