@@ -135,6 +135,9 @@ class Cutout:
 MIN_CUTOUT = 24  # rows of a person that is worth pasting
 PASTED_HEIGHTS = (0.03, 0.5)  # of the image's height
 MAX_PASTED = 5  # people in an image
+PAINTED = 0.5  # of the grey images get people whose warmth is made up
+HIDDEN = 0.3  # of the pasted people are partly hidden
+WARMER = (12.0, 130.0)  # grey levels of such people's heads above what is around them
 _FIRST_PASTED = FIRST_PERSON + 5000
 
 
@@ -160,26 +163,69 @@ def is_grey(image: Image) -> bool:
 def paste_people(
     rng: np.random.Generator, image: Image, labels: Labels, cutouts: Sequence[Cutout]
 ) -> tuple[Image, Labels]:
-    """The image with up to `MAX_PASTED` people more, far ones as often as near ones, and its labels.
+    """The image with up to `MAX_PASTED` people more, some of them partly hidden, and its labels.
 
-    Only grey people, as infrared cameras see them, come into a grey image.
+    In a grey image they look as infrared cameras see them: cut out of such an image, or painted by `_warm_look`.
     """
     image, labels = image.copy(), labels.copy()
     grey = is_grey(image)
-    fitting = [cutout for cutout in cutouts if cutout.grey == grey]
+    painted = grey and rng.random() < PAINTED
+    fitting = [cutout for cutout in cutouts if painted or cutout.grey == grey]
+    place: Box | None = None
     for number in range(int(rng.integers(1, MAX_PASTED + 1)) if fitting else 0):
         cutout = fitting[int(rng.integers(len(fitting)))]
-        rows = image.shape[0] * np.exp(rng.uniform(*np.log(PASTED_HEIGHTS)))
-        ratio = min(rows / cutout.mask.shape[0], 1.5, 0.9 * image.shape[1] / cutout.mask.shape[1])
-        height, width = (max(4, round(side * ratio)) for side in cutout.mask.shape)
-        y, x = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
+        place = left, top, right, bottom = _place(rng, image, cutout, place)
         flip = slice(None, None, -1 if rng.random() < 0.5 else None)
-        method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-        pixels = cv2.resize(cutout.pixels, (width, height), interpolation=method)[:, flip].astype(np.float32)
-        cover = cv2.resize(cutout.mask.astype(np.float32), (width, height), interpolation=method)[:, flip]
-        window = np.s_[y : y + height, x : x + width]
+        size, smaller = (right - left, bottom - top), bottom - top < cutout.mask.shape[0]
+        method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        pixels = cv2.resize(cutout.pixels, size, interpolation=method)[:, flip].astype(np.float32)
+        cover = cv2.resize(cutout.mask.astype(np.float32), size, interpolation=method)[:, flip].copy()
+        if rng.random() < HIDDEN:
+            _hide(rng, cover)
+        window = np.s_[top:bottom, left:right]
+        if painted:
+            pixels = _warm_look(rng, pixels, float(np.median(image[window])))
         labels[window][cover > 0.5] = _FIRST_PASTED + number
         soft = cv2.GaussianBlur(cover, (0, 0), 0.5)[..., None]
         mixed = soft * pixels * rng.uniform(0.7, 1.3) + (1 - soft) * image[window]
         image[window] = np.clip(mixed, 0, 255).astype(np.uint8)
     return image, labels
+
+
+def _place(rng: np.random.Generator, image: Image, cutout: Cutout, last: Box | None) -> Box:
+    """Where a person comes: anywhere, far ones as often as near ones, or beside or before the `last` one."""
+    rows, columns = image.shape[:2]
+    beside = last if rng.random() < 0.5 else None
+    wanted = rows * np.exp(rng.uniform(*np.log(PASTED_HEIGHTS)))
+    if beside is not None:
+        wanted = (beside[3] - beside[1]) * rng.uniform(0.85, 1.15)
+    ratio = min(wanted / cutout.mask.shape[0], 1.5, 0.9 * columns / cutout.mask.shape[1])
+    height, width = (max(4, round(side * ratio)) for side in cutout.mask.shape)
+    top, left = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
+    if beside is not None:
+        middle = (beside[0] + beside[2]) / 2 + rng.choice([-1, 1]) * width * rng.uniform(0.4, 1.2)
+        top = np.clip(beside[3] - height + rng.normal(0, 0.05) * height, 0, rows - height)
+        left = np.clip(middle - width / 2, 0, columns - width)
+    return int(left), int(top), int(left) + width, int(top) + height
+
+
+def _hide(rng: np.random.Generator, cover: np.ndarray) -> None:
+    """Set to 0 what something before the person hides: the legs, or one side."""
+    height, width = cover.shape
+    if rng.random() < 0.6:
+        cover[int(height * rng.uniform(0.5, 0.9)) :] = 0
+    elif rng.random() < 0.5:
+        cover[:, : int(width * rng.uniform(0.1, 0.45))] = 0
+    else:
+        cover[:, int(width * rng.uniform(0.55, 0.9)) :] = 0
+
+
+def _warm_look(rng: np.random.Generator, pixels: NDArray[np.float32], ground: float) -> NDArray[np.float32]:
+    """Grey values HxWx3 of a person who is warmer than the grey value `ground`: head, coat and legs by themselves."""
+    head, coat, legs = rng.uniform([0.7, 0.1, 0.2], 1.1)
+    height = pixels.shape[0]
+    rows = np.interp(np.linspace(0, 1, height), [0.1, 0.2, 0.45, 0.6, 0.9], [head, coat, coat, legs, legs * 0.8])
+    texture = pixels.mean(2) - pixels.mean()
+    contrast = np.exp(rng.uniform(*np.log(WARMER)))
+    level = ground + contrast * rows[:, None] + rng.uniform(-0.3, 0.3) * texture
+    return np.repeat(np.clip(level, 0, 255)[..., None], 3, 2).astype(np.float32)

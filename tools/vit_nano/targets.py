@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from thfuse_sam.datasets.prompts import interior_point
+from thfuse_sam.metrics.targets import box_ious
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, PATCH_SIZE
+from thfuse_sam.sam.thermal_points import warm_boxes
 from thfuse_sam.training.batches import Batch
 from tools.scenes import Scene
 from tools.vit_nano.images import (
@@ -29,12 +31,16 @@ from tools.vit_nano.images import (
     textured_shapes,
 )
 from tools.vit_nano.options import NanoSettings
-from tools.vit_nano.people import cut_out, paste_people
+from tools.vit_nano.people import cut_out, is_grey, paste_people
 
 MIN_TARGET_AREA = 300  # pixels below which a region is no target
 MIN_PERSON_AREA = 40  # the same for people
 CENTRED = 0.75  # of the crops of images with people are taken around one of them
 PERSON_PROMPTS = 4  # prompts of one person in a sample at most
+FROM_WARM_PLACES = 0.6  # of the boxes of people in grey images are those that the mask generator prompts with
+WARM_PLACES = 64  # boxes, as `thermal_points` auto
+NO_BOXES = np.zeros((0, 4))
+WARM_IOU = 0.25  # of such a box with that of the person
 # For shapes, scenes, photos and labelled photos: how many of an image's prompts people get where there are enough, and
 # how many images get the flaws of cameras at night.
 PERSON_SHARES = (0.0, 0.2, 0.2, 0.5)
@@ -95,11 +101,15 @@ class TargetDataset:
             if rng.random() < 0.5:
                 image, labels = image[:, ::-1], labels[:, ::-1]
             crop, crop_labels, corner = self._random_crop(rng, image, labels)
-            targets = sample_targets(rng, crop, crop_labels, self.count, AREA_POWERS[kind], PERSON_SHARES[kind])
+            grey = is_grey(crop)
+            crop = jitter_colours(rng, crop)
+            crop = degrade(rng, crop) if rng.random() < DEGRADED[kind] else crop
+            warm = warm_boxes(np.ascontiguousarray(crop[..., 0]), WARM_PLACES) if grey else NO_BOXES
+            share = PERSON_SHARES[kind]
+            targets = sample_targets(rng, crop, crop_labels, self.count, AREA_POWERS[kind], share, warm)
             if targets is None:
                 continue
-            crop = jitter_colours(rng, crop)
-            pixels = (degrade(rng, crop) if rng.random() < DEGRADED[kind] else crop).transpose(2, 0, 1)
+            pixels = crop.transpose(2, 0, 1)
             arrays = dict(zip(("ids", "points", "boxes"), targets, strict=True))
             arrays |= {"images": np.ascontiguousarray(pixels), "labels": crop_labels, "corners": corner}
             return {"name": f"image {index}", **{key: torch.from_numpy(array) for key, array in arrays.items()}}
@@ -141,11 +151,13 @@ def sample_targets(
     count: int,
     area_power: float = 0.0,
     person_share: float = 0.5,
+    warm: np.ndarray = NO_BOXES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Label ids (count,), points (count, 2) and boxes (count, 4) in pixels, or None where no region is large enough.
 
     A third of the points lies anywhere in its region, the others farthest from the region's border; half of those of
-    people lie where the person is brightest instead.
+    people lie where the person is brightest instead. `FROM_WARM_PLACES` of the boxes of people are those boxes of
+    `warm` (Mx4) that overlap with them, where there are any: the mask generator knows no better ones.
     """
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
     person = ids >= FIRST_PERSON
@@ -174,6 +186,10 @@ def sample_targets(
         box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
         sides = np.tile(box[2:] - box[:2], 2)
         boxes[row] = box + rng.normal(0, 0.08, 4) * np.minimum(sides, 40)
+        if label >= FIRST_PERSON and rng.random() < FROM_WARM_PLACES:
+            overlapping = warm[box_ious(box[None], warm)[0] >= WARM_IOU]
+            if len(overlapping):
+                boxes[row] = overlapping[int(rng.integers(len(overlapping)))]
     return chosen, points, boxes
 
 

@@ -1,5 +1,6 @@
 """Labelled people: masks from boxes, cutouts, and what is asked of the model for them."""
 
+import itertools
 from pathlib import Path
 
 import cv2
@@ -72,10 +73,33 @@ def test_pasted_people_have_labels_of_their_own() -> None:
     ground, rng = np.full((96, 128, 3), 10, np.uint8), np.random.default_rng(0)
     for _ in range(10):
         changed, labels = people.paste_people(rng, ground, np.ones((96, 128), np.int32), cutouts)
-        assert changed[labels >= FIRST_PERSON].mean() > 60 and (changed[labels == 1].mean()) < 20
+        pasted = labels >= FIRST_PERSON
+        assert changed[pasted].mean() > 2 * changed[labels == 1].mean() and pasted.any()
     colour = ground + np.array([0, 40, 80], np.uint8)
     changed, _ = people.paste_people(rng, colour, np.ones((96, 128), np.int32), cutouts)
     assert (changed == colour).all() and (ground == 10).all()
+
+
+def test_people_in_infrared_images_stand_in_groups_and_behind_things_and_may_be_painted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ground, cutout = (
+        np.full((96, 128, 3), 10, np.uint8),
+        people.Cutout(np.full((40, 16, 3), (200, 90, 30), np.uint8), np.ones((40, 16), bool), grey=False),
+    )
+    monkeypatch.setattr(people, "PAINTED", 1.0)
+    covers, beside = [], 0
+    for seed in range(40):
+        shown, labels = people.paste_people(
+            np.random.default_rng(seed), ground, np.zeros((96, 128), np.int32), [cutout]
+        )
+        assert people.is_grey(shown) and shown[labels > 0].mean() > 15
+        places = [np.argwhere(labels == label) for label in np.unique(labels[labels > 0])]
+        covers += [np.ptp(place[:, 0]) / max(np.ptp(place[:, 1]), 1) for place in places]
+        feet = [place[:, 0].max() for place in places]
+        beside += any(abs(int(one) - int(other)) < 5 for one, other in itertools.pairwise(feet))
+    assert np.percentile(covers, 10) < 2 < np.percentile(covers, 90)  # whole ones are 2.5 times as high as wide
+    assert beside > 10
 
 
 def test_half_of_the_prompts_ask_for_people_however_small() -> None:

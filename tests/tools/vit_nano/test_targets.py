@@ -8,9 +8,9 @@ import torch
 
 from thfuse_sam.sam.geometry import PATCH_SIZE
 from tools.scenes import render_scene
-from tools.vit_nano.images import Photo
+from tools.vit_nano.images import FIRST_PERSON, Photo
 from tools.vit_nano.options import NanoSettings
-from tools.vit_nano.targets import MIN_TARGET_AREA, TargetDataset, target_masks
+from tools.vit_nano.targets import MIN_TARGET_AREA, TargetDataset, sample_targets, target_masks
 
 SIZE = 64
 
@@ -99,3 +99,19 @@ def test_crops_begin_at_whole_patches(crop_height: int | None) -> None:
         assert all(
             labels[int(y), int(x)] == label for label, (x, y) in zip(sample["ids"], sample["points"], strict=True)
         )
+
+
+def test_people_of_infrared_images_are_asked_for_by_boxes_of_warm_places() -> None:
+    image, labels = np.full((96, 128, 3), 20, np.uint8), np.ones((96, 128), np.int32)
+    image[30:50, 40:60] = 200  # the warm half of a person
+    labels[30:70, 40:60] = FIRST_PERSON
+    warm = np.array([[40.0, 30.0, 60.0, 50.0], [0.0, 0.0, 10.0, 10.0]])
+    for places, at_least, at_most in ((warm, 40, 130), (warm[1:], 0, 0)):
+        of_warm = 0
+        for seed in range(40):
+            drawn = sample_targets(np.random.default_rng(seed), image, labels, 8, person_share=1.0, warm=places)
+            assert drawn is not None
+            ids, _, boxes = drawn
+            assert (ids == FIRST_PERSON).sum() == 4
+            of_warm += int(((boxes == warm[0]).all(1) & (ids == FIRST_PERSON)).sum())
+        assert at_least <= of_warm <= at_most
