@@ -248,7 +248,7 @@ class RunOutputOptions(Options, group="output"):
     )
     resume: Path | None = option(
         None,
-        "checkpoint to resume training from; auto, or no PATH: the latest one in the output folder, if any",
+        "checkpoint, or its folder, to resume training from; auto, or no PATH: the latest in the output folder, if any",
         bare=AUTO,
         metavar="PATH",
     )

@@ -37,11 +37,15 @@ _CURVES = ("iou", "dice")  # metrics of every evaluation that are drawn as curve
 
 
 def write_finetune_report(folder: Path, log: Path, facts: Facts, task: FinetuneTask) -> Path:
-    """Write the report on a `task` that has been run into `folder`; `log` is its `train_log.csv`. Returns the page.
+    """Write the report into `folder` and return the path of its page.
 
-    The SAM from before is loaded beside the tuned one, on the same device. Images of the evaluation, or without one of
-    training, are shown with the masks that were scored. Raises OutputError, and SampleError or ImageReadError where an
-    image cannot be read any more.
+    Args:
+        folder: an earlier report there is replaced.
+        log: `train_log.csv`, one row per epoch.
+        task: one that has been run. Its SAM from before is loaded beside the tuned one, on the same device. Images of
+            its evaluation, or without one of training, are shown with the masks that were scored.
+
+    Raises OutputError, and SampleError or ImageReadError where an image cannot be read any more.
     """
     columns, rows = read_log(log)
     with replacing(folder) as staging:

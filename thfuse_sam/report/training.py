@@ -37,10 +37,16 @@ def write_training_report(
     dataset: FusionDataset | None = None,
     device: torch.device | str = "cpu",
 ) -> Path:
-    """Write the report into `folder`, whose `log` is `train_log.csv`. Returns the page.
+    """Write the report into `folder` and return the path of its page.
 
-    Some of the `checkpoints`, those that the run kept, fuse the first samples of `dataset`: whole pairs with their
-    masks; None: no pairs are shown. Raises OutputError, ImageReadError, and CheckpointError if one is damaged.
+    Args:
+        folder: an earlier report there is replaced.
+        log: `train_log.csv`, one row per epoch.
+        checkpoints: those that the run kept, in any order. Some of them fuse the first samples of `dataset`.
+        dataset: whole pairs with their masks; None leaves out the fused pairs.
+        device: what fuses them.
+
+    Raises OutputError, ImageReadError, and CheckpointError if a checkpoint is damaged.
     """
     columns, rows = read_log(log)
     loaded = [(load_checkpoint(path), path) for path in checkpoints] if dataset is not None else []
