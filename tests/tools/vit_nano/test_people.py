@@ -65,7 +65,8 @@ def test_labelled_photos_are_found_by_their_boxes_and_some_are_held_out(tmp_path
     assert photo.people is not None and set(np.unique(photo.people)) == {0, 1}
 
 
-def test_pasted_people_have_labels_of_their_own() -> None:
+def test_pasted_people_have_labels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "PAINTED", 0.0)
     image = np.repeat(thermal_image(100)[..., None], 3, 2)
     labelled = people.boxed_people(image[..., 0], [(31, 29, 50, 72)])
     cutouts = people.cut_out([Photo(image, np.zeros((1, 96, 128), np.int16), labelled)])
@@ -73,8 +74,7 @@ def test_pasted_people_have_labels_of_their_own() -> None:
     ground, rng = np.full((96, 128, 3), 10, np.uint8), np.random.default_rng(0)
     for _ in range(10):
         changed, labels = people.paste_people(rng, ground, np.ones((96, 128), np.int32), cutouts)
-        pasted = labels >= FIRST_PERSON
-        assert changed[pasted].mean() > 2 * changed[labels == 1].mean() and pasted.any()
+        assert changed[labels >= FIRST_PERSON].mean() > 60 and (changed[labels == 1].mean()) < 20
     colour = ground + np.array([0, 40, 80], np.uint8)
     changed, _ = people.paste_people(rng, colour, np.ones((96, 128), np.int32), cutouts)
     assert (changed == colour).all() and (ground == 10).all()
@@ -83,10 +83,8 @@ def test_pasted_people_have_labels_of_their_own() -> None:
 def test_people_in_infrared_images_stand_in_groups_and_behind_things_and_may_be_painted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ground, cutout = (
-        np.full((96, 128, 3), 10, np.uint8),
-        people.Cutout(np.full((40, 16, 3), (200, 90, 30), np.uint8), np.ones((40, 16), bool), grey=False),
-    )
+    ground = np.full((96, 128, 3), 10, np.uint8)
+    cutout = people.Cutout(np.full((40, 16, 3), (200, 90, 30), np.uint8), np.ones((40, 16), bool), grey=False)
     monkeypatch.setattr(people, "PAINTED", 1.0)
     covers, beside = [], 0
     for seed in range(40):
