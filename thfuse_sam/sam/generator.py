@@ -27,6 +27,7 @@ import torch
 from segment_anything.utils.amg import build_all_layer_point_grids, remove_small_regions
 
 from thfuse_sam.arrays import ImageArray
+from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.devices import DTYPES, Chunks, Download, free_memory, unless_out_of_memory, upload
 from thfuse_sam.errors import DeviceError, ThFuseError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
@@ -77,7 +78,7 @@ class AutomaticMaskGenerator:
         self.model = mask_model(sam, DTYPES[self.precision], owns_sam=owns_sam)
         self.decoder = self.model.decoder
         if sam.device.type == "cpu":
-            _keep_freed_blocks()
+            keep_freed_memory()
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
         )
@@ -350,16 +351,6 @@ class SegmentedImage:
         self.settle()
         assert self._fetch is not None
         return self._finish(self._fetch(), self.size)
-
-
-def _keep_freed_blocks() -> None:
-    """Let glibc's malloc keep freed blocks of up to 31 MiB for later ones, for which it would ask the system anew.
-
-    It keeps blocks that are no larger than any that was freed before; from 32 MiB on none. Without this, one point of
-    `vit_t` cost 500 to 1,800 page faults, an eighth of its time. `cores.keep_freed_memory` keeps more: masks take
-    a tenth less time, but 20 to 30 MiB more, which is more than they should.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _one_ahead(items: Iterator[_T]) -> Iterator[_T]:
