@@ -44,15 +44,17 @@ from benchmarks.oracle import LookUp, OracleDecoder, stock_masks
 from benchmarks.precompute import SAMPLE
 from benchmarks.precompute_command import busy, gpu_use
 from benchmarks.traffic import counted
+from benchmarks.video import FPS, fuse_files
 from thfuse_sam.arrays import ImageArray
 from thfuse_sam.cli.commands import finetune, precompute, predict, test
 from thfuse_sam.commands import precompute as precompute_command
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.fusion.loading import load_network
-from thfuse_sam.images import read_for_sam, write_image
+from thfuse_sam.images import MODALITIES, read_for_sam, write_image
 from thfuse_sam.options.generator import GeneratorSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.registry import MODEL_TYPES
+from thfuse_sam.video.writing import VideoWriter, choose_codec
 
 _HEADING = "## "  # before the name of a part
 _PART_SECONDS = 120.0  # after which a part is ended
@@ -347,6 +349,25 @@ def fusing(options: argparse.Namespace, device: torch.device) -> str:
     return markdown_table(("size", "pairs", "s, start included", "peak MiB"), rows)
 
 
+def video(options: argparse.Namespace, device: torch.device) -> str:
+    """Decoding, fusing and encoding, all in one process, of clips of two sizes."""
+    rows = []
+    height, width = options.size
+    frames = max(2, options.images // 2)
+    for size in ((height, width), (height * 9 // 4, width * 3)):
+        image, folder = cv2.resize(_image(options), size[::-1]), Path(f"clip_{size[0]}")
+        folder.mkdir()
+        for modality in MODALITIES:
+            writer = VideoWriter(folder / f"{modality}.mp4", choose_codec(Path("x.mp4"), "auto"))
+            for number in range(frames):
+                writer.write((image * (0.7 + 0.3 * number / frames)).astype(np.uint8), number / FPS)
+            writer.close()
+        for model in ("thfuse_lite", "thfuse_tiny"):
+            _, cpu, rate = fuse_files(folder, 0.3, model=model, device=device)
+            rows.append((f"{size[1]}x{size[0]}", model, f"{rate:.1f}", f"{cpu:.0f}"))
+    return markdown_table(("size", "network", "frames a second", "CPU ms a frame"), rows)
+
+
 def fusion_networks(options: argparse.Namespace, device: torch.device) -> str:
     """The network that ships, alone, beside the layers of another one."""
     shipped, _ = load_network(ROOT / "models" / "thfuse_lite.safetensors")
@@ -376,6 +397,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, torch.device], str]] = {
     "precompute_masks.py": precompute_rate,
     "Fusion networks": fusion_networks,
     "test.py": fusing,
+    "Video": video,
     "train.py": training,
     "predict.py": prediction,
     "finetune.py": tuning,
@@ -438,7 +460,7 @@ def _pairs(count: int, image: ImageArray, name: str = "pairs") -> Path:
     """Pairs that differ in brightness."""
     for number in range(count):
         darker = (image * (0.7 + 0.3 * number / count)).astype(np.uint8)
-        for modality in ("ir", "vi"):
+        for modality in MODALITIES:
             write_image(Path(name, modality, f"{number:04d}.png"), darker)
     return Path(name)
 

@@ -35,6 +35,7 @@ from thfuse_sam.video.steadiness import ThermalLevels
 from thfuse_sam.video.writing import VideoWriter, choose_codec
 from tools.scenes.scene import Scene, render_scene
 
+CPU = torch.device("cpu")
 HEIGHT, WIDTH, FPS, SECONDS = 480, 640, 25, 10
 STILL, CUT = 1.0, 7.0  # seconds: how long nothing moves, and when the scene changes
 MARGIN = 24  # pixels; room for the shake
@@ -94,11 +95,17 @@ def alignment_error(report: VideoReport) -> float:
 
 
 def fuse_files(
-    folder: Path, smooth: float, infrared: str = "ir", placer: Placer | None = None
+    folder: Path,
+    smooth: float,
+    infrared: str = "ir",
+    *,
+    model: str = "thfuse_tiny",
+    placer: Placer | None = None,
+    device: torch.device = CPU,
 ) -> tuple[VideoReport, float, float]:
     """Fuse both files of `folder`; the report, CPU milliseconds a frame of all threads, and frames a second."""
-    network = load_network(shipped_root() / "models/thfuse_tiny.safetensors")[0]
-    fuser = FrameFuser(network, torch.device("cpu"), smooth=smooth)
+    network = load_network(shipped_root() / f"models/{model}.safetensors")[0]
+    fuser = FrameFuser(network.to(device), device, smooth=smooth)
     names = zip((infrared, "vi"), MODALITIES, strict=True)
     ir, vi = (open_stream(str(folder / f"{name}.mp4"), modality, fps=FPS, how=AS_STORED) for name, modality in names)
     writer = VideoWriter(folder / f"fused_{infrared}.mp4", choose_codec(Path("x.mp4"), "auto"))
@@ -123,7 +130,7 @@ class Still:
 def still_flicker(pairs: Sequence[tuple[ImageArray, ImageArray]], model: str, smooth: float) -> tuple[float, float]:
     """Flicker of the still frames, and by how many levels the mean of the fused frames varies (standard deviation)."""
     network = load_network(shipped_root() / "models" / model)[0]
-    fuser, means = FrameFuser(network, torch.device("cpu"), smooth=smooth), []
+    fuser, means = FrameFuser(network, CPU, smooth=smooth), []
     report = fuse_streams(
         Still([ir for ir, _ in pairs]),
         Still([vi for _, vi in pairs]),
@@ -148,7 +155,7 @@ def network_table(rounds: int) -> str:
     for _ in range(rounds + 1):
         for name, (network, precision) in arms.items():
             with timed() as seconds:
-                fuse_batch(network, (ir, vi), torch.device("cpu"), InferenceSettings(precision=precision))
+                fuse_batch(network, (ir, vi), CPU, InferenceSettings(precision=precision))
             spent[name].append((1000 * seconds.cpu, 1000 * seconds.wall))
     rows = []
     for name, runs in spent.items():
@@ -188,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"of CPU a frame; scenes begin at {', '.join(f'{moment:.2f} s' for moment in report.scenes)}; "
             f"flicker {report.flicker:.3f} grey levels\n"
         )
-        aligned = fuse_files(folder, 0.3, "moved", Placer("similarity"))[0]
+        aligned = fuse_files(folder, 0.3, "moved", placer=Placer("similarity"))[0]
         print(
             f"Infrared of half the size, not in register: {aligned.alignment}; error {alignment_error(aligned):.2f} "
             f"pixels; flicker {aligned.flicker:.3f} grey levels\n"

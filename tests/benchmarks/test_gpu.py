@@ -40,6 +40,12 @@ def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(re.findall(r"\| (frozen|LoRA|whole) \| fp32 \| [\d.]+ \|", page)) == 3
 
 
+def test_video(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av")
+    assert gpu.main(["--device", "cpu", *TINY, "Video"]) == 0
+    assert len(re.findall(r"\| (64x48|192x108) \| thfuse_(lite|tiny) \| [\d.]+ \|", capsys.readouterr().out)) == 4
+
+
 def test_a_part_that_fails_says_so_and_the_next_one_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(*_: object) -> str:
         raise RuntimeError("no such part")
