@@ -1,8 +1,10 @@
 """Cameras on this machine, for tests: each serves frames to whoever connects, and hangs up."""
 
+import contextlib
 import io
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +28,7 @@ class _Camera:
         with self._socket:
             for _ in range(connections):
                 connection, _ = self._socket.accept()
-                with connection:
+                with connection, contextlib.suppress(ConnectionError):  # whoever watched has gone
                     self.answer(connection)
 
     def answer(self, connection: socket.socket) -> None:
@@ -49,8 +51,8 @@ class MjpegCamera(_Camera):
 
     scheme = "http"
 
-    def __init__(self, frames: Sequence[np.ndarray], connections: int = 1) -> None:
-        self.frames = frames
+    def __init__(self, frames: Sequence[np.ndarray], connections: int = 1, pause: float = 0) -> None:
+        self.frames, self.pause = frames, pause  # seconds after each frame
         super().__init__(connections)
 
     def answer(self, connection: socket.socket) -> None:
@@ -61,6 +63,7 @@ class MjpegCamera(_Camera):
             Image.fromarray(frame).save(file, "JPEG", quality=95)
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {file.tell()}\r\n\r\n"
             connection.sendall(head.encode() + file.getvalue() + b"\r\n")
+            time.sleep(self.pause)
 
 
 class HttpFile(TcpCamera):
@@ -77,6 +80,10 @@ class RtspCamera(TcpCamera):
     """Sends a transport stream by RTP within the connection of RTSP (RFC 2326 and 2250)."""
 
     scheme = "rtsp"
+
+    def __init__(self, content: bytes, connections: int = 1, pause: float = 0) -> None:
+        self.pause = pause  # seconds after each packet
+        super().__init__(content, connections)
 
     def answer(self, connection: socket.socket) -> None:
         requests = connection.makefile("rb")
@@ -99,3 +106,4 @@ class RtspCamera(TcpCamera):
             head = b"\x80\x21" + number.to_bytes(2, "big") + (number * 90).to_bytes(4, "big") + b"\0\0\0\1"
             packet = head + self.content[start : start + size]
             connection.sendall(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+            time.sleep(self.pause)
