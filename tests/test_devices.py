@@ -42,6 +42,7 @@ def test_unknown_names(name: str) -> None:
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might ..."), True),
         (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA driver error: out of memory"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("could not create a primitive"), True),
         (RuntimeError("can't start new thread"), True),
@@ -60,10 +61,12 @@ def test_lack_of_memory(error: Exception, is_lack: bool) -> None:
     [
         (RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might ..."), True),
         (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA driver error: an illegal memory access was encountered"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), False),
         (RuntimeError("Triton Error [CUDA]: out of memory"), False),
+        (RuntimeError("CUDA driver error: out of memory"), False),
         (RuntimeError("shapes do not fit"), False),
     ],
 )

@@ -26,12 +26,15 @@ _OUT_OF_MEMORY_PHRASES = (
     "can't start new thread",
     "without setting an exception",  # Python, where even an exception object does not fit into memory
     "cuda error: out of memory",
+    "cuda driver error: out of memory",
     "triton error [cuda]: out of memory",
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )
 # Beginnings of what CUDA and its libraries report. After it no work on the GPU succeeds any more in this process.
-_GPU_FAILURES = ("cuda error", "triton error [cuda]", "cudnn error", "cublas_status", "nccl error")
+_GPU_FAILURES = (
+    "cuda error", "cuda driver error", "triton error [cuda]", "cudnn error", "cublas_status", "nccl error",
+)  # fmt: skip
 
 
 def resolve_device(name: str | torch.device) -> torch.device:

@@ -43,7 +43,7 @@ class Command(Generic[_T]):
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Parse `argv` (None: the process's own), do the work, and return the exit status.
 
-        A mistake of the user, and a lack of memory, disk space or other processes, become one line
+        A mistake of the user, a lack of memory, disk space or other processes, and a failed GPU become one line
         `PROG: error: ...` on stderr, with status 2 for wrong usage and 1 for a failure; `--debug` also shows the
         traceback. Ctrl-C gives 130 and SIGTERM 143, both after the work was cleaned up as after an error. What is
         slow to import is imported by `work`: help and wrong options are answered at once, and an interrupt during
@@ -132,7 +132,7 @@ def _reason(error: Exception) -> str | None:
         return str(error)
     import torch
 
-    from thfuse_sam.devices import is_out_of_memory
+    from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
 
     if is_out_of_memory(error):
         where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
@@ -146,6 +146,8 @@ def _reason(error: Exception) -> str | None:
         return f"a process that makes samples died ({text.splitlines()[0]}); use fewer `num_workers`"
     if isinstance(error, torch.distributed.DistError) or "gloo" in text:
         return "another process of this run is lost; look at its messages, then start all of them again with `resume`"
+    if is_gpu_failure(error):
+        return f"the GPU has failed: {text.splitlines()[0]}; start again, or use another `device`"
     return None
 
 
