@@ -42,6 +42,7 @@ def rows(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line.split("|")[1].strip() for line in lines[2:]]
 
 
+@pytest.mark.slow
 def test_precompute_compares_with_the_stock_generator(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--model_types", "vit_nano", "--sizes", "60x80", "--points_per_side", "2", "--rounds", "1"]
     assert precompute.main([*sizes, "--device", "cpu"]) == 0
