@@ -9,6 +9,7 @@ the order of the operations differs, so the results are equal but for rounding:
   into the prompt's tokens: (x Wk) . q = x . (Wk q). So each image token is multiplied by one vector for each head and
   token of the prompt, and is never projected.
 - The transposed convolutions that upsample have kernel 2 and stride 2: one matrix product makes 2x2 cells of a token.
+- The last attention to the image is computed for the tokens only that predict what is asked for.
 - The predicted IoUs are known before the masks are. So only prompts with a promising mask are upsampled, and only where
   the image lies, not its padding.
 
@@ -126,7 +127,7 @@ class PointDecoder:
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
         self._sam = sam
         self._dtype = dtype
-        self._run: Callable[[Any, Tensor], Any] = self._decode
+        self._run: Callable[[Any, Tensor, slice], Any] = self._decode
         self._run_upsampling: Callable[[Any, Tensor], Any] = _Upsampling.__call__
 
     def compiled(self) -> "PointDecoder":
@@ -175,12 +176,12 @@ class PointDecoder:
         )
 
     def decode(self, context: ImageContext, prompts: Tensor) -> DecodedPrompts:
-        predicted_ious, hyper_in, keys = self._run(context, _sparse_embeddings(self._sam.prompt_encoder, prompts))
         # The first mask is meant for unambiguous prompts, such as boxes; a single point is ambiguous and gets the three
         # others.
         masks = slice(1, None) if prompts.shape[1] == 2 else slice(1)
-        logits = functools.partial(_logits, context, keys, hyper_in[:, masks])
-        return DecodedPrompts(predicted_ious[:, masks].float(), logits)
+        sparse = _sparse_embeddings(self._sam.prompt_encoder, prompts)
+        predicted_ious, hyper_in, keys = self._run(context, sparse, masks)
+        return DecodedPrompts(predicted_ious.float(), functools.partial(_logits, context, keys, hyper_in))
 
     def decode_all(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """All masks of N prompts, the single one and the three, with gradients.
@@ -192,22 +193,24 @@ class PointDecoder:
         Returns:
             logits float32 NxMx4hx4w and predicted IoUs float32 NxM.
         """
-        predicted_ious, hyper_in, keys = self._run(context, sparse)
+        predicted_ious, hyper_in, keys = self._run(context, sparse, slice(None))
         upsampled = context.upsample(keys)
         return _pixel_shuffle(upsampled @ hyper_in.to(upsampled.dtype).mT, *context.grid), predicted_ious
 
-    def _decode(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sparse prompt embeddings NxKxC -> predicted IoUs NxM, `hyper_in` NxMxC/8, image tokens NxTxC."""
+    def _decode(self, context: ImageContext, sparse: Tensor, masks: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Sparse prompt embeddings NxKxC -> predicted IoUs NxM, `hyper_in` NxMxC/8 of `masks`; image tokens NxTxC."""
         decoder = self._sam.mask_decoder
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse.float()], dim=1)
-        queries, keys = self._transform(context, tokens)
-        networks = enumerate(decoder.output_hypernetworks_mlps, start=1)
+        queries, keys = self._transform(context, tokens, masks)
+        networks = enumerate(list(decoder.output_hypernetworks_mlps)[masks], start=1)
         hyper_in = torch.stack([network(queries[:, index]) for index, network in networks], dim=1)
-        return decoder.iou_prediction_head(queries[:, 0]), hyper_in, keys
+        return decoder.iou_prediction_head(queries[:, 0])[:, masks], hyper_in, keys
 
-    def _transform(self, context: ImageContext, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: the prompts' tokens NxLxC -> queries NxLxC float32, keys NxTxC."""
+    def _transform(self, context: ImageContext, tokens: Tensor, masks: slice) -> tuple[Tensor, Tensor]:
+        """The two-way transformer: the prompts' tokens NxLxC -> queries Nx(1+M)xC float32, those of the IoUs and of the
+        `masks`, and keys NxTxC.
+        """
         transformer = self._sam.mask_decoder.transformer
         queries = tokens
         keys = keys_with_pe = torch.empty(0)  # set by the first layer, which reads the context's
@@ -235,16 +238,18 @@ class PointDecoder:
             reused = None if first or keys.requires_grad else keys_with_pe
             keys, keys_with_pe = _normalised(keys, layer.norm4, context.image_pe, reused)
         final = transformer.final_attn_token_to_image
+        mask_tokens = slice(1, 1 + self._sam.mask_decoder.num_mask_tokens)
+        queries, tokens = (torch.cat([x[:, :1], x[:, mask_tokens][:, masks]], dim=1) for x in (queries, tokens))
         attended = _attend_to_image(final, queries + tokens, keys, keys_with_pe)
         return transformer.norm_final_attn(queries + attended), keys
 
 
-def _for_any_number(compiled: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor], Any]:
+def _for_any_number(compiled: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled function that is not compiled again when the first dimension of its second argument changes."""
 
-    def run(of: Any, batch: Tensor) -> Any:
+    def run(of: Any, batch: Tensor, *others: Any) -> Any:
         torch._dynamo.maybe_mark_dynamic(batch, 0)
-        return compiled(of, batch)
+        return compiled(of, batch, *others)
 
     return run
 
