@@ -234,9 +234,9 @@ class PointDecoder:
             to_token = layer.cross_attn_image_to_token
             k = _heads(to_token.k_proj(queries + tokens), to_token)
             weights = _weights_of_context(context, k) if first else _weights_of_image(to_token, keys_with_pe, k)
+            del keys_with_pe  # the normalised tokens get its memory
             keys = _attend_to_tokens(to_token, context.keys if first else keys, weights, queries, keeps_keys=first)
-            reused = None if first or keys.requires_grad else keys_with_pe
-            keys, keys_with_pe = _normalised(keys, layer.norm4, context.image_pe, reused)
+            keys, keys_with_pe = _normalised(keys, layer.norm4, context.image_pe)
         final = transformer.final_attn_token_to_image
         mask_tokens = slice(1, 1 + self._sam.mask_decoder.num_mask_tokens)
         queries, tokens = (torch.cat([x[:, :1], x[:, mask_tokens][:, masks]], dim=1) for x in (queries, tokens))
@@ -385,20 +385,15 @@ def _attend_to_tokens(
     return baddbmm_(keys, weights.mT, values)
 
 
-def _normalised(keys: Tensor, norm: nn.Module, image_pe: Tensor, reused: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Normalised image tokens NxTxC, and with the encoding of their positions (TxC), which takes the place of `reused`.
+def _normalised(keys: Tensor, norm: nn.Module, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalised image tokens NxTxC, and with the encoding of their positions (TxC).
 
-    On a CPU they take the place of `keys`, one prompt after the other: a third tensor of this size would not fit into
-    what the system's memory allocator keeps for the next batch, and to get it anew takes a tenth of the time.
+    Unless gradients are computed, the latter take the place of `keys`: to get memory anew takes a tenth of the time.
     """
-    if keys.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        keys = _layer_norm(keys, norm)
-        return keys, torch.add(keys, image_pe, out=reused)
-    keys_with_pe = torch.empty_like(keys) if reused is None else reused
-    for own, own_with_pe in zip(keys, keys_with_pe, strict=True):
-        own.copy_(_layer_norm(own, norm))
-        torch.add(own, image_pe, out=own_with_pe)
-    return keys, keys_with_pe
+    normalised = _layer_norm(keys, norm)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return normalised, normalised + image_pe
+    return normalised, torch.add(normalised, image_pe, out=keys)
 
 
 def _sparse_embeddings(encoder: PromptEncoder, prompts: Tensor) -> Tensor:
