@@ -70,6 +70,7 @@ def test_errors_name_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["train", "--calibrate", "x"], "--calibrate belongs to thfuse align. See"),
         (["prepare", "--device", "cpu"], " and 4 more. See"),
         (["predict", "--nothing_like_it"], "--nothing_like_it; see thfuse predict --help"),
+        (["fuse", "-o", "x", "a", "b"], ": a b; write thfuse fuse [DATASET_PATH | IR_DIR VI_DIR] [options]. See"),
     ],
 )
 def test_an_option_of_another_command(words: list[str], advice: str, capsys: pytest.CaptureFixture[str]) -> None:

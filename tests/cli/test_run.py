@@ -212,6 +212,11 @@ def test_a_misspelt_option_is_corrected(capsys) -> None:
     assert "did you mean" not in one_line(capsys)
 
 
+def test_stray_words_are_told_where_they_belong(capsys) -> None:
+    assert run(["a", "b"]) == 2
+    assert "unrecognized arguments: a b; write an option before each. See demo.py --help" in one_line(capsys)
+
+
 def test_debug_shows_the_traceback_and_a_bug_is_not_hidden(capsys) -> None:
     def fail(command: CommandLine[Demo]) -> int:
         raise ThFuseError("known")

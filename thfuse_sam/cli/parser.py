@@ -25,6 +25,7 @@ _SCRIPTS = {
     "precompute": "precompute_masks.py", "train": "train.py", "fuse": "test.py", "prepare": "prepare_data.py",
     "finetune": "finetune.py", "predict": "predict.py",
 }  # fmt: skip
+_INPUTS = ("dataset_path", "data_dir", "input")  # options that name what a command reads
 _OWNERS: dict[type[Options], str] = {}  # the options of each command -> what a message calls it
 
 
@@ -83,6 +84,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
             formatter_class=_HelpFormatter,
         )
         self._options = options
+        self._takes_words = usage is not None
         self._fields = {field.name: field for field in dataclasses.fields(options)}
         # What most people do not need stands in groups that refer to a page: they come last.
         for title, fields in sorted(option_groups(options).items(), key=lambda group: ": see " in group[0]):
@@ -109,13 +111,14 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         raise UsageError(f"{message}; {advice}{'See' if advice else 'see'} {self.prog} --help")
 
     def _advice(self, message: str) -> str:
-        """What was probably meant, if `message` is about an unknown option; "" otherwise."""
+        """What was probably meant, if `message` is about an unknown option or a stray word; "" otherwise."""
         if not message.startswith("unrecognized arguments:"):
             return ""
         words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         known = [name for action in self._actions for name in action.option_strings]
         if not words:
-            return ""
+            example = next((f", such as --{name}" for name in _INPUTS if name in self._fields), "")
+            return f"write {self.usage}. " if self._takes_words else f"write an option before each{example}. "
         return _nearest(words[0], known, 0.8) or _owners(words[0]) or _nearest(words[0], known)
 
     def parse_command(self, argv: Sequence[str]) -> CommandLine[_T]:
