@@ -69,4 +69,4 @@ def test_folder_that_cannot_be_made(tmp_path) -> None:
 
 def test_headline_is_the_start_of_the_facts_that_matter() -> None:
     facts = [("command", "python x"), ("network", "net, 3 parameters"), ("masks", "none; because"), ("time", "now")]
-    assert headline(facts) == ["net, 3 parameters", "none", "now"]
+    assert headline(facts) == ["net, 3 parameters", "masks: none", "now"]

@@ -266,13 +266,13 @@ def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseRep
 
 
 def _details(run: _PreparedFusion, report: FuseReport) -> dict[str, str]:
-    counts = f"{report.masks_found} found, {report.placeholders} missing"
+    counts = "" if run.masks.mode == "none" else f" ({report.masks_found} found, {report.placeholders} missing)"
     made_by = mask_signature(run.masks.root) if run.masks.root is not None else run.masks.reason
     chosen = f"; {EMPHASIS_FILE} says what single segments show" if run.emphasis.chosen else ""
     return {
         "network": f"{run.network.name}, {count_parameters(run.network):,} parameters",
         "weights": f"{run.model_path}, SHA-256 {file_sha256(run.model_path)}",
-        "masks": f"{run.masks.mode} ({counts}); {made_by}{chosen}",
+        "masks": f"{run.masks.mode}{counts}; {made_by}{chosen}",
         "pairs": f"{len(report.fused)} of {run.pairs.ir_dir} and {run.pairs.vi_dir}, fused in {report.seconds:.1f} s",
     }
 

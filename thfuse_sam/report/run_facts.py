@@ -32,7 +32,10 @@ def run_facts(command: str, device: torch.device, details: Mapping[str, str]) ->
 def headline(facts: Facts) -> list[str]:
     """The facts that fit into one line: network, masks, code and time, as far as they are known."""
     values = dict(facts)
-    return [values[label].partition(";")[0] for label in ("network", "masks", "code", "time") if label in values]
+    starts = {label: text.partition(";")[0] for label, text in values.items()}
+    if "masks" in starts:
+        starts["masks"] = f"masks: {starts['masks']}"
+    return [starts[label] for label in ("network", "masks", "code", "time") if label in starts]
 
 
 def code_version() -> str:

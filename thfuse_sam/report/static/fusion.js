@@ -57,7 +57,7 @@ function showSummary() {
     setText(verdict, [...winner, " mean rank: ", [formatFixed(first.meanRank, 2)], others.length ? `, before ${others.join(", ")}.` : "."]);
   } else {
     setText(verdict, [[own], ` fused ${plural(pairs, "pair")} of infrared and visible images. `,
-      "To see which is better, run it again with --compare and other methods' folders."]);
+      "To compare methods, run it again with --compare and the folders of their images."]);
   }
   byId("summary-hint").textContent = `${(report.caption || []).join(" ")} ↑ higher is better, ↓ lower is better` +
     (compared ? ". ★ marks the best method. Click a head to sort." : ".");
