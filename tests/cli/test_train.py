@@ -120,6 +120,7 @@ def test_a_finished_run_is_neither_lost_nor_mixed_with_another(dataset, tmp_path
         (line,) = capsys.readouterr().err.splitlines()
         assert "--output_dir models: holds an earlier run (best.pth, latest.pth, model_epoch1.pth and 1 more)" in line
         assert "--resume" in line and "--overwrite" in line and ("other/latest.pth" in line) == bool(others)
+        assert line.endswith("name another folder, such as other" if others else "name another folder")
     assert train.main([*argv, "--resume", "--overwrite"]) == 2
     assert {path.name: path.read_bytes() for path in Path("models").iterdir() if path.is_file()} == finished
     assert train.main([*argv, "--overwrite"]) == 0
@@ -131,6 +132,7 @@ def test_starts_from_given_weights(dataset, capsys) -> None:
     assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--output_dir", "tuned"]) == 0
     err = capsys.readouterr().err
     assert "few" not in err and "starting from models/thfuse_lite.safetensors with a learning rate of 1e-12" in err
+    assert err.count("masks: none") == 1 and "masks found" not in err and "placeholders" not in err
     trained, (shipped, _) = (
         load_checkpoint(Path("tuned/best.pth")).weights,
         load_network(ROOT / "models/thfuse_lite.safetensors"),

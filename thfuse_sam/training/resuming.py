@@ -66,11 +66,12 @@ def require_own_folder(output_dir: Path, resume: Path | None, *, overwrite: bool
         return
     if found := [path.name for path in _run_files(output_dir)]:
         other = "" if resume is None else f" and not that of `resume` {resume}"
+        own = "" if resume is None else f", such as {resume.parent}"
         raise OptionError(
             "output_dir",
             output_dir,
             f"holds an earlier run ({first_of(found, 3)}){other}; continue it with `resume` and one of these, replace "
-            "it with `overwrite`, or name another folder",
+            f"it with `overwrite`, or name another folder{own}",
         )
 
 

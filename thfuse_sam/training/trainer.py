@@ -243,7 +243,7 @@ class Trainer:
             if settings.epochs is not None:
                 progress.step = progress.epoch * batches.steps + steps_done
         if progress.step >= total_steps:
-            log.info("nothing is left to train: %d steps of %d are done", progress.step, total_steps)
+            log.info("nothing is left to train: %d steps of %d are done; ask for more to go on", progress.step, total_steps)
             return
         log.info(
             "training goes on at step %d of %d with learning rate %.3g, schedule %s",
