@@ -41,10 +41,11 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     """Train a fusion network. `command` is the typed command line, for the report. Raises ThFuseError."""
     run = _prepare(options)
     log.info("%s; %s on %s", run.data.counts, options.network, run.device)
-    if options.init is not None:
+    if options.init is not None and run.resume is None:
         log.info("starting from %s with a learning rate of %g", options.init, run.options.lr)
     for part in run.data.parts:
         warn_if_odd(part.pairs)
+    for part in [part for part in run.data.parts if part.masks.root is not None] or run.data.parts[:1]:
         log_mask_choice(part.masks, part.found)
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)
@@ -148,6 +149,7 @@ def _trainer(run: _PreparedTraining, sources: MaskSources) -> Trainer:
         ),
         fusion_dataset(run.data.val, sources, crop_size=options.crop_size) if run.data.val else None,
         run.settings,
+        counts_masks=run.data.mask_modes != ["none"],
     )
     return build_trainer(task, run.device, options, run.record, run.resume)
 

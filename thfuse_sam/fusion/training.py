@@ -39,9 +39,12 @@ class FusionTask(TrainingTask):
         train_set: EpochDataset,
         val_set: EpochDataset | None,
         settings: FusionSettings,
+        *,
+        counts_masks: bool = True,
     ) -> None:
         super().__init__(network, NetworkSpec(network.name, dict(network.options)), train_set, val_set, settings)
         self._loss = loss
+        self._counts_masks = counts_masks
         self._val_loader: DataLoader[Any] | None = None
 
     def to(self, device: torch.device) -> None:
@@ -52,7 +55,9 @@ class FusionTask(TrainingTask):
         return fusion_loss(self._loss, forward_batch(network, batch), batch)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """How many of the batch's images have a mask, and how many the placeholder instead."""
+        """How many of the batch's images have a mask, and how many the placeholder instead, where masks are used."""
+        if not self._counts_masks:
+            return {}
         has_mask = torch.cat([batch["has_ir_mask"], batch["has_vi_mask"]])
         masks = int(has_mask.sum())
         return {"masks_found": masks, "placeholders": len(has_mask) - masks}
