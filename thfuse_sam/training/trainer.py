@@ -243,7 +243,11 @@ class Trainer:
             if settings.epochs is not None:
                 progress.step = progress.epoch * batches.steps + steps_done
         if progress.step >= total_steps:
-            log.info("nothing is left to train: %d steps of %d are done; ask for more to go on", progress.step, total_steps)
+            log.info(
+                "nothing is left to train: %d steps of %d are done; to go on, raise `epochs` or `max_steps`",
+                progress.step,
+                total_steps,
+            )
             return
         log.info(
             "training goes on at step %d of %d with learning rate %.3g, schedule %s",
