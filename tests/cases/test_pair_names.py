@@ -205,6 +205,19 @@ def test_wrong_tables(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_table_names_its_row_or_why_it_cannot_be_read(tmp_path: Path) -> None:
+    make(tmp_path / "x.png", tmp_path / "y.png")
+    path = tmp_path / "pairs.csv"
+    path.write_text("x.png,y.png\nx.png,gone.png,a\n", encoding="utf-8")
+    with pytest.raises(PairError, match=r"^`pairs` \S+pairs.csv: row 2: no file \S+gone.png; paths count from"):
+        pairs_of_table(path)
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(PairError, match=r"^`pairs` \S+pairs.csv: no CSV text in UTF-8; give a CSV file"):
+        pairs_of_table(path)
+    with pytest.raises(PairError, match=r"^`pairs` \S+none.csv: No such file or directory; give"):
+        pairs_of_table(tmp_path / "none.csv")
+
+
 def test_pairs_are_named_in_one_way(tmp_path: Path) -> None:
     make(tmp_path / "x.png", tmp_path / "y.png")
     named = {"ir": (str(tmp_path / "x.png"),), "vi": (str(tmp_path / "y.png"),)}

@@ -61,7 +61,8 @@ def pairs_of_table(path: Path) -> PairSet:
         delimiter = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")  # spreadsheets have their own
         table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     except (OSError, ValueError, csv.Error) as error:
-        raise PairError(f"`pairs` {path}: cannot be read as text ({error}); give a CSV file of lines ir,vi") from error
+        reason = error.strerror if isinstance(error, OSError) else "no CSV text in UTF-8"
+        raise PairError(f"`pairs` {path}: {reason}; give a CSV file of lines ir,vi") from error
     columns = ["ir", "vi", "name"]
     if table and {cell.casefold() for cell in table[0]} >= {"ir", "vi"}:
         columns = [cell.casefold() for cell in table.pop(0)]
@@ -71,6 +72,9 @@ def pairs_of_table(path: Path) -> PairSet:
         if not cells.get("ir") or not cells.get("vi") or len(row) > len(columns):
             raise PairError(f"`pairs` {path}: row {number} is {','.join(row)!r}; write ir,vi or ir,vi,name")
         ir, vi = base / cells["ir"], base / cells["vi"]
+        for file in (ir, vi):
+            if not file.is_file():
+                raise PairError(f"`pairs` {path}: row {number}: no file {file}; paths count from the table's folder")
         rows.append((ir, vi, cells.get("name") or pairs_of_files([str(ir)], [str(vi)]).pairs[0].name))
     if not rows:
         raise PairError(f"`pairs` {path}: has no row; write a line ir,vi for each pair")
