@@ -354,7 +354,7 @@ def test_temperatures_are_kept_as_they_lie_on_the_fused_image(dataset, tmp_path,
     for name in ("a.b", "c"):
         Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(data / "vi" / f"{name}.png")
     assert run(data, "--align", "size", "--keep_temperature") == 0
-    assert "1 infrared images have 8 bits, and so no temperatures to keep: c" in capsys.readouterr().err
+    assert "no temperatures to keep; infrared images of 8 bits: c" in capsys.readouterr().err
     with Image.open("results/a.b_temperature.tiff") as image:
         kept = np.array(image)
     assert kept.dtype == np.uint16 and kept.shape == (48, 64) and not Path("results/c_temperature.tiff").exists()

@@ -102,7 +102,7 @@ def targets_of_pairs(path: Path, pairs: Sequence[ImagePair]) -> TargetSet:
             sizes[pair.name] = image_size(pair.ir)
     targets = read_targets(path, sizes)
     if targets.left_out:
-        log.warning("%s: %d labels left out: %s", path, len(targets.left_out), first_of(targets.left_out, 5, "; "))
+        log.warning("%s: %d labels left out: %s", path, len(targets.left_out), first_of(targets.left_out, 2, "; "))
     return targets
 
 

@@ -36,6 +36,5 @@ class TemperatureKeeper:
         """Name the pairs whose infrared image has none."""
         if self._without:
             log.warning(
-                "%d infrared images have 8 bits, and so no temperatures to keep: %s",
-                len(self._without), first_of(self._without, _SHOWN),
-            )  # fmt: skip
+                "8 bits hold no temperatures to keep; infrared images of 8 bits: %s", first_of(self._without, _SHOWN)
+            )

@@ -128,7 +128,7 @@ def _require_fitting_tree(
         return
     manifest = Manifest.find(plan.root)
     if manifest is not None:
-        remedy = f"choose another `output_dir` than {plan.root}, or pass `overwrite`"
+        remedy = f"ask for those, choose another `output_dir` than {plan.root}, or pass `overwrite`"
         if plan.overwrite:
             remedy = f"`overwrite` would leave {others} masks of those in {plan.root}; choose another `output_dir`"
         require_same_signature(manifest, plan.signature, remedy)
