@@ -60,7 +60,11 @@ def test_wrong_option_is_one_line_and_status_2(capsys, argv: list[str], words: t
         (OSError(28, "No space left on device", "a.png"), 1, "a.png: No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (torch.cuda.OutOfMemoryError("x"), 1, "--batch_size"),
-        (RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel"), 1, "CUDA error: unspecified launch failure;"),
+        (
+            RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel"),
+            1,
+            "CUDA error: unspecified launch failure;",
+        ),
     ],
 )
 def test_error_in_the_work_is_one_line(capsys, error: BaseException, status: int, message: str) -> None:
