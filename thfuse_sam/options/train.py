@@ -43,7 +43,9 @@ class TrainPairOptions(FolderOptions, group=FolderOptions.group):
     skip_bad: bool = option(
         False, "leave out pairs that cannot be read or used, and list them (reads all images first)"
     )
-    crop_size: int = option(128, "height and width of the training crops, pixels", low=1, high=4096)
+    crop_size: int = option(
+        128, "height and width of the training crops, pixels; smaller images are padded", low=1, high=4096
+    )
     jitter: float = option(
         0.0,
         "probability that a crop is resized from a window of another size, and that each of its images gets another "
