@@ -23,7 +23,7 @@ from thfuse_sam.metrics.targets import TargetRow, TargetScore, measure_targets, 
 ALL_METRICS = {**METRICS, **NATURAL_METRICS}  # the columns of a table
 BETTER = {key: metric.better for key, metric in ALL_METRICS.items()}
 NO_IMAGE = "no fused image"
-_SHOWN = 5  # left-out pairs that a line names
+_SHOWN = 2  # left-out pairs or labels that a line names
 
 log = logging.getLogger(__name__)
 
