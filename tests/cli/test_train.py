@@ -131,7 +131,9 @@ def test_starts_from_given_weights(dataset, capsys) -> None:
     argv = ["--dataset_path", str(dataset), *FAST, "--lr", "1e-12", "--val_fraction", "0"]
     assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--output_dir", "tuned"]) == 0
     err = capsys.readouterr().err
-    assert "few" not in err and "starting from models/thfuse_lite.safetensors with a learning rate of 1e-12" in err
+    assert (
+        "need about" not in err and "starting from models/thfuse_lite.safetensors with a learning rate of 1e-12" in err
+    )
     assert err.count("masks: none") == 1 and "masks found" not in err and "placeholders" not in err
     trained, (shipped, _) = (
         load_checkpoint(Path("tuned/best.pth")).weights,
@@ -143,7 +145,7 @@ def test_starts_from_given_weights(dataset, capsys) -> None:
     assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--network", "thfuse"]) == 2
     assert "--init models/thfuse_lite.safetensors: holds thfuse_lite" in capsys.readouterr().err
     assert train.main([*argv]) == 0
-    assert "2 steps are few for random weights" in capsys.readouterr().err
+    assert "random weights need about 1000 steps to fuse well, not 2: raise --epochs, or" in capsys.readouterr().err
 
 
 def test_a_stopped_training_has_its_report(dataset, monkeypatch, capsys) -> None:
@@ -168,7 +170,7 @@ def test_a_run_whose_steps_alone_are_given_is_called_short_where_it_is(dataset, 
     options = TrainOptions(dataset_path=(dataset,), epochs=None, max_steps=max_steps, device="cpu")
     with caplog.at_level(logging.INFO):
         command._log_if_short(command._prepare(options))
-    assert ("steps are few" in caplog.text) is told
+    assert ("random weights need" in caplog.text) is told
 
 
 def test_other_pairs_for_validation(dataset, make_pairs, tmp_path, capsys) -> None:

@@ -162,9 +162,9 @@ def _log_if_short(run: _PreparedTraining) -> None:
     steps = min(per_epoch * (settings.epochs or math.inf), settings.max_steps or math.inf)
     if run.options.init is None and run.resume is None and steps < ENOUGH_STEPS:
         log.info(
-            "%d steps are few for random weights, which need about %d: raise `%s`, or start from `init` thfuse_lite",
-            steps,
+            "random weights need about %d steps to fuse well, not %d: raise `%s`, or start from `init` thfuse_lite",
             ENOUGH_STEPS,
+            steps,
             "max_steps" if steps == settings.max_steps else "epochs",
         )
 
