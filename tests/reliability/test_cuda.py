@@ -22,6 +22,7 @@ from thfuse_sam.errors import DeviceError
 from thfuse_sam.fusion.inference import fuse_batch
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import luma, read_for_sam, write_image
+from thfuse_sam.losses.fusion import FusionLoss
 from thfuse_sam.masks.instances import Instance
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.precompute.jobs import Job, JobSettings
@@ -222,6 +223,17 @@ def test_many_pairs_of_one_size_are_fused_by_a_graph(street: Scene, caplog: pyte
     assert ("fusing without a CUDA graph" in caplog.text) is not REAL
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
+
+
+def test_a_training_loss_copies_nothing_to_the_gpu() -> None:
+    loss, labels = FusionLoss(), torch.zeros(1, 24, 32, dtype=torch.int64)
+    labels[0, 4:12, 6:16] = 1
+    with pretended_cuda() as traffic:
+        images = [image.to("cuda") for image in torch.rand(3, 1, 1, 24, 32)]
+        there = labels.to("cuda")
+        traffic.forget()
+        loss(*images, there, there)
+    assert [reason for reason in traffic.reasons if reason.startswith("copy")] == []
 
 
 @pytest.mark.parametrize("trained", [["--freeze_image_encoder"], ["--lora_rank", "2"], []], ids=str)
