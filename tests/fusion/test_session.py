@@ -68,6 +68,14 @@ def test_thresholds_change_masks_without_decoding_again(session, files, monkeypa
     assert all_masks.ir_labels.max() > none.ir_labels.max()
 
 
+def test_one_model_serves_all_thresholds(session, files, monkeypatch) -> None:
+    monkeypatch.setattr("thfuse_sam.sam.generator.mask_model", None)
+    opened = session.open(*files)
+    session.fuse(opened, dataclasses.replace(session.thresholds, pred_iou_thresh=0.5))
+    with pytest.raises(UsageError, match="pred_iou_thresh"):
+        session.fuse(opened, dataclasses.replace(session.thresholds, pred_iou_thresh=2))
+
+
 def test_large_models_remember_nothing(network, generator, files, monkeypatch) -> None:
     monkeypatch.setattr("thfuse_sam.fusion.session._MAX_REMEMBERED_BYTES", 1000)
     session = FusionSession(network, generator, CPU)

@@ -1,6 +1,7 @@
 """Fusing one pair interactively: read and embedded once, then segmented and fused again as the thresholds move."""
 
 import contextlib
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +121,7 @@ class FusionSession:
         self.limits, self._reading = limits or LimitSettings(), reading
         self._network = network.to(device).eval()
         self._device = device
-        self._sam = generator.sam
+        self._masks = generator
         self._settings = dataclasses.replace(generator.settings, crop_n_layers=0)
 
     @property
@@ -212,8 +213,9 @@ class FusionSession:
         )
 
     def _generator(self, thresholds: MaskThresholds) -> AutomaticMaskGenerator:
-        settings = dataclasses.replace(self._settings, **dataclasses.asdict(thresholds))
-        return AutomaticMaskGenerator(self._sam, settings)
+        generator = copy.copy(self._masks)  # with the same model: a GPU would convert a new one's encoder again
+        generator.settings = dataclasses.replace(self._settings, **dataclasses.asdict(thresholds))
+        return generator
 
     def _decoder(self, generator: AutomaticMaskGenerator, embedding: ImageEmbedding) -> Decoder:
         """The decoder for one image; it remembers points unless that takes too much memory, as with large models."""
