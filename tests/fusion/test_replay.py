@@ -1,7 +1,9 @@
 """CUDA graphs themselves need a GPU; a program that reads and writes fixed memory takes their place here."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
@@ -72,6 +74,41 @@ def test_a_graph_with_other_values_is_not_used(captures: list[replay.Inputs], ca
         for expected in (0, 3, 4):
             assert replay.replayed(layer, run, [torch.zeros(2)], None).tolist() == [expected] * 2
     assert "fusing without a CUDA graph: its values differ by 1" in caplog.text
+
+
+@torch.no_grad()
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    current = ["default"]  # streams of this thread, the last one is in use
+
+    class Using(contextlib.AbstractContextManager[None]):
+        def __init__(self, stream: object) -> None:
+            self.stream = str(stream)
+
+        def __enter__(self) -> None:
+            current.append(self.stream)
+
+        def __exit__(self, *_: object) -> None:
+            del current[current.index(self.stream) :]
+
+    class Capturing(Using):
+        """As in PyTorch 2.6: where the capture cannot be ended, its stream stays in use."""
+
+        def __init__(self, graph: object, stream: object, **_: object) -> None:
+            super().__init__("capturing")
+
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    side = mock.MagicMock(__str__=lambda _: "side")
+    fakes = {"Stream": lambda _: side, "stream": Using, "graph": Capturing, "CUDAGraph": mock.Mock}
+    fakes |= {"current_stream": mock.MagicMock(), "device": contextlib.nullcontext}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    with caplog.at_level(logging.INFO):
+        assert replay.capture(torch.neg, [torch.zeros(2)]) is None
+    assert "operation failed" in caplog.text and current == ["default"]
 
 
 @NEEDS_PRETENDED

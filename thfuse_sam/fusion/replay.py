@@ -79,13 +79,14 @@ def _captured(run: Run, own: Inputs) -> tuple[Run, Tensor]:
     device = next(one.device for one in own if one is not None)
     current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     side.wait_stream(current)
-    with torch.cuda.stream(side):  # the libraries allocate what they need, which they may not while a graph is captured
-        expected = run(*own)
-    current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # By default the stream would be one of whichever GPU was captured on first.
-    with torch.cuda.device(device), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-        result = run(*own)
+    # Around the capture, too: older versions of PyTorch leave its stream in use where it fails.
+    with torch.cuda.device(device), torch.cuda.stream(side):
+        expected = run(*own)  # the libraries allocate what they need, which they may not while a graph is captured
+        # By default the stream would be one of whichever GPU was captured on first.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            result = run(*own)
+    current.wait_stream(side)
     result.fill_(torch.nan)  # so that a graph that does nothing is noticed
 
     def replay(*inputs: Tensor | None) -> Tensor:
