@@ -26,6 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from unittest import mock
@@ -57,7 +58,7 @@ from thfuse_sam.sam.registry import MODEL_TYPES
 from thfuse_sam.video.writing import VideoWriter, choose_codec
 
 _HEADING = "## "  # before the name of a part
-_PART_SECONDS = 120.0  # after which a part is ended
+_PART_SECONDS = 120.0  # after which one of several parts is ended
 _Generators = dict[str, AutomaticMaskGenerator]
 TUNINGS = {"frozen": ["--freeze_image_encoder"], "LoRA": ["--lora_rank", "4"], "whole": []}
 
@@ -107,8 +108,9 @@ def supervise(command: Sequence[str], parts: Sequence[str], minutes: float) -> i
     new process, until the time is over. Returns the exit status.
     """
     deadline, status, left = time.monotonic() + 60 * minutes, 0, list(parts)
+    seconds = _PART_SECONDS if len(left) > 1 else 60 * minutes
     while left:
-        ended, begun = _run_parts([*command, "--parts", *left], deadline, with_title=left == list(parts))
+        ended, begun = _run_parts([*command, "--parts", *left], seconds, deadline, with_title=left == list(parts))
         status |= ended != 0
         if begun is None:  # why is said on stderr
             return 1
@@ -121,8 +123,10 @@ def supervise(command: Sequence[str], parts: Sequence[str], minutes: float) -> i
     return status
 
 
-def _run_parts(command: Sequence[str], deadline: float, *, with_title: bool) -> tuple[int, str | None]:
-    """Print the parts that a process measures; its exit status, and the last part that it began (None: none)."""
+def _run_parts(command: Sequence[str], seconds: float, deadline: float, *, with_title: bool) -> tuple[int, str | None]:
+    """Print the parts that a process measures, which have so many `seconds` each; its exit status, and the last part
+    that it began (None: none).
+    """
     begun = None
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
 
@@ -131,7 +135,7 @@ def _run_parts(command: Sequence[str], deadline: float, *, with_title: bool) -> 
                 os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
 
         def limit() -> threading.Timer:
-            timer = threading.Timer(max(0.0, min(_PART_SECONDS, deadline - time.monotonic())), end)
+            timer = threading.Timer(max(0.0, min(seconds, deadline - time.monotonic())), end)
             timer.start()
             return timer
 
@@ -305,11 +309,12 @@ def training(options: argparse.Namespace, device: torch.device) -> str:
 
 
 def tuning(options: argparse.Namespace, device: torch.device) -> str:
-    """`finetune.py` on a model of random weights: the second epoch's speed."""
+    """`finetune.py` on a model of random weights: the second epoch's speed. LoRA only where peft is installed."""
     data, checkpoint = _annotated(options), _random_weights(options.tuned_model_type, device)
     rows = []
     precisions = [name for name in options.precisions if name != "fp32" or device.type == "cpu"]
-    for (name, flags), precision in itertools.product(TUNINGS.items(), precisions):
+    kinds = [(name, flags) for name, flags in TUNINGS.items() if name != "LoRA" or find_spec("peft") is not None]
+    for (name, flags), precision in itertools.product(kinds, precisions):
         _forget(device)
         folder = f"{name}_{precision}"
         argv = ["--data_dir", str(data), "--checkpoint", str(checkpoint), "--num_epochs", "2", *flags]
@@ -382,9 +387,7 @@ def test_suite(options: argparse.Namespace, device: torch.device) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
     command.append("tests/reliability/test_cuda.py")
     environment = {**os.environ, "THFUSE_REAL_CUDA": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_PART_SECONDS - 10
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     text = "\n".join((done.stdout or done.stderr).splitlines()[-15:])
     if done.returncode:
         raise RuntimeError(text)

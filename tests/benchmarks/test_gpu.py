@@ -82,6 +82,12 @@ def test_parts_that_end_their_process_or_hang_do_not_end_the_page(
     assert gpu.supervise(command, ["a"], minutes=1) == 0
 
 
+def test_a_part_alone_has_all_the_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_PART_SECONDS", 0.0)
+    assert gpu.supervise([sys.executable, "-S", "-c", PARTS], ["a"], minutes=1) == 0
+    assert "a is done" in capsys.readouterr().out
+
+
 def test_an_interrupt_ends_the_process_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     started, popen = [], subprocess.Popen
     monkeypatch.setattr(
