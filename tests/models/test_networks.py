@@ -313,6 +313,16 @@ def test_every_network_has_its_tests() -> None:
     assert {tested.name for tested in NetworkTests.__subclasses__()} == set(NETWORKS)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_are_float32_whatever_is_the_default(name: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        network = build_network(name)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+
+
 def test_unknown_names_and_options_are_usage_errors() -> None:
     with pytest.raises(UsageError, match=r"'unet'.*thfuse_lite"):
         build_network("unet")

@@ -21,7 +21,7 @@ DEFAULT_NETWORK = THFuseLite.name
 
 
 def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
-    """An untrained network.
+    """An untrained network in float32, also where PyTorch's default is another type.
 
     Args:
         name: a key of NETWORKS.
@@ -37,7 +37,7 @@ def build_network(name: str = DEFAULT_NETWORK, **options: Any) -> FusionNetwork:
     unknown = [option for option in options if option not in known]
     if unknown:
         raise UsageError(f"network {name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    network = builder(**options)
+    network = builder(**options).float()
     network.options = {**known, **options}
     return network
 
