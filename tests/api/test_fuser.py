@@ -257,7 +257,7 @@ def test_a_folder_of_the_hubs_form(
             (torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)),
             {"gray": True},
             UsageError,
-            "for images, not for tensors",
+            "`gray` is for images, not for tensors; leave it out",
         ),
         ((torch.zeros(1, 1, 32, 32), None), {}, UsageError, "is a tensor and the other is none"),
         ((torch.zeros(1, 32, 32), torch.zeros(1, 32, 32)), {}, UsageError, "give tensors Bx1xHxW"),

@@ -203,12 +203,11 @@ class Fuser:
             As `fuse`; of tensors the fused luma, float Bx1xHxW in [0, 1], on the network's device.
         """
         if isinstance(ir, Tensor) and isinstance(vi, Tensor):
-            if (
-                gray
-                or ir_polarity != "white-hot"
-                or any(one is not None for one in (value_range, emphasis, align, rig))
-            ):
-                raise UsageError("an option is given that is for images, not for tensors; tensors take `masks` alone")
+            for_images = {"value_range": value_range, "emphasis": emphasis, "align": align, "rig": rig}
+            given = [name for name, value in for_images.items() if value is not None]
+            given += ["gray"] * gray + ["ir_polarity"] * (ir_polarity != "white-hot")
+            if given:
+                raise UsageError(f"`{given[0]}` is for images, not for tensors; leave it out")
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")

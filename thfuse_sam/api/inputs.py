@@ -139,8 +139,8 @@ def given_options(kind: type[_Options], given: Mapping[str, Any], noun: str = "o
     for name in given:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
-            question = f"did you mean `{nearest[0]}`? The" if nearest else "the"
-            raise UsageError(f"`{name}`: no such {noun}; {question} known ones are {', '.join(known)}")
+            remedy = f"did you mean `{nearest[0]}`?" if nearest else f"the known ones are {', '.join(known)}"
+            raise UsageError(f"`{name}`: no such {noun}; {remedy}")
     return kind(**given)
 
 

@@ -136,6 +136,7 @@ BAD = {
     "line": [square(shape_type="line")],
     "point": [{**square(shape_type="point"), "points": [[2, 2]]}],
     "no label": [{"points": [[1, 1], [2, 2], [3, 1]]}],
+    "label of a number": [{**square(), "label": 3}],
     "text": [{**square(), "points": ["ab", "cd", "ef"]}],
     "circle": [{**square(shape_type="circle"), "points": [[2, 2]]}],
     "broken mask": [{**square(shape_type="mask"), "points": [[2, 2], [4, 4]], "mask": "AAAA"}],

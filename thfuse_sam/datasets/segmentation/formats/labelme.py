@@ -169,7 +169,7 @@ def _images_without_annotation(apart: Path | None, folders: set[Path], annotated
 def _draw(outline: Any, line_width: int | None, shape: Size, reasons: list[str]) -> Mask:
     """A shape of the file as a mask, which may be empty. Raises ValueError, TypeError, OverflowError."""
     if not isinstance(outline, dict) or not isinstance(outline.get("label"), str):
-        raise ValueError("has no label")
+        raise ValueError("needs a label that is text")
     if outline.get("group_id") is not None and as_id(outline["group_id"]) is None:
         raise ValueError("its group_id is no number")
     kind = outline.get("shape_type") or "polygon"  # older versions drew nothing else
