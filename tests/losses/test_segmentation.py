@@ -115,6 +115,11 @@ def test_of_several_masks_the_best_one_is_trained_and_every_estimate() -> None:
     assert estimates.grad.tolist()[0] == pytest.approx([0, -2 / 3, 0])
 
 
-def test_weights_without_a_loss_of_the_mask() -> None:
-    with pytest.raises(UsageError, match="no loss of the mask"):
-        SegmentationLoss({"iou_head": 1.0})
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [({"iou_head": 1.0}, "no loss of the mask"), ({"dice": 1.0, "focus": 1.0}, "loss part 'focus' is unknown"),
+     ({"dice": 1.0, "focal": -1.0}, "loss weight focal=-1.0"), ({"dice": math.inf}, "loss weight dice=inf")],
+)  # fmt: skip
+def test_weights_that_cannot_work_are_usage_errors(weights: dict[str, float], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        SegmentationLoss(weights)

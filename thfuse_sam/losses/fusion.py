@@ -1,13 +1,12 @@
 """The training loss of the fusion networks: named parts and their weighted sum."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from thfuse_sam.errors import UsageError
-from thfuse_sam.losses.registry import DEFAULT_WEIGHTS, LOSS_PARTS, TOTAL
+from thfuse_sam.losses.registry import DEFAULT_WEIGHTS, LOSS_PARTS, TOTAL, require_weights
 
 
 class FusionLoss(nn.Module):
@@ -24,11 +23,8 @@ class FusionLoss(nn.Module):
 
     def __init__(self, weights: Mapping[str, float] = DEFAULT_WEIGHTS, perceptual: nn.Module | None = None):
         super().__init__()
+        require_weights(weights, LOSS_PARTS)
         for part, weight in weights.items():
-            if part not in LOSS_PARTS:
-                raise UsageError(f"loss part {part!r} is unknown; the parts are {', '.join(LOSS_PARTS)}")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise UsageError(f"loss weight {part}={weight}; use a number of 0 or more")
             if weight > 0 and "perceptual" in LOSS_PARTS[part].needs and perceptual is None:
                 raise UsageError(f"loss weight {part}={weight} needs a VGG; give `vgg_weights` FILE")
         if not any(weight > 0 for weight in weights.values()):

@@ -1,11 +1,13 @@
 """The parts of the training loss of fusion networks by name, and what a part of a loss is."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from thfuse_sam.errors import UsageError
 from thfuse_sam.losses.colour import colour_loss
 from thfuse_sam.losses.contrast import contrast_loss
 from thfuse_sam.losses.perceptual import perceptual_loss
@@ -37,6 +39,15 @@ class LossPart:
     def __call__(self, inputs: Mapping[str, Any]) -> Tensor:
         """The loss of these inputs; `inputs` may hold more than this part needs."""
         return self.compute(*(inputs[name] for name in self.needs))
+
+
+def require_weights(weights: Mapping[str, float], parts: Mapping[str, LossPart]) -> None:
+    """Raise UsageError for a name that is none of `parts`, and for a weight that is negative or not finite."""
+    for part, weight in weights.items():
+        if part not in parts:
+            raise UsageError(f"loss part {part!r} is unknown; the parts are {', '.join(parts)}")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UsageError(f"loss weight {part}={weight}; use a number of 0 or more")
 
 
 _IMAGES = ("fused", "ir", "vi")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thfuse_sam.errors import UsageError
-from thfuse_sam.losses.registry import TOTAL, LossPart
+from thfuse_sam.losses.registry import TOTAL, LossPart, require_weights
 from thfuse_sam.options.finetune import LOSS_WEIGHTS
 
 _SMOOTH = 1.0  # pixels; keeps the loss of an object of a few pixels from jumping
@@ -82,13 +82,17 @@ SEGMENTATION_PARTS: dict[str, LossPart] = {
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationLoss:
-    """The weighted sum of SEGMENTATION_PARTS. Raises UsageError where no loss of the mask has a weight."""
+    """The weighted sum of SEGMENTATION_PARTS.
+
+    Raises UsageError for weights that `require_weights` refuses, and where no loss of the mask has one above 0.
+    """
 
     weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(LOSS_WEIGHTS))
     alpha: float = 0.25  # see `focal_loss`
     gamma: float = 2.0  # see `focal_loss`
 
     def __post_init__(self) -> None:
+        require_weights(self.weights, SEGMENTATION_PARTS)
         if not any(value > 0 for name, value in self.weights.items() if name != IOU_HEAD):
             mask_parts = ", ".join(name for name in SEGMENTATION_PARTS if name != IOU_HEAD)
             raise UsageError(f"`loss`: no loss of the mask has a weight above 0; give one of {mask_parts}")
