@@ -333,8 +333,8 @@ def infrared_of_colours(values: ImageArray, how: InfraredReading) -> ImageArray:
         )
     if not how.gray and (share := false_colour.drawn_on_grey(values)):
         raise Refusal(
-            f"is grey but for {share:.1%} of its pixels, as where a camera colours what is hot or marks are drawn, "
-            "which is no temperature; `ir_gray` takes their brightness"
+            f"is grey but for {share:.1%} of its pixels: infrared and visible images are swapped, or what is hot is "
+            "coloured, or marks are drawn; `ir_gray` takes their brightness"
         )
     return luma(values)
 

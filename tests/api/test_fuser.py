@@ -107,7 +107,7 @@ def test_false_colours_and_closed_images_are_refused(fuser: th.Fuser, tmp_path: 
             fuser(given, ramp)
     marked = np.dstack([ramp] * 3)
     marked[20:24, 20:40] = (255, 0, 0)
-    with pytest.raises(UsageError, match=r"marks are drawn, which is no temperature; give its numbers or grey values"):
+    with pytest.raises(UsageError, match=r"images are swapped, .*; give its numbers or grey values"):
         fuser(marked, ramp)
     closed = Image.open(tmp_path / "jet.png")
     closed.close()
