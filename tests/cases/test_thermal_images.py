@@ -331,7 +331,7 @@ def test_colours_on_a_grey_picture(tmp_path: Path, share: float, colour: tuple[i
     assert read_infrared(tmp_path / f"grey{suffix}").max() >= 170
     rgb[grey >= np.quantile(grey, 1 - share)] = colour
     write_image(tmp_path / f"a{suffix}", rgb)
-    with pytest.raises(ImageKindError, match="is grey but for .* infrared and visible images are swapped"):
+    with pytest.raises(ImageKindError, match=r"is grey but for .* infrared and visible images are swapped"):
         read_infrared(tmp_path / f"a{suffix}")
     read_infrared(tmp_path / f"a{suffix}", InfraredReading(gray=True))
 
