@@ -144,7 +144,7 @@ def test_a_finished_run_is_not_lost(
     assert run("--lr", "1e-3") == 2
     line = only_line(capsys)
     assert f"--output_dir {Path('runs/finetune')}: holds an earlier run (best.safetensors, " in line
-    assert "--resume" in line and "--overwrite" in line
+    assert "--resume" in line and line.endswith("replace it with --overwrite, or give another --exp_name")
     assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == finished
     assert run("--overwrite") == 0
     assert (folder / "epoch1.safetensors").is_file() and not (folder / "epoch2.safetensors").exists()

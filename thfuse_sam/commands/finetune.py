@@ -148,7 +148,7 @@ def _prepare(options: FinetuneOptions, *, fetch: bool) -> _PreparedTuning:
     if options.export is not None:
         require_export_name(options.export)
         require_writable("export", options.export.parent)
-    resume = find_checkpoint(options)
+    resume = find_checkpoint(options, "exp_name")
     device = run_device(options.device)
     require_precision(options.precision, device)
     adaptation = _adaptation(options)

@@ -21,15 +21,18 @@ def run_device(name: str) -> torch.device:
     return resolve_device(own_device(resolve_device(name)))
 
 
-def find_checkpoint(options: RunOutputOptions) -> Path | None:
-    """The checkpoint that a run goes on from, if any. Raises OutputError and OptionError where it cannot write."""
+def find_checkpoint(options: RunOutputOptions, chosen_by: str = "output_dir") -> Path | None:
+    """The checkpoint that a run goes on from, if any; `chosen_by` is the option that gives another run a folder.
+
+    Raises OutputError and OptionError where it cannot write.
+    """
     require_writable("output_dir", options.run_dir)
     if options.log_dir is not None:
         require_writable("log_dir", options.log_dir)
     if options.report:
         require_replaceable(options.report_dir)
     resume = checkpoint_to_resume(options.resume, options.run_dir)
-    require_own_folder(options.run_dir, resume, overwrite=options.overwrite)
+    require_own_folder(options.run_dir, resume, overwrite=options.overwrite, chosen_by=chosen_by)
     return resume
 
 

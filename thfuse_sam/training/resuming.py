@@ -53,9 +53,10 @@ def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
     return asked
 
 
-def require_own_folder(output_dir: Path, resume: Path | None, *, overwrite: bool) -> None:
+def require_own_folder(output_dir: Path, resume: Path | None, *, overwrite: bool, chosen_by: str) -> None:
     """Refuse a folder that holds another run than the one that `resume` continues, so that no weights are lost and
-    those of two runs never lie side by side. `overwrite` allows it, see `open_run_folder`. Raises OptionError.
+    those of two runs never lie side by side. `overwrite` allows it, see `open_run_folder`; the option `chosen_by` gives
+    another folder. Raises OptionError.
     """
     continues = resume is not None and resume.resolve().parent == output_dir.resolve()
     if continues and overwrite:
@@ -66,12 +67,12 @@ def require_own_folder(output_dir: Path, resume: Path | None, *, overwrite: bool
         return
     if found := [path.name for path in _run_files(output_dir)]:
         other = "" if resume is None else f" and not that of `resume` {resume}"
-        own = "" if resume is None else f", such as {resume.parent}"
+        own = "" if resume is None or chosen_by != "output_dir" else f", such as {resume.parent}"
         raise OptionError(
             "output_dir",
             output_dir,
             f"holds an earlier run ({first_of(found, 3)}){other}; continue it with `resume` and one of these, replace "
-            f"it with `overwrite`, or name another folder{own}",
+            f"it with `overwrite`, or give another `{chosen_by}`{own}",
         )
 
 
