@@ -114,7 +114,7 @@ def test_two_images_are_fused(make_pairs, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_help_and_errors_are_fast_and_load_no_torch() -> None:
     code = "import sys; from thfuse_sam.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
-    for words in ([], ["masks", "--help"], ["train", "--lrr", "3"], ["--version"]):
+    for words in ([], ["masks", "--help"], ["train", "--lrr", "3"], ["--version"], ["video", "a", "b", "-o", __file__]):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -88,6 +88,8 @@ def test(line: CommandLine[FuseOptions]) -> int:
     VideoOptions,
 )
 def video(line: CommandLine[VideoOptions]) -> None:
+    line.options.require_free()  # before seconds of imports
+
     from thfuse_sam.commands.video import fuse_video
 
     report = fuse_video(line.options)

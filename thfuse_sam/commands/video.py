@@ -5,7 +5,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from thfuse_sam.arrays import ImageArray
 from thfuse_sam.commands.align import build_placer
@@ -13,7 +12,7 @@ from thfuse_sam.commands.fuse import open_network
 from thfuse_sam.commands.infrared import reading_of
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.devices import resolve_device
-from thfuse_sam.errors import OptionError, counted
+from thfuse_sam.errors import counted
 from thfuse_sam.files import make_directory, require_writable, write_json
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.options.fuse import InferenceSettings
@@ -33,9 +32,9 @@ def fuse_video(options: VideoOptions) -> VideoReport:
 
     After an interrupt the output holds what was fused up to there, and the report says so.
     """
+    options.require_free()
     device = resolve_device(options.device)
     path, network, _ = open_network(options, SHIPPED_VIDEO_MODEL)
-    _require_free(options)
     codec = choose_codec(options.output, options.codec)
     require_writable("output", options.output.parent)
     reading = reading_of(options)
@@ -67,17 +66,6 @@ def fuse_video(options: VideoOptions) -> VideoReport:
         write_json(options.output.with_suffix(".json"), {"options": options.plain(), **dataclasses.asdict(report)})
         _log(options, report)
     return report
-
-
-def _require_free(options: VideoOptions) -> None:
-    """Raise OptionError where the output, or what is written beside it, is there already, or it is read."""
-    output = options.output
-    for path in (output, output.with_suffix(".json")):
-        if path.exists() and not options.overwrite:
-            raise OptionError("output", output, f"{path} exists; choose another file, or add `overwrite`")
-    for place in (options.ir, options.vi):
-        if Path(place).resolve() == output.resolve():
-            raise OptionError("output", output, "is one of the streams that are read; choose another file")
 
 
 def _open_streams(options: VideoOptions, reading: InfraredReading) -> Iterator[Stream]:

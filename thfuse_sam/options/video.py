@@ -74,3 +74,12 @@ class VideoOptions(
             raise OptionError("vi", self.vi, "is the infrared stream as well; give two streams")
         if self.ir_channel is not None:
             raise OptionError("ir_channel", self.ir_channel, "is for images; give both streams by `ir` and `vi`")
+
+    def require_free(self) -> None:
+        """Raise OptionError where the output, or what is written beside it, is there already, or it is read."""
+        for path in (self.output, self.output.with_suffix(".json")):
+            if path.exists() and not self.overwrite:
+                raise OptionError("output", self.output, f"{path} exists; choose another file, or add `overwrite`")
+        for place in (self.ir, self.vi):
+            if Path(place).resolve() == self.output.resolve():
+                raise OptionError("output", self.output, "is one of the streams that are read; choose another file")
