@@ -7,8 +7,9 @@ field in the options' classes, a command as its function, such as `precompute()`
 """
 
 import contextlib
+import difflib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,13 @@ def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 pair", "2 pairs"."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def did_you_mean(word: str, known: Collection[str], similarity: float = 0.6) -> str:
+    """A question for the one of `known` that was probably meant, as the beginning of advice; "" if none is similar."""
+    longer = [name for name in known if name.startswith(word)]
+    similar = longer or difflib.get_close_matches(word, known, 1, similarity)
+    return f"did you mean {similar[0]}? " if similar else ""
 
 
 def command_text(command: str, **options: Any) -> str:

@@ -31,7 +31,7 @@ def test_training_equals_the_command_and_tells_its_progress(make_pairs, tmp_path
     require_equal(weights(made.latest), weights(tmp_path / "cli" / made.latest.name))
     with pytest.raises(th.ThFuseError, match=r"`masks` .*no such folder"):
         th.train(pairs, tmp_path / "no", output_dir=tmp_path / "more")
-    with pytest.raises(th.ThFuseError, match=r"`epoch`: no such option; did you mean `epochs`[?]$"):
+    with pytest.raises(th.ThFuseError, match=r"`epoch`: no such option; did you mean epochs[?]$"):
         th.train(pairs, epoch=3)
 
 

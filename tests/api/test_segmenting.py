@@ -134,7 +134,7 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (
             lambda: th.precompute(tmp_path, n_job=2),
             UsageError,
-            "`n_job`: no such option; did you mean `n_jobs`",
+            "`n_job`: no such option; did you mean n_jobs",
         ),
         (lambda: th.precompute(("a", "b", "c")), UsageError, "`pairs`"),
         (lambda: th.precompute([(image, image)]), UsageError, "`pairs` a list of 1: give a folder"),  # type: ignore[arg-type]

@@ -39,6 +39,7 @@ def test_the_first_screen_shows_what_one_needs(capsys: pytest.CaptureFixture[str
             ["fuse", "a", "b", "c"],
             "fuse a b c: takes DATASET_PATH or IR_DIR VI_DIR before its options; see thfuse fuse",
         ),
+        (["verify", "a", "b"], "verify a b: takes TREE before its options"),
         (["app", "a"], "app a: takes no word before its options; see thfuse app --help"),
         (["completion", "fish"], "completion fish: name one shell of bash, zsh"),
         (["completion"], "error: completion: name one shell of"),

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ from PIL import Image
 
 from thfuse_sam.arrays import Array, ImageArray, Mask, Size
 from thfuse_sam.datasets.pair_checks import is_colourful
-from thfuse_sam.errors import ImageKindError, ImageSizeError, UsageError, shown
+from thfuse_sam.errors import ImageKindError, ImageSizeError, UsageError, did_you_mean, shown
 from thfuse_sam.image_files import DecodedImage, Refusal, orientation_of, pixels_of, upright
 from thfuse_sam.images import (
     as_rgb,
@@ -138,8 +137,7 @@ def given_options(kind: type[_Options], given: Mapping[str, Any], noun: str = "o
     known = [field.name for field in dataclasses.fields(kind)]
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, 1)
-            remedy = f"did you mean `{nearest[0]}`?" if nearest else f"the known ones are {', '.join(known)}"
+            remedy = did_you_mean(name, known).rstrip() or f"the known ones are {', '.join(known)}"
             raise UsageError(f"`{name}`: no such {noun}; {remedy}")
     return kind(**given)
 

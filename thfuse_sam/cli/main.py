@@ -1,7 +1,6 @@
 """`thfuse`, one command for all: `thfuse fuse A B`, `thfuse masks --help` and so on, with the scripts' options."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import thfuse_sam
 from thfuse_sam.cli import commands
 from thfuse_sam.cli.run import Command
+from thfuse_sam.errors import did_you_mean
 from thfuse_sam.options.video import is_video
 
 _ONE_FOLDER = ("dataset_path",)
@@ -29,6 +29,11 @@ class _Entry:
     places: tuple[tuple[str, ...], ...] = ()  # one tuple for each possible number of words
     always: tuple[str, ...] = ()
     description: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The possible words before the first option, as usage and messages show them."""
+        return [" ".join(options).upper().replace("OUTPUT_DIR", "TREE") for options in self.places]
 
 
 ENTRIES: Mapping[str, _Entry] = {
@@ -88,9 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif name == "completion":
         return _print_completion(words)
     elif name not in ENTRIES:
-        nearest = difflib.get_close_matches(name, ENTRIES, 1)
-        question = f"did you mean {nearest[0]}? " if nearest else ""
-        return _refuse(f"{name}: no such command; {question}the commands are {', '.join(ENTRIES)}")
+        return _refuse(f"{name}: no such command; {did_you_mean(name, ENTRIES)}the commands are {', '.join(ENTRIES)}")
     else:
         return _run(name, words)
     return 0
@@ -105,7 +108,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     entry = ENTRIES[name]
     options = next((options for options in entry.places if len(options) == number), None)
     if number and options is None:
-        known = " or ".join(" ".join(option.upper() for option in options) for options in entry.places) or "no word"
+        known = " or ".join(entry.words) or "no word"
         return _refuse(f"{name} {' '.join(words[:number])}: takes {known} before its options; see thfuse {name} --help")
     if name == "fuse" and options == _TWO_FOLDERS and any(Path(word).is_file() or "*" in word for word in words[:2]):
         options = _TWO_FILES
@@ -115,7 +118,7 @@ def _run(name: str, words: Sequence[str]) -> int:
 
 def _named(name: str) -> Command[Any]:
     entry = ENTRIES[name]
-    words = " | ".join(" ".join(options).upper() for options in entry.places)
+    words = " | ".join(entry.words)
     usage = f"thfuse {name} [{words}] [options]" if words else None
     description = entry.description or entry.command.description
     return replace(entry.command, program=f"thfuse {name}", description=description, usage=usage)

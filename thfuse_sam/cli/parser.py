@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import re
 import shlex
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
-from thfuse_sam.errors import OptionError, UsageError, first_of
+from thfuse_sam.errors import OptionError, UsageError, did_you_mean, first_of
 from thfuse_sam.options.fields import REFUSALS, OptionInfo, Options, accept, info_of, option_groups, wanted
 from thfuse_sam.plain_yaml import read_yaml
 
@@ -119,7 +118,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         if not words:
             example = next((f", such as --{name}" for name in _INPUTS if name in self._fields), "")
             return f"write {self.usage}. " if self._takes_words else f"write an option before each{example}. "
-        return _nearest(words[0], known, 0.8) or _owners(words[0]) or _nearest(words[0], known)
+        return did_you_mean(words[0], known, 0.8) or _owners(words[0]) or did_you_mean(words[0], known)
 
     def parse_command(self, argv: Sequence[str]) -> CommandLine[_T]:
         """Parse `argv`; its options override those of the `--config` file. Raises UsageError."""
@@ -173,7 +172,7 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         for key, value in content.items():
             if key not in actions or actions[key].dest in ("help", "config"):
                 names = sorted({action.dest for action in self._actions} - {"help", "config"})
-                nearest = _nearest(str(key), names)
+                nearest = did_you_mean(str(key), names)
                 advice = f"{nearest}{'The' if nearest else 'the'} known options are {', '.join(names)}"
                 raise UsageError(f"unknown option '{key}'; {advice}")
             if value is not None:
@@ -301,10 +300,3 @@ def _owners(flag: str) -> str:
     known = _OWNERS.items()
     owners = sorted(name for kind, name in known for field in dataclasses.fields(kind) if flag in _flags(field))
     return f"{flag} belongs to {first_of(owners, 3)}. " if owners else ""
-
-
-def _nearest(word: str, known: Sequence[str], similarity: float = 0.6) -> str:
-    """A question for the word that was probably meant, as the beginning of advice; "" if no known word is similar."""
-    longer = [name for name in known if name.startswith(word)]
-    similar = longer or difflib.get_close_matches(word, known, 1, similarity)
-    return f"did you mean {similar[0]}? " if similar else ""
