@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.devices import Download
 
 
@@ -20,7 +21,7 @@ class PackedMask(NamedTuple):
     bits: npt.NDArray[np.uint8] | Tensor  # as `np.packbits` orders them; a tensor lies on a GPU
     top: int
     left: int
-    shape: tuple[int, int]  # height, width of the part
+    shape: Size  # of the part
 
     @classmethod
     def pack(cls, mask: npt.NDArray[np.bool_], box: Sequence[int], offset: tuple[int, int] = (0, 0)) -> "PackedMask":
@@ -40,7 +41,7 @@ class PackedMask(NamedTuple):
         bits = self.bits[skipped * width // 8 :][: -(-rows * width // 8)]
         return PackedMask(bits, self.top + skipped, self.left, (rows, width))
 
-    def unpack(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    def unpack(self, shape: Size) -> npt.NDArray[np.bool_]:
         """The mask, whose bits must lie on the CPU, in an image of `shape` = (height, width)."""
         height, width = self.shape
         mask = np.zeros(shape, dtype=bool)

@@ -10,6 +10,7 @@ import torch
 from segment_anything.utils.amg import generate_crop_boxes
 from torch import Tensor
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.sam.geometry import Frame
 
 _EDGE_PIXELS = 20  # a box that ends at most this far from a crop's edge counts as cut off there
@@ -21,11 +22,11 @@ class Crop:
 
     box: tuple[int, int, int, int]  # x0, y0, x1, y1, ends exclusive
     layer: int  # 0: the whole image; layer i has 4**i crops
-    image_size: tuple[int, int]  # height, width of the whole image
+    image_size: Size  # of the whole image
     frame: Frame  # where the crop lies in the encoder's input
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         return self.frame.image_size
 
     @property
@@ -49,9 +50,7 @@ class Crop:
         return (near_crop & ~near_image).any(1)
 
 
-def crops_of(
-    image_size: tuple[int, int], frame_of: Callable[[tuple[int, int]], Frame], layers: int, overlap_ratio: float
-) -> Iterator[Crop]:
+def crops_of(image_size: Size, frame_of: Callable[[Size], Frame], layers: int, overlap_ratio: float) -> Iterator[Crop]:
     """The crops of an image of (height, width) in layers 0 to `layers`; `frame_of` a size is a model's frame of it."""
     for (x0, y0, x1, y1), layer in zip(*generate_crop_boxes(image_size, layers, overlap_ratio), strict=True):
         if x0 < x1 and y0 < y1:  # an image of few pixels has crops without any

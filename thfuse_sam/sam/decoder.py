@@ -32,6 +32,7 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.devices import upload
 from thfuse_sam.products import apply_mlp, baddbmm_, bmm, is_gelu, linear
 from thfuse_sam.sam.geometry import LOGIT_STRIDE, LOGITS_PER_TOKEN
@@ -55,7 +56,7 @@ class DecodedPrompts:
 class Decoder(Protocol):
     """A mask decoder as the generator uses it: `prepare` once per image, then `decode` some prompts at a time."""
 
-    def prepare(self, features: Any, input_size: tuple[int, int]) -> Any:
+    def prepare(self, features: Any, input_size: Size) -> Any:
         """Compute what `decode` needs to know of an image: its context.
 
         Args:
@@ -84,7 +85,7 @@ class ReferenceDecoder:
         self._sam = sam
         self._dtype = dtype
 
-    def prepare(self, features: Tensor, input_size: tuple[int, int]) -> Tensor:
+    def prepare(self, features: Tensor, input_size: Size) -> Tensor:
         return features
 
     def decode(self, context: Tensor, prompts: Tensor) -> DecodedPrompts:
@@ -154,7 +155,7 @@ class PointDecoder:
             and all(type(module) is nn.Linear for attention in attentions for module in attention.children())
         )
 
-    def prepare(self, features: Tensor, input_size: tuple[int, int], image_pe: Tensor | None = None) -> ImageContext:
+    def prepare(self, features: Tensor, input_size: Size, image_pe: Tensor | None = None) -> ImageContext:
         """As `Decoder.prepare`. `image_pe`: encoded positions of the tokens, 1xCxhxw; None: those of a whole input."""
         transformer = self._sam.mask_decoder.transformer
         height, width = features.shape[-2:]

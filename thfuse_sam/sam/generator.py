@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 from segment_anything.utils.amg import build_all_layer_point_grids, remove_small_regions
 
-from thfuse_sam.arrays import ImageArray
+from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.devices import DTYPES, Chunks, Download, free_memory, unless_out_of_memory, upload
 from thfuse_sam.errors import DeviceError, ThFuseError, UsageError
@@ -182,17 +182,17 @@ class AutomaticMaskGenerator:
         instances = self.generate_from(embedding, infrared)
         return paint_label_map((instance.mask for instance in instances), embedding.image_size)
 
-    def _warm_boxes(self, infrared: ImageArray | None, image_size: tuple[int, int]) -> Boxes | None:
+    def _warm_boxes(self, infrared: ImageArray | None, image_size: Size) -> Boxes | None:
         """Boxes (Nx4) around warm places to prompt with; None: nowhere, as there is no infrared image of that size."""
         settings = self.settings
         if settings.max_warm_places == 0 or infrared is None or infrared.shape != image_size:
             return None
         return warm_boxes(infrared, settings.max_warm_places)
 
-    def _frame(self, image_size: tuple[int, int]) -> Frame:
+    def _frame(self, image_size: Size) -> Frame:
         return self.model.frame(image_size)
 
-    def _crops(self, image_size: tuple[int, int]) -> list[Crop]:
+    def _crops(self, image_size: Size) -> list[Crop]:
         settings = self.settings
         return list(crops_of(image_size, self.model.frame, settings.crop_n_layers, settings.crop_overlap_ratio))
 
@@ -284,13 +284,13 @@ class AutomaticMaskGenerator:
         batches = self._point_chunks.map(decode, len(prompts), at_once, no_memory)
         return batches if self.model.device.type == "cpu" else _one_ahead(batches)
 
-    def _instances(self, candidates: Candidates, size: tuple[int, int]) -> list[Instance]:
+    def _instances(self, candidates: Candidates, size: Size) -> list[Instance]:
         """The segments of an image of (height, width) `size`."""
         if self.settings.min_mask_region_area > 0:
             candidates = self._without_small_regions(candidates, size)
         return list(_unpacked(without_parts(candidates, size), size))
 
-    def _without_small_regions(self, candidates: Candidates, size: tuple[int, int]) -> Candidates:
+    def _without_small_regions(self, candidates: Candidates, size: Size) -> Candidates:
         """Fill small holes, remove small islands, then suppress masks whose boxes now overlap too much."""
         masks, boxes, unchanged = [], [], []
         for packed, box in zip(candidates.masks, candidates.boxes, strict=True):
@@ -332,9 +332,9 @@ class SegmentedImage:
 
     def __init__(
         self,
-        size: tuple[int, int],
+        size: Size,
         suppressed: Callable[[], Candidates],
-        finish: Callable[[Candidates, tuple[int, int]], list[Instance]],
+        finish: Callable[[Candidates, Size], list[Instance]],
     ) -> None:
         self.size = size
         self._suppressed = suppressed
@@ -367,7 +367,7 @@ def _require_image(image: npt.NDArray[np.uint8]) -> None:
         raise ValueError(f"expected an image uint8 HxWx3, got {image.dtype} {image.shape}")
 
 
-def _unpacked(candidates: Candidates, size: tuple[int, int]) -> Iterator[Instance]:
+def _unpacked(candidates: Candidates, size: Size) -> Iterator[Instance]:
     for index, packed in enumerate(candidates.masks):
         mask = packed.unpack(size)
         x0, y0, x1, y1 = candidates.boxes[index].tolist()

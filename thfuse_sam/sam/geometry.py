@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.devices import upload
 
 PATCH_SIZE = 16  # pixels of the encoder's input along one side of an image token
@@ -30,14 +31,14 @@ LOGIT_STRIDE = PATCH_SIZE // LOGITS_PER_TOKEN  # pixels of the encoder's input a
 class Frame:
     """Where an image lies in the encoder's input."""
 
-    image_size: tuple[int, int]  # height, width
-    input_size: tuple[int, int]  # height, width, without the padding
+    image_size: Size
+    input_size: Size  # without the padding
     padded_size: int  # side of the padded square: the encoder's `img_size`
     logit_stride: float = LOGIT_STRIDE  # pixels of the input along one side of a mask logit
     at_once: bool = False  # logits are resized to the image in one step; else to the input's square first
 
     @classmethod
-    def of(cls, image_size: tuple[int, int], padded_size: int) -> "Frame":
+    def of(cls, image_size: Size, padded_size: int) -> "Frame":
         """The frame of an image of (height, width), with SAM's rounding."""
         scale = padded_size / max(image_size)
         # At least one pixel: the shorter side of a very long and narrow image would round to 0.
@@ -45,7 +46,7 @@ class Frame:
         return cls(image_size, (height, width), padded_size)
 
     @classmethod
-    def stretched(cls, image_size: tuple[int, int], side: int, logit_stride: float) -> "Frame":
+    def stretched(cls, image_size: Size, side: int, logit_stride: float) -> "Frame":
         """The frame of an image that fills a square input of `side` pixels."""
         return cls(image_size, (side, side), side, logit_stride, at_once=True)
 

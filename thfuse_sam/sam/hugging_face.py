@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.devices import unless_out_of_memory, upload
 from thfuse_sam.errors import CheckpointError, DeviceError, UsageError
 from thfuse_sam.files import file_sha256
@@ -72,7 +73,7 @@ class HuggingFaceSam:
         """The same model at another precision."""
         return dataclasses.replace(self, dtype=dtype)
 
-    def frame(self, image_size: tuple[int, int]) -> Frame:
+    def frame(self, image_size: Size) -> Frame:
         encoder = self.model.prompt_encoder
         side = encoder.input_image_size
         stride = side / (encoder.image_embedding_size[0] * LOGITS_PER_TOKEN)
@@ -97,7 +98,7 @@ class HuggingFaceSam:
             parts = [tokens, *finer]
         return tuple(part.float().contiguous() for part in parts)
 
-    def prepare(self, features: Tensor | tuple[Tensor, ...], input_size: tuple[int, int]) -> dict[str, Any]:
+    def prepare(self, features: Tensor | tuple[Tensor, ...], input_size: Size) -> dict[str, Any]:
         """As `Decoder.prepare`: the model's arguments for the image."""
         if isinstance(features, Tensor):
             return {"image_embeddings": features}

@@ -13,6 +13,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor
 
+from thfuse_sam.arrays import Size
 from thfuse_sam.sam.decoder import Decoder, PointDecoder, ReferenceDecoder
 from thfuse_sam.sam.encoder import convert_encoder, encode_images, run_block
 from thfuse_sam.sam.geometry import Frame, resize_image
@@ -37,7 +38,7 @@ class MaskModel(Protocol):
     def decoder(self) -> Decoder:
         """For many prompts of a point or a box each."""
 
-    def frame(self, image_size: tuple[int, int]) -> Frame:
+    def frame(self, image_size: Size) -> Frame:
         """Where an image of (height, width) lies in the encoder's input."""
 
     def encode(self, image: npt.NDArray[np.uint8], frame: Frame) -> Embedding:
@@ -81,7 +82,7 @@ class FastSam:
     def mask_threshold(self) -> float:
         return float(self._sam.mask_threshold)
 
-    def frame(self, image_size: tuple[int, int]) -> Frame:
+    def frame(self, image_size: Size) -> Frame:
         return Frame.of(image_size, self._sam.image_encoder.img_size)
 
     @torch.no_grad()

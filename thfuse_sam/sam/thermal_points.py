@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from thfuse_sam.arrays import ImageArray, size_of
+from thfuse_sam.arrays import ImageArray, Size, size_of
 from thfuse_sam.masks.format import paint_order
 from thfuse_sam.metrics.targets import box_ious
 from thfuse_sam.options.generator import GeneratorSettings
@@ -58,7 +58,7 @@ def warm_boxes(infrared: ImageArray, count: int) -> Boxes:
 
 
 @functools.lru_cache(maxsize=1)  # the infrared and the visible image of a pair come one after the other
-def _warm_boxes(pixels: bytes, shape: tuple[int, int], count: int) -> Boxes:
+def _warm_boxes(pixels: bytes, shape: Size, count: int) -> Boxes:
     infrared = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
     height, width = shape
     factor = max(1, max(height, width) // _LONGER_SIDE)
@@ -103,7 +103,7 @@ def ratings(found: Candidates) -> Tensor:
     return found.predicted_ious + _UPRIGHT_BONUS * upright + _FIT_BONUS * fits
 
 
-def without_parts(found: Candidates, size: tuple[int, int]) -> Candidates:
+def without_parts(found: Candidates, size: Size) -> Candidates:
     """The masks of an image of (height, width) `size` without those that would take a better one apart.
 
     In a label map smaller segments are painted over larger ones. Where that would leave of a mask only a part of its
