@@ -13,7 +13,7 @@
 
 Every arm of a seed has the same weights to begin with, the same crops in the same order, and the same steps. The region
 metrics of all arms are measured in the segments of `--test_masks`, whatever the network saw. Finished arms are kept in
-`--output` and not done again.
+`--output` and not done again with the same options.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from benchmarks.fusion_runs import (
     Arm,
     add_training_options,
     evaluate,
+    figures_file,
     kept_figures,
     train,
 )
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, means in results.items():
             folder = options.output / f"{name.replace(' ', '_')}_seed{seed}"
             run = functools.partial(run_arm, options, ARMS[name], seed, train_sets, test_set, device, folder)
-            means.append(kept_figures(folder / "means.json", run))
+            means.append(kept_figures(figures_file(folder, options), run))
             print(f"seed {seed}, {name}: {means[-1]}", file=sys.stderr)
     text = f"{heading(options, device)}\n\n{table(results)}\n"
     write_text(options.output / "table.md", text)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -207,6 +208,12 @@ def evaluate(
         row = target_rows(scores_of_people)[0]
         means |= dict(zip(TARGET_METRICS, (row.contrast_kept, row.well_kept, row.badly_kept), strict=True))
     return means
+
+
+def figures_file(folder: Path, options: argparse.Namespace) -> Path:
+    """Where `folder` keeps the figures of a training with `options`; other options have another file."""
+    told = {name: str(value) for name, value in vars(options).items() if name not in ("output", "seeds", "jobs")}
+    return folder / f"means_{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}.json"
 
 
 def kept_figures(file: Path, make: Callable[[], Mapping[str, float]]) -> dict[str, float]:

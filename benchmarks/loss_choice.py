@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.common import command_line, made_by, markdown_table
 from benchmarks.fusion_peers import wins
-from benchmarks.fusion_runs import BOTH, add_training_options, evaluate, kept_figures, train
+from benchmarks.fusion_runs import BOTH, add_training_options, evaluate, figures_file, kept_figures, train
 from benchmarks.metric_reference import RULES
 from thfuse_sam.datasets.pairs import PairSet, find_pairs
 from thfuse_sam.datasets.splits import split_pairs
@@ -89,7 +89,7 @@ def _figures(
     torch.set_num_threads(1)
     folder = options.output / name.replace(" ", "_").replace(",", "")
     run = functools.partial(_train_and_evaluate, options, weights, seed, train_sets, val_sets, folder)
-    return kept_figures(folder / "means.json", run)
+    return kept_figures(figures_file(folder, options), run)
 
 
 def _train_and_evaluate(

@@ -1,5 +1,6 @@
 """The benchmark scripts run, on little."""
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import ablation, cross_validation, fusion_peers, fusion_results, fusion_speed, loss_choice
-from benchmarks.fusion_runs import Withheld
+from benchmarks.fusion_runs import Withheld, figures_file, kept_figures
 from thfuse_sam.datasets.pairs import find_pairs
 from thfuse_sam.files import file_sha256
 from thfuse_sam.masks.tree import MaskFiles
@@ -120,6 +121,14 @@ def test_ablation_writes_a_row_for_each_arm(make_pairs: Callable[..., Path], tmp
     }
     rows = [line for line in (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines() if "±" in line]
     assert [row.split("|")[1].strip() for row in rows if row.startswith("|")] == list(ablation.ARMS)
+
+
+def test_figures_are_kept_of_the_same_options_alone(tmp_path: Path) -> None:
+    made = []
+    for options in ({"epochs": 1, "seeds": [0]}, {"epochs": 1, "seeds": [0, 1]}, {"epochs": 2, "seeds": [0]}):
+        file = figures_file(tmp_path, argparse.Namespace(**options, output=tmp_path))
+        made.append(kept_figures(file, lambda options=options: {"EN": float(options["epochs"])})["EN"])
+    assert made == [1, 1, 2] and len([*tmp_path.iterdir()]) == 2
 
 
 def test_loss_weights_are_replaced_where_validation_pairs_are_clearly_better(monkeypatch: pytest.MonkeyPatch) -> None:
