@@ -120,7 +120,7 @@ def test_a_finished_run_is_neither_lost_nor_mixed_with_another(dataset, tmp_path
         (line,) = capsys.readouterr().err.splitlines()
         assert "--output_dir models: holds an earlier run (best.pth, latest.pth, model_epoch1.pth and 1 more)" in line
         assert "--resume" in line and "--overwrite" in line and ("other/latest.pth" in line) == bool(others)
-        assert line.endswith("name another folder, such as other" if others else "name another folder")
+        assert line.endswith("give another `--output_dir`, such as other" if others else "give another `--output_dir`")
     assert train.main([*argv, "--resume", "--overwrite"]) == 2
     assert {path.name: path.read_bytes() for path in Path("models").iterdir() if path.is_file()} == finished
     assert train.main([*argv, "--overwrite"]) == 0
@@ -144,8 +144,11 @@ def test_starts_from_given_weights(dataset, capsys) -> None:
     assert train.main([*argv, "--init", "thfuse_lite", "--output_dir", "named"]) == 0
     assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--network", "thfuse"]) == 2
     assert "--init models/thfuse_lite.safetensors: holds thfuse_lite" in capsys.readouterr().err
-    assert train.main([*argv]) == 0
-    assert "random weights need about 1000 steps to fuse well, not 2: raise --epochs, or" in capsys.readouterr().err
+    assert train.main([*argv, "--crop_size", "40"]) == 0
+    short = capsys.readouterr().err
+    assert "random weights need about 1000 steps to fuse well, not 2: raise --epochs, or" in short
+    assert short.count(" is 48x32, smaller than --crop_size 40: it is mirrored at its borders") == 1
+    assert "smaller than" not in err
 
 
 def test_a_stopped_training_has_its_report(dataset, monkeypatch, capsys) -> None:

@@ -17,6 +17,7 @@ from thfuse_sam.errors import OptionError, naming
 from thfuse_sam.files import file_sha256
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.training import FusionTask
+from thfuse_sam.images import image_size, size_text
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import FusionNetwork, build_network, count_parameters
@@ -50,6 +51,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     sources = MaskSources(options, run.device)
     trainer = _trainer(run, sources)
     _log_if_short(run)
+    _log_if_padded(run)
     open_run_folder(options.output_dir, overwrite=options.overwrite)
     result = trainer.run()
     if options.report and run_processes().is_main and result.epoch > 0:
@@ -167,6 +169,15 @@ def _log_if_short(run: _PreparedTraining) -> None:
             steps,
             "max_steps" if steps == settings.max_steps else "epochs",
         )
+
+
+def _log_if_padded(run: _PreparedTraining) -> None:
+    """Say so if crops are larger than the first image of a part."""
+    for path in (part.pairs[0].vi for part in run.data.train):
+        if min(size := image_size(path)) < run.options.crop_size:
+            text = "%s is %s, smaller than `crop_size` %d: it is mirrored at its borders"
+            log.info(text, path, size_text(size), run.options.crop_size)
+            return
 
 
 def _write_report(run: _PreparedTraining, sources: MaskSources, result: RunResult, command: str) -> None:
