@@ -23,6 +23,7 @@ _PAPER = (250, 250, 248)
 _INK = (32, 34, 38)
 _FAINT = (112, 116, 124)
 _MARGIN = 20  # pixels around the sheet and between cards
+_CELL = 320  # pixels, width of one picture; pictures keep their aspect ratio, and an upright one is narrower
 _GAP = 4  # pixels between an image and its overlay
 _CAPTION = 26  # pixels for the line above a card
 _FONT_SIZE = 15  # pixels
@@ -42,12 +43,11 @@ class Card:
     label_map: npt.NDArray[np.integer]  # HxW, 0 is "no segment"
 
 
-def contact_sheet(cards: Sequence[Card], *, cell_width: int = 320) -> ImageArray:
+def contact_sheet(cards: Sequence[Card]) -> ImageArray:
     """Lay out cards row by row; each shows its image at the left and the overlay at the right.
 
     Args:
         cards: at least one.
-        cell_width: width of one picture, pixels. Pictures keep their aspect ratio; an upright one is narrower.
 
     Returns:
         uint8 HxWx3, RGB.
@@ -56,9 +56,9 @@ def contact_sheet(cards: Sequence[Card], *, cell_width: int = 320) -> ImageArray
         raise ValueError("a contact sheet needs at least one card")
     columns = min(_COLUMNS, len(cards))
     rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
-    card_width = 2 * cell_width + _GAP
+    card_width = 2 * _CELL + _GAP
     # Each picture fills its square cell in one direction.
-    sizes = [[scaled_size(card.image.shape, cell_width / max(card.image.shape[:2])) for card in row] for row in rows]
+    sizes = [[scaled_size(card.image.shape, _CELL / max(card.image.shape[:2])) for card in row] for row in rows]
     heights = [max(height for height, _ in row) for row in sizes]
 
     width = columns * card_width + (columns + 1) * _MARGIN

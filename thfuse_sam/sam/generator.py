@@ -146,7 +146,7 @@ class AutomaticMaskGenerator:
     def encode(self, image: npt.NDArray[np.uint8]) -> ImageEmbedding:
         """Run the image encoder on an image (uint8 HxWx3, RGB). Raises DeviceError: out of memory."""
         _require_image(image)
-        frame = self._frame(image.shape[:2])
+        frame = self.model.frame(image.shape[:2])
         features, *finer = (part[0].cpu().numpy() for part in embedding_parts(self._encode(image, frame)))
         return ImageEmbedding(features, frame.input_size, frame.image_size, tuple(finer))
 
@@ -188,9 +188,6 @@ class AutomaticMaskGenerator:
         if settings.max_warm_places == 0 or infrared is None or infrared.shape != image_size:
             return None
         return warm_boxes(infrared, settings.max_warm_places)
-
-    def _frame(self, image_size: Size) -> Frame:
-        return self.model.frame(image_size)
 
     def _crops(self, image_size: Size) -> list[Crop]:
         settings = self.settings

@@ -71,32 +71,28 @@ def import_av() -> Any:
     return av
 
 
-def open_stream(
-    place: str, modality: Modality, *, fps: float, how: InfraredReading, reopen: int = 3, option: str | None = None
-) -> Stream:
+def open_stream(place: str, modality: Modality, *, fps: float, how: InfraredReading, reopen: int = 3) -> Stream:
     """The stream at `place`: a file, an address, a stack (TIFF), or a pattern of images such as "ir/%04d.png".
 
     Args:
         fps: frames a second of stacks and sequences, which do not say it.
         how: how infrared images are read.
         reopen: how often a live stream that broke is opened again.
-        option: name of the option that gave `place`; None: that of the modality.
 
     Raises:
         OptionError: there is no such file, or it has no video.
         UsageError: PyAV is missing.
     """
-    option = option or modality
     if not is_video(place):
         files, is_numbered = _files(place)
         if not files:
-            raise OptionError(option, place, "no such file; give a video, an address or a pattern such as ir/%04d.png")
+            raise OptionError(modality, place, "no such file; give a video, an address or a pattern like ir/%04d.png")
         first = files[0][1]
         if len(files) == 1 and first.suffix.lower() in _STACKS:
             return _Stack(place, first, modality, fps, how)
         if any(path.suffix.lower() in IMAGE_SUFFIXES for _, path in files):
             return _Sequence(place, files, is_numbered, modality, fps, how)
-    return _Video(place, modality, how, reopen, option)
+    return _Video(place, modality, how, reopen)
 
 
 def share_times(infrared: Stream, visible: Stream) -> None:
@@ -208,9 +204,9 @@ class _Stack:
 
 
 class _Video:
-    """What PyAV opens. Errors of the first opening are those of the option that gave the name."""
+    """What PyAV opens. Errors of the first opening are those of the option of its modality."""
 
-    def __init__(self, name: str, modality: Modality, how: InfraredReading, reopen: int, option: str) -> None:
+    def __init__(self, name: str, modality: Modality, how: InfraredReading, reopen: int) -> None:
         self.name, self.modality, self._how = name, modality, how
         self._is_first = True
         self.is_live = _LIVE.match(name) is not None
@@ -220,18 +216,18 @@ class _Video:
         self._av = import_av()
         self._errors = (OSError, ValueError, self._av.FFmpegError)
         if "://" not in name and not Path(name).exists():
-            raise OptionError(option, name, "no such file; check the path")
+            raise OptionError(modality, name, "no such file; check the path")
         try:
             self._container = self._open()
         except self._errors as error:
-            raise OptionError(option, name, f"cannot be opened ({_reason(error)}); is it a video?") from None
+            raise OptionError(modality, name, f"cannot be opened ({_reason(error)}); is it a video?") from None
         if not self._container.streams.video:
             self._container.close()
-            raise OptionError(option, name, "has no video, perhaps only sound; give a file with video")
+            raise OptionError(modality, name, "has no video, perhaps only sound; give a file with video")
         codec = self._container.streams.video[0].codec_context
         if codec is None or not codec.codec.is_decoder:
             self._container.close()
-            raise OptionError(option, name, "has a codec that this build of FFmpeg cannot decode; convert the video")
+            raise OptionError(modality, name, "has a codec that this build of FFmpeg cannot decode; convert the video")
         self.is_live = self.is_live or self._has_no_end()
 
     def frames(self) -> Iterator[Frame]:
