@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -58,6 +58,26 @@ def resolve_device(name: str | torch.device) -> torch.device:
     if index >= count:
         raise DeviceError(f"`device` {name}: this machine has {count} CUDA device(s), cuda:0 to cuda:{count - 1}")
     return torch.device(name)
+
+
+def fast_half_precision(device: torch.device) -> Literal["bf16", "fp16"] | None:
+    """The 16-bit format whose matrix products the hardware has instructions for; None if it has none."""
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        # Tensor cores came with 7.0, in bf16 with 8.0, which keeps fp32's range.
+        return "bf16" if major >= 8 else "fp16" if major == 7 else None
+    # On a CPU these instructions are AVX512_BF16 and AMX; without them PyTorch emulates bf16 and calls it "supported".
+    # Older versions of PyTorch do not list the instructions.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return "bf16" if any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16")) else None
+
+
+def warn_of_slow(precision: str, device: torch.device) -> None:
+    """Log a warning where `device` has no instructions for `precision` and computes it in software."""
+    fast = fast_half_precision(device)
+    emulated = device.type == "cuda" and precision == "bf16" and fast == "fp16"
+    if precision != "fp32" and (fast is None or emulated):
+        log.warning("`precision` %s: %s has no instructions for it and may be much slower than fp32", precision, device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

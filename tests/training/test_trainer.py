@@ -196,6 +196,14 @@ def test_a_table_of_losses_and_metrics_on_request(tmp_path: Path, caplog: pytest
     assert "epoch 1/3" not in caplog.text
 
 
+def test_a_number_format_that_the_device_computes_in_software_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    make_trainer(tmp_path, precision="bf16")
+    assert "`precision` bf16: cpu has no instructions for it" in caplog.text
+
+
 def test_the_scale_of_the_loss_in_fp16_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[dict[str, float]] = []
 

@@ -17,6 +17,7 @@ from thfuse_sam.datasets.aligned import AlignedPairs
 from thfuse_sam.datasets.fusion import FusionDataset, FusionSample, to_uint8
 from thfuse_sam.datasets.pair_checks import check_headers, read_headers, unusable_pairs
 from thfuse_sam.datasets.pairs import ImagePair
+from thfuse_sam.devices import warn_of_slow
 from thfuse_sam.errors import ImageReadError, ImageSizeError, ThFuseError
 from thfuse_sam.files import require_apart
 from thfuse_sam.fusion.colour import add_colour, leave_room
@@ -135,6 +136,7 @@ def fuse_pairs(
     """
     dataset = FusionDataset(pairs, mask_source) if placer is None else AlignedPairs(pairs, mask_source, placer)
     network = network.to(device).eval()
+    warn_of_slow(settings.precision, device)
     report = FuseReport()
     started = time.perf_counter()
 

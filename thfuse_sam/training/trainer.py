@@ -20,6 +20,7 @@ import lightning_fabric
 import torch
 from tqdm import tqdm
 
+from thfuse_sam.devices import warn_of_slow
 from thfuse_sam.errors import TrainingError, UsageError, counted
 from thfuse_sam.files import write_json
 from thfuse_sam.interrupts import StopRequest
@@ -83,6 +84,7 @@ class Trainer:
         Raises UsageError for settings that `device` cannot do.
         """
         require_precision(task.settings.precision, device)
+        warn_of_slow(task.settings.precision, device)
         if task.settings.num_workers is None:
             task.settings = replace(task.settings, num_workers=default_num_workers(device))
         settings = task.settings

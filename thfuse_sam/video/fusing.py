@@ -22,6 +22,7 @@ from thfuse_sam.align.placement import Placement, Placer
 from thfuse_sam.arrays import ImageArray, size_of
 from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.datasets.fusion import to_uint8
+from thfuse_sam.devices import warn_of_slow
 from thfuse_sam.errors import VideoError
 from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_batch
@@ -118,6 +119,7 @@ class FrameFuser:
         smooth: float = 0.3,
         settings: InferenceSettings = DEFAULT_INFERENCE,
     ) -> None:
+        warn_of_slow(settings.precision, device)
         self._network, self._device, self._settings = network, device, settings
         self._every = mask_every
         self._masks = None if make_label_map is None else [CarriedMasks(make_label_map) for _ in range(2)]
