@@ -120,7 +120,7 @@ def test_a_finished_run_is_neither_lost_nor_mixed_with_another(dataset, tmp_path
         (line,) = capsys.readouterr().err.splitlines()
         assert "--output_dir models: holds an earlier run (best.pth, latest.pth, model_epoch1.pth and 1 more)" in line
         assert "--resume" in line and "--overwrite" in line and ("other/latest.pth" in line) == bool(others)
-        assert line.endswith("give another `--output_dir`, such as other" if others else "give another `--output_dir`")
+        assert line.endswith("give another --output_dir, such as other" if others else "give another --output_dir")
     assert train.main([*argv, "--resume", "--overwrite"]) == 2
     assert {path.name: path.read_bytes() for path in Path("models").iterdir() if path.is_file()} == finished
     assert train.main([*argv, "--overwrite"]) == 0
