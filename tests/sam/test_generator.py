@@ -543,13 +543,15 @@ def test_compiled_masks_are_equal_and_nothing_is_compiled_twice(monkeypatch: pyt
         64, depth=3, embed_dim=32, num_heads=2, out_chans=32, use_rel_pos=True, window_size=3, global_attn_indexes=(1,)
     )
     sam = assemble_sam(encoder, 64, 32, mlp_dim=64).eval()
-    generator = AutomaticMaskGenerator(sam, replace(OPEN, points_per_batch=16))
-    expected = [generator.label_map(scene(40, 60, seed)) for seed in range(2)]
+    generator = AutomaticMaskGenerator(sam, replace(OPEN, points_per_batch=16, thermal_points=8))
+    warm = np.zeros((40, 60), np.uint8)
+    warm[10:22, 5:11] = warm[10:22, 30:36] = 200
+    expected = [generator.label_map(scene(40, 60, seed), warm) for seed in range(2)]
     generator.compile()
-    assert len(graphs) == 4, "a windowed block, a global block, the decoder, its upsampling"
+    assert len(graphs) == 5, "a windowed block, a global block, the decoder for points and for boxes, its upsampling"
     for seed in range(2):
-        np.testing.assert_array_equal(generator.label_map(scene(40, 60, seed)), expected[seed])
-    assert len(graphs) <= 5, "upsampling may be compiled once more, for an image of other proportions"
+        np.testing.assert_array_equal(generator.label_map(scene(40, 60, seed), warm), expected[seed])
+    assert len(graphs) <= 6, "upsampling may be compiled once more, for an image of other proportions"
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(

@@ -95,9 +95,12 @@ class AutomaticMaskGenerator:
         compiled.decoder = compiled.model.decoder
         # All masks, else nothing might be upsampled, and so compiled, before the first real image.
         compiled.settings = dataclasses.replace(self.settings, pred_iou_thresh=0.0)
+        # Two warm places, because boxes have code of their own, and that for a single one fits no other number.
+        infrared = np.zeros((480, 640), np.uint8)
+        infrared[200:280, 200:240] = infrared[200:280, 400:440] = 255
         try:
             with torch._dynamo.config.patch(suppress_errors=False):
-                compiled.generate(np.zeros((480, 640, 3), np.uint8))
+                compiled.generate(np.dstack([infrared] * 3), infrared)
         except ThFuseError:
             raise
         except Exception as error:  # whatever compilers raise
