@@ -219,6 +219,8 @@ def test_a_misspelt_option_is_corrected(capsys) -> None:
 def test_stray_words_are_told_where_they_belong(capsys) -> None:
     assert run(["a", "b"]) == 2
     assert "unrecognized arguments: a b; write an option before each. See demo.py --help" in one_line(capsys)
+    assert run(["-z", "3"]) == 2
+    assert "unrecognized arguments: -z 3; see demo.py --help" in one_line(capsys)
 
 
 def test_debug_shows_the_traceback_and_a_bug_is_not_hidden(capsys) -> None:

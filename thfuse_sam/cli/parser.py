@@ -113,12 +113,12 @@ class CommandParser(argparse.ArgumentParser, Generic[_T]):
         """What was probably meant, if `message` is about an unknown option or a stray word; "" otherwise."""
         if not message.startswith("unrecognized arguments:"):
             return ""
-        words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        flags = [word.partition("=")[0] for word in message.split() if re.match("-.", word)]
         known = [name for action in self._actions for name in action.option_strings]
-        if not words:
+        if not flags:
             example = next((f", such as --{name}" for name in _INPUTS if name in self._fields), "")
             return f"write {self.usage}. " if self._takes_words else f"write an option before each{example}. "
-        return did_you_mean(words[0], known, 0.8) or _owners(words[0]) or did_you_mean(words[0], known)
+        return did_you_mean(flags[0], known, 0.8) or _owners(flags[0]) or did_you_mean(flags[0], known)
 
     def parse_command(self, argv: Sequence[str]) -> CommandLine[_T]:
         """Parse `argv`; its options override those of the `--config` file. Raises UsageError."""
