@@ -1,8 +1,9 @@
 """The mask generator against segment_anything's own: time, processor time, peak memory, masks, agreement.
 
-Every measurement is a process of its own: the stock generator keeps memory, and its threads wait, as they do where this
-package is not used, and peak memory is that of one variant. Rounds are interleaved, so that a machine that slows down
-slows all variants down. Each process first tries a few points that do not count, as users have many images.
+Every measurement is a process of its own, so that peak memory is that of one variant, and that the stock generator's
+memory is freed and its threads wait as they do where this package is not used. Rounds are interleaved, so that a
+machine that slows down slows all variants down. Each process first tries a few points, whose time does not count: users
+have many images.
 
 Weights are random: a decoder's speed does not depend on them. What it puts out is replaced by regions of the image,
 with predicted IoUs and logits as sharp as a trained model's, so that filters and suppression have their usual work; the
@@ -69,9 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--points_per_batch", default="auto", help="of our generator; the stock one has its default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument(
-        "--masks", type=Path, help=argparse.SUPPRESS
-    )  # in the child processes: the file for their masks
+    # In the child processes: the file for their masks.
+    parser.add_argument("--masks", type=Path, help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if argv is None else argv)
     options = parser.parse_args(given)
     if "transformers" in options.variants and importlib.util.find_spec("transformers") is None:
