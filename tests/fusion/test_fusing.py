@@ -15,6 +15,7 @@ from thfuse_sam.masks.source import NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.progress import reporting_to
+from thfuse_sam.video.fusing import FrameFuser
 
 CPU = torch.device("cpu")
 
@@ -55,6 +56,16 @@ def test_outputs_follow_the_visible_files(tmp_path) -> None:
     assert written == ["a.png", "b.c/01.2.jpg"]
     assert len(report.fused) == 2 and (report.masks_found, report.placeholders) == (0, 4)
     assert read_visible(tmp_path / "out" / "a.png").shape == (9, 31, 3)
+
+
+def test_a_number_format_that_the_device_computes_in_software_is_said(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    write_pair(tmp_path, "a", ".png")
+    run(tmp_path, tmp_path / "out", settings=fuse.InferenceSettings(precision="bf16"))
+    assert "`precision` bf16: cpu has no instructions for it" in caplog.text
+    caplog.clear()
+    FrameFuser(Brighter(), CPU, settings=fuse.InferenceSettings(precision="bf16"))
+    assert "`precision` bf16: cpu has no instructions for it" in caplog.text
 
 
 def test_gray_writes_the_fused_luma(tmp_path) -> None:
