@@ -26,7 +26,7 @@ def test_importing_is_fast_and_loads_neither_torch_nor_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout == "none\n"
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3  # of CPU: others may be at work
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1  # of CPU: others may be at work
 
 
 def test_every_name_is_there_and_described() -> None:

@@ -120,7 +120,7 @@ def test_help_and_errors_are_fast_and_load_no_torch() -> None:
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.stdout.endswith("False\n"), words
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5, words  # seconds of CPU
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5, words  # s; torch takes 2
 
 
 @pytest.mark.parametrize("shell", SHELLS)
