@@ -27,7 +27,7 @@ from thfuse_sam.api.inputs import (
 )
 from thfuse_sam.arrays import ImageArray, size_of
 from thfuse_sam.datasets.fusion import FusionSample, fusion_sample
-from thfuse_sam.devices import resolve_device
+from thfuse_sam.devices import resolve_device, warn_of_slow
 from thfuse_sam.errors import CheckpointError, ImageSizeError, UsageError, naming, shown
 from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.emphasis import Choices, EmphasisPlan, fuse_emphasised
@@ -154,6 +154,7 @@ class Fuser:
     ) -> None:
         self._settings = InferenceSettings(precision=precision, tile_size=tile_size)
         self.device = resolve_device(device)
+        warn_of_slow(precision, self.device)
         path = _network_file(model)
         with naming("model", path):
             network, training = load_network(path)
