@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -113,14 +112,12 @@ def test_two_images_are_fused(make_pairs, tmp_path: Path, monkeypatch: pytest.Mo
     assert "thfuse fuse: error: --vi none.png: no such file" in capsys.readouterr().err
 
 
-def test_help_and_errors_are_fast_and_load_no_torch() -> None:
-    code = "import sys; from thfuse_sam.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+def test_help_and_errors_load_nothing_slow() -> None:
+    slow = "{'torch', 'lightning_fabric', 'numpy', 'cv2', 'PIL'}"
+    code = f"import sys; from thfuse_sam.cli.main import main; main(sys.argv[1:]); print({slow} & set(sys.modules))"
     for words in ([], ["masks", "--help"], ["train", "--lrr", "3"], ["--version"], ["video", "a", "b", "-o", __file__]):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.stdout.endswith("False\n"), words
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5, words  # s; torch takes 2
+        assert done.stdout.endswith("set()\n"), words
 
 
 @pytest.mark.parametrize("shell", SHELLS)
