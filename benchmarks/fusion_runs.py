@@ -212,8 +212,8 @@ def evaluate(
 
 def figures_file(folder: Path, options: argparse.Namespace) -> Path:
     """Where `folder` keeps the figures of a training with `options`; other options have another file."""
-    told = {name: str(value) for name, value in vars(options).items() if name not in ("output", "seeds", "jobs")}
-    return folder / f"means_{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}.json"
+    given = {name: str(value) for name, value in vars(options).items() if name not in ("output", "seeds", "jobs")}
+    return folder / f"means_{hashlib.sha256(json.dumps(given).encode()).hexdigest()[:8]}.json"
 
 
 def kept_figures(file: Path, make: Callable[[], Mapping[str, float]]) -> dict[str, float]:
