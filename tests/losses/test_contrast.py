@@ -43,6 +43,14 @@ def test_only_what_is_warm_is_asked_for(labels: Tensor) -> None:
     assert contrast_loss(FLAT, scene(labels, 0.2), FLAT, None) == 0
 
 
+def test_a_part_of_something_warm_is_not_asked_for(labels: Tensor) -> None:
+    ir = scene(labels, 0.4)
+    assert contrast_loss(FLAT, ir, FLAT, labels) > 0.4
+    ir[0, 0, 28:96, :70] = 0.7  # a roof, at whose edge the first segment lies
+    labels[labels == 2] = 0
+    assert contrast_loss(FLAT, ir, FLAT, labels) == 0
+
+
 def test_texture_is_not_inverted_where_surroundings_leave_no_room(labels: Tensor) -> None:
     ir = scene(labels, 0.4)
     ir[0, 0, 28:38, 20:25] -= 0.2  # the segment's colder half

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from thfuse_sam.masks.segments import find_segments, segment_contrasts, segment_levels
+from thfuse_sam.masks.segments import falling_share, find_segments, segment_contrasts, segment_levels
 
 SQUARE = (..., slice(8, 24), slice(8, 24))
 
@@ -38,3 +38,23 @@ def test_a_segment_that_fills_its_image_has_no_contrast() -> None:
     everything = torch.ones(1, 32, 32, dtype=torch.int64)
     segments = find_segments(everything, everything)
     assert segment_contrasts(segments, torch.rand(2, 2, 32, 32)).count_nonzero() == 0
+
+
+def test_an_image_falls_at_the_part_of_the_outline_that_is_an_edge() -> None:
+    labels = torch.zeros(2, 32, 32, dtype=torch.int64)
+    labels[0][SQUARE] = 1
+    labels[1] = 1
+    image = scene(0.9, 0.2)
+    half = image.clone()
+    half[0, :, 16:] = 0.9  # as bright to the right of the square's middle
+    segments = find_segments(labels)
+    fall = torch.full((segments.count,), 0.35)
+    whole, part = (falling_share(segments, values, fall, 0.3) for values in (image, half))
+    assert whole[1] == 1 and part[1] == 0.5
+    assert whole[-1] == 0  # it fills its image
+    assert falling_share(segments, 1 - image, fall, 0.3).max() == 0
+    # To a neighbour as bright the image does not fall, and pairs with neighbours count less.
+    labels[0, :, 24:] = 2
+    image[0, :, 24:] = 0.9
+    beside = [float(falling_share(find_segments(labels), image, fall, others)[1]) for others in (0.3, 1)]
+    assert 0.6 < beside[1] < beside[0] < 1

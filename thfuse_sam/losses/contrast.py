@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thfuse_sam.losses.filters import SOFT_END, smooth_step, zero_loss
-from thfuse_sam.masks.segments import Segments, find_segments, segment_levels
+from thfuse_sam.masks.segments import Segments, falling_share, find_segments, segment_levels
 
 # Below the first value a segment does not count, from the second on it counts in full; smooth between.
 CONTRAST = (12 / 255, 26 / 255)  # intensity; by how much the segment is warmer than its surroundings
@@ -19,6 +19,9 @@ OTHERS = 0.3
 # Width of a segment in heights. A flatter one must be warmer in proportion in order to count, so that strips of warm
 # ground, which are hardly warmer than what is around them, do not.
 FLAT = 2.0
+# Share of the outline at which the infrared image falls by half of the segment's contrast. A person is warm against all
+# that is around; a mask of a part of a roof or of a forest goes on in what is as warm beyond its outline.
+OUTLINE = (0.45, 0.6)
 
 
 def missing_contrast(
@@ -38,7 +41,8 @@ def missing_contrast(
     images = torch.stack([fused[:, 0], ir[:, 0], vi[:, 0]])
     inside, all_around, around = segment_levels(segments, images, 1.0, OTHERS)
     _, all_in_ir, all_in_vi = inside - all_around
-    weights = _weights(segments, all_in_ir, all_in_vi, ir[0].numel())
+    outline = falling_share(segments, ir[:, 0], all_in_ir / 2, OTHERS)
+    weights = _weights(segments, all_in_ir, all_in_vi, outline, ir[0].numel())
     in_ir = (inside - around)[1]
     # Above bright surroundings there is not room for all of it: what fits keeps its texture.
     room = (1 - SOFT_END - around[0]).clamp(min=0)
@@ -66,11 +70,19 @@ def contrast_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | Non
     return (lacking / count.clamp(min=1)).mean()
 
 
-def _weights(segments: Segments, in_ir: Tensor, in_vi: Tensor, pixels: int) -> Tensor:
-    """How far each segment counts, from 0 to 1; `pixels` of the image, contrasts of each segment."""
+def _weights(segments: Segments, in_ir: Tensor, in_vi: Tensor, outline: Tensor, pixels: int) -> Tensor:
+    """How far each segment counts, from 0 to 1.
+
+    Args:
+        segments: of the infrared images.
+        in_ir, in_vi: float, count; the contrasts of each segment.
+        outline: float, count; the share of its outline at which the infrared image falls.
+        pixels: of one image.
+    """
     return (
         smooth_step(in_ir * (FLAT / _flatness(segments)).clamp(max=1), *CONTRAST)
         * smooth_step(in_ir - in_vi.abs(), *DOMINANCE)
+        * smooth_step(outline, *OUTLINE)
         * smooth_step(segments.areas, *SMALLEST)
         * (1 - smooth_step(segments.areas / pixels, *LARGEST))
     )

@@ -4,6 +4,7 @@ All segments of a batch are handled at once: each has one number, and sums over 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,6 +36,21 @@ class Segments:
     def sums(self, values: Tensor) -> Tensor:
         """Sum N x H x W values over each segment: float, count."""
         return _add_at(values.new_zeros(self.count), self.index.flatten(), values.flatten())
+
+    @cached_property
+    def outline(self) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of pixels REACH pixels apart, in eight directions, that do not belong to one segment.
+
+        Each element holds the pixels of one direction: int64, numbers in the flattened `index`. The first of a pair
+        lies inside a segment (or in none, number 0), the second in the surroundings of that segment.
+        """
+        pairs = []
+        for first, second, step in _shifted_pairs(*self.index.shape[1:]):
+            differ = torch.zeros_like(self.index, dtype=torch.bool)
+            differ[first] = self.index[first] != self.index[second]
+            here = differ.flatten().nonzero()[:, 0]  # few pixels: only these are gathered
+            pairs += [(here, here + step), (here + step, here)]  # either lies in the surroundings of the other
+        return pairs
 
 
 def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
@@ -77,13 +93,8 @@ def segment_levels(segments: Segments, images: Tensor, *others: float) -> tuple[
     index, values = segments.index.flatten(), images.flatten(1)
     counted = torch.cat([values, torch.ones_like(values[:1])])  # the last row counts pixels
     sums = counted.new_zeros(len(counted), 2 * segments.count)  # of each segment over pixels of none, and of others
-    for first, second, step in _shifted_pairs(*segments.index.shape[1:]):
-        differ = torch.zeros_like(segments.index, dtype=torch.bool)
-        differ[first] = segments.index[first] != segments.index[second]
-        here = differ.flatten().nonzero()[:, 0]  # few pixels: only these are gathered
-        # Each pair counts twice: either pixel lies in the surroundings of the other's segment.
-        for inner, outer in ((here, here + step), (here + step, here)):
-            sums = _add_at(sums, 2 * index[inner] + (index[outer] > 0), counted[:, outer])
+    for inner, outer in segments.outline:
+        sums = _add_at(sums, 2 * index[inner] + (index[outer] > 0), counted[:, outer])
     inside = _add_at(values.new_zeros(len(values), segments.count), index, values) / segments.areas.clamp(min=1)
     inside = torch.where(segments.areas > 0, inside, 0)
     of_none, of_others = sums.unflatten(1, (-1, 2)).unbind(2)
@@ -96,6 +107,30 @@ def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
     """By how much each segment is brighter than its surroundings, see `segment_levels`: float K x count."""
     inside, around = segment_levels(segments, images, 1.0)
     return inside - around
+
+
+def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float) -> Tensor:
+    """The share of each segment's outline at which the image falls outwards.
+
+    Args:
+        segments: segments of N label maps.
+        image: float N x H x W.
+        fall: float, count; by how much it has to fall from a pixel inside to the one REACH pixels from it outside. From
+            0.8 to 1.2 of that a pair of pixels begins to count.
+        others: how much a pair counts whose outer pixel belongs to another segment, where one of no segment counts 1.
+
+    Returns:
+        Float, count: from 0 to 1; 0 for a segment without surroundings and for number 0.
+    """
+    index, values = segments.index.flatten(), image.flatten()
+    fall = fall.clamp(min=1e-3)
+    sums = values.new_zeros(2, segments.count)
+    for inner, outer in segments.outline:
+        numbers = index[inner]
+        falls = ((values[inner] - values[outer]) / fall[numbers] - 0.8).clamp(0, 0.4) / 0.4
+        counts = torch.where(index[outer] > 0, others, 1.0)
+        sums = _add_at(sums, numbers, torch.stack([counts * falls, counts]))
+    return torch.where(segments.areas > 0, sums[0] / sums[1].clamp(min=1e-6), 0)
 
 
 def _sizes(numbers: Tensor, count: int) -> Tensor:
