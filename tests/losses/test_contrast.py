@@ -51,6 +51,17 @@ def test_a_part_of_something_warm_is_not_asked_for(labels: Tensor) -> None:
     assert contrast_loss(FLAT, ir, FLAT, labels) == 0
 
 
+def test_what_is_before_a_cold_sky_is_no_warmer_for_that(labels: Tensor) -> None:
+    labels[labels == 2] = 0
+    ir, vi = torch.full_like(FLAT, 0.5), FLAT.clone()
+    sky = torch.zeros_like(FLAT, dtype=torch.bool)
+    sky[..., :28, :] = sky[..., 30:] = True  # the segment is the corner of a wall
+    ir[sky] = 0.1
+    by_night = contrast_loss(FLAT, ir, vi, labels)
+    vi[sky] = 0.9
+    assert contrast_loss(FLAT, ir, vi, labels) == 0 < by_night
+
+
 def test_texture_is_not_inverted_where_surroundings_leave_no_room(labels: Tensor) -> None:
     ir = scene(labels, 0.4)
     ir[0, 0, 28:38, 20:25] -= 0.2  # the segment's colder half

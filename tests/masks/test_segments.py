@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import Tensor
 
-from thfuse_sam.masks.segments import falling_share, find_segments, segment_contrasts, segment_levels
+from thfuse_sam.masks.segments import falling_share, find_segments, inner_levels, outer_levels, segment_contrasts
 
 SQUARE = (..., slice(8, 24), slice(8, 24))
 
@@ -27,11 +28,29 @@ def test_pixels_of_neighbours_count_in_the_surroundings_as_much_as_asked() -> No
     labels[..., 24:] = 2
     image = scene(0.9, 0.2)[:1, None]
     image[..., 24:] = 0.8
-    inside, all_alike, few, nearly_none = segment_levels(find_segments(labels), image, 1.0, 0.25, 1e-6)
-    assert torch.allclose(inside[0, 1], torch.tensor(0.9)) and torch.allclose(nearly_none[0, 1], torch.tensor(0.2))
-    share = (all_alike[0, 1] - 0.2) / 0.6
+    segments = find_segments(labels)
+    inside = inner_levels(segments, image)
+    all_alike, few, none = (outer_levels(segments, image, inside, others)[0, 1] for others in (1.0, 0.25, 0))
+    torch.testing.assert_close(torch.stack([inside[0, 1], none]), torch.tensor([0.9, 0.2]))
+    share = (all_alike - 0.2) / 0.6
     assert 0.1 < share < 0.5
-    torch.testing.assert_close(few[0, 1], 0.2 + 0.6 * 0.25 * share / (0.25 * share + 1 - share))
+    torch.testing.assert_close(few, 0.2 + 0.6 * 0.25 * share / (0.25 * share + 1 - share))
+
+
+def test_pairs_of_pixels_count_as_much_as_asked() -> None:
+    labels = torch.zeros(1, 32, 32, dtype=torch.int64)
+    labels[SQUARE] = 1
+    image = scene(0.9, 0.2)[:1, None]
+    image[..., 16:, :8] = image[..., 16:, 24:] = image[..., 24:, :] = 0.6
+    segments = find_segments(labels)
+    inside = inner_levels(segments, image)
+    dark, dark_share = (
+        [(image.flatten()[outer] < limit).float() for _, outer in segments.outline] for limit in (0.5, 0)
+    )
+    fall = torch.full((segments.count,), 0.35)
+    for weights, level, share in ((dark, 0.2, 1), (dark_share, 0.9, 0)):  # without any, the level inside
+        assert outer_levels(segments, image, inside, weights=weights)[0, 1] == pytest.approx(level, abs=1e-5)
+        assert falling_share(segments, image[0], fall, 0.3, weights)[1] == share
 
 
 def test_a_segment_that_fills_its_image_has_no_contrast() -> None:
@@ -49,12 +68,15 @@ def test_an_image_falls_at_the_part_of_the_outline_that_is_an_edge() -> None:
     half[0, :, 16:] = 0.9  # as bright to the right of the square's middle
     segments = find_segments(labels)
     fall = torch.full((segments.count,), 0.35)
-    whole, part = (falling_share(segments, values, fall, 0.3) for values in (image, half))
+    every = [torch.ones(len(inner)) for inner, _ in segments.outline]
+    whole, part = (falling_share(segments, values, fall, 0.3, every) for values in (image, half))
     assert whole[1] == 1 and part[1] == 0.5
     assert whole[-1] == 0  # it fills its image
-    assert falling_share(segments, 1 - image, fall, 0.3).max() == 0
+    assert falling_share(segments, 1 - image, fall, 0.3, every).max() == 0
     # To a neighbour as bright the image does not fall, and pairs with neighbours count less.
     labels[0, :, 24:] = 2
     image[0, :, 24:] = 0.9
-    beside = [float(falling_share(find_segments(labels), image, fall, others)[1]) for others in (0.3, 1)]
+    segments = find_segments(labels)
+    every = [torch.ones(len(inner)) for inner, _ in segments.outline]
+    beside = [float(falling_share(segments, image, fall, others, every)[1]) for others in (0.3, 1)]
     assert 0.6 < beside[1] < beside[0] < 1

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thfuse_sam.losses.filters import SOFT_END, smooth_step, zero_loss
-from thfuse_sam.masks.segments import Segments, falling_share, find_segments, segment_levels
+from thfuse_sam.masks.segments import Segments, falling_share, find_segments, inner_levels, outer_levels
 
 # Below the first value a segment does not count, from the second on it counts in full; smooth between.
 CONTRAST = (12 / 255, 26 / 255)  # intensity; by how much the segment is warmer than its surroundings
@@ -22,6 +22,9 @@ FLAT = 2.0
 # Share of the outline at which the infrared image falls by half of the segment's contrast. A person is warm against all
 # that is around; a mask of a part of a roof or of a forest goes on in what is as warm beyond its outline.
 OUTLINE = (0.45, 0.6)
+# Intensity; from the first value on surroundings that the visible image shows so much brighter than the segment count
+# less, from the second on not at all. A roof is not warm because the sky behind it is cold.
+BRIGHTER = (0.08, 0.16)
 
 
 def missing_contrast(
@@ -39,11 +42,10 @@ def missing_contrast(
         from 0 to 1: float, count. Gradients lead back to `fused` from the first.
     """
     images = torch.stack([fused[:, 0], ir[:, 0], vi[:, 0]])
-    inside, all_around, around = segment_levels(segments, images, 1.0, OTHERS)
-    _, all_in_ir, all_in_vi = inside - all_around
-    outline = falling_share(segments, ir[:, 0], all_in_ir / 2, OTHERS)
-    weights = _weights(segments, all_in_ir, all_in_vi, outline, ir[0].numel())
-    in_ir = (inside - around)[1]
+    inside = inner_levels(segments, images)
+    weights = _weights(segments, images[1:], inside[1:])
+    around = outer_levels(segments, images[:2], inside[:2], OTHERS)
+    in_ir = inside[1] - around[1]
     # Above bright surroundings there is not room for all of it: what fits keeps its texture.
     room = (1 - SOFT_END - around[0]).clamp(min=0)
     gains = torch.minimum(room / in_ir.clamp(min=CONTRAST[0]), torch.full_like(in_ir, gain))
@@ -70,21 +72,23 @@ def contrast_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | Non
     return (lacking / count.clamp(min=1)).mean()
 
 
-def _weights(segments: Segments, in_ir: Tensor, in_vi: Tensor, outline: Tensor, pixels: int) -> Tensor:
-    """How far each segment counts, from 0 to 1.
+def _weights(segments: Segments, sources: Tensor, inside: Tensor) -> Tensor:
+    """How far each segment counts, from 0 to 1: float, count.
 
     Args:
-        segments: of the infrared images.
-        in_ir, in_vi: float, count; the contrasts of each segment.
-        outline: float, count; the share of its outline at which the infrared image falls.
-        pixels: of one image.
+        segments: of N infrared images.
+        sources: float 2 x N x H x W, the infrared and the visible images.
+        inside: float 2 x count, their means in each segment.
     """
+    seen = sources[1].flatten()
+    pairs = [1 - smooth_step(seen[outer] - seen[inner], *BRIGHTER) for inner, outer in segments.outline]
+    in_ir, in_vi = inside - outer_levels(segments, sources, inside, weights=pairs)
     return (
         smooth_step(in_ir * (FLAT / _flatness(segments)).clamp(max=1), *CONTRAST)
         * smooth_step(in_ir - in_vi.abs(), *DOMINANCE)
-        * smooth_step(outline, *OUTLINE)
+        * smooth_step(falling_share(segments, sources[0], in_ir / 2, OTHERS, pairs), *OUTLINE)
         * smooth_step(segments.areas, *SMALLEST)
-        * (1 - smooth_step(segments.areas / pixels, *LARGEST))
+        * (1 - smooth_step(segments.areas / segments.index[0].numel(), *LARGEST))
     )
 
 

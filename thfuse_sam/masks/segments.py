@@ -3,6 +3,7 @@
 All segments of a batch are handled at once: each has one number, and sums over segments are scatter operations.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,8 +75,16 @@ def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
     return Segments(index, count, areas)
 
 
-def segment_levels(segments: Segments, images: Tensor, *others: float) -> tuple[Tensor, ...]:
-    """The mean of several images inside each segment, and in its surroundings.
+def inner_levels(segments: Segments, images: Tensor) -> Tensor:
+    """The mean of several images, float K x N x H x W, inside each segment: float K x count, 0 for number 0."""
+    sums = _add_at(images.new_zeros(len(images), segments.count), segments.index.flatten(), images.flatten(1))
+    return torch.where(segments.areas > 0, sums / segments.areas.clamp(min=1), 0)
+
+
+def outer_levels(
+    segments: Segments, images: Tensor, inside: Tensor, others: float = 1.0, weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    """The mean of several images in the surroundings of each segment.
 
     Surroundings are the pixels of other segments, or of none, at REACH pixels from any pixel of the segment in eight
     directions: a band up to REACH pixels wide. A pixel counts once for each pixel of the segment that leads to it.
@@ -83,33 +92,32 @@ def segment_levels(segments: Segments, images: Tensor, *others: float) -> tuple[
     Args:
         segments: segments of N label maps.
         images: float K x N x H x W, the images whose values are averaged.
-        others: how much a pixel of another segment counts in the surroundings, where one of no segment counts 1; each
-            number above 0 gives surroundings of its own.
+        inside: float K x count, the values of segments that have no surroundings, such as those that fill their image.
+        others: how much a pixel of another segment counts, where one of no segment counts 1.
+        weights: float from 0 to 1, how much each pair of `segments.outline` counts (default: 1).
 
     Returns:
-        Float K x count each: inside, then the surroundings for each of `others`. They are equal for a segment that has
-        no surroundings (it fills its image), and 0 for number 0.
+        Float K x count, 0 for number 0.
     """
     index, values = segments.index.flatten(), images.flatten(1)
     counted = torch.cat([values, torch.ones_like(values[:1])])  # the last row counts pixels
-    sums = counted.new_zeros(len(counted), 2 * segments.count)  # of each segment over pixels of none, and of others
-    for inner, outer in segments.outline:
-        sums = _add_at(sums, 2 * index[inner] + (index[outer] > 0), counted[:, outer])
-    inside = _add_at(values.new_zeros(len(values), segments.count), index, values) / segments.areas.clamp(min=1)
-    inside = torch.where(segments.areas > 0, inside, 0)
-    of_none, of_others = sums.unflatten(1, (-1, 2)).unbind(2)
-    weighted = [of_none + weight * of_others for weight in others]
-    has_any = (segments.areas > 0) & (sums[-1].view(-1, 2).sum(1) > 0)
-    return inside, *(torch.where(has_any, total[:-1] / total[-1].clamp(min=1e-6), inside) for total in weighted)
+    sums = counted.new_zeros(len(counted), segments.count)
+    for number, (inner, outer) in enumerate(segments.outline):
+        counts = torch.where(index[outer] > 0, others, 1.0)
+        if weights is not None:
+            counts = counts * weights[number]
+        sums = _add_at(sums, index[inner], counts * counted[:, outer])
+    has_any = (segments.areas > 0) & (sums[-1] > 1e-3)
+    return torch.where(has_any, sums[:-1] / sums[-1].clamp(min=1e-3), inside)
 
 
 def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
-    """By how much each segment is brighter than its surroundings, see `segment_levels`: float K x count."""
-    inside, around = segment_levels(segments, images, 1.0)
-    return inside - around
+    """By how much each segment is brighter than its surroundings, see `outer_levels`: float K x count."""
+    inside = inner_levels(segments, images)
+    return inside - outer_levels(segments, images, inside)
 
 
-def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float) -> Tensor:
+def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float, weights: Sequence[Tensor]) -> Tensor:
     """The share of each segment's outline at which the image falls outwards.
 
     Args:
@@ -118,6 +126,7 @@ def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float
         fall: float, count; by how much it has to fall from a pixel inside to the one REACH pixels from it outside. From
             0.8 to 1.2 of that a pair of pixels begins to count.
         others: how much a pair counts whose outer pixel belongs to another segment, where one of no segment counts 1.
+        weights: float from 0 to 1, how much each pair of `segments.outline` counts.
 
     Returns:
         Float, count: from 0 to 1; 0 for a segment without surroundings and for number 0.
@@ -125,10 +134,10 @@ def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float
     index, values = segments.index.flatten(), image.flatten()
     fall = fall.clamp(min=1e-3)
     sums = values.new_zeros(2, segments.count)
-    for inner, outer in segments.outline:
+    for (inner, outer), weight in zip(segments.outline, weights, strict=True):
         numbers = index[inner]
         falls = ((values[inner] - values[outer]) / fall[numbers] - 0.8).clamp(0, 0.4) / 0.4
-        counts = torch.where(index[outer] > 0, others, 1.0)
+        counts = torch.where(index[outer] > 0, others, 1.0) * weight
         sums = _add_at(sums, numbers, torch.stack([counts * falls, counts]))
     return torch.where(segments.areas > 0, sums[0] / sums[1].clamp(min=1e-6), 0)
 
