@@ -20,6 +20,7 @@ from thfuse_sam.fusion import onnx
 from thfuse_sam.fusion.colour import add_colour, leave_room
 from thfuse_sam.fusion.inference import fuse_lumas
 from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.images import luma
 from thfuse_sam.models import build_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,23 @@ def test_the_file_fuses_as_the_package_does(name: str, tmp_path: Path) -> None:
                 levels = np.rint(255 * found_luma[i])
                 assert np.abs(levels - luma).max() <= 1 and (levels == luma).mean() > 0.999
                 assert np.abs(image.astype(int) - own)[levels == luma].max() <= 1
+
+
+class ItsVisibleImage(nn.Module):
+    """In place of a fusion network."""
+
+    def forward(self, ir: Tensor, vi: Tensor, *_: Tensor) -> Tensor:
+        return vi
+
+
+def test_luma_is_rounded_as_for_the_package() -> None:
+    red, green, blue = np.meshgrid(np.arange(256), np.arange(256), np.arange(0, 256, 4))
+    vi = np.stack([red, green, blue], -1).astype(np.uint8).reshape(1, 2048, -1, 3)
+    thousandths = vi.astype(int) @ [299, 587, 114]
+    assert (thousandths % 1000 == 500).sum() > 1000  # halves
+    none = torch.zeros(1, 1, 1, dtype=torch.int64)
+    _, found = onnx.ImageFusion(ItsVisibleImage())(torch.zeros(vi.shape[:3]).byte(), torch.from_numpy(vi), none, none)
+    np.testing.assert_array_equal(np.rint(255 * found.numpy()), luma(vi[0])[None])
 
 
 @pytest.mark.slow

@@ -44,7 +44,9 @@ class ImageFusion(nn.Module):
             The fused images, uint8 BxHxWx3, RGB; and the network's luma without colour, float32 BxHxW in [0, 1].
         """
         visible = vi.float()
-        luma = torch.floor(visible @ visible.new_tensor(LUMA_WEIGHTS) + 0.5)
+        # In whole numbers, as `images.luma`: halves would be rounded as a machine's sums happen to come out.
+        thousandths = torch.tensor([round(1000 * weight) for weight in LUMA_WEIGHTS], dtype=torch.int32)
+        luma = torch.div((vi.int() * thousandths).sum(-1) + 500, 1000, rounding_mode="floor").float()
         maps = [labels + torch.zeros_like(ir, dtype=torch.int64) for labels in (ir_labels, vi_labels)]
         guidance = [torch.stack([labels > 0, outlines(labels)], dim=1).float() for labels in maps]
         fused = self.network(ir[:, None] / 255, luma[:, None] / 255, *guidance, maps[0])[:, 0]

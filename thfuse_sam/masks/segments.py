@@ -136,7 +136,7 @@ def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float
     sums = values.new_zeros(2, segments.count)
     for (inner, outer), weight in zip(segments.outline, weights, strict=True):
         numbers = index[inner]
-        falls = ((values[inner] - values[outer]) / fall[numbers] - 0.8).clamp(0, 0.4) / 0.4
+        falls = (((values[inner] - values[outer]) / fall[numbers] - 0.8) / 0.4).clamp(0, 1)
         counts = torch.where(index[outer] > 0, others, 1.0) * weight
         sums = _add_at(sums, numbers, torch.stack([counts * falls, counts]))
     return torch.where(segments.areas > 0, sums[0] / sums[1].clamp(min=1e-6), 0)
