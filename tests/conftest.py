@@ -10,7 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile("any machine", deadline=None)  # a slow or busy one is no fault
+settings.load_profile("any machine")
 
 MakePairs = Callable[..., Path]
 

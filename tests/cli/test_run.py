@@ -148,6 +148,17 @@ def test_an_interrupt_in_the_last_moment_is_one_line(capsys, monkeypatch) -> Non
     assert "terminated" in one_line(capsys)
 
 
+def test_an_error_in_the_clean_up_does_not_hide_the_interrupt(capsys) -> None:
+    def work(command: CommandLine[Demo]) -> int:
+        try:
+            raise Terminated
+        finally:
+            raise RuntimeError("trying to pop from empty mode stack")  # as `torch.device` does
+
+    assert run([], work) == 143
+    assert "terminated" in one_line(capsys)
+
+
 def test_other_errors_in_a_destructor_are_shown(monkeypatch) -> None:
     class Broken:
         def __del__(self) -> None:

@@ -129,8 +129,9 @@ def test_little_memory(ground: Ground, name: str) -> None:
     ground.undisturbed(name)
     ground.clear()
     ended_by_others = 0
+    patience = max(15, 8 * ground.seconds(name))
     for spare in (1, 3, 6, 12, 20, 40, 60):
-        answer = ground.run(name, limits={"MEMORY": spare << 20}, patience=15)
+        answer = ground.run(name, limits={"MEMORY": spare << 20}, patience=patience)
         # Without memory, libraries in C may end the process, and Python may wait forever for a thread that it started.
         if answer["status"] in (0, 1, 2):
             assert "Traceback" not in answer["err"], answer["err"]

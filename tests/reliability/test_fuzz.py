@@ -22,7 +22,7 @@ def test_damaged_content(name: str, tmp_path: Path) -> None:
         assert name in TOO_LARGE or expect_own_error(target, content, tmp_path)
 
     @seed(2026)
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, phases=[Phase.generate],
+    @settings(max_examples=EXAMPLES, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(contents(target, seeds))
     def check(content: bytes) -> None:

@@ -66,6 +66,9 @@ class Command(Generic[_T]):
         except KeyboardInterrupt as stop:
             return self._report_interrupt(stop)
         except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
+            # Cut in two, PyTorch's contexts may fail in their clean-up, and that error would hide the interrupt.
+            if isinstance(error, RuntimeError) and isinstance(error.__context__, KeyboardInterrupt):
+                return self._report_interrupt(error.__context__)
             traceback.clear_frames(error.__traceback__)  # what they hold may be the memory that the line needs
             reason = _reason(error)
             if reason is None:

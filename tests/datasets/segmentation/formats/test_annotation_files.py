@@ -15,7 +15,7 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(PARTS, max_size=6), st.sampled_from(["/", "\\"]), st.booleans())
 def test_nothing_outside_of_the_root_is_found(parts: list[str], separator: str, absolute: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

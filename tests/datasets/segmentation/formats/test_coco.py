@@ -281,7 +281,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(JSON)
 def test_any_segmentation_is_a_mask_or_refused(segmentation: Any) -> None:
     try:

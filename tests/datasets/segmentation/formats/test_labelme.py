@@ -273,7 +273,7 @@ SHAPES = st.sampled_from(
 POINTS = st.lists(st.lists(st.integers(-9, 50) | st.floats(), min_size=2, max_size=2), max_size=5)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(SHAPES, POINTS, st.sampled_from([None, 1])), max_size=4))
 def test_any_shapes_make_objects_or_flaws(drawn: list[tuple[str | None, list[list[float]], int | None]]) -> None:
     shapes = [{"label": "a", "shape_type": kind, "points": points, "group_id": group} for kind, points, group in drawn]

@@ -158,7 +158,7 @@ def test_a_mask_that_only_holds_void_says_so(tmp_path: Path) -> None:
         read(tmp_path, box_mask(value=255), "instances")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 1, 2, 9, 254, 255])),
     st.sampled_from(["classes", "instances"]),
@@ -174,7 +174,7 @@ def test_each_pixel_of_a_map_is_object_background_or_ignored(
     assert np.array_equal(mask.labels, np.where(values == void, 0, values))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 255)))
 def test_a_binary_mask_is_taken_by_halves_or_refused(values: np.ndarray) -> None:
     try:

@@ -27,7 +27,7 @@ def distances(corners: list[tuple[float, float]]) -> np.ndarray:
     return nearest
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(POINTS)
 @example([(27.75, -36.75), (0.0, 0.0), (-7.75, 32.25)])
 def test_a_cut_polygon_is_the_part_in_the_image(points: list[tuple[float, float]]) -> None:
@@ -41,7 +41,7 @@ def test_a_cut_polygon_is_the_part_in_the_image(points: list[tuple[float, float]
     assert reasons in ([], [CLIPPED])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.tuples(*[st.floats(allow_nan=True) | QUARTERS] * 2), max_size=5), max_size=3))
 def test_any_numbers_make_a_mask_or_a_value_error(polygons: list[list[tuple[float, float]]]) -> None:
     reasons: list[str] = []
@@ -55,7 +55,7 @@ def test_any_numbers_make_a_mask_or_a_value_error(polygons: list[list[tuple[floa
         assert mask.shape == SHAPE and reasons.count(STRAY) == sum(len(part) < 3 for part in polygons)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(QUARTERS, QUARTERS), min_size=2, max_size=5), st.integers(1, 9))
 def test_a_line_holds_the_pixels_near_it(points: list[tuple[float, float]], width: int) -> None:
     mask = line_mask(points, width, SHAPE, [])

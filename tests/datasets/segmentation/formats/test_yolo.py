@@ -100,7 +100,7 @@ def test_files_beside_images(yolo: Write) -> None:
 NUMBERS = st.floats(0, 1).map(lambda value: f"{value:.4f}") | st.sampled_from(["-0.1", "1.5", "nan", "7", "x", "1e999"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.lists(NUMBERS, max_size=9), min_size=1, max_size=3))
 def test_any_lines_make_objects_or_flaws(lines: list[list[str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
