@@ -20,7 +20,7 @@ REGION = 32  # pixels, side of those on which means over a region are
 # Below the first value a condition does not hold, from the second on it does; smooth between.
 BRIGHT = (155 / 255, 205 / 255)  # mean intensity of a region's visible sky
 FLAT = (2.2 / 255, 1.3 / 255)  # intensity per pixel; gradient, once smoothed
-CLEAR = (130 / 255, 170 / 255)  # intensity from which on visible pixels may be sky
+CLEAR = (100 / 255, 180 / 255)  # intensity from which on visible pixels may be sky
 COLDER = (40 / 255, 80 / 255)  # intensity by which a sky is darker in infrared than in the visible image
 SKY_AROUND = (0.02, 0.2)  # share of sky around a pixel that belongs to it
 LIKE_SKY = (-100 / 255, -30 / 255)  # by how much such a pixel may be brighter than the sky around it
