@@ -44,11 +44,9 @@ def test_pairs_of_pixels_count_as_much_as_asked() -> None:
     image[..., 16:, :8] = image[..., 16:, 24:] = image[..., 24:, :] = 0.6
     segments = find_segments(labels)
     inside = inner_levels(segments, image)
-    dark, dark_share = (
-        [(image.flatten()[outer] < limit).float() for _, outer in segments.outline] for limit in (0.5, 0)
-    )
+    dark, none = ((image.flatten()[segments.outline.outer] < limit).float() for limit in (0.5, 0))
     fall = torch.full((segments.count,), 0.35)
-    for weights, level, share in ((dark, 0.2, 1), (dark_share, 0.9, 0)):  # without any, the level inside
+    for weights, level, share in ((dark, 0.2, 1), (none, 0.9, 0)):  # without any, the level inside
         assert outer_levels(segments, image, inside, weights=weights)[0, 1] == pytest.approx(level, abs=1e-5)
         assert falling_share(segments, image[0], fall, 0.3, weights)[1] == share
 
@@ -68,7 +66,7 @@ def test_an_image_falls_at_the_part_of_the_outline_that_is_an_edge() -> None:
     half[0, :, 16:] = 0.9  # as bright to the right of the square's middle
     segments = find_segments(labels)
     fall = torch.full((segments.count,), 0.35)
-    every = [torch.ones(len(inner)) for inner, _ in segments.outline]
+    every = torch.ones(len(segments.outline.inner))
     whole, part = (falling_share(segments, values, fall, 0.3, every) for values in (image, half))
     assert whole[1] == 1 and part[1] == 0.5
     assert whole[-1] == 0  # it fills its image
@@ -77,6 +75,6 @@ def test_an_image_falls_at_the_part_of_the_outline_that_is_an_edge() -> None:
     labels[0, :, 24:] = 2
     image[0, :, 24:] = 0.9
     segments = find_segments(labels)
-    every = [torch.ones(len(inner)) for inner, _ in segments.outline]
+    every = torch.ones(len(segments.outline.inner))
     beside = [float(falling_share(segments, image, fall, others, every)[1]) for others in (0.3, 1)]
     assert 0.6 < beside[1] < beside[0] < 1

@@ -80,8 +80,8 @@ def _weights(segments: Segments, sources: Tensor, inside: Tensor) -> Tensor:
         sources: float 2 x N x H x W, the infrared and the visible images.
         inside: float 2 x count, their means in each segment.
     """
-    seen = sources[1].flatten()
-    pairs = [1 - smooth_step(seen[outer] - seen[inner], *BRIGHTER) for inner, outer in segments.outline]
+    seen, outline = sources[1].flatten(), segments.outline
+    pairs = 1 - smooth_step(seen[outline.outer] - seen[outline.inner], *BRIGHTER)
     in_ir, in_vi = inside - outer_levels(segments, sources, inside, weights=pairs)
     return (
         smooth_step(in_ir * (FLAT / _flatness(segments)).clamp(max=1), *CONTRAST)

@@ -3,9 +3,9 @@
 All segments of a batch are handled at once: each has one number, and sums over segments are scatter operations.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,28 @@ REACH = 6  # pixels; a segment's surroundings are up to this far beyond its outl
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (rows, columns); each is used forwards and backwards
 
 Slices = tuple[slice, slice, slice]
+
+
+class Outline(NamedTuple):
+    """Pairs of pixels, REACH pixels apart in eight directions: one of a segment, and one that is not of it.
+
+    The first lies at the outline of its segment, the second in the segment's surroundings.
+
+    Attributes:
+        inner, outer: int64, pairs; the pixels' numbers in the flattened `Segments.index`.
+        numbers: int64, pairs; the segment of the inner pixel.
+        among_segments: bool, pairs; the outer pixel belongs to a segment, too.
+    """
+
+    inner: Tensor
+    outer: Tensor
+    numbers: Tensor
+    among_segments: Tensor
+
+    def counts(self, others: float, weights: Tensor | None) -> Tensor:
+        """How much each pair counts: `others` where the outer pixel belongs to a segment, else 1, times `weights`."""
+        counts = torch.where(self.among_segments, others, 1.0)
+        return counts if weights is None else counts * weights
 
 
 @dataclass(frozen=True)
@@ -39,19 +61,18 @@ class Segments:
         return _add_at(values.new_zeros(self.count), self.index.flatten(), values.flatten())
 
     @cached_property
-    def outline(self) -> list[tuple[Tensor, Tensor]]:
-        """Pairs of pixels REACH pixels apart, in eight directions, that do not belong to one segment.
-
-        Each element holds the pixels of one direction: int64, numbers in the flattened `index`. The first of a pair
-        lies inside a segment (or in none, number 0), the second in the surroundings of that segment.
-        """
-        pairs = []
+    def outline(self) -> Outline:
+        """The pairs of pixels that lead out of segments."""
+        inner, outer = [], []
         for first, second, step in _shifted_pairs(*self.index.shape[1:]):
-            differ = torch.zeros_like(self.index, dtype=torch.bool)
-            differ[first] = self.index[first] != self.index[second]
-            here = differ.flatten().nonzero()[:, 0]  # few pixels: only these are gathered
-            pairs += [(here, here + step), (here + step, here)]  # either lies in the surroundings of the other
-        return pairs
+            differ = self.index[first] != self.index[second]
+            for own, to_other in ((first, step), (second, -step)):
+                leads_out = torch.zeros_like(self.index, dtype=torch.bool)
+                leads_out[own] = differ & (self.index[own] > 0)
+                inner.append(leads_out.flatten().nonzero()[:, 0])  # few pixels: only these are gathered
+                outer.append(inner[-1] + to_other)
+        pixels, (inside, outside) = self.index.flatten(), (torch.cat(inner), torch.cat(outer))
+        return Outline(inside, outside, pixels[inside], pixels[outside] > 0)
 
 
 def find_segments(*label_maps: Tensor, largest: float = 1.0) -> Segments:
@@ -82,7 +103,7 @@ def inner_levels(segments: Segments, images: Tensor) -> Tensor:
 
 
 def outer_levels(
-    segments: Segments, images: Tensor, inside: Tensor, others: float = 1.0, weights: Sequence[Tensor] | None = None
+    segments: Segments, images: Tensor, inside: Tensor, others: float = 1.0, weights: Tensor | None = None
 ) -> Tensor:
     """The mean of several images in the surroundings of each segment.
 
@@ -99,14 +120,10 @@ def outer_levels(
     Returns:
         Float K x count, 0 for number 0.
     """
-    index, values = segments.index.flatten(), images.flatten(1)
-    counted = torch.cat([values, torch.ones_like(values[:1])])  # the last row counts pixels
-    sums = counted.new_zeros(len(counted), segments.count)
-    for number, (inner, outer) in enumerate(segments.outline):
-        counts = torch.where(index[outer] > 0, others, 1.0)
-        if weights is not None:
-            counts = counts * weights[number]
-        sums = _add_at(sums, index[inner], counts * counted[:, outer])
+    outline = segments.outline
+    counts = outline.counts(others, weights)
+    values = torch.cat([images.flatten(1)[:, outline.outer] * counts, counts[None]])
+    sums = _add_at(values.new_zeros(len(values), segments.count), outline.numbers, values)
     has_any = (segments.areas > 0) & (sums[-1] > 1e-3)
     return torch.where(has_any, sums[:-1] / sums[-1].clamp(min=1e-3), inside)
 
@@ -117,7 +134,7 @@ def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
     return inside - outer_levels(segments, images, inside)
 
 
-def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float, weights: Sequence[Tensor]) -> Tensor:
+def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float, weights: Tensor) -> Tensor:
     """The share of each segment's outline at which the image falls outwards.
 
     Args:
@@ -131,15 +148,12 @@ def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float
     Returns:
         Float, count: from 0 to 1; 0 for a segment without surroundings and for number 0.
     """
-    index, values = segments.index.flatten(), image.flatten()
-    fall = fall.clamp(min=1e-3)
-    sums = values.new_zeros(2, segments.count)
-    for (inner, outer), weight in zip(segments.outline, weights, strict=True):
-        numbers = index[inner]
-        falls = (((values[inner] - values[outer]) / fall[numbers] - 0.8) / 0.4).clamp(0, 1)
-        counts = torch.where(index[outer] > 0, others, 1.0) * weight
-        sums = _add_at(sums, numbers, torch.stack([counts * falls, counts]))
-    return torch.where(segments.areas > 0, sums[0] / sums[1].clamp(min=1e-6), 0)
+    outline, values, fall = segments.outline, image.flatten(), fall.clamp(min=1e-3)
+    falls = ((values[outline.inner] - values[outline.outer]) / fall[outline.numbers] - 0.8) / 0.4
+    counts = outline.counts(others, weights)
+    pairs = torch.stack([counts * falls.clamp(0, 1), counts])
+    falling, all_pairs = _add_at(values.new_zeros(2, segments.count), outline.numbers, pairs)
+    return falling / all_pairs.clamp(min=1e-6)
 
 
 def _sizes(numbers: Tensor, count: int) -> Tensor:
