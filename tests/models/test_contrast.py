@@ -35,8 +35,15 @@ def test_a_warm_segment_gets_its_infrared_contrast(labels: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("ir", "vi"),
-    [(scene(-0.3), FLAT), (FLAT, scene(0.3)), (scene(0.2), scene(0.3)), (scene(0.2), scene(-0.3)), (FLAT, FLAT)],
-    ids=["cold", "visible", "more visible", "darker visible", "flat"],
+    [
+        (scene(-0.3), FLAT),
+        (FLAT, scene(0.3)),
+        (scene(0.2), scene(0.3)),
+        (scene(0.2), scene(-0.3)),
+        (scene(0.07), scene(-0.12)),
+        (FLAT, FLAT),
+    ],
+    ids=["cold", "visible", "more visible", "darker visible", "a little darker visible", "flat"],
 )
 def test_other_segments_stay_bit_for_bit(labels: Tensor, ir: Tensor, vi: Tensor) -> None:
     assert torch.equal(keep_contrast(scene(0.05), ir, vi, labels, 1.0), scene(0.05))
@@ -88,6 +95,27 @@ def test_it_comes_and_goes_smoothly(labels: Tensor) -> None:
     steps = torch.tensor(levels).diff() * 255
     assert levels[0] == pytest.approx(0, abs=1e-6) and levels[-1] > 0.15
     assert steps.min() >= -1e-4 and steps.max() < 3
+
+
+def test_brighter_surroundings_come_and_go_smoothly(labels: Tensor) -> None:
+    """Half a grey level of the visible image: of all surroundings, of most of them, and of a half."""
+    for share in (1.0, 0.85, 0.5):
+        bright = torch.rand(FLAT.shape, generator=torch.Generator().manual_seed(0)) < share
+        bright[SQUARE] = False
+        images = [FLAT + step / 510 * bright for step in range(140)]
+        levels = [contrast_of(keep_contrast(FLAT, scene(0.4), vi, labels, 1.0)) for vi in images]
+        assert levels[0] == pytest.approx(0.4, rel=0.05)
+        assert torch.tensor(levels).diff().abs().max() * 255 < 6
+
+
+def test_a_warm_person_in_the_dark_before_a_lit_wall_is_lifted(labels: Tensor) -> None:
+    assert contrast_of(keep_contrast(FLAT, scene(0.4), scene(-0.25), labels, 1.0)) == pytest.approx(0.4, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_of_numbers_are_lifted_alike(labels: Tensor, dtype: torch.dtype) -> None:
+    fused, ir, vi = (image.to(dtype) for image in (FLAT, scene(0.4), FLAT))
+    assert contrast_of(keep_contrast(fused, ir, vi, labels, 1.0)) == pytest.approx(0.4, rel=0.1)
 
 
 def test_near_white_texture_stays_and_nothing_leaves_the_range(labels: Tensor) -> None:

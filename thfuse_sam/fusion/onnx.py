@@ -45,7 +45,7 @@ class ImageFusion(nn.Module):
         """
         visible = vi.float()
         # In whole numbers, as `images.luma`: halves would be rounded as a machine's sums happen to come out.
-        thousandths = torch.tensor([round(1000 * weight) for weight in LUMA_WEIGHTS], dtype=torch.int32)
+        thousandths = visible.new_tensor([1000 * weight for weight in LUMA_WEIGHTS]).round().int()
         luma = torch.div((vi.int() * thousandths).sum(-1) + 500, 1000, rounding_mode="floor").float()
         maps = [labels + torch.zeros_like(ir, dtype=torch.int64) for labels in (ir_labels, vi_labels)]
         guidance = [torch.stack([labels > 0, outlines(labels)], dim=1).float() for labels in maps]

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thfuse_sam.losses.filters import SOFT_END, smooth_step, zero_loss
-from thfuse_sam.masks.segments import Segments, falling_share, find_segments, inner_levels, outer_levels
+from thfuse_sam.masks.segments import Segments, falling_share, find_segments, inner_levels, mean_of_pairs, outer_levels
 
 # Below the first value a segment does not count, from the second on it counts in full; smooth between.
 CONTRAST = (12 / 255, 26 / 255)  # intensity; by how much the segment is warmer than its surroundings
@@ -13,8 +13,8 @@ DOMINANCE = (-8 / 255, 8 / 255)  # intensity; by how much that exceeds its contr
 SMALLEST = (8, 24)  # pixels of the segment
 LARGEST = (0.015, 0.04)  # share of the image that the segment covers; here the other way round
 # People of a group are equally warm. So pixels of other small segments have this weight in the surroundings with which
-# a segment is compared. Whether the segment counts at all is decided by all surroundings with equal weight; otherwise
-# parts of one large thing, such as a roof, would count.
+# a segment is compared. Whether it is warm at all is decided with the weight 1; otherwise parts of one large thing,
+# such as a roof, would count.
 OTHERS = 0.3
 # Width of a segment in heights. A flatter one must be warmer in proportion in order to count, so that strips of warm
 # ground, which are hardly warmer than what is around them, do not.
@@ -22,9 +22,12 @@ FLAT = 2.0
 # Share of the outline at which the infrared image falls by half of the segment's contrast. A person is warm against all
 # that is around; a mask of a part of a roof or of a forest goes on in what is as warm beyond its outline.
 OUTLINE = (0.45, 0.6)
-# Intensity; from the first value on surroundings that the visible image shows so much brighter than the segment count
-# less, from the second on not at all. A roof is not warm because the sky behind it is cold.
+# Intensity; in that decision surroundings that the visible image shows so much brighter than the segment count less
+# from the first value on, and not at all from the second on: a roof is not warm because the sky behind it is cold.
 BRIGHTER = (0.08, 0.16)
+# Share of the surroundings that is not brighter. With hardly any, as for a person in the dark before a lit wall, all
+# surroundings count.
+NOT_BRIGHTER = (0.1, 0.3)
 
 
 def missing_contrast(
@@ -82,6 +85,8 @@ def _weights(segments: Segments, sources: Tensor, inside: Tensor) -> Tensor:
     """
     seen, outline = sources[1].flatten(), segments.outline
     pairs = 1 - smooth_step(seen[outline.outer] - seen[outline.inner], *BRIGHTER)
+    judged = smooth_step(mean_of_pairs(segments, pairs), *NOT_BRIGHTER)[outline.numbers]
+    pairs = 1 - judged * (1 - pairs)
     in_ir, in_vi = inside - outer_levels(segments, sources, inside, weights=pairs)
     return (
         smooth_step(in_ir * (FLAT / _flatness(segments)).clamp(max=1), *CONTRAST)

@@ -38,7 +38,7 @@ class Outline(NamedTuple):
     def counts(self, others: float, weights: Tensor | None) -> Tensor:
         """How much each pair counts: `others` where the outer pixel belongs to a segment, else 1, times `weights`."""
         counts = torch.where(self.among_segments, others, 1.0)
-        return counts if weights is None else counts * weights
+        return counts if weights is None else weights * counts.to(weights)
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,23 @@ def outer_levels(
         Float K x count, 0 for number 0.
     """
     outline = segments.outline
-    counts = outline.counts(others, weights)
+    counts = outline.counts(others, weights).to(images)
     values = torch.cat([images.flatten(1)[:, outline.outer] * counts, counts[None]])
     sums = _add_at(values.new_zeros(len(values), segments.count), outline.numbers, values)
-    has_any = (segments.areas > 0) & (sums[-1] > 1e-3)
-    return torch.where(has_any, sums[:-1] / sums[-1].clamp(min=1e-3), inside)
+    return torch.where(sums[-1] > 0, sums[:-1] / sums[-1].clamp(min=1e-6), inside)
 
 
 def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
     """By how much each segment is brighter than its surroundings, see `outer_levels`: float K x count."""
     inside = inner_levels(segments, images)
     return inside - outer_levels(segments, images, inside)
+
+
+def mean_of_pairs(segments: Segments, values: Tensor) -> Tensor:
+    """The mean over the outline of each segment of one value for each pair of pixels: float, count; 0 without pairs."""
+    pairs = torch.stack([values, torch.ones_like(values)])
+    sums, counts = _add_at(values.new_zeros(2, segments.count), segments.outline.numbers, pairs)
+    return sums / counts.clamp(min=1)
 
 
 def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float, weights: Tensor) -> Tensor:
@@ -150,9 +156,9 @@ def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float
     """
     outline, values, fall = segments.outline, image.flatten(), fall.clamp(min=1e-3)
     falls = ((values[outline.inner] - values[outline.outer]) / fall[outline.numbers] - 0.8) / 0.4
-    counts = outline.counts(others, weights)
+    counts = outline.counts(others, weights).to(image)
     pairs = torch.stack([counts * falls.clamp(0, 1), counts])
-    falling, all_pairs = _add_at(values.new_zeros(2, segments.count), outline.numbers, pairs)
+    falling, all_pairs = _add_at(pairs.new_zeros(2, segments.count), outline.numbers, pairs)
     return falling / all_pairs.clamp(min=1e-6)
 
 
