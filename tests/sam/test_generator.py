@@ -18,6 +18,7 @@ from benchmarks.agreement import best_ious, equal_pixels, recall
 from benchmarks.oracle import RegionOracle, own_generator, stock_masks
 from thfuse_sam.errors import DeviceError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
+from thfuse_sam.masks.instances import Instance
 from thfuse_sam.options.generator import GENERATOR_DEFAULTS, GeneratorSettings
 from thfuse_sam.sam import mask_model as mask_model_module
 from thfuse_sam.sam.assembly import assemble_sam
@@ -214,6 +215,11 @@ def test_label_map_equals_stock_with_real_statistics(build: Any, size: Any, poin
     assert equal_pixels(expected, [instance.mask for instance in found]) >= 0.999
 
 
+def passes(found: Instance, settings: GeneratorSettings) -> bool:
+    sure = found.predicted_iou >= settings.pred_iou_thresh
+    return sure and found.stability_score >= settings.stability_score_thresh
+
+
 @pytest.mark.parametrize("seed", [3, 4])
 def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(seed: int) -> None:
     """Trained weights on rendered scenes, with the thresholds that they ship with, a quarter of their points."""
@@ -228,11 +234,14 @@ def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(seed: int) -> None:
     # Without thresholds: a mask at one of them would come and go with the rounding, and another take its place.
     every = replace(settings, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
     whole, half = (
-        [found.mask for found in AutomaticMaskGenerator(sam, replace(every, precision=precision)).generate(image)]
+        AutomaticMaskGenerator(sam, replace(every, precision=precision)).generate(image)
         for precision in ("fp32", "bf16")
     )
-    ious = best_ious(whole, half)
-    assert len(half) == len(whole) and ious.min() >= 0.9 and ious.mean() >= 0.99
+    assert len(half) == len(whole)
+    # Those that the thresholds let through: of others, which SAM itself holds for bad, borders may lie anywhere.
+    given = [found.mask for found in whole if passes(found, settings)]
+    ious = best_ious(given, [found.mask for found in half])
+    assert len(given) > 100 and ious.min() >= 0.95 and ious.mean() >= 0.99
 
 
 def test_bf16_masks_are_nearly_those_of_fp32() -> None:
