@@ -1,10 +1,12 @@
 """The commands under injected faults: one clear line, nothing half-written, and a rerun ends as if undisturbed."""
 
 import random
+import re
 import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +125,14 @@ def test_an_image_that_changes_under_the_run(ground: Ground, tmp_path: Path, nam
 ENDED_BY_OTHERS = 3 if torch.__version__.startswith("2.6.") else 1
 
 
+def without_last_digits(result: dict[str, Any]) -> dict[str, Any]:
+    """Where memory ends, points are decoded in smaller batches, whose predicted IoUs differ in the last digits."""
+    return {
+        name: re.sub(rb'("predicted_iou":-?\d+\.\d{5})\d*', rb"\1", content) if name.endswith(".json") else content
+        for name, content in result.items()
+    }
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is one of Linux")
 @pytest.mark.parametrize("name", CASES)
 def test_little_memory(ground: Ground, name: str) -> None:
@@ -140,7 +150,7 @@ def test_little_memory(ground: Ground, name: str) -> None:
             ended_by_others += 1
         assert partial_files(ground.root) == []
     assert ended_by_others <= ENDED_BY_OTHERS
-    ground.require_recovery(name)
+    ground.require_recovery(name, compared=without_last_digits)
 
 
 @pytest.mark.parametrize("name", ["train", "finetune"])

@@ -237,11 +237,11 @@ def test_shipped_nano_equals_stock_and_nearly_itself_in_bf16(seed: int) -> None:
         AutomaticMaskGenerator(sam, replace(every, precision=precision)).generate(image)
         for precision in ("fp32", "bf16")
     )
-    assert len(half) == len(whole)
-    # Those that the thresholds let through: of others, which SAM itself holds for bad, borders may lie anywhere.
-    given = [found.mask for found in whole if passes(found, settings)]
-    ious = best_ious(given, [found.mask for found in half])
-    assert len(given) > 100 and ious.min() >= 0.95 and ious.mean() >= 0.99
+    ious = best_ious([found.mask for found in whole], [found.mask for found in half])
+    assert len(half) == len(whole) and ious.mean() >= 0.99
+    # Borders of single masks that SAM itself holds for bad, and that no user gets, may lie anywhere.
+    given = np.array([passes(found, settings) for found in whole])
+    assert given.sum() > 100 and ious[given].min() >= 0.95
 
 
 def test_bf16_masks_are_nearly_those_of_fp32() -> None:

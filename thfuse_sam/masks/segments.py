@@ -122,9 +122,8 @@ def outer_levels(
     """
     outline = segments.outline
     counts = outline.counts(others, weights).to(images)
-    values = torch.cat([images.flatten(1)[:, outline.outer] * counts, counts[None]])
-    sums = _add_at(values.new_zeros(len(values), segments.count), outline.numbers, values)
-    return torch.where(sums[-1] > 0, sums[:-1] / sums[-1].clamp(min=1e-6), inside)
+    means, total = _means_over_pairs(segments, images.flatten(1)[:, outline.outer], counts)
+    return torch.where(total > 0, means, inside)
 
 
 def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
@@ -135,9 +134,7 @@ def segment_contrasts(segments: Segments, images: Tensor) -> Tensor:
 
 def mean_of_pairs(segments: Segments, values: Tensor) -> Tensor:
     """The mean over the outline of each segment of one value for each pair of pixels: float, count; 0 without pairs."""
-    pairs = torch.stack([values, torch.ones_like(values)])
-    sums, counts = _add_at(values.new_zeros(2, segments.count), segments.outline.numbers, pairs)
-    return sums / counts.clamp(min=1)
+    return _means_over_pairs(segments, values[None], torch.ones_like(values))[0][0]
 
 
 def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float, weights: Tensor) -> Tensor:
@@ -156,10 +153,17 @@ def falling_share(segments: Segments, image: Tensor, fall: Tensor, others: float
     """
     outline, values, fall = segments.outline, image.flatten(), fall.clamp(min=1e-3)
     falls = ((values[outline.inner] - values[outline.outer]) / fall[outline.numbers] - 0.8) / 0.4
-    counts = outline.counts(others, weights).to(image)
-    pairs = torch.stack([counts * falls.clamp(0, 1), counts])
-    falling, all_pairs = _add_at(pairs.new_zeros(2, segments.count), outline.numbers, pairs)
-    return falling / all_pairs.clamp(min=1e-6)
+    counts = outline.counts(others, weights).to(falls)
+    return _means_over_pairs(segments, falls.clamp(0, 1)[None], counts)[0][0]
+
+
+def _means_over_pairs(segments: Segments, values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of K x pairs values over the outline of each segment, weighted by `counts`, 0 without pairs; and the sums
+    of `counts`: float K x count, and count.
+    """
+    weighted = torch.cat([values * counts, counts[None]])
+    sums = _add_at(weighted.new_zeros(len(weighted), segments.count), segments.outline.numbers, weighted)
+    return sums[:-1] / sums[-1].clamp(min=1e-6), sums[-1]
 
 
 def _sizes(numbers: Tensor, count: int) -> Tensor:
