@@ -46,6 +46,7 @@ def test_unknown_names(name: str) -> None:
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("could not create a primitive"), True),
         (RuntimeError("can't start new thread"), True),
+        (RuntimeError("can't allocate read lock"), True),
         (OSError(12, "Cannot allocate memory"), True),
         (SystemError("<built-in function zeros> returned NULL without setting an exception"), True),
         (RuntimeError("shapes do not fit"), False),

@@ -18,7 +18,7 @@ DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat
 
 # Phrases by which PyTorch, oneDNN, C++ and Python report lack of memory in errors that have no class of their own.
 _OUT_OF_MEMORY_PHRASES = (
-    "can't allocate memory",
+    "can't allocate",  # memory; CPython also says it of locks
     "cannot allocate memory",
     "not enough memory",
     "bad_alloc",
