@@ -70,6 +70,12 @@ def test_segments_that_are_large_or_tiny_are_left_alone() -> None:
         assert torch.equal(keep_contrast(fused, ir + labels[:, None], fused, labels, 1.0), fused)
 
 
+def test_a_cloud_before_a_cold_sky_stays_as_it_is_seen(labels: Tensor) -> None:
+    ir, vi, fused = scene(0.3, 0.05), torch.full((1, 1, 96, 96), 0.7), torch.full((1, 1, 96, 96), 0.6)
+    assert torch.equal(keep_contrast(fused, ir, vi, labels, 1.0), fused)
+    assert contrast_of(keep_contrast(fused, ir, vi - 0.4, labels, 1.0)) > 0.2
+
+
 @pytest.mark.parametrize(("contrast", "upright", "is_lifted"), [(0.12, 0, 0), (0.12, 1, 1), (0.3, 0, 1)])
 def test_strips_of_warm_ground_are_left_alone(contrast: float, upright: bool, is_lifted: bool) -> None:
     fused = torch.full((1, 1, 96, 96), 0.3)

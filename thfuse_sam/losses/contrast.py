@@ -28,6 +28,9 @@ BRIGHTER = (0.08, 0.16)
 # Share of the surroundings that is not brighter. With hardly any, as for a person in the dark before a lit wall, all
 # surroundings count.
 NOT_BRIGHTER = (0.1, 0.3)
+# Intensity; a pixel that the visible image shows so much brighter than the infrared one is lifted less from the first
+# value on, and not at all from the second on. A cloud before a cold sky is bright as it is.
+BRIGHT_AS_SEEN = (20 / 255, 60 / 255)
 
 
 def missing_contrast(
@@ -53,7 +56,8 @@ def missing_contrast(
     room = (1 - SOFT_END - around[0]).clamp(min=0)
     gains = torch.minimum(room / in_ir.clamp(min=CONTRAST[0]), torch.full_like(in_ir, gain))
     least = (around[0] - gains * around[1])[segments.index] + gains[segments.index] * ir[:, 0]
-    return (weights[segments.index] * F.relu(least - fused[:, 0])).unsqueeze(1), in_ir, weights
+    asked = weights[segments.index] * (1 - smooth_step(vi - ir, *BRIGHT_AS_SEEN))[:, 0]
+    return (asked * F.relu(least - fused[:, 0])).unsqueeze(1), in_ir, weights
 
 
 def contrast_loss(fused: Tensor, ir: Tensor, vi: Tensor, ir_labels: Tensor | None) -> Tensor:
