@@ -225,7 +225,7 @@ def test_many_pairs_of_one_size_are_fused_by_a_graph(street: Scene, caplog: pyte
         torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
 
 
-def test_a_training_loss_copies_nothing_to_the_gpu() -> None:
+def test_a_training_loss_copies_nothing_to_the_gpu_and_hardly_waits() -> None:
     loss, labels = FusionLoss(), torch.zeros(1, 24, 32, dtype=torch.int64)
     labels[0, 4:12, 6:16] = 1
     with pretended_cuda() as traffic:
@@ -234,6 +234,7 @@ def test_a_training_loss_copies_nothing_to_the_gpu() -> None:
         traffic.forget()
         loss(*images, there, there)
     assert [reason for reason in traffic.reasons if reason.startswith("copy")] == []
+    assert traffic.waits <= 4, traffic.reasons
 
 
 @pytest.mark.parametrize("trained", [["--freeze_image_encoder"], ["--lora_rank", "2"], []], ids=str)

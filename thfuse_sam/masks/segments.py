@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from thfuse_sam.devices import is_exporting
+from thfuse_sam.devices import is_exporting, upload
 from thfuse_sam.masks.format import MAX_SEGMENTS
 
 REACH = 6  # pixels; a segment's surroundings are up to this far beyond its outline
@@ -63,15 +63,16 @@ class Segments:
     @cached_property
     def outline(self) -> Outline:
         """The pairs of pixels that lead out of segments."""
-        inner, outer = [], []
+        leads_out = self.index.new_zeros((2 * len(_DIRECTIONS), *self.index.shape), dtype=torch.bool)
+        steps: list[int] = []
         for first, second, step in _shifted_pairs(*self.index.shape[1:]):
             differ = self.index[first] != self.index[second]
             for own, to_other in ((first, step), (second, -step)):
-                leads_out = torch.zeros_like(self.index, dtype=torch.bool)
-                leads_out[own] = differ & (self.index[own] > 0)
-                inner.append(leads_out.flatten().nonzero()[:, 0])  # few pixels: only these are gathered
-                outer.append(inner[-1] + to_other)
-        pixels, (inside, outside) = self.index.flatten(), (torch.cat(inner), torch.cat(outer))
+                leads_out[len(steps)][own] = differ & (self.index[own] > 0)
+                steps.append(to_other)
+        # Few pixels: only these are gathered, those of all directions at once, because a GPU is waited for.
+        directions, inside = leads_out.flatten(1).nonzero().unbind(1)
+        pixels, outside = self.index.flatten(), inside + upload(torch.tensor(steps), inside.device)[directions]
         return Outline(inside, outside, pixels[inside], pixels[outside] > 0)
 
 
