@@ -71,6 +71,22 @@ def test_prompts_equal_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_pat
     assert len(sam.predict(pair[1], points=points, boxes=boxes)) == 2
 
 
+def test_masks_are_the_same_whatever_is_the_default_type(pair: tuple[Path, Path]) -> None:
+    def made() -> list[th.Masks]:
+        sam = th.Sam.load("vit_nano", device="cpu", **FEW)
+        points, boxes = [[(120, 80), (100, 60, 0)]], [(10, 20, 200, 180)]
+        return [sam.generate(pair[1], infrared=pair[0]), sam.predict(pair[1], points=points, boxes=boxes)]
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        doubles = made()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for found, expected in zip(doubles, made(), strict=True):
+        assert np.array_equal(found, expected) and len(expected)
+        assert [one.score for one in found.instances] == [one.score for one in expected.instances]
+
+
 def test_what_shards_hold_is_read_once_and_new_ones_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     original = shards._read_index

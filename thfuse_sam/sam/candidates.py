@@ -73,7 +73,7 @@ class Candidates:
         A mask goes if the IoU of its box with that of a mask of a higher score is above `threshold`. It takes place on
         the CPU, where the boxes are at hand: torchvision orders equal scores in another way on a GPU.
         """
-        return self.take(batched_nms(self.boxes.float(), scores, torch.zeros(len(self.masks)), threshold))
+        return self.take(batched_nms(self.boxes.float(), scores.float(), torch.zeros(len(self.masks)), threshold))
 
     def take(self, indices: Tensor) -> "Candidates":
         """The candidates at some indices, in their order."""

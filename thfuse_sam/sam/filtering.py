@@ -159,9 +159,9 @@ class MaskFilter:
         )
         crop_boxes = crop_boxes.long()
         x, y = self._crop.box[:2]
-        scores, boxes = higher / lower, crop_boxes + torch.tensor([x, y, x, y])
+        scores, boxes = higher.float() / lower, crop_boxes + torch.tensor([x, y, x, y])
         kept = (self._is_stable(scores) & (pixels > 0) & ~self._crop.cuts_off(boxes)).nonzero()[:, 0]
-        ious = torch.cat([torch.zeros(0), *(one.predicted_ious for one in measured)])[kept]
+        ious = torch.cat([torch.zeros(0, dtype=torch.float32), *(one.predicted_ious for one in measured)])[kept]
         prompts = torch.cat([torch.zeros((0, 4), dtype=torch.float64), *(one.prompts for one in measured)])[kept]
         # A point inside such a mask would most likely give the same masks again, larger ones included.
         covers_points = smallest[kept].bool() & (ious > _COVERING_IOU) & (scores[kept] >= _COVERING_STABILITY)

@@ -94,7 +94,7 @@ def _interpolation(inputs: int, outputs: int) -> Tensor:
 
     The weights are PyTorch's own float32 ones, as float64 so that a product of two matrices does not lose digits.
     """
-    identity = torch.eye(inputs)[None, None]
+    identity = torch.eye(inputs, dtype=torch.float32)[None, None]
     return F.interpolate(identity, size=(outputs, inputs), mode="bilinear", align_corners=False)[0, 0].double()
 
 

@@ -64,7 +64,7 @@ def decode(sam: Sam, embedding: Tensor, prompts: PromptTensors, *, multimask: bo
     logits, ious = sam.mask_decoder(
         image_embeddings=embedding[None],
         image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
+        sparse_prompt_embeddings=sparse.float(),  # segment_anything begins them in PyTorch's default type
         dense_prompt_embeddings=dense,
         multimask_output=multimask,
     )

@@ -95,7 +95,7 @@ def build_sam(
                 )
         sam.load_state_dict(weights, assign=True)
         sam.generator_settings = settings  # for `own_settings`
-        return sam.to(device).eval()
+        return sam.to(device).float().eval()
 
     device = torch.device(device)
     if device.type == "cpu":
