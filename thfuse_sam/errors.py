@@ -155,7 +155,7 @@ def counted(number: int, noun: str) -> str:
 
 def did_you_mean(word: str, known: Collection[str], similarity: float = 0.6) -> str:
     """A question for the one of `known` that was probably meant, as the beginning of advice; "" if none is similar."""
-    longer = [name for name in known if name.startswith(word)]
+    longer = [name for name in known if word and name.startswith(word)]
     similar = longer or difflib.get_close_matches(word, known, 1, similarity)
     return f"did you mean {similar[0]}? " if similar else ""
 

@@ -34,6 +34,8 @@ def test_the_first_screen_shows_what_one_needs(capsys: pytest.CaptureFixture[str
     ("words", "message"),
     [
         (["fuze"], "fuze: no such command; did you mean fuse? the commands are masks, train, fuse"),
+        ([""], "error: '': no such command; the commands are masks, train, fuse"),
+        (["a\nb"], "error: a b: no such command; the commands are masks"),
         (
             ["fuse", "a", "b", "c"],
             "fuse a b c: takes DATASET_PATH or IR_DIR VI_DIR before its options; see thfuse fuse",

@@ -11,7 +11,7 @@ from typing import Any
 import thfuse_sam
 from thfuse_sam.cli import commands
 from thfuse_sam.cli.run import Command
-from thfuse_sam.errors import did_you_mean
+from thfuse_sam.errors import did_you_mean, shown
 from thfuse_sam.options.video import is_video
 
 _ONE_FOLDER = ("dataset_path",)
@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif name == "completion":
         return _print_completion(words)
     elif name not in ENTRIES:
-        return _refuse(f"{name}: no such command; {did_you_mean(name, ENTRIES)}the commands are {', '.join(ENTRIES)}")
+        meant = did_you_mean(name, ENTRIES)
+        return _refuse(f"{shown(name)}: no such command; {meant}the commands are {', '.join(ENTRIES)}")
     else:
         return _run(name, words)
     return 0
