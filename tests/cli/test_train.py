@@ -258,6 +258,7 @@ def test_broken_image_is_one_line_also_from_a_worker(dataset, capsys) -> None:
     assert train.main(["--dataset_path", str(dataset), *FAST, "--num_workers", "1"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("train.py: error: ") and ".png" in line and "Traceback" not in line
+    assert not Path("models/train_options.json").exists(), "nothing was trained"
 
 
 def test_every_training_option_reaches_the_run(dataset, capsys) -> None:

@@ -143,8 +143,6 @@ class Trainer:
         run = self._set_up(fabric)
         epoch_log = None
         if fabric.is_global_zero:
-            options = {**self.options, "network": asdict(self.task.spec)}
-            write_json(self.output_dir / self.task.options_file, options)
             epoch_log = EpochLog(self.log_dir, self.progress.epoch)
             if self._resumed is not None:  # that run may have ended before it had written all of its files
                 self._save_files(self._resumed)
@@ -338,11 +336,13 @@ class Trainer:
         return [self.task.best_file] if is_best else []
 
     def _save(self, names: Sequence[str]) -> None:
-        """Write the checkpoint, then the weights to the files `names` and to that of the latest weights."""
+        """Write options and checkpoint, then the weights to the files `names` and to that of the latest weights."""
         if self._fabric is not None and not self._fabric.is_global_zero:
             return
         self.progress.files = [*names, *([self.task.latest_file] if self.task.latest_file else [])]
         checkpoint = self.checkpoint()
+        options = {**self.options, "network": asdict(self.task.spec)}
+        write_json(self.output_dir / self.task.options_file, options)
         save_checkpoint(self.latest, checkpoint)
         self._save_files(checkpoint)
 
