@@ -98,6 +98,20 @@ def test_a_resumed_run_keeps_its_learning_rate(dataset, capsys) -> None:
     assert "--lr was 0.0001, now it is 0.01" in capsys.readouterr().err
 
 
+def test_a_resumed_run_on_other_pairs_than_the_sample_asks_for_them(dataset, capsys, monkeypatch) -> None:
+    folders = ["--ir_dir", str(dataset / "ir"), "--vi_dir", str(dataset / "vi")]
+    for number, given in enumerate((["--dataset_path", str(dataset)], folders)):
+        assert train.main([*given, *FAST, "--output_dir", f"own{number}"]) == 0
+        for resumed in (f"own{number}", "auto"):
+            capsys.readouterr()
+            assert train.main([*FAST, "--output_dir", f"own{number}", "--resume", resumed]) == 2
+            [line] = capsys.readouterr().err.splitlines()
+            trained = f"--resume own{number}/latest.pth: the run was trained on {dataset / 'ir'} and {dataset / 'vi'};"
+            assert line.startswith(f"train.py: error: {trained}") and line.endswith("or --ir_dir and --vi_dir")
+    assert train.main([*FAST, "--output_dir", "sample", "--max_steps", "1"]) == 0
+    assert train.main([*FAST, "--output_dir", "sample", "--max_steps", "2", "--resume"]) == 0
+
+
 def test_report_has_the_curves_and_a_sample_of_each_checkpoint(dataset, capsys) -> None:
     argv = ["--dataset_path", str(dataset), *FAST, "--epochs", "2", "--save_interval", "1", "--report"]
     assert train.main(argv) == 0

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from thfuse_sam.commands.inputs import log_mask_choice, warn_if_odd
 from thfuse_sam.commands.runs import build_trainer, find_checkpoint, run_device
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
 from thfuse_sam.datasets.fusion import FusionDataset
-from thfuse_sam.errors import OptionError, naming
+from thfuse_sam.errors import OptionError, UsageError, naming, shown
 from thfuse_sam.files import file_sha256
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.training import FusionTask
@@ -21,11 +22,12 @@ from thfuse_sam.images import image_size, size_text
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import FusionNetwork, build_network, count_parameters
+from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.report.training import write_training_report
-from thfuse_sam.shipped import find_network
+from thfuse_sam.shipped import find_network, find_shipped
 from thfuse_sam.training.checkpoint import load_checkpoint
 from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
@@ -104,11 +106,12 @@ class _PreparedTraining:
 def _prepare(options: TrainOptions) -> _PreparedTraining:
     """Check the options, seed the random generators, build network and loss; write nothing. Raises ThFuseError."""
     device = run_device(options.device)
-    data = find_train_pairs(options)
     resume = find_checkpoint(options)
+    former = {} if resume is None else load_checkpoint(resume).training
     if options.lr is None:  # `resume` without it
-        kept = None if resume is None else load_checkpoint(resume).training.get("lr")
-        options = dataclasses.replace(options, resume=None, lr=kept)
+        options = dataclasses.replace(options, resume=None, lr=former.get("lr"))
+    _require_named_pairs(options, resume, former)
+    data = find_train_pairs(options)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
     if "live" in data.mask_modes:
         settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
@@ -117,6 +120,20 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
     loss = FusionLoss(DEFAULT_WEIGHTS | dict(options.loss_weights), perceptual)
     set_seed(settings.seed)
     return _PreparedTraining(options, settings, device, data, loss, _network(options), resume)
+
+
+def _require_named_pairs(options: TrainOptions, resume: Path | None, former: Mapping[str, Any]) -> None:
+    """Raise UsageError where no folder is named, and the run that goes on was not trained on the sample pairs.
+
+    `former` are its options, as the checkpoint `resume` records them.
+    """
+    sample = str(find_shipped(TRAIN_SAMPLE))
+    is_named = options.dataset_path or options.ir_dir or options.vi_dir
+    if not is_named and not (former.get("ir_dir") or sample).startswith(sample):
+        folders = f"{shown(former['ir_dir'])} and {shown(former['vi_dir'])}"
+        raise UsageError(
+            f"`resume` {resume}: the run was trained on {folders}; give `dataset_path`, or `ir_dir` and `vi_dir`"
+        )
 
 
 def _network(options: TrainOptions) -> FusionNetwork:
