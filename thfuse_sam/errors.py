@@ -9,7 +9,7 @@ field in the options' classes, a command as its function, such as `precompute()`
 import contextlib
 import difflib
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,16 @@ def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[N
 
 
 @contextlib.contextmanager
-def renaming(**names: str) -> Iterator[None]:
-    """In errors, give options the names that they have as arguments of a Python function: option="argument"."""
+def renaming(phrases: Mapping[str, str] | None = None, /, **names: str) -> Iterator[None]:
+    """In errors, give options the names that they have as arguments of a Python function: option="argument".
+
+    `phrases` are replaced before, such as options of a command that is another one than this function.
+    """
+    options = {f"`{option}`": f"`{argument}`" for option, argument in names.items()}
 
     def renamed(text: str) -> str:
-        for option, argument in names.items():
-            text = text.replace(f"`{option}`", f"`{argument}`")
+        for old, new in {**(phrases or {}), **options}.items():
+            text = text.replace(old, new)
         return text
 
     try:

@@ -77,8 +77,15 @@ def test_what_cannot_be_is_refused(images: tuple[np.ndarray, np.ndarray]) -> Non
         th.fuse(*images, device="cpu")
     with pytest.raises(UsageError, match="`kind` affine"):
         th.align(*images, "affine")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"`rig` absent\.yaml: No such file"):
-        th.align(*images, rig="absent.yaml")
+    Path("folds.yaml").write_text(
+        "kind: similarity\ninfrared: 160x120\nvisible: 320x240\nmatrix: [[-2, 0, 0], [0, 2, 0], [0, 0, 1]]\n"
+    )
+    for rig, reason in (
+        ("absent", "No such file or directory; make one"),
+        ("folds", r"its matrix folds .*; make it anew"),
+    ):
+        with pytest.raises(UsageError, match=rf"^`rig` {rig}\.yaml: {reason} with the command line, see docs/"):
+            th.align(*images, rig=f"{rig}.yaml")
     with pytest.raises(UsageError, match=r"`rig` absent\.yaml: is given beside `align` shift"):
         th.fuse(*images, align="shift", rig="absent.yaml", device="cpu")
     with pytest.raises(UsageError, match="`size` big"):

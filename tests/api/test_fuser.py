@@ -16,6 +16,7 @@ from thfuse_sam.errors import (
     ImageKindError,
     ImageReadError,
     ImageSizeError,
+    MaskReadError,
     UsageError,
 )
 from thfuse_sam.images import luma, read_infrared, read_visible
@@ -214,6 +215,7 @@ def test_a_folder_of_the_hubs_form(
         (("no.png", None), {}, ImageReadError, "no.png: no such file"),
         ((None, None), {"value_range": (1, 0)}, UsageError, "`value_range`.*the lower one first"),
         ((None, None), {"masks": (np.zeros((8, 8), int), None)}, ImageSizeError, "`masks of ir` is 8x8 and its image"),
+        ((None, None), {"masks": (None, "no.npy")}, MaskReadError, "^`masks of vi` no.npy: no such mask"),
         ((None, None), {"masks": (None, np.full((32, 32), -1))}, UsageError, "`masks of vi` has values that no mask"),
         ((None, None), {"masks": (None, np.full((32, 32), np.nan))}, UsageError, "values that no mask has"),
         ((None, None), {"masks": (None, np.zeros((2, 32, 32)))}, UsageError, "`masks of vi` is float64"),

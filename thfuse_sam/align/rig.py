@@ -17,7 +17,9 @@ from thfuse_sam.files import write_text
 from thfuse_sam.images import size_text
 from thfuse_sam.plain_yaml import read_yaml
 
+CALIBRATE = "`align()` `calibrate`"  # what makes a rig file, as messages name it
 LEAST_PAIRS = 3  # confident ones, of a calibration
+_ANEW = f"make it anew with {CALIBRATE}"
 _OUTLIER = 3.0  # times the median distance from the median transformation
 _LEAST_OUTLIER = 0.01  # share of the width: closer pairs are none
 _TOLERANCE = 0.004  # share of the width: blocks that miss by more lose their weight
@@ -52,16 +54,14 @@ class Rig:
             sizes = [_size(content[name]) for name in ("infrared", "visible")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"no rig file ({error})"
-            raise UsageError(f"`rig` {path}: {reason}; make one with `align()` `calibrate`") from error
+            raise UsageError(f"`rig` {path}: {reason}; make one with {CALIBRATE}") from error
         if kind not in get_args(Kind) or matrix.shape != (3, 3) or min(min(size) for size in sizes) < 1:
-            raise UsageError(f"`rig` {path}: kind, sizes or matrix are wrong; make it anew with `align()` `calibrate`")
+            raise UsageError(f"`rig` {path}: kind, sizes or matrix are wrong; {_ANEW}")
         if folds(matrix, sizes[0]):
-            raise UsageError(f"`rig` {path}: its matrix folds or mirrors the image; make it anew with `calibrate`")
+            raise UsageError(f"`rig` {path}: its matrix folds or mirrors the image; {_ANEW}")
         x, y = transformed(corners(sizes[0]), matrix).T
         if max(x) < 0 or max(y) < 0 or min(x) >= sizes[1][1] or min(y) >= sizes[1][0]:
-            raise UsageError(
-                f"`rig` {path}: its matrix takes infrared images out of the visible ones; make it anew with `calibrate`"
-            )
+            raise UsageError(f"`rig` {path}: its matrix takes infrared images out of the visible ones; {_ANEW}")
         return cls(path, kind, sizes[0], sizes[1], matrix)
 
 

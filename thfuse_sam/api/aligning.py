@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.align.placement import Placer, resample
+from thfuse_sam.align.rig import CALIBRATE
 from thfuse_sam.api.inputs import ImageInput, ValueRange, as_infrared, as_numbers, as_path, as_visible, warn_if_odd
 from thfuse_sam.arrays import Array, ImageArray, Mask
 from thfuse_sam.commands.align import build_placer
@@ -97,4 +98,5 @@ def align(
 
 def pair_placer(align: AlignKind | None, rig: str | os.PathLike[str] | None, size: str = VISIBLE) -> Placer | None:
     """What places the images of a pair; None: nothing is asked for. Raises UsageError."""
-    return build_placer(AlignmentOptions(align=align, rig=None if rig is None else as_path(rig, "rig"), size=size))
+    with renaming({CALIBRATE: "the command line, see docs/alignment.md"}):  # no function makes one
+        return build_placer(AlignmentOptions(align=align, rig=None if rig is None else as_path(rig, "rig"), size=size))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from thfuse_sam.arrays import Array, ImageArray, Mask, Size
 from thfuse_sam.datasets.pair_checks import is_colourful
-from thfuse_sam.errors import ImageKindError, ImageSizeError, UsageError, did_you_mean, shown
+from thfuse_sam.errors import ImageKindError, ImageSizeError, UsageError, did_you_mean, naming, shown
 from thfuse_sam.image_files import DecodedImage, Refusal, orientation_of, pixels_of, upright
 from thfuse_sam.images import (
     as_rgb,
@@ -114,7 +114,9 @@ def as_mask(mask: MaskInput, shape: Size, argument: str) -> Array | None:
     if mask is None:
         return None
     if isinstance(mask, (str, os.PathLike)):
-        return read_mask(as_path(mask, argument), shape)
+        path = as_path(mask, argument)
+        with naming(argument, path):
+            return read_mask(path, shape)
     values = as_array(mask, argument)
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise UsageError(f"`{argument}` is {_kind(values)}; give labels, bool, or float in [0, 1], HxW")

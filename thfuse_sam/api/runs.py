@@ -105,7 +105,8 @@ def train(
     _require_arguments({**_PAIRS, "precomputed_masks_dir": "masks"}, options)
     tree = masks.root if isinstance(masks, MaskTree) else "none" if masks is None else as_path(masks, "masks")
     given = {name: (value,) if name == "dataset_path" else value for name, value in _folders(pairs).items()}
-    with renaming(dataset_path="pairs", precomputed_masks_dir="masks"), listening(progress):
+    makes_masks = {"`precompute()` `output_dir`": "`precompute()` `tree`"}
+    with renaming(makes_masks, dataset_path="pairs", precomputed_masks_dir="masks"), listening(progress):
         return run_training(given_options(TrainOptions, {**given, "precomputed_masks_dir": (tree,), **options}))
 
 
