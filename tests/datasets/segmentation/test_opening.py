@@ -57,6 +57,14 @@ def test_unknown_layouts_are_refused_in_one_line(tmp_path: Path, mask_pairs: Wri
         open_segmentation_dataset(tmp_path / "parts")
 
 
+def test_a_broken_file_alone_is_named(labelme: Write) -> None:
+    root = labelme("one", [square()])
+    path = root / "annotations/one.json"
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(UsageError, match=r"no known layout; \S+one\.json: not readable as JSON \(.*\); mend or remove"):
+        open_segmentation_dataset(root)
+
+
 def test_split_is_decided_by_seed_and_covers_all(mask_pairs: Write) -> None:
     dataset = open_segmentation_dataset(mask_pairs({f"{number:02d}": box_mask() for number in range(10)}))
     train, val = dataset.split(0.3, seed=1)

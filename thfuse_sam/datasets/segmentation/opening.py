@@ -9,10 +9,11 @@ from typing import Any
 from thfuse_sam.datasets.segmentation.annotated import read_all, without_shared
 from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
-from thfuse_sam.datasets.segmentation.formats.listing import Listing, subfolder
+from thfuse_sam.datasets.segmentation.formats.annotation_files import read_json
+from thfuse_sam.datasets.segmentation.formats.listing import Listing, files_below, subfolder
 from thfuse_sam.datasets.segmentation.mixture import Mixture, open_mixture
 from thfuse_sam.datasets.words import OTHER_FOLDERS, TRAIN_FOLDERS, whole_name, words_in
-from thfuse_sam.errors import ThFuseError, UsageError, naming
+from thfuse_sam.errors import SampleError, ThFuseError, UsageError, naming
 from thfuse_sam.options.shared import AnnotationReading
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 AS_THEY_SHOW = AnnotationReading()  # annotations mean what their files and folders show
 MIXTURE_SUFFIXES = (".yaml", ".yml")
 _FOLDERS_TO_CHECK = 20  # in a folder of no known layout
+_FILES_TO_CHECK = 10  # JSON files there, which may be broken
 
 # Layout -> a function that lists a folder of this layout and returns None for another one. The first layout that fits
 # is used. What prepare_data.py writes fits COCO and label maps; only COCO holds overlaps and class names.
@@ -49,6 +51,11 @@ def detect_format(root: Path, reading: AnnotationReading = AS_THEY_SHOW) -> tupl
     inner = next((folder for folder in folders if _has_layout(folder, reading)), None)
     if inner is not None:
         raise UsageError(f"`data_dir` {root}: no known layout, but {inner.name}/ in it has one; give that")
+    for file in files_below(root, ".json")[:_FILES_TO_CHECK]:
+        try:
+            read_json(file)
+        except SampleError as error:
+            raise UsageError(f"`data_dir` {root}: no known layout; {error}") from error
     raise UsageError(
         f"`data_dir` {root}: no known layout. Known are: {'; '.join(FORMATS)}; or a mixture .yaml. "
         "Export other programs' annotations as COCO"
