@@ -218,6 +218,17 @@ def test_a_table_names_its_row_or_why_it_cannot_be_read(tmp_path: Path) -> None:
         pairs_of_table(tmp_path / "none.csv")
 
 
+def test_rows_whose_files_are_missing_are_left_out_as_bad_pairs_are(tmp_path: Path) -> None:
+    make(tmp_path / "x.png", tmp_path / "y.png")
+    (tmp_path / "pairs.csv").write_text("none.png,y.png\nx.png,y.png\nx.png,gone.png,a\nno.png,nor.png\n")
+    options = FuseOptions(
+        pairs=tmp_path / "pairs.csv", skip_bad=True, output_dir=tmp_path / "out", report=False, device="cpu"
+    )
+    report = fuse(options)
+    assert [path.name for path in report.fused] == ["x.png"] and report.failures.keys() == {"none", "a", "no"}
+    assert all(re.search(r"(none|gone|no)\.png: no such file", reason) for reason in report.failures.values())
+
+
 def test_pairs_are_named_in_one_way(tmp_path: Path) -> None:
     make(tmp_path / "x.png", tmp_path / "y.png")
     named = {"ir": (str(tmp_path / "x.png"),), "vi": (str(tmp_path / "y.png"),)}

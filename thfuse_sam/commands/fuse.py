@@ -194,7 +194,10 @@ def _find_pairs(options: FuseOptions) -> PairSet:
     elif options.dataset_path or options.ir_dir or options.vi_dir or (options.pairs and (options.ir or options.vi)):
         raise UsageError("pairs are named twice; give `ir` and `vi`, or `pairs`, or folders")
     else:
-        found = pairs_of_files(options.ir, options.vi) if options.pairs is None else pairs_of_table(options.pairs)
+        if options.pairs is None:
+            found = pairs_of_files(options.ir, options.vi)
+        else:
+            found = pairs_of_table(options.pairs, skip_bad=options.skip_bad)
         one = next((pair for pair in found.pairs if pair.ir.resolve() == pair.vi.resolve()), None)
         if one is not None and options.ir_channel is None:
             raise PairError(

@@ -48,10 +48,11 @@ def pairs_of_files(ir: Sequence[str], vi: Sequence[str]) -> PairSet:
     return _pair_set((one, other, one.stem) for one, other in rows)
 
 
-def pairs_of_table(path: Path) -> PairSet:
+def pairs_of_table(path: Path, *, skip_bad: bool = False) -> PairSet:
     """The pairs of a CSV file of lines `ir,vi` or `ir,vi,name`, with or without those words as its first line.
 
-    Paths in it are relative to its folder; of STANDARD_INPUT, to the present one. Raises PairError.
+    Paths in it are relative to its folder; of STANDARD_INPUT, to the present one. With `skip_bad`, pairs whose files
+    are missing are among them, as those are whose files are broken. Raises PairError.
     """
     try:
         if path == STANDARD_INPUT:
@@ -72,10 +73,14 @@ def pairs_of_table(path: Path) -> PairSet:
         if not cells.get("ir") or not cells.get("vi") or len(row) > len(columns):
             raise PairError(f"`pairs` {path}: row {number} is {','.join(row)!r}; write ir,vi or ir,vi,name")
         ir, vi = base / cells["ir"], base / cells["vi"]
-        for file in (ir, vi):
-            if not file.is_file():
-                raise PairError(f"`pairs` {path}: row {number}: no file {file}; paths count from the table's folder")
-        rows.append((ir, vi, cells.get("name") or pairs_of_files([str(ir)], [str(vi)]).pairs[0].name))
+        missing = next((file for file in (ir, vi) if not file.is_file()), None)
+        if missing is not None and not skip_bad:
+            raise PairError(
+                f"`pairs` {path}: row {number}: no file {missing}; paths count from the table's folder; `skip_bad` "
+                "leaves such rows out"
+            )
+        name = cells.get("name") or (ir.stem if missing else pairs_of_files([str(ir)], [str(vi)]).pairs[0].name)
+        rows.append((ir, vi, name))
     if not rows:
         raise PairError(f"`pairs` {path}: has no row; write a line ir,vi for each pair")
     return _pair_set(rows)
