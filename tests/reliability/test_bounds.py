@@ -96,12 +96,12 @@ def test_a_mask_that_claims_1e12_values(tmp_path: Path, shape: str) -> None:
 
 
 def test_a_polygon_of_60000_points(tmp_path: Path) -> None:
+    tracemalloc.stop()  # it slows the making and the reading of so many numbers down
     angles = np.linspace(0, 2 * np.pi, 60_000, endpoint=False)
     points = np.stack([60 + 50 * np.cos(angles), 60 + 50 * np.sin(angles)], axis=1).tolist()
     Image.new("RGB", (120, 120)).save(tmp_path / "a.png")
     shapes = [{"label": "a", "points": points, "shape_type": "polygon"}]
     (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png"}))
-    tracemalloc.stop()  # it slows the reading of so many numbers down
     found = open_segmentation_dataset(tmp_path)
     assert int(found[0].mask(1).sum()) == pytest.approx(np.pi * 50**2, rel=0.01)
 
