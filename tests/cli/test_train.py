@@ -20,6 +20,7 @@ from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskFiles
+from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.shipped import shipped_root
 from thfuse_sam.training.checkpoint import load_checkpoint
@@ -98,7 +99,7 @@ def test_a_resumed_run_keeps_its_learning_rate(dataset, capsys) -> None:
     assert "--lr was 0.0001, now it is 0.01" in capsys.readouterr().err
 
 
-def test_a_resumed_run_on_other_pairs_than_the_sample_asks_for_them(dataset, capsys, monkeypatch) -> None:
+def test_a_resumed_run_on_other_pairs_than_the_sample_asks_for_them(dataset, capsys) -> None:
     folders = ["--ir_dir", str(dataset / "ir"), "--vi_dir", str(dataset / "vi")]
     for number, given in enumerate((["--dataset_path", str(dataset)], folders)):
         assert train.main([*given, *FAST, "--output_dir", f"own{number}"]) == 0
@@ -108,6 +109,10 @@ def test_a_resumed_run_on_other_pairs_than_the_sample_asks_for_them(dataset, cap
             [line] = capsys.readouterr().err.splitlines()
             trained = f"--resume own{number}/latest.pth: the run was trained on {dataset / 'ir'} and {dataset / 'vi'};"
             assert line.startswith(f"train.py: error: {trained}") and line.endswith("or --ir_dir and --vi_dir")
+    both = ["--dataset_path", str(ROOT / TRAIN_SAMPLE), str(dataset), "--output_dir", "both"]
+    assert train.main([*both, *FAST, "--max_steps", "1"]) == 0
+    assert train.main([*FAST, "--output_dir", "both", "--resume"]) == 2
+    assert f"{dataset / 'ir'} and " in capsys.readouterr().err
     assert train.main([*FAST, "--output_dir", "sample", "--max_steps", "1"]) == 0
     assert train.main([*FAST, "--output_dir", "sample", "--max_steps", "2", "--resume"]) == 0
 

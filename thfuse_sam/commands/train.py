@@ -127,12 +127,12 @@ def _require_named_pairs(options: TrainOptions, resume: Path | None, former: Map
 
     `former` are its options, as the checkpoint `resume` records them.
     """
-    sample = str(find_shipped(TRAIN_SAMPLE))
     is_named = options.dataset_path or options.ir_dir or options.vi_dir
-    if not is_named and not (former.get("ir_dir") or sample).startswith(sample):
-        folders = f"{shown(former['ir_dir'])} and {shown(former['vi_dir'])}"
+    ir_dir = former.get("ir_dir")
+    if not (is_named or ir_dir is None or Path(ir_dir).resolve() == find_shipped(TRAIN_SAMPLE).resolve() / "ir"):
         raise UsageError(
-            f"`resume` {resume}: the run was trained on {folders}; give `dataset_path`, or `ir_dir` and `vi_dir`"
+            f"`resume` {resume}: the run was trained on {shown(ir_dir)} and {shown(former['vi_dir'])}; "
+            "give `dataset_path`, or `ir_dir` and `vi_dir`"
         )
 
 

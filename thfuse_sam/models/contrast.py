@@ -2,8 +2,8 @@
 
 Gates on features are too weak a path from masks to the result. Here each infrared segment has a path of its own: its
 pixels are lifted until they exceed the segment's surroundings as they do in the infrared image. Where a mask reaches
-too far, the infrared image does not, so that no border shows. All conditions are smooth: a segment that changes a
-little changes the result a little.
+too far, the infrared image does not, so that no border shows. What the visible image shows much brighter than the
+infrared one stays as it is. All conditions are smooth: a segment that changes a little changes the result a little.
 """
 
 from torch import Tensor
