@@ -110,6 +110,10 @@ def naming(field: str, path: Path | None, *, instead_of: str = "") -> Iterator[N
     """
     try:
         yield
+    except OptionError as error:
+        if path is not None and error.name == instead_of:
+            error.name = field
+        raise
     except ThFuseError as error:
         message = str(error).removeprefix(f"`{instead_of}` ")
         if path is not None and message.startswith(f"{path}: "):

@@ -216,6 +216,14 @@ def test_masks_of_validation_pairs_are_looked_at_too(dataset, make_pairs, tmp_pa
     assert "4 of 4 images have no mask" in caplog.text
 
 
+def test_an_absent_tree_of_validation_pairs_is_told_by_its_own_name(dataset, make_pairs, tmp_path, capsys) -> None:
+    other = make_pairs(("x", "y"), root=tmp_path / "other")
+    absent = ["--val_dataset_path", str(other), "--val_precomputed_masks_dir", "absent"]
+    assert train.main(["--dataset_path", str(dataset), *absent, *FAST]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train.py: error: --val_precomputed_masks_dir absent: ")
+
+
 def test_several_folders_are_mixed_each_with_its_masks_and_validation_pairs(
     dataset, make_pairs, tmp_path, capsys
 ) -> None:

@@ -84,7 +84,8 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
         with naming("val_dataset_path", options.val_dataset_path, instead_of="dataset_path"):
             found = find_pairs(find_shipped(options.val_dataset_path), **pairing(options))
         tree = options.val_precomputed_masks_dir
-        masks = parts[0].masks if tree is None else choose_masks(tree, options)
+        with naming("val_precomputed_masks_dir", tree, instead_of="precomputed_masks_dir"):
+            masks = parts[0].masks if tree is None else choose_masks(tree, options)
         val = [_part("val", found, masks, parts[0].found.reading, options, skipped)]
         splits = _without(splits, val[0].pairs)
         parts += val
