@@ -16,3 +16,8 @@ def test_log_keeps_one_row_an_epoch_and_drops_those_done_over(tmp_path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["train/total"] for row in rows] == ["0.142857", "0.285714", "9"]
     assert [row["val/total"] for row in rows] == ["", "", "0.5"]
+
+
+def test_a_run_without_an_epoch_leaves_nothing(tmp_path) -> None:
+    EpochLog(tmp_path, 0).close()
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """The log of a training run: one row an epoch in `train_log.csv`, and TensorBoard's files where it is installed."""
 
 import csv
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ class EpochLog:
         finished = {str(epoch) for epoch in range(1, finished_epochs + 1)}
         rows = _read_cells(self.path) if self.path.is_file() else []
         self._rows = [row for row in rows if row.get("epoch") in finished]
-        self._board = _tensorboard_writer(folder / "tensorboard")
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        """TensorBoard's writer, None where it is not installed; made by the first epoch, because it makes a folder."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(log_dir=str(self.path.parent / "tensorboard"))
 
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
         """Add the row of `epoch` (1-based). Raises OutputError."""
@@ -42,8 +51,8 @@ class EpochLog:
             self._board.add_image(name, picture, epoch, dataformats="HWC")
 
     def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+        if (board := vars(self).get("_board")) is not None:  # which was made
+            board.close()
 
 
 def read_log(path: Path) -> tuple[list[str], list[dict[str, float]]]:
@@ -75,11 +84,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return int(value) if value.is_integer() else value
-
-
-def _tensorboard_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(log_dir=str(folder))
