@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+# The tests of a file share what it makes, so they stay together. More processes than four want much memory.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test lint docs clean
 
@@ -25,7 +27,7 @@ demo: $(VENV)/installed  ## install into .venv; masks of the sample pairs, a sho
 	@echo "Fused pictures: demo/results    Masks drawn over the images: demo/masks/train/preview demo/masks/test/preview"
 
 test: $(VENV)/installed-test  ## install what tests need, run all tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(SPREAD)
 
 lint: $(VENV)/installed-test  ## ruff and mypy
 	$(VENV)/bin/ruff check .
