@@ -121,8 +121,9 @@ def test_an_image_that_changes_under_the_run(ground: Ground, tmp_path: Path, nam
     ground.require_recovery(name)
 
 
-# Of seven runs with little memory. The libraries of PyTorch 2.6's time often wait forever at 40 and 60 MiB.
-ENDED_BY_OTHERS = 3 if torch.__version__.startswith("2.6.") else 1
+# How many of seven amounts of memory may end a command by a library in C, each time that it is tried. oneDNN lacks
+# memory by chance, and PyTorch 2.6's libraries often wait forever at 40 and 60 MiB.
+ENDED_BY_OTHERS, TRIES = (3, 1) if torch.__version__.startswith("2.6.") else (1, 3)
 
 
 def without_last_digits(result: dict[str, Any]) -> dict[str, Any]:
@@ -141,14 +142,16 @@ def test_little_memory(ground: Ground, name: str) -> None:
     ended_by_others = 0
     patience = max(15, 8 * ground.seconds(name))
     for spare in (1, 3, 6, 12, 20, 40, 60):
-        answer = ground.run(name, limits={"MEMORY": spare << 20}, patience=patience)
-        # Without memory, libraries in C may end the process, and Python may wait forever for a thread that it started.
-        if answer["status"] in (0, 1, 2):
-            assert "Traceback" not in answer["err"], answer["err"]
-            assert answer["status"] == 0 or "memory" in answer["err"]
+        for _ in range(TRIES):
+            answer = ground.run(name, limits={"MEMORY": spare << 20}, patience=patience)
+            assert partial_files(ground.root) == []
+            if answer["status"] in (0, 1, 2):
+                assert "Traceback" not in answer["err"], answer["err"]
+                assert answer["status"] == 0 or "memory" in answer["err"]
+                break
+            # Without memory, libraries in C may end the process, and Python may wait forever for a thread it started.
         else:
             ended_by_others += 1
-        assert partial_files(ground.root) == []
     assert ended_by_others <= ENDED_BY_OTHERS
     ground.require_recovery(name, compared=without_last_digits)
 
