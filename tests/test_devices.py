@@ -1,5 +1,6 @@
 """Device names and what this machine is said to have."""
 
+import cv2
 import pytest
 import torch
 
@@ -48,6 +49,8 @@ def test_unknown_names(name: str) -> None:
         (RuntimeError("can't start new thread"), True),
         (RuntimeError("can't allocate read lock"), True),
         (OSError(12, "Cannot allocate memory"), True),
+        (cv2.error("alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 307200 bytes"), True),
+        (cv2.error("resize.cpp:4211: error: (-215:Assertion failed) !ssize.empty()"), False),
         (SystemError("<built-in function zeros> returned NULL without setting an exception"), True),
         (RuntimeError("shapes do not fit"), False),
         (ValueError("not enough memory"), False),

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -16,11 +17,12 @@ _T = TypeVar("_T")
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Phrases by which PyTorch, oneDNN, C++ and Python report lack of memory in errors that have no class of their own.
+# Phrases by which libraries and Python report lack of memory in errors that have no class of their own.
 _OUT_OF_MEMORY_PHRASES = (
     "can't allocate",  # memory; CPython also says it of locks
     "cannot allocate memory",
     "not enough memory",
+    "insufficient memory",
     "bad_alloc",
     "could not create a primitive",
     "can't start new thread",
@@ -84,7 +86,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine or of the GPU does not suffice."""
     text = str(error).lower()
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, (RuntimeError, OSError, SystemError))
+        isinstance(error, (RuntimeError, OSError, SystemError, cv2.error))
         and any(phrase in text for phrase in _OUT_OF_MEMORY_PHRASES)
     )
 

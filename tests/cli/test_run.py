@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import pytest
 import torch
 
@@ -60,6 +61,7 @@ def test_wrong_option_is_one_line_and_status_2(capsys, argv: list[str], words: t
         (OSError(28, "No space left on device", "a.png"), 1, "a.png: No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (torch.cuda.OutOfMemoryError("x"), 1, "--batch_size"),
+        (cv2.error("error: (-4:Insufficient memory) Failed to allocate 1 bytes"), 1, "out of memory; use a smaller"),
         (
             RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel"),
             1,

@@ -65,7 +65,7 @@ class Command(Generic[_T]):
             return stop.code if isinstance(stop.code, int) else 0
         except KeyboardInterrupt as stop:
             return self._report_interrupt(stop)
-        except (ThFuseError, OSError, MemoryError, RuntimeError, SystemError) as error:
+        except Exception as error:
             # Cut in two, PyTorch's contexts may fail in their clean-up, and that error would hide the interrupt.
             if isinstance(error, RuntimeError) and isinstance(error.__context__, KeyboardInterrupt):
                 return self._report_interrupt(error.__context__)

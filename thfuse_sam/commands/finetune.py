@@ -256,7 +256,7 @@ def _run(trainer: Trainer) -> RunResult:
     """Train. If the memory is not enough, raises TrainingError, which names the options that help."""
     try:
         return trainer.run()
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
