@@ -122,7 +122,7 @@ def test_an_image_that_changes_under_the_run(ground: Ground, tmp_path: Path, nam
 
 
 # At how many of seven amounts of memory a library in C may end a command, as often as it is tried. oneDNN crashes in
-# about one run of ten; PyTorch 2.6's libraries often wait forever at 40 and 60 MiB.
+# some runs, nearly all of them at 40 and 60 MiB, where PyTorch 2.6's libraries often wait forever.
 ENDED_BY_OTHERS, TRIES = (3, 1) if torch.__version__.startswith("2.6.") else (1, 3)
 
 
