@@ -334,6 +334,15 @@ def test_what_systems_keep_is_no_image(tmp_path: Path) -> None:
     assert sorted(pair_names(find_pairs(tmp_path).pairs)) == ["1"]
 
 
+def test_pictures_of_reports_are_no_images(tmp_path: Path) -> None:
+    make(*(tmp_path / name for name in ("01_ir.png", "01_vi.png", "01.png")))
+    make(*(tmp_path / "a" / "report" / "pictures" / name for name in ("00001_ir.png", "00001_vi.png")))
+    (tmp_path / "a" / "report" / "index.html").touch()
+    assert list(pair_names(find_pairs(tmp_path).pairs)) == ["01"]
+    make(*(tmp_path / "b" / "report" / "pictures" / name for name in ("2_ir.png", "2_vi.png")))  # a user's own
+    assert len(find_pairs(tmp_path).pairs) == 2
+
+
 def test_links_that_lead_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for folder in ("ir", "vi"):
         make(tmp_path / folder / "1.png")

@@ -1,5 +1,6 @@
 """Options know names that the registries of heavier rooms know too: they are the same."""
 
+from thfuse_sam.datasets import words
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation.known_sets import KNOWN_SETS
 from thfuse_sam.false_colour import COLORMAPS
@@ -16,7 +17,7 @@ from thfuse_sam.sam.registry import MODEL_TYPES
 def test_names_are_those_of_the_registries() -> None:
     assert tuple(generator.GENERATOR_DEFAULTS) == (*MODEL_TYPES, generator.HUGGING_FACE)
     assert tuple(KNOWN_SETS) == prepare.KNOWN_SETS
-    assert f"{REPORT_FOLDER}/{INDEX}" == shared.REPORT
+    assert f"{REPORT_FOLDER}/{INDEX}" == shared.REPORT == f"{words.REPORT}/{words.REPORT_PAGE}"
     assert shared.COLORMAPS == COLORMAPS
     assert precompute.PrecomputeOptions().shard_size == SHARD_SIZE
 

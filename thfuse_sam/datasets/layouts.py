@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thfuse_sam.datasets.naming import modality_words
-from thfuse_sam.datasets.words import HELD_OUT_IR, NOT_OF_CAMERAS, NOT_OF_USERS
+from thfuse_sam.datasets.words import (
+    HELD_OUT_IR,
+    NOT_OF_CAMERAS,
+    NOT_OF_USERS,
+    REPORT,
+    REPORT_PAGE,
+    REPORT_PICTURES,
+)
 from thfuse_sam.errors import PairError, first_of
 from thfuse_sam.folder_patterns import ANY_FOLDERS
 from thfuse_sam.images import IMAGE_SUFFIXES
@@ -106,9 +113,13 @@ def accepted_layouts() -> str:
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of `folder` in the order of their names, without hidden ones and those of the system."""
+    """The entries of `folder` in the order of their names, without hidden ones, those of the system, and the pictures
+    of a report.
+    """
     with os.scandir(folder) as entries:
         shown = [entry for entry in entries if not (entry.name[0] == "." or entry.name.casefold() in NOT_OF_USERS)]
+    if folder.name == REPORT and any(entry.name == REPORT_PAGE for entry in shown):
+        shown = [entry for entry in shown if entry.name != REPORT_PICTURES]
     return sorted(shown, key=lambda entry: entry.name)
 
 

@@ -27,6 +27,8 @@ NOT_OF_CAMERAS = {
 }
 # What systems keep beside a user's files: contents of archives, thumbnails and deleted files.
 NOT_OF_USERS = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
+# In a folder REPORT that holds REPORT_PAGE, REPORT_PICTURES are a report's, copies of images among them.
+REPORT, REPORT_PAGE, REPORT_PICTURES = "report", "index.html", "pictures"
 # Classes that are none, without separators.
 NO_OBJECTS = {"background"}
 TO_IGNORE = {"ignore", "ignored", "ignoredregion", "ignoredregions", "dontcare"}
