@@ -135,11 +135,17 @@ def require_writable(option: str, folder: Path) -> None:
 
 
 def require_apart(option: str, folder: Path, written: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise UsageError, which names `option` and its value `folder`, where a file to write is one of the `inputs`."""
-    taken = {path.resolve() for path in inputs}
+    """Raise UsageError, which names `option` and its value `folder`, where a file to write is one of the `inputs`, or
+    beside it and named as it is but for the suffix: then no pair would be found there any more.
+    """
+    taken = {path.resolve().with_suffix(""): path for path in inputs}
     for path in written:
-        if path.resolve() in taken:
-            raise UsageError(f"`{option}` {folder}: {path} is an input image; give another folder")
+        resolved = path.resolve()
+        image = taken.get(resolved.with_suffix(""))
+        if image is not None:
+            same = resolved == image.resolve()
+            problem = "is an input image" if same else f"would be named as the input image {image}"
+            raise UsageError(f"`{option}` {folder}: {path} {problem}; give another folder")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

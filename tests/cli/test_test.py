@@ -373,6 +373,15 @@ def test_temperatures_replace_no_input(tmp_path, capsys) -> None:
     assert "x_temperature.tiff is an input image" in capsys.readouterr().err
 
 
+def test_fused_images_take_no_name_of_an_input(tmp_path, capsys) -> None:
+    for folder, suffix in (("ir", "png"), ("vi", "jpg")):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((24, 32), 90, np.uint8)).save(tmp_path / folder / f"1.{suffix}")
+    assert main(["--dataset_path", str(tmp_path), "--output_dir", str(tmp_path / "ir")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "1.jpg would be named as the input image" in error and "1.png; give another folder" in error
+
+
 def test_pairs_out_of_register_are_noticed_and_mended(dataset, tmp_path, capsys) -> None:
     for name, shift in (("good", 0), ("off", 20)):
         infrared, visible = scenes.pair(6)
