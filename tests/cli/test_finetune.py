@@ -484,6 +484,7 @@ def test_automatic_masks_of_one_image(ask: Callable[..., int], data: Path, tmp_p
         (["--points", "10,10,0"], 2, "no point inside"),
         (["--points", "100,10"], 2, "outside the image of 56x40"),
         (["--boxes", "20,20,10,30"], 2, "--boxes 20,20,10,30"),
+        (["--boxes", "20,20,60,30"], 2, "reaches out of the image of 56x40"),
         (["--boxes", "nan,0,1,1"], 2, "X0,Y0,X1,Y1"),
         (["--input", "nowhere"], 2, "nowhere"),
         (["--checkpoint", "none.pth"], 1, "none.pth"),

@@ -211,6 +211,9 @@ def test_verify_alone_takes_the_images_that_the_masks_were_made_from(
     Path("precomputed_masks/ir/0003.npy").unlink()
     assert main(["--verify"]) == 1
     assert "missing: " in capsys.readouterr().out
+    Path("precomputed_masks/ir/0001.npy").write_bytes(b"no mask")
+    assert main(["--verify"]) == 1
+    assert "delete it and run precompute_masks.py" in capsys.readouterr().out
 
 
 def test_auto_goes_on_with_the_model_of_the_tree(

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from thfuse_sam.cli.parser import CommandLine
+from thfuse_sam.cli.parser import CommandLine, spell_options
 from thfuse_sam.cli.run import command, report_stop
 from thfuse_sam.errors import counted
 from thfuse_sam.options.align import AlignOptions
@@ -48,7 +48,7 @@ def precompute(line: CommandLine[PrecomputeOptions]) -> int:
 def _print_problems(report: "VerifyReport") -> int:
     problems = report.problems()
     for problem in problems[:SHOWN_PROBLEMS]:
-        print(problem)
+        print(spell_options(problem))
     if len(problems) > SHOWN_PROBLEMS:
         print(f"and {len(problems) - SHOWN_PROBLEMS} more")
     verdict = counted(len(problems), "problem") if problems else "no problem"

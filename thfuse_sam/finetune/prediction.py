@@ -144,7 +144,7 @@ def _require_inside(prompt: ObjectPrompt, shape: Size, where: str) -> None:
         x0, y0, x1, y1 = prompt.box
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             given = f"{x0:g},{y0:g},{x1:g},{y1:g}"
-            raise UsageError(
-                f"`boxes` {given}: is no box inside the image of {width}x{height} pixels{where}; "
-                "give X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"
-            )
+            image = f"the image of {width}x{height} pixels{where}"
+            if x0 < x1 and y0 < y1:
+                raise UsageError(f"`boxes` {given}: reaches out of {image}; cut it off at the image's borders")
+            raise UsageError(f"`boxes` {given}: is no box in {image}; give X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1")
