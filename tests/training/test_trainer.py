@@ -145,6 +145,16 @@ def test_options_that_may_differ_and_those_that_may_not(tmp_path: Path, caplog: 
             make_trainer(tmp_path, **changed).resume(trainer.latest)
 
 
+def test_a_run_that_has_done_its_steps_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    again = make_trainer(tmp_path, epochs=9, max_steps=3)
+    again.run()
+    again = make_trainer(tmp_path, epochs=9, max_steps=3)
+    again.resume(again.latest)
+    with caplog.at_level(logging.INFO):
+        again.run()
+    assert "nothing is left to train: 3 steps of 3 are done" in caplog.text
+
+
 def test_a_checkpoint_that_recorded_fewer_options_is_gone_on_with(tmp_path: Path) -> None:
     latest = make_trainer(tmp_path, max_steps=3).run().latest
     rewrite(latest, training={}, scaler=None, raw_weights=None)

@@ -242,17 +242,18 @@ class Trainer:
             progress.batch = steps_done * settings.accumulate
             if settings.epochs is not None:
                 progress.step = progress.epoch * batches.steps + steps_done
-        if progress.step >= total_steps:
+        last_step = min(total_steps, settings.max_steps or total_steps)
+        if progress.step >= last_step:
             log.info(
                 "nothing is left to train: %d steps of %d are done; to go on, raise `epochs` or `max_steps`",
                 progress.step,
-                total_steps,
+                last_step,
             )
             return
         log.info(
             "training goes on at step %d of %d with learning rate %.3g, schedule %s",
             progress.step,
-            total_steps,
+            last_step,
             learning_rate(settings, progress.step, total_steps, self.plateau.scale),
             settings.schedule,
         )
