@@ -8,7 +8,7 @@ from PIL import Image
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source_images import find_image
-from thfuse_sam.masks.state import ForeignSources, size_mismatches
+from thfuse_sam.masks.state import ForeignSources, NamedImage, size_mismatches
 from thfuse_sam.masks.tree import MaskFiles
 
 SIGNATURE = Signature("vit_b", "ab" * 32, {}, "1.0")
@@ -67,4 +67,14 @@ def test_masks_of_another_size_are_found(make_pairs: Callable[..., Path], tmp_pa
     images = [(modality, name, pairs / modality / f"{name}.png") for name in "abc" for modality in MODALITIES]
     found = size_mismatches(images, tmp_path / "masks")
     assert list(found) == ["b"]
-    assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "`precompute()`" in found["b"][0]
+    assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "delete the mask" in found["b"][0]
+
+
+def test_masks_of_another_data_set_are_to_stay(make_pairs: Callable[..., Path], tmp_path: Path) -> None:
+    other, own = make_pairs(("a",), size=(30, 48)), make_pairs(("a",), root=tmp_path / "own")
+    MaskFiles(tmp_path / "masks").write("ir", "a", np.ones((30, 48), np.uint8))
+    manifest = Manifest(SIGNATURE, sources=[{"ir": str(other / "ir")}])
+    images: list[NamedImage] = [("ir", "a", own / "ir" / "a.png")]
+    foreign = ForeignSources(manifest, {"ir": own / "ir"})
+    ((line,),) = size_mismatches(images, tmp_path / "masks", foreign).values()
+    assert "another `output_dir`" in line and "delete" not in line

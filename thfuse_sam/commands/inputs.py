@@ -20,7 +20,13 @@ from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.images import image_size
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
 from thfuse_sam.masks.source import LiveMasks, MaskSource, NoMasks, PrecomputedMasks
-from thfuse_sam.masks.state import NamedImage, count_changed_images, count_missing_masks, size_mismatches
+from thfuse_sam.masks.state import (
+    ForeignSources,
+    NamedImage,
+    count_changed_images,
+    count_missing_masks,
+    size_mismatches,
+)
 from thfuse_sam.masks.store import has_masks
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import changed_settings
@@ -158,7 +164,9 @@ def require_usable_pairs(
     if not skip_bad:
         require_partners(pairs)
         require_usable(pairs.pairs, placer)
-    mismatches = {} if masks.root is None else size_mismatches(_named_images(pairs.pairs), masks.root)
+    mismatches: dict[str, list[str]] = {}
+    if masks.root is not None:
+        mismatches = size_mismatches(_named_images(pairs.pairs), masks.root, _foreign_sources(masks.root, pairs))
     if mismatches and not skip_bad:
         raise MaskReadError(next(iter(mismatches.values()))[0])
     return mismatches
@@ -174,7 +182,9 @@ def log_mask_choice(choice: MaskChoice, pairs: PairSet) -> None:
     missing = count_missing_masks(images, choice.root) if has_masks(choice.root) else 0
     troubles = {
         f"have no mask in {choice.root} and get no help of masks": missing,
-        f"have changed since their masks in {choice.root} were made": count_changed_images(images, choice.root),
+        f"have changed since their masks in {choice.root} were made": count_changed_images(
+            images, choice.root, _foreign_sources(choice.root, pairs)
+        ),
     }
     made = {"output_dir": choice.root, "sam_model_type": choice.made_by, **choice.settings}
     for trouble, number in troubles.items():
@@ -190,6 +200,10 @@ def log_mask_choice(choice: MaskChoice, pairs: PairSet) -> None:
 
 def _named_images(pairs: Sequence[ImagePair]) -> list[NamedImage]:
     return [(modality, pair.name, path) for pair in pairs for modality, path in pair.images.items()]
+
+
+def _foreign_sources(root: Path, pairs: PairSet) -> ForeignSources:
+    return ForeignSources(Manifest.find(root), {"ir": pairs.ir_dir, "vi": pairs.vi_dir})
 
 
 def build_mask_source(choice: MaskChoice, options: SamOptions, device: torch.device, pairs: PairSet) -> MaskSource:

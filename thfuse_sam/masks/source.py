@@ -16,7 +16,7 @@ from thfuse_sam.images import Modality, read_for_sam_and_missing
 from thfuse_sam.masks.format import LabelMap
 from thfuse_sam.masks.image_records import ImageRecords
 from thfuse_sam.masks.manifest import Manifest
-from thfuse_sam.masks.state import ForeignSources, changed_image
+from thfuse_sam.masks.state import OWN_TREE, ForeignSources, changed_image
 from thfuse_sam.masks.store import has_masks, open_masks
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
@@ -116,8 +116,7 @@ class PrecomputedMasks:
         foreign_image = self._foreign.find(modality, name, path)
         if foreign_image is not None:
             raise MaskReadError(
-                f"{self._store.location(modality, name)} was made from {foreign_image}, not from {path}; "
-                "run `precompute()` for this data set"
+                f"{self._store.location(modality, name)} was made from {foreign_image}, not from {path}; {OWN_TREE}"
             )
         if changed_image(self._records, modality, name, path):
             raise MaskReadError(

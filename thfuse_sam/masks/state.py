@@ -15,6 +15,8 @@ from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.source_images import find_image
 from thfuse_sam.masks.store import MaskStore, open_masks
 
+OWN_TREE = "run `precompute()` for this data set with another `output_dir`"  # where a mask is of another data set
+
 NamedImage = tuple[Modality, str, Path]  # an image with its name
 
 
@@ -76,8 +78,11 @@ def size_mismatch(store: MaskStore, modality: Modality, name: str, image: Path) 
     return f"mask {location} is {size_text(mask_size)} and its image {image} {size_text(size)} (width x height)"
 
 
-def size_mismatches(images: Iterable[NamedImage], root: Path) -> dict[str, list[str]]:
-    """`size_mismatch` of the masks at `root`, by name: a line, with the remedy, for each image.
+def size_mismatches(
+    images: Iterable[NamedImage], root: Path, foreign: ForeignSources | None = None
+) -> dict[str, list[str]]:
+    """`size_mismatch` of the masks at `root`, by name: a line, with the remedy, for each image. `foreign`: tells masks
+    of another data set, which are to stay.
 
     Masks that are missing or not readable are not reported, because these images get the placeholder.
     """
@@ -87,8 +92,11 @@ def size_mismatches(images: Iterable[NamedImage], root: Path) -> dict[str, list[
         if store.has(modality, name):
             with contextlib.suppress(MaskReadError, ImageReadError):
                 if mismatch := size_mismatch(store, modality, name, image):
-                    remedy = f"{mismatch}; delete the mask and run `precompute()` again"
-                    mismatches.setdefault(name, []).append(remedy)
+                    other = None if foreign is None else foreign.find(modality, name, image)
+                    remedy = "; delete the mask and run `precompute()` again"
+                    if other is not None:
+                        remedy = f": it was made from {other}; {OWN_TREE}"
+                    mismatches.setdefault(name, []).append(f"{mismatch}{remedy}")
     return mismatches
 
 
@@ -98,8 +106,9 @@ def count_missing_masks(images: Iterable[NamedImage], root: Path) -> int:
     return sum(not store.has(modality, name) for modality, name, _ in images)
 
 
-def count_changed_images(images: Iterable[NamedImage], root: Path) -> int:
-    """How many images have another size in bytes than when their masks at `root` were made.
+def count_changed_images(images: Iterable[NamedImage], root: Path, foreign: ForeignSources | None = None) -> int:
+    """How many images have another size in bytes than when their masks at `root` were made, without those whose masks
+    are of another data set, as `foreign` tells.
 
     Only sizes are compared, because a data set that was copied would have to be read whole. Raises ManifestError.
     """
@@ -107,7 +116,8 @@ def count_changed_images(images: Iterable[NamedImage], root: Path) -> int:
     for modality, name, image in images:
         known = records.get(modality, name)
         with contextlib.suppress(OSError):  # it is reported when it is read
-            changed += known is not None and known.size != image.stat().st_size
+            if known is not None and known.size != image.stat().st_size:
+                changed += foreign is None or foreign.find(modality, name, image) is None
     return changed
 
 
