@@ -160,8 +160,9 @@ def test_many_pairs_in_batches_and_their_progress(fuser: th.Fuser, pair: Pair) -
     assert seen == [(1, 4), (3, 4), (4, 4)]
     assert list(fuser.many(iter([]))) == []
     shrunk = ir[::2, ::2]
-    [one] = fuser.many([[shrunk, vi]], align="size", emphasis="ir")
-    assert np.array_equal(one, fuser(shrunk, vi, align="size", emphasis="ir"))
+    masks = None, np.ones(ir.shape, np.uint8)
+    [one] = fuser.many([[shrunk, vi, masks]], align="size", emphasis="ir")
+    assert np.array_equal(one, fuser(shrunk, vi, masks, align="size", emphasis="ir"))
     for none in (["ab"], [(ir,)], [5]):
         with pytest.raises(UsageError, match=r"`pairs` has .*; each is \(ir, vi\)"):
             list(fuser.many(none))  # type: ignore[arg-type]
@@ -244,6 +245,7 @@ def test_a_folder_of_the_hubs_form(
         ((None, None), {"rig": 3}, UsageError, "`rig` 3: give a path"),
         ((None, None), {"value_range": 5}, UsageError, "`value_range` 5: give two numbers"),
         ((None, None), {"value_range": (0, np.inf)}, UsageError, "`value_range`.*: give two numbers"),
+        ((None, None), {"emphasis": "ir"}, UsageError, "`emphasis` ir: it is for segments of masks"),
         ((None, None), {"emphasis": {3: "ir"}}, UsageError, "`emphasis` of 3: no such segment"),
         ((None, None), {"emphasis": {("ir", 3): "ir"}}, UsageError, r"`emphasis` of \('ir', 3\): no such segment"),
         ((5, None), {}, UsageError, "`ir` is int; give a path, a PIL image, or an array"),

@@ -212,6 +212,8 @@ class Fuser:
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
+        if isinstance(emphasis, str) and masks is None:
+            raise UsageError(f"`emphasis` {shown(emphasis)}: it is for segments of masks; give `masks`")
         sample = self._sample(ir, vi, masks, value_range, ir_polarity, pair_placer(align, rig))
         return self._fuse_samples([sample], gray, emphasis)[0]
 
