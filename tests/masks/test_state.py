@@ -65,7 +65,7 @@ def test_masks_of_another_size_are_found(make_pairs: Callable[..., Path], tmp_pa
     tree.write("vi", "b", np.ones((30, 48), np.uint8))
     tree.path("ir", "c").write_bytes(b"broken")
     images = [(modality, name, pairs / modality / f"{name}.png") for name in "abc" for modality in MODALITIES]
-    found = size_mismatches(images, tmp_path / "masks")
+    found = size_mismatches(images, tmp_path / "masks", ForeignSources(None, {}))
     assert list(found) == ["b"]
     assert "48x30" in found["b"][0] and "48x32" in found["b"][0] and "delete the mask" in found["b"][0]
 

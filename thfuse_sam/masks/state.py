@@ -78,11 +78,9 @@ def size_mismatch(store: MaskStore, modality: Modality, name: str, image: Path) 
     return f"mask {location} is {size_text(mask_size)} and its image {image} {size_text(size)} (width x height)"
 
 
-def size_mismatches(
-    images: Iterable[NamedImage], root: Path, foreign: ForeignSources | None = None
-) -> dict[str, list[str]]:
-    """`size_mismatch` of the masks at `root`, by name: a line, with the remedy, for each image. `foreign`: tells masks
-    of another data set, which are to stay.
+def size_mismatches(images: Iterable[NamedImage], root: Path, foreign: ForeignSources) -> dict[str, list[str]]:
+    """`size_mismatch` of the masks at `root`, by name: a line, with the remedy, for each image. Masks of another data
+    set, which `foreign` finds, are to stay.
 
     Masks that are missing or not readable are not reported, because these images get the placeholder.
     """
@@ -92,11 +90,10 @@ def size_mismatches(
         if store.has(modality, name):
             with contextlib.suppress(MaskReadError, ImageReadError):
                 if mismatch := size_mismatch(store, modality, name, image):
-                    other = None if foreign is None else foreign.find(modality, name, image)
-                    remedy = "; delete the mask and run `precompute()` again"
-                    if other is not None:
-                        remedy = f": it was made from {other}; {OWN_TREE}"
-                    mismatches.setdefault(name, []).append(f"{mismatch}{remedy}")
+                    other = foreign.find(modality, name, image)
+                    again = "; delete the mask and run `precompute()` again"
+                    remedy = again if other is None else f": it was made from {other}; {OWN_TREE}"
+                    mismatches.setdefault(name, []).append(mismatch + remedy)
     return mismatches
 
 
@@ -106,9 +103,9 @@ def count_missing_masks(images: Iterable[NamedImage], root: Path) -> int:
     return sum(not store.has(modality, name) for modality, name, _ in images)
 
 
-def count_changed_images(images: Iterable[NamedImage], root: Path, foreign: ForeignSources | None = None) -> int:
-    """How many images have another size in bytes than when their masks at `root` were made, without those whose masks
-    are of another data set, as `foreign` tells.
+def count_changed_images(images: Iterable[NamedImage], root: Path, foreign: ForeignSources) -> int:
+    """How many images have another size in bytes than when their masks at `root` were made. Those whose masks are of
+    another data set, which `foreign` finds, do not count.
 
     Only sizes are compared, because a data set that was copied would have to be read whole. Raises ManifestError.
     """
@@ -117,7 +114,7 @@ def count_changed_images(images: Iterable[NamedImage], root: Path, foreign: Fore
         known = records.get(modality, name)
         with contextlib.suppress(OSError):  # it is reported when it is read
             if known is not None and known.size != image.stat().st_size:
-                changed += foreign is None or foreign.find(modality, name, image) is None
+                changed += foreign.find(modality, name, image) is None
     return changed
 
 

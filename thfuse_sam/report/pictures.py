@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from thfuse_sam.arrays import Array, ImageArray, Size
+from thfuse_sam.datasets.words import REPORT_PICTURES
 from thfuse_sam.files import write_atomically
 from thfuse_sam.images import write_image
 from thfuse_sam.masks.outlines import thin_outlines
@@ -32,7 +33,7 @@ class Pictures:
 
     def __init__(self, report: Path) -> None:
         """`report` is the folder of the report; pictures are written into its subfolder `pictures`."""
-        self._folder = report / "pictures"
+        self._folder = report / REPORT_PICTURES
 
     def write(self, name: str, image: ImageArray) -> str:
         """Write an image, uint8 HxW or HxWx3; the suffix of `name` decides the format."""
