@@ -354,6 +354,25 @@ def test_visible_masks_follow_infrared_images_that_are_added(tmp_path: Path, ima
         assert plan.todo == [] and not plan.records
 
 
+@pytest.mark.parametrize("modality", ["vi", "both"])
+def test_a_visible_image_whose_infrared_image_cannot_be_read_fails(
+    tmp_path: Path, images: dict[Modality, Path], modality: Modality | Literal["both"]
+) -> None:
+    from stub_masks import SIGNATURE
+
+    root, broken = tmp_path / "masks", images["ir"] / "03.png"
+    sets = {key: {path.stem: path for path in folder.iterdir()} for key, folder in images.items()}
+    asked = {key: paths for key, paths in sets.items() if modality in (key, "both")}
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-40])
+    summary = fill(plan_precompute(root, list_jobs(asked, sets["ir"]), images, SIGNATURE))
+    assert [str(job) for job in summary.failures] == [f"{key} 03" for key in ("ir", "vi") if key in asked]
+    assert all(str(broken) in reason for reason in summary.failures.values())
+    broken.write_bytes(content)
+    plan = plan_precompute(root, list_jobs(asked, sets["ir"]), images, SIGNATURE)
+    assert [str(job) for job in plan.todo] == [f"{key} 03" for key in ("ir", "vi") if key in asked]
+
+
 def test_a_copied_data_set_is_compared_by_content(tmp_path: Path, images: dict[Modality, Path]) -> None:
     root = tmp_path / "masks"
     fill(make_plan(root, images))

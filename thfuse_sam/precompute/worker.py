@@ -14,7 +14,7 @@ import torch
 
 from thfuse_sam.arrays import ImageArray, Mask, Size, size_of
 from thfuse_sam.devices import is_gpu_failure, is_out_of_memory
-from thfuse_sam.errors import ImageReadError, MaskReadError, ThFuseError, WorkerError
+from thfuse_sam.errors import MaskReadError, ThFuseError, WorkerError
 from thfuse_sam.images import as_rgb, image_size, read_infrared, read_infrared_and_missing, read_visible
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
@@ -85,7 +85,7 @@ class _Read:
     record: ImageRecord
     image: ImageArray | ImageEmbedding
     missing: Mask | None  # pixels without data, bool HxW; None: there are none
-    infrared: ImageArray | None  # HxW, of the same scene; None: not needed, or not readable
+    infrared: ImageArray | None  # HxW, of the same scene; None: not needed
 
 
 def make_masks(
@@ -186,8 +186,7 @@ def _read(job: Job, options: JobSettings) -> _Read:
     if job.modality == "ir":
         grey, missing = read_infrared_and_missing(job.image, options.reading)
     elif job.infrared is not None:
-        with contextlib.suppress(ImageReadError):  # which is the failure of the infrared image itself
-            grey = read_infrared(job.infrared, options.reading)
+        grey = read_infrared(job.infrared, options.reading)
     infrared = None if job.infrared is None else grey
     if options.embeddings is not None and options.embeddings.is_of(job.modality, job.name, record):
         # An embedding that is missing or does not fit is computed again, which gives the same masks.
