@@ -154,11 +154,13 @@ def test_two_folders_by_name(make_pairs: MakePairs) -> None:
         ({"ir_dir": "ir/0001.png", "vi_dir": "vi"}, "`ir_dir` .*0001.png: is a file"),
         ({"dataset_path": "gone"}, "`dataset_path` .*gone: no such folder"),
         ({"dataset_path": "ir/0001.png"}, "`dataset_path` .*0001.png: is a file"),
+        ({"ir_dir": "ir.MP4", "vi_dir": "vi"}, "`ir_dir` .*ir.MP4: is a video"),
         ({"dataset_path": "ir"}, "no infrared and visible folder; found no folders"),
     ],
 )
 def test_wrong_folders(make_pairs: MakePairs, options: dict[str, str], message: str) -> None:
     root = make_pairs()
+    (root / "ir.MP4").touch()
     with pytest.raises(PairError, match=message) as caught:
         find_pairs(**{name: root / value for name, value in options.items()})
     assert caught.value.exit_status == 2 and "\n" not in str(caught.value)

@@ -38,13 +38,12 @@ from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.fusion.temperature import TemperatureKeeper, temperature_path
-from thfuse_sam.images import IMAGE_SUFFIXES
+from thfuse_sam.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import FusionNetwork, count_parameters
 from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
-from thfuse_sam.options.video import VIDEO_SUFFIXES
 from thfuse_sam.report.compare import Comparison, Method, find_methods
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.measures import comparison_text, write_comparison, write_metrics, write_targets

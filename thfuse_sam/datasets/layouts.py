@@ -27,7 +27,7 @@ from thfuse_sam.datasets.words import (
 )
 from thfuse_sam.errors import PairError, first_of
 from thfuse_sam.folder_patterns import ANY_FOLDERS
-from thfuse_sam.images import IMAGE_SUFFIXES
+from thfuse_sam.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _IMAGES = "images"  # folder of files that hold both images, in MFNet
 _MAX_LISTED = 8  # folders that a message names
@@ -73,6 +73,15 @@ class ModalityFolders(NamedTuple):
     vi: Path
 
 
+def why_no_folder(path: Path) -> str:
+    """Why there is no folder at `path`, in a clause."""
+    if not path.exists():
+        return "no such folder"
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return "is a video, which `video()` takes"
+    return "is a file, not a folder"
+
+
 def detect_folders(root: Path, in_one_file: bool = False) -> ModalityFolders:
     """Find the two modality folders of the data set at `root`: directly below it, else up to four folders deeper.
 
@@ -81,8 +90,7 @@ def detect_folders(root: Path, in_one_file: bool = False) -> ModalityFolders:
     Raises PairError if no layout fits, or more than one.
     """
     if not root.is_dir():
-        kind = "is a file, not a folder" if root.exists() else "no such folder"
-        raise PairError(f"`dataset_path` {root}: {kind}; give the folder that holds ir/ and vi/")
+        raise PairError(f"`dataset_path` {root}: {why_no_folder(root)}; give the folder that holds ir/ and vi/")
     matches = _without_held_out(root, _matches(root, _known))
     if not matches and in_one_file:
         folder = root / _IMAGES if (root / _IMAGES).is_dir() else root

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from thfuse_sam.arrays import ImageArray
-from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, told_folders
+from thfuse_sam.datasets.layouts import ModalityFolders, detect_folders, told_folders, why_no_folder
 from thfuse_sam.datasets.named_images import list_images, named_files
 from thfuse_sam.datasets.naming import Naming, likely_naming, naming_advice
 from thfuse_sam.errors import PairError, counted
@@ -250,8 +250,7 @@ def _usual_naming(folders: ModalityFolders, is_one: bool) -> Naming | None:
 def _images_or_error(folder: Path, modality: Modality) -> dict[str, Path]:
     root, _, file_name = parse_folder(folder)
     if not root.is_dir():
-        kind = "is a file, not a folder" if root.exists() else "no such folder"
-        raise PairError(f"`{modality}_dir` {folder}: {kind}; give a folder of images")
+        raise PairError(f"`{modality}_dir` {folder}: {why_no_folder(root)}; give a folder of images")
     images = list_images(folder)
     if not images:
         fitting = "" if file_name == NAME else f" named {file_name}"

@@ -4,14 +4,12 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from thfuse_sam.errors import OptionError
+from thfuse_sam.images import VIDEO_SUFFIXES
 from thfuse_sam.options.align import AlignmentOptions
 from thfuse_sam.options.fields import AUTO, option, redefault
 from thfuse_sam.options.fuse import InferenceSettings
 from thfuse_sam.options.shared import DeviceOptions, InfraredOptions, LiveSamOptions, ModelOptions
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".mjpeg",
-)  # fmt: skip
 SHIPPED_VIDEO_MODEL = Path("models/thfuse_tiny.safetensors")
 
 
