@@ -224,10 +224,10 @@ def test_targets_in_table_files_and_report(dataset, tmp_path, capsys) -> None:
     assert "2 labels left out of every row: " in err and "no pair 'absent'" in err and "class 7" in err
     assert "| thfuse_lite | person | all |" in err
     with Path("results/targets.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["size"] for row in csv.DictReader(file)] == ["all", "large", "small"]
+        assert [row["size"] for row in csv.DictReader(file)] == ["all", "small"]
     kept = json.loads(Path("results/metrics.json").read_text(encoding="utf-8"))["targets"]
     shown = report_data()["methods"][0]["targets"]
-    assert [row["category"] for row in kept] == ["person"] * 3 == [row["category"] for row in shown]
+    assert [row["category"] for row in kept] == ["person"] * 2 == [row["category"] for row in shown]
     assert kept[0]["contrast_kept"] == pytest.approx(shown[0]["contrast_kept"])
 
 

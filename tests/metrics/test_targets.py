@@ -60,11 +60,13 @@ def test_rows_by_class_and_size() -> None:
         TargetScore("person", False, math.nan, True),
     ]
     rows = {(row.category, row.size): row for row in target_rows(scores)}
-    assert list(rows)[:4] == [("all", "all"), ("all", "large"), ("all", "small"), ("car", "all")] and len(rows) == 9
+    assert list(rows)[:4] == [("all", "all"), ("all", "large"), ("all", "small"), ("car", "all")] and len(rows) == 8
     person = rows["person", "all"]
     assert (person.targets, person.contrast_kept, person.well_kept, person.badly_kept) == (2, 0.4, 0.5, 0.5)
     assert (person.boxes, person.found) == (2, 0.5)
     assert rows["all", "all"].found == pytest.approx(2 / 3)
-    assert math.isnan(rows["car", "small"].contrast_kept) and rows["car", "small"].targets == 0
-    assert [row.category for row in target_rows(scores[:1])] == ["car"] * 3
+    assert ("car", "small") not in rows  # nothing to be said
+    assert [row.size for row in target_rows(scores[:1])] == ["all", "large"]
+    (nothing,) = target_rows([TargetScore("car", True, math.nan, None)])
+    assert math.isnan(nothing.contrast_kept) and nothing.targets == 0
     assert target_rows([]) == []

@@ -1,6 +1,7 @@
 """All methods are measured alike, on the pairs that all have."""
 
 import csv
+import dataclasses
 import logging
 import math
 
@@ -125,4 +126,6 @@ def test_targets_are_measured_on_the_pairs_that_count(pairs, tmp_path) -> None:
     write_targets(tmp_path, {"own": [own]})
     rows = (tmp_path / "targets.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0].startswith("method,category,size,targets,contrast_kept") and rows[1].startswith("own,person,all,")
-    assert "| own | person | all |" in targets_text({"own": [own]})
+    text = targets_text({"own": [own]})
+    assert "| own | person | all |" in text and "boxes" not in text  # no masks were asked
+    assert "| boxes | found by masks |" in targets_text({"own": [dataclasses.replace(own, boxes=1, found=1.0)]})

@@ -129,11 +129,15 @@ def label_boxes(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 
 
 def target_rows(scores: Iterable[TargetScore]) -> list[TargetRow]:
-    """Rows for all targets and for each class if there are several; of each for all sizes, large and small ones."""
+    """Rows for all targets and for each class if there are several; of each for all sizes, large and small ones.
+
+    A class or size of which nothing was measured has no row; the first one, over all targets, is always there.
+    """
     scores = list(scores)
     categories = sorted({score.category for score in scores})
     shown = [ALL, *categories] if len(categories) > 1 else categories
-    return [_row(scores, category, size) for category in shown for size in SIZES]
+    rows = [_row(scores, category, size) for category in shown for size in SIZES]
+    return rows[:1] + [row for row in rows[1:] if row.targets or row.boxes]
 
 
 def _row(scores: Sequence[TargetScore], category: str, size: str) -> TargetRow:

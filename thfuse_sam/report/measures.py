@@ -11,7 +11,8 @@ from thfuse_sam.metrics.targets import ALL, TargetRow
 from thfuse_sam.report.compare import ALL_METRICS, Comparison, MethodScores
 from thfuse_sam.report.tables import figure_text, markdown_table
 
-_TARGET_HEADS = ("targets", "contrast kept", "at least 80 %", "below 40 %", "boxes", "found by masks")
+_CONTRAST_HEADS = ("targets", "contrast kept", "at least 80 %", "below 40 %")
+_MASK_HEADS = ("boxes", "found by masks")
 
 
 def write_metrics(
@@ -77,18 +78,20 @@ def _rank_text(row: MethodScores) -> str:
 
 
 def targets_text(rows: Mapping[str, Sequence[TargetRow]]) -> str:
-    """Target measures by method and class as a table; by size, too, if there is one method."""
+    """Target measures by method and class as a table; by size, too, if there is one method, and of masks if any."""
+    has_masks = any(row.boxes for own in rows.values() for row in own)
     cells = [
         (
             *(name, row.category, row.size, row.targets),
             *map(figure_text, (row.contrast_kept, row.well_kept, row.badly_kept)),
-            *(row.boxes, figure_text(row.found)),
+            *((row.boxes, figure_text(row.found)) if has_masks else ()),
         )
         for name, own in rows.items()
         for row in own
         if row.size == ALL or len(rows) == 1
     ]
-    return markdown_table(("method", "class", "size", *_TARGET_HEADS), cells, text_columns=3)
+    heads = ("method", "class", "size", *_CONTRAST_HEADS, *(_MASK_HEADS if has_masks else ()))
+    return markdown_table(heads, cells, text_columns=3)
 
 
 def write_targets(folder: Path, rows: Mapping[str, Sequence[TargetRow]]) -> None:

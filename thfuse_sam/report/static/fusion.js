@@ -109,6 +109,10 @@ function showTargets(methods) {
   if (!rows.length) return;
   const number = (label, key, title, digits) => ({ label, title, numeric: true, value: (row) => row[key],
     cell: (row) => (digits === undefined ? row[key] : formatFixed(row[key], digits)) });
+  const ofMasks = [
+    number("Boxes", "boxes", "Boxes that masks were asked for"),
+    number("Found ↑", "found", "Share of boxes that a mask's box covers with an intersection over union of 0.5", 2),
+  ];
   showTable(byId("target-table"), [
     { label: "Method", title: "Name", value: (row) => row.method.name, cell: (row) => methodCell(row.method) },
     { label: "Class", title: "Class of the labels", value: (row) => row.category, cell: (row) => row.category },
@@ -117,8 +121,7 @@ function showTargets(methods) {
     number("Contrast kept ↑", "contrast_kept", "Contrast relative to that in the infrared image, mean", 3),
     number("At least 80 % ↑", "well_kept", "Share of targets that keep at least 80 % of their contrast", 2),
     number("Below 40 % ↓", "badly_kept", "Share of targets that keep less than 40 % of their contrast", 2),
-    number("Boxes", "boxes", "Boxes that masks were asked for"),
-    number("Found ↑", "found", "Share of boxes that a mask's box covers with an intersection over union of 0.5", 2),
+    ...(rows.some((row) => row.boxes) ? ofMasks : []),
   ], rows, "Target measures of each method");
 }
 
