@@ -107,6 +107,23 @@ def test_bad_pair_stops_or_is_skipped(tmp_path) -> None:
         run(tmp_path, tmp_path / "out")
 
 
+def test_a_run_that_ends_early_says_how_far_it_came(tmp_path, caplog) -> None:
+    for name in "abc":
+        write_pair(tmp_path, name)
+    (tmp_path / "ir" / "c.png").write_bytes((tmp_path / "ir" / "c.png").read_bytes()[:60])
+    with pytest.raises(ImageReadError, match="truncated"):
+        run(tmp_path, tmp_path / "out")
+    assert caplog.messages == ["stopped after 2 of 3 pairs; with `skip_bad` a bad pair is left out"]
+
+    def interrupt(fused: fuse.FusedPair) -> None:
+        raise KeyboardInterrupt
+
+    caplog.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tmp_path / "out", observers=[interrupt])
+    assert caplog.messages == ["stopped after 1 of 3 pairs"]
+
+
 def test_require_usable_names_the_first_and_counts_the_others(tmp_path) -> None:
     write_pair(tmp_path, "a")
     fuse.require_usable(find_pairs(tmp_path).pairs)

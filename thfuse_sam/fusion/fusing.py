@@ -1,6 +1,7 @@
 """Fusing image pairs with a trained network: luma by the network, colour from the visible image, into files."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from thfuse_sam.progress import progress_bar
 
 # (fused, ir, vi), each uint8 HxW -> values by name
 Metrics = Callable[[ImageArray, ImageArray, ImageArray], dict[str, float]]
+
+log = logging.getLogger(__name__)
 
 _PAIRS_PER_PROCESS = 8  # whose metrics take as long as another process needs to start
 
@@ -67,13 +70,11 @@ class FuseReport:
     metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # pair name -> values
 
     def add(self, fused: FusedPair) -> None:
-        """Count a pair that was fused."""
+        """Count a pair whose image is written."""
         masks = [fused.ir_labels is not None, fused.vi_labels is not None]
         self.masks_found += sum(masks)
         self.placeholders += len(masks) - sum(masks)
         self.fused.append(fused.path)
-        if fused.metrics:
-            self.metrics[fused.pair.name] = fused.metrics
 
 
 def output_path(pair: ImagePair, output_dir: Path) -> Path:
@@ -159,14 +160,23 @@ def fuse_pairs(
                     blended = placement.blend(luma, fused.visible_luma)
                     fused = dataclasses.replace(fused, fused=blended, placement=placement)
                 # An OutputError ends the run in any case: what hinders one file, such as a full disk, hinders the next.
-                yield _written(fused, gray)
+                written = _written(fused, gray)
+                report.add(written)
+                yield written
             bar.update(len(group))
 
-    with progress_bar(total=len(pairs), unit=" images") as bar:
-        for fused in _measured(fuse_all(), metrics, len(pairs)):
-            report.add(fused)
-            for observe in observers:
-                observe(fused)
+    try:
+        with progress_bar(total=len(pairs), unit=" images") as bar:
+            for fused in _measured(fuse_all(), metrics, len(pairs)):
+                if fused.metrics:
+                    report.metrics[fused.pair.name] = fused.metrics
+                for observe in observers:
+                    observe(fused)
+    except (ThFuseError, KeyboardInterrupt) as error:
+        if report.fused:
+            advice = "; with `skip_bad` a bad pair is left out" if isinstance(error, ImageReadError) else ""
+            log.warning("stopped after %d of %d pairs%s", len(report.fused), len(pairs), advice)
+        raise
     report.seconds = time.perf_counter() - started
     return report
 
