@@ -30,7 +30,7 @@ def test_training_equals_the_command_and_tells_its_progress(make_pairs, tmp_path
     assert made.step == 2 and seen == [(1, 2), (2, 2)]
     require_equal(weights(made.latest), weights(tmp_path / "cli" / made.latest.name))
     with pytest.raises(
-        th.ThFuseError, match=r"`masks` .*no such folder; make it with `precompute\(\)` `tree` .*no, or"
+        th.ThFuseError, match=r"`masks` .*no such folder; make it of your pairs with `precompute\(\)` `tree` .*no, or"
     ):
         th.train(pairs, tmp_path / "no", output_dir=tmp_path / "more")
     with pytest.raises(th.ThFuseError, match=r"`epoch`: no such option; did you mean epochs[?]$"):

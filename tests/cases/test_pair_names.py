@@ -172,6 +172,7 @@ def test_globs(tmp_path: Path) -> None:
         make(tmp_path / f"{scene}_ir.png", tmp_path / "other" / f"{scene}_vi.png")
     found = pairs_of_files([str(tmp_path / "*_ir.png")], [str(tmp_path / "other" / "*.png")])
     assert pair_names(found.pairs) == {scene: (f"{scene}_ir.png", f"{scene}_vi.png") for scene in ("1", "2", "10")}
+    assert found.given == {"ir_dir": tmp_path, "vi_dir": tmp_path / "other"}
     with pytest.raises(PairError, match="no such file"):
         pairs_of_files([str(tmp_path / "*.bmp")], [str(tmp_path / "other" / "*.png")])
     with pytest.raises(PairError, match="names 1 files and `vi` 3"):
@@ -185,7 +186,8 @@ def test_a_table(tmp_path: Path, header: str, monkeypatch: pytest.MonkeyPatch) -
     lines = [",".join(row[::-1] if header.startswith("name") else row) for row in rows]
     (tmp_path / "pairs.csv").write_text("\ufeff" + header + "\n".join(lines) + "\n", encoding="utf-8")
     expected = {"night/1": ("x.png", "y.png"), "p": ("p_ir.png", "p_vi.png")}
-    assert pair_names(pairs_of_table(tmp_path / "pairs.csv").pairs) == expected
+    found = pairs_of_table(tmp_path / "pairs.csv")
+    assert pair_names(found.pairs) == expected and not found.given  # of one folder no command finds the pairs again
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO(header + "\n".join(lines)))
     assert pair_names(pairs_of_table(STANDARD_INPUT).pairs) == expected

@@ -130,7 +130,9 @@ def choose_masks(tree: Path | None, options: LiveSamOptions) -> MaskChoice:
     switched_off = tree is not None and str(tree).lower() == str(SWITCHED_OFF)
     if tree is not None and not switched_off:
         if not tree.is_dir():
-            remedy = f"make it with {command_text('precompute', output_dir=tree)}, or give '{SWITCHED_OFF}'"
+            remedy = (
+                f"make it of your pairs with {command_text('precompute', output_dir=tree)}, or give '{SWITCHED_OFF}'"
+            )
             raise OptionError("precomputed_masks_dir", tree, f"no such folder; {remedy}")
         return _precomputed(tree, "as asked", options.sam_model_type)
     if options.use_sam:
@@ -187,15 +189,13 @@ def log_mask_choice(choice: MaskChoice, pairs: PairSet) -> None:
         ),
     }
     made = {"output_dir": choice.root, "sam_model_type": choice.made_by, **choice.settings}
+    advice = ""
+    if pairs.given:
+        whole = command_text("precompute", **pairs.given, **made)
+        advice = f"; to make them, with the `sam_checkpoint` of the tree if it was one of your own: {whole}"
     for trouble, number in troubles.items():
         if number:
-            log.warning(
-                "%d of %d images %s; to make them, with the `sam_checkpoint` of the tree if it was one of your own: %s",
-                number,
-                len(images),
-                trouble,
-                command_text("precompute", **pairs.given, **made),
-            )
+            log.warning("%d of %d images %s%s", number, len(images), trouble, advice)
 
 
 def _named_images(pairs: Sequence[ImagePair]) -> list[NamedImage]:

@@ -109,4 +109,5 @@ def _pair_set(rows: Iterable[tuple[Path, Path, str]]) -> PairSet:
         pairs[name] = ImagePair(name, ir, vi)
     first = next(iter(pairs.values()))
     ir_dir, vi_dir = first.ir.parent, first.vi.parent
-    return PairSet(list(pairs.values()), ir_dir, vi_dir, {}, {}, given={"ir_dir": ir_dir, "vi_dir": vi_dir})
+    given = {"ir_dir": ir_dir, "vi_dir": vi_dir} if ir_dir != vi_dir else {}  # one folder says not which are infrared
+    return PairSet(list(pairs.values()), ir_dir, vi_dir, {}, {}, given=given)

@@ -69,7 +69,7 @@ class PairSet:
     unpaired_ir: dict[str, Path]  # name -> file
     unpaired_vi: dict[str, Path]
     reading: InfraredReading = AS_STORED  # of all infrared images
-    given: Mapping[str, Path | None] = field(default_factory=dict)  # the options that lead here, by name
+    given: Mapping[str, Path | None] = field(default_factory=dict)  # the options that lead here, by name; {}: none do
 
     @property
     def unpaired(self) -> list[Path]:
