@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from thfuse_sam import time_limit
 from thfuse_sam.time_limit import within
 
 
@@ -24,7 +25,8 @@ def test_what_hangs_is_given_up() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows wakes no thread that waits")
-def test_work_has_ended_when_an_interrupt_is_passed_on() -> None:
+def test_work_has_ended_when_an_interrupt_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_limit, "_LAST_SECONDS", 60.0)
     ended = threading.Event()
 
     def work() -> None:

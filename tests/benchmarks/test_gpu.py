@@ -72,7 +72,7 @@ for name in sys.argv[sys.argv.index("--parts") + 1:]:
 def test_parts_that_end_their_process_or_hang_do_not_end_the_page(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "_PART_SECONDS", 1.0)
+    monkeypatch.setattr(gpu, "_PART_SECONDS", 5.0)
     command = [sys.executable, "-S", "-c", PARTS]
     assert gpu.supervise(command, ["a", "dies", "b", "hangs", "c"], minutes=1) == 1
     page = capsys.readouterr().out
@@ -107,5 +107,5 @@ def test_an_interrupt_ends_the_process_that_measures(monkeypatch: pytest.MonkeyP
 
 
 def test_parts_without_time_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.supervise([sys.executable, "-S", "-c", PARTS], ["hangs", "a", "b"], minutes=0.02) == 1
+    assert gpu.supervise([sys.executable, "-S", "-c", PARTS], ["hangs", "a", "b"], minutes=0.1) == 1
     assert "No time was left for: a, b." in capsys.readouterr().out

@@ -21,11 +21,14 @@ not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="reads proce
 @not_on_windows
 def test_gpu_use_is_read_while_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\nfor one in 0 0 90 '[N/A]' 100 0 80 0; do echo $one; done; exec sleep 60\n")
+    program.write_text(
+        "#!/bin/sh\nfor one in 0 0 90 '[N/A]' 100 0 80 0; do echo $one; done; touch $0.said; exec sleep 60\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with precompute_command.gpu_use() as used:
-        time.sleep(1)
+        while not program.with_name("nvidia-smi.said").exists():
+            time.sleep(0.01)
     assert used == [0, 0, 90, 100, 0, 80, 0]
     assert precompute_command.busy(used) == "68 %"
 

@@ -147,7 +147,8 @@ def test_a_click_on_a_segment_makes_it_brighter(page) -> None:
     before = page.locator("#divider img").last.get_attribute("src")
     page.locator("#infrared_masks img").click()
     wait_for_status(page, "brighter.")
-    assert page.locator("#divider img").last.get_attribute("src") != before
+    changed = "before => [...document.querySelectorAll('#divider img')].at(-1).getAttribute('src') !== before"
+    page.wait_for_function(changed, arg=before)
     page.locator("#emphasis").get_by_label("As it is").check()
     page.locator("#infrared_masks img").click()
     page.locator("#status", has_not_text="Emphasis").wait_for()

@@ -382,7 +382,7 @@ def test_scripts_with_a_mask_tree_never_import_sam(dataset, tmp_path) -> None:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "masks found 7, 1 image without a mask" in done.stderr

@@ -422,7 +422,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path) -> None:
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     one = make_trainer(tmp_path / "one", **{**settings, "batch_size": 4})

@@ -135,8 +135,8 @@ for part in (1, 2):
     child = os.fork()
     if child == 0:
         try:
-            os.close(go)
             plan = plan_precompute(root, take_part(jobs, min(part, parts), parts), folders, stub_masks.SIGNATURE)
+            os.close(go)
             os.read(waiting, 1)  # until both have planned
             summary = RunSummary()
             stub_masks.precompute(plan, stub_masks.Stub(), summary, num_workers=2)

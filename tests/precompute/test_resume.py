@@ -107,7 +107,7 @@ def test_killed_ten_times(tmp_path: Path, images: dict[Modality, Path], store: s
         check=True,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert int(done.stdout) >= 3, "too few attempts were killed on their way"
     assert masks_in(root) == masks_in(tmp_path / "whole")

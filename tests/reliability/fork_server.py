@@ -133,7 +133,7 @@ def _inject(kind: str, at: int, path: str) -> None:
     """Let a fault happen at the `at`-th time (from 1) that an image is read, before it is."""
     reads, decode = 0, images.decode
     if kind == "hang":
-        image_files.READ_SECONDS = 2.0
+        image_files.READ_SECONDS = 5.0
 
     def faulty(own: Path) -> Any:
         nonlocal reads

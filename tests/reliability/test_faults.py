@@ -144,8 +144,8 @@ def test_little_memory(ground: Ground, name: str) -> None:
     for spare in (1, 3, 6, 12, 20, 40, 60):
         for _ in range(TRIES):
             answer = ground.run(name, limits={"MEMORY": spare << 20}, patience=patience)
-            assert partial_files(ground.root) == []
             if answer["status"] in (0, 1, 2):
+                assert partial_files(ground.root) == []
                 assert "Traceback" not in answer["err"], answer["err"]
                 assert answer["status"] == 0 or "memory" in answer["err"]
                 break

@@ -21,7 +21,7 @@ def test_a_browser_sees_frames_as_they_come() -> None:
             preview.show(scene())
 
     threading.Thread(target=show, daemon=True).start()
-    with urllib.request.urlopen(preview.address, timeout=10) as page:
+    with urllib.request.urlopen(preview.address, timeout=60) as page:
         assert page.headers.get_content_type() == "multipart/x-mixed-replace"
         for _ in range(2):
             assert page.readline() == b"--frame\r\n"
