@@ -21,6 +21,10 @@ from thfuse_sam.errors import OutputError, UsageError
 if sys.platform != "win32":
     import fcntl
 
+VIDEO_SUFFIXES = (
+    ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".mjpeg",
+)  # fmt: skip
+
 # Names of files that are being written. Readers and `verify` never take them for finished ones.
 PARTIAL_SUFFIX = ".partial"
 

@@ -64,9 +64,6 @@ Modality = Literal["ir", "vi"]
 MODALITIES: tuple[Modality, Modality] = ("ir", "vi")
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (
-    ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".mjpeg",
-)  # fmt: skip
 
 # Weights of red, green and blue in the luma of BT.601.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)

@@ -31,14 +31,14 @@ from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, OptionError, PairError, UsageError, counted, first_of, naming
-from thfuse_sam.files import file_sha256, make_directory, remove_abandoned, require_writable
+from thfuse_sam.files import VIDEO_SUFFIXES, file_sha256, make_directory, remove_abandoned, require_writable
 from thfuse_sam.fusion.emphasis import EMPHASIS_FILE, EmphasisPlan, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
 from thfuse_sam.fusion.onnx import export_onnx
 from thfuse_sam.fusion.temperature import TemperatureKeeper, temperature_path
-from thfuse_sam.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from thfuse_sam.images import IMAGE_SUFFIXES
 from thfuse_sam.metrics import fusion_metrics
 from thfuse_sam.models import FusionNetwork, count_parameters
 from thfuse_sam.options.align import VISIBLE

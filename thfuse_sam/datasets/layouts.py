@@ -26,8 +26,9 @@ from thfuse_sam.datasets.words import (
     REPORT_PICTURES,
 )
 from thfuse_sam.errors import PairError, first_of
+from thfuse_sam.files import VIDEO_SUFFIXES
 from thfuse_sam.folder_patterns import ANY_FOLDERS
-from thfuse_sam.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from thfuse_sam.images import IMAGE_SUFFIXES
 
 _IMAGES = "images"  # folder of files that hold both images, in MFNet
 _MAX_LISTED = 8  # folders that a message names

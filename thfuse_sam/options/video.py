@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from thfuse_sam.errors import OptionError
-from thfuse_sam.images import VIDEO_SUFFIXES
+from thfuse_sam.files import VIDEO_SUFFIXES
 from thfuse_sam.options.align import AlignmentOptions
 from thfuse_sam.options.fields import AUTO, option, redefault
 from thfuse_sam.options.fuse import InferenceSettings
