@@ -146,6 +146,24 @@ def test_a_finished_run_is_neither_lost_nor_mixed_with_another(dataset, tmp_path
     assert not Path("models/model_epoch2.pth").exists() and load_checkpoint(Path("models/best.pth")).epoch == 1
 
 
+def test_the_log_of_another_run_is_neither_lost_nor_mixed_with_another(dataset, capsys) -> None:
+    argv = ["--dataset_path", str(dataset), *FAST, "--log_dir", "log"]
+    log = Path("log/train_log.csv")
+    assert train.main([*argv, "--epochs", "2", "--save_interval", "1", "--output_dir", "first"]) == 0
+    rows = log.read_bytes()
+    capsys.readouterr()
+    for others in ([], ["--resume"], ["--resume", "first/model_epoch1.pth"]):
+        assert train.main([*argv, "--output_dir", "second", *others]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "--log_dir log: holds the train_log.csv of an earlier run" in line and "--overwrite" in line
+        assert line.endswith("give another --log_dir")
+        assert log.read_bytes() == rows and not Path("second").exists()
+    assert train.main([*argv, "--epochs", "3", "--output_dir", "first", "--resume"]) == 0
+    assert log.read_bytes().startswith(rows) and log.read_bytes() != rows
+    assert train.main([*argv, "--output_dir", "second", "--overwrite"]) == 0
+    assert len(log.read_text(encoding="utf-8").splitlines()) == 2
+
+
 def test_starts_from_given_weights(dataset, capsys) -> None:
     argv = ["--dataset_path", str(dataset), *FAST, "--lr", "1e-12", "--val_fraction", "0"]
     assert train.main([*argv, "--init", "models/thfuse_lite.safetensors", "--output_dir", "tuned"]) == 0

@@ -11,7 +11,7 @@ from thfuse_sam.files import require_writable
 from thfuse_sam.options.shared import RunOutputOptions
 from thfuse_sam.report.page import require_replaceable
 from thfuse_sam.training.distributed import own_device
-from thfuse_sam.training.resuming import checkpoint_to_resume, require_own_folder
+from thfuse_sam.training.resuming import checkpoint_to_resume, require_own_folders
 from thfuse_sam.training.task import TrainingTask
 from thfuse_sam.training.trainer import Trainer
 
@@ -32,7 +32,7 @@ def find_checkpoint(options: RunOutputOptions, chosen_by: str = "output_dir") ->
     if options.report:
         require_replaceable(options.report_dir)
     resume = checkpoint_to_resume(options.resume, options.run_dir)
-    require_own_folder(options.run_dir, resume, overwrite=options.overwrite, chosen_by=chosen_by)
+    require_own_folders(options.run_dir, options.log_dir, resume, overwrite=options.overwrite, chosen_by=chosen_by)
     return resume
 
 

@@ -17,6 +17,7 @@ from thfuse_sam.files import as_output_error, make_directory, remove_abandoned
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.training.checkpoint import Checkpoint
 from thfuse_sam.training.distributed import run_processes
+from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.task import TrainingTask
 
 LATEST = "latest.pth"  # the checkpoint that `resume` auto continues from
@@ -53,10 +54,12 @@ def checkpoint_to_resume(asked: Path | None, output_dir: Path) -> Path | None:
     return asked
 
 
-def require_own_folder(output_dir: Path, resume: Path | None, *, overwrite: bool, chosen_by: str) -> None:
-    """Refuse a folder that holds another run than the one that `resume` continues, so that no weights are lost and
-    those of two runs never lie side by side. `overwrite` allows it, see `open_run_folder`; the option `chosen_by` gives
-    another folder. Raises OptionError.
+def require_own_folders(
+    output_dir: Path, log_dir: Path | None, resume: Path | None, *, overwrite: bool, chosen_by: str
+) -> None:
+    """Refuse folders that hold another run than the one that `resume` continues, or its log, so that nothing is lost
+    and two runs never lie side by side. `overwrite` allows it, see `open_run_folder`; the option `chosen_by` gives
+    another output folder. Raises OptionError.
     """
     continues = resume is not None and resume.resolve().parent == output_dir.resolve()
     if continues and overwrite:
@@ -73,6 +76,13 @@ def require_own_folder(output_dir: Path, resume: Path | None, *, overwrite: bool
             output_dir,
             f"holds an earlier run ({first_of(found, 3)}){other}; continue it with `resume` and one of these, replace "
             f"it with `overwrite`, or give another `{chosen_by}`{own}",
+        )
+    if log_dir is not None and (log_dir / LOG_NAME).exists():
+        raise OptionError(
+            "log_dir",
+            log_dir,
+            f"holds the {LOG_NAME} of an earlier run; continue that run with `resume` in its own output folder, "
+            "replace its log with `overwrite`, or give another `log_dir`",
         )
 
 
