@@ -117,6 +117,22 @@ def test_a_resumed_run_on_other_pairs_than_the_sample_asks_for_them(dataset, cap
     assert train.main([*FAST, "--output_dir", "sample", "--max_steps", "2", "--resume"]) == 0
 
 
+def test_a_resumed_run_on_other_pairs_says_that_its_result_differs(dataset, make_pairs, tmp_path, capsys) -> None:
+    moved = shutil.copytree(dataset, tmp_path / "moved")
+    for former in (by_folders(dataset), ["--dataset_path", str(dataset)]):
+        assert train.main([*former, *FAST, "--max_steps", "1", "--overwrite"]) == 0
+        assert train.main([*by_folders(dataset), *FAST, "--max_steps", "1", "--resume"]) == 0, "the same folders"
+        assert "result differs" not in capsys.readouterr().err
+        assert train.main([*by_folders(moved), *FAST, "--max_steps", "2", "--resume"]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "result differs" in line]
+        for line, modality in zip(lines, MODALITIES, strict=True):
+            assert f"--{modality}_dir was {dataset / modality}, now it is {moved / modality}; training goes on" in line
+
+
+def by_folders(dataset: Path) -> list[str]:
+    return ["--ir_dir", str(dataset / "ir"), "--vi_dir", str(dataset / "vi")]
+
+
 def test_report_has_the_curves_and_a_sample_of_each_checkpoint(dataset, capsys) -> None:
     argv = ["--dataset_path", str(dataset), *FAST, "--epochs", "2", "--save_interval", "1", "--report"]
     assert train.main(argv) == 0

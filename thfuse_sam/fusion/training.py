@@ -29,7 +29,8 @@ class FusionTask(TrainingTask):
     """Trains a fusion network on crops of pairs, samples of `FusionDataset`."""
 
     sample_noun = "pairs"
-    may_differ = frozenset(("init", "val_metrics", "network", "ir_dir", "vi_dir", "use_sam", "sam_checkpoint"))
+    # The folders that `dataset_path` leads to are recorded as `ir_dir` and `vi_dir`.
+    may_differ = frozenset(("init", "val_metrics", "network", "dataset_path", "use_sam", "sam_checkpoint"))
     settings: FusionSettings
 
     def __init__(
