@@ -84,6 +84,24 @@ def test_no_pair_is_for_training_and_for_validation(
     assert len(data.train[0].pairs) == 3 and "says nothing of others" in caplog.text
 
 
+def test_a_pair_of_two_folders_is_taken_once(
+    tmp_path: Path, make_pairs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_pairs(("day/1", "day/2"), root=tmp_path / "data")
+    inner = make_pairs(("3", "4"), root=tmp_path / "data" / "night")
+    for folder in ("ir", "vi"):
+        (root / folder / "night").symlink_to(inner / folder, target_is_directory=True)
+    for paths, own, twice in (((inner, root), {"3", "4", "day/1", "day/2"}, 2), ((root, root, inner), None, 6)):
+        caplog.clear()
+        data = find_train_pairs(TrainOptions(dataset_path=paths, precomputed_masks_dir=(Path("none"),)))
+        names = [pair.name for part in (*data.train, *data.val) for pair in part.pairs]
+        assert len(names) == 4 and set(names) == (own or {"day/1", "day/2", "night/3", "night/4"})
+        assert f"{twice} pairs in more than one `dataset_path`: taken once, from the first" in caplog.text
+    caplog.clear()
+    other = make_pairs(("day/1", "day/2"), root=tmp_path / "other")
+    assert len(train_names(root, dataset_path=(root, other))) == 6 and not caplog.text, "equal names of other files"
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_one_folder_for_both_modalities(tmp_path: Path, make_pairs: Callable[..., Path], linked: bool) -> None:
     folder = other = make_pairs(("1", "2"), root=tmp_path / "data") / "vi"

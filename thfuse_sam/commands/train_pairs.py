@@ -76,7 +76,7 @@ class TrainPairs:
 def find_train_pairs(options: TrainOptions) -> TrainPairs:
     """Find the pairs, check them, and hold some out for validation. Raises ThFuseError."""
     skipped: dict[str, str] = {}
-    parts = _parts(options, skipped)
+    parts = _once(_parts(options, skipped))
     fraction = options.val_fraction if options.val_dataset_path is None else 0.0
     splits = [(part, *split_pairs(part.pairs, fraction, options.seed)) for part in parts]
     val = [part.of(held_out) for part, _, held_out in splits if held_out]
@@ -102,6 +102,21 @@ def _without(splits: list[_Split], val: Sequence[ImagePair]) -> list[_Split]:
     what = "left out of training" if after else "trained on, so the validation says nothing of others"
     log.warning("%d pairs for training are those for validation, too, and are %s", before - after, what)
     return rest if after else splits
+
+
+def _once(parts: list[PairFolder]) -> list[PairFolder]:
+    """`parts` without pairs that an earlier part holds, which would be held out there and trained on here. A warning
+    tells it.
+    """
+    known: set[tuple[Path, ...]] = set()
+    rest = []
+    for part in parts:
+        files = [tuple(path.resolve() for path in pair.images.values()) for pair in part.pairs]
+        rest.append(part.of([pair for pair, own in zip(part.pairs, files, strict=True) if own not in known]))
+        known.update(files)
+    if twice := sum(len(part.pairs) for part in parts) - sum(len(part.pairs) for part in rest):
+        log.warning("%s in more than one `dataset_path`: taken once, from the first", counted(twice, "pair"))
+    return [part for part in rest if part.pairs]
 
 
 def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
