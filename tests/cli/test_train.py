@@ -356,6 +356,7 @@ def failure(capsys, argv: list[str], status: int) -> str:
         (["--precision", "fp16", "--device", "cpu"], ("--precision fp16", "bf16")),
         (["--resume", "absent.pth"], ("--resume absent.pth", "no such file")),
         (["--precomputed_masks_dir", "absent"], ("--precomputed_masks_dir absent", "precompute_masks.py")),
+        (["--val_precomputed_masks_dir", "none"], ("--val_precomputed_masks_dir none", "give --val_dataset_path")),
         (["--device", "tpu"], ("tpu",)),
         (["--config", "absent.yaml"], ("--config absent.yaml",)),
         (["--ir_dir", "."], ("--vi_dir",)),

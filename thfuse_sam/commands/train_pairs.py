@@ -21,7 +21,7 @@ from thfuse_sam.datasets.fusion import FusionDataset, MixedPairs
 from thfuse_sam.datasets.pair_checks import read_pair, unusable_pairs
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, find_pairs
 from thfuse_sam.datasets.splits import split_pairs, training_part
-from thfuse_sam.errors import PairError, UsageError, counted, naming
+from thfuse_sam.errors import OptionError, PairError, UsageError, counted, naming
 from thfuse_sam.masks.source import MaskSource
 from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
@@ -75,6 +75,9 @@ class TrainPairs:
 
 def find_train_pairs(options: TrainOptions) -> TrainPairs:
     """Find the pairs, check them, and hold some out for validation. Raises ThFuseError."""
+    if options.val_dataset_path is None and options.val_precomputed_masks_dir is not None:
+        reason = "is for the pairs of `val_dataset_path`; give `val_dataset_path`, or leave it out"
+        raise OptionError("val_precomputed_masks_dir", options.val_precomputed_masks_dir, reason)
     skipped: dict[str, str] = {}
     parts = _once(_parts(options, skipped))
     fraction = options.val_fraction if options.val_dataset_path is None else 0.0
