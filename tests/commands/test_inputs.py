@@ -10,11 +10,13 @@ import torch
 
 from thfuse_sam import shipped
 from thfuse_sam.commands import inputs
+from thfuse_sam.commands.train_pairs import find_train_pairs
 from thfuse_sam.datasets.pairs import PairSet
 from thfuse_sam.errors import OptionError
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
-from thfuse_sam.options.shared import FolderOptions, MaskOptions, SamOptions
+from thfuse_sam.options.shared import FolderOptions, MaskOptions, PairOptions, SamOptions
+from thfuse_sam.options.train import TrainOptions
 
 
 def test_sample_is_found_from_any_folder(tmp_path, monkeypatch) -> None:
@@ -30,6 +32,14 @@ def test_sample_is_found_from_any_folder(tmp_path, monkeypatch) -> None:
     assert inputs.pair_folder(None, FolderOptions(ir_dir=Path("a"), vi_dir=Path("b")), sample) is None
     sample.mkdir(parents=True)
     assert inputs.pair_folder(None, FolderOptions(), sample) == sample
+
+
+@pytest.mark.parametrize("folders", [{"ir_dir": Path("a"), "vi_dir": Path("b")}, {"vi_dir": Path("b")}])
+def test_one_folder_and_two_are_not_given_together(folders) -> None:
+    with pytest.raises(OptionError, match=r"`dataset_path` c: is given beside `ir_dir` or `vi_dir`; give one or the"):
+        inputs.find_command_pairs(Path("c"), PairOptions(**folders))
+    with pytest.raises(OptionError, match=r"`dataset_path` c: is given beside"):
+        find_train_pairs(TrainOptions(dataset_path=(Path("c"), Path("d")), **folders))
 
 
 # Masks

@@ -50,8 +50,9 @@ log = logging.getLogger(__name__)
 
 def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Path | None:
     """The folder that holds the pairs: the given one; None if `ir_dir` or `vi_dir` is given; else `sample`, and it is
-    said so.
+    said so. Raises OptionError.
     """
+    require_one_place(given, folders)
     if given is not None:
         return find_shipped(given)
     if folders.ir_dir or folders.vi_dir:
@@ -60,9 +61,15 @@ def pair_folder(given: Path | None, folders: FolderOptions, sample: Path) -> Pat
     return find_shipped(sample)
 
 
+def require_one_place(dataset_path: Path | None, folders: FolderOptions) -> None:
+    """Raise OptionError where images are named twice, in one folder and in two."""
+    if dataset_path is not None and (folders.ir_dir is not None or folders.vi_dir is not None):
+        raise OptionError("dataset_path", dataset_path, "is given beside `ir_dir` or `vi_dir`; give one or the other")
+
+
 def find_command_pairs(given: Path | None, options: FolderOptions) -> PairSet:
     """The pairs of a command in the folder `given`, else in those of `options`, else the sample; and how their infrared
-    images are read, see `infrared_reading`. Raises PairError and ImageKindError.
+    images are read, see `infrared_reading`. Raises OptionError, PairError and ImageKindError.
     """
     found = find_folder_pairs(pair_folder(given, options, TEST_SAMPLE), options)
     return found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs]))

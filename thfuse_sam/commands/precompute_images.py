@@ -5,9 +5,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from thfuse_sam.commands.inputs import search_of
+from thfuse_sam.commands.inputs import require_one_place, search_of
 from thfuse_sam.datasets.pairs import ImageSet, find_both, find_images
-from thfuse_sam.errors import ManifestError, OptionError
+from thfuse_sam.errors import ManifestError
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.precompute import SAMPLES, PrecomputeOptions
@@ -52,13 +52,8 @@ def data_sets_of_tree(options: PrecomputeOptions) -> list[PrecomputeOptions]:
 
 def images_by_modality(options: PrecomputeOptions) -> dict[Modality, ImageSet]:
     """The images of each modality that is asked for. For `modality` ir or vi one folder is enough."""
-    dataset_path = options.dataset_path
-    if dataset_path is not None:
-        if options.ir_dir is not None or options.vi_dir is not None:
-            raise OptionError(
-                "dataset_path", dataset_path, "is given beside `ir_dir` or `vi_dir`; give one or the other"
-            )
-        dataset_path = find_shipped(dataset_path)
+    require_one_place(options.dataset_path, options)
+    dataset_path = None if options.dataset_path is None else find_shipped(options.dataset_path)
     if options.modality == "both":
         return find_both(dataset_path, **search_of(options))
     return {options.modality: find_images(dataset_path, modality=options.modality, **search_of(options))}

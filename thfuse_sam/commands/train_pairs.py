@@ -126,8 +126,6 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
     """The checked pairs of each folder; with `skip_bad`, what cannot be used goes into `skipped`."""
     paths: Sequence[Path | None] = options.dataset_path or [None]
     trees: Sequence[Path | None] = options.precomputed_masks_dir or [None]
-    if len(paths) > 1 and (options.ir_dir or options.vi_dir):
-        raise UsageError("`ir_dir` and `vi_dir` are given beside several `dataset_path`; give one or the other")
     if len(trees) not in (1, len(paths)):
         raise UsageError(
             f"`precomputed_masks_dir` names {len(trees)} trees for {len(paths)} `dataset_path`; "
