@@ -111,6 +111,12 @@ def test_a_file_and_a_folder_are_no_pair(dataset, capsys) -> None:
     assert f"--vi {dataset / 'vi'}: is a folder; give two files, or two folders" in capsys.readouterr().err
 
 
+def test_a_pattern_of_names_is_refused_where_pairs_are_named_one_by_one(dataset, capsys) -> None:
+    files = ["--ir", str(dataset / "ir/b.png"), "--vi", str(dataset / "vi/b.jpg")]
+    line = failure(capsys, ["--model_path", "net.safetensors", *files, "--pair_pattern", "{name}x", "{name}y"], 2)
+    assert "--pair_pattern {name}x {name}y: is for folders; leave it out" in line
+
+
 def test_images_that_changed_after_their_masks_were_made_are_counted(dataset, capsys) -> None:
     records = ImageRecords()
     for modality, suffix in (("ir", ".png"), ("vi", ".jpg")):

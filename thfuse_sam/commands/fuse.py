@@ -192,6 +192,9 @@ def _find_pairs(options: FuseOptions) -> PairSet:
         found = find_folder_pairs(pair_folder(options.dataset_path, options, TEST_SAMPLE), options)
     elif options.dataset_path or options.ir_dir or options.vi_dir or (options.pairs and (options.ir or options.vi)):
         raise UsageError("pairs are named twice; give `ir` and `vi`, or `pairs`, or folders")
+    elif options.pair_pattern is not None:
+        reason = "is for folders; leave it out, or name the pairs of files in a table, `pairs`"
+        raise OptionError("pair_pattern", " ".join(options.pair_pattern), reason)
     else:
         if options.pairs is None:
             found = pairs_of_files(options.ir, options.vi)
