@@ -330,7 +330,10 @@ def test_verify_without_a_tree(work: Path, capsys: pytest.CaptureFixture[str]) -
         (["--shard", "2"], "--shard 2: must be I/N"),
         (["--devices", "cpu,,cpu"], "--devices cpu,,cpu"),
         (["--devices", "cpu,cuda:99"], "cuda:99"),
-        (["--devices", "cpu,cpu", "--n_jobs", "2"], "give one of the two"),
+        (["--devices", "cpu,cpu", "--n_jobs", "2"], "--n_jobs 2 and --devices cpu,cpu: give one of the two"),
+        (["--devices", "cpu,cpu", "--device", "cuda"], "--device cuda and --devices cpu,cpu: give one of the two"),
+        (["--preview_dir", "sheets"], "--preview_dir sheets: give --preview with it"),
+        (["--shard_size", "8", "--store", "npy"], "--shard_size 8: is for --store shards; give that"),
         (["--ray_address", "auto"], "--engine ray"),
         (["--store", "zip"], "zip"),
         (["--embeddings", "nowhere"], "nowhere"),
@@ -580,7 +583,8 @@ def test_processes_where_none_are_asked_for(
 ) -> None:
     monkeypatch.setattr(command, "usable_cores", lambda: 8)
     monkeypatch.setattr(command, "free_ram", lambda: memory)
-    asked = cli_commands.precompute.build_parser().parse_command(["--device", "cpu", *options]).options
+    given = options if "--devices" in options else ["--device", "cpu", *options]
+    asked = cli_commands.precompute.build_parser().parse_command(given).options
     devices = command._share_cores(asked, command._devices(asked), images, checkpoint.stat().st_size)
     assert devices == ["cpu"] * expected
 

@@ -145,6 +145,8 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     require_no_input_in(options.output_dir, MODALITIES, roots)
     if options.preview:
         require_writable("preview_dir", _preview_dir(options))
+    elif options.preview_dir is not None:
+        raise OptionError("preview_dir", options.preview_dir, "give `preview` with it")
     if options.report:
         require_replaceable(options.output_dir / REPORT_FOLDER)
     sam = _resolve_sam(options, fetch)
@@ -161,6 +163,8 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
         if options.shard is not None:
             jobs = take_part(jobs, options.shard.number, options.shard.total)
         plan = _plan(options, images, jobs, sam, settings, reading)
+    if plan.store != "shards" and options.shard_size != PrecomputeOptions.shard_size:
+        raise OptionError("shard_size", options.shard_size, "is for `store` shards; give that, too, or leave it out")
     mention_unpaired(images)
     devices = _share_cores(options, devices, len(plan.todo), sam.size)
     return _PreparedRun(options, images, reading, sam, settings, devices, plan)
@@ -189,9 +193,9 @@ def _devices(options: PrecomputeOptions) -> list[str]:
         raise OptionError("ray_address", options.ray_address, "give `engine` ray with it")
     if options.devices is None:
         return [str(resolve_device(options.device))] * (options.n_jobs if isinstance(options.n_jobs, int) else 1)
-    if options.n_jobs != AUTO:
-        given = f"`n_jobs` {options.n_jobs} and `devices` {','.join(options.devices)}"
-        raise UsageError(f"{given}: give one of the two")
+    for name in ("device", "n_jobs"):
+        if (value := getattr(options, name)) != AUTO:
+            raise UsageError(f"`{name}` {value} and `devices` {','.join(options.devices)}: give one of the two")
     return [str(resolve_device(name)) for name in options.devices]
 
 
