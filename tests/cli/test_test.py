@@ -152,6 +152,19 @@ def test_images_of_an_earlier_run_are_noticed(dataset, capsys) -> None:
     assert "not of this run, but beside it: 1 image, such as results/a/of_earlier.jpg" in capsys.readouterr().err
 
 
+def test_other_results_of_an_earlier_run_are_noticed(dataset, capsys) -> None:
+    infrared = dataset / "ir" / "b.png"
+    kelvin = np.asarray(Image.open(infrared)).astype(np.uint16) * 100
+    Image.fromarray(kelvin).save(infrared.with_suffix(".tiff"))
+    infrared.unlink()
+    for _ in range(2):
+        assert run(dataset, "--metrics", "--keep_temperature") == 0
+        assert "not of this run" not in capsys.readouterr().err
+    assert run(dataset, "--no-report") == 0
+    older = "results/metrics.csv, results/metrics.json, results/report/index.html, 1 image"
+    assert f"not of this run, but beside it: {older}, such as results/b_temperature.tiff\n" in capsys.readouterr().err
+
+
 def test_gray_has_no_colour(dataset) -> None:
     def colour(path: str) -> int:
         rgb = read_visible(Path(path)).astype(int)

@@ -68,7 +68,8 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     log.info("%s; %s from %s on %s", counted(len(pairs), "pair"), run.network.name, run.model_path, run.device)
     log_mask_choice(run.masks, run.pairs)
     comparison = Comparison(run.network.name, run.methods, fusion_metrics, run.targets)
-    report = _fuse(run, comparison, command)
+    keeper = TemperatureKeeper()
+    report = _fuse(run, comparison, keeper, command)
     _write_tables(run, report, comparison)
     report.unpaired = run.pairs.unpaired
     for path in report.unpaired:
@@ -76,7 +77,7 @@ def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     for name, lines in run.mismatches.items():
         log.warning("%s: fused without mask: %s", name, "; ".join(lines))
     if not is_image_file(options.output_dir):
-        _mention_older(run, report)
+        _mention_older(run, report, keeper.written)
     return report
 
 
@@ -235,10 +236,10 @@ def _require_measurable(options: FuseOptions) -> None:
         )
 
 
-def _fuse(run: _PreparedFusion, comparison: Comparison, command: str) -> FuseReport:
+def _fuse(run: _PreparedFusion, comparison: Comparison, keeper: TemperatureKeeper, command: str) -> FuseReport:
     options = run.options
     observers: list[Callable[[FusedPair], None]] = [comparison.add] if run.measures else []
-    watch, keeper = MisalignmentWatch(), TemperatureKeeper()
+    watch = MisalignmentWatch()
     observers.append(watch.add)
     if options.keep_temperature:
         observers.append(keeper.add)
@@ -319,11 +320,21 @@ def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
         log.info("mean of %d: %s", comparison.shared_pairs, values)
 
 
-def _mention_older(run: _PreparedFusion, report: FuseReport) -> None:
-    """Warn of images beside the fused ones that are neither of this run nor its inputs."""
-    own = (*run.pairs.files, *report.fused, *map(temperature_path, report.fused))
-    known = {path.resolve() for path in own}
+def _mention_older(run: _PreparedFusion, report: FuseReport, temperatures: list[Path]) -> None:
+    """Warn of results beside those of this run that are neither its own nor its inputs."""
+    options, measured = run.options, bool(report.metrics)
+    is_own = {
+        "metrics.csv": measured and options.metrics,
+        "metrics.json": measured and options.metrics,
+        "comparison.csv": measured and bool(options.compare),
+        "targets.csv": measured and run.targets is not None,
+        f"{REPORT_FOLDER}/{INDEX}": options.report,
+    }
+    results = [path for name, own in is_own.items() if not own and (path := options.output_dir / name).exists()]
+    known = {path.resolve() for path in (*run.pairs.files, *report.fused, *temperatures)}
     folders = sorted({path.parent for path in report.fused})
-    older = [path for folder in folders for path in sorted(folder.iterdir()) if is_image_file(path)]
-    if older := [path for path in older if path.resolve() not in known]:
-        log.warning("not of this run, but beside it: %s, such as %s", counted(len(older), "image"), older[0])
+    images = [path for folder in folders for path in sorted(folder.iterdir()) if is_image_file(path)]
+    images = [path for path in images if path.resolve() not in known]
+    older = [*map(str, results), *([f"{counted(len(images), 'image')}, such as {images[0]}"] if images else [])]
+    if older:
+        log.warning("not of this run, but beside it: %s", ", ".join(older))

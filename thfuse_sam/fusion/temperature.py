@@ -22,6 +22,7 @@ class TemperatureKeeper:
     """Writes them; an observer of `fuse_pairs`."""
 
     def __init__(self) -> None:
+        self.written: list[Path] = []
         self._without: list[str] = []
 
     def add(self, result: FusedPair) -> None:
@@ -30,7 +31,9 @@ class TemperatureKeeper:
         if numbers is None:
             self._without.append(result.pair.name)
         else:
-            write_numbers(temperature_path(result.path), numbers)
+            path = temperature_path(result.path)
+            write_numbers(path, numbers)
+            self.written.append(path)
 
     def warn(self) -> None:
         """Name the pairs whose infrared image has none."""
