@@ -51,6 +51,19 @@ def test_equal_to_the_command(pair: tuple[Path, Path], sam: th.Sam, tmp_path: Pa
     assert th.precompute((ir, vi), made, "vit_nano", device="cpu", save_instances=True, **FEW).written == 0
 
 
+def test_a_tree_is_made_by_the_given_model(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    sam = th.Sam.load("vit_nano", device="cpu", thermal_points=0, **FEW)
+    with torch.no_grad():
+        for weights in sam.generator.sam.mask_decoder.iou_prediction_head.parameters():
+            weights.zero_()
+    assert [len(sam.generate(path)) for path in pair] == [0, 0]
+    for modality, path in zip(("ir", "vi"), pair, strict=True):
+        (tmp_path / modality).mkdir()
+        (tmp_path / modality / path.name).symlink_to(path)
+    made = th.precompute(tmp_path, tmp_path / "tree", sam)
+    assert (made.written, made.empty) == (2, 2)
+
+
 def test_images_of_all_kinds(pair: tuple[Path, Path], sam: th.Sam) -> None:
     image = np.array(Image.open(pair[1]).convert("RGB"))
     expected = sam.generate(pair[1])

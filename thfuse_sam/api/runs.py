@@ -38,7 +38,8 @@ def precompute(
     Args:
         pairs: a folder of pairs, or the folders of infrared and of visible images.
         tree: the folder of the masks.
-        sam: a model type, or a `Sam`, which makes all masks in this process unless `n_jobs` is given.
+        sam: a model type, or a `Sam`, which makes all masks in this process. With `n_jobs` above 1 each process loads
+            its own from the file of the `Sam`.
         progress: is called with the number of finished images and of all; by default a bar is shown.
         options: further options of `thfuse masks`, such as `n_jobs` or `save_instances`.
 

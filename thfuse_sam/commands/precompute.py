@@ -1,6 +1,7 @@
 """Planning and making mask trees according to `PrecomputeOptions`."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import gc
@@ -76,7 +77,8 @@ def precompute_masks(
     Args:
         options: which masks to make; if they name no images, the sample sets are used.
         command: the typed command line, for the report.
-        generator: one that `options` describe, for a run in this process; None: it is built.
+        generator: one with the settings and weights of `options`, which makes the masks of a run in this process;
+            None: it is built.
 
     Raises:
         ThFuseError: of any kind; masks that are already written stay valid.
@@ -347,14 +349,21 @@ def _results(run: _PreparedRun, generator: AutomaticMaskGenerator | None) -> Ite
     if len(run.devices) > 1:
         return make_in_processes(plan.todo, workers, run.devices)
     [device] = run.devices
-    return make_masks(plan.todo, build(device), plan.options, options.num_workers, ahead=device != "cpu")
+    return make_masks(plan.todo, build(device, generator), plan.options, options.num_workers, ahead=device != "cpu")
 
 
 def _build_generator(
-    sam: ResolvedSam, settings: GeneratorSettings, compiled: bool, device: str
+    sam: ResolvedSam,
+    settings: GeneratorSettings,
+    compiled: bool,
+    device: str,
+    given: AutomaticMaskGenerator | None = None,
 ) -> AutomaticMaskGenerator:
-    """The mask generator on `device`, compiled only if that is a GPU; worker processes call it too."""
-    generator = AutomaticMaskGenerator(load_sam(sam, device), settings, owns_sam=True)
+    """The mask generator on `device`, like `given`, or built; compiled only on a GPU. Worker processes call it too."""
+    if given is None:
+        generator = AutomaticMaskGenerator(load_sam(sam, device), settings, owns_sam=True)
+    else:
+        generator = copy.copy(given)  # which compiling changes
     if compiled and device != "cpu":
         generator.compile()
     return generator
