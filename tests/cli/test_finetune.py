@@ -25,6 +25,7 @@ from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
 from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.shipped import shipped_root
 from thfuse_sam.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -476,9 +477,26 @@ def test_automatic_masks_of_one_image(ask: Callable[..., int], data: Path, tmp_p
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scene0.npy"]
 
 
+def test_masks_of_an_infrared_image_are_those_of_a_tree(tmp_path: Path) -> None:
+    image = shipped_root() / "datasets" / "sample" / "test" / "ir" / "test_night_001.png"
+    (tmp_path / "ir").mkdir()
+    (tmp_path / "ir" / image.name).symlink_to(image)
+    few = ["--sam_model_type", "vit_nano", "--points_per_side", "4", "--device", "cpu", "--modality", "ir"]
+    assert precompute.main([*few, "--ir_dir", "ir", "--output_dir", "tree"]) == 0
+    assert predict.main([*few, "--input", "ir", "--output_dir", "out"]) == 0
+    assert predict.main([*few, "--input", "ir", "--output_dir", "grid", "--thermal_points", "0"]) == 0
+    labels, expected, without_warm = (
+        np.load(tmp_path / folder / f"{image.stem}.npy") for folder in ("out", "tree/ir", "grid")
+    )
+    assert np.array_equal(labels, expected) and labels.max() > without_warm.max()
+
+
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [
+        (["--boxes", "4,5,24,20", "--pred_iou_thresh", "0.9"], 2, "--pred_iou_thresh 0.9: is for masks of everything"),
+        (["--points", "10,10", "--adaptive_points"], 2, "--adaptive_points True: is for masks of everything"),
+        (["--thermal_points", "20"], 2, "--thermal_points 20: is for infrared images; give --modality ir"),
         (["--points", "10"], 2, "X,Y"),
         (["--points", "10,10,2"], 2, "inside (1) or outside (0)"),
         (["--points", "10,10,0"], 2, "no point inside"),

@@ -24,8 +24,10 @@ def instance(mask: npt.NDArray[np.bool_]) -> Instance:
 def test_masks_of_everything_leave_out_pixels_without_data_and_what_is_empty_then() -> None:
     large, small = np.zeros((4, 6), bool), np.zeros((4, 6), bool)
     large[:, 1:4], small[:2, 4:] = True, True
-    generator: Any = SimpleNamespace(generate=lambda image: [instance(MISSING), instance(large), instance(small)])
-    predict = automatic_predictor(generator)
+    generator: Any = SimpleNamespace(
+        generate=lambda image, infrared: [instance(MISSING), instance(large), instance(small)]
+    )
+    predict = automatic_predictor(generator, "vi")
     assert [segment.area for segment in predict(IMAGE, None)] == [12, 12, 4]
     segments = predict(IMAGE, MISSING)
     assert [segment.area for segment in segments] == [4, 4], "in the order of what is left"

@@ -78,7 +78,7 @@ def predict_masks(options: PredictOptions) -> Prediction:
         predictor = prompted_predictor(sam, prompts)
     else:
         settings = options.generator_settings(own_settings(sam))
-        predictor = automatic_predictor(AutomaticMaskGenerator(sam, settings))
+        predictor = automatic_predictor(AutomaticMaskGenerator(sam, settings), options.modality)
     if options.output_dir.is_dir():
         remove_abandoned(options.output_dir)
     prediction = _predict(options, images, reading, predictor, prompts, model_type)

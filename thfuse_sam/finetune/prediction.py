@@ -14,7 +14,7 @@ from thfuse_sam.datasets.segmentation.formats.coco import CocoAnnotations
 from thfuse_sam.errors import UsageError
 from thfuse_sam.files import write_atomically, write_text
 from thfuse_sam.finetune.samples import prompt_tensors
-from thfuse_sam.images import write_image
+from thfuse_sam.images import Modality, write_image
 from thfuse_sam.masks.format import paint_label_map, paint_order, write_mask
 from thfuse_sam.masks.instances import Instance, without
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
@@ -76,9 +76,14 @@ def prompted_predictor(sam: AnySam, prompts: Sequence[ObjectPrompt]) -> ImagePre
     return run
 
 
-def automatic_predictor(generator: AutomaticMaskGenerator) -> ImagePredictor:
+def automatic_predictor(generator: AutomaticMaskGenerator, modality: Modality) -> ImagePredictor:
     """A function that gives the masks of all segments of an image, larger ones first."""
-    return lambda image, missing: as_segments(without(generator.generate(image), missing))
+
+    def run(image: ImageArray, missing: Mask | None) -> list[Segment]:
+        infrared = image[..., 0] if modality == "ir" else None  # grey, repeated three times
+        return as_segments(without(generator.generate(image, infrared), missing))
+
+    return run
 
 
 def as_segments(instances: Sequence[Instance]) -> list[Segment]:

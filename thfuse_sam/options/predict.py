@@ -98,5 +98,10 @@ class PredictOptions(
     def __post_init__(self) -> None:
         super().__post_init__()
         given = [item.name for item in fields(InfraredOptions) if getattr(self, item.name) != item.default]
+        settings = self.changed_settings()
+        given += ["thermal_points"] if settings.get("thermal_points") else []
         if given and self.modality == "vi":
             raise OptionError(given[0], getattr(self, given[0]), "is for infrared images; give `modality` ir with it")
+        if self.points or self.boxes:
+            for name, value in settings.items():
+                raise OptionError(name, value, "is for masks of everything; leave it out, or `points` and `boxes`")
