@@ -32,7 +32,7 @@ from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import CheckpointError, OptionError, PairError, UsageError, counted, first_of, naming
 from thfuse_sam.files import VIDEO_SUFFIXES, file_sha256, make_directory, remove_abandoned, require_writable
-from thfuse_sam.fusion.emphasis import EMPHASIS_FILE, EmphasisPlan, read_emphasis
+from thfuse_sam.fusion.emphasis import EMPHASIS_FILE, EmphasisPlan, pairs_with_newer_masks, read_emphasis
 from thfuse_sam.fusion.fusing import FusedPair, FuseReport, fuse_pairs, is_image_file, require_outputs_apart
 from thfuse_sam.fusion.loading import load_network
 from thfuse_sam.fusion.misalignment import MisalignmentWatch
@@ -180,10 +180,16 @@ def _emphasis(options: FuseOptions, masks: MaskChoice, pairs: PairSet) -> Emphas
         raise OptionError("emphasis", options.emphasis, reason)
     chosen = {} if masks.root is None else read_emphasis(masks.root)
     own = {pair.name: chosen[pair.name] for pair in pairs.pairs if pair.name in chosen}
-    if own:
-        log.info("%s: choices for segments of %s", EMPHASIS_FILE, counted(len(own), "pair"))
     if others := sorted(chosen.keys() - own.keys()):
         log.warning("%s: no pair of this run is called %s", EMPHASIS_FILE, first_of(others, 3))
+    if masks.root is not None and own and (newer := pairs_with_newer_masks(masks.root, own)):
+        log.warning(
+            "%s: masks of %s are newer than it, and its labels may be of other segments now; check them, and save it again",
+            EMPHASIS_FILE,
+            first_of(newer, 3),
+        )
+    if own:
+        log.info("%s: choices for segments of %s", EMPHASIS_FILE, counted(len(own), "pair"))
     return EmphasisPlan(options.emphasis, own)
 
 

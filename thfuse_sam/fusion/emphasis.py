@@ -5,6 +5,7 @@ The choices for a mask tree lie beside its masks, in `emphasis.json`: pair -> mo
     {"a/0001": {"ir": {"3": "brighter"}, "vi": {"12": "vi"}}}
 """
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +20,10 @@ from torch import nn
 
 from thfuse_sam.arrays import ImageArray, Mask
 from thfuse_sam.datasets.fusion import FusionSample, to_uint8
-from thfuse_sam.errors import UsageError
+from thfuse_sam.errors import MaskReadError, UsageError
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_lumas
 from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.masks.store import open_masks
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
 
 EMPHASIS_FILE = "emphasis.json"
@@ -69,6 +71,17 @@ def read_emphasis(root: Path) -> dict[str, Choices]:
     except (AttributeError, OSError, RecursionError, ValueError) as error:
         said = "" if isinstance(error, AttributeError) else f" ({error})"  # something else than a mapping
         raise UsageError(f"{path}: no choices of emphasis{said}; write {_FORM}") from None
+
+
+def pairs_with_newer_masks(root: Path, chosen: Mapping[str, Choices]) -> list[str]:
+    """The pairs of `chosen` whose masks were written after the choices: a label may be another segment now."""
+    store, saved = open_masks(root), (root / EMPHASIS_FILE).stat().st_mtime_ns
+    newer = []
+    for name, choices in chosen.items():
+        with contextlib.suppress(MaskReadError):  # it is told when the pair is fused
+            if any(store.shape_and_time(modality, name)[1] > saved for modality in {of for of, _ in choices}):
+                newer.append(name)
+    return newer
 
 
 def _choices(entry: Mapping[Any, Mapping[Any, Any]]) -> Iterator[tuple[tuple[Modality, int], Emphasis]]:
