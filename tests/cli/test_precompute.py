@@ -252,6 +252,23 @@ def test_images_without_a_partner_get_masks(
     assert MaskFiles(Path("precomputed_masks")).names("vi") == ["0001", "夜/scène"]
 
 
+def test_visible_images_without_warm_places_are_told(
+    work: Path, checkpoint: Path, stub: type[StubGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines(*options: str) -> list[str]:
+        assert main(["--sam_checkpoint", str(checkpoint), "--thermal_points", "2", "--overwrite", *options]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "no prompts at warm places" in line]
+
+    assert lines("--dataset_path", "data") == []
+    write_image(Path("data/ir/0001.png"), np.zeros((40, 32), np.uint8))
+    [line] = lines("--dataset_path", "data")
+    assert "1 visible image, whose infrared images have another size" in line
+    Path("data/ir/0001.png").rename("data/ir/0002.png")
+    folders = ["--vi_dir", "data/vi", "--ir_dir", "data/ir"]
+    [line] = lines("--modality", "vi", *folders)
+    assert "1 visible image without an infrared image of the same name" in line and "0001.png" in line
+
+
 def test_a_dry_run_writes_nothing(work: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(work.rglob("*"))
     assert run(checkpoint, "--dry_run", "--preview", "2") == 0

@@ -421,5 +421,11 @@ def _log_summary(plan: Plan, summary: RunSummary, seconds: float) -> None:
         len(summary.failures),
         plan.root,
     )
+    if summary.without_infrared:
+        log.warning(
+            "no prompts at warm places (`thermal_points`): %s, whose infrared images have another size; bring both to "
+            "one size with `align()`",
+            counted(summary.without_infrared, "visible image"),
+        )
     for job, reason in summary.failures.items():
         log.error("failed: %s: %s", job, reason)

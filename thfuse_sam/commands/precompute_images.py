@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thfuse_sam.commands.inputs import require_one_place, search_of
 from thfuse_sam.datasets.pairs import ImageSet, find_both, find_images
-from thfuse_sam.errors import ManifestError
+from thfuse_sam.errors import ManifestError, counted
 from thfuse_sam.images import MODALITIES, Modality
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.precompute import SAMPLES, PrecomputeOptions
@@ -66,7 +66,14 @@ def find_infrared(options: PrecomputeOptions, images: Mapping[Modality, ImageSet
     if options.dataset_path is None and options.ir_dir is None:
         log.warning("no prompts at warm places (`thermal_points`): they need the infrared images, give `ir_dir` too")
         return {}
-    return images_by_modality(dataclasses.replace(options, modality="ir"))["ir"].images
+    infrared = images_by_modality(dataclasses.replace(options, modality="ir"))["ir"].images
+    if alone := [path for name, path in images["vi"].images.items() if name not in infrared]:
+        log.warning(
+            "no prompts at warm places (`thermal_points`): %s without an infrared image of the same name, such as %s",
+            counted(len(alone), "visible image"),
+            alone[0],
+        )
+    return infrared
 
 
 def mention_unpaired(images: Mapping[Modality, ImageSet]) -> None:

@@ -13,9 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from thfuse_sam.errors import ManifestError, OutputError
+from thfuse_sam.arrays import Size
+from thfuse_sam.errors import ImageReadError, ManifestError, OutputError
 from thfuse_sam.files import as_output_error, make_directory, remove_abandoned
-from thfuse_sam.images import MODALITIES, Modality
+from thfuse_sam.images import MODALITIES, Modality, image_size
 from thfuse_sam.masks.embeddings import EMBEDDINGS_FOLDER, EmbeddingFiles
 from thfuse_sam.masks.image_records import RECORDS_NAME, ImageRecords
 from thfuse_sam.masks.manifest import Manifest, Signature, manifest_lock, require_same_signature
@@ -37,6 +38,8 @@ class RunSummary:
 
     written: int = 0  # masks
     empty: int = 0  # those written masks that have no segment
+    # Those of visible images for which the infrared image was without use, as it has another size.
+    without_infrared: int = 0
     failures: dict[Job, str] = field(default_factory=dict)  # why an image has no mask, in one line
     records: ImageRecords = field(default_factory=ImageRecords, repr=False)  # of the images whose masks were written
 
@@ -146,6 +149,7 @@ class _ResultWriter:
             if mask.embedding is not None:
                 self._embeddings.write(modality, name, mask.embedding)
             self._masks.write(modality, name, mask.label_map, mask.instances)
+        without_infrared = mask.label_map is not None and _has_other_infrared_size(mask.job, mask.label_map.shape)
         with self._counting:
             if mask.label_map is None:
                 self._summary.failures[mask.job] = mask.reason
@@ -153,9 +157,17 @@ class _ResultWriter:
             else:
                 self._summary.written += 1
                 self._summary.empty += not mask.segments
+                self._summary.without_infrared += without_infrared
                 if mask.record is not None:
                     self._summary.records.set(mask.job.modality, mask.job.name, mask.record)
             self._bar.update()
+
+
+def _has_other_infrared_size(job: Job, size: Size) -> bool:
+    """Whether the infrared image that gives prompts at warm places has another (height, width) than `size`."""
+    with contextlib.suppress(ImageReadError):
+        return job.other_infrared is not None and image_size(job.other_infrared) != size
+    return False
 
 
 def _begin(plan: Plan) -> None:
