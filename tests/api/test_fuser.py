@@ -163,6 +163,12 @@ def test_many_pairs_in_batches_and_their_progress(fuser: th.Fuser, pair: Pair) -
     masks = None, np.ones(ir.shape, np.uint8)
     [one] = fuser.many([[shrunk, vi, masks]], align="size", emphasis="ir")
     assert np.array_equal(one, fuser(shrunk, vi, masks, align="size", emphasis="ir"))
+    some, none = [(ir, vi), (ir, vi, masks)], [(ir, vi), (ir, vi, (None, None))]
+    assert len(list(fuser.many(some, emphasis="ir"))) == len(list(fuser.many(iter(some), emphasis="ir"))) == 2
+    assert list(fuser.many([], emphasis="ir")) == []
+    for pairs in (none, iter(none)):
+        with pytest.raises(UsageError, match="`emphasis` ir: it is for segments of masks"):
+            list(fuser.many(pairs, emphasis="ir"))
     for none in (["ab"], [(ir,)], [5]):
         with pytest.raises(UsageError, match=r"`pairs` has .*; each is \(ir, vi\)"):
             list(fuser.many(none))  # type: ignore[arg-type]
@@ -246,6 +252,12 @@ def test_a_folder_of_the_hubs_form(
         ((None, None), {"value_range": 5}, UsageError, "`value_range` 5: give two numbers"),
         ((None, None), {"value_range": (0, np.inf)}, UsageError, "`value_range`.*: give two numbers"),
         ((None, None), {"emphasis": "ir"}, UsageError, "`emphasis` ir: it is for segments of masks"),
+        (
+            (None, None),
+            {"emphasis": "ir", "masks": (None, None)},
+            UsageError,
+            "`emphasis` ir: it is for segments of masks",
+        ),
         ((None, None), {"emphasis": {3: "ir"}}, UsageError, "`emphasis` of 3: no such segment"),
         ((None, None), {"emphasis": {("ir", 3): "ir"}}, UsageError, r"`emphasis` of \('ir', 3\): no such segment"),
         ((5, None), {}, UsageError, "`ir` is int; give a path, a PIL image, or an array"),

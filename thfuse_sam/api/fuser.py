@@ -212,8 +212,7 @@ class Fuser:
             return self._fuse_tensors(ir, vi, masks)
         if isinstance(ir, Tensor) or isinstance(vi, Tensor):
             raise UsageError("one of `ir` and `vi` is a tensor and the other is none; give two of a kind")
-        if isinstance(emphasis, str) and masks is None:
-            raise UsageError(f"`emphasis` {shown(emphasis)}: it is for segments of masks; give `masks`")
+        _require_masks(emphasis, [masks])
         sample = self._sample(ir, vi, masks, value_range, ir_polarity, pair_placer(align, rig))
         return self._fuse_samples([sample], gray, emphasis)[0]
 
@@ -253,13 +252,15 @@ class Fuser:
         if not isinstance(pairs, Iterable):
             raise UsageError(f"`pairs` {described(pairs)}: give pairs (ir, vi) or (ir, vi, masks), such as a list")
         total = len(pairs) if isinstance(pairs, Sized) else None
+        if isinstance(pairs, (list, tuple)) and pairs:
+            _require_masks(emphasis, map(_masks_of, pairs))
+        masked = False
         with listening(progress):
             bar = progress_bar(total=total, unit=" pairs")
         with bar:
             for pair in pairs:
-                if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
-                    raise UsageError(f"`pairs` has {described(pair)}; each is (ir, vi) or (ir, vi, masks)")
-                masks = pair[2] if len(pair) > 2 else None
+                masks = _masks_of(pair)
+                masked |= _has_mask(masks)
                 sample = self._sample(pair[0], pair[1], masks, value_range, ir_polarity, placer)
                 if group and (len(group) == batch_size or sample[1].shape != group[0][1].shape):
                     yield from self._fuse_samples(group, gray, emphasis)
@@ -269,6 +270,8 @@ class Fuser:
             if group:
                 yield from self._fuse_samples(group, gray, emphasis)
                 bar.update(len(group))
+                if not masked:  # of pairs that come one by one it is known only now
+                    _require_masks(emphasis, [])
 
     @classmethod
     def from_pretrained(
@@ -394,6 +397,24 @@ def _both(masks: MaskPair) -> tuple[MaskInput, MaskInput]:
     if not isinstance(masks, (tuple, list)) or len(masks) != 2:
         raise UsageError(f"`masks` {described(masks)}: give two, of `ir` and of `vi`; None for one that there is not")
     return masks[0], masks[1]
+
+
+def _masks_of(pair: Any) -> MaskPair:
+    """Raises UsageError for what is no pair."""
+    if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
+        raise UsageError(f"`pairs` has {described(pair)}; each is (ir, vi) or (ir, vi, masks)")
+    masks: MaskPair = pair[2] if len(pair) > 2 else None
+    return masks
+
+
+def _has_mask(masks: MaskPair) -> bool:
+    return any(mask is not None for mask in _both(masks))
+
+
+def _require_masks(emphasis: EmphasisInput, masks: Iterable[MaskPair]) -> None:
+    """Raise UsageError for an emphasis of all segments where no pair has a mask."""
+    if isinstance(emphasis, str) and not any(map(_has_mask, masks)):
+        raise UsageError(f"`emphasis` {shown(emphasis)}: it is for segments of masks; give `masks`")
 
 
 def _in_range(images: Tensor, name: str) -> Tensor:
