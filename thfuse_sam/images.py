@@ -120,10 +120,13 @@ def numbers_of(stored: DecodedImage, how: InfraredReading = AS_STORED) -> tuple[
 
 
 @within_read_seconds
-def infrared_values(path: Path, how: InfraredReading = AS_STORED) -> Array:
-    """The numbers that an infrared image stores, HxW, missing ones among them. Raises ImageReadError."""
+def infrared_values_and_missing(path: Path, how: InfraredReading = AS_STORED) -> tuple[Array, Mask | None]:
+    """The numbers that an infrared image stores, HxW, and which mean nothing, bool HxW; None: all mean something.
+
+    Raises ImageReadError.
+    """
     with reading(path):
-        return _infrared_values(decode(path), how)
+        return _numbers_and_missing(decode(path), how)
 
 
 @within_read_seconds

@@ -13,10 +13,11 @@ from tests.video.clips import HEIGHT, WIDTH, scene, write_clip
 from tests.video.servers import HttpFile, MjpegCamera, RtspCamera, TcpCamera
 from thfuse_sam.errors import ImageKindError, OptionError, ThFuseError, UsageError
 from thfuse_sam.false_colour import colour_table
-from thfuse_sam.images import Modality, luma
+from thfuse_sam.images import Modality, luma, read_infrared
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 from thfuse_sam.video import reading
 from thfuse_sam.video.reading import Stream, open_stream, share_times
+from thfuse_sam.video.steadiness import ThermalLevels
 
 
 def opened(
@@ -111,6 +112,23 @@ def test_images_of_a_pattern_come_in_their_order(tmp_path: Path, pattern: str) -
     (tmp_path / "._f1.png").write_bytes(b"what macOS keeps")
     frames = list(opened(f"{tmp_path}/{pattern}").frames())
     assert [int(frame.values[0, 0]) for frame in frames] == [1, 2, 10]
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "16 bits", "alpha"])
+def test_pixels_without_data_are_filled_as_in_single_images(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(0).integers(100, 130, (HEIGHT, WIDTH)).astype(np.uint8)
+    values[20:30, 10:20] = 0
+    path, tags = tmp_path / "1.tif", {42113: "0"}  # as GDAL notes the number that means no data
+    if kind == "alpha":
+        alpha = np.where(values == 0, 0, 255).astype(np.uint8)
+        Image.fromarray(np.dstack([values, alpha]), "LA").save(path)
+    else:
+        Image.fromarray(values.astype(np.uint16) * 256 if kind == "16 bits" else values).save(path, tiffinfo=tags)
+    (tmp_path / "2.tif").symlink_to(path)
+    frame = next(opened(tmp_path).frames())
+    grey = ThermalLevels(AS_STORED, 0).grey(frame.values, 0, frame.missing)
+    assert np.array_equal(grey, read_infrared(path))
+    assert frame.missing is not None and np.array_equal(frame.missing, values == 0)
 
 
 def test_a_gap_in_numbered_images_remains_one(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_a_hot_spot_does_not_darken_the_next_frame_at_once() -> None:
     change = [abs(float(image[20:].mean()) - float(before[20:].mean())) for image in (after, alone)]
     assert change[0] < 0.4 * change[1]
     assert levels.grey(before, 0.04) is before  # 8 bits stay as they are
+    assert ThermalLevels(InfraredReading(nodata=0), 1.0).grey(before, 0.04).min() == before[before > 0].min()
 
 
 def test_another_range_begins_anew() -> None:

@@ -201,7 +201,7 @@ def pairs_of(
     """Matched frames as images in one frame."""
     cuts, last = (CutDetector(), CutDetector()), 0.0
     for ir, vi in matched(infrared, visible, offset, unmatched):
-        grey = levels.grey(ir.values, max(0.0, vi.time - last))
+        grey = levels.grey(ir.values, max(0.0, vi.time - last), ir.missing)
         last = vi.time
         grey, colours = placing.images(grey, vi.values)
         visible_luma = luma(colours)

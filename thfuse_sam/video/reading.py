@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
+from thfuse_sam.arrays import Mask
 from thfuse_sam.errors import ImageKindError, OptionError, UsageError, VideoError
 from thfuse_sam.false_colour import turn_back
 from thfuse_sam.folder_patterns import by_number
@@ -26,7 +27,7 @@ from thfuse_sam.images import (
     ImageArray,
     Modality,
     infrared_of_colours,
-    infrared_values,
+    infrared_values_and_missing,
     luma,
     read_visible,
 )
@@ -48,6 +49,7 @@ class Frame:
 
     time: float  # seconds since the stream began
     values: npt.NDArray[Any]  # infrared: HxW, the numbers of the file; visible: uint8 HxWx3, RGB
+    missing: Mask | None = None  # infrared pixels without data, bool HxW; None: only the numbers themselves say it
 
 
 class Stream(Protocol):
@@ -174,8 +176,11 @@ class _Sequence:
     def frames(self) -> Iterator[Frame]:
         first, step = self.clock
         for number, path in self.files:
-            values = read_visible(path) if self.modality == "vi" else infrared_values(path, self.how)
-            yield Frame((number - first) / step / self.fps, values)
+            moment = (number - first) / step / self.fps
+            if self.modality == "vi":
+                yield Frame(moment, read_visible(path))
+            else:
+                yield Frame(moment, *infrared_values_and_missing(path, self.how))
 
 
 @dataclass

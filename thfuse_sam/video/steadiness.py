@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from thfuse_sam.arrays import ImageArray
+from thfuse_sam.arrays import ImageArray, Mask
 from thfuse_sam.thermal import InfraredReading, as_white_hot, fill, limits, missing_pixels, stretch
 
 _Value = TypeVar("_Value", float, npt.NDArray[np.float32])
@@ -77,13 +77,21 @@ class ThermalLevels:
         self._how, self._nodata = how, [] if how.nodata is None else [how.nodata]
         self._range = Smoothed[npt.NDArray[np.float32]](seconds)
 
-    def grey(self, values: npt.NDArray[Any], step: float) -> ImageArray:
-        """Numbers HxW as uint8 HxW, in which what is warm is bright. 8-bit frames are not stretched."""
-        grey = values if values.dtype == np.uint8 else self._stretched(values, step)
+    def grey(self, values: npt.NDArray[Any], step: float, missing: Mask | None = None) -> ImageArray:
+        """Numbers HxW as uint8 HxW, in which what is warm is bright. 8-bit frames are not stretched.
+
+        `missing`: pixels without data, bool HxW, which are filled; None: the numbers say it.
+        """
+        if missing is None and (values.dtype != np.uint8 or self._nodata):
+            missing = missing_pixels(values, self._nodata)
+        if values.dtype == np.uint8:
+            grey = values if missing is None else fill(values, missing)
+        else:
+            assert missing is not None
+            grey = self._stretched(values, missing, step)
         return as_white_hot(grey, self._how.polarity)
 
-    def _stretched(self, values: npt.NDArray[Any], step: float) -> ImageArray:
-        missing = missing_pixels(values, self._nodata)
+    def _stretched(self, values: npt.NDArray[Any], missing: Mask, step: float) -> ImageArray:
         if missing.all():
             return np.zeros(values.shape, np.uint8)
         own = np.array(limits(values[~missing]), np.float32)
