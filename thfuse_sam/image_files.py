@@ -179,6 +179,12 @@ def decode_file(file: IO[bytes]) -> DecodedImage:
     return DecodedImage(upright(pixels, orientation), has_alpha, nodata)
 
 
+def decode_page(page: Image.Image) -> DecodedImage:
+    """`decode` of a page of an open TIFF; of colours Pillow keeps 8 bits."""
+    nodata = _nodata(page.tag_v2) if isinstance(page, TiffImagePlugin.TiffImageFile) else ()
+    return DecodedImage(pixels_of(page), page.mode in ("LA", "RGBA"), nodata)
+
+
 def pixels_of(image: Image.Image) -> Array:
     """The pixels of a loaded image, not turned upright: HxW or HxWxC in the stored type, 1-bit as uint8."""
     if image.mode == "1":

@@ -99,7 +99,7 @@ def read_infrared_and_missing(path: Path, how: InfraredReading = AS_STORED) -> t
 
 def infrared_of(stored: DecodedImage, how: InfraredReading) -> tuple[ImageArray, Mask | None]:
     """As `read_infrared_and_missing`, of an image that is decoded. Raises Refusal, and ValueError without a number."""
-    grey, missing = _grey(*_numbers_and_missing(stored, how), how.value_range)
+    grey, missing = _grey(*values_and_missing(stored, how), how.value_range)
     return as_white_hot(grey, how.polarity), missing
 
 
@@ -115,7 +115,7 @@ def infrared_numbers(path: Path, how: InfraredReading = AS_STORED) -> tuple[Arra
 
 def numbers_of(stored: DecodedImage, how: InfraredReading = AS_STORED) -> tuple[Array, Mask] | None:
     """As `infrared_numbers`, of an image that is decoded. Raises Refusal."""
-    values, missing = _numbers_and_missing(stored, how)
+    values, missing = values_and_missing(stored, how)
     return None if missing is None or values.dtype == np.uint8 else (values, missing)
 
 
@@ -126,20 +126,20 @@ def infrared_values_and_missing(path: Path, how: InfraredReading = AS_STORED) ->
     Raises ImageReadError.
     """
     with reading(path):
-        return _numbers_and_missing(decode(path), how)
+        return values_and_missing(decode(path), how)
 
 
 @within_read_seconds
 def read_visible(path: Path) -> ImageArray:
     """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
     with reading(path):
-        return _to_rgb(decode(path))
+        return visible_of(decode(path))
 
 
 def decode_visible(content: bytes, source: Path) -> ImageArray:
     """Like `read_visible`, from the bytes of an image that the file `source` embeds. Raises ImageReadError."""
     with as_read_error(source):
-        return _to_rgb(decode_file(io.BytesIO(content)))
+        return visible_of(decode_file(io.BytesIO(content)))
 
 
 @dataclass(frozen=True)
@@ -290,11 +290,8 @@ def write_numbers(path: Path, values: Array) -> None:
     write_atomically(path, lambda file: picture.save(file, **_WRITE_OPTIONS[path.suffix]))
 
 
-def _numbers_and_missing(stored: DecodedImage, how: InfraredReading) -> tuple[Array, Mask | None]:
-    """The numbers of an infrared image HxW, and which mean nothing, bool HxW; None: all of its 8 bits mean something.
-
-    Raises Refusal.
-    """
+def values_and_missing(stored: DecodedImage, how: InfraredReading) -> tuple[Array, Mask | None]:
+    """As `infrared_values_and_missing`, of an image that is decoded. Raises Refusal."""
     values = _infrared_values(stored, how)
     nodata = stored.nodata if how.nodata is None else (*stored.nodata, how.nodata)
     missing = _transparent(stored, how)
@@ -373,8 +370,8 @@ def _grey(
     return (grey if missing is None else fill(grey, missing)), missing
 
 
-def _to_rgb(stored: DecodedImage) -> ImageArray:
-    """A decoded image as a visible one, uint8 HxWx3."""
+def visible_of(stored: DecodedImage) -> ImageArray:
+    """As `read_visible`, of an image that is decoded. Raises ValueError without a number."""
     pixels = stored.colours
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
         largest = _LARGEST_OF_12_BITS if pixels.max() <= _LARGEST_OF_12_BITS else 65535

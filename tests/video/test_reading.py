@@ -13,7 +13,7 @@ from tests.video.clips import HEIGHT, WIDTH, scene, write_clip
 from tests.video.servers import HttpFile, MjpegCamera, RtspCamera, TcpCamera
 from thfuse_sam.errors import ImageKindError, OptionError, ThFuseError, UsageError
 from thfuse_sam.false_colour import colour_table
-from thfuse_sam.images import Modality, luma, read_infrared
+from thfuse_sam.images import Modality, luma, read_infrared, read_visible
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 from thfuse_sam.video import reading
 from thfuse_sam.video.reading import Stream, open_stream, share_times
@@ -114,8 +114,25 @@ def test_images_of_a_pattern_come_in_their_order(tmp_path: Path, pattern: str) -
     assert [int(frame.values[0, 0]) for frame in frames] == [1, 2, 10]
 
 
-@pytest.mark.parametrize("kind", ["8 bits", "16 bits", "alpha"])
-def test_pixels_without_data_are_filled_as_in_single_images(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "16 bits", "float"])
+def test_visible_stacks_are_read_as_images(tmp_path: Path, mode: str) -> None:
+    numbers = np.linspace(0, 4000, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    if mode in ("16 bits", "float"):
+        page = Image.fromarray(numbers.astype(np.uint16 if mode == "16 bits" else np.float32))
+    else:
+        page = Image.fromarray(scene()).convert(mode)
+    page.save(tmp_path / "vi.tiff", save_all=True, append_images=[page])
+    expected = read_visible(tmp_path / "vi.tiff")
+    for frame in opened(tmp_path / "vi.tiff", "vi").frames():
+        assert np.array_equal(frame.values, expected)
+    assert expected.std() > 20
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [("stack", "8 bits"), ("stack", "16 bits"), ("folder", "8 bits"), ("folder", "16 bits"), ("folder", "alpha")],
+)
+def test_pixels_without_data_are_filled_as_in_single_images(tmp_path: Path, place: str, kind: str) -> None:
     values = np.random.default_rng(0).integers(100, 130, (HEIGHT, WIDTH)).astype(np.uint8)
     values[20:30, 10:20] = 0
     path, tags = tmp_path / "1.tif", {42113: "0"}  # as GDAL notes the number that means no data
@@ -124,8 +141,9 @@ def test_pixels_without_data_are_filled_as_in_single_images(tmp_path: Path, kind
         Image.fromarray(np.dstack([values, alpha]), "LA").save(path)
     else:
         Image.fromarray(values.astype(np.uint16) * 256 if kind == "16 bits" else values).save(path, tiffinfo=tags)
-    (tmp_path / "2.tif").symlink_to(path)
-    frame = next(opened(tmp_path).frames())
+    if place == "folder":
+        (tmp_path / "2.tif").symlink_to(path)
+    frame = next(opened(path if place == "stack" else tmp_path).frames())
     grey = ThermalLevels(AS_STORED, 0).grey(frame.values, 0, frame.missing)
     assert np.array_equal(grey, read_infrared(path))
     assert frame.missing is not None and np.array_equal(frame.missing, values == 0)

@@ -21,7 +21,7 @@ from thfuse_sam.arrays import Mask
 from thfuse_sam.errors import ImageKindError, OptionError, UsageError, VideoError
 from thfuse_sam.false_colour import turn_back
 from thfuse_sam.folder_patterns import by_number
-from thfuse_sam.image_files import Refusal
+from thfuse_sam.image_files import Refusal, decode_page
 from thfuse_sam.images import (
     IMAGE_SUFFIXES,
     ImageArray,
@@ -30,6 +30,8 @@ from thfuse_sam.images import (
     infrared_values_and_missing,
     luma,
     read_visible,
+    values_and_missing,
+    visible_of,
 )
 from thfuse_sam.options.video import is_video
 from thfuse_sam.thermal import InfraredReading
@@ -199,11 +201,13 @@ class _Stack:
         try:
             with Image.open(self.path) as image:
                 for index, page in enumerate(ImageSequence.Iterator(image)):
-                    is_grey = self.modality == "ir" and len(page.getbands()) == 1 and page.mode != "P"
-                    values = np.array(page if is_grey else page.convert("RGB"))
-                    if self.modality == "ir" and not is_grey:
-                        values = _grey(values, self.how, self.name, is_first=index == 0)
-                    yield Frame(index / self.fps, values)
+                    if self.modality == "vi":
+                        yield Frame(index / self.fps, visible_of(decode_page(page)))
+                    elif len(page.getbands()) == 1 and page.mode != "P":
+                        yield Frame(index / self.fps, *values_and_missing(decode_page(page), self.how))
+                    else:
+                        values = np.array(page.convert("RGB"))
+                        yield Frame(index / self.fps, _grey(values, self.how, self.name, is_first=index == 0))
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise VideoError(f"{self.name}: cannot be read ({error}); is the file whole?") from None
 
