@@ -14,19 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
+from thfuse_sam.commands.fuse import fuse
 from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.commands.inputs import find_command_pairs
 from thfuse_sam.commands.precompute import precompute_masks
+from thfuse_sam.commands.train_pairs import find_train_pairs
 from thfuse_sam.commands.verify import verify_masks
 from thfuse_sam.datasets.pair_checks import read_pair
-from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError, PairError
+from thfuse_sam.errors import ImageKindError, ImageReadError, ManifestError, OptionError, PairError
 from thfuse_sam.false_colour import COLORMAPS, colour_table
 from thfuse_sam.images import read_infrared, read_infrared_and_missing, read_visible, write_image
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.source import LiveMasks
 from thfuse_sam.masks.store import open_masks
+from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.precompute import PrecomputeOptions
 from thfuse_sam.options.shared import InfraredOptions, PairOptions
+from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.thermal import InfraredReading, stretch
 
 RANDOM = np.random.default_rng(0)
@@ -258,6 +262,46 @@ def test_a_tree_keeps_its_range(tmp_path: Path, one_segment: None) -> None:
     kept = Manifest.load(tmp_path / "masks").signature.generator["ir_range"]
     (summary,) = precompute_masks(PrecomputeOptions(**options))
     assert summary.written == 0 and Manifest.load(tmp_path / "masks").signature.generator["ir_range"] == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "other"),
+    [
+        ({"ir_nodata": 7300}, {"ir_nodata": 5}),
+        ({"ir_channel": 1}, {"ir_channel": 0}),
+        ({"ir_gray": True}, {"ir_colormap": "jet"}),
+        ({"ir_colormap": "jet"}, {"ir_gray": True}),
+    ],
+)
+def test_a_tree_keeps_how_its_images_were_read(
+    tmp_path: Path, one_segment: None, caplog: pytest.LogCaptureFixture, given: dict[str, Any], other: dict[str, Any]
+) -> None:
+    folder, tree = sequence(tmp_path), tmp_path / "masks"
+    if "ir_nodata" not in given:
+        for path in (folder / "ir").iterdir():
+            save(path, coloured(scene(0, 255, np.uint8), "jet"))
+    folders: dict[str, Any] = {"ir_dir": folder / "ir", "vi_dir": folder / "vi"}
+    common: dict[str, Any] = {**folders, "sam_model_type": "vit_nano", "output_dir": tree}
+    precompute_masks(PrecomputeOptions(**common, **given))
+    (again,) = precompute_masks(PrecomputeOptions(**common))
+    assert again.written == 0
+    with pytest.raises(ManifestError, match="ir_"):
+        precompute_masks(PrecomputeOptions(**common, **other))
+
+    def trained_with(**options: Any) -> dict[str, Any]:
+        (part,) = find_train_pairs(TrainOptions(**folders, precomputed_masks_dir=(tree,), **options)).parts
+        return part.found.reading.settings()
+
+    def fused_with(**options: Any) -> np.ndarray:
+        output: dict[str, Any] = {"output_dir": tmp_path / "fused", "report": False, "device": "cpu"}
+        fuse(FuseOptions(**folders, precomputed_masks_dir=tree, **output, **options))
+        return read_visible(tmp_path / "fused" / "1.png")
+
+    assert trained_with() == given and trained_with(**other) == other
+    with caplog.at_level(logging.INFO):
+        np.testing.assert_array_equal(fused_with(), fused_with(**given))
+    assert caplog.text.count(f"`{next(iter(given))}`") == 1 and f"as the masks in {tree} were made" in caplog.text
+    assert not np.array_equal(fused_with(), fused_with(**other))
 
 
 # False colours

@@ -12,7 +12,7 @@ def test_the_range_of_a_data_set_does_not_depend_on_few_columns(tmp_path: Path) 
     numbers = np.full((512, 640), 1000, np.uint16)
     numbers[:, :: numbers.size // _NUMBERS_OF_IMAGE[1]] = 5000  # 1 column in 80
     write_numbers(tmp_path / "a.tif", numbers)
-    assert _range_of([tmp_path / "a.tif"], AS_STORED) == (1000, 5000)
+    assert _range_of([(tmp_path / "a.tif", AS_STORED)]) == (1000, 5000)
 
 
 @pytest.mark.parametrize(

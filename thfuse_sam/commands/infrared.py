@@ -12,7 +12,7 @@ from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError
 from thfuse_sam.images import image_form, infrared_numbers
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
-from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, WHITE_HOT, InfraredReading, limits
+from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, InfraredReading, limits
 
 Range = tuple[float, float]
 
@@ -33,16 +33,32 @@ def infrared_reading(
 
     Args:
         kept: ranges that were kept earlier, by what keeps them; the first one counts where `ir_range` gives none.
-        tree: masks of the images, see `polarity`.
+        tree: masks of the images, see `reading_of`.
 
     Raises:
         ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
     """
-    how = dataclasses.replace(reading_of(options), polarity=polarity(options, tree))
-    if how.polarity == BLACK_HOT:
+    return infrared_readings(options, [(images, tree)], kept)[0]
+
+
+def infrared_readings(
+    options: InfraredOptions,
+    folders: Sequence[tuple[Sequence[Path], Path | None]],
+    kept: Mapping[str, Range | None] | None = None,
+) -> list[InfraredReading]:
+    """As `infrared_reading`, of several folders: each has its images and its tree, and all have the same range."""
+    readings = [reading_of(options, tree) for _, tree in folders]
+    images = [(path, how) for (paths, _), how in zip(folders, readings, strict=True) for path in paths]
+    how = readings[0]
+    if any(one.polarity == BLACK_HOT for one in readings):
         log.info("infrared: black-hot, so black and white are exchanged (`ir_polarity`)")
-    is_deep = _is_deep(images, how)
-    _warn_if_mixed(images)
+    own = reading_of(options).settings()
+    for one, (_, tree) in zip(readings, folders, strict=True):
+        for name, value in one.settings().items():
+            if own.get(name) != value and name != "ir_polarity":
+                log.info("infrared: `%s` %s, as the masks in %s were made", name, value, tree)
+    is_deep = _is_deep(images)
+    _warn_if_mixed([path for path, _ in images])
     found = next(((source, range_) for source, range_ in (kept or {}).items() if range_ is not None), None)
     given = options.ir_range
     if how.value_range is not None:
@@ -50,35 +66,38 @@ def infrared_reading(
     elif found is not None and given in (None, (DATASET,)):
         source, range_ = found
     elif given == (DATASET,):
-        source, range_ = f"of {len(images)} images", _range_of(images, how)
+        source, range_ = f"of {len(images)} images", _range_of(images)
     else:
         if is_deep:
             log.info(
                 "infrared: the %g and %g percentiles of each image become black and white (see `ir_range`)",
                 *_black_and_white(STRETCH_PERCENTILES, how),
             )
-        return how
-    how = dataclasses.replace(how, value_range=range_)
+        return readings
     log.info("infrared: %g becomes black and %g white (%s)", *_black_and_white(range_, how), source)
     if not is_deep:
-        log.info("infrared: images of 8 bits are taken as they are, such as %s", images[0])
-    return how
+        log.info("infrared: images of 8 bits are taken as they are, such as %s", images[0][0])
+    return [dataclasses.replace(one, value_range=range_) for one in readings]
 
 
 def _black_and_white(range_: Range, how: InfraredReading) -> Range:
     return range_[::-1] if how.polarity == BLACK_HOT else range_
 
 
-def reading_of(options: InfraredOptions) -> InfraredReading:
-    """How the infrared images are read, as far as the options alone say it."""
-    given = options.ir_range
+def reading_of(options: InfraredOptions, tree: Path | None = None) -> InfraredReading:
+    """How the infrared images are read, as the options say it, and where they do not, as those of which the masks at
+    `tree` were made; the range is that of the options alone.
+    """
+    own, given = _reading_of_tree(tree), options.ir_range
+    colours = options.ir_colormap, options.ir_gray  # one excludes the other
+    colormap, gray = colours if any(colours) else (own.colormap, own.gray)
     return InfraredReading(
         value_range=None if given is None or given[0] in RANGE_WORDS else (float(given[0]), float(given[1])),
-        nodata=options.ir_nodata,
-        colormap=options.ir_colormap,
-        gray=options.ir_gray,
-        channel=options.ir_channel,
-        polarity=options.ir_polarity or WHITE_HOT,
+        nodata=own.nodata if options.ir_nodata is None else options.ir_nodata,
+        colormap=colormap,
+        gray=gray,
+        channel=own.channel if options.ir_channel is None else options.ir_channel,
+        polarity=options.ir_polarity or own.polarity,
     )
 
 
@@ -87,20 +106,15 @@ def range_of_tree(root: Path | None) -> Range | None:
     return _reading_of_tree(root).value_range
 
 
-def polarity(options: InfraredOptions, tree: Path | None) -> str:
-    """What `ir_polarity` says, else that of the infrared images of which the masks at `tree` were made."""
-    return options.ir_polarity or _reading_of_tree(tree).polarity
-
-
 def _reading_of_tree(root: Path | None) -> InfraredReading:
     manifest = None if root is None else Manifest.find(root)
     return AS_STORED if manifest is None else InfraredReading.of_settings(manifest.signature.generator)
 
 
-def _is_deep(images: Sequence[Path], how: InfraredReading) -> bool:
+def _is_deep(images: Sequence[tuple[Path, InfraredReading]]) -> bool:
     """Whether the first image has more than 8 bits. One that cannot be read is reported when its turn comes."""
     try:
-        return bool(images) and infrared_numbers(images[0], how) is not None
+        return bool(images) and infrared_numbers(*images[0]) is not None
     except ImageKindError:
         raise
     except ImageReadError:
@@ -120,12 +134,12 @@ def _warn_if_mixed(images: Sequence[Path]) -> None:
         )  # fmt: skip
 
 
-def _range_of(images: Sequence[Path], how: InfraredReading) -> Range:
+def _range_of(images: Sequence[tuple[Path, InfraredReading]]) -> Range:
     """The range that `thermal.limits` finds in numbers of all `images`. Raises OptionError."""
     least, most = _NUMBERS_OF_IMAGE
     share = min(most, max(least, _NUMBERS // max(1, len(images))))
     samples = []
-    for path in images:
+    for path, how in images:
         with contextlib.suppress(ImageReadError):
             found = infrared_numbers(path, how)
             if found is not None:

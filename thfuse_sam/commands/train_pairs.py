@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.infrared import infrared_reading, polarity, range_of_tree
+from thfuse_sam.commands.infrared import infrared_readings, range_of_tree, reading_of
 from thfuse_sam.commands.inputs import (
     MaskChoice,
     build_mask_source,
@@ -89,7 +89,8 @@ def find_train_pairs(options: TrainOptions) -> TrainPairs:
         tree = options.val_precomputed_masks_dir
         with naming("val_precomputed_masks_dir", tree, instead_of="precomputed_masks_dir"):
             masks = parts[0].masks if tree is None else choose_masks(tree, options)
-        val = [_part("val", found, masks, parts[0].found.reading, options, skipped)]
+        reading = replace(reading_of(options, masks.root), value_range=parts[0].found.reading.value_range)
+        val = [_part("val", found, masks, reading, options, skipped)]
         splits = _without(splits, val[0].pairs)
         parts += val
     return TrainPairs(parts, [part.of(train) for part, train, _ in splits], val, skipped)
@@ -140,11 +141,11 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
             log.warning("%s: pairs of %s/ are for tests, and are left out", place, "/, ".join(left_out))
         name = names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index + 1}"
         folders.append((name, found, choose_masks(trees[index if len(trees) > 1 else 0], options)))
-    # One reading for all, so that equal numbers are equal grey values.
-    images = [pair.ir for _, found, _ in folders for pair in found.pairs]
+    # One range for all, so that equal numbers are equal grey values.
+    images = [([pair.ir for pair in found.pairs], masks.root) for _, found, masks in folders]
     kept = {f"as the masks in {masks.root} were made": range_of_tree(masks.root) for *_, masks in folders}
-    reading = infrared_reading(options, images, kept)
-    return [_part(*values, reading, options, skipped) for values in folders]
+    readings = infrared_readings(options, images, kept)
+    return [_part(*values, how, options, skipped) for values, how in zip(folders, readings, strict=True)]
 
 
 def _part(
@@ -155,11 +156,11 @@ def _part(
     options: TrainOptions,
     skipped: dict[str, str],
 ) -> PairFolder:
-    """The pairs of a folder, read as `reading` says; what is warm is bright or dark by folder, as its masks were made.
+    """The pairs of a folder, read as `reading` says.
 
     Without `skip_bad`, raises ThFuseError unless all can be used.
     """
-    found = found.read_as(replace(reading, polarity=polarity(options, masks.root)))
+    found = found.read_as(reading)
     mismatches = require_usable_pairs(found, masks, skip_bad=options.skip_bad)
     bad = unusable_pairs(found.pairs, read_pair) if options.skip_bad else {}
     pairs = [pair for pair in found.pairs if pair.name not in bad]

@@ -18,6 +18,7 @@ REPORT = "report/index.html"  # below the output folder
 SHIPPED_MODEL = Path("models/thfuse_lite.safetensors")
 
 Polarity = Literal["white-hot", "black-hot"]
+_AS_TREE = "as the mask tree was made"
 RANGE_WORDS = DATASET, EACH_IMAGE = "dataset", "image"  # values of `ir_range` in place of two numbers
 # Those of `false_colour`, which needs OpenCV; a test holds them equal.
 COLORMAPS = (
@@ -40,17 +41,31 @@ class InfraredOptions(Options, group="infrared images: see datasets/README.md"):
     ir_polarity: Polarity | None = option(
         None,
         "whether what is warm is bright or dark; black-hot images are turned round when they are read",
-        default_text="as the mask tree was made, else white-hot",
+        default_text=f"{_AS_TREE}, else white-hot",
     )
     ir_nodata: float | None = option(
-        None, "number that means 'nothing measured', besides those that are recognised", metavar="VALUE"
+        None,
+        "number that means 'nothing measured', besides those that are recognised",
+        metavar="VALUE",
+        default_text=_AS_TREE,
     )
     ir_colormap: str | None = option(
-        None, "turn infrared images that are drawn in this colour map back", choices=COLORMAPS, metavar="NAME"
+        None,
+        "turn infrared images that are drawn in this colour map back",
+        choices=COLORMAPS,
+        metavar="NAME",
+        default_text=_AS_TREE,
     )
-    ir_gray: bool = option(False, "take the brightness of infrared images in colours, whatever the colours mean")
+    ir_gray: bool = option(
+        False,
+        "take the brightness of infrared images in colours, whatever the colours mean",
+        default_text=_AS_TREE,
+    )
     ir_channel: int | None = option(
-        None, "number of the channel, from 0, that holds the infrared: one file may then be both images", low=0
+        None,
+        "number of the channel, from 0, that holds the infrared: one file may then be both images",
+        low=0,
+        default_text=_AS_TREE,
     )
 
     def __post_init__(self) -> None:
