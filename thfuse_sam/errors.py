@@ -170,6 +170,12 @@ def did_you_mean(word: str, known: Collection[str], similarity: float = 0.6) -> 
 
 def command_text(command: str, **options: Any) -> str:
     """A command with its options for a message; those whose value is None are left out, those of True have none."""
-    given = {name: value for name, value in options.items() if value is not None}
-    texts = [f"`{name}`" if value is True else f"`{name}` {shlex.quote(str(value))}" for name, value in given.items()]
+    texts = [option_text(name, value) for name, value in options.items() if value is not None]
     return " ".join([f"`{command}()`", *texts])
+
+
+def option_text(name: str, value: Any) -> str:
+    """An option with its value for a message; several values are as many words, and True is none."""
+    values = () if value is True else value if isinstance(value, tuple) else (value,)
+    words = [f"{one:.10g}" if isinstance(one, float) else shlex.quote(str(one)) for one in values]
+    return " ".join([f"`{name}`", *words])

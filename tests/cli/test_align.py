@@ -12,6 +12,7 @@ from thfuse_sam.align.rig import Rig
 from thfuse_sam.align.transform import corner_distance, fitted
 from thfuse_sam.cli import commands as cli_commands
 from thfuse_sam.images import read_infrared, read_infrared_and_missing, read_visible
+from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskFiles
 
 main = cli_commands.align.main
@@ -90,6 +91,30 @@ def test_numbers_of_16_bits_and_the_size_of_the_result(tmp_path) -> None:
         numbers = np.array(image)
     assert numbers.shape == (96, 128) and numbers[48, 48] == 31_000 and numbers[4, 4] == 29_000
     assert read_visible(Path("aligned/vi/a.png")).shape == (96, 128, 3)
+
+
+def test_the_printed_command_reads_the_aligned_images_as_those_of_the_tree(tmp_path, capsys) -> None:
+    infrared, visible = pair(0)
+    deep = 40_000 - infrared.astype(np.uint16) * 100
+    deep[::9, ::9] = 20_000  # less than what was measured as well as more
+    for folder, images in (("ir", (255 - infrared, deep)), ("vi", (visible, visible))):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for name, image in zip("ab", images, strict=True):
+            Image.fromarray(image).save(tmp_path / "data" / folder / f"{name}.png")
+    how = {"ir_range": "10000 45000", "ir_nodata": 20_000.0, "ir_polarity": "black-hot"}
+    MaskFiles(Path("tree")).write("ir", "a", np.ones(SIZE, np.uint8))
+    Manifest(Signature("vit_nano", "0", how, "0")).save(Path("tree"))
+    data = ["--dataset_path", str(tmp_path / "data"), "--align", "size"]
+    assert main([*data, "--masks_dir", "tree"]) == 0
+    aligned = [np.array(Image.open(f"aligned/ir/{name}.png")) for name in "ab"]
+    assert np.array_equal(aligned[0], 255 - infrared) and np.array_equal(aligned[1], deep)
+    to_fuse = capsys.readouterr().err.partition("to fuse them: python test.py ")[2].splitlines()[0]
+    assert to_fuse.endswith("--ir_range 10000 45000 --ir_polarity black-hot --ir_nodata 20000")
+    common = ["--device", "cpu", "--no-report", "--output_dir"]
+    assert cli_commands.test.main([*shlex.split(to_fuse), *common, "fused"]) == 0
+    assert cli_commands.test.main([*data, "--precomputed_masks_dir", "tree", *common, "direct"]) == 0
+    for name in "ab":
+        assert np.array_equal(*(read_visible(Path(folder) / f"{name}.png") for folder in ("fused", "direct")))
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_errors_reach_other_processes() -> None:
 
 def test_a_command_to_type() -> None:
     assert command_text("run", output_dir=Path("a b"), store=None, n=3) == "`run()` `output_dir` 'a b' `n` 3"
+    assert command_text("run", sizes=(1.0, 2.5), fast=True) == "`run()` `sizes` 1 2.5 `fast`"
 
 
 def test_an_empty_list_is_not_taken_for_the_default() -> None:

@@ -66,8 +66,8 @@ class Placement:
         placed[inside] = mask[row[inside], column[inside]]
         return placed.reshape(self.size)
 
-    def numbers(self, values: Array, missing: Mask) -> Array:
-        """Numbers HxW of the infrared image in the frame: uint16 stay so, with 0 where nothing was measured; others
+    def numbers(self, values: Array, missing: Mask, nothing: int = 0) -> Array:
+        """Numbers HxW of the infrared image in the frame: uint16 stay so, `nothing` where nothing was measured; others
         become float32, with NaN there. None is outside of what was measured, as cubic interpolation would make them.
         """
         if not (values.dtype.kind in "iu" and values.min() >= 0 and values.max() < 2**16):
@@ -75,9 +75,9 @@ class Placement:
         elif values.dtype != np.uint8:  # older versions of Pillow read 16 bits into 32
             values = values.astype(np.uint16)
         seen = self.sees("ir") & ~self.mask("ir", missing)
-        nothing = np.array(np.nan if values.dtype == np.float32 else 0, values.dtype)
+        unseen = np.array(np.nan if values.dtype == np.float32 else nothing, values.dtype)
         placed = resample(fill(values, missing), self.ir, self.size, interpolation=cv2.INTER_LINEAR)
-        return np.where(seen, placed, nothing)
+        return np.where(seen, placed, unseen)
 
     def blend(self, fused: ImageArray, visible_luma: ImageArray) -> ImageArray:
         """The fused luma HxW, with a soft border to what only one camera sees; `visible_luma` is that of `images`."""

@@ -27,6 +27,7 @@ from thfuse_sam.masks.source import MaskSource, NoMasks, PrecomputedMasks
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.options.align import VISIBLE, AlignmentOptions, AlignOptions
 from thfuse_sam.progress import progress_bar
+from thfuse_sam.thermal import WHITE_HOT, as_white_hot
 
 CSV, MASKS = "alignment.csv", "masks"
 
@@ -110,7 +111,7 @@ def calibrate_rig(options: AlignOptions) -> Calibration:
 
 
 def _find(options: AlignOptions, folder: Path | None) -> PairSet:
-    pairs = find_command_pairs(folder, options)
+    pairs = find_command_pairs(folder, options, options.masks_dir)
     if not options.skip_bad:
         require_partners(pairs)
     warn_if_odd(pairs.pairs)
@@ -158,14 +159,18 @@ def _write(
 
 
 def _write_infrared(folder: Path, pair: ImagePair, placement: Placement, infrared: ImageArray) -> None:
-    """Images of more than 8 bits keep their numbers. What the camera does not see is transparent in 8 bits, 0 in 16 and
-    NaN in numbers with a point, which is read as "nothing measured".
+    """Images of more than 8 bits keep their numbers, and all their polarity, so that one reading fits both. What the
+    camera does not see is transparent in 8 bits, `ir_nodata` or else 0 in 16 and NaN in numbers with a point, which is
+    read as "nothing measured".
     """
-    numbers = registered_numbers(pair, placement)
+    nodata = pair.reading.nodata
+    nothing = 0 if nodata is None or nodata not in range(2**16) else int(nodata)
+    numbers = registered_numbers(pair, placement, nothing)
     if numbers is not None:
         write_numbers(folder / f"{pair.name}{'.png' if numbers.dtype == np.uint16 else '.tiff'}", numbers)
         return
-    placed, seen = resample(infrared, placement.ir, placement.size), placement.sees("ir")
+    stored = as_white_hot(infrared, pair.reading.polarity)  # turns it round again
+    placed, seen = resample(stored, placement.ir, placement.size), placement.sees("ir")
     picture = Image.fromarray(placed)
     if not seen.all():
         layers = np.where(seen, placed, np.uint8(0)), np.where(seen, np.uint8(255), np.uint8(0))
@@ -201,4 +206,8 @@ def _log_next(pairs: PairSet, options: AlignOptions) -> None:
         masks = None if options.masks_dir is None else options.output_dir / MASKS
         visible = options.output_dir / "vi" if moved_too else pairs.vi_dir
         folders = {"ir_dir": options.output_dir / "ir", "vi_dir": visible}
-        log.info("to fuse them: %s", command_text("fuse", **folders, precomputed_masks_dir=masks))
+        # Colours and channels are grey values now.
+        how = pairs.reading
+        polarity = None if how.polarity == WHITE_HOT else how.polarity
+        reading = {"ir_range": how.value_range or options.ir_range, "ir_polarity": polarity, "ir_nodata": how.nodata}
+        log.info("to fuse them: %s", command_text("fuse", **folders, precomputed_masks_dir=masks, **reading))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError
+from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError, option_text
 from thfuse_sam.images import image_form, infrared_numbers
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
@@ -56,7 +56,7 @@ def infrared_readings(
     for one, (_, tree) in zip(readings, folders, strict=True):
         for name, value in one.settings().items():
             if own.get(name) != value and name != "ir_polarity":
-                log.info("infrared: `%s` %s, as the masks in %s were made", name, value, tree)
+                log.info("infrared: %s, as the masks in %s were made", option_text(name, value), tree)
     is_deep = _is_deep(images)
     _warn_if_mixed([path for path, _ in images])
     found = next(((source, range_) for source, range_ in (kept or {}).items() if range_ is not None), None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from thfuse_sam.align.placement import Placer
-from thfuse_sam.commands.infrared import infrared_reading
+from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
 from thfuse_sam.datasets.naming import Naming
 from thfuse_sam.datasets.pair_checks import require_partners, suspicion
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, Search, find_pairs
@@ -67,12 +67,13 @@ def require_one_place(dataset_path: Path | None, folders: FolderOptions) -> None
         raise OptionError("dataset_path", dataset_path, "is given beside `ir_dir` or `vi_dir`; give one or the other")
 
 
-def find_command_pairs(given: Path | None, options: FolderOptions) -> PairSet:
+def find_command_pairs(given: Path | None, options: FolderOptions, tree: Path | None = None) -> PairSet:
     """The pairs of a command in the folder `given`, else in those of `options`, else the sample; and how their infrared
-    images are read, see `infrared_reading`. Raises OptionError, PairError and ImageKindError.
+    images are read, see `infrared_reading`; `tree` has their masks. Raises OptionError, PairError and ImageKindError.
     """
     found = find_folder_pairs(pair_folder(given, options, TEST_SAMPLE), options)
-    return found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs]))
+    kept = {f"as the masks in {tree} were made": range_of_tree(tree)}
+    return found.read_as(infrared_reading(options, [pair.ir for pair in found.pairs], kept, tree))
 
 
 def find_folder_pairs(folder: Path | None, options: FolderOptions) -> PairSet:

@@ -43,7 +43,7 @@ class AlignedPairs(Dataset[FusionSample]):
         )
 
 
-def registered_numbers(pair: ImagePair, placement: Placement | None) -> Array | None:
+def registered_numbers(pair: ImagePair, placement: Placement | None, nothing: int = 0) -> Array | None:
     """The numbers of the infrared image HxW in the frame, see `Placement.numbers`; None: it has only 8 bits.
 
     `placement` None: the frame is the image itself. Raises ImageReadError.
@@ -52,4 +52,4 @@ def registered_numbers(pair: ImagePair, placement: Placement | None) -> Array | 
     if found is None:
         return None
     size = (found[0].shape[0], found[0].shape[1])
-    return (placement or Placement.of(by_size(size, size), VISIBLE)).numbers(*found)
+    return (placement or Placement.of(by_size(size, size), VISIBLE)).numbers(*found, nothing)
