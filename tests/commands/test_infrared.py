@@ -1,8 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from thfuse_sam.cli import commands
+from thfuse_sam.commands import app
 from thfuse_sam.commands.infrared import _NUMBERS_OF_IMAGE, _range_of, range_of_tree
 from thfuse_sam.images import write_numbers
 from thfuse_sam.thermal import AS_STORED, InfraredReading
@@ -28,6 +31,19 @@ def test_the_range_of_a_data_set_does_not_depend_on_few_columns(tmp_path: Path) 
 def test_what_is_noted_of_reading_reads_back(how: InfraredReading) -> None:
     assert InfraredReading.of_settings({"points_per_side": 32, **how.settings()}) == how
     assert InfraredReading.of_settings({"ir_range": "1", "ir_channel": "x", "ir_gray": 3, "ir_nodata": []}) == AS_STORED
+
+
+@pytest.mark.parametrize(
+    ("main", "argv"),
+    [(commands.video.main, ["--ir", "ir.tiff", "--vi", "vi.mp4"]), (commands.app.main, ["--port", "0"])],
+)
+def test_where_no_images_are_known_no_range_is_taken_from_all(
+    main: Any, argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "_require_gradio", lambda: None)
+    assert main([*argv, "--device", "cpu", "--ir_range", "dataset"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--ir_range dataset: " in line and "give LOW HIGH" in line
 
 
 def test_a_tree_without_a_range_has_none(tmp_path: Path) -> None:

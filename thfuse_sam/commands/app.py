@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from thfuse_sam.commands.fuse import open_network
-from thfuse_sam.commands.infrared import reading_of
+from thfuse_sam.commands.infrared import infrared_reading
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.devices import resolve_device
@@ -28,6 +28,7 @@ from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.generator import HUGGING_FACE, MODEL_TYPE_NAMES
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.shipped import find_shipped
+from thfuse_sam.thermal import InfraredReading
 
 _CACHE_SECONDS = 3600  # age at which the page's pictures are removed
 
@@ -42,8 +43,9 @@ def serve(options: AppOptions) -> None:
     device = resolve_device(options.device)
     with _listening(options.host, options.port) as listener, _own_files() as files:
         _, network, _ = open_network(options)
+        reading = infrared_reading(options, [])
         sams = {
-            name: functools.cache(functools.partial(_session, network, sam, device))
+            name: functools.cache(functools.partial(_session, network, sam, device, reading))
             for name, sam in find_sams(options).items()
         }
         app = build_app(
@@ -85,8 +87,8 @@ def find_sams(options: AppOptions) -> dict[str, AppOptions]:
     return sams
 
 
-def _session(network: nn.Module, sam: AppOptions, device: torch.device) -> FusionSession:
-    return FusionSession(network, build_generator(sam, device), device, sam, reading_of(sam))
+def _session(network: nn.Module, sam: AppOptions, device: torch.device, reading: InfraredReading) -> FusionSession:
+    return FusionSession(network, build_generator(sam, device), device, sam, reading)
 
 
 def build_app(

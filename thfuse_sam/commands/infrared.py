@@ -32,11 +32,13 @@ def infrared_reading(
     """How the infrared `images` are read. Logs the range of their numbers, and where it is from.
 
     Args:
+        images: none where they are not known yet, as those of a stream.
         kept: ranges that were kept earlier, by what keeps them; the first one counts where `ir_range` gives none.
         tree: masks of the images, see `reading_of`.
 
     Raises:
         ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
+        OptionError: the range is to be taken from the images, and they have none.
     """
     return infrared_readings(options, [(images, tree)], kept)[0]
 
@@ -75,7 +77,7 @@ def infrared_readings(
             )
         return readings
     log.info("infrared: %g becomes black and %g white (%s)", *_black_and_white(range_, how), source)
-    if not is_deep:
+    if images and not is_deep:
         log.info("infrared: images of 8 bits are taken as they are, such as %s", images[0][0])
     return [dataclasses.replace(one, value_range=range_) for one in readings]
 
@@ -136,6 +138,8 @@ def _warn_if_mixed(images: Sequence[Path]) -> None:
 
 def _range_of(images: Sequence[tuple[Path, InfraredReading]]) -> Range:
     """The range that `thermal.limits` finds in numbers of all `images`. Raises OptionError."""
+    if not images:
+        raise OptionError("ir_range", DATASET, "images come one after another here; give LOW HIGH")
     least, most = _NUMBERS_OF_IMAGE
     share = min(most, max(least, _NUMBERS // max(1, len(images))))
     samples = []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from thfuse_sam.options.fields import Options, option, redefault
 from thfuse_sam.options.shared import TEST_SAMPLE, DeviceOptions, InfraredOptions, ModelOptions, SamOptions
@@ -28,6 +29,13 @@ class AppOptions(ModelOptions, SamOptions, InfraredOptions, DeviceOptions, Limit
     """Which network and SAM fuse, and where the page is served."""
 
     sam_model_type: str = redefault(SamOptions, "sam_model_type", "vit_nano")
+    ir_range: tuple[float | Literal["dataset", "image"], ...] | None = redefault(
+        InfraredOptions,
+        "ir_range",
+        None,
+        help="numbers of images of more than 8 bits that become black and white; image: of each image its own",
+        metavar="LOW HIGH|image",
+    )
     more_sams: tuple[str, ...] = option(
         (),
         "further SAMs to choose on the page: types, files of weights, folders or owner/name of Hugging Face models",

@@ -2,6 +2,7 @@
 
 from dataclasses import MISSING, dataclass
 from pathlib import Path
+from typing import Literal
 
 from thfuse_sam.errors import OptionError
 from thfuse_sam.files import VIDEO_SUFFIXES
@@ -28,6 +29,14 @@ class StreamOptions(InfraredOptions, group="streams: see docs/video.md"):
         metavar="PLACE",
     )
     vi: str = option(MISSING, "visible stream, likewise", metavar="PLACE")
+    ir_range: tuple[float | Literal["dataset", "image"], ...] | None = redefault(
+        InfraredOptions,
+        "ir_range",
+        None,
+        help="numbers of frames of more than 8 bits that become black and white; image: of each frame its own, "
+        "averaged over `smooth` seconds",
+        metavar="LOW HIGH|image",
+    )
     offset: float = option(0.0, "seconds that are added to the times of the infrared stream", metavar="SECONDS")
     fps: float = option(25.0, "frames a second of stacks and images, which do not say it", above=0)
     reopen: int = option(3, "how often a live stream that broke is opened again, one try a second", low=0)
