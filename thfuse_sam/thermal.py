@@ -68,7 +68,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 def as_range(value: Any) -> tuple[float, float] | None:
     """A range as it was kept in a file, as two numbers; None if it is none."""
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         low, high = value
         return float(low), float(high)
     return None

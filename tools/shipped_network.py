@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from thfuse_sam.fusion.loading import load_network, save_network
+from thfuse_sam.thermal import as_range
 from thfuse_sam.training.checkpoint import NetworkSpec
 
 
@@ -20,14 +21,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="file to write, *.safetensors")
     options = parser.parse_args(argv)
     loaded = [load_network(path) for path in options.checkpoints]
-    network, _ = loaded[-1]
+    network, training = loaded[-1]
     weights = [other.state_dict() for other, _ in loaded]
     network.load_state_dict({key: torch.stack([each[key] for each in weights]).mean(0) for key in weights[0]})
     if options.neutral_guidance:
         network.load_state_dict(
             {k: 0 * v if k.startswith("guidance.gates") else v for k, v in network.state_dict().items()}
         )
-    save_network(options.output, network, NetworkSpec(network.name, network.options))
+    ir_range = as_range(training.get("ir_range"))
+    save_network(options.output, network, NetworkSpec(network.name, network.options), ir_range)
     return 0
 
 

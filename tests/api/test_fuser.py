@@ -19,8 +19,10 @@ from thfuse_sam.errors import (
     MaskReadError,
     UsageError,
 )
+from thfuse_sam.fusion.loading import save_network
 from thfuse_sam.images import luma, read_infrared, read_visible
 from thfuse_sam.shipped import shipped_root
+from thfuse_sam.training.checkpoint import NetworkSpec
 
 Pair = tuple[Path, Path]
 
@@ -186,6 +188,17 @@ def test_a_folder_of_the_hubs_form(
     again = th.Fuser.from_pretrained(tmp_path / "model", device="cpu")
     assert np.array_equal(again(*pair), fuser(*pair))
     assert np.array_equal(th.fuse(*pair, model=tmp_path / "model" / "model.safetensors", device="cpu"), fuser(*pair))
+    save_network(
+        tmp_path / "own.safetensors", fuser.network, NetworkSpec("thfuse_lite", fuser.network.options), (0, 40_000)
+    )
+    own = th.Fuser(tmp_path / "own.safetensors", device="cpu")
+    own.save_pretrained(tmp_path / "own")
+    again = th.Fuser.from_pretrained(tmp_path / "own", device="cpu")
+    deep = tmp_path / "deep.png"
+    Image.fromarray(read_infrared(pair[0]).astype(np.uint16) * 50 + 7000).save(deep)
+    expected = fuser(deep, pair[1], value_range=(0, 40_000))
+    assert np.array_equal(own(deep, pair[1]), expected) and np.array_equal(again(deep, pair[1]), expected)
+    assert not np.array_equal(fuser(deep, pair[1]), expected)
     (tmp_path / "model" / "README.md").write_text("mine")
     fuser.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "README.md").read_text() == "mine"

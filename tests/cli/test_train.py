@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from thfuse_sam.cli.commands import train
 from thfuse_sam.commands import train as command
 from thfuse_sam.datasets.pairs import find_pairs
-from thfuse_sam.fusion.loading import load_network
+from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.images import MODALITIES
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.masks.tree import MaskFiles
 from thfuse_sam.options.shared import TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.shipped import shipped_root
-from thfuse_sam.training.checkpoint import load_checkpoint
+from thfuse_sam.training.checkpoint import NetworkSpec, load_checkpoint
 from thfuse_sam.training.trainer import RunResult, Trainer
 
 ROOT = shipped_root()
@@ -202,6 +203,24 @@ def test_starts_from_given_weights(dataset, capsys) -> None:
     assert "random weights need about 1000 steps to fuse well, not 2: raise --epochs, or" in short
     assert short.count(" is 48x32, smaller than --crop_size 40: it is mirrored at its borders") == 1
     assert "smaller than" not in err
+
+
+def test_goes_on_with_the_range_of_its_weights(dataset, capsys) -> None:
+    for path in dataset.glob("ir/**/*.png"):
+        Image.fromarray(np.linspace(7000, 9000, 32 * 48).reshape(32, 48).astype(np.uint16)).save(path)
+    network, _ = load_network(ROOT / "models/thfuse_lite.safetensors")
+    save_network(Path("own.safetensors"), network, NetworkSpec(network.name, network.options), (0, 40_000))
+
+    def ir_range(*argv: str) -> list[float] | None:
+        assert train.main(["--dataset_path", str(dataset), *FAST, "--dry_run", *argv]) == 0
+        return json.loads(capsys.readouterr().out)["ir_range"]
+
+    given = ["--init", "own.safetensors"]
+    assert ir_range(*given) == [0, 40_000] and ir_range() is None
+    assert ir_range(*given, "--ir_range", "image") is None
+    assert train.main(["--dataset_path", str(dataset), *FAST, *given, "--output_dir", "tuned"]) == 0
+    assert "0 becomes black and 40000 white (as own.safetensors was trained)" in capsys.readouterr().err
+    assert ir_range("--resume", "tuned/latest.pth", "--epochs", "2") == [0, 40_000]
 
 
 def test_a_stopped_training_has_its_report(dataset, monkeypatch, capsys) -> None:

@@ -12,6 +12,7 @@ from thfuse_sam.fusion import loading
 from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.models import build_network
 from thfuse_sam.models.thfuse_original import ORIGINAL_NAMES, ORIGINAL_PIXEL_RANGE
+from thfuse_sam.thermal import as_range
 from thfuse_sam.training import checkpoint as checkpoints
 
 
@@ -52,6 +53,15 @@ def test_exported_network_is_rebuilt_in_single_precision(tmp_path, dtype) -> Non
     assert loaded.layer.weight.dtype == torch.float32
     assert torch.equal(loaded.layer.weight, network.layer.weight.to(dtype).float())
     assert int(loaded.count) == 7
+
+
+def test_the_range_of_training_is_kept(tmp_path) -> None:
+    spec = checkpoints.NetworkSpec("tiny", {"width": 3})
+    for name, ir_range in (("none", None), ("own", (0.0, 40_000.0))):
+        save_network(tmp_path / f"{name}.safetensors", Tiny(), spec, ir_range)
+        assert as_range(load_network(tmp_path / f"{name}.safetensors")[1].get("ir_range")) == ir_range
+    assert b"ir_range" not in (tmp_path / "none.safetensors").read_bytes()
+    assert as_range([10**400, 1]) is None
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -19,10 +19,13 @@ from thfuse_sam.cli.main import main
 from thfuse_sam.datasets.fusion import fusion_sample
 from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.inference import fuse_lumas
+from thfuse_sam.fusion.loading import load_network, save_network
 from thfuse_sam.images import write_image
 from thfuse_sam.models import build_network
 from thfuse_sam.options.video import is_video
+from thfuse_sam.shipped import shipped_root
 from thfuse_sam.thermal import AS_STORED
+from thfuse_sam.training.checkpoint import NetworkSpec
 from thfuse_sam.video.fusing import FrameFuser, Placing, VideoReport, fuse_streams
 from thfuse_sam.video.matching import Ahead
 from thfuse_sam.video.reading import Frame, open_stream
@@ -94,6 +97,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1 and message in lines[0]
     assert {*tmp_path.iterdir()} == before
+
+
+def test_the_range_is_that_of_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, _ = load_network(shipped_root() / "models/thfuse_tiny.safetensors")
+    path = tmp_path / "own.safetensors"
+    save_network(path, network, NetworkSpec(network.name, network.options), (0, 40_000))
+    streams = zip(("--ir", "--vi"), clips(tmp_path, 2), strict=True)
+    given = [*(word for pair in streams for word in pair), "--model_path", str(path), "-o", str(tmp_path / "fused.mp4")]
+    for words, told in (([], True), (["--ir_range", "image"], False)):
+        assert video.main([*given, "--overwrite", *words]) == 0
+        line = f"0 becomes black and 40000 white (as {path} was trained)"
+        assert (line in capsys.readouterr().err) is told
 
 
 @pytest.mark.parametrize("folder", ["ir", "vi"])

@@ -306,7 +306,7 @@ class Fuser:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `config.json`, `model.safetensors` and, where there is none, a card `README.md`. Raises OutputError."""
-        hub.save(as_path(folder, "folder"), self.network)
+        hub.save(as_path(folder, "folder"), self.network, self._range)
 
     def _sample(
         self,

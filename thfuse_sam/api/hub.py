@@ -38,11 +38,14 @@ Data and licence of these weights: to be filled in by who trained them.
 """
 
 
-def save(folder: Path, network: FusionNetwork) -> None:
-    """Write the network's description, its weights and, where there is none, a card. Raises OutputError."""
+def save(folder: Path, network: FusionNetwork, ir_range: tuple[float, float] | None) -> None:
+    """Write the network's description, its weights and, where there is none, a card; `ir_range` see `save_network`.
+
+    Raises OutputError.
+    """
     make_directory(folder)
     spec = NetworkSpec(network.name, network.options)
-    save_network(folder / WEIGHTS, network, spec)
+    save_network(folder / WEIGHTS, network, spec, ir_range)
     write_json(folder / CONFIG, {"network": dataclasses.asdict(spec), "thfuse_sam": thfuse_sam.__version__})
     if not (folder / CARD).exists():
         write_text(folder / CARD, _CARD_TEXT.format(name=network.name))

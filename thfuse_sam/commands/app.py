@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from thfuse_sam.commands.fuse import open_network
-from thfuse_sam.commands.infrared import infrared_reading
+from thfuse_sam.commands.infrared import infrared_reading, trained_range
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.devices import resolve_device
@@ -42,8 +42,8 @@ def serve(options: AppOptions) -> None:
 
     device = resolve_device(options.device)
     with _listening(options.host, options.port) as listener, _own_files() as files:
-        _, network, _ = open_network(options)
-        reading = infrared_reading(options, [])
+        path, network, training = open_network(options)
+        reading = infrared_reading(options, [], trained_range(path, training))
         sams = {
             name: functools.cache(functools.partial(_session, network, sam, device, reading))
             for name, sam in find_sams(options).items()

@@ -13,7 +13,7 @@ import torch
 
 from thfuse_sam.align.placement import Placer
 from thfuse_sam.commands.align import build_placer
-from thfuse_sam.commands.infrared import infrared_reading, range_of_tree
+from thfuse_sam.commands.infrared import infrared_reading, range_of_tree, trained_range
 from thfuse_sam.commands.inputs import (
     MaskChoice,
     build_mask_source,
@@ -50,7 +50,6 @@ from thfuse_sam.report.measures import comparison_text, write_comparison, write_
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
 from thfuse_sam.report.run_facts import mask_signature, run_facts
 from thfuse_sam.shipped import find_network, shipped_root
-from thfuse_sam.thermal import as_range
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +154,7 @@ def _prepare(options: FuseOptions) -> _PreparedFusion:
     masks = choose_masks(options.precomputed_masks_dir, options)
     model_path, network, training = open_network(options)
     kept = {
-        f"as {model_path} was trained": as_range(training.get("ir_range")),
+        **trained_range(model_path, training),
         f"as the masks in {masks.root} were made": range_of_tree(masks.root),
     }
     pairs = _find_pairs(options)

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError, optio
 from thfuse_sam.images import image_form, infrared_numbers
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
-from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, InfraredReading, limits
+from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, InfraredReading, as_range, limits
 
 Range = tuple[float, float]
 
@@ -101,6 +102,13 @@ def reading_of(options: InfraredOptions, tree: Path | None = None) -> InfraredRe
         channel=own.channel if options.ir_channel is None else options.ir_channel,
         polarity=options.ir_polarity or own.polarity,
     )
+
+
+def trained_range(path: Path, training: Mapping[str, Any]) -> dict[str, Range | None]:
+    """The range with which the network in the file `path` was trained, as `kept` of `infrared_reading`; `training` are
+    the options of its training.
+    """
+    return {f"as {path} was trained": as_range(training.get("ir_range"))}
 
 
 def range_of_tree(root: Path | None) -> Range | None:

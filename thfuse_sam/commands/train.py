@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from thfuse_sam.commands.infrared import Range, trained_range
 from thfuse_sam.commands.inputs import log_mask_choice, warn_if_odd
 from thfuse_sam.commands.runs import build_trainer, find_checkpoint, run_device
 from thfuse_sam.commands.train_pairs import MaskSources, TrainPairs, find_train_pairs, fusion_dataset
@@ -111,15 +112,16 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
     if options.lr is None:  # `resume` without it
         options = dataclasses.replace(options, resume=None, lr=former.get("lr"))
     _require_named_pairs(options, resume, former)
-    data = find_train_pairs(options)
     settings = dataclasses.replace(options.part(FusionSettings), val_metrics=_val_metrics(options.val_metrics))
-    if "live" in data.mask_modes:
-        settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
     require_precision(settings.precision, device)
     perceptual = None if options.vgg_weights is None else load_perceptual_loss(options.vgg_weights)
     loss = FusionLoss(DEFAULT_WEIGHTS | dict(options.loss_weights), perceptual)
     set_seed(settings.seed)
-    return _PreparedTraining(options, settings, device, data, loss, _network(options), resume)
+    network, kept = _network(options)
+    data = find_train_pairs(options, kept if resume is None else trained_range(resume, former))
+    if "live" in data.mask_modes:
+        settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
+    return _PreparedTraining(options, settings, device, data, loss, network, resume)
 
 
 def _require_named_pairs(options: TrainOptions, resume: Path | None, former: Mapping[str, Any]) -> None:
@@ -136,17 +138,18 @@ def _require_named_pairs(options: TrainOptions, resume: Path | None, former: Map
         )
 
 
-def _network(options: TrainOptions) -> FusionNetwork:
+def _network(options: TrainOptions) -> tuple[FusionNetwork, dict[str, Range | None]]:
+    """The network before its training, and the range with which `init` was trained, see `trained_range`."""
     stages = {"contrast_gain": options.contrast_gain, "sky": options.sky, "selection": options.selection}
     if options.init is None:
-        return build_network(options.network, **stages)
+        return build_network(options.network, **stages), {}
     with naming("init", options.init):
-        initial, _ = load_network(find_network(options.init))
+        initial, training = load_network(find_network(options.init))
     if initial.name != options.network:
         raise OptionError("init", options.init, f"holds {initial.name}; give `network` {initial.name} or other weights")
     network = build_network(initial.name, **{**initial.options, **stages})
     network.load_state_dict(initial.state_dict())
-    return network
+    return network, trained_range(options.init, training)
 
 
 def _val_metrics(names: tuple[str, ...]) -> tuple[str, ...]:

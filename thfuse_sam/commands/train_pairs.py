@@ -1,13 +1,13 @@
 """The pairs with their masks that a fusion network is trained and validated on, according to `TrainOptions`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from thfuse_sam.commands.infrared import infrared_readings, range_of_tree, reading_of
+from thfuse_sam.commands.infrared import Range, infrared_readings, range_of_tree, reading_of
 from thfuse_sam.commands.inputs import (
     MaskChoice,
     build_mask_source,
@@ -73,13 +73,16 @@ class TrainPairs:
         return sorted({part.masks.mode for part in self.parts})
 
 
-def find_train_pairs(options: TrainOptions) -> TrainPairs:
-    """Find the pairs, check them, and hold some out for validation. Raises ThFuseError."""
+def find_train_pairs(options: TrainOptions, kept: Mapping[str, Range | None] | None = None) -> TrainPairs:
+    """Find the pairs, check them, and hold some out for validation. `kept` see `infrared_reading`.
+
+    Raises ThFuseError.
+    """
     if options.val_dataset_path is None and options.val_precomputed_masks_dir is not None:
         reason = "is for the pairs of `val_dataset_path`; give `val_dataset_path`, or leave it out"
         raise OptionError("val_precomputed_masks_dir", options.val_precomputed_masks_dir, reason)
     skipped: dict[str, str] = {}
-    parts = _once(_parts(options, skipped))
+    parts = _once(_parts(options, kept or {}, skipped))
     fraction = options.val_fraction if options.val_dataset_path is None else 0.0
     splits = [(part, *split_pairs(part.pairs, fraction, options.seed)) for part in parts]
     val = [part.of(held_out) for part, _, held_out in splits if held_out]
@@ -123,7 +126,7 @@ def _once(parts: list[PairFolder]) -> list[PairFolder]:
     return [part for part in rest if part.pairs]
 
 
-def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
+def _parts(options: TrainOptions, kept: Mapping[str, Range | None], skipped: dict[str, str]) -> list[PairFolder]:
     """The checked pairs of each folder; with `skip_bad`, what cannot be used goes into `skipped`."""
     paths: Sequence[Path | None] = options.dataset_path or [None]
     trees: Sequence[Path | None] = options.precomputed_masks_dir or [None]
@@ -143,8 +146,8 @@ def _parts(options: TrainOptions, skipped: dict[str, str]) -> list[PairFolder]:
         folders.append((name, found, choose_masks(trees[index if len(trees) > 1 else 0], options)))
     # One range for all, so that equal numbers are equal grey values.
     images = [([pair.ir for pair in found.pairs], masks.root) for _, found, masks in folders]
-    kept = {f"as the masks in {masks.root} were made": range_of_tree(masks.root) for *_, masks in folders}
-    readings = infrared_readings(options, images, kept)
+    of_trees = {f"as the masks in {masks.root} were made": range_of_tree(masks.root) for *_, masks in folders}
+    readings = infrared_readings(options, images, {**kept, **of_trees})
     return [_part(*values, how, options, skipped) for values, how in zip(folders, readings, strict=True)]
 
 

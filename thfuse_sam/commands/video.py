@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from thfuse_sam.arrays import ImageArray
 from thfuse_sam.commands.align import build_placer
 from thfuse_sam.commands.fuse import open_network
-from thfuse_sam.commands.infrared import infrared_reading
+from thfuse_sam.commands.infrared import infrared_reading, trained_range
 from thfuse_sam.commands.inputs import build_generator
 from thfuse_sam.devices import resolve_device
 from thfuse_sam.errors import counted
@@ -34,10 +34,10 @@ def fuse_video(options: VideoOptions) -> VideoReport:
     """
     options.require_free()
     device = resolve_device(options.device)
-    path, network, _ = open_network(options, SHIPPED_VIDEO_MODEL)
+    path, network, training = open_network(options, SHIPPED_VIDEO_MODEL)
     codec = choose_codec(options.output, options.codec)
     require_writable("output", options.output.parent)
-    reading = infrared_reading(options, [])
+    reading = infrared_reading(options, [], trained_range(path, training))
     infrared, visible = _open_streams(options, reading)
     share_times(infrared, visible)
     make_label_map = build_generator(options, device).label_map if options.use_sam else None

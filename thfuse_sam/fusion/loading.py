@@ -1,6 +1,7 @@
 """Loading a trained fusion network for use: from a training checkpoint, or from a `.safetensors` file, as it ships.
 
-A shipped file holds the weights, and in its metadata, under "network", the `NetworkSpec` as JSON.
+A shipped file holds the weights, and in its metadata, under "network", the `NetworkSpec` as JSON, with "ir_range" where
+infrared images of more than 8 bits had one range in training.
 """
 
 import json
@@ -40,7 +41,8 @@ def load_network(path: Path) -> tuple[FusionNetwork, dict[str, Any]]:
     A state dict saved by the authors' TH-Fuse code is taken too, see docs/reproduction.md. Raises CheckpointError.
     """
     if path.suffix == SAFETENSORS_SUFFIX:
-        return restore_network(*_read_safetensors(path), path).eval(), {}
+        spec, weights, training = _read_safetensors(path)
+        return restore_network(spec, weights, path).eval(), training
     content = read_torch_file(path)
     if is_original_thfuse(content):
         try:
@@ -73,20 +75,29 @@ def restore_network(spec: NetworkSpec, weights: Mapping[str, Tensor], path: Path
     return network
 
 
-def save_network(path: Path, network: nn.Module, spec: NetworkSpec) -> None:
-    """Write a network as a `.safetensors` file, as it ships, atomically. Raises OutputError."""
+def save_network(
+    path: Path, network: nn.Module, spec: NetworkSpec, ir_range: tuple[float, float] | None = None
+) -> None:
+    """Write a network as a `.safetensors` file, as it ships, atomically. Raises OutputError.
+
+    Args:
+        ir_range: numbers of infrared images that were black and white in training; None: none are known.
+    """
+    entry = asdict(spec) if ir_range is None else {**asdict(spec), "ir_range": ir_range}
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    content = safetensors.torch.save(weights, {METADATA_KEY: json.dumps(asdict(spec))})
+    content = safetensors.torch.save(weights, {METADATA_KEY: json.dumps(entry)})
     write_atomically(path, lambda file: file.write(content))
 
 
-def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
+def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor], dict[str, Any]]:
+    """What the network is, its weights, and what is known of its training."""
     with reading_errors(path), delay_interrupts(), safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         entry = json.loads(metadata[METADATA_KEY])
-        return NetworkSpec(name=str(entry["name"]), options=current_names(entry["options"])), weights
+        training = {"ir_range": entry["ir_range"]} if "ir_range" in entry else {}
+        return NetworkSpec(name=str(entry["name"]), options=current_names(entry["options"])), weights, training
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{path}: has no description of a fusion network; give a file that `train()` wrote or that ships with "

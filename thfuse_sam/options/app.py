@@ -35,6 +35,7 @@ class AppOptions(ModelOptions, SamOptions, InfraredOptions, DeviceOptions, Limit
         None,
         help="numbers of images of more than 8 bits that become black and white; image: of each image its own",
         metavar="LOW HIGH|image",
+        default_text="as the network was trained, else image",
     )
     more_sams: tuple[str, ...] = option(
         (),

@@ -36,6 +36,7 @@ class StreamOptions(InfraredOptions, group="streams: see docs/video.md"):
         help="numbers of frames of more than 8 bits that become black and white; image: of each frame its own, "
         "averaged over `smooth` seconds",
         metavar="LOW HIGH|image",
+        default_text="as the network was trained, else image",
     )
     offset: float = option(0.0, "seconds that are added to the times of the infrared stream", metavar="SECONDS")
     fps: float = option(25.0, "frames a second of stacks and images, which do not say it", above=0)
