@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import thfuse_sam as th
+from thfuse_sam.commands.compare import compare
 from thfuse_sam.commands.fuse import fuse
 from thfuse_sam.commands.precompute import precompute_masks
 from thfuse_sam.commands.train_pairs import find_train_pairs
@@ -17,6 +18,7 @@ from thfuse_sam.errors import ManifestError, UsageError
 from thfuse_sam.images import MODALITIES, read_infrared, read_visible
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.masks.store import open_masks
+from thfuse_sam.options.compare import CompareOptions
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.precompute import PrecomputeOptions
 from thfuse_sam.options.shared import TEST_SAMPLE
@@ -79,6 +81,17 @@ def test_a_tree_keeps_its_polarity(folders: dict[str, Path], tmp_path: Path) -> 
     both = (folders["white"], folders["black"])
     options = TrainOptions(dataset_path=both, precomputed_masks_dir=(Path("none"), tree), val_fraction=0)
     assert [part.found.reading.polarity for part in find_train_pairs(options).parts] == ["white-hot", "black-hot"]
+
+
+def test_what_was_fused_of_black_hot_images_is_not_measured_on_white_hot_ones_unnoticed(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fused(folders["black"], Path("none"), ir_polarity="black-hot", metrics=True)
+    methods: dict[str, Any] = {"dataset_path": folders["black"], "methods": (str(folders["black"] / "fused"),)}
+    for given in ({}, {"ir_polarity": "black-hot"}):
+        caplog.clear()
+        compare(CompareOptions(**methods, **given, rules=False, report=False, output_dir=tmp_path / "out"))
+        assert ("give `ir_polarity` black-hot" in caplog.text) is not bool(given)
 
 
 def test_in_python(folders: dict[str, Path]) -> None:

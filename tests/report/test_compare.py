@@ -16,7 +16,8 @@ from thfuse_sam.images import luma, read_infrared, read_visible, write_image
 from thfuse_sam.metrics import METRICS, fusion_metrics, natural_metrics
 from thfuse_sam.metrics.targets import Target
 from thfuse_sam.report.compare import Comparison, Method, find_methods
-from thfuse_sam.report.measures import targets_text, write_comparison, write_targets
+from thfuse_sam.report.measures import targets_text, write_comparison, write_metrics, write_targets
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 
 def seen(pair: ImagePair, metrics: dict[str, float]) -> FusedPair:
@@ -102,6 +103,29 @@ def test_wrong_folders_are_refused(pairs, tmp_path) -> None:
     with pytest.raises(UsageError, match="'a/1'"):
         (tmp_path / "empty").mkdir()
         find_methods([str(tmp_path / "empty")], pairs, [])
+
+
+@pytest.mark.parametrize(
+    ("now", "remedy"),
+    [
+        (AS_STORED, "give `ir_polarity` black-hot and give `ir_range` 0 40000"),
+        (InfraredReading((0, 40_000), gray=True, polarity="black-hot"), "leave `ir_gray` out"),
+        (InfraredReading((0, 40_000), polarity="black-hot"), None),
+    ],
+)
+def test_images_of_another_reading_are_told(pairs, tmp_path, caplog, now, remedy) -> None:
+    write_image(tmp_path / "b.png", np.zeros((32, 48), np.uint8))
+    write_image(tmp_path / "a" / "1.png", np.zeros((32, 48), np.uint8))
+    here = [dataclasses.replace(pair, reading=now) for pair in pairs]
+    write_metrics(tmp_path, {}, "net", reading=InfraredReading((0, 40_000), polarity="black-hot"))
+    find_methods([f"x={tmp_path}"], here, [])
+    line = f"{tmp_path}: these images were fused of infrared images that are read in another way here; {remedy}"
+    assert caplog.messages == ([] if remedy is None else [line])
+    caplog.clear()
+    for text in ("", "[]", "{}", '{"infrared": 3}', "[" * 100_000):
+        (tmp_path / "metrics.json").write_text(text)
+        find_methods([f"x={tmp_path}"], here, [])
+    assert not caplog.messages
 
 
 def test_images_of_another_size_count_as_missing(pairs, tmp_path) -> None:

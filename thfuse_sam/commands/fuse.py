@@ -313,7 +313,8 @@ def _write_measures(run: _PreparedFusion, comparison: Comparison) -> None:
     table = comparison.table()
     if options.metrics:
         own = {name: values[0] for name, values in comparison.values.items() if values[0] is not None}
-        write_metrics(run.folder_of_output, own, str(run.model_path), comparison.target_rows() if run.targets else None)
+        targets = comparison.target_rows() if run.targets else None
+        write_metrics(run.folder_of_output, own, str(run.model_path), targets, run.pairs.reading)
     if options.compare:
         write_comparison(run.folder_of_output, table)
     if run.targets:

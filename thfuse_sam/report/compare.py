@@ -1,6 +1,7 @@
 """Comparing fused images of several methods: the same metrics for all, means, and mean ranks with their uncertainty."""
 
 import dataclasses
+import json
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,16 +14,18 @@ from thfuse_sam.arrays import ImageArray
 from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.datasets.targets import TargetSet
-from thfuse_sam.errors import ImageReadError, UsageError, counted, first_of
+from thfuse_sam.errors import ImageReadError, UsageError, counted, first_of, option_text
 from thfuse_sam.fusion.fusing import FusedPair, Metrics
 from thfuse_sam.images import image_size, luma, read_visible, size_text
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS, TEN_METRICS, natural_metrics
 from thfuse_sam.metrics.ranks import mean_ranks, rank_intervals
 from thfuse_sam.metrics.targets import TargetRow, TargetScore, measure_targets, target_rows
+from thfuse_sam.thermal import InfraredReading
 
 ALL_METRICS = {**METRICS, **NATURAL_METRICS}  # the columns of a table
 BETTER = {key: metric.better for key, metric in ALL_METRICS.items()}
 NO_IMAGE = "no fused image"
+METRICS_FILE, INFRARED = "metrics.json", "infrared"  # its entry that says how infrared images were read
 _SHOWN = 2  # left-out pairs or labels that a line names
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,27 @@ def find_methods(
         if not folder.is_dir():
             raise UsageError(f"{option} {text}: no such folder; give one with fused images under the pairs' names")
         methods.append(method_of(name, folder, pairs, where=f"{option} {text}"))
+        _warn_if_read_otherwise(folder, pairs[0].reading)
     return methods
+
+
+def _warn_if_read_otherwise(folder: Path, reading: InfraredReading) -> None:
+    """Warn where the metrics beside fused images say that infrared images were read in another way for them."""
+    try:
+        noted = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))[INFRARED]
+        then, now = InfraredReading.of_settings(noted).settings(), reading.settings()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return
+    give = {name: value for name, value in then.items() if now.get(name) != value}
+    if "ir_range" in give:
+        give["ir_range"] = tuple(give["ir_range"].split())
+    remedies = [f"give {option_text(name, value)}" for name, value in give.items()]
+    remedies += [f"leave `{name}` out" for name in now if name not in then]
+    if remedies:
+        log.warning(
+            "%s: these images were fused of infrared images that are read in another way here; %s",
+            folder, " and ".join(remedies),
+        )  # fmt: skip
 
 
 def method_of(

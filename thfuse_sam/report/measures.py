@@ -8,28 +8,36 @@ from typing import Any
 
 from thfuse_sam.files import write_csv, write_json
 from thfuse_sam.metrics.targets import ALL, TargetRow
-from thfuse_sam.report.compare import ALL_METRICS, Comparison, MethodScores
+from thfuse_sam.report.compare import ALL_METRICS, INFRARED, METRICS_FILE, Comparison, MethodScores
 from thfuse_sam.report.tables import figure_text, markdown_table
+from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 _CONTRAST_HEADS = ("targets", "contrast kept", "at least 80 %", "below 40 %")
 _MASK_HEADS = ("boxes", "found by masks")
 
 
 def write_metrics(
-    output_dir: Path, metrics: Mapping[str, Mapping[str, float]], model: str, targets: Sequence[TargetRow] | None = None
+    output_dir: Path,
+    metrics: Mapping[str, Mapping[str, float]],
+    model: str,
+    targets: Sequence[TargetRow] | None = None,
+    reading: InfraredReading = AS_STORED,
 ) -> dict[str, float]:
     """Write the values of each image (by name) and their mean to metrics.csv and metrics.json, and return the mean.
 
-    Undefined values (nan) stay empty, or null. Target measures go into the JSON file. Raises OutputError.
+    Undefined values (nan) stay empty, or null. Target measures, and how infrared images were read if not as they are
+    stored, go into the JSON file. Raises OutputError.
     """
     mean = mean_metrics(metrics)
     rows = [[name, *(values[key] for key in mean)] for name, values in [*metrics.items(), ("mean", mean)]]
     write_csv(output_dir / "metrics.csv", [["name", *mean], *rows])
     images = {name: _json_values(values) for name, values in metrics.items()}
     content: dict[str, Any] = {"model": model, "mean": _json_values(mean), "images": images}
+    if reading != AS_STORED:
+        content[INFRARED] = reading.settings()
     if targets is not None:
         content["targets"] = [_json_values(dataclasses.asdict(row)) for row in targets]
-    write_json(output_dir / "metrics.json", content)
+    write_json(output_dir / METRICS_FILE, content)
     return mean
 
 
