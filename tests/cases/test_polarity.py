@@ -1,5 +1,6 @@
 """Infrared images in which what is warm is dark: everything after reading is as if the camera had been white-hot."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,14 @@ def test_a_tree_keeps_its_polarity(folders: dict[str, Path], tmp_path: Path) -> 
     (again,) = precompute_masks(masks(folders["black"], tree))
     assert again.written == 0
     assert Manifest.load(tree).signature.generator["ir_polarity"] == "black-hot"
-    with pytest.raises(ManifestError, match="ir_polarity"):
-        precompute_masks(masks(folders["black"], tree, ir_polarity="white-hot"))
+    for modality in ("vi", "both"):  # warm places are looked up for visible masks, too
+        with pytest.raises(ManifestError, match=r"ir_polarity black-hot \(asked: None\)"):
+            precompute_masks(masks(folders["black"], tree, ir_polarity="white-hot", modality=modality))
+    (visible,) = precompute_masks(masks(folders["black"], tree, modality="vi"))
+    assert visible.written == 0
+    alone = {"modality": "vi", "vi_dir": folders["black"] / "vi", "dataset_path": None, "ir_polarity": "white-hot"}
+    (unread,) = precompute_masks(dataclasses.replace(masks(folders["black"], tree), **alone))
+    assert unread.written == 0
     (checked,) = verify_masks(masks(folders["black"], tree, ir_polarity="black-hot", ir_gray=True))
     assert len(checked.problems()) == 1 and "ir_gray" in checked.problems()[0]
     both = (folders["white"], folders["black"])

@@ -160,7 +160,7 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
         # A tree goes on with the reading that it was begun with.
         tree = None if options.overwrite else options.output_dir
         kept = {f"as in {tree}": range_of_tree(tree)}
-        reading = infrared_reading(options, seen, kept, tree) if seen else AS_STORED
+        reading = infrared_reading(options, seen, kept, tree) if seen else None
         jobs = list_jobs({modality: found.images for modality, found in images.items()}, infrared)
         if options.shard is not None:
             jobs = take_part(jobs, options.shard.number, options.shard.total)
@@ -169,7 +169,7 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
         raise OptionError("shard_size", options.shard_size, "is for `store` shards; give that, too, or leave it out")
     mention_unpaired(images)
     devices = _share_cores(options, devices, len(plan.todo), sam.size)
-    return _PreparedRun(options, images, reading, sam, settings, devices, plan)
+    return _PreparedRun(options, images, plan.options.reading, sam, settings, devices, plan)
 
 
 @contextlib.contextmanager
@@ -243,13 +243,13 @@ def _plan(
     jobs: Sequence[Job],
     sam: ResolvedSam,
     settings: GeneratorSettings,
-    reading: InfraredReading,
+    reading: InfraredReading | None,
 ) -> Plan:
-    """What is to be done. Raises UsageError and ManifestError."""
+    """What is to be done; `reading` is None where no infrared image is read. Raises UsageError and ManifestError."""
     folders = {modality: found.folder for modality, found in images.items()}
-    infrared: dict[str, float | int | str | None] = reading.settings()
+    infrared: dict[str, float | int | str | None] = {} if reading is None else reading.settings()
     manifest = Manifest.find(options.output_dir)
-    if "ir" not in images and manifest is not None:  # how infrared images were read is none of this run's business
+    if reading is None and manifest is not None:  # how infrared images were read is none of this run's business
         infrared = {key: value for key, value in manifest.signature.generator.items() if key.startswith("ir_")}
     encoder = Signature(
         model_type=sam.model_type,
@@ -277,7 +277,7 @@ def _plan(
             save_instances=options.save_instances,
             save_embeddings=options.save_embeddings,
             embeddings=EmbeddingFiles(options.embeddings) if options.embeddings is not None else None,
-            reading=reading,
+            reading=reading or AS_STORED,
         ),
         embedding_signature=encoder,
         store=options.store,
