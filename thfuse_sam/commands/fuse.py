@@ -183,7 +183,7 @@ def _emphasis(options: FuseOptions, masks: MaskChoice, pairs: PairSet) -> Emphas
         log.warning("%s: no pair of this run is called %s", EMPHASIS_FILE, first_of(others, 3))
     if masks.root is not None and own and (newer := pairs_with_newer_masks(masks.root, own)):
         log.warning(
-            "%s: masks of %s are newer than it, and its labels may be of other segments now; check them, and save it again",
+            "%s: masks of %s are newer than it: its labels may be of other segments now; check them, save it again",
             EMPHASIS_FILE,
             first_of(newer, 3),
         )
