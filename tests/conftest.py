@@ -1,8 +1,9 @@
 """Small generated image pairs that many tests read from disk."""
 
-import thfuse_sam  # noqa: F401  # before torch: it settles how torch's threads wait
+import thfuse_sam  # before torch: it settles how torch's threads wait
 
 # isort: split
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,14 @@ from PIL import Image
 
 settings.register_profile("any machine", deadline=None, derandomize=True)  # no chance; a slow or busy one is no fault
 settings.load_profile("any machine")
+
+
+def pytest_runtest_teardown() -> None:
+    """Commands set up the log of the whole process; what the next test finds in it must not depend on that."""
+    package = logging.getLogger(thfuse_sam.__name__)
+    package.setLevel(logging.NOTSET)
+    package.handlers.clear()
+
 
 MakePairs = Callable[..., Path]
 

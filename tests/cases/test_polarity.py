@@ -80,6 +80,8 @@ def test_a_tree_keeps_its_polarity(folders: dict[str, Path], tmp_path: Path) -> 
             precompute_masks(masks(folders["black"], tree, ir_polarity="white-hot", modality=modality))
     (visible,) = precompute_masks(masks(folders["black"], tree, modality="vi"))
     assert visible.written == 0
+    (anew,) = precompute_masks(masks(folders["black"], tree, modality="vi", overwrite=True))  # infrared masks stay
+    assert anew.written and Manifest.load(tree).signature.generator["ir_polarity"] == "black-hot"
     alone = {"modality": "vi", "vi_dir": folders["black"] / "vi", "dataset_path": None, "ir_polarity": "white-hot"}
     (unread,) = precompute_masks(dataclasses.replace(masks(folders["black"], tree), **alone))
     assert unread.written == 0

@@ -6,8 +6,10 @@ import pytest
 
 from thfuse_sam.cli import commands
 from thfuse_sam.commands import app
-from thfuse_sam.commands.infrared import _NUMBERS_OF_IMAGE, _range_of, range_of_tree
+from thfuse_sam.commands.infrared import _NUMBERS_OF_IMAGE, _range_of, range_of_tree, reading_of
 from thfuse_sam.images import write_numbers
+from thfuse_sam.masks.manifest import Manifest, Signature
+from thfuse_sam.options.shared import InfraredOptions
 from thfuse_sam.thermal import AS_STORED, InfraredReading
 
 
@@ -31,6 +33,12 @@ def test_the_range_of_a_data_set_does_not_depend_on_few_columns(tmp_path: Path) 
 def test_what_is_noted_of_reading_reads_back(how: InfraredReading) -> None:
     assert InfraredReading.of_settings({"points_per_side": 32, **how.settings()}) == how
     assert InfraredReading.of_settings({"ir_range": "1", "ir_channel": "x", "ir_gray": 3, "ir_nodata": []}) == AS_STORED
+
+
+def test_a_way_that_is_given_is_taken_in_place_of_the_channel_of_a_tree(tmp_path: Path) -> None:
+    Manifest(Signature("vit_nano", "00", {"ir_channel": 3}, "0.1")).save(tmp_path)
+    assert reading_of(InfraredOptions(), tmp_path).channel == 3
+    assert reading_of(InfraredOptions(ir_gray=True), tmp_path).settings() == {"ir_gray": True}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from thfuse_sam.datasets.pairs import ImagePair, find_pairs
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.errors import UsageError
 from thfuse_sam.fusion.fusing import FusedPair
-from thfuse_sam.images import luma, read_infrared, read_visible, write_image
+from thfuse_sam.images import luma, read_infrared, read_visible, write_image, write_numbers
 from thfuse_sam.metrics import METRICS, fusion_metrics, natural_metrics
 from thfuse_sam.metrics.targets import Target
 from thfuse_sam.report.compare import Comparison, Method, find_methods
@@ -116,6 +116,8 @@ def test_wrong_folders_are_refused(pairs, tmp_path) -> None:
 def test_images_of_another_reading_are_told(pairs, tmp_path, caplog, now, remedy) -> None:
     write_image(tmp_path / "b.png", np.zeros((32, 48), np.uint8))
     write_image(tmp_path / "a" / "1.png", np.zeros((32, 48), np.uint8))
+    for pair in pairs:
+        write_numbers(pair.ir, np.full((32, 48), 2000, np.uint16))
     here = [dataclasses.replace(pair, reading=now) for pair in pairs]
     write_metrics(tmp_path, {}, "net", reading=InfraredReading((0, 40_000), polarity="black-hot"))
     find_methods([f"x={tmp_path}"], here, [])

@@ -17,5 +17,6 @@ def test_metric_files_hold_each_image_and_the_mean(tmp_path) -> None:
         "model": "models/best.pth",
         "mean": mean,
         "images": {"a": {"EN": 1.0, "MS_SSIM": None}, "b/c": {"EN": 2.0, "MS_SSIM": 0.5}},
+        "infrared": {},
     }
     assert math.isnan(mean_metrics({"a": {"MS_SSIM": math.nan}})["MS_SSIM"])

@@ -78,8 +78,9 @@ def infrared_readings(
             )
         return readings
     log.info("infrared: %g becomes black and %g white (%s)", *_black_and_white(range_, how), source)
-    if images and not is_deep:
-        log.info("infrared: images of 8 bits are taken as they are, such as %s", images[0][0])
+    if not is_deep:
+        example = f", such as {images[0][0]}" if images else ""
+        log.info("infrared: images of 8 bits are taken as they are%s", example)
     return [dataclasses.replace(one, value_range=range_) for one in readings]
 
 
@@ -99,7 +100,7 @@ def reading_of(options: InfraredOptions, tree: Path | None = None) -> InfraredRe
         nodata=own.nodata if options.ir_nodata is None else options.ir_nodata,
         colormap=colormap,
         gray=gray,
-        channel=own.channel if options.ir_channel is None else options.ir_channel,
+        channel=own.channel if options.ir_channel is None and not any(colours) else options.ir_channel,
         polarity=options.ir_polarity or own.polarity,
     )
 

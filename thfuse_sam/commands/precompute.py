@@ -157,8 +157,8 @@ def _prepare(options: PrecomputeOptions, *, fetch: bool) -> _PreparedRun:
     with _no_garbage_collection():
         infrared = find_infrared(options, images) if settings.max_warm_places else {}
         seen = list(images["ir"].images.values() if "ir" in images else infrared.values())
-        # A tree goes on with the reading that it was begun with.
-        tree = None if options.overwrite else options.output_dir
+        # A tree goes on with the reading that it was begun with, unless all its masks are made anew.
+        tree = None if options.overwrite and options.modality != "vi" else options.output_dir
         kept = {f"as in {tree}": range_of_tree(tree)}
         reading = infrared_reading(options, seen, kept, tree) if seen else None
         jobs = list_jobs({modality: found.images for modality, found in images.items()}, infrared)

@@ -23,7 +23,7 @@ from thfuse_sam.images import image_size, size_text
 from thfuse_sam.losses import DEFAULT_WEIGHTS, FusionLoss, load_perceptual_loss
 from thfuse_sam.metrics import METRICS
 from thfuse_sam.models import FusionNetwork, build_network, count_parameters
-from thfuse_sam.options.shared import TRAIN_SAMPLE
+from thfuse_sam.options.shared import DATASET, TRAIN_SAMPLE
 from thfuse_sam.options.train import TrainOptions
 from thfuse_sam.options.training import FusionSettings
 from thfuse_sam.report.run_facts import mask_signature, run_facts
@@ -118,7 +118,11 @@ def _prepare(options: TrainOptions) -> _PreparedTraining:
     loss = FusionLoss(DEFAULT_WEIGHTS | dict(options.loss_weights), perceptual)
     set_seed(settings.seed)
     network, kept = _network(options)
-    data = find_train_pairs(options, kept if resume is None else trained_range(resume, former))
+    if resume is not None:
+        kept = trained_range(resume, former)
+    elif options.ir_range == (DATASET,):  # the weights of `init` may be of another camera
+        kept = {}
+    data = find_train_pairs(options, kept)
     if "live" in data.mask_modes:
         settings = dataclasses.replace(settings, num_workers=0)  # every worker process would get its own copy of SAM
     return _PreparedTraining(options, settings, device, data, loss, network, resume)

@@ -115,6 +115,8 @@ def _once(parts: list[PairFolder]) -> list[PairFolder]:
     """`parts` without pairs that an earlier part holds, which would be held out there and trained on here. A warning
     tells it.
     """
+    if len(parts) == 1:
+        return parts
     known: set[tuple[Path, ...]] = set()
     rest = []
     for part in parts:

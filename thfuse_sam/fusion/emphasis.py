@@ -27,6 +27,7 @@ from thfuse_sam.masks.store import open_masks
 from thfuse_sam.options.fuse import Emphasis, InferenceSettings
 
 EMPHASIS_FILE = "emphasis.json"
+_COPYING_NS = 60 * 10**9  # a copy or clone of a tree writes its files in any order
 LEANING = 0.75  # share of the preferred source in a segment
 BRIGHTER = 32.0  # grey levels of 255
 FEATHER = 2.0  # pixels, sigma of the Gaussian that softens borders
@@ -75,11 +76,11 @@ def read_emphasis(root: Path) -> dict[str, Choices]:
 
 def pairs_with_newer_masks(root: Path, chosen: Mapping[str, Choices]) -> list[str]:
     """The pairs of `chosen` whose masks were written after the choices: a label may be another segment now."""
-    store, saved = open_masks(root), (root / EMPHASIS_FILE).stat().st_mtime_ns
+    store, latest = open_masks(root), (root / EMPHASIS_FILE).stat().st_mtime_ns + _COPYING_NS
     newer = []
     for name, choices in chosen.items():
         with contextlib.suppress(MaskReadError):  # it is told when the pair is fused
-            if any(store.shape_and_time(modality, name)[1] > saved for modality in {of for of, _ in choices}):
+            if any(store.shape_and_time(modality, name)[1] > latest for modality in {of for of, _ in choices}):
                 newer.append(name)
     return newer
 

@@ -18,7 +18,7 @@ REPORT = "report/index.html"  # below the output folder
 SHIPPED_MODEL = Path("models/thfuse_lite.safetensors")
 
 Polarity = Literal["white-hot", "black-hot"]
-_AS_TREE = "as the mask tree was made"
+_AS_TREE = "as the mask tree, if there is one, was made"
 RANGE_WORDS = DATASET, EACH_IMAGE = "dataset", "image"  # values of `ir_range` in place of two numbers
 # Those of `false_colour`, which needs OpenCV; a test holds them equal.
 COLORMAPS = (
@@ -41,7 +41,7 @@ class InfraredOptions(Options, group="infrared images: see datasets/README.md"):
     ir_polarity: Polarity | None = option(
         None,
         "whether what is warm is bright or dark; black-hot images are turned round when they are read",
-        default_text=f"{_AS_TREE}, else white-hot",
+        default_text="as the mask tree was made, else white-hot",
     )
     ir_nodata: float | None = option(
         None,

@@ -16,7 +16,7 @@ from thfuse_sam.datasets.pairs import ImagePair
 from thfuse_sam.datasets.targets import TargetSet
 from thfuse_sam.errors import ImageReadError, UsageError, counted, first_of, option_text
 from thfuse_sam.fusion.fusing import FusedPair, Metrics
-from thfuse_sam.images import image_size, luma, read_visible, size_text
+from thfuse_sam.images import image_form, image_size, luma, read_visible, size_text
 from thfuse_sam.metrics import METRICS, NATURAL_METRICS, TEN_METRICS, natural_metrics
 from thfuse_sam.metrics.ranks import mean_ranks, rank_intervals
 from thfuse_sam.metrics.targets import TargetRow, TargetScore, measure_targets, target_rows
@@ -26,6 +26,7 @@ ALL_METRICS = {**METRICS, **NATURAL_METRICS}  # the columns of a table
 BETTER = {key: metric.better for key, metric in ALL_METRICS.items()}
 NO_IMAGE = "no fused image"
 METRICS_FILE, INFRARED = "metrics.json", "infrared"  # its entry that says how infrared images were read
+_USUAL = {"ir_range": "image", "ir_polarity": "white-hot"}  # where a network or a mask tree says otherwise
 _SHOWN = 2  # left-out pairs or labels that a line names
 
 log = logging.getLogger(__name__)
@@ -82,22 +83,27 @@ def find_methods(
         if not folder.is_dir():
             raise UsageError(f"{option} {text}: no such folder; give one with fused images under the pairs' names")
         methods.append(method_of(name, folder, pairs, where=f"{option} {text}"))
-        _warn_if_read_otherwise(folder, pairs[0].reading)
+        _warn_if_read_otherwise(folder, pairs[0])
     return methods
 
 
-def _warn_if_read_otherwise(folder: Path, reading: InfraredReading) -> None:
+def _warn_if_read_otherwise(folder: Path, pair: ImagePair) -> None:
     """Warn where the metrics beside fused images say that infrared images were read in another way for them."""
     try:
         noted = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))[INFRARED]
-        then, now = InfraredReading.of_settings(noted).settings(), reading.settings()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        then, now = InfraredReading.of_settings(noted).settings(), pair.reading.settings()
+        is_deep, _ = image_form(pair.ir)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ImageReadError):
         return
+    if not is_deep:  # 8 bits are taken as they are, whatever the range
+        then.pop("ir_range", None)
+        now.pop("ir_range", None)
     give = {name: value for name, value in then.items() if now.get(name) != value}
     if "ir_range" in give:
         give["ir_range"] = tuple(give["ir_range"].split())
     remedies = [f"give {option_text(name, value)}" for name, value in give.items()]
-    remedies += [f"leave `{name}` out" for name in now if name not in then]
+    for name in now.keys() - then.keys():
+        remedies.append(f"give {option_text(name, _USUAL[name])}" if name in _USUAL else f"leave `{name}` out")
     if remedies:
         log.warning(
             "%s: these images were fused of infrared images that are read in another way here; %s",

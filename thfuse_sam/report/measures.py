@@ -25,16 +25,15 @@ def write_metrics(
 ) -> dict[str, float]:
     """Write the values of each image (by name) and their mean to metrics.csv and metrics.json, and return the mean.
 
-    Undefined values (nan) stay empty, or null. Target measures, and how infrared images were read if not as they are
-    stored, go into the JSON file. Raises OutputError.
+    Undefined values (nan) stay empty, or null. Target measures, and how infrared images were read, go into the
+    JSON file. Raises OutputError.
     """
     mean = mean_metrics(metrics)
     rows = [[name, *(values[key] for key in mean)] for name, values in [*metrics.items(), ("mean", mean)]]
     write_csv(output_dir / "metrics.csv", [["name", *mean], *rows])
     images = {name: _json_values(values) for name, values in metrics.items()}
     content: dict[str, Any] = {"model": model, "mean": _json_values(mean), "images": images}
-    if reading != AS_STORED:
-        content[INFRARED] = reading.settings()
+    content[INFRARED] = reading.settings()
     if targets is not None:
         content["targets"] = [_json_values(dataclasses.asdict(row)) for row in targets]
     write_json(output_dir / METRICS_FILE, content)
