@@ -44,7 +44,7 @@ from thfuse_sam.models import FusionNetwork, count_parameters
 from thfuse_sam.options.align import VISIBLE
 from thfuse_sam.options.fuse import FuseOptions
 from thfuse_sam.options.shared import SHIPPED_MODEL, TEST_SAMPLE, ModelOptions
-from thfuse_sam.report.compare import Comparison, Method, find_methods
+from thfuse_sam.report.compare import METRICS_FILE, Comparison, Method, find_methods
 from thfuse_sam.report.fusion import FusionReport
 from thfuse_sam.report.measures import comparison_text, write_comparison, write_metrics, write_targets
 from thfuse_sam.report.page import INDEX, REPORT_FOLDER, replacing
@@ -331,7 +331,7 @@ def _mention_older(run: _PreparedFusion, report: FuseReport, temperatures: list[
     options, measured = run.options, bool(report.metrics)
     is_own = {
         "metrics.csv": measured and options.metrics,
-        "metrics.json": measured and options.metrics,
+        METRICS_FILE: measured and options.metrics,
         "comparison.csv": measured and bool(options.compare),
         "targets.csv": measured and run.targets is not None,
         f"{REPORT_FOLDER}/{INDEX}": options.report,

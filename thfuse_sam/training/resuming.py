@@ -136,14 +136,16 @@ def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], may_diffe
     changed = [
         name
         for name, value in plain_now.items()
-        if name in plain_former and name not in may_differ and _same(name, plain_former[name]) != _same(name, value)
+        if name in plain_former
+        and name not in may_differ
+        and _comparable(name, plain_former[name]) != _comparable(name, value)
     ]
     changes = {name: f"{_shown(name)} was {plain_former[name]}, now it is {plain_now[name]}" for name in changed}
     # Long ones are such as the signatures of mask trees.
     return [change if len(change) <= 400 else f"{_shown(name)} is another" for name, change in changes.items()]
 
 
-def _same(name: str, value: Any) -> Any:
+def _comparable(name: str, value: Any) -> Any:
     """`value` in a form in which equal folders are equal, absolute or relative."""
     if name in ("ir_dir", "vi_dir") and isinstance(value, str):
         return [str(Path(folder).resolve()) for folder in value.split(", ")]
