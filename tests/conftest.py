@@ -42,7 +42,13 @@ def scene(index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of CUDA are skipped where there is none, also where `-m` replaces the selection of pyproject.toml."""
+    """Tests of CUDA are skipped where there is none, also where `-m` replaces the selection of pyproject.toml.
+
+    Parallel runs want the same names in every process: one that shows a file's bytes may hold the time of its making.
+    """
+    for item in items:
+        if len(item.nodeid) > 250:
+            raise pytest.UsageError(f"{item.nodeid[:150]}...: give the test's parameters names (ids=)")
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

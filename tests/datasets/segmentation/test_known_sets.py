@@ -165,13 +165,19 @@ def test_unsafe_archives_are_refused(
     assert names(cache) == [] and not list(cache.parent.parent.rglob("evil*"))
 
 
-@pytest.mark.parametrize(
-    "content", [b"<html>sign in</html>", b"", archive()[:-30], archive().replace(b"Small", b"Other")]
-)
+NO_SUCH_ARCHIVE: dict[str, Callable[[], bytes]] = {
+    "a page": lambda: b"<html>sign in</html>",
+    "empty": lambda: b"",
+    "cut off": lambda: archive()[:-30],
+    "other folders": lambda: archive().replace(b"Small", b"Other"),
+}
+
+
+@pytest.mark.parametrize("content", NO_SUCH_ARCHIVE.values(), ids=NO_SUCH_ARCHIVE)
 def test_what_is_no_such_archive_is_refused_and_not_trusted(
-    server: tuple[Server, str], cache: Path, known: KnownSet, content: bytes
+    server: tuple[Server, str], cache: Path, known: KnownSet, content: Callable[[], bytes]
 ) -> None:
-    server[0].content = content
+    server[0].content = content()
     with pytest.raises(DownloadError):
         fetch(known)
     assert names(cache) == [], "neither the file nor its hash is kept"
