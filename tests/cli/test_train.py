@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,7 @@ def test_the_log_of_another_run_is_neither_lost_nor_mixed_with_another(dataset, 
     assert train.main([*argv, "--epochs", "3", "--output_dir", "first", "--resume"]) == 0
     assert log.read_bytes().startswith(rows) and log.read_bytes() != rows
     assert train.main([*argv, "--output_dir", "second", "--overwrite"]) == 0
+    assert len([*Path("log/tensorboard").glob("events*")]) == bool(find_spec("tensorboard"))
     assert len(log.read_text(encoding="utf-8").splitlines()) == 2
 
 

@@ -66,7 +66,7 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
     run = _prepare(options, fetch=True)
     log.info("%s; %s from %s on %s", run.counts, run.base.model_type, run.base.checkpoint, run.device)
     trainer, task = _trainer(run)
-    open_run_folder(options.run_dir, overwrite=options.overwrite)
+    open_run_folder(options.run_dir, options.log_dir, overwrite=options.overwrite)
     result = _run(trainer)
     tuning = Tuning(result, task.zero_shot, task.fine_tuned)
     if not run_processes().is_main:

@@ -267,7 +267,7 @@ class RunOutputOptions(Options, group="output"):
         bare=AUTO,
         metavar="PATH",
     )
-    overwrite: bool = option(False, "remove the checkpoints of an earlier run in the output folder and start anew")
+    overwrite: bool = option(False, "remove the checkpoints and the log of an earlier run and start anew")
     report: bool = option(False, f"write {REPORT} beside the log: the curves of the run and sample pictures")
 
     @property

@@ -11,6 +11,7 @@ from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_csv
 
 LOG_NAME = "train_log.csv"
+_BOARD = "tensorboard"
 
 
 class EpochLog:
@@ -33,7 +34,7 @@ class EpochLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return None
-        return SummaryWriter(log_dir=str(self.path.parent / "tensorboard"))
+        return SummaryWriter(log_dir=str(self.path.parent / _BOARD))
 
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
         """Add the row of `epoch` (1-based). Raises OutputError."""
@@ -53,6 +54,11 @@ class EpochLog:
     def close(self) -> None:
         if (board := vars(self).get("_board")) is not None:  # which was made
             board.close()
+
+
+def event_files(folder: Path) -> list[Path]:
+    """What TensorBoard shows of the run that logs to `folder`. A run that was resumed has several."""
+    return sorted((folder / _BOARD).glob("events.out.tfevents.*"))
 
 
 def read_log(path: Path) -> tuple[list[str], list[dict[str, float]]]:

@@ -17,7 +17,7 @@ from thfuse_sam.files import as_output_error, make_directory, remove_abandoned
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.training.checkpoint import Checkpoint
 from thfuse_sam.training.distributed import run_processes
-from thfuse_sam.training.epoch_log import LOG_NAME
+from thfuse_sam.training.epoch_log import LOG_NAME, event_files
 from thfuse_sam.training.task import TrainingTask
 
 LATEST = "latest.pth"  # the checkpoint that `resume` auto continues from
@@ -86,12 +86,14 @@ def require_own_folders(
         )
 
 
-def open_run_folder(output_dir: Path, *, overwrite: bool) -> None:
-    """Make the folder; remove what crashed runs left, with `overwrite` an earlier run's weights. Raises OutputError."""
+def open_run_folder(output_dir: Path, log_dir: Path | None, *, overwrite: bool) -> None:
+    """Make the folder; remove what crashed runs left, with `overwrite` an earlier run's weights and what TensorBoard
+    shows of it. Raises OutputError.
+    """
     make_directory(output_dir)
     remove_abandoned(output_dir)
     if overwrite and run_processes().is_main:
-        for path in _run_files(output_dir):
+        for path in (*_run_files(output_dir), *event_files(log_dir or output_dir)):
             with as_output_error(path):
                 path.unlink()
 
