@@ -151,7 +151,8 @@ def test_the_choice_between_two_visible_images_is_always_the_same(seed: str) -> 
     assert done.stdout == "{name}_vis\n"
 
 
-def test_one_pair_into_one_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("report", [None, True])
+def test_one_pair_into_one_file(tmp_path: Path, report: bool | None) -> None:
     make(tmp_path / "a.png", tmp_path / "b.jpg")
     output = tmp_path / "new" / "fused.png"
     options = FuseOptions(
@@ -160,9 +161,10 @@ def test_one_pair_into_one_file(tmp_path: Path) -> None:
         output_dir=output,
         precomputed_masks_dir=Path("none"),
         device="cpu",
+        report=report,
     )
     assert fuse(options).fused == [output]
-    assert [path.name for path in output.parent.iterdir()] == ["fused.png"]
+    assert {path.name for path in output.parent.iterdir()} == {"fused.png", *(["report"] if report else [])}
     with Image.open(output) as image:
         assert image.format == "PNG" and image.size == (48, 32)
 

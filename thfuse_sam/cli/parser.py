@@ -200,7 +200,7 @@ def _argument(field: _Field) -> dict[str, Any]:
     info, kind = info_of(field), _without_none(field.type)
     argument: dict[str, Any] = {"dest": field.name, "help": _help(field)}
     if kind is bool:
-        return {**argument, "action": argparse.BooleanOptionalAction if field.default is True else "store_true"}
+        return {**argument, "action": "store_true" if field.default is False else argparse.BooleanOptionalAction}
     choices = info.choices or (get_args(kind) if get_origin(kind) is Literal else ())
     if info.metavar is not None or (choices and get_origin(kind) is not Mapping):
         argument["metavar"] = info.metavar or f"{{{','.join(choices)}}}"

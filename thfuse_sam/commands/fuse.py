@@ -56,9 +56,8 @@ log = logging.getLogger(__name__)
 
 def fuse(options: FuseOptions, command: str = "") -> FuseReport:
     """Fuse the pairs. `command` is the typed command line, for the report. Raises ThFuseError."""
-    if is_image_file(options.output_dir):
-        options = dataclasses.replace(options, report=False)
     run = _prepare(options)
+    options = run.options
     pairs = run.pairs.pairs
     keep_freed_memory()
     make_directory(run.folder_of_output)
@@ -141,11 +140,13 @@ class _PreparedFusion:
 
     @property
     def measures(self) -> bool:
-        return self.options.metrics or self.options.report or bool(self.methods) or self.targets is not None
+        return self.options.metrics or bool(self.options.report or self.methods) or self.targets is not None
 
 
 def _prepare(options: FuseOptions) -> _PreparedFusion:
     """Check the options, find pairs and masks, and open the network; write nothing. Raises ThFuseError."""
+    if options.report is None:
+        options = dataclasses.replace(options, report=not is_image_file(options.output_dir))
     device = resolve_device(options.device)
     placer = build_placer(options)
     _require_measurable(options)
@@ -251,7 +252,7 @@ def _fuse(run: _PreparedFusion, comparison: Comparison, keeper: TemperatureKeepe
     with contextlib.ExitStack() as stack:
         page = None
         if options.report:
-            page = FusionReport(stack.enter_context(replacing(options.output_dir / REPORT_FOLDER)), run.methods)
+            page = FusionReport(stack.enter_context(replacing(run.folder_of_output / REPORT_FOLDER)), run.methods)
             observers.append(page.add)
         report = fuse_pairs(
             run.network,
@@ -294,7 +295,7 @@ def _write_tables(run: _PreparedFusion, report: FuseReport, comparison: Comparis
     if report.metrics:
         _write_measures(run, comparison)
     if options.report:
-        log.info("report: open %s in a browser", options.output_dir / REPORT_FOLDER / INDEX)
+        log.info("report: open %s in a browser", run.folder_of_output / REPORT_FOLDER / INDEX)
     masks = f", masks found {report.masks_found}, {counted(report.placeholders, 'image')} without a mask"
     log.info(
         "%s fused to %s in %.1f s%s",
@@ -334,7 +335,7 @@ def _mention_older(run: _PreparedFusion, report: FuseReport, temperatures: list[
         METRICS_FILE: measured and options.metrics,
         "comparison.csv": measured and bool(options.compare),
         "targets.csv": measured and run.targets is not None,
-        f"{REPORT_FOLDER}/{INDEX}": options.report,
+        f"{REPORT_FOLDER}/{INDEX}": bool(options.report),
     }
     results = [path for name, own in is_own.items() if not own and (path := options.output_dir / name).exists()]
     known = {path.resolve() for path in (*run.pairs.files, *report.fused, *temperatures)}

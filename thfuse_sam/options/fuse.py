@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from thfuse_sam.options.align import AlignmentOptions
-from thfuse_sam.options.fields import Options, option
+from thfuse_sam.options.fields import Options, option, redefault
 from thfuse_sam.options.shared import DeviceOptions, MaskOptions, MeasureOptions, ModelOptions, PairOptions, Precision
 
 # What is wanted of a segment: mostly infrared, mostly visible, brighter, or what the network makes of it unlifted.
@@ -73,6 +73,7 @@ class FuseOptions(
         "folders of other methods' fused images, named as the pairs: compare their metrics and mean ranks",
         metavar="[NAME=]DIR",
     )
+    report: bool | None = redefault(MeasureOptions, "report", None, default_text="on, unless one file is written")
     skip_bad: bool = option(False, "leave out pairs that cannot be fused, and list them")
     export_onnx: Path | None = option(
         None, "write the network as an ONNX file, check it and stop; no pair is fused", metavar="FILE"

@@ -290,4 +290,4 @@ class MeasureOptions(Options, group="output"):
         "labelled objects of the infrared images: measure how they stand out; YOLO text, COCO .json or label maps",
         metavar="PATH",
     )
-    report: bool = option(True, f"write OUTPUT_DIR/{REPORT}, a page with the pairs, their metrics and masks")
+    report: bool | None = option(True, f"write OUTPUT_DIR/{REPORT}, a page with the pairs, their metrics and masks")
