@@ -93,6 +93,17 @@ def test_numbers_of_16_bits_and_the_size_of_the_result(tmp_path) -> None:
     assert read_visible(Path("aligned/vi/a.png")).shape == (96, 128, 3)
 
 
+def test_what_an_earlier_run_left_is_named(make_pairs, tmp_path, capsys) -> None:
+    MaskFiles(Path("masks")).write("ir", "a", np.zeros((32, 48), np.uint8))
+    earlier = ["--masks_dir", "masks", "--size", "64x48"]
+    for name, options in (("a", earlier), ("a", earlier), ("b", [])):
+        assert (
+            main(["--dataset_path", str(make_pairs((name,), root=tmp_path / name)), "--align", "size", *options]) == 0
+        )
+        told = "not of this run, but beside it: 3 files, such as aligned/ir/a.png\n" in capsys.readouterr().err
+        assert told == (name == "b")
+
+
 def test_the_printed_command_reads_the_aligned_images_as_those_of_the_tree(tmp_path, capsys) -> None:
     infrared, visible = pair(0)
     deep = 40_000 - infrared.astype(np.uint16) * 100

@@ -13,7 +13,7 @@ from thfuse_sam.align.estimate import Alignment, estimate_alignment
 from thfuse_sam.align.placement import Placement, Placer, resample
 from thfuse_sam.align.rig import Calibration, Rig, calibrate
 from thfuse_sam.arrays import ImageArray, size_of
-from thfuse_sam.commands.inputs import find_command_pairs, require_no_input_in, warn_if_odd
+from thfuse_sam.commands.inputs import find_command_pairs, require_no_input_in, warn_if_odd, warn_of_older
 from thfuse_sam.datasets.aligned import registered_numbers
 from thfuse_sam.datasets.pair_checks import require_partners
 from thfuse_sam.datasets.pairs import ImagePair, PairSet
@@ -67,13 +67,15 @@ def align(options: AlignOptions) -> AlignedFolder:
     require_no_input_in(options.output_dir, MODALITIES, pairs.files)
     make_directory(options.output_dir)
     remove_abandoned(options.output_dir)
-    done = AlignedFolder()
+    done, written = AlignedFolder(), list[Path]()
     for pair, infrared, visible in _read(pairs, options.skip_bad, done.failures):
         placement = placer.place(infrared, visible)
-        _write(pair, placement, infrared, visible, masks, options)
+        written += _write(pair, placement, infrared, visible, masks, options)
         done.alignments[pair.name] = placement.alignment
     write_csv(options.output_dir / CSV, _rows(done.alignments))
     _log_result(done, options.output_dir)
+    found = [path for name in (*MODALITIES, MASKS) for path in sorted((options.output_dir / name).rglob("[!.]*"))]
+    warn_of_older([path for path in found if path.is_file()], written, "file")
     _log_next(pairs, options)
     return done
 
@@ -143,11 +145,13 @@ def _write(
     visible: ImageArray,
     masks: MaskSource,
     options: AlignOptions,
-) -> None:
+) -> list[Path]:
+    """Write what belongs to a pair, and return the files."""
     folder = options.output_dir
-    _write_infrared(folder / "ir", pair, placement, infrared)
+    written = [_write_infrared(folder / "ir", pair, placement, infrared)]
     if options.size != VISIBLE:
-        write_image(folder / "vi" / f"{pair.name}.png", resample(visible, placement.vi, placement.size, border=0))
+        written.append(folder / "vi" / f"{pair.name}.png")
+        write_image(written[-1], resample(visible, placement.vi, placement.size, border=0))
     tree = MaskFiles(folder / MASKS)
     images: tuple[tuple[Modality, Path, ImageArray], ...] = (("ir", pair.ir, infrared), ("vi", pair.vi, visible))
     for modality, path, image in images:
@@ -156,10 +160,14 @@ def _write(
             is_label_map = mask.dtype in (np.uint8, np.uint16)
             labels = mask if is_label_map else segment_labels(mask).astype(np.uint8)
             tree.write(modality, pair.name, placement.mask(modality, labels))
+            written.append(tree.path(modality, pair.name))
+    return written
 
 
-def _write_infrared(folder: Path, pair: ImagePair, placement: Placement, infrared: ImageArray) -> None:
-    """Images of more than 8 bits keep their numbers, and all their polarity, so that one reading fits both. What the
+def _write_infrared(folder: Path, pair: ImagePair, placement: Placement, infrared: ImageArray) -> Path:
+    """Write the placed image, and return its file.
+
+    Images of more than 8 bits keep their numbers, and all their polarity, so that one reading fits both. What the
     camera does not see is transparent in 8 bits, `ir_nodata` or else 0 in 16 and NaN in numbers with a point, which is
     read as "nothing measured".
     """
@@ -167,15 +175,18 @@ def _write_infrared(folder: Path, pair: ImagePair, placement: Placement, infrare
     nothing = 0 if nodata is None or nodata not in range(2**16) else int(nodata)
     numbers = registered_numbers(pair, placement, nothing)
     if numbers is not None:
-        write_numbers(folder / f"{pair.name}{'.png' if numbers.dtype == np.uint16 else '.tiff'}", numbers)
-        return
+        path = folder / f"{pair.name}{'.png' if numbers.dtype == np.uint16 else '.tiff'}"
+        write_numbers(path, numbers)
+        return path
     stored = as_white_hot(infrared, pair.reading.polarity)  # turns it round again
     placed, seen = resample(stored, placement.ir, placement.size), placement.sees("ir")
     picture = Image.fromarray(placed)
     if not seen.all():
         layers = np.where(seen, placed, np.uint8(0)), np.where(seen, np.uint8(255), np.uint8(0))
         picture = Image.merge("LA", [Image.fromarray(layer) for layer in layers])
-    write_atomically(folder / f"{pair.name}.png", lambda file: picture.save(file, format="PNG"))
+    path = folder / f"{pair.name}.png"
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    return path
 
 
 def _rows(alignments: dict[str, Alignment]) -> Iterator[list[Any]]:

@@ -24,6 +24,7 @@ from thfuse_sam.commands.inputs import (
     require_usable_pairs,
     targets_of_pairs,
     warn_if_odd,
+    warn_of_older,
 )
 from thfuse_sam.cores import keep_freed_memory
 from thfuse_sam.datasets.listed import pairs_of_files, pairs_of_table
@@ -338,10 +339,6 @@ def _mention_older(run: _PreparedFusion, report: FuseReport, temperatures: list[
         f"{REPORT_FOLDER}/{INDEX}": bool(options.report),
     }
     results = [path for name, own in is_own.items() if not own and (path := options.output_dir / name).exists()]
-    known = {path.resolve() for path in (*run.pairs.files, *report.fused, *temperatures)}
     folders = sorted({path.parent for path in report.fused})
     images = [path for folder in folders for path in sorted(folder.iterdir()) if is_image_file(path)]
-    images = [path for path in images if path.resolve() not in known]
-    older = [*map(str, results), *([f"{counted(len(images), 'image')}, such as {images[0]}"] if images else [])]
-    if older:
-        log.warning("not of this run, but beside it: %s", ", ".join(older))
+    warn_of_older(images, (*run.pairs.files, *report.fused, *temperatures), results=results)

@@ -15,7 +15,16 @@ from thfuse_sam.datasets.naming import Naming
 from thfuse_sam.datasets.pair_checks import require_partners, suspicion
 from thfuse_sam.datasets.pairs import ImagePair, PairSet, Search, find_pairs
 from thfuse_sam.datasets.targets import TargetSet, read_targets
-from thfuse_sam.errors import ImageReadError, MaskReadError, OptionError, UsageError, command_text, first_of, naming
+from thfuse_sam.errors import (
+    ImageReadError,
+    MaskReadError,
+    OptionError,
+    UsageError,
+    command_text,
+    counted,
+    first_of,
+    naming,
+)
 from thfuse_sam.fusion.fusing import require_usable
 from thfuse_sam.images import image_size
 from thfuse_sam.masks.manifest import MANIFEST_NAME, Manifest
@@ -106,6 +115,19 @@ def require_no_input_in(output_dir: Path, folders: Sequence[str], inputs: Iterab
         resolved = path.resolve()
         if not written.isdisjoint((resolved, *resolved.parents)):
             raise UsageError(f"`output_dir` {output_dir}: {path} would lie among its results; give another folder")
+
+
+def warn_of_older(
+    found: Iterable[Path], known: Iterable[Path], noun: str = "image", results: Iterable[Path] = ()
+) -> None:
+    """Warn of what an earlier run left beside the results: what is `found` there and not `known` as results or inputs
+    of this run, each a `noun`; and `results` of other kinds.
+    """
+    own = {path.resolve() for path in known}
+    others = [path for path in found if path.resolve() not in own]
+    older = [*map(str, results), *([f"{counted(len(others), noun)}, such as {others[0]}"] if others else [])]
+    if older:
+        log.warning("not of this run, but beside it: %s", ", ".join(older))
 
 
 def targets_of_pairs(path: Path, pairs: Sequence[ImagePair]) -> TargetSet:
