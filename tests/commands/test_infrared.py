@@ -6,7 +6,7 @@ import pytest
 
 from thfuse_sam.cli import commands
 from thfuse_sam.commands import app
-from thfuse_sam.commands.infrared import _NUMBERS_OF_IMAGE, _range_of, range_of_tree, reading_of
+from thfuse_sam.commands.infrared import _NUMBERS_OF_IMAGE, _range_of, infrared_reading, range_of_tree, reading_of
 from thfuse_sam.images import write_numbers
 from thfuse_sam.masks.manifest import Manifest, Signature
 from thfuse_sam.options.shared import InfraredOptions
@@ -52,6 +52,35 @@ def test_where_no_images_are_known_no_range_is_taken_from_all(
     assert main([*argv, "--device", "cpu", "--ir_range", "dataset"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--ir_range dataset: " in line and "give LOW HIGH" in line
+
+
+@pytest.mark.parametrize(
+    ("main", "argv"),
+    [
+        (commands.test.main, ["--dataset_path", "pairs", "--skip_bad"]),
+        (commands.align.main, ["--dataset_path", "pairs"]),
+        (commands.predict.main, ["--input", "pairs/ir", "--modality", "ir"]),
+        (commands.precompute.main, ["--dataset_path", "pairs", "--sam_model_type", "vit_nano"]),
+        (commands.train.main, ["--dataset_path", "pairs"]),
+    ],
+)
+def test_a_range_that_fits_no_image_leaves_nothing_behind(
+    main: Any, argv: list[str], make_pairs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_pairs(("0", "1"))
+    for name in "01":
+        write_numbers(tmp_path / f"pairs/ir/{name}.png", np.full((32, 48), 7000, np.uint16))
+    assert main([*argv, "--output_dir", "new", "--ir_range", "10", "40"]) == 1
+    assert "0.png: has numbers from 7000 to 7000, none in --ir_range 10 40; " in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+def test_a_range_that_fits_only_some_images_is_taken(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in (7000, 20)]
+    for path in paths:
+        write_numbers(path, np.full((32, 48), int(path.stem), np.uint16))
+    assert infrared_reading(InfraredOptions(ir_range=(10, 40)), paths).value_range == (10, 40)
 
 
 def test_a_tree_without_a_range_has_none(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thfuse_sam.errors import ImageKindError, ImageReadError, OptionError, option_text
-from thfuse_sam.images import image_form, infrared_numbers
+from thfuse_sam.images import image_form, infrared_numbers, read_infrared
 from thfuse_sam.masks.manifest import Manifest
 from thfuse_sam.options.shared import DATASET, RANGE_WORDS, InfraredOptions
 from thfuse_sam.thermal import AS_STORED, BLACK_HOT, STRETCH_PERCENTILES, InfraredReading, as_range, limits
@@ -38,7 +38,8 @@ def infrared_reading(
         tree: masks of the images, see `reading_of`.
 
     Raises:
-        ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for.
+        ImageKindError: the first image is drawn in false colours, or has not the channel that is asked for; or no image
+            fits the range.
         OptionError: the range is to be taken from the images, and they have none.
     """
     return infrared_readings(options, [(images, tree)], kept)[0]
@@ -77,6 +78,7 @@ def infrared_readings(
                 *_black_and_white(STRETCH_PERCENTILES, how),
             )
         return readings
+    _require_in_range(images, range_)
     log.info("infrared: %g becomes black and %g white (%s)", *_black_and_white(range_, how), source)
     if not is_deep:
         example = f", such as {images[0][0]}" if images else ""
@@ -143,6 +145,22 @@ def _warn_if_mixed(images: Sequence[Path]) -> None:
             "infrared: some images have 8 bits and are taken as they are, such as %s, others are stretched, such as %s",
             forms[False][0], forms[True][0],
         )  # fmt: skip
+
+
+def _require_in_range(images: Sequence[tuple[Path, InfraredReading]], range_: Range) -> None:
+    """Raise ImageKindError if no image, of a few, has a number in the range: then nothing is to be written."""
+    first: ImageKindError | None = None
+    for path, how in images[:: 1 + len(images) // _IMAGES_LOOKED_AT]:
+        try:
+            read_infrared(path, dataclasses.replace(how, value_range=range_))
+        except ImageKindError as error:
+            first = first or error
+        except ImageReadError:  # is reported when its turn comes
+            pass
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def _range_of(images: Sequence[tuple[Path, InfraredReading]]) -> Range:
