@@ -118,6 +118,14 @@ def test_false_colours_and_closed_images_are_refused(fuser: th.Fuser, tmp_path: 
         fuser(closed, ramp)
 
 
+def test_an_image_of_0_and_1_is_asked_about(fuser: th.Fuser, pair: Pair, caplog) -> None:
+    infrared = read_infrared(pair[0])
+    for given, argument in (((infrared // 128, pair[1]), "ir"), ((infrared, infrared // 200), "vi")):
+        caplog.clear()
+        fuser(*given)
+        assert f"`{argument}` holds only 0 and 1, of 0 to 255: is it a mask" in caplog.text
+
+
 def test_swapped_and_equal_images_are_asked_about(fuser: th.Fuser, pair: Pair, caplog) -> None:
     for given, question in (
         ((pair[1], pair[0]), "`ir` has colours and `vi` has none: are they swapped?"),

@@ -98,7 +98,12 @@ def as_visible(image: ImageInput, argument: str, value_range: ValueRange | None 
 
 
 def warn_if_odd(ir: ImageInput, infrared: ImageArray, visible: ImageArray, value_range: ValueRange | None) -> None:
-    """Warn where `ir`, read as `infrared` (uint8 HxW), and `visible` (uint8 HxWx3) seem to be swapped, or one image."""
+    """Warn where `ir`, read as `infrared` (uint8 HxW), and `visible` (uint8 HxWx3) seem to be swapped, or one image, or
+    where one is nearly black.
+    """
+    for argument, values in (("ir", infrared), ("vi", visible)):
+        if values.max() == 1:
+            log.warning("`%s` holds only 0 and 1, of 0 to 255: is it a mask, or was it in [0, 1] before?", argument)
     thinned = np.s_[::4, ::4]
     if infrared.shape == visible.shape[:2] and np.ptp(infrared) and np.array_equal(infrared, luma(visible)):
         log.warning("`ir` and `vi` show the same picture: is one given twice?")
