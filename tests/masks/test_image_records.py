@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.masks.file_times import wait_for_another_time
 from thfuse_sam.errors import ImageReadError, ManifestError
 from thfuse_sam.masks.image_records import RECORDS_NAME, ImageRecords, record_image
 
@@ -12,6 +13,7 @@ def test_a_record_follows_the_content(tmp_path: Path) -> None:
     path.write_bytes(b"one")
     first = record_image(path)
     assert record_image(path, first) is first
+    wait_for_another_time(path)
     os.utime(path, ns=(5, 5))
     touched = record_image(path, first)
     assert touched.digest == first.digest and touched.time_ns != first.time_ns
@@ -56,6 +58,8 @@ def test_a_record_follows_the_infrared_image_too(tmp_path: Path) -> None:
     records.save(tmp_path)
     read = ImageRecords.load(tmp_path).get("vi", "a")
     assert read == first and record_image(tmp_path / "vi", read, tmp_path / "ir") is read
+    for name in ("ir", "vi"):
+        wait_for_another_time(tmp_path / name)
     (tmp_path / "ir").write_bytes(b"two")
     assert not record_image(tmp_path / "vi", read, tmp_path / "ir").has_content_of(read)
     (tmp_path / "ir").unlink()

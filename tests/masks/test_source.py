@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.masks.file_times import wait_for_another_time
 from thfuse_sam.errors import ImageReadError, ManifestError, UsageError
 from thfuse_sam.images import MODALITIES, Modality, image_size, read_for_sam
 from thfuse_sam.masks.image_records import ImageRecords, record_image
@@ -109,6 +110,7 @@ def test_masks_of_changed_images_are_not_used(tmp_path: Path, caplog: pytest.Log
     changed, touched = images["ir"]["plain"], images["ir"]["deep"]
     content = bytearray(changed.read_bytes())
     content[-1] ^= 1  # as many bytes as before
+    wait_for_another_time(changed)
     changed.write_bytes(content)
     touched.touch()
     source = PrecomputedMasks(tree.root, {})

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.masks.file_times import wait_for_another_time
 from thfuse_sam.errors import ManifestError, OutputError
 from thfuse_sam.images import MODALITIES, Modality, write_image
 from thfuse_sam.masks import shards
@@ -289,6 +290,7 @@ def test_masks_are_made_only_as_fast_as_they_are_taken(images: dict[Modality, Pa
 def replace_image(path: Path, value: int) -> None:
     """Give an image other pixels at the same size; its time of change is that of before."""
     times = path.stat()
+    wait_for_another_time(path)
     write_image(path, np.full((12, 16, 3), value, np.uint8))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
