@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 OpenPage = Callable[..., Any]
+TIMEOUT = 120_000  # milliseconds; a busy machine is slow to start a browser, or a page as large as the app's
 
 
 def missing(reason: str) -> NoReturn:
@@ -31,7 +32,7 @@ def browser() -> Iterator[Any]:
         missing("no Chromium; install it (apt-get install chromium) or name its path in CHROMIUM")
     with sync_playwright() as playwright:
         # Chromium's sandbox does not work for root, as whom containers run.
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=TIMEOUT)
         yield chromium
         chromium.close()
 
@@ -46,6 +47,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
         page = browser.new_page(
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", offline=True
         )
+        page.set_default_timeout(TIMEOUT)
         troubles: list[str] = []
         folder = path.parent.resolve().as_uri()
         page.on("console", lambda message: troubles.append(message.text) if message.type != "log" else None)
