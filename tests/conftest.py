@@ -4,6 +4,7 @@ import thfuse_sam  # before torch: it settles how torch's threads wait
 
 # isort: split
 import logging
+import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,14 @@ from PIL import Image
 
 settings.register_profile("any machine", deadline=None, derandomize=True)  # no chance; a slow or busy one is no fault
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Random numbers that a test draws without a seed do not depend on which tests ran before in its process."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 def pytest_runtest_teardown() -> None:
