@@ -241,17 +241,23 @@ def test_nothing_of_the_former_scene_is_left_after_a_cut() -> None:
 
 
 class _Uneven(torch.nn.Module):
-    """A network that takes longest for the first of any four frames, and gives the infrared image back."""
+    """A network that takes longest for the first of any four frames, and gives the infrared image back.
+
+    The first four frames wait for each other, so that each of four threads runs it, however busy the machine is.
+    """
 
     def __init__(self, broken_at: int | None = None) -> None:
         super().__init__()
         self.broken_at = broken_at
+        self.begun = threading.Barrier(4, timeout=60)
         self.threads: dict[int, int] = {}  # of each thread that ran it
 
     def forward(self, ir: torch.Tensor, vi: torch.Tensor) -> torch.Tensor:
         number = round(255 * float(ir[0, 0, 0, 0]))
         if number == self.broken_at:
             raise RuntimeError(f"broken at {number}")
+        if number < 4:
+            self.begun.wait()
         time.sleep(0.03 if number % 4 == 0 else 0.0)
         self.threads[threading.get_ident()] = torch.get_num_threads()
         return ir
