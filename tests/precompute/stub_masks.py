@@ -100,7 +100,7 @@ class HeadKiller(Stub):
             for process in _ray_driver(psutil.Process()).children(recursive=True):
                 if process.name() == "gcs_server":
                     process.kill()
-        time.sleep(1.0)
+        time.sleep(10.0)  # so that work is left when the cluster is lost, on a busy machine, too
         return super().generate(image)
 
 
