@@ -122,8 +122,9 @@ def test_an_image_that_changes_under_the_run(ground: Ground, tmp_path: Path, nam
 
 
 # At how many of seven amounts of memory a library in C may end a command, as often as it is tried. oneDNN crashes in
-# some runs, nearly all of them at 40 and 60 MiB; PyTorch 2.6's libraries wait forever in most runs at 20 and 40 MiB.
-ENDED_BY_OTHERS, TRIES = (3, 2) if torch.__version__.startswith("2.6.") else (1, 3)
+# some runs, nearly all of them at 40 and 60 MiB, and on some machines in each run at one of these, which may be either;
+# PyTorch 2.6's libraries wait forever in most runs at 20 and 40 MiB.
+ENDED_BY_OTHERS, TRIES = (3, 2) if torch.__version__.startswith("2.6.") else (2, 3)
 
 
 def without_last_digits(result: dict[str, Any]) -> dict[str, Any]:
