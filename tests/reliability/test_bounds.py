@@ -27,7 +27,7 @@ from thfuse_sam.training.checkpoint import NetworkSpec
 
 from .fuzz_targets import trained_seeds
 
-SECONDS = 5.0  # of this process's own work, because a busy machine takes longer
+SECONDS = 15.0  # of this process's own work, because a busy machine takes longer; a slow one needs five
 BYTES = 300 << 20
 
 
