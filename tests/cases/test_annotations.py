@@ -15,6 +15,7 @@ from PIL import Image
 
 from thfuse_sam.cli import commands
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset, open_train_and_val
+from thfuse_sam.errors import UsageError
 
 HEIGHT, WIDTH = 48, 64
 BOX = (8, 6, 12, 10)  # left, top, width, height: 120 pixels
@@ -548,3 +549,58 @@ def test_no_sample_is_for_training_and_for_validation(tmp_path: Path, caplog: py
     assert train.names == ["all/day/1", "all/day/2"] and val.names == ["3"]
     train, val = open_train_and_val(tmp_path / "all", val_path=tmp_path / "all")
     assert train.names == val.names and "says nothing of others" in caplog.text
+
+
+def test_sets_of_a_mixture_that_share_images_share_none_with_the_validation(tmp_path: Path) -> None:
+    for number in range(4):
+        yolo(f"all/images/{number}.jpg", f"all/labels/{number}.txt")(tmp_path)
+    for folder, suffix in (("images", "jpg"), ("labels", "txt")):
+        (tmp_path / "some" / folder).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / f"some/{folder}/{number}.{suffix}").symlink_to(tmp_path / f"all/{folder}/{number}.{suffix}")
+    text(tmp_path / "mix.yaml", f"train: [{{data_dir: {tmp_path / 'all'}}}, {{data_dir: {tmp_path / 'some'}}}]")
+    for seed in range(4):
+        train, val = open_train_and_val(tmp_path / "mix.yaml", seed=seed)
+        images = [{name.rpartition("/")[2] for name in part.names} for part in (train, val)]
+        assert images[0].isdisjoint(images[1]) and images[0] | images[1] == {"0", "1", "2", "3"}
+
+
+def test_two_files_that_list_an_image_train_on_it_only_once(tmp_path: Path) -> None:
+    for part, images in (("train", "abc"), ("val", "c")):
+        listed = [
+            {"id": number, "file_name": f"{name}.png", "height": HEIGHT, "width": WIDTH}
+            for number, name in enumerate(images)
+        ]
+        objects = [{"id": number, "image_id": number, "segmentation": [flat(BOX)]} for number in range(len(images))]
+        text(tmp_path / f"annotations/instances_{part}.json", {"images": listed, "annotations": objects})
+        for name in images:
+            image(tmp_path / f"images/{name}.png")
+    train, val = open_train_and_val(tmp_path)
+    assert train.names == ["a", "b"] and val.names == ["c"]
+
+
+def test_a_mixture_has_one_validation_part(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        yolo(f"{folder}/images/{folder}.jpg", f"{folder}/labels/{folder}.txt")(tmp_path)
+    text(tmp_path / "mix.yaml", f"train: [data_dir: {tmp_path / 'a'}]")
+    train, val = open_train_and_val(tmp_path / "mix.yaml", val_path=tmp_path / "a")
+    assert len(train) == len(val) == 1  # which a warning tells, as of folders
+    text(tmp_path / "mix.yaml", f"train: [{{data_dir: {tmp_path / 'a'}}}, {{data_dir: {tmp_path / 'b'}}}]")
+    train, val = open_train_and_val(tmp_path / "mix.yaml", val_path=tmp_path / "b")
+    assert train.names == ["a/a"] and val.names == ["b"]
+    text(tmp_path / "mix.yaml", f"train: [data_dir: {tmp_path / 'a'}]\ntest: {{data_dir: {tmp_path / 'b'}}}")
+    with pytest.raises(UsageError, match=r"^`val_dir` .*names a test set, which is for validation, too; give one"):
+        open_train_and_val(tmp_path / "mix.yaml", val_path=tmp_path / "c")
+
+
+def test_without_a_split_the_parts_that_are_named_stay_apart(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        yolo(f"images/{part}/1.jpg", f"labels/{part}/1.txt")(tmp_path)
+    train, val = open_train_and_val(tmp_path, val_fraction=0)
+    assert train.names == ["train/1"] and val.names == ["val/1"]
+    text(tmp_path / "mix.yaml", f"train: [data_dir: {tmp_path}]\ntest: {{data_dir: {tmp_path}}}")
+    assert open_train_and_val(tmp_path / "mix.yaml", val_fraction=0)[1] is not None
+    (tmp_path / "images/val").rename(tmp_path / "images/more")
+    (tmp_path / "labels/val").rename(tmp_path / "labels/more")
+    train, val = open_train_and_val(tmp_path, val_fraction=0)
+    assert len(train) == 2 and val is None

@@ -207,8 +207,6 @@ def _open_data(options: FinetuneOptions, data_dir: Path) -> tuple[SegmentationDa
     if options.debug_with_one_example:
         one = OneSample(open_segmentation_dataset(data_dir, **choices))
         return one, one
-    if options.val_dir is None and options.val_fraction == 0:
-        return open_segmentation_dataset(data_dir, **choices), None
     return open_train_and_val(data_dir, val_path=options.val_dir, val_fraction=options.val_fraction, **choices)
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
 from thfuse_sam.datasets.segmentation.formats.listing import WITHOUT_OBJECTS, Entry, Listing
 from thfuse_sam.datasets.segmentation.sample import BAD, MENDED, Flaw, SegmentationSample
 from thfuse_sam.errors import SampleError, ThFuseError, UsageError, first_of
@@ -59,19 +59,6 @@ class AnnotatedImages(SegmentationDataset):
         if sample is None:  # it had one when the set was opened
             raise SampleError(f"{entry.image_path}: no object of the labels asked for is left; open the set again")
         return replace(sample, source=entry.image_path)
-
-
-def without_shared(train: SegmentationDataset, val: SegmentationDataset) -> SegmentationDataset:
-    """`train` without the samples that are in `val`, too, unless those are all of it. A warning tells it."""
-    if not (isinstance(train, AnnotatedImages) and isinstance(val, AnnotatedImages)):
-        return train
-    known = {path.resolve() for path in val.paths}
-    rest = [index for index, path in enumerate(train.paths) if path.resolve() not in known]
-    if len(rest) == len(train):
-        return train
-    what = "left out of training" if rest else "trained on, so the validation says nothing of others"
-    log.warning("%d samples for training are those for validation, too, and are %s", len(train) - len(rest), what)
-    return Subset(train, rest) if rest else train
 
 
 def select_objects(

@@ -1,12 +1,16 @@
 """The interface of annotated data sets, and parts of them."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.datasets.splits import held_out
 from thfuse_sam.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 class SegmentationDataset(ABC):
@@ -20,6 +24,11 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> SegmentationSample:
         """Read a sample. Raises SampleError, ImageReadError or MaskReadError for bad files; IndexError past the end."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file of each sample's image; empty where the images are of no files."""
+        return []
 
     @property
     def flaws(self) -> Counter[str]:
@@ -44,6 +53,11 @@ class SegmentationDataset(ABC):
         validation = {by_name[position] for position in held_out(count, val_fraction, seed)}
         return Subset(self, sorted(set(by_name) - validation)), Subset(self, sorted(validation))
 
+    def without(self, files: Collection[Path]) -> "SegmentationDataset | None":
+        """The samples whose images are none of `files`, which are resolved paths; None: there are none."""
+        rest = [index for index, path in enumerate(self.paths) if path.resolve() not in files]
+        return Subset(self, rest) if rest else None
+
 
 class Subset(SegmentationDataset):
     """The samples of `dataset` at `indices`, in that order."""
@@ -55,6 +69,11 @@ class Subset(SegmentationDataset):
     def names(self) -> list[str]:
         names = self._dataset.names
         return [names[index] for index in self._indices]
+
+    @property
+    def paths(self) -> list[Path]:
+        paths = self._dataset.paths
+        return [paths[index] for index in self._indices] if paths else []
 
     @property
     def flaws(self) -> Counter[str]:
@@ -83,3 +102,14 @@ class OneSample(SegmentationDataset):
 
     def __getitem__(self, index: int) -> SegmentationSample:
         return [self._sample][index]
+
+
+def without_shared(train: SegmentationDataset, val: SegmentationDataset) -> SegmentationDataset:
+    """`train` without the samples whose images are in `val`, too, unless those are all of it. A warning tells it."""
+    shared = {path.resolve() for path in train.paths} & {path.resolve() for path in val.paths}
+    if not shared:
+        return train
+    rest = train.without(shared)
+    what = "trained on, so the validation says nothing of others" if rest is None else "left out of training"
+    log.warning("%d samples for training are those for validation, too, and are %s", len(shared), what)
+    return train if rest is None else rest

@@ -16,7 +16,7 @@ Paths are relative to the current folder, as in options. Both may stand below `d
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from thfuse_sam.datasets.named_images import list_images
-from thfuse_sam.datasets.segmentation.annotated import without_shared
 from thfuse_sam.datasets.segmentation.augment import crop_foreground
-from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, without_shared
 from thfuse_sam.datasets.segmentation.sample import SegmentationSample
 from thfuse_sam.errors import UsageError
 from thfuse_sam.images import read_visible
@@ -81,6 +80,11 @@ class Mixture(SegmentationDataset):
         return [f"{self._parts[part].name}/{by_part[part][index]}" for part, index in self._order()]
 
     @property
+    def paths(self) -> list[Path]:
+        """The files of all samples, whichever epochs take them."""
+        return [path for part in self._parts for path in part.dataset.paths]
+
+    @property
     def flaws(self) -> Counter[str]:
         return sum((part.dataset.flaws for part in self._parts), Counter[str]())
 
@@ -103,15 +107,24 @@ class Mixture(SegmentationDataset):
         self._epoch = epoch
 
     def split(self, val_fraction: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
-        """Itself and the test set. Without one, each set is split; its validation part is used whole and unchanged."""
+        """Itself and the test set. Without one, each set is split; its validation part is used whole and unchanged.
+
+        Sets may share images: what validates is not trained on.
+        """
         if self.test is not None:
-            return self, self.test
+            return without_shared(self, self.test), self.test
         train, val = [], []
         for part in self._parts:
             for_training, for_validation = part.dataset.split(val_fraction, seed)
             train.append(replace(part, dataset=for_training))
             val.append(MixturePart(part.name, for_validation))
-        return Mixture(train, None, self._seed), Mixture(val, None)
+        validation = Mixture(val, None)
+        return without_shared(Mixture(train, None, self._seed), validation), validation
+
+    def without(self, files: Collection[Path]) -> "Mixture | None":
+        parts = ((part, part.dataset.without(files)) for part in self._parts)
+        rest = [replace(part, dataset=dataset) for part, dataset in parts if dataset is not None]
+        return Mixture(rest, self.test, self._seed) if rest else None
 
     def _order(self) -> list[tuple[int, int]]:
         """(number of the part, index in it) of each sample of this epoch."""
@@ -151,8 +164,6 @@ def open_mixture(path: Path, open_folder: OpenFolder, seed: int = 0) -> Mixture:
             for number, part in enumerate(parts, 1)
         ]
         test_set = None if test is None else open_folder(_test_dir(test))
-        if test_set is not None:
-            parts = [replace(part, dataset=without_shared(part.dataset, test_set)) for part in parts]
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return Mixture(parts, test_set, seed)

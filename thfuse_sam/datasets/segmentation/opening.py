@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from thfuse_sam.datasets.segmentation.annotated import read_all, without_shared
-from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset
+from thfuse_sam.datasets.segmentation.annotated import read_all
+from thfuse_sam.datasets.segmentation.dataset import SegmentationDataset, Subset, without_shared
 from thfuse_sam.datasets.segmentation.formats import coco, label_maps, labelme, mask_images, yolo
 from thfuse_sam.datasets.segmentation.formats.annotation_files import read_json
 from thfuse_sam.datasets.segmentation.formats.listing import Listing, files_below, subfolder
@@ -114,13 +114,13 @@ def _open_folder(path: Path, *, reading: AnnotationReading, choices: Mapping[str
 
 def open_train_and_val(
     path: Path, *, val_path: Path | None = None, val_fraction: float = 0.2, seed: int = 0, **choices: Any
-) -> tuple[SegmentationDataset, SegmentationDataset]:
+) -> tuple[SegmentationDataset, SegmentationDataset | None]:
     """Training and validation samples; `choices` and errors are those of `open_segmentation_dataset`.
 
     With `val_path`, all samples of `path` and all of `val_path`. Else those of `train/` and `val/` (see
     `words.TRAIN_FOLDERS` and `OTHER_FOLDERS`) in `path`, which may also be folders of images below a common one, or
-    two COCO files with such a word in their names, as in `instances_train2017.json`; if there is no such part, the
-    samples are split by `val_fraction` and `seed`.
+    two COCO files with such a word in their names, as in `instances_train2017.json`; of a mixture its test set. If
+    there is no such part, the samples are split by `val_fraction` and `seed`; with 0 none are for validation.
     """
 
     def open_set(path: Path) -> SegmentationDataset:
@@ -128,6 +128,8 @@ def open_train_and_val(
 
     if val_path is not None:
         train_set = open_set(path)
+        if isinstance(train_set, Mixture) and train_set.test is not None:
+            raise UsageError(f"`val_dir` {val_path}: {path} names a test set, which is for validation, too; give one")
         with naming("val_dir", val_path, instead_of="data_dir"):
             val_set = open_set(val_path)
         return without_shared(train_set, val_set), val_set
@@ -135,11 +137,13 @@ def open_train_and_val(
         files = coco.annotation_files(path)
         train, val = _file_named(files, TRAIN_FOLDERS), _file_named(files, OTHER_FOLDERS)
         if train and val and train != val:
-            return open_set(train), open_set(val)
+            val_set = open_set(val)  # two files may list the same image
+            return without_shared(open_set(train), val_set), val_set
         train_folder, val_folder = subfolder(path, *TRAIN_FOLDERS), subfolder(path, *OTHER_FOLDERS)
         # An annotation file above `train/` and `val/` describes images in them; it is one set.
         if train_folder and val_folder and _find(path, AS_THEY_SHOW) is None:
-            return open_set(train_folder), open_set(val_folder)
+            val_set = open_set(val_folder)  # which may hold links to images of the other
+            return without_shared(open_set(train_folder), val_set), val_set
     return _parts_by_name(open_set(path), val_fraction, seed)
 
 
@@ -152,7 +156,7 @@ def _file_named(files: Sequence[Path], words: Sequence[str]) -> Path | None:
 
 def _parts_by_name(
     dataset: SegmentationDataset, val_fraction: float, seed: int
-) -> tuple[SegmentationDataset, SegmentationDataset]:
+) -> tuple[SegmentationDataset, SegmentationDataset | None]:
     """The samples of a folder `train/` and those of `val/`, or with such words in their names; else a random split."""
     folders = ["" if isinstance(dataset, Mixture) else name.rpartition("/")[0].split("/")[0] for name in dataset.names]
     for words_of in (whole_name, words_in):
@@ -166,4 +170,5 @@ def _parts_by_name(
                 *(len(train), folders[train[0]], len(val), folders[val[0]], len(folders) - len(train) - len(val)),
             )
             return Subset(dataset, train), Subset(dataset, val)
-    return dataset.split(val_fraction, seed)
+    has_test_set = isinstance(dataset, Mixture) and dataset.test is not None
+    return dataset.split(val_fraction, seed) if val_fraction or has_test_set else (dataset, None)
