@@ -132,6 +132,19 @@ def test_a_run_that_ended_between_its_files_writes_them_when_it_goes_on(
         assert all(torch.equal(found.weights[key], value) for key, value in expected.weights.items())
 
 
+def test_the_best_weights_come_along_into_another_folder(tmp_path: Path) -> None:
+    scores = [1.0, 2.0, 3.0]
+    former = make_trainer(tmp_path / "former", scores, epochs=2).run()
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "latest.pth").write_bytes(former.latest.read_bytes())
+    for folder, best in (("former", 1.0), ("alone", 3.0)):  # where they are missing, they are those of the new folder
+        again = make_trainer(tmp_path / f"after_{folder}", scores, epochs=3)
+        again.resume(tmp_path / folder / "latest.pth")
+        result = again.run()
+        assert result.best == best
+        assert load_checkpoint(result.best_file).epoch == (1 if best == 1.0 else 3)
+
+
 def test_options_that_may_differ_and_those_that_may_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_trainer(tmp_path, options={"note": "a", "what": 1}, max_steps=1).run()
     trainer = make_trainer(tmp_path, options={"note": "b", "what": 2}, lr=1.0, save_interval=7)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from thfuse_sam.devices import warn_of_slow
 from thfuse_sam.errors import TrainingError, UsageError, counted
-from thfuse_sam.files import write_json
+from thfuse_sam.files import write_atomically, write_json
 from thfuse_sam.interrupts import StopRequest
 from thfuse_sam.options.shared import Precision
 from thfuse_sam.progress import progress_bar
@@ -106,6 +107,7 @@ class Trainer:
         self._fabric: lightning_fabric.Fabric | None = None
         self._random_states: Mapping[str, Any] | None = None  # from the checkpoint that is resumed; None: a new run
         self._resumed: Checkpoint | None = None  # the latest one of this run's folder
+        self._former_best: Path | None = None  # the best weights of the run that is resumed into another folder
         self._resumed_plan: tuple[int, int] | None = None  # batch size and accumulation of the run that is resumed
         self._scaler: Mapping[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint; empty: none
 
@@ -130,6 +132,11 @@ class Trainer:
         self.stale = saved.scheduler.get("stale", 0)
         self._random_states, self._scaler = saved.random_states, saved.scaler
         self._resumed = saved if path.resolve() == self.latest.resolve() else None
+        if path.resolve().parent != self.output_dir.resolve():
+            self._former_best = path.with_name(self.task.best_file)
+            # The best weights so far come along; where they are not beside the latest ones, the search begins anew.
+            if path.name != LATEST or not self._former_best.is_file():
+                self._former_best, self.progress.best = None, math.inf
         former = {**self.options, **saved.training}
         self._resumed_plan = former["batch_size"], former["accumulate"]
         log.info("resumed %s: %s, %s done", path, counted(saved.epoch, "epoch"), counted(saved.step, "step"))
@@ -146,6 +153,11 @@ class Trainer:
             epoch_log = EpochLog(self.log_dir, self.progress.epoch)
             if self._resumed is not None:  # that run may have ended before it had written all of its files
                 self._save_files(self._resumed)
+            if self._former_best is not None:
+                with self._former_best.open("rb") as former:
+                    write_atomically(
+                        self.output_dir / self.task.best_file, lambda file: shutil.copyfileobj(former, file)
+                    )
         self._resumed = None
         self.task.start(fabric)
         # Last, because setting up may draw from the generators.
