@@ -23,7 +23,7 @@ from thfuse_sam.cli.commands import finetune
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import Subset, open_segmentation_dataset
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
-from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
+from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.adapt import Adaptation, prepare
@@ -32,6 +32,7 @@ from thfuse_sam.sam.geometry import LOGIT_STRIDE
 from thfuse_sam.sam.prompted import PromptTensors, decode, encode
 from thfuse_sam.sam.registry import MODEL_TYPES, build_sam
 from thfuse_sam.training.random_state import set_seed
+from thfuse_sam.training.resuming import EVALUATION
 from thfuse_sam.training.trainer import Trainer
 
 FROZEN = Adaptation(("image_encoder",))

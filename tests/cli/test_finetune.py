@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from thfuse_sam.options.generator import GENERATOR_DEFAULTS
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.nano import build_vit_nano
-from thfuse_sam.sam.registry import build_sam
+from thfuse_sam.sam.registry import build_sam, generator_defaults
 from thfuse_sam.shipped import shipped_root
 from thfuse_sam.training.trainer import Trainer
 
@@ -122,10 +123,61 @@ def test_tunes_exports_and_the_export_makes_masks(
     again = tmp_path / "again.safetensors"
     trained = ["--checkpoint", str(folder / "best.safetensors"), "--base_checkpoint", str(tmp_path / "base.pth")]
     assert finetune.main([*trained, "--export", str(again)]) == 0
-    from safetensors.torch import load_file
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
 
     whole = torch.load(full, weights_only=True)
     assert all(torch.equal(value, whole[name]) for name, value in load_file(again).items())
+    # Of other weights there is no evaluation; a whole checkpoint keeps what it has.
+    assert generator_defaults("vit_nano", again).pred_iou_thresh == expected
+    caplog.clear()
+    assert finetune.main(["--checkpoint", str(full), "--export", str(again)]) == 0
+    assert generator_defaults("vit_nano", again).pred_iou_thresh == expected and "before tuning" not in caplog.text
+    trained[1] = str(folder / "other.safetensors")
+    tensors = load_file(folder / "best.safetensors")
+    tensors[next(iter(tensors))] += 1
+    with safe_open(folder / "best.safetensors", "pt") as file:
+        save_file(tensors, trained[1], file.metadata())
+    assert finetune.main([*trained, "--export", str(again)]) == 0
+    usual = GENERATOR_DEFAULTS["vit_nano"].pred_iou_thresh
+    assert generator_defaults("vit_nano", again).pred_iou_thresh == usual
+    assert f"{again}: has the `pred_iou_thresh` of the model before tuning" in caplog.text
+
+
+def test_a_run_in_place_of_another_leaves_no_evaluation_of_that(run: Callable[..., int], tmp_path: Path) -> None:
+    assert run("--freeze_image_encoder") == 0
+    assert (tmp_path / "runs/finetune/evaluation.json").is_file()
+    assert run("--freeze_image_encoder", "--val_fraction", "0", "--overwrite") == 0
+    assert not (tmp_path / "runs/finetune/evaluation.json").exists()
+
+
+def test_an_export_never_takes_the_place_of_the_weights_it_is_made_of(
+    run: Callable[..., int], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = checkpoint.read_bytes()
+    for given in ([], ["--dry_run"]):
+        assert run("--export", str(checkpoint), *given) == 2
+        assert "is --sam_checkpoint, which would be lost; give another name" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == weights and not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_resumed_on_its_own_images(
+    run: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("val", "other"):
+        shutil.copytree(data, tmp_path / name)
+    assert run("--val_dir", str(tmp_path / "val")) == 0
+    capsys.readouterr()
+    (tmp_path / "val").rename(tmp_path / "moved")
+    assert run("--val_dir", str(tmp_path / "moved"), "--resume") == 0
+    assert f"--val_dir was {tmp_path / 'val'}, now it is {tmp_path / 'moved'}; training goes" in capsys.readouterr().err
+    for folder, file in (("PNGImages", "scene3.png"), ("PedMasks", "scene3_mask.png")):
+        (tmp_path / "other" / folder / file).rename(tmp_path / "other" / folder / file.replace("3", "4"))
+    for given, use in ((["--val_dir", str(tmp_path / "other")], "validated"), (["--val_fraction", "0"], "validated")):
+        assert run(*given, "--resume") == 2
+        assert f"--resume: the run was {use} on other images" in capsys.readouterr().err
+    given = ["--data_dir", str(tmp_path / "other"), "--val_dir", str(tmp_path / "moved"), "--resume"]
+    assert run(*given) == 2 and "the run was trained on other images" in capsys.readouterr().err
 
 
 def test_resume_goes_on(run: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

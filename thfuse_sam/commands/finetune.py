@@ -28,12 +28,12 @@ from thfuse_sam.errors import OptionError, TrainingError, UsageError, counted, n
 from thfuse_sam.files import file_sha256, require_writable
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache, encoder_signature
 from thfuse_sam.finetune.evaluation import ESTIMATE, Results, fitting_threshold, mean_iou
-from thfuse_sam.finetune.training import EVALUATION, FinetuneTask
+from thfuse_sam.finetune.training import FinetuneTask
 from thfuse_sam.losses.segmentation import SegmentationLoss
 from thfuse_sam.models import count_parameters
 from thfuse_sam.options.fields import AUTO
 from thfuse_sam.options.finetune import DEFAULT_PROMPTS, LOSS_WEIGHTS, OFF, FinetuneOptions, LoraSettings
-from thfuse_sam.options.generator import HUGGING_FACE, GeneratorSettings
+from thfuse_sam.options.generator import GENERATOR_DEFAULTS, HUGGING_FACE, GeneratorSettings
 from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.run_facts import run_facts
@@ -41,10 +41,11 @@ from thfuse_sam.sam.adapt import PARTS, Adaptation
 from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
 from thfuse_sam.sam.export import export_sam, require_export_name
 from thfuse_sam.sam.registry import build_sam, own_settings
+from thfuse_sam.sam.weights import trained_metadata
 from thfuse_sam.training.distributed import run_processes
 from thfuse_sam.training.epoch_log import LOG_NAME
 from thfuse_sam.training.random_state import set_seed
-from thfuse_sam.training.resuming import open_run_folder
+from thfuse_sam.training.resuming import EVALUATION, open_run_folder
 from thfuse_sam.training.trainer import RunResult, Trainer, require_precision
 
 SPARE_BYTES = 2**30  # left free on the disk by an embedding cache that was not asked for by name
@@ -77,7 +78,7 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
         if options.export is not None:
             generator = _tuned_generator(own_settings(task.sam), tuning.zero_shot, tuning.fine_tuned)
             with naming("export", options.export):
-                export_sam(options.export, task.sam, generator)
+                _export(options.export, task.sam, run.base.model_type, generator, is_tuned=True)
             log.info("exported to %s, for `precompute()` with `sam_checkpoint`", options.export)
     if options.report and (result.epoch > 0 or not result.interrupted):
         log.info("report: open %s in a browser", _write_report(run, task, tuning, command))
@@ -97,10 +98,11 @@ def export_trained(options: FinetuneOptions) -> None:
             "`data_dir` is not given; name annotated images, or export trained weights with `sam_checkpoint` "
             "and `export`"
         )
-    require_export_name(options.export)
+    _require_export(options)
     sam, model_type = open_sam(options, torch.device("cpu"))
     _require_tunable(model_type)
-    export_sam(options.export, sam, _evaluated_generator(options.sam_checkpoint, sam))
+    is_tuned = trained_metadata(options.sam_checkpoint) is not None
+    _export(options.export, sam, model_type, _evaluated_generator(options.sam_checkpoint, sam), is_tuned=is_tuned)
     log.info("exported to %s", options.export)
 
 
@@ -146,7 +148,7 @@ class _PreparedTuning:
 def _prepare(options: FinetuneOptions, *, fetch: bool) -> _PreparedTuning:
     """Check the options and open model file and data; `fetch`: weights may be downloaded. Raises ThFuseError."""
     if options.export is not None:
-        require_export_name(options.export)
+        _require_export(options)
         require_writable("export", options.export.parent)
     resume = find_checkpoint(options, "exp_name")
     device = run_device(options.device)
@@ -174,6 +176,19 @@ def finetune_settings(options: FinetuneOptions, adaptation: Adaptation) -> Finet
         flip = 0.0 if keeps_embeddings or options.debug_with_one_example else 0.5
         settings = dataclasses.replace(settings, flip=flip)
     return settings
+
+
+def _require_export(options: FinetuneOptions) -> None:
+    """Raise UsageError for an export that readers would not take, OptionError for one over the weights it is made of.
+
+    A run needs the weights that it started from: its own files hold only those that it has trained.
+    """
+    assert options.export is not None
+    require_export_name(options.export)
+    for name in ("sam_checkpoint", "base_checkpoint"):
+        given = getattr(options, name)
+        if given is not None and options.export.resolve() == given.resolve():
+            raise OptionError("export", options.export, f"is `{name}`, which would be lost; give another name")
 
 
 def _require_tunable(model_type: str) -> None:
@@ -277,13 +292,35 @@ def _log_advice(tuning: Tuning) -> None:
         )
 
 
+def _export(path: Path, sam: Sam, model_type: str, generator: Mapping[str, float], *, is_tuned: bool) -> None:
+    """Write the whole model, with the settings of the mask generator that suit it, else those that it was opened with.
+
+    A warning says if those are of the model before tuning.
+    """
+    export_sam(path, sam, {**_own_changes(sam, model_type), **generator})
+    if is_tuned and not generator:
+        log.warning(
+            "%s: has the `pred_iou_thresh` of the model before tuning, because there is no evaluation of these weights",
+            path,
+        )
+
+
+def _own_changes(sam: Sam, model_type: str) -> dict[str, Any]:
+    """The settings of the mask generator that a checkpoint brought with it."""
+    usual = dataclasses.asdict(GENERATOR_DEFAULTS[model_type])
+    return {name: value for name, value in dataclasses.asdict(own_settings(sam)).items() if value != usual[name]}
+
+
 def _evaluated_generator(trained: Path, sam: Sam) -> dict[str, float]:
-    """`_tuned_generator` of the run that wrote the file `trained`, by the evaluation beside it."""
+    """`_tuned_generator` of the weights in the file `trained`, by their evaluation beside it, if there is one."""
     try:
         results = json.loads((trained.parent / EVALUATION).read_text(encoding="utf-8"))
-        return _tuned_generator(own_settings(sam), results["zero_shot"], results["fine_tuned"])
+        # It is of the best weights; other files of the run, and those of a later run, lie beside it, too.
+        if results["weights_sha256"] == file_sha256(trained):
+            return _tuned_generator(own_settings(sam), results["zero_shot"], results["fine_tuned"])
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # weights of another origin, or of a run without validation images
+        pass
+    return {}
 
 
 def _tuned_generator(defaults: GeneratorSettings, zero_shot: Results, fine_tuned: Results) -> dict[str, float]:

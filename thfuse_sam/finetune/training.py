@@ -1,5 +1,6 @@
 """Fine-tuning of a Segment Anything model: its samples, evaluation and files. `training.trainer` does the rest."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import SegmentationDataset
-from thfuse_sam.files import write_json
+from thfuse_sam.errors import UsageError
+from thfuse_sam.files import file_sha256, write_json
 from thfuse_sam.finetune.embedding_cache import EmbeddingCache
 from thfuse_sam.finetune.evaluation import Results, evaluate_sam, mean_iou
 from thfuse_sam.finetune.model import PromptedSam
@@ -26,9 +28,8 @@ from thfuse_sam.sam.export import save_trained
 from thfuse_sam.sam.weights import read_weights
 from thfuse_sam.training.batches import Batch
 from thfuse_sam.training.checkpoint import Checkpoint, NetworkSpec
+from thfuse_sam.training.resuming import EVALUATION
 from thfuse_sam.training.task import Evaluation, ShowPicture, TrainingTask
-
-EVALUATION = "evaluation.json"
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class FinetuneTask(TrainingTask):
     options_file = "finetune_options.json"
     must_match = ("n_objects", "sub_iterations", "flip")
     may_differ = frozenset(
-        ("base_checkpoint", "cache_embeddings", "data_dir", "dist", "exp_name", "export", "port", "sam_checkpoint")
-    ) | {"sam_model_type", "val_dir"}
+        ("base_checkpoint", "cache_embeddings", "dist", "exp_name", "export", "port", "sam_checkpoint")
+    ) | {"sam_model_type"}
     module: PromptedSam
     train_set: PromptedSamples
     settings: FinetuneSettings
@@ -90,6 +91,8 @@ class FinetuneTask(TrainingTask):
         self.zero_shot: Results = {}
         self.fine_tuned: Results = {}
         self._cache = cache
+        # Now, because the names in a mixture change with its epochs.
+        self._images = {"train": _digest(train_set), "val": None if val_set is None else _digest(val_set)}
 
     def compiled(self) -> nn.Module:
         """The image encoder alone is compiled, in place: the decoder's inputs change shape with every batch."""
@@ -130,7 +133,8 @@ class FinetuneTask(TrainingTask):
             return
         self.fine_tuned = self._results(fabric, full=True)
         if fabric.is_global_zero:
-            write_json(output_dir / EVALUATION, {"zero_shot": self.zero_shot, "fine_tuned": self.fine_tuned})
+            results = {"zero_shot": self.zero_shot, "fine_tuned": self.fine_tuned}
+            write_json(output_dir / EVALUATION, {**results, "weights_sha256": file_sha256(path)})
 
     def weights(self) -> dict[str, Tensor]:
         return trained_state(self.sam, self.adaptation)
@@ -139,9 +143,16 @@ class FinetuneTask(TrainingTask):
         load_trained_state(self.sam, self.adaptation, weights, path)
 
     def state(self) -> dict[str, Any]:
-        return {"zero_shot": self.zero_shot}
+        return {"zero_shot": self.zero_shot, "images": self._images}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        former = state.get("images", self._images)  # earlier versions did not keep them
+        for part, use in (("train", "trained"), ("val", "validated")):
+            if former[part] != self._images[part]:
+                raise UsageError(
+                    f"`resume`: the run was {use} on other images; give the same `data_dir`, `val_dir` and "
+                    "`val_fraction`, or start without `resume`"
+                )
         self.zero_shot = dict(state.get("zero_shot", {}))
 
     def kept_file(self, epoch: int) -> str:
@@ -167,3 +178,8 @@ class FinetuneTask(TrainingTask):
                 cache=self._cache,
                 full=full,
             )
+
+
+def _digest(dataset: SegmentationDataset) -> str:
+    """A digest of the names of a data set's images."""
+    return hashlib.sha256("\n".join(dataset.names).encode()).hexdigest()

@@ -28,6 +28,7 @@ MAY_DIFFER = frozenset((
 ))  # fmt: skip
 # The weights that runs write, of every task, by their suffix. What ships in `models/` has other names.
 _RUN_FILES = {".pth": ("best", "latest", "model_epoch*"), ".safetensors": ("best", "latest", "epoch*")}
+EVALUATION = "evaluation.json"  # results of the best weights, of tasks that evaluate them in full
 # Facts that are recorded beside the options; no option has such a name, so messages must not show them as options.
 _FACTS = frozenset(("checkpoint_sha256", "mask_trees", "masks", "processes"))
 
@@ -87,13 +88,14 @@ def require_own_folders(
 
 
 def open_run_folder(output_dir: Path, log_dir: Path | None, *, overwrite: bool) -> None:
-    """Make the folder; remove what crashed runs left, with `overwrite` an earlier run's weights and what TensorBoard
-    shows of it. Raises OutputError.
+    """Make the folder; remove what crashed runs left, with `overwrite` an earlier run's weights, their evaluation and
+    what TensorBoard shows of it. Raises OutputError.
     """
     make_directory(output_dir)
     remove_abandoned(output_dir)
     if overwrite and run_processes().is_main:
-        for path in (*_run_files(output_dir), *event_files(log_dir or output_dir)):
+        of_run = (*_run_files(output_dir), *output_dir.glob(EVALUATION), *event_files(log_dir or output_dir))
+        for path in of_run:
             with as_output_error(path):
                 path.unlink()
 
@@ -149,7 +151,7 @@ def changed_options(former: Mapping[str, Any], now: Mapping[str, Any], may_diffe
 
 def _comparable(name: str, value: Any) -> Any:
     """`value` in a form in which equal folders are equal, absolute or relative."""
-    if name in ("ir_dir", "vi_dir") and isinstance(value, str):
+    if name in ("ir_dir", "vi_dir", "data_dir", "val_dir") and isinstance(value, str):
         return [str(Path(folder).resolve()) for folder in value.split(", ")]
     return value
 
