@@ -52,6 +52,18 @@ def test_polygons_become_a_data_set_that_reads_back(data: Path) -> None:
     assert overlays == ["0.png", "2.png"]
 
 
+def test_classes_have_the_same_numbers_in_both_parts(data: Path) -> None:
+    for number in range(3):  # of three of the four images, the first object is another one
+        path = data / f"annotations/{number}.json"
+        content = json.loads(path.read_text())
+        content["shapes"][1]["label"] = "c"
+        path.write_text(json.dumps(content))
+    assert main(["--data_dir", "lm", "--output_dir", "out", "--val_fraction", "0.25", "--labels", "a", "c"]) == 0
+    for part in ("train", "val"):
+        content = json.loads(Path(f"out/{part}/annotations.json").read_text())
+        assert content["categories"] == [{"id": 1, "name": "a"}, {"id": 2, "name": "c"}]
+
+
 def test_overlay_shows_the_objects(data: Path) -> None:
     assert main(["--data_dir", "lm", "--output_dir", "out", "--visualize", "--num_samples", "1"]) == 0
     picture, image = read_visible(Path("out/overlays/0.png")), read_visible(data / "images/0.jpg")

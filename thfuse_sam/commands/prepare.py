@@ -87,7 +87,7 @@ def _check(options: PrepareOptions, dataset: SegmentationDataset) -> Path:
 
 def _write(options: PrepareOptions, dataset: SegmentationDataset, folder: Path) -> None:
     """Write a data set that `open_segmentation_dataset` reads; if that fails, what was written is removed."""
-    writer = PreparedWriter(folder)
+    writer = PreparedWriter(folder, dataset.classes)
     drawn = set(_spread(len(dataset), options.num_samples)) if options.visualize else set()
     classes: Counter[str] = Counter()
     objects = 0

@@ -31,9 +31,15 @@ class AnnotatedImages(SegmentationDataset):
     """A data set of entries, of which some classes may be selected or all objects merged into one."""
 
     def __init__(
-        self, entries: Sequence[Entry], labels: Sequence[str] | None, merge: bool, flaws: Counter[str]
+        self,
+        entries: Sequence[Entry],
+        classes: Collection[str],
+        labels: Sequence[str] | None,
+        merge: bool,
+        flaws: Counter[str],
     ) -> None:
         self._entries, self._flaws = list(entries), flaws
+        self._classes = sorted(classes if labels is None else {*classes} & {*labels})
         self._labels = None if labels is None else frozenset(labels)
         self._merge = merge
 
@@ -45,6 +51,10 @@ class AnnotatedImages(SegmentationDataset):
     def paths(self) -> list[Path]:
         """The file of each sample's image."""
         return [entry.image_path for entry in self._entries]
+
+    @property
+    def classes(self) -> list[str]:
+        return self._classes
 
     @property
     def flaws(self) -> Counter[str]:
@@ -127,7 +137,7 @@ def read_all(
     for label in sorted(classes - set(labels or classes)):
         if label.casefold() in map(str.casefold, labels or ()):
             log.warning("%s: objects labelled '%s' are left out; upper and lower case differ", path, label)
-    return AnnotatedImages(sound, labels, merge, +flaws)
+    return AnnotatedImages(sound, classes, labels, merge, +flaws)
 
 
 def counts_text(flaws: Counter[str], examples: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -31,6 +31,11 @@ class SegmentationDataset(ABC):
         return []
 
     @property
+    def classes(self) -> list[str]:
+        """The names of the classes of its objects, also of a part's whole data set, sorted."""
+        return []
+
+    @property
     def flaws(self) -> Counter[str]:
         """What was mended or left out when the annotations were read: reason -> how often."""
         return Counter()
@@ -74,6 +79,10 @@ class Subset(SegmentationDataset):
     def paths(self) -> list[Path]:
         paths = self._dataset.paths
         return [paths[index] for index in self._indices] if paths else []
+
+    @property
+    def classes(self) -> list[str]:
+        return self._dataset.classes
 
     @property
     def flaws(self) -> Counter[str]:

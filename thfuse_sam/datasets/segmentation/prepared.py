@@ -7,6 +7,7 @@
 `prepare_data.py` writes it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,10 @@ class PreparedWriter:
     Two samples of one name, such as those of a.jpg and a.png, raise SampleError.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, classes: Sequence[str] = ()) -> None:
+        """`classes`: names of classes, which are numbered in this order, so that all parts of a data set agree."""
         self._folder = make_directory(folder)
-        self._annotations = CocoAnnotations()
+        self._annotations = CocoAnnotations(*classes)
         self._names: set[str] = set()
 
     def add(self, sample: SegmentationSample) -> None:
