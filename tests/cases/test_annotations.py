@@ -16,6 +16,7 @@ from PIL import Image
 from thfuse_sam.cli import commands
 from thfuse_sam.datasets.segmentation import open_segmentation_dataset, open_train_and_val
 from thfuse_sam.errors import UsageError
+from thfuse_sam.options.shared import AnnotationReading
 
 HEIGHT, WIDTH = 48, 64
 BOX = (8, 6, 12, 10)  # left, top, width, height: 120 pixels
@@ -503,6 +504,26 @@ def test_what_is_said(
     write(tmp_path / "data")
     prepare(["--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")])
     assert said in capsys.readouterr().err
+
+
+def test_options_that_a_layout_leaves_unread_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label_map(numbers(1, 9))(tmp_path / "maps")
+    yolo()(tmp_path / "yolo")
+    coco()(tmp_path / "coco")
+    for folder, option in (("maps", "--mask_values 9"), ("yolo", "--ignore_value 9"), ("coco", "--line_width 3")):
+        given = ["--data_dir", str(tmp_path / folder), "--output_dir", str(tmp_path / "out"), "--check"]
+        assert prepare([*given, *option.split()]) == 0
+        assert f"{option.split()[0]} has no effect in this layout, " in capsys.readouterr().err
+    assert prepare([*given, "--mask_kind", "classes", "--mask_values", "9"]) == 2
+    assert "--mask_kind classes: is given beside --mask_values" in capsys.readouterr().err
+
+
+def test_the_value_to_ignore_counts_in_label_maps(tmp_path: Path) -> None:
+    for value, objects in ((9, (1,)), (-1, (1, 9)), (None, (1, 9))):
+        root = tmp_path / str(value)
+        label_map(numbers(1, 9))(root)
+        [sample] = open_segmentation_dataset(root, reading=AnnotationReading(ignore_value=value))
+        assert sample.object_ids == objects and (sample.ignored is not None) == (value == 9)
 
 
 def test_a_label_map_of_an_image_as_stored(tmp_path: Path) -> None:

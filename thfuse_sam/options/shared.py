@@ -216,6 +216,8 @@ class AnnotationReading(Options, group="reading of annotations"):
             words = value.split(",")
             if len(words) not in (1, 3) or not all(word.strip().isdecimal() for word in words):
                 raise OptionError("mask_values", value, "give numbers, or colours as R,G,B")
+        if self.mask_values and self.mask_kind != AUTO:
+            raise OptionError("mask_kind", self.mask_kind, "is given beside `mask_values`; give one of the two")
 
 
 @dataclass(frozen=True, kw_only=True)

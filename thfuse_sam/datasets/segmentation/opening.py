@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,25 @@ _FILES_TO_CHECK = 10  # JSON files there, which may be broken
 # Layout -> a function that lists a folder of this layout and returns None for another one. The first layout that fits
 # is used. What prepare_data.py writes fits COCO and label maps; only COCO holds overlaps and class names.
 FORMATS: Mapping[str, Callable[[Path, AnnotationReading], Listing | None]] = {
-    "annotations.json + images/ (COCO)": coco.find,
+    (_COCO := "annotations.json + images/ (COCO)"): coco.find,
     "images/ + masks/*.npy": label_maps.find,
     "images/ + masks/ or instances/ (also PNGImages/ + PedMasks/, JPEGImages/ + SegmentationClass/)": mask_images.find,
     "annotations/*.json + images/ (LabelMe), or *.json beside images": labelme.find,
     "images/ + labels/*.txt, or *.txt beside images (YOLO)": yolo.find,
     "*.json beside images, one for each (SA-1B)": coco.find_for_each_image,
     "images, and masks called as these and _mask beside them": mask_images.find_beside,
+}
+
+_OF_OUTLINES, _OF_MASKS = ("ignore_exif",), ("mask_kind", "mask_values", "ignore_value", "ignore_exif")
+# Function that lists a layout -> the options of `AnnotationReading` that count in it.
+_COUNTING: Mapping[Callable[[Path, AnnotationReading], Listing | None], tuple[str, ...]] = {
+    coco.find: ("use_crowds", *_OF_OUTLINES),
+    coco.find_for_each_image: ("use_crowds", *_OF_OUTLINES),
+    label_maps.find: ("ignore_value",),
+    mask_images.find: _OF_MASKS,
+    mask_images.find_beside: _OF_MASKS,
+    labelme.find: ("line_width", *_OF_OUTLINES),
+    yolo.find: _OF_OUTLINES,
 }
 
 
@@ -108,7 +121,11 @@ def open_segmentation_dataset(
 
 def _open_folder(path: Path, *, reading: AnnotationReading, choices: Mapping[str, Any]) -> SegmentationDataset:
     is_json = path.is_file() and path.suffix.lower() == ".json"
-    listing = coco.find_in(path, reading) if is_json else detect_format(path, reading)[1]
+    layout, listing = (_COCO, coco.find_in(path, reading)) if is_json else detect_format(path, reading)
+    counting = _COUNTING[FORMATS[layout]]
+    for field in fields(AnnotationReading):
+        if field.name not in counting and getattr(reading, field.name) != getattr(AS_THEY_SHOW, field.name):
+            log.warning("%s: `%s` has no effect in this layout, %s", path, field.name, layout)
     return read_all(listing, path, **choices)
 
 

@@ -4,7 +4,7 @@
     manifest.json    ir/a/0001.npy  vi/a/0001.npy     what precompute_masks.py writes, also in shards; the manifest
                                                       names the images and says how infrared ones are read
 
-0 is no object, k is object k. 255 beside few other numbers is what other programs ignore.
+0 is no object, k is object k. 255 beside few other numbers is what other programs ignore, unless another is given.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ _VOID = f"numbered {VOID} beside few others, ignored"
 def find(root: Path, reading: AnnotationReading) -> Listing | None:
     """Entries of either layout, None if a folder has neither. Raises ManifestError or PairError."""
     if (root / MANIFEST_NAME).is_file():
-        return _find_in_tree(root)
+        return _find_in_tree(root, reading)
     images_folder, masks_folder = root / _IMAGES, root / _MASKS
     files = files_below(masks_folder, MASK_SUFFIX)
     if not files or not images_folder.is_dir():
@@ -48,13 +48,13 @@ def find(root: Path, reading: AnnotationReading) -> Listing | None:
     problems = [no_mask(image, masks_folder) for name, image in images.items() if name not in masks]
     problems += [no_image(path, images_folder) for name, path in masks.items() if name not in images]
     entries = [
-        Entry(name, image, partial(_read, name, image, partial(read_mask, mask, None), mask))
+        Entry(name, image, partial(_read, name, image, partial(read_mask, mask, None), mask, reading.ignore_value))
         for name, image, mask in pairs
     ]
     return Listing(entries, problems)
 
 
-def _find_in_tree(root: Path) -> Listing:
+def _find_in_tree(root: Path, reading: AnnotationReading) -> Listing:
     manifest, masks = Manifest.load(root), open_masks(root)
     how = InfraredReading.of_settings(manifest.signature.generator)
     entries, problems = [], []
@@ -68,7 +68,8 @@ def _find_in_tree(root: Path) -> Listing:
                 problems.append(f"{location}: its image is in none of the folders that {root / MANIFEST_NAME} names")
             else:
                 full_name, load = f"{modality}/{name}", partial(masks.read, modality, name, None)
-                entries.append(Entry(full_name, image, partial(_read, full_name, image, load, location, modality, how)))
+                read = partial(_read, full_name, image, load, location, reading.ignore_value, modality, how)
+                entries.append(Entry(full_name, image, read))
     return Listing(entries, problems)
 
 
@@ -77,6 +78,7 @@ def _read(
     image_path: Path,
     load_mask: Callable[[], Array],
     location: str | Path,
+    ignore_value: int | None,
     modality: Modality = "vi",
     how: InfraredReading = AS_STORED,
 ) -> SegmentationSample:
@@ -85,11 +87,12 @@ def _read(
     shape, orientation, flaws = drawn_frame(image_path, size_of(mask), ignore_exif=False)
     require_size(image_path, shape, size_of(mask), location)
     label_map = upright(segment_labels(mask).astype(np.int32), orientation)
-    ignored = None
-    others = np.unique(label_map[(label_map > 0) & (label_map != VOID)])
-    if 0 < len(others) < _MANY and (label_map == VOID).any():
-        ignored, label_map = label_map == VOID, np.where(label_map == VOID, 0, label_map)
-        flaws = [*flaws, Flaw(_VOID, str(location), NOTE)]
+    void = VOID if ignore_value is None else ignore_value
+    is_void, ignored = label_map == void, None
+    others = np.unique(label_map[(label_map > 0) & ~is_void])
+    if is_void.any() and (ignore_value is not None or 0 < len(others) < _MANY):
+        ignored, label_map = is_void, np.where(is_void, 0, label_map)
+        flaws = [*flaws, Flaw(_VOID, str(location), NOTE)] if ignore_value is None else flaws
     if not label_map.any():
         raise SampleError(f"{location}: the mask is empty; remove it or its image")
     image = read_for_sam(image_path, modality, how)
