@@ -391,6 +391,8 @@ def only_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--alpha", "2"], 2, "--alpha"),
         (["--export", "full.onnx"], 2, "--export full.onnx"),
         (["--resume", "none.pth"], 2, "--resume none.pth"),
+        (["--lora_alpha", "16"], 2, "--lora_alpha 16.0: has no effect without adapters; give --lora_rank"),
+        (["-d", "--val_dir", "data"], 2, "--val_dir data: is given beside --debug_with_one_example"),
         (["--lr", "0"], 2, "--lr"),
         (["--output_dir", "base.pth"], 1, "base.pth"),
         (["--export", "base.pth/full.pth"], 1, "--export base.pth: base.pth is a file"),

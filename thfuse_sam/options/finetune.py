@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from thfuse_sam.errors import OptionError
 from thfuse_sam.options.fields import AUTO, Options, option, redefault, weights_text
 from thfuse_sam.options.shared import (
     AnnotationOptions,
@@ -123,6 +124,19 @@ class FinetuneOptions(
         FinetuneSettings, "epochs", None, default_text=f"{FinetuneSettings.epochs}, or as many as `max_steps` needs"
     )
     num_workers: int | None = redefault(FinetuneSettings, "num_workers", None, default_text=DEFAULT_WORKERS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("lora_alpha", "lora_dropout"):
+            value = getattr(self, name)
+            if self.lora_rank is None and value != getattr(FinetuneOptions, name):
+                raise OptionError(name, value, "has no effect without adapters; give `lora_rank`, or leave it out")
+        if self.debug_with_one_example and self.val_dir is not None:
+            raise OptionError(
+                "val_dir",
+                self.val_dir,
+                "is given beside `debug_with_one_example`, which evaluates on its own image; give one",
+            )
 
     @property
     def run_dir(self) -> Path:
