@@ -90,6 +90,16 @@ def test_bad_coco_is_one_line(tmp_path: Path, more: dict[str, object], words: st
         read(tmp_path, {"annotations.json": coco(**more)})
 
 
+def test_coco_objects_of_no_certain_image_are_left_out_and_named(tmp_path: Path) -> None:
+    content = json.loads(coco())
+    content["images"] += [{"id": 2, "file_name": "b.png"}, {"id": 2, "file_name": "c.png"}]
+    content["annotations"] += [{**content["annotations"][0], "image_id": number} for number in (2, 9)]
+    targets = read(tmp_path, {"annotations.json": json.dumps(content)})
+    shared, unlisted = targets.left_out
+    assert list(targets.by_name) == ["a/1"]
+    assert "b.png and c.png have the same id 2" in shared and "belongs to image 9, which is not listed" in unlisted
+
+
 def test_label_maps(tmp_path: Path) -> None:
     labels = np.zeros((40, 80), np.uint8)
     labels[10:30, 20:60], labels[0, :2] = 2, 5

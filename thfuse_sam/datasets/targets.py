@@ -53,7 +53,7 @@ def read_targets(path: Path, sizes: Mapping[str, Size]) -> TargetSet:
         raise UsageError(f"`targets` {path}: no such file or folder; give YOLO text files, a COCO .json or label maps")
     targets = TargetSet()
     foreign: dict[str, str] = {}  # one line for each image that is no pair, however many labels it has
-    for name, where, read in _labels(path):
+    for name, where, read in _labels(path, targets.left_out):
         if name not in sizes:
             foreign.setdefault(name, f"{where}: there is no pair '{name}'")
             continue
@@ -68,8 +68,10 @@ def read_targets(path: Path, sizes: Mapping[str, Size]) -> TargetSet:
     return targets
 
 
-def _labels(path: Path) -> Iterator[_Label]:
-    """The labels of the first layout that a folder has; in a file, those of COCO."""
+def _labels(path: Path, left_out: list[str]) -> Iterator[_Label]:
+    """The labels of the first layout that a folder has; in a file, those of COCO. Those of no certain image go to
+    `left_out`.
+    """
     folder = path / "ir" if (path / "ir").is_dir() else path
     if path.is_file() and path.suffix == ".txt":
         raise UsageError(f"`targets` {path}: is the text of one image; give the folder that holds it")
@@ -82,7 +84,7 @@ def _labels(path: Path) -> Iterator[_Label]:
                     name = _name(file.relative_to(folder))
                     yield (name, f"{file}, line {number}", partial(_yolo_targets, words, classes))
     elif path.is_file() or coco.annotation_file(folder) is not None:
-        for item in coco.objects_by_image(folder):
+        for item in coco.objects_by_image(folder, left_out):
             yield (_name(Path(item.file_name)), item.where, partial(_coco_targets, item))
     else:
         for file in files_below(folder, MASK_SUFFIX):

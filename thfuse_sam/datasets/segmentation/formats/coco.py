@@ -196,11 +196,15 @@ class CocoObject:
     annotation: Mapping[str, Any]
 
 
-def objects_by_image(path: Path) -> Iterator[CocoObject]:
-    """The objects of a COCO file, or of a folder's. Raises UsageError: no COCO file, or unreadable."""
+def objects_by_image(path: Path, problems: list[str]) -> Iterator[CocoObject]:
+    """The objects of a COCO file, or of a folder's; a line for each that is of no certain image goes to `problems`.
+
+    Raises UsageError: no COCO file, or unreadable.
+    """
     file = (annotation_file(path) or path) if path.is_dir() else path
     content = _load(file)
-    categories, (annotations, _) = _category_names(content, file), _by_image(content, file)
+    categories, (annotations, stray) = _category_names(content, file), _by_image(content, file)
+    problems += stray
     for image in content["images"]:
         number = as_id(image.get("id")) if isinstance(image, dict) else None
         if number is None:
