@@ -575,6 +575,24 @@ def test_bad_prompts_and_paths(
     assert not (tmp_path / "out").exists()
 
 
+def test_masks_of_an_earlier_run_are_named(
+    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = data / "PNGImages"
+
+    def masks(image: str, *options: str) -> str:
+        given = ["--input", str(images / image), "--checkpoint", str(checkpoint), "--points", "9,9"]
+        assert predict.main([*given, *options]) == 0
+        return capsys.readouterr().err
+
+    out = ("-o", str(tmp_path / "out"))
+    for _ in range(2):
+        assert "not of this run" not in masks("scene1.png", *out, "--overlay")
+    said = masks("scene2.png", *out, "--format", "coco")
+    assert f"not of this run, but beside it: 2 mask files, such as {tmp_path / 'out' / 'scene1.npy'}" in said
+    assert "such as" not in masks("scene2.png", "-o", str(images)), "images of the data set are no masks"
+
+
 @pytest.mark.parametrize(("folder", "options"), [(".", ["--overlay"]), ("overlays", ["--format", "npy", "png"])])
 def test_predictions_never_replace_the_images(
     ask: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str, options: Any

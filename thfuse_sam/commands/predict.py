@@ -136,4 +136,8 @@ def _predict(
         objects += len(masks)
         writer.write(name, path.name if len(images) == 1 else f"{name}{path.suffix}", image, masks)
     writer.close()
+    of_images = {path.resolve().parent for path in images.values()}  # in which other PNG files are images, too
+    older = [path for path in writer.older() if path.suffix != ".png" or path.resolve().parent not in of_images]
+    if older:
+        log.warning("not of this run, but beside it: %s, such as %s", counted(len(older), "mask file"), older[0])
     return Prediction(model_type, len(images) - len(failures), objects, failures)

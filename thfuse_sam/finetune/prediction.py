@@ -21,6 +21,7 @@ from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.mask_model import AnySam, mask_model
 
 OVERLAYS = "overlays"  # folder of the pictures of masks, below that of the masks
+_COCO_FILE = "annotations.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,6 +100,7 @@ class PredictionWriter:
 
     def __init__(self, folder: Path, formats: Sequence[str], draw: Draw | None) -> None:
         self.folder, self.formats, self._draw = folder, tuple(formats), draw
+        self.written: list[Path] = []
         self._annotations = CocoAnnotations("object")
 
     def write(self, name: str, file_name: str, image: ImageArray, objects: Sequence[Segment]) -> None:
@@ -110,13 +112,13 @@ class PredictionWriter:
         labels = paint_label_map((item.mask for item in objects), shape, numbered_by_area=False)
         # Not `with_suffix`: a dot may be a part of the name.
         if "npy" in self.formats:
-            write_mask(self.folder / f"{name}.npy", labels)
+            write_mask(self._own(f"{name}.npy"), labels)
         if "png" in self.formats:
             picture = Image.fromarray(labels)
-            write_atomically(self.folder / f"{name}.png", lambda file: picture.save(file, format="PNG"))
+            write_atomically(self._own(f"{name}.png"), lambda file: picture.save(file, format="PNG"))
         if self._draw is not None:
             picture_of_masks = self._draw(image, [item.mask for item in objects])
-            write_image(self.folder / OVERLAYS / f"{name}.png", picture_of_masks)
+            write_image(self._own(f"{OVERLAYS}/{name}.png"), picture_of_masks)
         if "coco" in self.formats:
             self._annotations.add_image(file_name, shape)
             for item in objects:
@@ -125,7 +127,20 @@ class PredictionWriter:
     def close(self) -> None:
         """Write the file that describes all images. Raises OutputError."""
         if "coco" in self.formats:
-            write_text(self.folder / "annotations.json", json.dumps(self._annotations.content()) + "\n")
+            write_text(self._own(_COCO_FILE), json.dumps(self._annotations.content()) + "\n")
+
+    def older(self) -> list[Path]:
+        """Masks and pictures of masks beside those that were written, such as those of an earlier run."""
+        known = {path.resolve() for path in self.written}
+        folders = sorted({path.parent for path in self.written} | {self.folder / OVERLAYS})
+        files = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
+        masks = (path for path in files if path.suffix in (".npy", ".png") or path.name == _COCO_FILE)
+        return [path for path in masks if path.resolve() not in known]
+
+    def _own(self, name: str) -> Path:
+        """The path of a file that is about to be written."""
+        self.written.append(self.folder / name)
+        return self.written[-1]
 
 
 def require_prompts_inside(prompts: Sequence[ObjectPrompt], shape: Size, where: str = "") -> None:
