@@ -146,6 +146,8 @@ def test_bad_input_is_one_sentence(sam: th.Sam, tmp_path: Path) -> None:
         (lambda: sam.generate("no.png"), ImageReadError, "no.png"),
         (lambda: sam.generate(image, modality="x"), UsageError, "`modality` x"),  # type: ignore[arg-type]
         (lambda: sam.generate(image, infrared=image[:9]), ImageSizeError, "`infrared` is 32x9 and `image` 32x32"),
+        (lambda: sam.generate(image, modality="ir", infrared=image), UsageError, "`infrared`: is for a visible"),
+        (lambda: sam.generate(image, ir_polarity="black-hot"), UsageError, "`ir_polarity` black-hot: is for infrared"),
         (lambda: sam.predict(image), UsageError, "`points` and `boxes` are empty"),
         (lambda: sam.predict(image, points=[[(40, 2)]]), UsageError, "`points` 40,2: lies outside"),
         (

@@ -264,6 +264,10 @@ def _images(
     """What the model sees, uint8 HxWx3; where it has no data; and the infrared image, uint8 HxW, if there is one."""
     if modality not in ("ir", "vi"):
         raise UsageError(f"`modality` {modality}: give ir or vi")
+    if modality == "ir" and infrared is not None:
+        raise UsageError('`infrared`: is for a visible `image`; leave it out, or give `modality="vi"`')
+    if modality == "vi" and infrared is None and ir_polarity != "white-hot":
+        raise UsageError(f'`ir_polarity` {ir_polarity}: is for infrared images; give `modality="ir"`, or `infrared`')
     if modality == "ir":
         own, missing = as_infrared_and_missing(image, "image", value_range, ir_polarity)
         return as_rgb(own), missing, own
