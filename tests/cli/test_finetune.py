@@ -151,6 +151,11 @@ def test_a_run_in_place_of_another_leaves_no_evaluation_of_that(run: Callable[..
     assert not (tmp_path / "runs/finetune/evaluation.json").exists()
 
 
+def test_a_dry_run_exports_nothing(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finetune.main(["--checkpoint", str(checkpoint), "--export", str(tmp_path / "e.pth"), "--dry_run"]) == 2
+    assert "--data_dir is not given" in only_line(capsys) and not (tmp_path / "e.pth").exists()
+
+
 def test_an_export_never_takes_the_place_of_the_weights_it_is_made_of(
     run: Callable[..., int], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

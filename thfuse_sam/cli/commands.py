@@ -170,11 +170,11 @@ def finetune(line: CommandLine[FinetuneOptions]) -> int:
     from thfuse_sam.report.finetune import result_table
 
     options = line.options
-    if options.data_dir is None:
-        export_trained(options)
-        return 0
     if line.dry_run:
         print(json.dumps(plan_finetuning(options), indent=2))
+        return 0
+    if options.data_dir is None:
+        export_trained(options)
         return 0
     tuning = finetune(options, line.text)
     if tuning.run.interrupted:

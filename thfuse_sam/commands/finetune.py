@@ -87,6 +87,8 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
 
 def plan_finetuning(options: FinetuneOptions) -> dict[str, Any]:
     """The options and counts of what `finetune` would do; nothing is written or downloaded. Raises ThFuseError."""
+    if options.data_dir is None:
+        raise UsageError("`data_dir` is not given; name annotated images, for an export there is no plan to print")
     run = _prepare(options, fetch=False)
     return {**run.record, **dataclasses.asdict(run.settings), "plan": run.counts}
 
