@@ -50,6 +50,14 @@ def test_polygons_with_class_names(yolo: Write, names: str) -> None:
     assert open_segmentation_dataset(root, labels=["dog"]).names == ["a"]
 
 
+@pytest.mark.parametrize("number", ["1.0", "1.000000", "1e0", "+1"])
+def test_classes_may_be_written_as_other_numbers_are(yolo: Write, number: str) -> None:
+    root = yolo({"a": f"{number} {SQUARE}\n0 {SQUARE}"}, yaml="names: [hole, dog]\n")
+    assert open_segmentation_dataset(root, labels=["dog"])[0].categories == {1: "dog"}
+    (root / "data.yaml").unlink()
+    assert open_segmentation_dataset(root)[0].categories == {1: "1", 2: "0"}
+
+
 def test_numbers_stand_for_unnamed_classes_in_folders_of_parts(yolo: Write) -> None:
     dataset = open_segmentation_dataset(yolo({"a": f"7 {SQUARE}"}, part="train"))
     assert dataset.names == ["train/a"] and dataset[0].categories == {1: "7"}

@@ -75,10 +75,10 @@ def read(
     for number, line in enumerate(_lines(file), 1):
         words = line.replace(",", " ").split()
         if words:
-            where, category = f"{file}: line {number}", words[0]
-            if names and category.isdecimal() and int(category) not in names:
+            where, own = f"{file}: line {number}", _class_number(words[0])
+            if names and own is not None and own not in names:
                 objects.note(_UNNAMED, where)
-            category = names.get(int(category), category) if category.isdecimal() else category
+            category = words[0] if own is None else names.get(own, str(own))
             objects.add(where, partial(_mask, words[1:]), category)
     return objects.sample()
 
@@ -104,6 +104,15 @@ def class_names(root: Path) -> dict[int, str]:
     names = content.get("names")
     numbered = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, Mapping) else ()
     return {int(number): str(name) for number, name in numbered if str(number).isdecimal()}
+
+
+def _class_number(word: str) -> int | None:
+    """The number of a class; None: it is a name. Programs that write all numbers alike make 0.000000 of 0."""
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
 
 
 def _lines(file: Path) -> list[str]:
