@@ -50,14 +50,15 @@ def scene(index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return infrared.astype(np.uint8), visible.astype(np.uint8)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of CUDA are skipped where there is none, also where `-m` replaces the selection of pyproject.toml.
-
-    Parallel runs want the same names in every process: one that shows a file's bytes may hold the time of its making.
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names of parameters do not show the bytes of files: one that holds the time of its making has another name in
+    each process of a parallel run, which then does not start.
     """
-    for item in items:
-        if len(item.nodeid) > 250:
-            raise pytest.UsageError(f"{item.nodeid[:150]}...: give the test's parameters names (ids=)")
+    return argname if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 100) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of CUDA are skipped where there is none, also where `-m` replaces the selection of pyproject.toml."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
