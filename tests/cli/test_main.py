@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,15 @@ def test_help_and_errors_load_nothing_slow() -> None:
     for words in ([], ["masks", "--help"], ["train", "--lrr", "3"], ["--version"], ["video", "a", "b", "-o", __file__]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
         assert done.stdout.endswith("set()\n"), words
+
+
+def test_fusing_loads_only_what_it_uses(make_pairs: Callable[..., Path], tmp_path: Path) -> None:
+    slow = "{'torchvision', 'torch._dynamo', 'lightning_fabric', 'segment_anything'}"
+    code = f"import sys; from thfuse_sam.cli.main import main; main(sys.argv[1:]); print({slow} & set(sys.modules))"
+    folders = [str(make_pairs() / modality) for modality in ("ir", "vi")]
+    words = ["fuse", *folders, "--output_dir", str(tmp_path / "fused"), "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n") and "2 images fused" in done.stderr
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import vgg
 
 from thfuse_sam.errors import CheckpointError, UsageError
 from thfuse_sam.losses.filters import zero_loss
@@ -42,6 +41,8 @@ class PerceptualLoss(nn.Module):
     std: Tensor
 
     def __init__(self, weights: Mapping[str, Tensor] | None = None, layers: Sequence[int] = LAYERS):
+        from torchvision.models import vgg  # not before it is used: fusing imports this module, and need not wait
+
         super().__init__()
         # Without the classifier, which holds nine tenths of VGG's parameters.
         features = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)

@@ -247,6 +247,15 @@ def _is_plain_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not is_exporting()
 
 
+def draw_normal(parameter: Tensor, std: float) -> None:
+    """Draw a parameter's first values from a normal distribution around 0.
+
+    Not on the meta device, which holds no values: there PyTorch would load its compiler for it, for some seconds.
+    """
+    if not parameter.is_meta:
+        nn.init.normal_(parameter, std=std)
+
+
 def pointwise(conv: Any, x: Tensor) -> Tensor:
     """`conv(x)` of a 1x1 convolution: BCHW -> BC'HW, on a CPU with the channels innermost.
 

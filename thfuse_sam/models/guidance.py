@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thfuse_sam.models.blocks import pointwise
+from thfuse_sam.models.blocks import draw_normal, pointwise
 
 GUIDANCE_CHANNELS = 4  # union and edges of the infrared segments, union and edges of the visible segments
 
@@ -47,7 +47,7 @@ class GuidanceBranch(nn.Module):
         for weight in self.gates.parameters():
             # Near 0, so that training begins nearly with the unguided network, but not exactly 0, so that every layer
             # of the branch learns from the first step on.
-            nn.init.normal_(weight, std=0.02)
+            draw_normal(weight, std=0.02)
 
     def forward(self, guidance: Tensor) -> list[Tensor]:
         """One gate per scale for `gated`, float BCH'W' in (-1, 1), from float B4HW of `relative_guidance`.

@@ -27,6 +27,7 @@ from thfuse_sam.models.blocks import (
     PooledSpatialAttention,
     TransformerBlock,
     channels_to_space,
+    draw_normal,
     halved,
     pointwise,
     space_to_channels,
@@ -99,7 +100,7 @@ class DetailMix(nn.Module):
         self.factor = factor
         places = factor**2  # pixels for which one pixel of the features decides
         self.weigh = nn.Conv2d(channels + places, 2 * places, kernel_size=3, padding=1)
-        nn.init.normal_(self.weigh.weight, std=1e-3)
+        draw_normal(self.weigh.weight, std=1e-3)
         nn.init.zeros_(self.weigh.get_parameter("bias"))
         with torch.no_grad():
             for place in range(places):
@@ -187,7 +188,7 @@ class THFuseLite(FusionNetwork):
         self.base = nn.Conv2d(width, 1, kernel_size=3, padding=1)
         # Near zero, so that the first result stands on the brighter source.
         for parameter in self.base.parameters():
-            nn.init.normal_(parameter, std=1e-3)
+            draw_normal(parameter, std=1e-3)
         self.details = nn.ModuleList(DetailMix(channels) for channels in (fine_width, width, width))
 
     def fuse(self, ir: Tensor, vi: Tensor, guidance: Tensor | None) -> Tensor:
