@@ -51,6 +51,10 @@ def compare(options: CompareOptions, command: str = "") -> Comparison:
     targets = None if options.targets is None else targets_of_pairs(options.targets, usable.pairs)
     require_writable("output_dir", options.output_dir)
     make_directory(options.output_dir)
+    if rules:
+        log.info(
+            "%s; measured beside the methods given: the rules %s", counted(len(usable.pairs), "pair"), ", ".join(rules)
+        )
     methods += [_run(program, usable, options.output_dir / program.name) for program in programs]
     methods += [_fuse_by_rule(name, usable.pairs, options.output_dir / name) for name in rules]
     own = methods[0]

@@ -79,7 +79,7 @@ def find_methods(
     for text in given:
         name, folder = _name_and_folder(text)
         if name in {*taken, *(method.name for method in methods)}:
-            raise UsageError(f"{option} {text}: the name '{name}' is taken; give another one as NAME={folder}")
+            raise UsageError(f"{option} {text}: the name '{name}' is taken by another row; give one as NAME={folder}")
         if not folder.is_dir():
             raise UsageError(f"{option} {text}: no such folder; give one with fused images under the pairs' names")
         methods.append(method_of(name, folder, pairs, where=f"{option} {text}"))
