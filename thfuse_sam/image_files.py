@@ -179,17 +179,10 @@ def decode_file(file: IO[bytes]) -> DecodedImage:
     return DecodedImage(upright(pixels, orientation), has_alpha, nodata)
 
 
-def decode_page(page: Image.Image, file: IO[bytes]) -> DecodedImage:
-    """`decode` of the page at which an open TIFF, in the open `file`, is."""
+def decode_page(page: Image.Image) -> DecodedImage:
+    """`decode` of a page of an open TIFF; of colours Pillow keeps 8 bits."""
     nodata = _nodata(page.tag_v2) if isinstance(page, TiffImagePlugin.TiffImageFile) else ()
-    has_alpha = page.mode in ("LA", "RGBA")
-    if is_deep_colour(page, file):
-        page.load()  # raises on a damaged file
-        found, pages = cv2.imreadmulti(file.name, page.tell(), 1, flags=cv2.IMREAD_UNCHANGED)
-        if not found:
-            raise ValueError(f"the pixels of page {page.tell()} cannot be decoded")
-        return DecodedImage(_as_rgb(pages[0]), has_alpha, nodata)
-    return DecodedImage(pixels_of(page), has_alpha, nodata)
+    return DecodedImage(pixels_of(page), page.mode in ("LA", "RGBA"), nodata)
 
 
 def pixels_of(image: Image.Image) -> Array:
@@ -227,11 +220,6 @@ def decode_by_opencv(file: IO[bytes]) -> Array:
     pixels = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("the pixels cannot be decoded")
-    return _as_rgb(pixels)
-
-
-def _as_rgb(pixels: Array) -> Array:
-    """What OpenCV decoded, HxW or HxWxC, in the order RGBA."""
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return pixels.reshape(pixels.shape[:2])
     return np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])  # from BGR or BGRA

@@ -9,8 +9,8 @@ stored as              read as
 1-bit                  0 and 255
 16-bit grey, integers  stretched from the image's 0.5 and 99.5 percentiles to 0 and 255; a constant image becomes 0
 floats                 stretched in the same way
-16-bit colour          visible: the full range becomes 0..255, that of 12 bits where no number is larger in the image
-                       and in others of its size in its folder; infrared: luma, then stretched as above
+16-bit colour          visible: the full range becomes 0..255, that of 12 bits where no number is larger;
+                       infrared: luma, then stretched as above
 alpha                  dropped, so that no pixel is lost under a transparent one
 palette                its colours
 more than 3 bands      visible: the first three are red, green and blue
@@ -23,9 +23,8 @@ The EXIF orientation is applied. Of a file with several frames or pages the firs
 """
 
 import contextlib
-import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +33,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from thfuse_sam import false_colour
-from thfuse_sam.arrays import Array, ImageArray, Mask, Size, size_of
-from thfuse_sam.errors import ImageReadError, OutputError
+from thfuse_sam.arrays import Array, ImageArray, Mask, Size
+from thfuse_sam.errors import OutputError
 from thfuse_sam.files import write_atomically
 from thfuse_sam.image_files import (
     FORMATS,
@@ -70,7 +69,6 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 _LARGEST_OF_12_BITS = 4095
-_IMAGES_LOOKED_AT = 20  # at most, of a folder, for more than 12 bits
 _EXACT_FORMATS = ("PNG", "BMP", "DIB", "TIFF")  # those in which object numbers keep their values
 _WRITE_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -131,29 +129,11 @@ def infrared_values_and_missing(path: Path, how: InfraredReading = AS_STORED) ->
         return values_and_missing(decode(path), how)
 
 
+@within_read_seconds
 def read_visible(path: Path) -> ImageArray:
     """Read one visible image as uint8 HxWx3 RGB, 0..255. A grey file is repeated. Raises ImageReadError."""
-    stored = _decoded(path)
-    with as_read_error(path):
-        return visible_of(stored, lambda: _folder_exceeds_12_bits(path.absolute().parent, size_of(stored.values)))
-
-
-@within_read_seconds
-def _decoded(path: Path) -> DecodedImage:
     with reading(path):
-        return decode(path)
-
-
-@functools.lru_cache(maxsize=1024)
-def _folder_exceeds_12_bits(folder: Path, size: Size) -> bool:
-    """Whether an image of this (height, width), of a few in a folder, exceeds 12 bits: then dark ones have 16, too."""
-    with contextlib.suppress(OSError):
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        for path in paths[:: 1 + len(paths) // _IMAGES_LOOKED_AT]:
-            with contextlib.suppress(ImageReadError):
-                if image_size(path) == size and image_form(path)[0] and exceeds_12_bits(_decoded(path)):
-                    return True
-    return False
+        return visible_of(decode(path))
 
 
 def decode_visible(content: bytes, source: Path) -> ImageArray:
@@ -390,17 +370,11 @@ def _grey(
     return (grey if missing is None else fill(grey, missing)), missing
 
 
-def exceeds_12_bits(stored: DecodedImage) -> bool:
-    """Whether an image is of 16-bit colours, with a number that 12 bits do not hold."""
-    pixels = stored.colours
-    return pixels.dtype == np.uint16 and pixels.ndim == 3 and bool(pixels.max() > _LARGEST_OF_12_BITS)
-
-
-def visible_of(stored: DecodedImage, others_exceed_12_bits: Callable[[], bool] = lambda: False) -> ImageArray:
-    """As `read_visible`, of an image that is decoded, among others. Raises ValueError without a number."""
+def visible_of(stored: DecodedImage) -> ImageArray:
+    """As `read_visible`, of an image that is decoded. Raises ValueError without a number."""
     pixels = stored.colours
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
-        largest = 65535 if exceeds_12_bits(stored) or others_exceed_12_bits() else _LARGEST_OF_12_BITS
+        largest = _LARGEST_OF_12_BITS if pixels.max() <= _LARGEST_OF_12_BITS else 65535
         pixels = ((pixels.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
     elif pixels.dtype != np.uint8 and pixels.ndim == 2:
         pixels = _grey(pixels, missing_pixels(pixels, stored.nodata))[0]

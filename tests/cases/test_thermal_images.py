@@ -393,25 +393,6 @@ def test_visible_colours_of_12_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_visible(tmp_path / "a.png")[:, :, 0], np.rint(values * (255 / 4095)))
 
 
-@pytest.mark.parametrize(
-    ("kind", "shape", "largest"),
-    [
-        ("the same camera", (32, 48, 3), 65535),
-        ("another size", (48, 32, 3), 4095),
-        ("grey", (32, 48), 4095),
-        ("12 bits, too", (32, 48, 3), 4095),
-    ],
-)
-def test_a_dark_image_of_16_bits_is_read_as_the_others_of_its_folder(
-    tmp_path: Path, kind: str, shape: tuple[int, ...], largest: int
-) -> None:
-    dark = np.linspace(0, 4000, 32 * 48 * 3).reshape(32, 48, 3).astype(np.uint16)
-    cv2.imwrite(str(tmp_path / "0.png"), dark[:, :, ::-1])
-    cv2.imwrite(str(tmp_path / "1.png"), np.full(shape, 4000 if kind == "12 bits, too" else 60_000, np.uint16))
-    (tmp_path / "2.png").write_bytes(b"no image")
-    np.testing.assert_array_equal(read_visible(tmp_path / "0.png"), np.rint(dark * (255 / largest)))
-
-
 @pytest.mark.parametrize(("content", "said"), [("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
                                                ("<!DOCTYPE html><html>", "a web page")])  # fmt: skip
 def test_what_stands_in_place_of_an_image(tmp_path: Path, content: str, said: str) -> None:

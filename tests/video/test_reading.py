@@ -5,14 +5,13 @@ from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.video.clips import HEIGHT, WIDTH, scene, write_clip
 from tests.video.servers import HttpFile, MjpegCamera, RtspCamera, TcpCamera
-from thfuse_sam.errors import ImageKindError, OptionError, ThFuseError, UsageError, VideoError
+from thfuse_sam.errors import ImageKindError, OptionError, ThFuseError, UsageError
 from thfuse_sam.false_colour import colour_table
 from thfuse_sam.images import Modality, luma, read_infrared, read_visible
 from thfuse_sam.thermal import AS_STORED, InfraredReading
@@ -127,38 +126,6 @@ def test_visible_stacks_are_read_as_images(tmp_path: Path, mode: str) -> None:
     for frame in opened(tmp_path / "vi.tiff", "vi").frames():
         assert np.array_equal(frame.values, expected)
     assert expected.std() > 20
-
-
-def deep_stack(path: Path, *values: int) -> Path:
-    """A stack of a page of 16-bit colours for each of the `values`, which is its red; green and blue are less."""
-    pages = [np.full((HEIGHT, WIDTH, 3), (value // 4, value // 2, value), np.uint16) for value in values]
-    assert cv2.imwritemulti(str(path), pages)
-    return path
-
-
-@pytest.mark.parametrize(("values", "reds"), [((2000, 4095), [125, 255]), ((2000, 65535), [8, 255])])
-def test_pages_of_16_bit_colours_are_read_as_images_of_one_folder(
-    tmp_path: Path, values: tuple[int, ...], reds: list[int]
-) -> None:
-    frames = [frame.values for frame in opened(deep_stack(tmp_path / "vi.tiff", *values), "vi").frames()]
-    assert [int(frame[0, 0, 0]) for frame in frames] == reds
-    assert all(frame.shape == (HEIGHT, WIDTH, 3) and frame[0, 0, 0] > frame[0, 0, 2] for frame in frames)
-
-
-def test_a_damaged_page_of_16_bit_colours_is_refused(tmp_path: Path) -> None:
-    path = deep_stack(tmp_path / "vi.tiff", 2000, 4000)
-    with Image.open(path) as image:
-        image.seek(1)
-        start, length = image.tag_v2[273][0], image.tag_v2[279][0]  # of its compressed pixels
-    content = path.read_bytes()
-    path.write_bytes(content[:start] + b"\xff" * length + content[start + length :])
-    with pytest.raises(VideoError, match="is the file whole"):
-        list(opened(path, "vi").frames())
-
-
-def test_infrared_pages_of_16_bit_colours_keep_their_numbers(tmp_path: Path) -> None:
-    numbers = [frame.values[0, 0] for frame in opened(deep_stack(tmp_path / "ir.tiff", 2000, 2004)).frames()]
-    assert np.diff(numbers) == pytest.approx(4 * 0.299 + 2 * 0.587 + 0.114)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Streams of frames with times: video files, cameras and addresses (through PyAV), stacks and sequences of images."""
 
-import functools
 import glob
 import itertools
 import logging
@@ -27,7 +26,6 @@ from thfuse_sam.images import (
     IMAGE_SUFFIXES,
     ImageArray,
     Modality,
-    exceeds_12_bits,
     infrared_of_colours,
     infrared_values_and_missing,
     luma,
@@ -45,7 +43,6 @@ _UNTIMED = ("mpjpeg", "mjpeg")  # formats of FFmpeg whose frames have no times o
 WAIT_SECONDS = 1.0  # before a stream that broke is opened again
 _LIVE = re.compile(r"(?!https?:|file:)[a-z0-9+]+://|/dev/video")
 _STACKS = (".tif", ".tiff")
-_PAGES_LOOKED_AT = 20  # at most, for more than 12 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,29 +199,17 @@ class _Stack:
 
     def frames(self) -> Iterator[Frame]:
         try:
-            with self.path.open("rb") as file, Image.open(file) as image:
+            with Image.open(self.path) as image:
                 for index, page in enumerate(ImageSequence.Iterator(image)):
-                    stored = decode_page(page, file)
                     if self.modality == "vi":
-                        yield Frame(index / self.fps, visible_of(stored, lambda: self._exceeds_12_bits))
-                    elif stored.values.ndim == 2 or stored.values.dtype != np.uint8:
-                        yield Frame(index / self.fps, *values_and_missing(stored, self.how))
+                        yield Frame(index / self.fps, visible_of(decode_page(page)))
+                    elif len(page.getbands()) == 1 and page.mode != "P":
+                        yield Frame(index / self.fps, *values_and_missing(decode_page(page), self.how))
                     else:
                         values = np.array(page.convert("RGB"))
                         yield Frame(index / self.fps, _grey(values, self.how, self.name, is_first=index == 0))
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise VideoError(f"{self.name}: cannot be read ({error}); is the file whole?") from None
-
-    @functools.cached_property
-    def _exceeds_12_bits(self) -> bool:
-        """Whether a page, of a few, does: then dark ones have 16, too."""
-        with self.path.open("rb") as file, Image.open(file) as image:
-            count = getattr(image, "n_frames", 1)
-            for index in range(0, count, 1 + count // _PAGES_LOOKED_AT):
-                image.seek(index)
-                if exceeds_12_bits(decode_page(image, file)):
-                    return True
-        return False
 
 
 class _Video:
