@@ -142,6 +142,11 @@ def test_tunes_exports_and_the_export_makes_masks(
     usual = GENERATOR_DEFAULTS["vit_nano"].pred_iou_thresh
     assert generator_defaults("vit_nano", again).pred_iou_thresh == usual
     assert f"{again}: has the `pred_iou_thresh` of the model before tuning" in caplog.text
+    # Never over the model that was tuned, which the trained weights need, also where nobody named it.
+    base = Path(shutil.copy(tmp_path / "base.pth", folder))
+    before = base.read_bytes()
+    assert finetune.main([*trained[:2], "--export", str(base)]) == 2
+    assert "which would be lost" in capsys.readouterr().err and base.read_bytes() == before
 
 
 def test_a_run_in_place_of_another_leaves_no_evaluation_of_that(run: Callable[..., int], tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ def test_an_export_never_takes_the_place_of_the_weights_it_is_made_of(
     weights = checkpoint.read_bytes()
     for given in ([], ["--dry_run"]):
         assert run("--export", str(checkpoint), *given) == 2
-        assert "is --sam_checkpoint, which would be lost; give another name" in capsys.readouterr().err
+        assert "is the model that was tuned, which would be lost; give another name" in capsys.readouterr().err
     assert checkpoint.read_bytes() == weights and not (tmp_path / "runs").exists()
 
 

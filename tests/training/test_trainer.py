@@ -145,6 +145,16 @@ def test_the_best_weights_come_along_into_another_folder(tmp_path: Path) -> None
         assert load_checkpoint(result.best_file).epoch == (1 if best == 1.0 else 3)
 
 
+def test_the_latest_weights_come_along_as_the_best_ones_that_they_are(tmp_path: Path) -> None:
+    scores = [2.0, 1.0, 3.0]
+    former = make_trainer(tmp_path / "former", scores, epochs=2).run()
+    former.best_file.unlink()  # as where that run ended before it had written it
+    again = make_trainer(tmp_path / "again", scores, epochs=3)
+    again.resume(former.latest)
+    result = again.run()
+    assert result.best == 1.0 and load_checkpoint(result.best_file).epoch == 2
+
+
 def test_options_that_may_differ_and_those_that_may_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_trainer(tmp_path, options={"note": "a", "what": 1}, max_steps=1).run()
     trainer = make_trainer(tmp_path, options={"note": "b", "what": 2}, lr=1.0, save_interval=7)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from segment_anything.modeling import Sam
 
-from thfuse_sam.commands.inputs import open_sam
 from thfuse_sam.commands.runs import build_trainer, find_checkpoint, run_device
 from thfuse_sam.datasets.prompts import PromptMix
 from thfuse_sam.datasets.segmentation import (
@@ -38,8 +37,9 @@ from thfuse_sam.options.training import FinetuneSettings
 from thfuse_sam.report.finetune import write_finetune_report
 from thfuse_sam.report.run_facts import run_facts
 from thfuse_sam.sam.adapt import PARTS, Adaptation
-from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam
+from thfuse_sam.sam.checkpoints import ResolvedSam, resolve_sam, resolve_tuned
 from thfuse_sam.sam.export import export_sam, require_export_name
+from thfuse_sam.sam.loading import load_sam
 from thfuse_sam.sam.registry import build_sam, own_settings
 from thfuse_sam.sam.weights import trained_metadata
 from thfuse_sam.training.distributed import run_processes
@@ -67,7 +67,7 @@ def finetune(options: FinetuneOptions, command: str = "") -> Tuning:
     run = _prepare(options, fetch=True)
     log.info("%s; %s from %s on %s", run.counts, run.base.model_type, run.base.checkpoint, run.device)
     trainer, task = _trainer(run)
-    open_run_folder(options.run_dir, options.log_dir, overwrite=options.overwrite)
+    open_run_folder(options.run_dir, options.log_dir, run.resume, overwrite=options.overwrite)
     result = _run(trainer)
     tuning = Tuning(result, task.zero_shot, task.fine_tuned)
     if not run_processes().is_main:
@@ -100,11 +100,14 @@ def export_trained(options: FinetuneOptions) -> None:
             "`data_dir` is not given; name annotated images, or export trained weights with `sam_checkpoint` "
             "and `export`"
         )
-    _require_export(options)
-    sam, model_type = open_sam(options, torch.device("cpu"))
-    _require_tunable(model_type)
+    require_export_name(options.export)
+    with naming("sam_checkpoint", options.sam_checkpoint):
+        tuned = resolve_tuned(options.sam_model_type, options.sam_checkpoint, base=options.base_checkpoint)
+        _require_tunable(tuned.model_type)
+        _require_apart(options.export, tuned)
+        sam = load_sam(tuned, torch.device("cpu"))
     is_tuned = trained_metadata(options.sam_checkpoint) is not None
-    _export(options.export, sam, model_type, _evaluated_generator(options.sam_checkpoint, sam), is_tuned=is_tuned)
+    _export(options.export, sam, tuned.model_type, _evaluated_generator(options.sam_checkpoint, sam), is_tuned=is_tuned)
     log.info("exported to %s", options.export)
 
 
@@ -150,7 +153,7 @@ class _PreparedTuning:
 def _prepare(options: FinetuneOptions, *, fetch: bool) -> _PreparedTuning:
     """Check the options and open model file and data; `fetch`: weights may be downloaded. Raises ThFuseError."""
     if options.export is not None:
-        _require_export(options)
+        require_export_name(options.export)
         require_writable("export", options.export.parent)
     resume = find_checkpoint(options, "exp_name")
     device = run_device(options.device)
@@ -161,6 +164,8 @@ def _prepare(options: FinetuneOptions, *, fetch: bool) -> _PreparedTuning:
     with naming("sam_checkpoint", options.sam_checkpoint):
         base = resolve_sam(options.sam_model_type, options.sam_checkpoint, fetch=fetch)
     _require_tunable(base.model_type)
+    if options.export is not None:
+        _require_apart(options.export, base)
     assert options.data_dir is not None  # without it a command exports, see `export_trained`
     with naming("data_dir", options.data_dir):
         train_set, val_set = _open_data(options, options.data_dir)
@@ -180,17 +185,10 @@ def finetune_settings(options: FinetuneOptions, adaptation: Adaptation) -> Finet
     return settings
 
 
-def _require_export(options: FinetuneOptions) -> None:
-    """Raise UsageError for an export that readers would not take, OptionError for one over the weights it is made of.
-
-    A run needs the weights that it started from: its own files hold only those that it has trained.
-    """
-    assert options.export is not None
-    require_export_name(options.export)
-    for name in ("sam_checkpoint", "base_checkpoint"):
-        given = getattr(options, name)
-        if given is not None and options.export.resolve() == given.resolve():
-            raise OptionError("export", options.export, f"is `{name}`, which would be lost; give another name")
+def _require_apart(export: Path, used: ResolvedSam) -> None:
+    """Raise OptionError for an export over weights that it is made of; a run's own files hold only what it trained."""
+    if export.resolve() in {path.resolve() for path in (used.checkpoint, used.base) if path is not None}:
+        raise OptionError("export", export, "is the model that was tuned, which would be lost; give another name")
 
 
 def _require_tunable(model_type: str) -> None:
@@ -302,8 +300,9 @@ def _export(path: Path, sam: Sam, model_type: str, generator: Mapping[str, float
     export_sam(path, sam, {**_own_changes(sam, model_type), **generator})
     if is_tuned and not generator:
         log.warning(
-            "%s: has the `pred_iou_thresh` of the model before tuning, because there is no evaluation of these weights",
+            "%s: has the `pred_iou_thresh` of the model before tuning, because no %s beside these weights is theirs",
             path,
+            EVALUATION,
         )
 
 

@@ -55,7 +55,7 @@ def train(options: TrainOptions, command: str = "") -> RunResult:
     trainer = _trainer(run, sources)
     _log_if_short(run)
     _log_if_padded(run)
-    open_run_folder(options.output_dir, options.log_dir, overwrite=options.overwrite)
+    open_run_folder(options.output_dir, options.log_dir, run.resume, overwrite=options.overwrite)
     result = trainer.run()
     if options.report and run_processes().is_main and result.epoch > 0:
         _write_report(run, sources, result, command)

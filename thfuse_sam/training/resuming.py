@@ -87,15 +87,18 @@ def require_own_folders(
         )
 
 
-def open_run_folder(output_dir: Path, log_dir: Path | None, *, overwrite: bool) -> None:
-    """Make the folder; remove what crashed runs left, with `overwrite` an earlier run's weights, their evaluation and
-    what TensorBoard shows of it. Raises OutputError.
+def open_run_folder(output_dir: Path, log_dir: Path | None, resume: Path | None, *, overwrite: bool) -> None:
+    """Make the folder; remove what crashed runs left, with `overwrite` an earlier run's weights and their evaluation.
+
+    What TensorBoard shows of the run that logged to `log_dir` goes, too, unless it is the run that `resume` continues.
+    Raises OutputError.
     """
     make_directory(output_dir)
     remove_abandoned(output_dir)
     if overwrite and run_processes().is_main:
-        of_run = (*_run_files(output_dir), *output_dir.glob(EVALUATION), *event_files(log_dir or output_dir))
-        for path in of_run:
+        logs = log_dir or output_dir
+        events = event_files(logs) if resume is None and (logs / LOG_NAME).is_file() else []
+        for path in (*_run_files(output_dir), *output_dir.glob(EVALUATION), *events):
             with as_output_error(path):
                 path.unlink()
 

@@ -106,7 +106,7 @@ class Trainer:
         self.optimizer = task.optimizer()
         self._fabric: lightning_fabric.Fabric | None = None
         self._random_states: Mapping[str, Any] | None = None  # from the checkpoint that is resumed; None: a new run
-        self._resumed: Checkpoint | None = None  # the latest one of this run's folder
+        self._resumed: Checkpoint | None = None  # a checkpoint of which the run's files are to be written
         self._former_best: Path | None = None  # the best weights of the run that is resumed into another folder
         self._resumed_plan: tuple[int, int] | None = None  # batch size and accumulation of the run that is resumed
         self._scaler: Mapping[str, Any] = {}  # state of the fp16 loss scaler in that checkpoint; empty: none
@@ -132,11 +132,14 @@ class Trainer:
         self.stale = saved.scheduler.get("stale", 0)
         self._random_states, self._scaler = saved.random_states, saved.scaler
         self._resumed = saved if path.resolve() == self.latest.resolve() else None
-        if path.resolve().parent != self.output_dir.resolve():
-            self._former_best = path.with_name(self.task.best_file)
-            # The best weights so far come along; where they are not beside the latest ones, the search begins anew.
-            if path.name != LATEST or not self._former_best.is_file():
-                self._former_best, self.progress.best = None, math.inf
+        if path.resolve().parent != self.output_dir.resolve():  # the best weights so far come along
+            former_best = path.with_name(self.task.best_file)
+            if self.task.best_file in self.progress.files:
+                self._resumed = saved  # these are the best ones
+            elif path.name == LATEST and former_best.is_file():
+                self._former_best = former_best
+            else:  # they are not there, so the search begins anew
+                self.progress.best = math.inf
         former = {**self.options, **saved.training}
         self._resumed_plan = former["batch_size"], former["accumulate"]
         log.info("resumed %s: %s, %s done", path, counted(saved.epoch, "epoch"), counted(saved.step, "step"))
