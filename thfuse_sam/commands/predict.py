@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from thfuse_sam.commands.infrared import infrared_reading
-from thfuse_sam.commands.inputs import open_sam
+from thfuse_sam.commands.inputs import open_sam, warn_of_older
 from thfuse_sam.datasets.named_images import list_images
 from thfuse_sam.datasets.prompts import ObjectPrompt
 from thfuse_sam.devices import resolve_device
@@ -137,7 +137,6 @@ def _predict(
         writer.write(name, path.name if len(images) == 1 else f"{name}{path.suffix}", image, masks)
     writer.close()
     of_images = {path.resolve().parent for path in images.values()}  # in which other PNG files are images, too
-    older = [path for path in writer.older() if path.suffix != ".png" or path.resolve().parent not in of_images]
-    if older:
-        log.warning("not of this run, but beside it: %s, such as %s", counted(len(older), "mask file"), older[0])
+    found = [path for path in writer.found() if path.suffix != ".png" or path.resolve().parent not in of_images]
+    warn_of_older(found, writer.written, "mask file")
     return Prediction(model_type, len(images) - len(failures), objects, failures)

@@ -129,13 +129,11 @@ class PredictionWriter:
         if "coco" in self.formats:
             write_text(self._own(_COCO_FILE), json.dumps(self._annotations.content()) + "\n")
 
-    def older(self) -> list[Path]:
-        """Masks and pictures of masks beside those that were written, such as those of an earlier run."""
-        known = {path.resolve() for path in self.written}
+    def found(self) -> list[Path]:
+        """Masks and pictures of masks in the folders that were written to, also those of an earlier run."""
         folders = sorted({path.parent for path in self.written} | {self.folder / OVERLAYS})
         files = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
-        masks = (path for path in files if path.suffix in (".npy", ".png") or path.name == _COCO_FILE)
-        return [path for path in masks if path.resolve() not in known]
+        return [path for path in files if path.suffix in (".npy", ".png") or path.name == _COCO_FILE]
 
     def _own(self, name: str) -> Path:
         """The path of a file that is about to be written."""
