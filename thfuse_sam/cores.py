@@ -23,7 +23,7 @@ from thfuse_sam.interrupts import ignore_interrupts
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 _CONTROL_GROUPS, _PROC = Path("/sys/fs/cgroup"), Path("/proc")
 _SPINS = 5000  # of libgomp, by default 300,000: lost time where others come later stays bounded
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # M_TRIM_THRESHOLD and so on of malloc.h
 _KEPT_BYTES = 2**28
 _KEPT_BY_OLD_GLIBC = 2**25  # up to 2.34, which refuses more
 _IDLE_SECONDS = 300  # after which a process without work ends, also where its parent was killed
@@ -51,12 +51,13 @@ def keep_freed_memory() -> None:
     """Let this process keep what its next images need as well, up to 256 MiB. Only glibc (Linux) can be told.
 
     By default it gives large blocks back as soon as they are free, and to get them again, page by page, takes a quarter
-    of the time in which an image is fused.
+    of the time in which an image is fused. Threads share one heap: one of their own gives back what is free at its end.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         set_option = ctypes.CDLL(None).mallopt
         if any(set_option(_MMAP_THRESHOLD, size) for size in (_KEPT_BYTES, _KEPT_BY_OLD_GLIBC)):
             set_option(_TRIM_THRESHOLD, _KEPT_BYTES)  # alone, it would stop glibc from adapting the other one
+            set_option(_ARENA_MAX, 1)
 
 
 def usable_cores() -> int:

@@ -1,6 +1,8 @@
 """The mask generator against segment_anything's own, on a model whose decoder finds regions of equal colour."""
 
 import logging
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from thfuse_sam.sam import mask_model as mask_model_module
 from thfuse_sam.sam.assembly import assemble_sam
 from thfuse_sam.sam.checkpoints import resolve_sam
 from thfuse_sam.sam.crops import coarse_to_fine
-from thfuse_sam.sam.decoder import PointDecoder
+from thfuse_sam.sam.decoder import DecodedPrompts, PointDecoder
 from thfuse_sam.sam.generator import AutomaticMaskGenerator
 from thfuse_sam.sam.geometry import Frame
 from thfuse_sam.sam.nano import build_vit_nano
@@ -579,3 +581,33 @@ def test_what_cannot_be_compiled_runs_as_it_is(
     np.testing.assert_array_equal(generator.label_map(scene(40, 60)), expected)
     assert "SAM runs as it is, because it cannot be compiled here" in caplog.text and "no compiler" in caplog.text
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_threads_that_decode_batches_of_their_own_find_the_same_masks(adaptive: bool) -> None:
+    torch.manual_seed(0)
+    sam, (infrared, visible) = build_vit_nano(64).eval(), (np.zeros((60, 90), np.uint8), scene(60, 90))
+    infrared[20:40, 30:50] = infrared[5:15, 70:80] = 200
+    settings = replace(OPEN, points_per_side=6, points_per_batch=4, adaptive_points=adaptive, thermal_points=4)
+    former, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            generator = AutomaticMaskGenerator(sam, settings)
+            decode, used = generator.decoder.decode, set[int]()
+
+            def counted(*arguments: Any, decode: Any = decode, used: set[int] = used) -> DecodedPrompts:
+                assert not torch.is_grad_enabled()
+                used.add(threading.get_ident())
+                time.sleep(0.01)  # so that no thread does it all
+                return decode(*arguments)
+
+            generator.decoder.decode = counted
+            found.append(generator.generate(visible, infrared))
+            assert (len(used) == 1) == (threads == 1)
+    finally:
+        torch.set_num_threads(former)
+    assert len(found[0]) == len(found[1]) > 3
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+        assert one.point == other.point and one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)

@@ -16,6 +16,7 @@ and loses a few masks, or warm places become prompts, too (`thermal_points.py`).
 
 import copy
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,9 @@ from thfuse_sam.sam.postprocess import mask_boxes
 from thfuse_sam.sam.precision import resolve_precision
 from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, ratings, warm_boxes, without_parts
+from thfuse_sam.threads import map_in_threads
 
+MOST_THREADS = 8  # of a CPU that decode batches of their own; each takes about 100 MB
 _BATCH_BYTES_CPU = 16 * 2**20  # of the image tokens of all points that are decoded together
 _MAX_POINTS_GPU = 128  # points that are decoded together; enough to keep a GPU busy
 _BUFFERS_PER_POINT = 16  # embedding-sized buffers needed at once to decode one point
@@ -217,35 +220,54 @@ class AutomaticMaskGenerator:
 
     def _try_points(self, crop: Crop, features: Embedding, warm: Boxes | None) -> Callable[[], Candidates]:
         context = self.decoder.prepare(features, crop.frame.input_size)
-        masks, at_warm_places = self._filter(crop, self.settings), self._filter(crop, for_warm_places(self.settings))
+        find = functools.partial(self._find, crop, context, self._points_at_once(features))
         grid = self._point_grids[crop.layer] * np.array(crop.size[::-1])
-        # All points at once, or from coarse to fine, where the masks of earlier points can make later ones unnecessary.
-        levels = coarse_to_fine(len(grid)) if self.settings.adaptive_points else [np.arange(len(grid))]
-        covered = np.zeros(crop.size, dtype=bool)  # the pixels where no further point is needed
-        parts = []
-        for level in levels:
-            points = grid[level]
-            column, row = np.minimum(points.astype(int), np.array(crop.size[::-1]) - 1).T
-            points = points[~covered[row, column]]
-            for decoded in self._decode(crop, context, points, self._points_at_once(features)):
-                masks.add(*decoded)
-            if self.settings.adaptive_points:
-                parts.append(masks.finish()().fetch()())
-                for index in parts[-1].covers_points.nonzero()[:, 0].tolist():
-                    covered |= parts[-1].masks[index].unpack(crop.image_size)[crop.rows, crop.columns]
-        if warm is not None:
-            for decoded in self._decode(crop, context, warm, self._points_at_once(features)):
-                at_warm_places.add(*decoded)
-        finish, finish_warm = masks.finish(), at_warm_places.finish()
+        if self.settings.adaptive_points:
+            of_points = self._from_coarse_to_fine(crop, grid, find)
+        else:
+            of_points = find(self.settings, grid)
+        of_places = find(for_warm_places(self.settings), np.zeros((0, 4)) if warm is None else warm)
 
         def suppressed() -> Candidates:
-            joined = Candidates.join([*parts, finish(), fitting_candidates(finish_warm())])
+            joined = Candidates.join([of_points(), fitting_candidates(of_places())])
             return joined.nms(ratings(joined), self.settings.box_nms_thresh)
 
         return suppressed
 
-    def _filter(self, crop: Crop, settings: GeneratorSettings) -> MaskFilter:
-        return MaskFilter(crop, settings, self.model.mask_threshold, self._logit_chunks, self._pixel_chunks)
+    def _from_coarse_to_fine(
+        self, crop: Crop, grid: npt.NDArray[np.float64], find: Callable[..., Callable[[], Candidates]]
+    ) -> Callable[[], Candidates]:
+        """As `_find` of all points, but without those that the masks of coarser ones have made unnecessary."""
+        covered = np.zeros(crop.size, dtype=bool)  # the pixels where no further point is needed
+        parts = []
+        for level in coarse_to_fine(len(grid)):
+            points = grid[level]
+            column, row = np.minimum(points.astype(int), np.array(crop.size[::-1]) - 1).T
+            parts.append(find(self.settings, points[~covered[row, column]])().fetch()())
+            for index in parts[-1].covers_points.nonzero()[:, 0].tolist():
+                covered |= parts[-1].masks[index].unpack(crop.image_size)[crop.rows, crop.columns]
+        return lambda: Candidates.join(parts)
+
+    def _find(
+        self, crop: Crop, context: Any, at_once: int, settings: GeneratorSettings, prompts: npt.NDArray[np.float64]
+    ) -> Callable[[], Candidates]:
+        """Decode prompts as `_decode` does, and filter their masks; the function that is returned waits for the GPU.
+
+        On a CPU several threads decode batches of their own.
+        """
+
+        @torch.no_grad()  # a thread has its own switch
+        def filtered(prompts: npt.NDArray[np.float64]) -> Callable[[], Candidates]:
+            masks = MaskFilter(crop, settings, self.model.mask_threshold, self._logit_chunks, self._pixel_chunks)
+            for decoded in self._decode(crop, context, prompts, at_once):
+                masks.add(*decoded)
+            return masks.finish()
+
+        if self.model.device.type != "cpu":
+            return filtered(prompts)
+        batches = [prompts[first : first + at_once] for first in range(0, max(1, len(prompts)), at_once)]
+        parts = map_in_threads(lambda batch: filtered(batch)(), batches, MOST_THREADS)
+        return lambda: Candidates.join(parts)
 
     def _points_at_once(self, features: Embedding) -> int:
         """How many points of an image with this embedding are decoded together, if memory allows."""

@@ -5,12 +5,10 @@ network, which takes most of the time, sees several frames at once: threads that
 whenever the decoder or the encoder has a core. Reading, preparing, finishing and encoding overlap with it.
 """
 
-import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,10 +26,10 @@ from thfuse_sam.fusion.colour import finished
 from thfuse_sam.fusion.inference import DEFAULT_INFERENCE, fuse_batch
 from thfuse_sam.fusion.misalignment import noticed_offset
 from thfuse_sam.images import as_rgb, luma
-from thfuse_sam.interrupts import delay_interrupts
 from thfuse_sam.masks.format import LabelMap, guidance_inputs
 from thfuse_sam.models import FusionNetwork
 from thfuse_sam.options.fuse import InferenceSettings
+from thfuse_sam.threads import worker_threads
 from thfuse_sam.video.masks import CarriedMasks, FrameMask, moved
 from thfuse_sam.video.matching import Ahead, Unmatched, matched, open_frames
 from thfuse_sam.video.reading import Frame, Stream
@@ -39,7 +37,6 @@ from thfuse_sam.video.steadiness import Brightness, CutDetector, FlickerMeter, S
 
 log = logging.getLogger(__name__)
 
-_START_SECONDS = 60.0  # within which threads begin
 _LAST_SECONDS = 30.0  # that computing has to end: if the process ended around it, PyTorch would abort
 _MOST_AT_ONCE = 4  # frames in the network; more would make a camera's picture late
 
@@ -270,27 +267,6 @@ def _until(pairs: Iterable[Pair], seconds: float | None) -> Iterator[Pair]:
         yield pair
 
 
-@contextlib.contextmanager
-def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for the network, which share PyTorch's threads among them."""
-    threads = torch.get_num_threads()
-    shares = iter([(threads + index) // number for index in range(number)])
-    started = threading.Barrier(number + 1, timeout=_START_SECONDS)
-
-    def start() -> None:
-        torch.get_num_threads()  # a thread's first question sets its number to that of the process
-        torch.set_num_threads(next(shares))  # of this thread, and of the process
-        started.wait()
-
-    with ThreadPoolExecutor(number, initializer=start) as pool:
-        with delay_interrupts():
-            for _ in range(number):
-                pool.submit(int)  # each begins a thread, because those before it wait for all
-            started.wait()
-            torch.set_num_threads(threads)
-        yield pool
-
-
 def _finished(
     fuser: FrameFuser, frames: Iterable[tuple[PreparedFrame, "Future[Tensor]"]], gray: bool
 ) -> Iterator[tuple[PreparedFrame, ImageArray, ImageArray]]:
@@ -328,7 +304,7 @@ def fuse_streams(
     report, unmatched, flicker, placing = VideoReport(), Unmatched(), FlickerMeter(), Placing(placer)
     started = time.perf_counter()
     keep_freed_memory()
-    with _workers(fuser.at_once) as pool:
+    with worker_threads(fuser.at_once) as pool:
         sources = [open_frames(stream) for stream in (infrared, visible)]
         pairs = pairs_of(iter(sources[0]), iter(sources[1]), offset, levels, placing, unmatched)
         prepared = (fuser.prepare(pair) for pair in _until(pairs, most_seconds))
