@@ -98,9 +98,8 @@ class RegionOracle:
 
 
 class LookUp:
-    """A `RegionOracle`'s answers for all points of a grid, for a device where nothing should wait for the CPU.
-
-    The points must be asked for in the order of the grid, and no crops be made.
+    """A `RegionOracle`'s answers for all points of a grid over the whole image, for a device where nothing should wait
+    for the CPU.
     """
 
     def __init__(
@@ -113,13 +112,14 @@ class LookUp:
         answers = [oracle(batch) for batch in points.split(64)]
         self.logits = torch.cat([logits.half() for logits, _ in answers])
         self.predicted_ious = torch.cat([ious for _, ious in answers])
-        self._asked = 0
+        self._side = settings.points_per_side
+        self._steps = points[-1] * 2 / (2 * self._side - 1)  # x, y from one point of the grid to the next
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """As `RegionOracle`."""
-        batch = slice(self._asked, self._asked + len(points))
-        self._asked = batch.stop % len(self.logits)
-        return self.logits[batch].float(), self.predicted_ious[batch]
+        column, row = (points / self._steps).long().unbind(1)
+        index = row * self._side + column
+        return self.logits[index].float(), self.predicted_ious[index]
 
     @property
     def nbytes(self) -> int:
@@ -128,6 +128,7 @@ class LookUp:
     def to(self, device: torch.device | str) -> "LookUp":
         """This look-up, moved to `device`."""
         self.logits, self.predicted_ious = self.logits.to(device), self.predicted_ious.to(device)
+        self._steps = self._steps.to(device)
         return self
 
     def generator(self, sam: Sam, settings: GeneratorSettings) -> AutomaticMaskGenerator:

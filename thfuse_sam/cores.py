@@ -51,13 +51,22 @@ def keep_freed_memory() -> None:
     """Let this process keep what its next images need as well, up to 256 MiB. Only glibc (Linux) can be told.
 
     By default it gives large blocks back as soon as they are free, and to get them again, page by page, takes a quarter
-    of the time in which an image is fused. Threads share one heap: one of their own gives back what is free at its end.
+    of the time in which an image is fused.
     """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        set_option = ctypes.CDLL(None).mallopt
-        if any(set_option(_MMAP_THRESHOLD, size) for size in (_KEPT_BYTES, _KEPT_BY_OLD_GLIBC)):
-            set_option(_TRIM_THRESHOLD, _KEPT_BYTES)  # alone, it would stop glibc from adapting the other one
-            set_option(_ARENA_MAX, 1)
+    set_option = _mallopt()
+    sizes = _KEPT_BYTES, _KEPT_BY_OLD_GLIBC
+    if set_option is not None and any(set_option(_MMAP_THRESHOLD, size) for size in sizes):
+        set_option(_TRIM_THRESHOLD, _KEPT_BYTES)  # alone, it would stop glibc from adapting the other one
+
+
+def share_one_heap() -> None:
+    """Let the threads of this process, which has no others yet, take memory from one heap, unless the user has chosen.
+
+    A heap of each one's own keeps what another could use: 50 to 150 MB while two threads make masks.
+    """
+    set_option = _mallopt()
+    if set_option is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        set_option(_ARENA_MAX, 1)
 
 
 def usable_cores() -> int:
@@ -111,6 +120,14 @@ def with_results(
         raise WorkerError(f"a process of this run died ({reason}); is there enough memory?") from None
     finally:
         executor.shutdown(wait=True, kill_workers=True)
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    """The C library's own; None where it has none (macOS, Windows, musl)."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        function: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
+        return function
+    return None
 
 
 def _others_compute() -> bool:

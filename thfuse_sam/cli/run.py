@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import thfuse_sam
 from thfuse_sam.cli.parser import CommandLine, CommandParser, register, spell_options
+from thfuse_sam.cores import share_one_heap
 from thfuse_sam.errors import ThFuseError
 from thfuse_sam.interrupts import Terminated, delay_interrupts, stop_on_interrupts
 from thfuse_sam.options.fields import Options
@@ -60,6 +61,7 @@ class Command(Generic[_T]):
         try:
             line = self.build_parser().parse_command(arguments)
             show_log_lines(debug=line.debug)
+            share_one_heap()
             return self.work(line) or 0
         except SystemExit as stop:  # argparse after --help
             return stop.code if isinstance(stop.code, int) else 0

@@ -47,7 +47,7 @@ from thfuse_sam.sam.registry import own_settings
 from thfuse_sam.sam.thermal_points import Boxes, fitting_candidates, for_warm_places, ratings, warm_boxes, without_parts
 from thfuse_sam.threads import map_in_threads
 
-MOST_THREADS = 8  # of a CPU that decode batches of their own; each takes about 100 MB
+MOST_THREADS = 8  # of a CPU that decode batches of their own; each needs memory for one
 _BATCH_BYTES_CPU = 16 * 2**20  # of the image tokens of all points that are decoded together
 _MAX_POINTS_GPU = 128  # points that are decoded together; enough to keep a GPU busy
 _BUFFERS_PER_POINT = 16  # embedding-sized buffers needed at once to decode one point
