@@ -46,3 +46,20 @@ def test_an_error_arrives_and_what_is_left_is_not_begun() -> None:
     with pytest.raises(MemoryError, match="broken at 1"):
         map_in_threads(broken_at_1, range(1000), 2)
     assert len(begun) < 100
+
+
+def test_a_thread_that_cannot_be_started_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    before = time.monotonic()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        map_in_threads(abs, range(4), 2)
+    started[0].join(10)
+    assert not started[0].is_alive() and time.monotonic() - before < 30

@@ -36,10 +36,15 @@ def worker_threads(number: int) -> Iterator[ThreadPoolExecutor]:
 
     with ThreadPoolExecutor(number, initializer=start) as pool:
         with delay_interrupts():
-            for _ in range(number):
-                pool.submit(int)  # each begins a thread, because those before it wait for all
-            started.wait()
-            torch.set_num_threads(threads)
+            try:
+                for _ in range(number):
+                    pool.submit(int)  # each begins a thread, because those before it wait for all
+                started.wait()
+            except RuntimeError:  # memory does not suffice for a thread
+                started.abort()
+                raise
+            finally:
+                torch.set_num_threads(threads)
         yield pool
 
 

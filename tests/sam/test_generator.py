@@ -611,3 +611,32 @@ def test_threads_that_decode_batches_of_their_own_find_the_same_masks(adaptive: 
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)
         assert one.point == other.point and one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)
+
+
+def test_one_thread_goes_on_where_memory_does_not_suffice_for_several(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    sam, image = build_vit_nano(64).eval(), scene(60, 90)
+    settings = replace(OPEN, points_per_side=4, points_per_batch=2)
+    expected = AutomaticMaskGenerator(sam, settings).label_map(image)
+    generator, memory, former = AutomaticMaskGenerator(sam, settings), threading.Lock(), torch.get_num_threads()
+    decode = generator.decoder.decode
+
+    def decode_alone(*arguments: Any) -> DecodedPrompts:
+        if not memory.acquire(blocking=False):
+            raise MemoryError
+        try:
+            time.sleep(0.05)
+            return decode(*arguments)
+        finally:
+            memory.release()
+
+    generator.decoder.decode = decode_alone  # type: ignore[method-assign]
+    torch.set_num_threads(2)
+    try:
+        with caplog.at_level(logging.INFO):
+            found = [generator.label_map(image) for _ in range(2)]
+    finally:
+        torch.set_num_threads(former)
+    assert caplog.text.count("from now on points are decoded by one thread") == 1
+    for again in found:
+        np.testing.assert_array_equal(again, expected)

@@ -29,7 +29,7 @@ from segment_anything.utils.amg import build_all_layer_point_grids, remove_small
 
 from thfuse_sam.arrays import ImageArray, Size
 from thfuse_sam.cores import keep_freed_memory
-from thfuse_sam.devices import DTYPES, Chunks, Download, free_memory, unless_out_of_memory, upload
+from thfuse_sam.devices import DTYPES, Chunks, Download, free_memory, is_out_of_memory, unless_out_of_memory, upload
 from thfuse_sam.errors import DeviceError, ThFuseError, UsageError
 from thfuse_sam.masks.embeddings import ImageEmbedding
 from thfuse_sam.masks.format import LabelMap, paint_label_map
@@ -85,6 +85,7 @@ class AutomaticMaskGenerator:
         self._point_grids = build_all_layer_point_grids(
             self.settings.points_per_side, self.settings.crop_n_layers, self.settings.crop_n_points_downscale_factor
         )
+        self._most_threads = MOST_THREADS
         self._point_chunks = Chunks("points are decoded")
         self._logit_chunks, self._pixel_chunks = Chunks("masks are upsampled"), Chunks("masks are enlarged")
 
@@ -266,7 +267,14 @@ class AutomaticMaskGenerator:
         if self.model.device.type != "cpu":
             return filtered(prompts)
         batches = [prompts[first : first + at_once] for first in range(0, max(1, len(prompts)), at_once)]
-        parts = map_in_threads(lambda batch: filtered(batch)(), batches, MOST_THREADS)
+        try:
+            parts = map_in_threads(lambda batch: filtered(batch)(), batches, self._most_threads)
+        except (DeviceError, RuntimeError, MemoryError) as error:
+            if self._most_threads == 1 or not (isinstance(error, DeviceError) or is_out_of_memory(error)):
+                raise
+            self._most_threads = 1
+            log.info("out of memory; from now on points are decoded by one thread")
+            parts = [filtered(batch)() for batch in batches]
         return lambda: Candidates.join(parts)
 
     def _points_at_once(self, features: Embedding) -> int:
