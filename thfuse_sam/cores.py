@@ -60,7 +60,7 @@ def keep_freed_memory() -> None:
 
 
 def share_one_heap() -> None:
-    """Let the threads of this process, which has no others yet, take memory from one heap, unless the user has chosen.
+    """Let all threads take memory from one heap, unless the user has chosen. Call it before a second one begins.
 
     A heap of each one's own keeps what another could use: 50 to 150 MB while two threads make masks.
     """

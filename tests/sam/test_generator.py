@@ -619,13 +619,14 @@ def test_one_thread_goes_on_where_memory_does_not_suffice_for_several(caplog: py
     settings = replace(OPEN, points_per_side=4, points_per_batch=2)
     expected = AutomaticMaskGenerator(sam, settings).label_map(image)
     generator, memory, former = AutomaticMaskGenerator(sam, settings), threading.Lock(), torch.get_num_threads()
-    decode = generator.decoder.decode
+    decode, failed = generator.decoder.decode, threading.Event()
 
     def decode_alone(*arguments: Any) -> DecodedPrompts:
         if not memory.acquire(blocking=False):
+            failed.set()
             raise MemoryError
         try:
-            time.sleep(0.05)
+            assert failed.wait(60)
             return decode(*arguments)
         finally:
             memory.release()

@@ -2,7 +2,7 @@
 
 The parameters and the result are those of segment_anything's `SamAutomaticMaskGenerator` (Kirillov et al., "Segment
 Anything", ICCV 2023, appendix "Automatic mask generation details"), unless `adaptive_points` is on, which skips points
-and loses a few masks, or warm places become prompts, too (`thermal_points.py`). Four things make this generator faster:
+and loses a few masks, or warm places become prompts, too (`thermal_points.py`). Five things make this generator faster:
 
 - The decoder computes once per image what all prompts of that image share (`decoder.py`), and the encoder never writes
   its attention to memory as a whole (`encoder.py`).
@@ -12,6 +12,7 @@ and loses a few masks, or warm places become prompts, too (`thermal_points.py`).
   One matrix per axis does both at once (`postprocess.py`).
 - Until the non-maximum suppression, a mask is kept as packed bits. On a GPU they wait there, and only those of masks
   that stay are copied, all at once (`filtering.py`).
+- On a CPU each thread decodes points of its own: threads that share one operation wait for each other (`threads.py`).
 """
 
 import copy
@@ -252,10 +253,7 @@ class AutomaticMaskGenerator:
     def _find(
         self, crop: Crop, context: Any, at_once: int, settings: GeneratorSettings, prompts: npt.NDArray[np.float64]
     ) -> Callable[[], Candidates]:
-        """Decode prompts as `_decode` does, and filter their masks; the function that is returned waits for the GPU.
-
-        On a CPU several threads decode batches of their own.
-        """
+        """Decode prompts as `_decode` does, and filter their masks; the function that is returned waits for the GPU."""
 
         @torch.no_grad()  # a thread has its own switch
         def filtered(prompts: npt.NDArray[np.float64]) -> Callable[[], Candidates]:
